@@ -1,0 +1,164 @@
+"""The envelope: a CloudEvents 1.0 event as a frozen dataclass, JSON both ways. Standard library only.
+
+Format: CloudEvents 1.0.2, JSON event format (https://github.com/cloudevents/spec, v1.0.2). What the
+specification calls `source` is called *producer* here, because a source is a thing that DIMS scans.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from dims_worker.errors import EventError
+
+STREAM = "dims:events"
+"""The stream that events travel through. A producer needs `XADD dims:events * event '<JSON>'`, no more."""
+
+GIT_COMMIT = "dims.git.commit"
+FILES_CHANGED = "dims.files.changed"
+SCRAPER_COMPLETE = "dims.scraper.complete"
+SCHEDULE_TICK = "dims.schedule.tick"
+VERIFY_REQUESTED = "dims.verify.requested"
+S3_PREFIX = "com.amazonaws.s3."
+
+MAX_BYTES = 256 * 1024
+"""The longest envelope that is taken, in bytes of UTF-8."""
+
+MAX_TEXT = 2048
+"""The longest id, producer, type or subject, in characters (an S3 key has at most 1,024 bytes)."""
+
+YEARS = range(2000, 2101)
+"""The years an event's time may lie in; anything else is a clock gone wrong or a hostile sender."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What changed (`type`, `subject`, `data`), when (`time`, UTC), and by whom (`producer`).
+
+    `(producer, id)` names the event for ever: a producer draws the id once, and may send it often.
+    """
+
+    id: str
+    producer: str
+    type: str
+    time: datetime
+    subject: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def new(
+        cls,
+        type: str,
+        producer: str,
+        *,
+        now: datetime,
+        subject: str | None = None,
+        data: Mapping[str, Any] | None = None,
+        id: str | None = None,
+    ) -> Event:
+        """A new event at `now`; without an `id` one is drawn. Raises EventError where a part is unfit."""
+        event = cls(id or str(uuid.uuid4()), producer, type, now.astimezone(UTC), subject, data or {})
+        return cls.from_json(event.to_json())  # one way in: what is built here passes the same door
+
+    def to_json(self) -> str:
+        """The event in the JSON event format, on one line, keys in a fixed order."""
+        envelope: dict[str, Any] = {
+            "specversion": "1.0",
+            "id": self.id,
+            "source": self.producer,
+            "type": self.type,
+            "time": self.time.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        }
+        if self.subject is not None:
+            envelope["subject"] = self.subject
+        envelope["datacontenttype"] = "application/json"
+        envelope["data"] = dict(self.data)
+        return json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Event:
+        """The event of an envelope. Raises EventError with the first reason why it cannot be one."""
+        fields = _envelope(text)
+        if fields.get("specversion") != "1.0":
+            raise EventError(f'specversion must be "1.0", not {fields.get("specversion")!r}')
+        data = fields.get("data")
+        if data is None:
+            data = {}
+        if not isinstance(data, dict):
+            raise EventError(f"data must be a JSON object, not {type(data).__name__}")
+        subject = fields.get("subject")
+        return cls(
+            id=_text(fields, "id"),
+            producer=_text(fields, "source"),
+            type=_text(fields, "type"),
+            time=_time(fields.get("time")),
+            subject=None if subject is None else _text(fields, "subject", empty=True),
+            data=data,
+        )
+
+
+def _envelope(text: str | bytes) -> dict[str, Any]:
+    try:
+        raw = text.encode() if isinstance(text, str) else text
+        if len(raw) > MAX_BYTES:
+            raise EventError(f"the envelope has {len(raw):,} bytes; at most {MAX_BYTES:,} are taken")
+        fields = json.loads(raw.decode(), parse_constant=_no_constant)
+        _refuse_hostile(fields)
+    except UnicodeError as error:
+        raise EventError(f"the envelope is not UTF-8: {error}") from None
+    except RecursionError:
+        raise EventError("the envelope is nested too deeply") from None
+    except ValueError as error:
+        raise EventError(f"the envelope is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise EventError(f"the envelope must be a JSON object, not {type(fields).__name__}")
+    return fields
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _refuse_hostile(value: Any) -> None:
+    """Refuses what no database text can hold: NUL and lone surrogates, however they were escaped."""
+    dumped = json.dumps(value, allow_nan=False)  # 1e999 parses as infinity
+    if "\\u0000" in dumped and _has_nul(value):
+        raise EventError("the envelope contains a NUL character")
+    if "\\ud" in dumped:
+        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate raises UnicodeEncodeError
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(map(_has_nul, value))
+
+
+def _text(fields: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str) or not (value or empty):
+        raise EventError(f"{name} must be a non-empty string, not {value!r:.80}")
+    if len(value) > MAX_TEXT:
+        raise EventError(f"{name} has {len(value):,} characters; at most {MAX_TEXT:,} are taken")
+    return value
+
+
+def _time(value: Any) -> datetime:
+    """RFC 3339, as CloudEvents asks. An envelope without one is refused: ages and stories need it."""
+    if not isinstance(value, str):
+        raise EventError("time is missing: an RFC 3339 time with an offset, such as 2026-11-22T09:00:00Z")
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError:
+        raise EventError(f"time is not an RFC 3339 time: {value!r:.80}") from None
+    if time.tzinfo is None:
+        raise EventError(f"time needs an offset, such as Z: {value!r:.80}")
+    if time.year not in YEARS:
+        raise EventError(f"time lies outside the years {YEARS.start} to {YEARS.stop - 1}: {value!r:.80}")
+    return time.astimezone(UTC)

@@ -1,0 +1,1 @@
+"""Producers: small programs that tell DIMS that something changed."""
