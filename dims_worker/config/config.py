@@ -1,0 +1,104 @@
+"""The loaded configuration and the questions that the rooms above ask it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+
+from dims_worker.config.models import DerivedMetric, Metric, Policy, Rule, Settings, Source, SourceMetric
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that was configured. `metrics` is by full name, `category.name`, in the file's order."""
+
+    file: Path
+    project: Path
+    """The folder that relative paths start from."""
+    home: Path
+    """`$DIMS_HOME`: never measured, never watched."""
+    sources: Mapping[str, Source]
+    metrics: Mapping[str, Metric]
+    rules: Mapping[str, Rule]
+    watch: tuple[str, ...] = ()
+    policy: Policy = field(default_factory=Policy)
+    settings: Settings = field(default_factory=Settings)
+    database_url: str | None = field(default=None, repr=False)
+    broker_url: str | None = field(default=None, repr=False)
+
+    @cached_property
+    def of_source(self) -> Mapping[str, tuple[str, ...]]:
+        """The enabled or disabled metrics of each source, by name."""
+        found: dict[str, list[str]] = {source: [] for source in self.sources}
+        for name, metric in self.metrics.items():
+            if isinstance(metric, SourceMetric):
+                found[metric.source].append(name)
+        return {source: tuple(names) for source, names in found.items()}
+
+    @cached_property
+    def derived(self) -> Mapping[str, DerivedMetric]:
+        """The derived metrics in topological order: what one reads stands before it."""
+        waiting = {name: metric for name, metric in self.metrics.items() if isinstance(metric, DerivedMetric)}
+        ordered: dict[str, DerivedMetric] = {}
+        while waiting:
+            ready = [name for name, metric in waiting.items() if not metric.inputs & waiting.keys()]
+            if not ready:
+                raise ValueError("cyclic derive")  # refused at load
+            ordered.update((name, waiting.pop(name)) for name in ready)
+        return ordered
+
+    def policy_of(self, name: str) -> Policy:
+        """The policy of a metric: its own keys before the general section's."""
+        metric = self.metrics[name]
+        own = {key: getattr(metric, key) for key in Policy.model_fields if key in metric.model_fields_set}
+        return self.policy.model_copy(update=own)
+
+    def definition(self, name: str) -> str:
+        """A digest of what is measured and how; descriptions, policy and display are no part of it."""
+        metric = self.metrics[name]
+        aside = {"description", "precision", "volatility", "critical", "enabled", *Policy.model_fields}
+        parts = metric.model_dump_json(exclude=aside | {"min", "max", "max_age"})
+        if isinstance(metric, SourceMetric):
+            parts += self.sources[metric.source].model_dump_json(
+                exclude={"description", "timeout", "cooldown", "queue"}
+            )
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+    def select(self, patterns: Iterable[str]) -> frozenset[str]:
+        """The metrics that any of the patterns names; a disabled one must be named in full."""
+        return frozenset(
+            name
+            for pattern in patterns
+            for name, metric in self.metrics.items()
+            if name == pattern or (metric.enabled and fnmatchcase(name, pattern))
+        )
+
+    def with_inputs(self, names: Iterable[str]) -> frozenset[str]:
+        """The names and whatever they derive from, however deep."""
+        found: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                metric = self.metrics[name]
+                waiting.extend(metric.inputs if isinstance(metric, DerivedMetric) else ())
+        return frozenset(found)
+
+    def dependents(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The derived metrics that the names can change, in topological order."""
+        changed = set(names)
+        found: list[str] = []
+        for name, metric in self.derived.items():
+            if metric.enabled and metric.inputs & changed:
+                changed.add(name)
+                found.append(name)
+        return tuple(found)
+
+    def path_of(self, path: str) -> Path:
+        """A configured path as an absolute one."""
+        return self.project / Path(path).expanduser()

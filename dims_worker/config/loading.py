@@ -1,0 +1,260 @@
+"""load(path, env): the files and the environment into a Config, or one error that lists every problem."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from dims_worker.config.config import Config
+from dims_worker.config.document import Document, Problem, Where
+from dims_worker.config.models import (
+    METRICS,
+    SOURCES,
+    ConfigFile,
+    DerivedMetric,
+    FilesSource,
+    Metric,
+    Policy,
+    Rule,
+    Settings,
+    Source,
+)
+from dims_worker.errors import ConfigError
+
+PLACES = ("dims.yaml", "config/dims.yaml")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_M = TypeVar("_M", bound=BaseModel)
+
+
+class InvalidConfig(ConfigError):
+    """The configuration is not valid."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(sorted(problems))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def find(path: Path | None, env: Mapping[str, str], cwd: Path) -> Path:
+    """`--config`, else DIMS_CONFIG, else dims.yaml, else config/dims.yaml, here or in a folder above."""
+    named = path or (Path(env["DIMS_CONFIG"]) if env.get("DIMS_CONFIG") else None)
+    if named:
+        return cwd / named
+    for folder in (cwd, *cwd.parents):
+        for place in PLACES:
+            if (folder / place).is_file():
+                return folder / place
+        if (folder / ".git").exists():
+            break  # a repository's configuration lies inside it
+    raise ConfigError("no dims.yaml here or above: write one with `dims init`, or name one with --config")
+
+
+def load(path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:
+    """The configuration. Raises InvalidConfig with every problem: file, line, key and what is wrong."""
+    file = find(path, env, cwd).resolve()
+    if not file.is_file():
+        raise ConfigError(f"{file}: there is no such file")
+    project = file.parent.parent if file.parent.name == "config" else file.parent
+    document = Document(env)
+    document.read(file, _shown(file, cwd))
+    includes = _texts(document, ("include",))
+    for name in includes:
+        document.read(file.parent / name, _shown(file.parent / name, cwd))
+    tree = document.tree
+    for key in tree.keys() - ConfigFile.model_fields.keys():
+        document.blame((key,), _unknown(key, ConfigFile.model_fields))
+    sources = _sources(document)
+    config = Config(
+        file=file,
+        project=project,
+        home=(cwd / Path(env["DIMS_HOME"]).expanduser() if env.get("DIMS_HOME") else project / ".dims"),
+        sources=sources,
+        metrics=_metrics(document, sources),
+        rules={
+            name: rule
+            for name in _mapping(document, ("rules",))
+            if (rule := _model(document, Rule, ("rules", name)))
+        },
+        watch=tuple(_texts(document, ("watch",))),
+        policy=_model(document, Policy, ("policy",)) or Policy(),
+        settings=_model(document, Settings, ("settings",)) or Settings(),
+        database_url=_database_url(env.get("DIMS_DATABASE_URL") or None),
+        broker_url=env.get("DIMS_BROKER_URL") or None,
+    )
+    _check_references(document, config)
+    if document.problems:
+        raise InvalidConfig(document.problems)
+    return config
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a configuration file, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "DIMS configuration",
+        **ConfigFile.model_json_schema(),
+    }
+
+
+def _database_url(url: str | None) -> str | None:
+    """SQLAlchemy 2.1 takes a bare `postgresql://` for psycopg 3; people mean the driver that is installed."""
+    return re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", url) if url else None
+
+
+def _shown(file: Path, cwd: Path) -> str:
+    return str(file.relative_to(cwd)) if file.is_relative_to(cwd) else str(file)
+
+
+def _at(document: Document, where: Where) -> Any:
+    value: Any = document.tree
+    for key in where:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _mapping(document: Document, where: Where) -> dict[str, Any]:
+    value = _at(document, where)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        document.blame(where, f"must be a mapping, not {type(value).__name__}")
+        return {}
+    for name in value:
+        if not _NAME.fullmatch(name):
+            document.blame((*where, name), "a name is lower-case letters, digits and _, a letter first")
+    return value
+
+
+def _texts(document: Document, where: Where) -> list[str]:
+    value = _at(document, where)
+    value = [value] if isinstance(value, str) else (value or [])
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return value
+    document.blame(where, "must be a text or a list of texts")
+    return []
+
+
+def _model(document: Document, model: type[_M], where: Where) -> _M | None:
+    """The part of the tree at `where` as a model; None, and its problems noted, where it does not fit."""
+    value = _at(document, where)
+    try:
+        return model.model_validate({} if value is None else value)
+    except ValidationError as invalid:
+        for error in invalid.errors(include_url=False, include_context=False, include_input=False):
+            key = (*where, *error["loc"])
+            if error["type"] == "extra_forbidden":
+                document.blame(key, _unknown(str(key[-1]), model.model_fields))
+            else:
+                document.blame(key, error["msg"].removeprefix("Value error, "))
+    return None
+
+
+def _unknown(key: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return "unknown key; " + (f"is it `{close[0]}`?" if close else f"known are {', '.join(sorted(known))}")
+
+
+def _sources(document: Document) -> dict[str, Source]:
+    sources = {}
+    for name, value in _mapping(document, ("sources",)).items():
+        if kind := _kind(value):
+            source = _model(document, SOURCES[kind], ("sources", name))
+            if source:
+                sources[name] = source
+        else:
+            document.blame(("sources", name, "type"), f"must be one of {', '.join(SOURCES)}")
+    return sources
+
+
+def _kind(source: Any) -> str | None:
+    kind = source.get("type") if isinstance(source, dict) else None
+    return kind if isinstance(kind, str) and kind in SOURCES else None
+
+
+def _metrics(document: Document, sources: Mapping[str, Source]) -> dict[str, Metric]:
+    """The metrics of all categories; each is checked as its source's kind asks, were the source itself wrong."""
+    metrics: dict[str, Metric] = {}
+    written = _mapping(document, ("sources",))
+    kinds = {name: kind for name, value in written.items() if (kind := _kind(value))}
+    for category in _mapping(document, ("metrics",)):
+        for name, value in _mapping(document, ("metrics", category)).items():
+            where = ("metrics", category, name)
+            model: type[Metric] | None = None
+            source = value.get("source") if isinstance(value, dict) else None
+            if isinstance(value, dict) and "derive" in value:
+                model = DerivedMetric
+            elif isinstance(source, str) and source in kinds:
+                model = METRICS[kinds[source]]
+            elif isinstance(source, str) and source in written:
+                continue  # the source's own type is wrong, and said so
+            elif source is None:
+                document.blame(where, "needs `source` and `measure`, or `derive`")
+            else:
+                document.blame((*where, "source"), _unknown_name(str(source), "source", written))
+            metric = _model(document, model, where) if model else None
+            if metric and (source is None or source in sources):
+                metrics[f"{category}.{name}"] = metric
+    return metrics
+
+
+def _unknown_name(name: str, what: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"is it `{close[0]}`?" if close else f"there are {', '.join(sorted(known)) or 'none'}"
+    return f"unknown {what} {name!r}; {hint}"
+
+
+def _check_references(document: Document, config: Config) -> None:
+    written = {
+        f"{category}.{name}"
+        for category in _mapping(document, ("metrics",))
+        for name in _mapping(document, ("metrics", category))
+    }
+    derived = {name: metric for name, metric in config.metrics.items() if isinstance(metric, DerivedMetric)}
+    for name, metric in derived.items():
+        for read in sorted(metric.inputs - written):
+            document.blame(
+                ("metrics", *name.split("."), "derive"), _unknown_name(read, "metric", config.metrics)
+            )
+        for read in sorted(metric.inputs & config.metrics.keys()):
+            other = config.metrics[read]
+            if other.is_age:
+                document.blame(
+                    ("metrics", *name.split("."), "derive"), f"{read} is an age, which is no number"
+                )
+    for cycle in _cycles(derived):
+        document.blame(("metrics", *cycle[0].split("."), "derive"), f"is cyclic: {' -> '.join(cycle)}")
+    for name, rule in config.rules.items():
+        for pattern in rule.metrics:
+            if not any(fnmatchcase(metric, pattern) for metric in written):
+                document.blame(("rules", name, "metrics"), _unknown_name(pattern, "metric", config.metrics))
+    for index, name in enumerate(config.watch):
+        if name in config.sources and not isinstance(config.sources[name], FilesSource):
+            document.blame(("watch", index), f"{name} is no tree of files; only `type: files` can be watched")
+        elif name not in _mapping(document, ("sources",)):
+            document.blame(("watch", index), _unknown_name(name, "source", config.sources))
+
+
+def _cycles(derived: Mapping[str, DerivedMetric]) -> list[list[str]]:
+    """Each cycle once, from its first name in the alphabet back to it."""
+    found: dict[frozenset[str], list[str]] = {}
+
+    def follow(path: list[str]) -> None:
+        for name in sorted(derived[path[-1]].inputs & derived.keys()):
+            if name in path:
+                cycle = path[path.index(name) :]
+                first = cycle.index(min(cycle))
+                found.setdefault(frozenset(cycle), [*cycle[first:], *cycle[:first], cycle[first]])
+            elif name not in done:
+                follow([*path, name])
+        done.add(path[-1])
+
+    done: set[str] = set()
+    for name in sorted(derived):
+        if name not in done:
+            follow([name])
+    return list(found.values())

@@ -1,0 +1,65 @@
+"""Durations (`90s`, `48h`), sizes (`1KiB`, `2 GB`) and units, as people write them."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+BYTES = {
+    **{"bytes": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
+    **{"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40},
+}
+"""Decimal prefixes are powers of 1,000 and binary ones of 1,024 (IEC 80000-13)."""
+AGES = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400, "weeks": 604800}
+
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
+
+
+def _parse(value: Any, factors: dict[str, Any], example: str) -> float:
+    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    if match is None or match[2] not in factors:
+        raise ValueError(f"write a number and one of {', '.join(factors)}, such as {example}")
+    return float(match[1]) * float(factors[match[2]])
+
+
+def duration(value: Any) -> timedelta:
+    """`90s`, `5m`, `48h`, `7d` as a timedelta. Raises ValueError with the forms that are taken."""
+    return value if isinstance(value, timedelta) else timedelta(seconds=_parse(value, SECONDS, "60s"))
+
+
+def size(value: Any) -> int:
+    """`1KiB`, `10 MB`, or a plain number of bytes, as bytes. Raises ValueError likewise."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    return round(_parse(value, BYTES, "1KiB"))
+
+
+def words(span: timedelta) -> str:
+    """A duration in one word and one number, such as `4.2 days`."""
+    seconds = span.total_seconds()
+    for name, factor in reversed(AGES.items()):
+        if abs(seconds) >= factor:
+            return f"{seconds / factor:.3g} {name}"
+    return f"{seconds:.1f} seconds"
+
+
+def in_words(span: timedelta) -> str:
+    """A duration as the configuration writes it: `60s`, `48h`."""
+    return f"{span.total_seconds():g}s"
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(duration),
+    PlainSerializer(in_words, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d|w)$", "examples": ["60s"]}),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(size),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}], "examples": ["1KiB"]}),
+]
