@@ -177,7 +177,7 @@ def _kind(source: Any) -> str | None:
 
 
 def _metrics(document: Document, sources: Mapping[str, Source]) -> dict[str, Metric]:
-    """The metrics of all categories; each is checked as its source's kind asks, were the source itself wrong."""
+    """The metrics of all categories; each is checked as its source's kind asks, even where that is wrong."""
     metrics: dict[str, Metric] = {}
     written = _mapping(document, ("sources",))
     kinds = {name: kind for name, value in written.items() if (kind := _kind(value))}

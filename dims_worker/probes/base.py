@@ -1,0 +1,137 @@
+"""What every probe keeps to: one scan of a source in, one reading a metric out."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from dims_worker.config import Metric, Source
+from dims_worker.errors import MeasureError
+
+Value = int | float | str | bool | None
+Method = Literal["exact", "derived", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One measurement of one metric: a value, or the error that stood in its way.
+
+    Ages hold the instant, in ISO 8601 UTC; the age is computed when it is read. Numbers are unrounded, in
+    `unit`. Raises ValueError for NaN and infinity, which are no measurements.
+    """
+
+    metric: str
+    value: Value
+    unit: str
+    method: Method
+    error: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.value, float) and not math.isfinite(self.value):
+            raise ValueError(f"{self.metric}: {self.value} is no measurement")
+        if (self.method == "failed") != (self.error is not None):
+            raise ValueError(f"{self.metric}: a failed reading, and no other, has an error")
+
+    @classmethod
+    def failed(cls, metric: str, unit: str, error: str) -> Reading:
+        return cls(metric, None, unit, "failed", error)
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What one pass over a source gave: a reading for each metric asked for, and the requests it cost."""
+
+    readings: tuple[Reading, ...]
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The monotonic instant by which a scan is stopped."""
+
+    timeout: timedelta
+    at: float
+
+    @classmethod
+    def after(cls, timeout: timedelta) -> Deadline:
+        return cls(timeout, time.monotonic() + timeout.total_seconds())
+
+    @property
+    def left(self) -> float:
+        """Seconds left, at least a millisecond, as a bound for calls that take one."""
+        return max(self.at - time.monotonic(), 0.001)
+
+    def check(self) -> None:
+        """Raises MeasureError once the time is over."""
+        if time.monotonic() > self.at:
+            raise MeasureError(f"took longer than its timeout of {self.timeout.total_seconds():g} s")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where a scan takes place: relative paths start at `project`, `home` is never measured."""
+
+    project: Path
+    home: Path
+
+    def path_of(self, path: str) -> Path:
+        return (self.project / Path(path).expanduser()).resolve()
+
+
+@dataclass(frozen=True, slots=True)
+class PathsChanged:
+    """Files below `root` (absolute) changed; no paths means that nobody knows which."""
+
+    root: str
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeysChanged:
+    """Objects of a bucket changed; no keys means that nobody knows which."""
+
+    bucket: str
+    keys: tuple[str, ...] = ()
+
+
+Change = PathsChanged | KeysChanged
+
+S = TypeVar("S", bound=Source)
+M = TypeVar("M", bound=Metric)
+
+
+class Probe(ABC, Generic[S, M]):
+    """Measures one kind of source. Has no state: one instance serves all sources of its kind."""
+
+    @abstractmethod
+    def scan(self, source: S, metrics: Mapping[str, M], around: Surroundings, deadline: Deadline) -> Scanned:
+        """One reading for each of `metrics`, out of ONE pass over the source.
+
+        Raises MeasureError where the source as a whole cannot be measured; what concerns one metric alone
+        is a failed reading of that metric.
+        """
+
+    @abstractmethod
+    def touched(self, source: S, metric: M, change: Change, around: Surroundings) -> str | None:
+        """Why the change can alter this metric, in a few words; None where it cannot. Pure."""
+
+
+def exact(name: str, metric: Metric, value: Value, details: Mapping[str, Any] | None = None) -> Reading:
+    """A reading that was counted, in the metric's unit as it is."""
+    return Reading(name, value, metric.shown_unit, "exact", None, details or {})
+
+
+def instant(time: datetime) -> str:
+    """How an age's reading keeps its instant."""
+    return time.isoformat()
+
+
+def by_name(readings: Iterable[Reading]) -> dict[str, Reading]:
+    return {reading.metric: reading for reading in readings}
