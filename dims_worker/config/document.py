@@ -106,7 +106,7 @@ class _Reader:
                 return self._mapping(node, where)
             if isinstance(node, yaml.SequenceNode):
                 return [self.value(item, (*where, index)) for index, item in enumerate(node.value)]
-            assert isinstance(node, yaml.ScalarNode)  # noqa: S101 - YAML knows three kinds of node
+            assert isinstance(node, yaml.ScalarNode)
             return self._scalar(node, where)
         finally:
             self.open.pop()

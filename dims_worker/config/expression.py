@@ -39,9 +39,7 @@ class Expression:
             category, name = metric.split(".")
             setattr(names.setdefault(category, SimpleNamespace()), name, values[metric])
         try:
-            result = SimpleEval(names=names, functions=FUNCTIONS).eval(
-                self.text, previously_parsed=self._tree
-            )
+            result = SimpleEval(names=names, functions=FUNCTIONS).eval(self.text, previously_parsed=self._tree)
         except (InvalidExpression, ArithmeticError, TypeError, ValueError, SyntaxError) as error:
             shown = ", ".join(f"{name} = {values[name]!r:.40}" for name in sorted(self.inputs))
             raise MeasureError(f"{self.text!r} has no value for {shown}: {error}") from None

@@ -76,9 +76,7 @@ def load(path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:
         sources=sources,
         metrics=_metrics(document, sources),
         rules={
-            name: rule
-            for name in _mapping(document, ("rules",))
-            if (rule := _model(document, Rule, ("rules", name)))
+            name: rule for name in _mapping(document, ("rules",)) if (rule := _model(document, Rule, ("rules", name)))
         },
         watch=tuple(_texts(document, ("watch",))),
         policy=_model(document, Policy, ("policy",)) or Policy(),
@@ -217,15 +215,11 @@ def _check_references(document: Document, config: Config) -> None:
     derived = {name: metric for name, metric in config.metrics.items() if isinstance(metric, DerivedMetric)}
     for name, metric in derived.items():
         for read in sorted(metric.inputs - written):
-            document.blame(
-                ("metrics", *name.split("."), "derive"), _unknown_name(read, "metric", config.metrics)
-            )
+            document.blame(("metrics", *name.split("."), "derive"), _unknown_name(read, "metric", config.metrics))
         for read in sorted(metric.inputs & config.metrics.keys()):
             other = config.metrics[read]
             if other.is_age:
-                document.blame(
-                    ("metrics", *name.split("."), "derive"), f"{read} is an age, which is no number"
-                )
+                document.blame(("metrics", *name.split("."), "derive"), f"{read} is an age, which is no number")
     for cycle in _cycles(derived):
         document.blame(("metrics", *cycle[0].split("."), "derive"), f"is cyclic: {' -> '.join(cycle)}")
     for name, rule in config.rules.items():

@@ -77,6 +77,7 @@ class Limits(Model):
 class Source(Model):
     """What can be scanned, in one pass for all its metrics."""
 
+    type: str
     description: str = ""
     timeout: Duration = Field(timedelta(minutes=5), description="A scan that takes longer is stopped.")
     cooldown: Duration = Field(timedelta(0), description="Not scanned more often than this.")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from dims_worker.config import Metric, Source
+from dims_worker.config.quantities import BYTES
 from dims_worker.errors import MeasureError
 
 Value = int | float | str | bool | None
@@ -91,6 +93,8 @@ class PathsChanged:
 
     root: str
     paths: tuple[str, ...] = ()
+    history: bool = False
+    """Whether a repository's history moved with them, as it does with a commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,9 @@ M = TypeVar("M", bound=Metric)
 class Probe(ABC, Generic[S, M]):
     """Measures one kind of source. Has no state: one instance serves all sources of its kind."""
 
+    judges: ClassVar[type[PathsChanged] | type[KeysChanged]]
+    """The kind of change that `touched` is asked about."""
+
     @abstractmethod
     def scan(self, source: S, metrics: Mapping[str, M], around: Surroundings, deadline: Deadline) -> Scanned:
         """One reading for each of `metrics`, out of ONE pass over the source.
@@ -126,6 +133,32 @@ class Probe(ABC, Generic[S, M]):
 def exact(name: str, metric: Metric, value: Value, details: Mapping[str, Any] | None = None) -> Reading:
     """A reading that was counted, in the metric's unit as it is."""
     return Reading(name, value, metric.shown_unit, "exact", None, details or {})
+
+
+def missing(name: str, metric: Metric, reason: str) -> Reading:
+    """The reading of a metric whose folder, file, branch or prefix is not there: what `absent:` says of
+    it, with the reason in the details; failed, with the reason as its error, where nothing is said."""
+    if metric.says_absent:
+        return exact(name, metric, metric.absent, {"absent": reason})
+    return Reading.failed(name, metric.shown_unit, reason)
+
+
+def all_missing(metrics: Mapping[str, Metric], reason: str) -> tuple[Reading, ...]:
+    """The readings of a source that is not there. Raises MeasureError where no metric says `absent:`."""
+    if not any(metric.says_absent for metric in metrics.values()):
+        raise MeasureError(reason)
+    return tuple(missing(name, metric, reason) for name, metric in metrics.items())
+
+
+def sized(metric: Metric, size: int) -> int | float:
+    """A number of bytes in the metric's unit: an int in bytes, else a float."""
+    factor = BYTES[metric.shown_unit]
+    return size if factor == 1 else size / factor
+
+
+def shown(path: str) -> str:
+    r"""A path as it can stand in JSON: bytes that are no UTF-8 (`os.fsdecode`) become `\xff`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def instant(time: datetime) -> str:

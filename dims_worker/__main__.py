@@ -1,0 +1,5 @@
+"""`python -m dims_worker` is `dims`."""
+
+from dims_worker.cli import main
+
+main()

@@ -1,0 +1,74 @@
+"""Approving and rejecting what waits for a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sqlalchemy import Connection, Engine
+
+from dims_worker.errors import NotFound, Refused
+from dims_worker.record import accept
+from dims_worker.store import requests, states
+from dims_worker.store.engine import transaction
+from dims_worker.store.requests import Request
+from dims_worker.store.runs import mark_reading
+
+Choice = Literal["approved", "rejected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A request as it was decided."""
+
+    request: Request
+    choice: Choice
+
+
+def show(engine: Engine, name: str) -> Request:
+    """A request by number, or a metric's open one. Raises NotFound."""
+    with transaction(engine) as connection:
+        return _found(requests.find_request(connection, name), name)
+
+
+def decide(engine: Engine, name: str, choice: Choice, *, version: int, who: str, note: str | None) -> Decision:
+    """Approve or reject the version of a request that the reviewer saw.
+
+    Approving makes its value the baseline, and the value that a person last accepted. Raises NotFound, and
+    Refused, with the new facts, where the request was decided meanwhile or it or the baseline has changed.
+    """
+    with transaction(engine) as connection:
+        metric = _found(requests.find_request(connection, name), name).metric
+        state = states.lock(connection, [metric])[metric]  # before the request, as a run does
+        request = _found(requests.find_request(connection, name, lock=True), name)
+        _still_as_seen(request, version, state.baseline_version)
+        if choice == "approved":
+            accept(state, request.value, request.as_of)
+            state.accepted, state.accepted_as_of = request.value, request.as_of
+            if state.value == request.value:
+                state.status, state.severity, state.drift_pct = "ok", "none", 0.0
+            states.save(connection, [state])
+        _close(connection, request, choice, who, note)
+    return Decision(replace(request, state=choice, decided_by=who, note=note), choice)
+
+
+def _close(connection: Connection, request: Request, choice: Choice, who: str, note: str | None) -> None:
+    requests.close_request(connection, request.id, choice, who=who, note=note)
+    mark_reading(connection, request.metric, request.as_of, choice)
+
+
+def _still_as_seen(request: Request, version: int, baseline_version: int) -> None:
+    if request.state != "open":
+        by = f" by {request.decided_by}" if request.decided_by else ""
+        raise Refused(f"request {request.id} is {request.state}{by} already; nothing was changed")
+    if request.version != version or request.baseline_version != baseline_version:
+        raise Refused(
+            f"request {request.id} has changed since version {version}: version {request.version} now proposes "
+            f"{request.value!r} against the baseline {request.baseline!r} ({request.reason}); look at it again"
+        )
+
+
+def _found(request: Request | None, name: str) -> Request:
+    if request is None:
+        raise NotFound(f"there is no request {name!r}: `dims approvals list` names those that wait")
+    return request

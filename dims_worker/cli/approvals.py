@@ -1,0 +1,133 @@
+"""`dims approvals`: what waits for a person, and deciding it."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import datetime
+
+import click
+from rich.text import Text
+
+from dims_worker import approvals as room
+from dims_worker.approvals import Choice
+from dims_worker.cli.readings import plain_table
+from dims_worker.cli.session import Session, json_option, pass_session
+from dims_worker.cli.words import ago, clean, drift_text, event_words, value_text
+from dims_worker.store.engine import clock, transaction
+from dims_worker.store.events import events_behind
+from dims_worker.store.requests import Request, list_requests, open_requests
+
+
+@click.group()
+def approvals() -> None:
+    """What waits for a person: list, show, approve, reject.
+
+    \b
+    Examples:
+      dims approvals list
+      dims approvals show 12
+      dims approvals approve 12 --note "the backfill of 2019"
+    """
+
+
+@approvals.command("list")
+@click.option("--all", "everything", is_flag=True, help="Decided, superseded and withdrawn ones too.")
+@json_option
+@pass_session
+def list_(session: Session, everything: bool, as_json: bool) -> None:
+    """The requests that wait."""
+    with session.database() as engine, transaction(engine) as connection:
+        found = list_requests(connection, limit=200) if everything else list(open_requests(connection).values())
+        now = clock(connection)
+    if as_json:
+        session.print_json({"requests": [_facts(request) for request in found]})
+        return
+    if not found:
+        session.out.print("nothing waits for a person")
+        return
+    table = plain_table("request", "metric", "baseline", "proposed", "drift", "severity", "waits since", "state",
+                        numbers=("request", "baseline", "proposed", "drift"))  # fmt: skip
+    for request in found:
+        table.add_row(
+            str(request.id), request.metric, _value(session, request, request.baseline, now),
+            _value(session, request, request.value, now),
+            drift_text(request.value, request.baseline, request.drift_pct), request.severity,
+            ago(request.opened_at, now), Text(request.state, "yellow" if request.state == "open" else "dim"),
+        )  # fmt: skip
+    session.out.print(table)
+
+
+@approvals.command()
+@click.argument("request")
+@json_option
+@pass_session
+def show(session: Session, request: str, as_json: bool) -> None:
+    """One request: what is proposed, against what, why, and the events behind it. REQUEST is its number or a
+    metric."""
+    with session.database() as engine:
+        found = room.show(engine, request)
+        with transaction(engine) as connection:
+            behind, now = events_behind(connection, found.run_id), clock(connection)
+    if as_json:
+        session.print_json({**_facts(found), "events": [event.event_id for event in behind]})
+        return
+    print_request(session, found, now)
+    for event in behind[:10]:
+        session.out.print(f"  after     {event_words(event)}", markup=False, soft_wrap=True)
+    if len(behind) > 10:
+        session.out.print(f"            and {len(behind) - 10} more events")
+
+
+def print_request(session: Session, request: Request, now: datetime) -> None:
+    """A request in words, with what to do about it."""
+    out = session.out
+    baseline, proposed = (_value(session, request, v, now) for v in (request.baseline, request.value))
+    drift = drift_text(request.value, request.baseline, request.drift_pct)
+    out.print(f"request {request.id}, version {request.version}: {request.metric}", style="bold", markup=False)
+    out.print(f"  baseline  {baseline}", markup=False, soft_wrap=True)
+    out.print(f"  proposed  {proposed}  ({drift}, {request.severity})", markup=False, soft_wrap=True)
+    out.print(f"  why       {clean(request.reason)}", markup=False, soft_wrap=True)
+    out.print(f"  since     {ago(request.opened_at, now)}, run {request.run_id}; {request.state}", soft_wrap=True)
+    if request.state == "open":
+        out.print(f"  decide    dims approvals approve {request.id}   or   dims approvals reject {request.id}")
+    else:
+        decided = f"{request.decided_by or 'by itself'}{f': {clean(request.note)}' if request.note else ''}"
+        out.print(f"  decided   {ago(request.decided_at, now)}, {decided}", markup=False, soft_wrap=True)
+
+
+def _decision(choice: Choice, verb: str, done: str) -> click.Command:
+    @click.command(verb, help=f"{verb.capitalize()} a request: {done} REQUEST is its number or a metric.")
+    @click.argument("request")
+    @click.option("--version", type=int, help="The version that you saw; refused if it has changed since.")
+    @click.option("--note", help="Why, for those who come after.")
+    @click.option("--as", "who", help="Who decides (else DIMS_USER, else the system's user).")
+    @pass_session
+    def command(session: Session, request: str, version: int | None, note: str | None, who: str | None) -> None:
+        name = who or session.env.get("DIMS_USER") or getpass.getuser()
+        with session.database() as engine:
+            seen = room.show(engine, request)
+            decided = room.decide(
+                engine, str(seen.id), choice, version=version or seen.version, who=name, note=note
+            ).request
+            with transaction(engine) as connection:
+                now = clock(connection)
+        value = _value(session, decided, decided.value, now)
+        baseline = _value(session, decided, decided.baseline, now)
+        kept = f"{value} is the baseline now (was {baseline})" if choice == "approved" else f"{baseline} stays"
+        session.out.print(
+            f"request {decided.id} {choice} by {clean(name)}: {decided.metric}: {kept}", markup=False, soft_wrap=True
+        )
+
+    return command
+
+
+approvals.add_command(_decision("approved", "approve", "its value becomes the baseline."))
+approvals.add_command(_decision("rejected", "reject", "the baseline stays."))
+
+
+def _value(session: Session, request: Request, value: object, now: datetime) -> str:
+    return value_text(value, request.unit, session.config.metrics.get(request.metric), now)
+
+
+def _facts(request: Request) -> dict[str, object]:
+    return {name: getattr(request, name) for name in request.__slots__}

@@ -1,0 +1,238 @@
+"""`dims events`, `dims plan`, `dims enqueue`: what happened, what would happen, and making it happen."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.text import Text
+from sqlalchemy import Engine
+
+from dims_worker.cli.main import exit_with
+from dims_worker.cli.readings import plain_table
+from dims_worker.cli.session import Session, json_option, pass_session
+from dims_worker.cli.words import NOTHING, STYLES, ago, clean, count, drift_text, event_words, value_text
+from dims_worker.decide import SEVERITIES, Severity, at_least
+from dims_worker.errors import MeasureError, NotFound, UsageError
+from dims_worker.events import Event
+from dims_worker.plan import Planner, explain
+from dims_worker.store.engine import clock, transaction
+from dims_worker.store.events import Logged, Served, event_by_id, find_events, list_events, served
+
+
+@click.group(invoke_without_command=True)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@json_option
+@click.pass_context
+def events(ctx: click.Context, limit: int, as_json: bool) -> None:
+    """The latest events; `dims events show ID` tells one event's whole story.
+
+    \b
+    Examples:
+      dims events
+      dims events show 3f2a9c1
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    session: Session = ctx.obj
+    with session.database() as engine, transaction(engine) as connection:
+        found, now = list_events(connection, limit=limit), clock(connection)
+    if as_json:
+        session.print_json({"events": [_facts(event) for event in found]})
+        return
+    table = plain_table("event", "when", "what", "outcome", "metrics", numbers=("event", "metrics"))
+    for event in found:
+        style = {"rejected": "magenta", "unmatched": "dim"}.get(event.outcome, "")
+        table.add_row(str(event.seq), ago(event.received_at, now), event_words(event),
+                      Text(event.outcome, style), str(len(event.metrics)))  # fmt: skip
+    session.out.print(table)
+
+
+@events.command()
+@click.argument("event_id")
+@click.option("--verbose", "-v", is_flag=True, help="Name the metrics that were left alone, too.")
+@json_option
+@pass_session
+def show(session: Session, event_id: str, verbose: bool, as_json: bool) -> None:
+    """One event's whole story: received, metrics, runs, verdicts. ID is an event's id (or how it begins, such
+    as a short commit hash) or its number."""
+    config = session.config
+    with session.database() as engine, transaction(engine) as connection:
+        found = find_events(connection, event_id)
+        if not found:
+            raise NotFound(f"there is no event {event_id}: `dims events` lists the latest")
+        event, now = found[0], clock(connection)
+        outcomes = served(connection, event)
+    alone = sorted({name for names in config.of_source.values() for name in names} - set(event.metrics))
+    if as_json:
+        session.print_json(
+            {**_facts(event), "data": event.data, "left_alone": alone,
+             "served": [{name: getattr(one, name) for name in one.__slots__} for one in outcomes]}
+        )  # fmt: skip
+        return
+    out = session.out
+    out.print(f"event {event.seq}: {event_words(event)}", style="bold", soft_wrap=True, markup=False)
+    out.print(f"  id        {clean(event.event_id or event.stream_id)}", markup=False, soft_wrap=True)
+    out.print(f"  type      {clean(event.type or NOTHING)}", markup=False, soft_wrap=True)
+    out.print(f"  producer  {clean(event.producer or NOTHING)}", markup=False, soft_wrap=True)
+    received = f"{event.received_at:%Y-%m-%d %H:%M:%S} UTC, {ago(event.received_at, now)}"
+    out.print(f"  received  {received}; {event.outcome} by {', '.join(event.rules) or 'no rule'}", soft_wrap=True)
+    if event.outcome == "rejected":
+        out.print(f"  payload   {clean(event.payload)}", markup=False, soft_wrap=True)
+        return
+    reasons = explain(config, _envelope(event))
+    table = plain_table("metric", "why", "run", "value", "drift", "verdict", numbers=("run", "value", "drift"))
+    for one in outcomes:
+        metric = config.metrics.get(one.metric)
+        value = value_text(one.value, one.unit, metric, one.as_of or now) if one.as_of else NOTHING
+        table.add_row(one.metric, clean(reasons.get(one.metric) or NOTHING), str(one.run_id or NOTHING), value,
+                      drift_text(one.value, one.baseline, one.drift_pct),
+                      Text(verdict_text(one), STYLES.get(one.status or "", "dim")))  # fmt: skip
+    if outcomes:
+        out.print(table)
+    shown = ", ".join(alone if verbose or len(alone) <= 12 else [*alone[:12], "…"])
+    out.print(f"left alone: {count(len(alone), 'metric')}{': ' if alone else ''}{shown}", soft_wrap=True)
+
+
+def verdict_text(one: Served) -> str:
+    """`moderate, accepted`, `failed: …`, or `due: not measured yet`."""
+    if one.run_id is None:
+        return "due: not measured yet"
+    if one.outcome == "failed":
+        return f"failed: {clean(one.error)}; still due"
+    return f"{one.status}, {one.outcome}" if one.status else str(one.outcome)
+
+
+def _facts(event: Logged) -> dict[str, Any]:
+    return {
+        **{name: getattr(event, name) for name in event.__slots__ if name not in ("data", "payload", "mark_id")},
+        "metrics": list(event.metrics),
+        "rules": list(event.rules),
+    }
+
+
+def _envelope(event: Logged) -> Event:
+    assert event.event_id and event.producer and event.type and event.event_time
+    return Event(event.event_id, event.producer, event.type, event.event_time, event.subject, event.data or {})
+
+
+@click.command()
+@click.argument("event_type", metavar="TYPE")
+@click.option("--path", "paths", multiple=True, help="A path that changed, from the project's folder.")
+@click.option("--key", "keys", multiple=True, help="An object that changed (with --bucket).")
+@click.option("--bucket", help="The bucket of --key.")
+@json_option
+@pass_session
+def plan(
+    session: Session, event_type: str, paths: Sequence[str], keys: Sequence[str], bucket: str | None, as_json: bool
+) -> None:
+    """What an event would measure, and why. Changes nothing, needs no server.
+
+    \b
+    Examples:
+      dims plan dims.git.commit --path docs/guide.md
+      dims plan com.amazonaws.s3.ObjectCreated:Put --bucket my-lake --key raw/2026.json
+      dims plan scraper_complete
+    """
+    config = session.config
+    data: dict[str, Any] = {}
+    if paths or event_type.startswith(("dims.git.", "dims.files.")):
+        data = {"root": str(config.project), "paths": list(paths)}
+    if keys or bucket:
+        if not bucket:
+            raise UsageError("--key needs --bucket: an object is in a bucket")
+        data |= {"bucket": bucket, "keys": list(keys)}
+    planned = Planner(config).plan(Event.new(event_type, "dims:plan", now=datetime.now(UTC), data=data))
+    alone = sum(len(names) for names in config.of_source.values()) - len(planned.concerns)
+    if as_json:
+        concerns = [{"metric": c.metric, "rule": c.rule, "reason": c.reason} for c in planned.concerns]
+        session.print_json({"rules": list(planned.rules), "concerns": concerns, "left_alone": alone})
+        return
+    if not planned.rules:
+        session.out.print(f"no rule matches {event_type}: it would be stored as unmatched", soft_wrap=True)
+        return
+    table = plain_table("metric", "rule", "why")
+    for concern in planned.concerns:
+        table.add_row(concern.metric, concern.rule, clean(concern.reason))
+    session.out.print(table)
+    measured = count(len(planned.concerns), "metric")
+    session.out.print(f"{event_type} would measure {measured} and leave {alone:,} alone", soft_wrap=True)
+
+
+@click.command()
+@click.argument("event_type", metavar="TYPE")
+@click.option("--subject", help="What it is about.")
+@click.option("--data", help="A JSON object; @FILE reads one, - reads standard input.")
+@click.option("--wait", is_flag=True, help="Follow it in the database, and print its runs' verdicts.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), default=60, show_default=True, help="Seconds for --wait.")
+@pass_session
+def enqueue(
+    session: Session, event_type: str, subject: str | None, data: str | None, wait: bool, timeout: float
+) -> None:
+    """Send an event and print its id. TYPE is an event type or a rule's name.
+
+    \b
+    Examples:
+      dims enqueue scraper_complete --wait
+      dims enqueue dims.scraper.complete --subject espn --data '{"games": 12}'
+    """
+    from producers.enqueue import publish
+
+    config = session.config
+    env = dict(session.env)
+    home = config.home
+    event_id = publish(event_type, subject, _data(data), env=env, home=home)
+    click.echo(event_id)
+    if not wait:
+        return
+    with session.database() as engine:
+        outcomes = _wait(engine, event_id, time.monotonic() + timeout)
+    for one in outcomes:
+        metric = config.metrics.get(one.metric)
+        value = value_text(one.value, one.unit, metric, one.as_of) if one.as_of else NOTHING
+        drift = drift_text(one.value, one.baseline, one.drift_pct)
+        click.echo(f"run {one.run_id}  {one.metric}  {value}  {drift}  {verdict_text(one)}")
+    click.echo(f"{count(len(outcomes), 'metric')} measured")
+    if any(one.outcome == "failed" for one in outcomes):
+        exit_with(3)
+    high: Severity = "high"
+    severe = any(one.severity in SEVERITIES and at_least(one.severity, high) for one in outcomes)
+    exit_with(int(severe or any(one.outcome == "held" for one in outcomes)))
+
+
+def _data(text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        if text == "-":
+            text = sys.stdin.read()
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        value = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--data: {error}") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"--data must be a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _wait(engine: Engine, event_id: str, until: float) -> list[Served]:
+    """What became of each metric of an event, once all have a reading. Raises MeasureError past the time."""
+    stored = None
+    while time.monotonic() < until:
+        with transaction(engine) as connection:
+            stored = stored or event_by_id(connection, event_id)
+            outcomes = served(connection, stored) if stored else []
+        if stored and stored.outcome != "planned":
+            raise NotFound(f"no rule matches it: it is stored as {stored.outcome} ({stored.reason or stored.type})")
+        if stored and all(one.run_id is not None for one in outcomes):
+            return outcomes
+        time.sleep(0.1)
+    what = "its metrics were not all measured" if stored else "it was not stored"
+    raise MeasureError(f"{what} in time: is `dims up` running? `dims events show {event_id}` tells how far it came")

@@ -1,0 +1,135 @@
+"""`dims follow`: one plain sentence for each event, run and verdict, as they are recorded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import click
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from dims_worker.cli.session import Session, pass_session
+from dims_worker.cli.words import DONE, clean, clock_text, count, drift_text, event_words, value_text
+from dims_worker.config import Config
+from dims_worker.errors import DimsError
+from dims_worker.store.engine import clock, transaction
+from dims_worker.store.events import Logged, events_after, last_event
+from dims_worker.store.requests import open_requests
+from dims_worker.store.runs import PastReading, RunRow, list_runs, readings_of
+
+PERIOD = 0.3
+"""Seconds between two looks at the database."""
+_MARGIN = 500
+"""Numbers are drawn before their rows are committed: so many back are looked at again."""
+
+
+@dataclass
+class Follower:
+    """What is new since the last look."""
+
+    config: Config
+    event: int = 0
+    run: int = 0
+    seen_events: set[int] = field(default_factory=set)
+    seen_runs: set[int] = field(default_factory=set)
+
+    def start(self, connection: Connection) -> None:
+        """From now on: what is there already is not told again."""
+        self.event = last_event(connection)
+        newest = list_runs(connection, limit=1)
+        self.run = newest[0].run_id if newest else 0
+        self.seen_events = {event.seq for event in events_after(connection, self.event - _MARGIN)}
+        self.seen_runs = {run.run_id for run in list_runs(connection, limit=_MARGIN)}
+
+    def sentences(self, connection: Connection) -> Iterator[str]:
+        """What happened since the last call, in the order of its recording."""
+        events = [e for e in events_after(connection, self.event - _MARGIN) if e.seq not in self.seen_events]
+        runs = [r for r in list_runs(connection, limit=_MARGIN, after=self.run - _MARGIN)
+                if r.run_id not in self.seen_runs]  # fmt: skip
+        self.seen_events.update(event.seq for event in events)
+        self.seen_runs.update(run.run_id for run in runs)
+        self.event = max((event.seq for event in events), default=self.event)
+        self.run = max((run.run_id for run in runs), default=self.run)
+        readings = readings_of(connection, [run.run_id for run in runs])
+        waiting = open_requests(connection) if any(one.outcome == "held" for one in readings) else {}
+        requests = {metric: request.id for metric, request in waiting.items()}
+        told: list[tuple[object, list[str]]] = [(e.received_at, [self._event(e)]) for e in events]
+        for run in sorted(runs, key=lambda run: run.run_id):
+            mine = [one for one in readings if one.run_id == run.run_id]
+            told.append((run.finished_at, [self._run(run), *(self.verdict(one, requests) for one in mine)]))
+        for _, lines in sorted(told, key=lambda pair: str(pair[0])):
+            yield from lines
+
+    def _event(self, event: Logged) -> str:
+        what = event_words(event)
+        total = sum(len(names) for names in self.config.of_source.values())
+        if event.outcome == "rejected":
+            fate = "is kept, and measured by nobody"
+        elif event.outcome == "unmatched":
+            fate = "matches no rule"
+        elif event.metrics:
+            alone = total - len(event.metrics)
+            fate = f"concerns {count(len(event.metrics), 'metric')}, leaves {count(alone, 'other')} alone"
+        else:
+            fate = "concerns no metric"
+        return f"{clock_text(event.received_at)}  event {event.seq}: {what} {fate}"
+
+    def _run(self, run: RunRow) -> str:
+        took = (run.finished_at - run.started_at).total_seconds() * 1000
+        what = f"run {run.run_id} measured {run.source or 'several sources'}"
+        return (
+            f"{clock_text(run.finished_at)}  {what}: {count(run.readings, 'reading')} in {took:,.0f} ms, {run.status}"
+        )
+
+    def verdict(self, one: PastReading, requests: dict[str, int]) -> str:
+        metric = self.config.metrics.get(one.metric)
+        name = f"{' ' * 10}{one.metric}"
+        if one.method == "failed":
+            return f"{name} is unavailable: {clean(one.error)}; its baseline stays"
+        value = value_text(one.value, one.unit, metric, one.as_of)
+        if one.status == "new":
+            return f"{name} is {value}: new, the first baseline"
+        before = value_text(one.baseline, None if isinstance(one.baseline, int) else one.unit, metric, one.as_of)
+        done = DONE.get(one.outcome, one.outcome)
+        if one.outcome == "held" and one.metric in requests:
+            done = f"held until somebody decides (dims approvals approve {requests[one.metric]})"
+        if one.status == "ok":
+            return f"{name} is still {value}: ok" if one.value == one.baseline else f"{name} is {value}: ok"
+        return f"{name} {before} -> {value}, {drift_text(one.value, one.baseline, one.drift_pct)}, {one.status}: {done}"
+
+
+def follow_until(stop: threading.Event, engine: Engine, config: Config, say: Callable[[str], None]) -> None:
+    """Tell what happens until `stop` is set. A database that is away is waited for, and said once."""
+    follower: Follower | None = None
+    away = False
+    while not stop.is_set():
+        try:
+            with transaction(engine) as connection:
+                if follower is None:
+                    follower = Follower(config)
+                    follower.start(connection)
+                for sentence in follower.sentences(connection):
+                    say(sentence)
+                if away:
+                    say(f"{clock_text(clock(connection))}  the database is back")
+                    away = False
+        except (DimsError, SQLAlchemyError) as error:
+            if not away and not stop.is_set():
+                say(f"          waiting for the database: {str(error).splitlines()[0]}")
+            away = True
+        stop.wait(PERIOD)
+
+
+@click.command()
+@pass_session
+def follow(session: Session) -> None:
+    """Tell what happens, one plain sentence per event, run and verdict, until Ctrl-C. Times are UTC."""
+    config = session.config
+    with session.database() as engine:
+        stop = threading.Event()
+        try:
+            follow_until(stop, engine, config, lambda line: session.out.print(line, soft_wrap=True, markup=False))
+        except KeyboardInterrupt:
+            stop.set()

@@ -1,0 +1,159 @@
+"""`dims metrics`, `dims history`, `dims runs`: what is known."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+from rich.text import Text
+
+from dims_worker.cli.main import exit_with
+from dims_worker.cli.readings import done_text, plain_table, reading_json, readings_table
+from dims_worker.cli.session import Session, json_option, pass_session
+from dims_worker.cli.words import NOTHING, STYLES, ago, clean, count, drift_text, value_text
+from dims_worker.errors import NotFound
+from dims_worker.ingest import register
+from dims_worker.store import states
+from dims_worker.store.engine import clock, transaction
+from dims_worker.store.requests import open_requests
+from dims_worker.store.runs import history_of, list_runs, readings_of
+
+
+@click.command()
+@click.argument("pattern", default="*")
+@json_option
+@pass_session
+def metrics(session: Session, pattern: str, as_json: bool) -> None:
+    """Every metric: last reading, baseline, age, and whether it is due, stale, failed or held.
+
+    \b
+    Examples:
+      dims metrics
+      dims metrics 's3_storage.*'
+    """
+    config = session.config
+    names = sorted(config.select([pattern]))
+    if not names:
+        raise NotFound(f"no metric is called {pattern}: `dims metrics` lists them all")
+    with session.database() as engine, transaction(engine) as connection:
+        register(connection, config)
+        known, waiting, now = (
+            states.read(connection, names),
+            open_requests(connection, names),
+            clock(connection),
+        )
+    rows = []
+    for name in names:
+        state, metric = known[name], config.metrics[name]
+        stale_after = config.policy_of(name).stale_after
+        stale = bool(stale_after and state.as_of and now - state.as_of > stale_after)
+        rows.append(
+            {
+                "metric": name, "value": state.value, "unit": metric.shown_unit, "baseline": state.baseline,
+                "status": "failed" if state.error else state.status, "as_of": state.as_of, "error": state.error,
+                "due": state.due, "stale": stale, "request": waiting[name].id if name in waiting else None,
+            }
+        )  # fmt: skip
+    if as_json:
+        session.print_json({"metrics": rows})
+        return
+    table = plain_table("metric", "last reading", "baseline", "measured", "state",
+                        numbers=("last reading", "baseline"))  # fmt: skip
+    for row in rows:
+        state, metric = known[str(row["metric"])], config.metrics[str(row["metric"])]
+        words = [word for word in ("stale", "due") if row[word]]
+        words += [f"held: request {row['request']}"] if row["request"] else []
+        words += [f"failed: {clean(state.error)}"] if state.error else []
+        words += [] if metric.enabled else ["off"]
+        table.add_row(
+            state.metric,
+            value_text(state.value, metric.shown_unit, metric, now) if state.as_of else NOTHING,
+            value_text(state.baseline, metric.shown_unit, metric, now) if state.baseline_as_of else NOTHING,
+            ago(state.as_of, now),
+            Text(", ".join(words) or "ok", STYLES.get(str(row["status"]), "")),
+        )
+    session.out.print(table)
+
+
+@click.command()
+@click.argument("metric")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), default=30, show_default=True,
+              help="How far back.")  # fmt: skip
+@json_option
+@pass_session
+def history(session: Session, metric: str, days: float, as_json: bool) -> None:
+    """A metric's readings, oldest first: value, drift, verdict, what was done.
+
+    \b
+    Example:
+      dims history s3_storage.total_objects --days 90
+    """
+    config = session.config
+    with session.database() as engine, transaction(engine) as connection:
+        found = history_of(connection, metric, timedelta(days=days))
+    if not found and metric not in config.metrics:
+        raise NotFound(f"no metric is called {metric}: `dims metrics` lists them")
+    if as_json:
+        readings = [{**reading_json(config, one), "run": one.run_id} for one in found]
+        session.print_json({"metric": metric, "readings": readings})
+        return
+    table = plain_table("as of", "run", "value", "drift", "status", "done", numbers=("run", "value", "drift"))
+    declared = config.metrics.get(metric)
+    for one in found:
+        failed = one.method == "failed"
+        table.add_row(
+            one.as_of.strftime("%Y-%m-%d %H:%M:%S"),
+            str(one.run_id),
+            "unavailable" if failed else value_text(one.value, one.unit, declared, one.as_of),
+            drift_text(one.value, one.baseline, one.drift_pct),
+            Text(one.status or NOTHING, STYLES.get(one.status or "", "")),
+            f"failed: {clean(one.error)}" if failed else done_text(one),
+        )
+    session.out.print(table)
+    session.out.print(f"{metric}: {count(len(found), 'reading')} in {days:g} days (times are UTC)", soft_wrap=True)
+
+
+@click.command()
+@click.argument("run_id", type=int, required=False)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("--verbose", "-v", is_flag=True, help="The whole verdict of each reading.")
+@json_option
+@pass_session
+def runs(session: Session, run_id: int | None, limit: int, verbose: bool, as_json: bool) -> None:
+    """The latest runs, or one run's readings.
+
+    \b
+    Examples:
+      dims runs
+      dims runs 12 -v
+    """
+    if run_id is not None:
+        _one_run(session, run_id, verbose=verbose, as_json=as_json)
+        return
+    with session.database() as engine, transaction(engine) as connection:
+        found, now = list_runs(connection, limit=limit), clock(connection)
+    if as_json:
+        session.print_json({"runs": [{name: getattr(row, name) for name in row.__slots__} for row in found]})
+        return
+    table = plain_table("run", "when", "trigger", "source", "status", "readings", "failed", "held", "took",
+                        numbers=("run", "readings", "failed", "held", "took"))  # fmt: skip
+    for row in found:
+        took = (row.finished_at - row.started_at).total_seconds()
+        table.add_row(
+            str(row.run_id), ago(row.started_at, now), row.trigger, row.source or "several",
+            Text(row.status, "green" if row.status == "ok" else "magenta"),
+            str(row.readings), str(row.failed), str(row.held), f"{took * 1000:,.0f} ms",
+        )  # fmt: skip
+    session.out.print(table)
+
+
+def _one_run(session: Session, run_id: int, *, verbose: bool, as_json: bool) -> None:
+    with session.database() as engine, transaction(engine) as connection:
+        found, now = readings_of(connection, [run_id]), clock(connection)
+    if not found:
+        raise NotFound(f"there is no run {run_id}: `dims runs` lists the latest")
+    if as_json:
+        session.print_json({"run": run_id, "metrics": [reading_json(session.config, one) for one in found]})
+    else:
+        session.out.print(readings_table(session.config, found, now, verbose=verbose))
+    exit_with(0)

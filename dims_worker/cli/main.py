@@ -1,0 +1,125 @@
+"""The command group: help by what people want to do, commands loaded when they are called, errors said once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dims_worker import __version__
+from dims_worker.cli.session import Session
+from dims_worker.errors import DimsError
+
+SECTIONS: dict[str, dict[str, str]] = {
+    "Start": {
+        "init": "dims_worker.cli.setup",
+        "up": "dims_worker.cli.stack",
+        "down": "dims_worker.cli.stack",
+        "status": "dims_worker.cli.stack",
+        "demo": "dims_worker.cli.demo",
+    },
+    "Look": {
+        "verify": "dims_worker.cli.verify",
+        "metrics": "dims_worker.cli.look",
+        "history": "dims_worker.cli.look",
+        "events": "dims_worker.cli.events",
+        "runs": "dims_worker.cli.look",
+        "follow": "dims_worker.cli.follow",
+        "plan": "dims_worker.cli.events",
+    },
+    "Decide": {"approvals": "dims_worker.cli.approvals"},
+    "Operate": {
+        "config": "dims_worker.cli.setup",
+        "migrate": "dims_worker.cli.setup",
+        "enqueue": "dims_worker.cli.events",
+        "hook": "dims_worker.cli.producers",
+        "watch": "dims_worker.cli.producers",
+    },
+}
+_MODULES = {name: module for commands in SECTIONS.values() for name, module in commands.items()}
+
+
+class Sections(click.Group):
+    """A group whose help is in sections, and whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _MODULES:
+            return None
+        command: click.Command = getattr(importlib.import_module(_MODULES[cmd_name]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self._short(ctx, name)) for name in commands])
+
+    def _short(self, ctx: click.Context, name: str) -> str:
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str(90) if command else ""
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="dims")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    help="The configuration (else DIMS_CONFIG, ./dims.yaml, config/dims.yaml).",
+)
+@click.option("--debug", is_flag=True, help="Show where an error came from.")
+@click.pass_context
+def cli(ctx: click.Context, config_path: Path | None, debug: bool) -> None:
+    """DIMS keeps a living inventory of your data: it notices what changed, measures again only what that
+    can affect, judges the new value against the last accepted one, and records it.
+
+    \b
+    Examples:
+      dims init && dims verify       measure the repository you stand in
+      dims up                        start the machine: it reacts from now on
+      dims events show ID            what one event caused
+    """
+    ctx.obj = Session(config_path, os.environ, Path.cwd())
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run `dims`. Exit codes: 2 usage or config, 4 internal error, 3 something could not be measured or
+    reached, 1 drift at or above --fail-on or a value held, 0 fine."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        code = cli.main(arguments, prog_name="dims", standalone_mode=False)
+    except click.exceptions.Abort:
+        code = _say("interrupted", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "")
+        code = 0
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except DimsError as error:
+        code = _say(str(error), error.exit_code)
+    except BrokenPipeError:
+        sys.stdout = None  # the reader has gone: nothing is left to say
+        code = 0
+    except Exception as error:  # noqa: BLE001 - the last door: said as an internal error, exit 4
+        code = _say(f"internal error: {error!r} (`dims --debug …` shows where)", 4)
+        if "--debug" in arguments:
+            traceback.print_exc()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(message: str, code: int) -> int:
+    click.echo(f"dims: {message}" if "\n" not in message else message, err=True)
+    return code
+
+
+def exit_with(code: int) -> Any:
+    """End the command with this code."""
+    raise click.exceptions.Exit(code)

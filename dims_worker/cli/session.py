@@ -1,0 +1,74 @@
+"""What every command starts from: where it was called, the configuration, the database, the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from sqlalchemy import Engine
+
+from dims_worker import services
+from dims_worker.config import Config, load
+from dims_worker.store.engine import engine
+from dims_worker.store.migrations import migrate
+
+PIPE_WIDTH = 220
+"""Columns of a table that nobody watches: no line of it is folded."""
+
+
+@dataclass
+class Session:
+    """One call of `dims`."""
+
+    config_path: Path | None
+    env: Mapping[str, str]
+    cwd: Path
+    out: Console = field(default_factory=lambda: _console())
+    err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+
+    @cached_property
+    def config(self) -> Config:
+        return load(self.config_path, self.env, self.cwd)
+
+    @contextmanager
+    def database(self) -> Iterator[Engine]:
+        """The database that DIMS_DATABASE_URL names, else this home's own: the running one, or one that is
+        started for the command and stopped after. The home's own is migrated as a matter of course."""
+        if self.config.database_url:
+            yield engine(self.config.database_url)
+            return
+        with services.borrowed(self.config.home) as url:
+            mine = engine(url)
+            migrate(mine)
+            try:
+                yield mine
+            finally:
+                mine.dispose()
+
+    def print_json(self, document: Any) -> None:
+        """One JSON document on standard output; numbers keep their type, times are ISO 8601 in UTC."""
+        click.echo(json.dumps(document, default=_plain, indent=2, ensure_ascii=False))
+
+
+def _console() -> Console:
+    """The terminal; in a pipe plain text, as wide as it needs to be."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+pass_session = click.make_pass_decorator(Session)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")

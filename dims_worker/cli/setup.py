@@ -1,0 +1,109 @@
+"""`dims init`, `dims config`, `dims migrate`: getting ready."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from dims_worker.cli.draft import draft
+from dims_worker.cli.session import Session, pass_session
+from dims_worker.cli.words import count
+from dims_worker.config import DerivedMetric, SourceMetric, load, schema
+from dims_worker.errors import UsageError
+from dims_worker.store.migrations import migrate as migrate_database
+
+IGNORED = ".dims/"
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="Replace a dims.yaml that is there.")
+@pass_session
+def init(session: Session, force: bool) -> None:
+    """Write a dims.yaml that fits the repository you stand in, and have git ignore `.dims/`.
+
+    It counts what is there: files and lines by language, tests, documents, commits. Edit it to your taste.
+    """
+    file = session.cwd / "dims.yaml"
+    if file.exists() and not force:
+        raise UsageError(f"{file} is there already; `dims init --force` replaces it")
+    text = draft(session.cwd)
+    file.write_text(text, encoding="utf-8")
+    config = load(file, session.env, session.cwd)
+    click.echo(f"wrote dims.yaml: {count(len(config.metrics), 'metric')} of {count(len(config.sources), 'source')}")
+    if (session.cwd / ".git").exists() and _ignore(session.cwd / ".gitignore"):
+        click.echo(f"wrote .gitignore: {IGNORED} is this machine's own")
+    click.echo("next: `dims verify` measures once; `dims hook install && dims up` reacts from now on")
+
+
+def _ignore(file: Path) -> bool:
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    if any(line.strip().strip("/") == IGNORED.strip("/") for line in lines):
+        return False
+    file.write_text("\n".join([*lines, IGNORED, ""]), encoding="utf-8")
+    return True
+
+
+@click.group()
+def config() -> None:
+    """The configuration: check it, show it, print its JSON Schema."""
+
+
+@config.command()
+@pass_session
+def check(session: Session) -> None:
+    """Say every error at once, with file, line and key (exit 2), or that all is well."""
+    loaded = session.config
+    parts = (
+        count(len(loaded.sources), "source"), count(len(loaded.metrics), "metric"), count(len(loaded.rules), "rule")
+    )  # fmt: skip
+    click.echo(f"{loaded.file}: fine: {', '.join(parts)}")
+
+
+@config.command("schema")
+def schema_() -> None:
+    """Print the JSON Schema (2020-12) that editors use.
+
+    \b
+    Example, as the first line of dims.yaml, after `dims config schema > dims.schema.json`:
+      # yaml-language-server: $schema=dims.schema.json
+    """
+    click.echo(json.dumps(schema(), indent=2))
+
+
+@config.command()
+@pass_session
+def show(session: Session) -> None:
+    """Print the configuration as it is understood: every default filled in, no URL with a password."""
+    loaded = session.config
+    metrics = {}
+    for name, metric in loaded.metrics.items():
+        facts = metric.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        if isinstance(metric, SourceMetric | DerivedMetric):
+            facts["unit"] = metric.shown_unit
+        metrics[name] = facts
+    session.print_json(
+        {
+            "file": str(loaded.file),
+            "project": str(loaded.project),
+            "home": str(loaded.home),
+            "database": "DIMS_DATABASE_URL" if loaded.database_url else "this machine's own",
+            "broker": "DIMS_BROKER_URL" if loaded.broker_url else "this machine's own",
+            "settings": loaded.settings.model_dump(mode="json"),
+            "policy": loaded.policy.model_dump(mode="json"),
+            "sources": {name: source.model_dump(mode="json") for name, source in loaded.sources.items()},
+            "metrics": metrics,
+            "rules": {name: rule.model_dump(mode="json") for name, rule in loaded.rules.items()},
+            "watch": list(loaded.watch),
+        }
+    )
+
+
+@click.command()
+@pass_session
+def migrate(session: Session) -> None:
+    """Bring the database to this version's tables. Run it once for a database that DIMS_DATABASE_URL names."""
+    with session.database() as engine:
+        before, after = migrate_database(engine)
+    click.echo(f"the database is at revision {after}" + ("" if before == after else f" now (was {before or 'empty'})"))

@@ -1,0 +1,112 @@
+"""The doorman: a worker bootstep that waits on the stream, rings `dims.ingest`, and sweeps on a timer.
+
+It never reads events, it only notices them: a worker that dies between two bells loses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from celery import Celery, bootsteps
+from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.exceptions import RedisError
+
+from dims_worker.app import ring_ingest, ring_verify
+from dims_worker.config import Config
+from dims_worker.errors import DimsError
+from dims_worker.events import STREAM
+from dims_worker.ingest import ensure_group, register
+from dims_worker.store import states
+from dims_worker.store.engine import engine, transaction
+from producers.publish import connect
+
+log = logging.getLogger(__name__)
+
+BELL = "dims:bell:ingest"
+"""Set while a bell for ingest is on its way; ingest deletes it BEFORE it reads the stream."""
+BELL_MS = 5_000
+"""A bell that nobody answered is rung again after this."""
+WAIT_MS = 2_000
+RETRY = 1.0
+"""Seconds between attempts while the broker or the database is away."""
+
+
+class Doorman:
+    """Waits at the stream until stopped. Broker or database away: it waits for them, and says so once."""
+
+    def __init__(self, app: Celery, config: Config) -> None:
+        self.app = app
+        self.config = config
+        self.stopped = threading.Event()
+        self.trouble: str | None = None
+
+    def run(self) -> None:
+        while not self.stopped.is_set():
+            try:
+                self._serve()
+            except (DimsError, RedisError, OperationalError, OSError) as error:
+                self._say(str(error) or type(error).__name__)
+                self.stopped.wait(RETRY)
+            except Exception:
+                log.exception("the doorman stumbled, and starts again")
+                self.stopped.wait(RETRY)
+
+    def _serve(self) -> None:
+        """Until something breaks: wait on the stream, ring, and sweep when it is time."""
+        redis = connect(str(self.config.broker_url), timeout=WAIT_MS / 1000 + 3)
+        with transaction(engine(str(self.config.database_url))) as connection:
+            register(connection, self.config)
+        ensure_group(redis)
+        self._say(None)
+        last, swept = b"0-0", 0.0  # what already waits is noticed at once
+        while not self.stopped.is_set():
+            if time.monotonic() - swept >= self.config.settings.sweep.total_seconds():
+                sweep(self.app, self.config, redis)
+                swept = time.monotonic()
+            if redis.xread({STREAM: last}, count=1, block=WAIT_MS):
+                # Everything up to here is covered by the bell; what comes after wakes the next XREAD
+                newest: Any = redis.xrevrange(STREAM, count=1)
+                last = newest[0][0] if newest else last
+                if redis.set(BELL, b"1", nx=True, px=BELL_MS):
+                    ring_ingest(self.app)
+
+    def _say(self, trouble: str | None) -> None:
+        if trouble != self.trouble:
+            log.warning("waiting: %s", trouble) if trouble else log.info("watching the stream %s", STREAM)
+        self.trouble = trouble
+
+
+def sweep(app: Celery, config: Config, redis: Redis) -> None:
+    """Ring for whatever still waits, whether or not somebody rang before: a lost bell costs one period."""
+    if redis.xlen(STREAM):
+        ring_ingest(app)
+    measured = [name for names in config.of_source.values() for name in names]
+    with transaction(engine(str(config.database_url))) as connection:
+        sources = states.overdue(connection, measured)
+    for source in sources:
+        ring_verify(app, config, source)
+
+
+class DoormanStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Starts the doorman with the worker and stops it with it."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self.doorman: Doorman | None = None
+        self.thread: threading.Thread | None = None
+
+    def start(self, worker: Any) -> None:
+        self.doorman = Doorman(worker.app, worker.app.dims_config)
+        self.thread = threading.Thread(target=self.doorman.run, name="doorman", daemon=True)
+        self.thread.start()
+
+    def stop(self, worker: Any) -> None:
+        if self.doorman and self.thread:
+            self.doorman.stopped.set()
+            self.thread.join(timeout=WAIT_MS / 1000 + 5)

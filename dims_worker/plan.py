@@ -1,0 +1,116 @@
+"""Which metrics an event can affect, and why. Pure: no database, no clock, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from dims_worker.config import Config, DerivedMetric, Rule, SourceMetric
+from dims_worker.events import S3_PREFIX, VERIFY_REQUESTED, Event
+from dims_worker.probes import probe_for
+from dims_worker.probes.base import Change, KeysChanged, PathsChanged, Surroundings
+
+REQUEST = "request"
+"""The built-in rule of `dims.verify.requested`: what the event itself names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """One metric that an event can affect: by which rule, and why."""
+
+    metric: str
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The rules that an event matched and what it concerns, in the order of the metrics' names."""
+
+    rules: tuple[str, ...]
+    concerns: tuple[Concern, ...]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return tuple(concern.metric for concern in self.concerns)
+
+
+class Planner:
+    """A configuration, made ready to be asked about many events."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.around = Surroundings(config.project, config.home)
+        self._candidates: dict[str, tuple[str, ...]] = {
+            name: self._measured(config.select(rule.metrics or ("*",))) for name, rule in config.rules.items()
+        }
+        self._rules_of: dict[str, tuple[str, ...]] = {}
+
+    def plan(self, event: Event) -> Plan:
+        """What the event concerns. A derived metric is never named: it follows its inputs."""
+        if event.type == VERIFY_REQUESTED:
+            names = self._measured(self.config.select(_texts(event.data.get("metrics"))))
+            return Plan((REQUEST,), tuple(Concern(name, REQUEST, "was asked for") for name in names))
+        rules = self._matching(event.type)
+        change = change_of(event)
+        found: dict[str, Concern] = {}
+        for rule in rules:
+            for name in self._candidates[rule]:
+                if name not in found and (reason := self._reason(name, self.config.rules[rule], change)):
+                    found[name] = Concern(name, rule, reason)
+        return Plan(rules, tuple(found[name] for name in sorted(found)))
+
+    def _matching(self, kind: str) -> tuple[str, ...]:
+        if kind not in self._rules_of:
+            rules = tuple(
+                name
+                for name, rule in self.config.rules.items()
+                if kind == name or any(fnmatchcase(kind, pattern) for pattern in rule.on)
+            )
+            if len(self._rules_of) > 10_000:  # types come from outside: the memory of them is bounded
+                self._rules_of.clear()
+            self._rules_of[kind] = rules
+        return self._rules_of[kind]
+
+    def _measured(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The names with a source; in the place of a derived metric, what it derives from."""
+        everything = self.config.with_inputs(names)
+        return tuple(sorted(n for n in everything if not isinstance(self.config.metrics[n], DerivedMetric)))
+
+    def _reason(self, name: str, rule: Rule, change: Change | None) -> str | None:
+        if change is None:
+            return "the event does not say what changed"
+        metric = self.config.metrics[name]
+        assert isinstance(metric, SourceMetric)
+        source = self.config.sources[metric.source]
+        probe = probe_for(source.type)
+        if isinstance(change, probe.judges):
+            return probe.touched(source, metric, change, self.around)
+        return "the rule names it" if rule.metrics else None
+
+
+def change_of(event: Event) -> Change | None:
+    """What an event says has changed; None where it says nothing of the kind."""
+    data = event.data
+    if event.type.startswith(S3_PREFIX) or "bucket" in data:
+        bucket, key = data.get("bucket"), data.get("key") or event.subject
+        if isinstance(bucket, str):
+            return KeysChanged(bucket, (key,) if isinstance(key, str) and key else _texts(data.get("keys")))
+    root = data.get("root")
+    if isinstance(root, str) and root:
+        return PathsChanged(root, _texts(data.get("paths")), history=event.type.startswith("dims.git."))
+    return None
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """A list of texts; anything else, and a list with anything else in it, says nothing."""
+    listed = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return tuple(value) if listed else ()
+
+
+def explain(config: Config, event: Event) -> Mapping[str, str | None]:
+    """For every metric with a source: why the event concerns it, or None where it leaves it alone."""
+    reasons = {concern.metric: concern.reason for concern in Planner(config).plan(event).concerns}
+    return {name: reasons.get(name) for names in config.of_source.values() for name in names}

@@ -1,0 +1,17 @@
+"""Probes: what measures a source. Importing this loads no driver; a probe loads its own when it scans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dims_worker.probes.base import Probe
+from dims_worker.probes.files import FilesProbe
+from dims_worker.probes.git import GitProbe
+from dims_worker.probes.s3 import S3Probe
+
+_PROBES: dict[str, Probe[Any, Any]] = {"files": FilesProbe(), "git": GitProbe(), "s3": S3Probe()}
+
+
+def probe_for(kind: str) -> Probe[Any, Any]:
+    """The probe of a source's `type`. Raises KeyError for a type that the configuration refuses."""
+    return _PROBES[kind]

@@ -1,0 +1,235 @@
+"""Path patterns: `*`, `?` and `[...]` within a name, `**/` any folders or none, a last `**` all below.
+
+The meaning is that of `pathlib.PurePath.full_match` (Python 3.13, case-sensitive, hidden files are files),
+but that a bracket never stands for a `/`. Paths are relative, with `/`, without `.` and `//`.
+
+Metrics times files is a large product, so most patterns are answered by `str.startswith`, `str.endswith`
+or a set; only what remains becomes a regular expression, one a metric, and is asked last.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import PurePosixPath
+
+Test = Callable[[str], bool]
+"""Whether a path matches."""
+
+_SPECIAL = re.compile(r"[*?\[]")
+
+
+def everything(_path: str) -> bool:
+    return True
+
+
+def nothing(_path: str) -> bool:
+    return False
+
+
+@lru_cache(4096)
+def matcher(patterns: tuple[str, ...], exclude: tuple[str, ...] = ()) -> Test:
+    """The test of being matched by any of `patterns` and by none of `exclude`."""
+    wanted = _any_of(patterns)
+    if not exclude:
+        return wanted
+    unwanted = _any_of(exclude)
+    return lambda path: wanted(path) and not unwanted(path)
+
+
+@lru_cache(4096)
+def name_matcher(patterns: tuple[str, ...]) -> Test:
+    """The same of a path's last part alone; patterns hold no `/`."""
+    kinds = [_literals(pattern) for pattern in patterns]
+    if all(kind is not None and kind[0] == "" and kind[1] for kind in kinds):
+        ends = tuple(kind[1] for kind in kinds if kind is not None)
+        return lambda path: path.endswith(ends)  # `*.csv` holds no `/`: the path's end is the name's
+    test = matcher(patterns)
+    return lambda path: test(path.rpartition("/")[2])
+
+
+@lru_cache(4096)
+def reach(patterns: tuple[str, ...]) -> Test:
+    """The test of a folder: whether anything below it could match one of the patterns."""
+    tests = [_reach(parts(pattern)) for pattern in patterns]
+    if everything in tests:
+        return everything
+    return tests[0] if len(tests) == 1 else lambda folder: any(test(folder) for test in tests)
+
+
+@lru_cache(4096)
+def cover(patterns: tuple[str, ...]) -> Test:
+    """The test of a folder: whether all below it matches (`data/**`: `data`, `data/sub`)."""
+    heads = []
+    for pattern in patterns:
+        names = parts(pattern)
+        if names[-2:] == ("**", "*"):
+            names = names[:-1]
+        if names[-1:] == ("**",):
+            heads += ["/".join(names[:-1]), "/".join(names)]
+    return matcher(tuple(heads)) if heads else nothing
+
+
+@lru_cache(4096)
+def parts(pattern: str) -> tuple[str, ...]:
+    """A pattern's names, one a folder, runs of `**` as one."""
+    names: list[str] = []
+    for name in (str(PurePosixPath(pattern)) if PurePosixPath(pattern).parts else "").split("/"):
+        if name != "**" or names[-1:] != ["**"]:
+            names.append(name)
+    return tuple(names)
+
+
+@lru_cache(4096)
+def is_literal(pattern: str) -> bool:
+    """Whether the pattern names one path and nothing else."""
+    return not any(map(_is_wild, parts(pattern)))
+
+
+@lru_cache(4096)
+def folder_of(pattern: str) -> str:
+    """The folder below which all matches lie, as far as the pattern spells it out; "" is the root."""
+    names = parts(pattern)[:-1]
+    wild = next((index for index, name in enumerate(names) if _is_wild(name)), len(names))
+    return "/".join(names[:wild])
+
+
+# --- how ---------------------------------------------------------------------------------------------
+
+
+def _is_wild(name: str) -> bool:
+    # An unclosed bracket is a character like others
+    return bool(_SPECIAL.search(name)) and _name_regex(name) != re.escape(name)
+
+
+def _literals(name: str) -> tuple[str, str] | None:
+    """What stands before and after the only `*` of a name; None where it has more to it."""
+    before, star, after = name.partition("*")
+    return (before, after) if star and not _SPECIAL.search(before + after) else None
+
+
+def _any_of(patterns: tuple[str, ...]) -> Test:
+    """The quick tests first, then one regular expression for the rest."""
+    exact: set[str] = set()
+    starts: list[str] = []
+    ends: list[str] = []
+    others: list[Test] = []
+    slow: list[tuple[str, ...]] = []
+    for pattern in patterns:
+        names = parts(pattern)
+        folder = folder_of(pattern)
+        below = f"{folder}/" if folder else ""
+        rest = names[folder.count("/") + 1 if folder else 0 :]
+        last = _literals(rest[-1])
+        if is_literal(pattern):
+            exact.add("/".join(names))
+        elif rest == ("**",):
+            if not folder:
+                return everything
+            starts.append(below)
+        elif last and last[0] == "" and last[1] and rest[:-1] == ("**",):
+            others.append(_deep(below, last[1])) if folder else ends.append(last[1])
+        elif last and last[0] == "" and last[1] and len(rest) == 1:
+            others.append(_flat(below, last[1]))
+        else:
+            slow.append(names)
+    return _either(_quick(exact, tuple(starts), tuple(ends)) + others + ([_regex(slow)] if slow else []))
+
+
+def _quick(exact: set[str], starts: tuple[str, ...], ends: tuple[str, ...]) -> list[Test]:
+    tests: list[Test] = []
+    if exact:
+        tests.append(exact.__contains__)
+    if starts:
+        tests.append(lambda path: path.startswith(starts))
+    if ends:
+        tests.append(lambda path: path.endswith(ends))
+    return tests
+
+
+def _deep(below: str, end: str) -> Test:
+    """`docs/**/*.md`."""
+    return lambda path: path.startswith(below) and path.endswith(end)
+
+
+def _flat(below: str, end: str) -> Test:
+    """`docs/*.md`."""
+    length = len(below)
+    return lambda path: path.endswith(end) and path.startswith(below) and path.find("/", length) < 0
+
+
+def _either(tests: list[Test]) -> Test:
+    match tests:
+        case []:
+            return nothing
+        case [one]:
+            return one
+        case [one, other]:
+            return lambda path: one(path) or other(path)
+    return lambda path: any(test(path) for test in tests)
+
+
+def _regex(patterns: Iterable[tuple[str, ...]]) -> Test:
+    """One expression for all, behind the literal ends where every pattern has one (`test_*.py`)."""
+    names = list(patterns)
+    found = re.compile("(?s:" + "|".join(map(_path_regex, names)) + r")\Z").match
+    ends = tuple(_SPECIAL.split(each[-1])[-1] for each in names if "[" not in each[-1])
+    if len(ends) == len(names) and all(ends):
+        return lambda path: path.endswith(ends) and found(path) is not None
+    return lambda path: found(path) is not None
+
+
+def _path_regex(names: tuple[str, ...]) -> str:
+    pieces: list[str] = []
+    for index, name in enumerate(names):
+        last = index == len(names) - 1
+        if name == "**":
+            pieces.append(".*" if last else "(?:.+/)?")
+        else:
+            pieces.append(("[^/]+" if name == "*" else _name_regex(name)) + ("" if last else "/"))
+    return "".join(pieces)
+
+
+@lru_cache(4096)
+def _name_regex(name: str) -> str:
+    pieces: list[str] = []
+    at = 0
+    while at < len(name):
+        end = _bracket(name, at)
+        if end:
+            # fnmatch knows the rules of ranges; what it wraps around them, `(?s:…)\Z`, is taken off
+            pieces.append("(?!/)" + fnmatch.translate(name[at:end])[len("(?s:") :].rpartition(")")[0])
+            at = end
+            continue
+        if name[at] != "*":
+            pieces.append("[^/]" if name[at] == "?" else re.escape(name[at]))
+        elif pieces[-1:] != ["[^/]*"]:
+            pieces.append("[^/]*")
+        at += 1
+    return "".join(pieces)
+
+
+def _bracket(name: str, at: int) -> int:
+    """Where the bracket that opens at `at` ends; 0 where none opens or it is never closed."""
+    if name[at] != "[":
+        return 0
+    first = at + 2 if name[at + 1 : at + 2] == "!" else at + 1
+    return name.find("]", first + 1) + 1  # a `]` that stands first is one of the characters
+
+
+def _reach(names: tuple[str, ...]) -> Test:
+    if names[0] == "**":
+        return everything
+    tests = [re.compile(rf"(?s:{_path_regex((name,))})\Z").match for name in names]
+
+    def reaches(folder: str) -> bool:
+        for index, name in enumerate(folder.split("/")):
+            if names[index] == "**":
+                return True
+            if index == len(names) - 1 or not tests[index](name):
+                return False
+        return True
+
+    return reaches

@@ -1,0 +1,319 @@
+"""Readings, verdicts, baselines, requests and the run: one transaction, the rows locked in one order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+from dims_worker.config import Config, DerivedMetric
+from dims_worker.decide import FAILED, Judge, Known, Verdict, inside_band
+from dims_worker.probes.base import Reading
+from dims_worker.probes.derived import derive
+from dims_worker.store import leases, requests, states
+from dims_worker.store.engine import clock
+from dims_worker.store.leases import Claim
+from dims_worker.store.runs import insert_readings, insert_run
+from dims_worker.store.states import State
+
+Outcome = Literal["accepted", "held", "looked", "superseded", "provisional", "failed"]
+
+BACKOFF = timedelta(seconds=10)
+BACKOFF_MAX = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One reading and what became of it. `baseline` is what it was judged against (status new: nothing)."""
+
+    metric: str
+    value: Any
+    unit: str
+    method: str
+    as_of: datetime
+    outcome: Outcome
+    generation: int | None = None
+    baseline: Any = None
+    drift_pct: float | None = None
+    status: str | None = None
+    severity: str | None = None
+    tier: str | None = None
+    reason: str | None = None
+    error: str | None = None
+    details: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as it was recorded. `trigger`: event, or verify (a look: no lease, no generation, no new baseline
+    but a first one)."""
+
+    run_id: int
+    trigger: str
+    source: str | None
+    status: str
+    as_of: datetime
+    finished_at: datetime
+    requests: int
+    items: tuple[Item, ...]
+
+
+@dataclass(slots=True)
+class Measured:
+    """What is to be recorded: readings that were begun at `as_of`, and the claim they were taken under."""
+
+    readings: Mapping[str, Reading]
+    as_of: datetime
+    trigger: str
+    worker: str
+    source: str | None = None
+    requests: int = 0
+    claim: Claim | None = None
+
+
+def record(connection: Connection, config: Config, measured: Measured) -> Run:
+    """Record a run whole, or nothing of it.
+
+    Where the claim's lease was lost meanwhile, the readings go to the history as superseded and change
+    nothing else: whoever took the lease over measures anew.
+    """
+    claim = measured.claim
+    if claim is not None:
+        cooldown = config.sources[claim.source].cooldown
+        if not leases.release(connection, claim, cooldown):
+            items = [
+                _superseded(reading, measured.as_of, "its lease was lost") for reading in measured.readings.values()
+            ]
+            return _write(connection, measured, items, {})
+    dependents = config.dependents(measured.readings)
+    names = {*measured.readings, *dependents}
+    locked = states.lock(connection, names)
+    recording = _Recording(config, measured, locked, clock(connection))
+    items = [recording.settle(reading) for reading in measured.readings.values()]
+    # Read after the derived rows are locked: two inputs recorded at once cannot cross (model c_derived)
+    others = states.read(connection, config.with_inputs(dependents) - names)
+    items += [item for name in dependents if (item := recording.settle_derived(name, {**others, **locked}))]
+    states.save(connection, list(locked.values()))
+    return _write(connection, measured, items, locked, config)
+
+
+@dataclass(slots=True)
+class _Recording:
+    """The states of a run's metrics while its readings are settled. Nothing is written here."""
+
+    config: Config
+    measured: Measured
+    states: dict[str, State]
+    now: datetime
+    settled: set[str] = field(default_factory=set)
+
+    @property
+    def looking(self) -> bool:
+        return self.measured.claim is None
+
+    def settle(self, reading: Reading) -> Item:
+        """Judge a reading of a source and bring its metric's state up to it."""
+        state = self.states[reading.metric]
+        if state.as_of is not None and self.measured.as_of <= state.as_of:
+            return _superseded(reading, self.measured.as_of, "a newer reading is recorded already")
+        self.settled.add(reading.metric)
+        claim = self.measured.claim
+        generation = claim.generations[reading.metric] if claim else None
+        if reading.method == "failed":
+            if claim:
+                state.not_before = self.now + min(BACKOFF * 2 ** min(state.failures, 10), BACKOFF_MAX)
+                state.failures += 1
+            return self._failed(state, reading, self.measured.as_of, generation)
+        if generation is not None:
+            state.measured_gen = max(state.measured_gen, generation)
+            state.failures, state.not_before = 0, None
+        return self._judge(state, reading, self.measured.as_of, generation)
+
+    def settle_derived(self, name: str, known: Mapping[str, State]) -> Item | None:
+        """Compute a derived metric from the latest readings of its inputs.
+
+        None while an input was never measured; provisional, and not judged, while one is still due.
+        """
+        metric = self.config.metrics[name]
+        assert isinstance(metric, DerivedMetric)
+        inputs = [known[read] for read in sorted(metric.inputs) if read in known]
+        if any(state.as_of is None and state.error is None for state in inputs) or len(inputs) < len(metric.inputs):
+            return None
+        reading = derive(name, metric, {state.metric: _latest(state) for state in inputs})
+        state = self.states[name]
+        as_of = min((s.failed_at if s.error else s.as_of) or self.measured.as_of for s in inputs)
+        if state.as_of is not None and as_of < state.as_of and reading.method != "failed":
+            return _superseded(reading, as_of, "a newer reading is recorded already")
+        if reading.method == "failed":
+            return self._failed(state, reading, as_of, None)
+        if any(self._still_due(one) for one in inputs):
+            waits = "an input is still due"
+            return replace(_unjudged(reading, as_of, "provisional", waits), baseline=state.baseline)
+        self.settled.add(name)
+        return self._judge(state, reading, as_of, None)
+
+    def _still_due(self, state: State) -> bool:
+        """Whether an input's reading is not the last word: a look's own readings are, for that look."""
+        if self.looking and state.metric in self.settled:
+            return False
+        if state.source is None:
+            return state.metric in self.states and state.metric not in self.settled
+        return state.due
+
+    def _failed(self, state: State, reading: Reading, as_of: datetime, generation: int | None) -> Item:
+        state.error, state.failed_at = reading.error, as_of
+        return _item(reading, as_of, generation, state, FAILED, "failed")
+
+    def _judge(self, state: State, reading: Reading, as_of: datetime, generation: int | None) -> Item:
+        baseline = Known(state.baseline) if state.baseline_as_of is not None else None
+        accepted = Known(state.accepted) if state.accepted_as_of is not None else None
+        verdict = Judge.of(self.config, state.metric).decide(baseline, reading.value, accepted, self.now)
+        item = _item(reading, as_of, generation, state, verdict, self._outcome(verdict))
+        state.error = state.failed_at = None
+        state.value, state.unit, state.method, state.as_of = (
+            reading.value,
+            reading.unit,
+            reading.method,
+            as_of,
+        )
+        state.status, state.severity, state.drift_pct = verdict.status, verdict.severity, verdict.drift_pct
+        if item.outcome == "accepted":
+            accept(state, reading.value, as_of)
+            if baseline is None:
+                state.accepted, state.accepted_as_of = reading.value, as_of
+        return item
+
+    def _outcome(self, verdict: Verdict) -> Outcome:
+        if verdict.status == "new":
+            return "accepted"
+        if self.looking:
+            return "looked"
+        return "held" if verdict.tier == "approve" else "accepted"
+
+
+def accept(state: State, value: Any, as_of: datetime) -> None:
+    """Make a value the baseline. Its version moves when the value does."""
+    if state.baseline_as_of is None or state.baseline != value or type(state.baseline) is not type(value):
+        state.baseline_version += 1
+    state.baseline, state.baseline_as_of = value, as_of
+
+
+def _latest(state: State) -> Reading:
+    if state.error is not None:
+        return Reading.failed(state.metric, state.unit or "", state.error)
+    return Reading(state.metric, state.value, state.unit or "", "exact")
+
+
+def _item(
+    reading: Reading,
+    as_of: datetime,
+    generation: int | None,
+    state: State,
+    verdict: Verdict,
+    outcome: Outcome,
+) -> Item:
+    return Item(
+        metric=reading.metric,
+        value=reading.value,
+        unit=reading.unit,
+        method=reading.method,
+        as_of=as_of,
+        generation=generation,
+        baseline=state.baseline,
+        drift_pct=verdict.drift_pct,
+        status=verdict.status,
+        severity=verdict.severity,
+        tier=verdict.tier,
+        outcome=outcome,
+        reason=verdict.reason,
+        error=reading.error,
+        details=dict(reading.details) or None,
+    )
+
+
+def _superseded(reading: Reading, as_of: datetime, why: str) -> Item:
+    return _unjudged(reading, as_of, "superseded", why)
+
+
+def _unjudged(reading: Reading, as_of: datetime, outcome: Outcome, why: str) -> Item:
+    return Item(
+        reading.metric,
+        reading.value,
+        reading.unit,
+        reading.method,
+        as_of,
+        outcome,
+        reason=why,
+        error=reading.error,
+    )
+
+
+def _write(
+    connection: Connection,
+    measured: Measured,
+    items: list[Item],
+    locked: Mapping[str, State],
+    config: Config | None = None,
+) -> Run:
+    failed = sum(item.outcome == "failed" for item in items)
+    status = "partial" if failed else "ok" if config else "superseded"
+    finished_at = clock(connection)
+    run_id = insert_run(
+        connection,
+        {
+            "trigger": measured.trigger,
+            "source": measured.source,
+            "status": status,
+            "started_at": measured.as_of,
+            "finished_at": finished_at,
+            "lease_epoch": measured.claim.epoch if measured.claim else None,
+            "worker": measured.worker,
+            "readings": len(items),
+            "failed": failed,
+            "held": sum(item.outcome == "held" for item in items),
+            "requests": measured.requests,
+        },
+    )
+    insert_readings(connection, ({"run_id": run_id, **asdict(item)} for item in items))
+    if config:
+        _settle_requests(connection, config, run_id, items, locked)
+    return Run(
+        run_id=run_id,
+        trigger=measured.trigger,
+        source=measured.source,
+        status=status,
+        as_of=measured.as_of,
+        finished_at=finished_at,
+        requests=measured.requests,
+        items=tuple(items),
+    )
+
+
+def _settle_requests(
+    connection: Connection, config: Config, run_id: int, items: list[Item], locked: Mapping[str, State]
+) -> None:
+    """A held value opens a request, updates the open one of its band, or supersedes it; an accepted one ends it."""
+    concerned = {item.metric: item for item in items if item.outcome in ("held", "accepted")}
+    waiting = requests.open_requests(connection, concerned) if concerned else {}
+    for name, item in concerned.items():
+        known = waiting.get(name)
+        if item.outcome == "accepted":
+            if known:
+                requests.close_request(connection, known.id, "withdrawn")
+            continue
+        facts = {
+            **{"value": item.value, "unit": item.unit, "as_of": item.as_of, "drift_pct": item.drift_pct},
+            **{"severity": item.severity, "reason": item.reason, "run_id": run_id, "baseline": item.baseline},
+            "baseline_version": locked[name].baseline_version,
+        }
+        if known and inside_band(known.anchor, item.value, config.policy_of(name).tolerance_pct):
+            seen = (known.value, known.baseline_version)
+            changed = seen != (item.value, locked[name].baseline_version)
+            requests.update_request(connection, known.id, facts, changed=changed)
+            continue
+        if known:
+            requests.close_request(connection, known.id, "superseded")
+        requests.open_request(connection, {"metric": name, **facts})

@@ -1,0 +1,195 @@
+"""Both servers of a home: start what does not run, find what does, stop in order, lend to one command."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dims_worker.errors import DatabaseUnreachable
+from dims_worker.services import postgres, valkey
+from dims_worker.services.hold import holder
+from dims_worker.services.home import (
+    Home,
+    locked,
+    open_lock,
+    read_json,
+    try_lock,
+    write_json,
+    write_private,
+)
+
+LOCK = "servers.lock"
+BORROWERS = "borrowers.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Where the servers of a home are; None for one that is not up. The URLs hold passwords: no repr."""
+
+    database_url: str | None = field(repr=False)
+    broker_url: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """The servers that run, with their processes."""
+
+    postgres: postgres.Server | None
+    valkey: valkey.Server | None
+
+    @property
+    def servers(self) -> Servers:
+        return Servers(
+            self.postgres.url if self.postgres else None,
+            self.valkey.url if self.valkey else None,
+        )
+
+
+def start(home: Path, *, database: bool = True, broker: bool = True, fast: bool = False) -> Servers:
+    """Start PostgreSQL (`database`) and Valkey (`broker`) where they do not run yet; say where they are.
+
+    Whoever else starts or stops servers of this home waits meanwhile. `fast` is for tests: a
+    `kill -9` loses the last commits then, and a power cut the data. What this call started is stopped again
+    if it fails.
+
+    Raises:
+        ServiceError: one does not start; the message names its log and holds its last lines.
+    """
+    return start_servers(Home.at(home), database=database, broker=broker, fast=fast).servers
+
+
+def start_servers(home: Home, *, database: bool = True, broker: bool = True, fast: bool = False) -> Up:
+    """What `start` does, with the processes as the answer."""
+    home.make()
+    with locked(home.run / LOCK):
+        up = _start(home, database, broker, fast)
+        _note(home, up, lent=False)
+    return up
+
+
+def running(home: Path) -> Servers | None:
+    """The servers that are up now and let us in, a part being None; None when neither is."""
+    found = running_servers(Home.at(home)).servers
+    return found if found.database_url or found.broker_url else None
+
+
+def running_servers(home: Home) -> Up:
+    """What `running` finds, with the processes. Makes nothing on disk, and waits for nothing."""
+    return Up(postgres.running(home), valkey.running(home))
+
+
+def stop(home: Path) -> list[str]:
+    """Stop Valkey, then PostgreSQL, each within its time; a sentence for each that was stopped.
+
+    Raises:
+        ServiceError: one does not end.
+    """
+    return stop_servers(Home.at(home))
+
+
+def stop_servers(home: Home, *, database: bool = True, broker: bool = True) -> list[str]:
+    """What `stop` does, for those that are named."""
+    if not home.run.is_dir():
+        return []
+    with locked(home.run / LOCK):
+        ended = [
+            (valkey.NAME, valkey.stop(home) if broker else None),
+            (postgres.NAME, postgres.stop(home) if database else None),
+        ]
+    return [f"{name} (pid {identity.pid}) was stopped." for name, identity in ended if identity]
+
+
+@contextmanager
+def borrowed(home: Path, *, fast: bool = False) -> Iterator[str]:
+    """The URL of this home's database for one command: the running server's, or one started for it.
+
+    A PostgreSQL that a borrower started is stopped by the last borrower to leave, unless `start` was called
+    or the home was held in between: then it stays.
+
+    Raises:
+        ServiceError: it does not start.
+    """
+    made = Home.at(home).make()
+    ticket = open_lock(made.run / BORROWERS)
+    try:
+        with locked(made.run / LOCK):
+            # Under the lock of the servers, so that no leaving borrower stops the server in between.
+            fcntl.flock(ticket, fcntl.LOCK_SH)
+            before = postgres.find(made)
+            lent = before is None or bool(read_json(made.servers_json).get("lent"))
+            up = Up(before or _start(made, True, False, fast).postgres, None)
+            _note(made, up, lent=lent)
+        if up.postgres is None:
+            raise DatabaseUnreachable
+        yield up.postgres.url
+    finally:
+        _leave(made, ticket)
+
+
+def is_lent(home: Home) -> bool:
+    """Does a command use the PostgreSQL that it, or another command, started for itself?"""
+    if not home.run.is_dir() or not read_json(home.servers_json).get("lent"):
+        return False
+    with locked(home.run / LOCK):  # else a borrower who leaves just now would think that another stays
+        ticket = open_lock(home.run / BORROWERS)
+        try:
+            return not try_lock(ticket)
+        finally:
+            os.close(ticket)
+
+
+def _leave(home: Home, ticket: int) -> None:
+    """Give the ticket back; the last one out stops a server that was started only to be lent."""
+    try:
+        with locked(home.run / LOCK):
+            last = try_lock(ticket)
+            notes = read_json(home.servers_json)
+            if last and notes.get("lent") and holder(home.path) is None:
+                postgres.stop(home)
+                write_json(home.servers_json, notes | {"lent": False})
+    finally:
+        os.close(ticket)
+
+
+def _start(home: Home, database: bool, broker: bool, fast: bool) -> Up:
+    """Start what is asked for. The caller holds the lock."""
+    notes = read_json(home.servers_json)
+    before = (postgres.main_process(home), valkey.main_process(home))
+    up = Up(None, None)
+    try:
+        if database:
+            up = Up(postgres.start(home, port=_port(notes, "database_url"), fast=fast), None)
+        if broker:
+            up = Up(up.postgres, valkey.start(home, port=_port(notes, "broker_url"), fast=fast))
+    except BaseException:  # an impatient Ctrl-C too
+        try:
+            if broker and before[1] is None:
+                valkey.stop(home)
+        finally:
+            if database and before[0] is None:
+                postgres.stop(home)
+        raise
+    return up
+
+
+def _port(notes: dict[str, Any], key: str) -> int | None:
+    """The port of last time, out of the URL that was noted."""
+    found = re.search(r":(\d+)/\w+$", notes.get(key) or "")
+    return int(found[1]) if found else None
+
+
+def _note(home: Home, up: Up, *, lent: bool) -> None:
+    """Write down where the servers are (servers.json) and what producers need (producer.env)."""
+    notes = read_json(home.servers_json) | {"lent": lent}
+    if up.postgres:
+        notes |= {"database_url": up.postgres.url, "postgres": up.postgres.identity.to_json()}
+    if up.valkey:
+        notes |= {"broker_url": up.valkey.url, "valkey": up.valkey.identity.to_json()}
+        write_private(home.producer_env, f"DIMS_BROKER_URL={up.valkey.url}\n")
+    write_json(home.servers_json, notes)

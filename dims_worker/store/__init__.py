@@ -1,0 +1,1 @@
+"""PostgreSQL, the one truth: tables, transactions, and one function a query."""

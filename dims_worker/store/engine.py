@@ -1,0 +1,67 @@
+"""Engines and transactions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cache
+
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
+
+from dims_worker.errors import DatabaseUnreachable, DimsError
+
+
+def engine(url: str) -> Engine:
+    """The engine of a URL, one a process: a connection must not cross a fork."""
+    return _engine(url, os.getpid())
+
+
+@cache
+def _engine(url: str, pid: int) -> Engine:
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=5,
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "dims",
+            # A server that vanished without a word is noticed, instead of waited for without end
+            **{"keepalives": 1, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3},
+            "options": "-c timezone=UTC -c lock_timeout=30s",
+        },
+    )
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """One transaction: committed at the end, rolled back by an exception.
+
+    Raises DatabaseUnreachable, which names the host and never the password, where there is no database,
+    and DimsError with the remedy where it lacks our tables.
+    """
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except (OperationalError, InterfaceError) as error:
+        if error.connection_invalidated or getattr(error.orig, "pgcode", None) is None:
+            raise DatabaseUnreachable(f"{_place(engine)}: {str(error.orig).strip()}") from error
+        raise
+    except ProgrammingError as error:
+        if getattr(error.orig, "pgcode", None) == "42P01":  # undefined_table
+            raise DimsError(f"{_place(engine)} lacks DIMS's tables: run `dims migrate`") from error
+        raise
+
+
+def _place(engine: Engine) -> str:
+    url = make_url(engine.url)
+    return f"the database {url.database} at {url.host or 'the local socket'}:{url.port or 5432}"
+
+
+def clock(connection: Connection) -> datetime:
+    """The database's clock, now and not at the transaction's start: all hosts share it."""
+    now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return now

@@ -1,0 +1,192 @@
+"""Queries on the event log and its marks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from dims_worker.store.models import events
+from dims_worker.store.rows import as_json, recordset
+
+_COLUMNS = (
+    *("producer", "event_id", "digest", "type", "subject", "event_time", "stream_id", "outcome"),
+    *("reason", "data", "payload", "rules", "metrics", "mark_id"),
+)
+
+
+def next_mark(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT nextval('dims_mark_ids')")).scalar_one())
+
+
+def insert_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[tuple[str, str, str, str]]:
+    """Insert what is new. Returns (stream id, producer, id, digest) of the rows really inserted; '' for NULL."""
+    if not rows:
+        return set()
+    names = ", ".join(_COLUMNS)
+    inserted = connection.execute(
+        text(
+            f"INSERT INTO dims_event_log ({names}) SELECT {names} FROM {recordset(events, _COLUMNS)} "
+            "ON CONFLICT DO NOTHING "
+            "RETURNING coalesce(stream_id, ''), coalesce(producer, ''), coalesce(event_id, ''), digest"
+        ),
+        {"rows": as_json(rows)},
+    )
+    return {(row[0], row[1], row[2], row[3]) for row in inserted}
+
+
+def raise_generations(connection: Connection, names: Sequence[str], mark_id: int) -> dict[str, int]:
+    """One generation more for each named metric, its row locked in the order of the names, and the mark.
+
+    Returns the new generations; a name without a row is missing from them.
+    """
+    parameters = {"names": list(names), "mark": mark_id}
+    connection.execute(
+        text('SELECT 1 FROM dims_metrics WHERE metric = ANY(:names) ORDER BY metric COLLATE "C" FOR UPDATE'),
+        parameters,
+    )
+    raised = connection.execute(
+        text(
+            "WITH raised AS (UPDATE dims_metrics SET requested_gen = requested_gen + 1 "
+            "WHERE metric = ANY(:names) RETURNING metric, requested_gen) "
+            "INSERT INTO dims_event_marks (mark_id, metric, generation) "
+            "SELECT :mark, metric, requested_gen FROM raised RETURNING metric, generation"
+        ),
+        parameters,
+    )
+    return {row.metric: row.generation for row in raised}
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """An event as the log keeps it."""
+
+    seq: int
+    producer: str | None
+    event_id: str | None
+    type: str | None
+    subject: str | None
+    event_time: datetime | None
+    received_at: datetime
+    stream_id: str | None
+    outcome: str
+    reason: str | None
+    data: Mapping[str, Any] | None
+    payload: str | None
+    rules: Sequence[str]
+    metrics: Sequence[str]
+    mark_id: int
+
+
+_LOGGED = ", ".join(Logged.__slots__)
+
+
+def list_events(connection: Connection, *, limit: int, outcome: str | None = None) -> list[Logged]:
+    """The newest events, newest first."""
+    found = connection.execute(
+        text(
+            f"SELECT {_LOGGED} FROM dims_event_log WHERE (:outcome)::text IS NULL OR outcome = :outcome "
+            "ORDER BY seq DESC LIMIT :limit"
+        ),
+        {"limit": limit, "outcome": outcome},
+    )
+    return [Logged(*row) for row in found]
+
+
+def events_after(connection: Connection, seq: int) -> list[Logged]:
+    """The events from a place in the log on, oldest first."""
+    found = connection.execute(
+        text(f"SELECT {_LOGGED} FROM dims_event_log WHERE seq > :seq ORDER BY seq LIMIT 1000"),
+        {"seq": seq},
+    )
+    return [Logged(*row) for row in found]
+
+
+def find_events(connection: Connection, name: str) -> list[Logged]:
+    """The events with an id, with an id that begins so, or with a place in the log written as a number."""
+    found = connection.execute(
+        text(
+            f"SELECT {_LOGGED} FROM dims_event_log "
+            "WHERE event_id = :name OR starts_with(event_id, :name) OR seq::text = :name "
+            "ORDER BY (event_id = :name) DESC, seq DESC LIMIT 20"
+        ),
+        {"name": name},
+    )
+    return [Logged(*row) for row in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What became of a metric that an event concerned; without a reading (`run_id` None) it is still due."""
+
+    metric: str
+    generation: int
+    run_id: int | None
+    value: Any
+    unit: str | None
+    baseline: Any
+    drift_pct: float | None
+    status: str | None
+    severity: str | None
+    tier: str | None
+    outcome: str | None
+    reason: str | None
+    error: str | None
+    as_of: datetime | None
+    recorded_at: datetime | None
+
+
+def served(connection: Connection, event: Logged) -> list[Served]:
+    """For each metric the event concerned: the first good reading that serves it, else the last failed."""
+    found = connection.execute(
+        text(
+            "SELECT k.metric, k.generation, h.run_id, h.value, h.unit, h.baseline, h.drift_pct, h.status, "
+            "h.severity, h.tier, h.outcome, h.reason, h.error, h.as_of, h.recorded_at "
+            "FROM dims_event_marks k LEFT JOIN LATERAL ("
+            "  SELECT * FROM dims_metrics_history h WHERE h.metric = k.metric "
+            "  AND h.generation >= k.generation AND h.outcome <> 'superseded' "
+            "  ORDER BY (h.method = 'failed'), CASE WHEN h.method = 'failed' THEN -h.id ELSE h.id END LIMIT 1"
+            ") h ON true "
+            "WHERE k.mark_id = :mark AND k.metric = ANY(:metrics) ORDER BY k.metric"
+        ),
+        {"mark": event.mark_id, "metrics": list(event.metrics)},
+    )
+    return [Served(*row) for row in found]
+
+
+def events_behind(connection: Connection, run_id: int, limit: int = 50) -> list[Logged]:
+    """The events that a run served: those whose marks its readings were the first to reach."""
+    columns = ", ".join(f"e.{name}" for name in Logged.__slots__)
+    found = connection.execute(
+        text(
+            f"SELECT {columns} FROM dims_event_log e WHERE e.mark_id IN ("
+            "  SELECT k.mark_id FROM dims_metrics_history h "
+            "  JOIN dims_event_marks k ON k.metric = h.metric AND k.generation <= h.generation "
+            "  WHERE h.run_id = :run AND k.generation > coalesce(("
+            "    SELECT max(p.generation) FROM dims_metrics_history p WHERE p.metric = h.metric "
+            "    AND p.id < h.id AND p.method <> 'failed' AND p.outcome <> 'superseded'), 0)"
+            ") ORDER BY e.seq DESC LIMIT :limit"
+        ),
+        {"run": run_id, "limit": limit},
+    )
+    return [Logged(*row) for row in found]
+
+
+def last_event(connection: Connection) -> int:
+    """The newest event's place in the log; 0 where there is none."""
+    return int(connection.execute(text("SELECT coalesce(max(seq), 0) FROM dims_event_log")).scalar_one())
+
+
+def event_by_id(connection: Connection, event_id: str, producer: str | None = None) -> Logged | None:
+    """The newest event with exactly this id (of this producer, where one is named)."""
+    row = connection.execute(
+        text(
+            f"SELECT {_LOGGED} FROM dims_event_log WHERE event_id = :id "
+            "AND (CAST(:producer AS text) IS NULL OR producer = :producer) ORDER BY seq DESC LIMIT 1"
+        ),
+        {"id": event_id, "producer": producer},
+    ).first()
+    return Logged(*row) if row else None

@@ -1,0 +1,181 @@
+"""The tables, as `schema/versions` makes them (a test compares the two).
+
+A value is kept as JSONB, so that an integer stays an integer and a text a text. A value may be null:
+whether there is one is told by its `as_of`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Sequence,
+    Table,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata = MetaData()
+Instant = DateTime(timezone=True)
+
+sources = Table(
+    "dims_sources",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("lease_epoch", BigInteger, nullable=False, server_default="0"),
+    Column("lease_holder", Text),
+    Column("lease_until", Instant),
+    Column("not_before", Instant, comment="the end of its cooldown"),
+    comment="One row a source: who scans it now, and when it may be scanned again.",
+)
+
+metrics = Table(
+    "dims_metrics",
+    metadata,
+    Column("metric", Text, primary_key=True),
+    Column("source", Text, comment="NULL: derived"),
+    Column("definition", Text, nullable=False),
+    Column("requested_gen", BigInteger, nullable=False, server_default="0"),
+    Column("measured_gen", BigInteger, nullable=False, server_default="0"),
+    Column("not_before", Instant, comment="after a failure: not measured again before"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("error", Text, comment="of the latest attempt; NULL where it went well"),
+    Column("failed_at", Instant),
+    # the latest good reading and what was said of it
+    Column("value", JSONB),
+    Column("unit", Text),
+    Column("method", Text),
+    Column("as_of", Instant),
+    Column("status", Text),
+    Column("severity", Text),
+    Column("drift_pct", Float),
+    # the last accepted value, and the last one that a person accepted
+    Column("baseline", JSONB),
+    Column("baseline_as_of", Instant),
+    Column("baseline_version", BigInteger, nullable=False, server_default="0"),
+    Column("accepted", JSONB),
+    Column("accepted_as_of", Instant),
+    Index("dims_metrics_due", "source", postgresql_where=text("requested_gen > measured_gen")),
+    comment="The current state of each metric. Due while requested_gen > measured_gen.",
+)
+
+runs = Table(
+    "dims_verification_runs",
+    metadata,
+    Column("run_id", BigInteger, Identity(), primary_key=True),
+    Column("trigger", Text, nullable=False, comment="event, verify"),
+    Column("source", Text, comment="NULL: several"),
+    Column("status", Text, nullable=False, comment="ok, partial, superseded"),
+    Column("started_at", Instant, nullable=False),
+    Column("finished_at", Instant, nullable=False, server_default=func.clock_timestamp()),
+    Column("lease_epoch", BigInteger),
+    Column("worker", Text),
+    Column("readings", Integer, nullable=False, server_default="0"),
+    Column("failed", Integer, nullable=False, server_default="0"),
+    Column("held", Integer, nullable=False, server_default="0"),
+    Column("requests", Integer, nullable=False, server_default="0", comment="LIST and the like"),
+)
+
+history = Table(
+    "dims_metrics_history",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("run_id", BigInteger, ForeignKey("dims_verification_runs.run_id"), nullable=False),
+    Column("metric", Text, nullable=False),
+    Column("value", JSONB),
+    Column("unit", Text, nullable=False),
+    Column("method", Text, nullable=False, comment="exact, incremental, derived, failed"),
+    Column("as_of", Instant, nullable=False),
+    Column("recorded_at", Instant, nullable=False, server_default=func.clock_timestamp()),
+    Column("generation", BigInteger, comment="the requested_gen that this reading serves"),
+    Column("baseline", JSONB, comment="what it was judged against; NULL: nothing"),
+    Column("drift_pct", Float),
+    Column("status", Text),
+    Column("severity", Text),
+    Column("tier", Text),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text),
+    Column("error", Text),
+    Column("details", JSONB),
+    Index("dims_metrics_history_metric_as_of", "metric", "as_of"),
+    Index("dims_metrics_history_run", "run_id"),
+    comment="Every reading that was ever taken.",
+)
+
+mark_ids = Sequence("dims_mark_ids", metadata=metadata)
+
+events = Table(
+    "dims_event_log",
+    metadata,
+    Column("seq", BigInteger, Identity(), primary_key=True),
+    Column("producer", Text),
+    Column("event_id", Text),
+    Column("digest", Text, nullable=False),
+    Column("type", Text),
+    Column("subject", Text),
+    Column("event_time", Instant),
+    Column("received_at", Instant, nullable=False, server_default=func.clock_timestamp()),
+    Column("stream_id", Text),
+    Column("outcome", Text, nullable=False, comment="planned, unmatched, rejected"),
+    Column("reason", Text, comment="why it was rejected"),
+    Column("data", JSONB),
+    Column("payload", Text, comment="of a rejected one, cut to a bound"),
+    Column("rules", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("metrics", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("mark_id", BigInteger, nullable=False),
+    Index(
+        "dims_event_log_once",
+        "producer",
+        "event_id",
+        "digest",
+        unique=True,
+        postgresql_where=text("outcome <> 'rejected'"),
+    ),
+    Index("dims_event_log_rejected", "stream_id", unique=True, postgresql_where=text("outcome = 'rejected'")),
+    comment="Every event, once. A known id with another payload stands beside the first.",
+)
+
+marks = Table(
+    "dims_event_marks",
+    metadata,
+    Column("mark_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("metric", Text, primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+    comment="What links events to runs: the generation that one ingest gave a metric. "
+    "The first reading with that generation or a later one serves the ingest's events.",
+)
+
+requests = Table(
+    "dims_approval_requests",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("metric", Text, nullable=False),
+    Column("state", Text, nullable=False, comment="open, approved, rejected, superseded, withdrawn"),
+    Column("version", Integer, nullable=False, server_default="1"),
+    Column("value", JSONB),
+    Column("unit", Text, nullable=False),
+    Column("as_of", Instant, nullable=False),
+    Column("anchor", JSONB, comment="the value first proposed: the middle of its band"),
+    Column("baseline", JSONB),
+    Column("baseline_version", BigInteger, nullable=False),
+    Column("drift_pct", Float),
+    Column("severity", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("run_id", BigInteger, ForeignKey("dims_verification_runs.run_id"), nullable=False),
+    Column("opened_at", Instant, nullable=False, server_default=func.clock_timestamp()),
+    Column("updated_at", Instant, nullable=False, server_default=func.clock_timestamp()),
+    Column("decided_at", Instant),
+    Column("decided_by", Text),
+    Column("note", Text),
+    Index("dims_approval_requests_open", "metric", unique=True, postgresql_where=text("state = 'open'")),
+    comment="What waits for a person, and what people decided.",
+)

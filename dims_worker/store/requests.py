@@ -1,0 +1,100 @@
+"""Queries on approval requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, text, update
+
+from dims_worker.store.models import requests
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A row of `dims_approval_requests`: a value that waits for a person, or what one decided of it."""
+
+    id: int
+    metric: str
+    state: str
+    version: int
+    value: Any
+    unit: str
+    as_of: datetime
+    anchor: Any
+    baseline: Any
+    baseline_version: int
+    drift_pct: float | None
+    severity: str
+    reason: str
+    run_id: int
+    opened_at: datetime
+    updated_at: datetime
+    decided_at: datetime | None
+    decided_by: str | None
+    note: str | None
+
+
+_COLUMNS = ", ".join(Request.__slots__)
+
+
+def open_requests(connection: Connection, metrics: Iterable[str] | None = None) -> dict[str, Request]:
+    """The open requests, by metric; of all metrics where none are named."""
+    found = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM dims_approval_requests WHERE state = 'open' "
+            "AND (CAST(:metrics AS text[]) IS NULL OR metric = ANY(:metrics)) ORDER BY id"
+        ),
+        {"metrics": None if metrics is None else list(metrics)},
+    )
+    return {row.metric: Request(*row) for row in found}
+
+
+def list_requests(connection: Connection, *, limit: int) -> list[Request]:
+    """The newest requests in any state, newest first."""
+    found = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM dims_approval_requests ORDER BY id DESC LIMIT :limit"),
+        {"limit": limit},
+    )
+    return [Request(*row) for row in found]
+
+
+def find_request(connection: Connection, name: str, *, lock: bool = False) -> Request | None:
+    """A request by its number, or a metric's open (else newest) one by the metric's name."""
+    row = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM dims_approval_requests "
+            "WHERE id::text = :name OR metric = :name "
+            f"ORDER BY (state = 'open') DESC, id DESC LIMIT 1 {'FOR UPDATE' if lock else ''}"
+        ),
+        {"name": name},
+    ).first()
+    return Request(*row) if row else None
+
+
+def open_request(connection: Connection, facts: Mapping[str, Any]) -> int:
+    """A new open request; its first value is the anchor of its band. Returns its number."""
+    values = {**facts, "state": "open", "anchor": facts["value"]}
+    return int(connection.execute(insert(requests).values(**values).returning(requests.c.id)).scalar_one())
+
+
+def update_request(connection: Connection, number: int, facts: Mapping[str, Any], *, changed: bool) -> None:
+    """The latest facts for an open request; where its value or baseline `changed`, another version of it."""
+    connection.execute(
+        update(requests)
+        .where(requests.c.id == number, requests.c.state == "open")
+        .values(**facts, version=requests.c.version + int(changed), updated_at=text("clock_timestamp()"))
+    )
+
+
+def close_request(
+    connection: Connection, number: int, state: str, *, who: str | None = None, note: str | None = None
+) -> None:
+    """An open request ends as approved, rejected, superseded or withdrawn."""
+    connection.execute(
+        update(requests)
+        .where(requests.c.id == number, requests.c.state == "open")
+        .values(state=state, decided_by=who, note=note, decided_at=text("clock_timestamp()"))
+    )

@@ -1,0 +1,126 @@
+"""Queries on runs and the history of readings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, insert, text
+
+from dims_worker.store.models import history, runs
+from dims_worker.store.rows import as_json, recordset
+
+_HISTORY = (
+    *("run_id", "metric", "value", "unit", "method", "as_of", "generation", "baseline", "drift_pct"),
+    *("status", "severity", "tier", "outcome", "reason", "error", "details"),
+)
+
+
+def insert_run(connection: Connection, row: Mapping[str, Any]) -> int:
+    """A run's row; returns its number."""
+    return int(connection.execute(insert(runs).values(**row).returning(runs.c.run_id)).scalar_one())
+
+
+def insert_readings(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Readings with their verdicts, in one statement."""
+    names = ", ".join(_HISTORY)
+    connection.execute(
+        text(f"INSERT INTO dims_metrics_history ({names}) SELECT {names} FROM {recordset(history, _HISTORY)}"),
+        {"rows": as_json({name: row[name] for name in _HISTORY} for row in rows)},
+    )
+
+
+def mark_reading(connection: Connection, metric: str, as_of: datetime, outcome: str) -> None:
+    """What a person decided of a held reading."""
+    connection.execute(
+        text(
+            "UPDATE dims_metrics_history SET outcome = :outcome "
+            "WHERE metric = :metric AND as_of = :as_of AND outcome = 'held'"
+        ),
+        {"metric": metric, "as_of": as_of, "outcome": outcome},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A row of `dims_verification_runs`."""
+
+    run_id: int
+    trigger: str
+    source: str | None
+    status: str
+    started_at: datetime
+    finished_at: datetime
+    worker: str | None
+    readings: int
+    failed: int
+    held: int
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class PastReading:
+    """A row of `dims_metrics_history`."""
+
+    id: int
+    run_id: int
+    metric: str
+    value: Any
+    unit: str
+    method: str
+    as_of: datetime
+    recorded_at: datetime
+    baseline: Any
+    drift_pct: float | None
+    status: str | None
+    severity: str | None
+    tier: str | None
+    outcome: str
+    reason: str | None
+    error: str | None
+    details: Mapping[str, Any] | None
+
+
+_RUN = ", ".join(RunRow.__slots__)
+_PAST = ", ".join(PastReading.__slots__)
+
+
+def list_runs(connection: Connection, *, limit: int, after: int = 0) -> list[RunRow]:
+    """The newest runs, newest first."""
+    found = connection.execute(
+        text(f"SELECT {_RUN} FROM dims_verification_runs WHERE run_id > :after ORDER BY run_id DESC LIMIT :limit"),
+        {"limit": limit, "after": after},
+    )
+    return [RunRow(*row) for row in found]
+
+
+def runs_by_number(connection: Connection, run_ids: Sequence[int]) -> list[RunRow]:
+    """These runs, oldest first."""
+    found = connection.execute(
+        text(f"SELECT {_RUN} FROM dims_verification_runs WHERE run_id = ANY(:runs) ORDER BY run_id"),
+        {"runs": list(run_ids)},
+    )
+    return [RunRow(*row) for row in found]
+
+
+def readings_of(connection: Connection, run_ids: Sequence[int]) -> list[PastReading]:
+    """The readings of some runs, in the order they were recorded in."""
+    found = connection.execute(
+        text(f"SELECT {_PAST} FROM dims_metrics_history WHERE run_id = ANY(:runs) ORDER BY id"),
+        {"runs": list(run_ids)},
+    )
+    return [PastReading(*row) for row in found]
+
+
+def history_of(connection: Connection, metric: str, span: timedelta) -> list[PastReading]:
+    """A metric's readings of the last `span`, oldest first."""
+    found = connection.execute(
+        text(
+            f"SELECT {_PAST} FROM dims_metrics_history "
+            "WHERE metric = :metric AND as_of > clock_timestamp() - :span ORDER BY as_of, id"
+        ),
+        {"metric": metric, "span": span},
+    )
+    return [PastReading(*row) for row in found]

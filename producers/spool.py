@@ -1,0 +1,238 @@
+"""The spool: events on disk, until the broker has them. Crash-safe in the manner of a maildir.
+
+    FOLDER/tmp/      written here first, and synced
+    FOLDER/new/      then renamed to here: what lies here is whole, and waits to be sent
+    FOLDER/bad/      what could not be read, set aside so that it blocks nothing
+    FOLDER/lock      held (flock) by the one that sends
+
+A file of `new/` ends in `.json` (an event) or `.git` (a note of the git hook, which costs it less than an
+event would). It is removed only after the broker took it; a crash in between sends it twice, under the
+same id. Format: https://cr.yp.to/proto/maildir.html, with the order of arrival kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import stat
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from dims_worker.errors import BrokerUnreachable, ConfigError, EventError
+from dims_worker.events import Event
+from producers.publish import publish
+
+log = logging.getLogger(__name__)
+
+Reader = Callable[[Path], Event | None]
+"""Turns a file of the spool into its event; None: not whole yet, leave it; EventError: it never will be."""
+
+BATCH = 1000
+"""The most events of one round trip."""
+
+BATCH_BYTES = 1024 * 1024
+"""The most bytes of one round trip (but for a single event): what a slow line carries within a timeout."""
+
+_READ_SECONDS = 0.5  # a note of git costs some processes: with the broker away, find out before reading all
+_SUFFIXES = frozenset({".json", ".git"})
+_STALE_SECONDS = 36 * 3600  # as long as a maildir keeps what a writer left half done
+
+
+def read_event(path: Path) -> Event:
+    """The event of a `.json` file. Raises EventError where it is none."""
+    return Event.from_json(path.read_bytes())
+
+
+EVENTS: Mapping[str, Reader] = {".json": read_event}
+
+
+class Spool:
+    """A spool in `folder` (`$DIMS_HOME/spool`), which need not exist before the first `put`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.new = folder / "new"
+        self.tmp = folder / "tmp"
+        self.bad = folder / "bad"
+
+    def __len__(self) -> int:
+        """How many files wait to be sent."""
+        return len(_names(self.new))
+
+    def put(self, event: Event) -> Path:
+        """Keep `event`; once this returns it survives a crash and a power cut. Raises OSError."""
+        self.make()
+        name = f"{time.time_ns():020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}.json"
+        draft, path = self.tmp / name, self.new / name
+        with draft.open("xb") as file:
+            file.write(event.to_json().encode())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+        _sync_folder(self.new)
+        return path
+
+    def make(self) -> None:
+        """Make the folders, where they are missing."""
+        for folder in (self.new, self.tmp):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def flush(
+        self,
+        send: Callable[[Sequence[Event]], object],
+        readers: Mapping[str, Reader] = EVENTS,
+        *,
+        wait: float = 5.0,
+    ) -> int:
+        """Send what waits, in the order of its arrival, and return how many events left.
+
+        `send` takes a batch (1 to 1,000 events) and raises where it failed: then this batch and what follows
+        stay, and the error is passed on. `readers` are keyed by suffix; a file of a known suffix that has no
+        reader here is left to a flusher that has. One flusher works at a time: a second waits up to `wait`
+        seconds for the first, then returns 0. Files that cannot be read go to `bad/`, with a line in the log.
+        """
+        if not self.folder.is_dir():
+            return 0
+        sent = 0
+        with self._locked(wait) as mine:
+            seen: set[str] = set()
+            # Again until nothing new has come: who gave up waiting for the lock relies on this last look.
+            while mine and (names := [n for n in self._in_order() if n not in seen]):
+                seen.update(names)
+                for batch in self._batches(names, readers):
+                    send([event for _, event in batch])
+                    for path, _ in batch:
+                        path.unlink(missing_ok=True)
+                    sent += len(batch)
+            if mine:
+                self._sweep()
+        return sent
+
+    def _in_order(self) -> list[str]:
+        """The names of `new/`, oldest first (mtime, then name)."""
+        found = []
+        for name in _names(self.new):
+            with contextlib.suppress(OSError):  # gone since it was listed
+                found.append(((self.new / name).lstat().st_mtime_ns, name))
+        return [name for _, name in sorted(found)]
+
+    def _batches(self, names: Sequence[str], readers: Mapping[str, Reader]) -> Iterator[list[tuple[Path, Event]]]:
+        batch: list[tuple[Path, Event]] = []
+        size, started = 0, time.monotonic()
+        for name in names:
+            path = self.new / name
+            event = self._read(path, readers)
+            if event is None:
+                continue
+            length = len(event.to_json().encode())
+            late = time.monotonic() - started > _READ_SECONDS
+            if batch and (late or len(batch) == BATCH or size + length > BATCH_BYTES):
+                yield batch
+                batch, size, started = [], 0, time.monotonic()
+            batch.append((path, event))
+            size += length
+        if batch:
+            yield batch
+
+    def _read(self, path: Path, readers: Mapping[str, Reader]) -> Event | None:
+        reader = readers.get(path.suffix)
+        if reader is None and path.suffix in _SUFFIXES:
+            return None
+        try:
+            if reader is None:
+                raise EventError("it is none of the spool's files")
+            if not stat.S_ISREG(path.lstat().st_mode):
+                raise EventError("it is not a regular file")
+            return reader(path)
+        except FileNotFoundError:
+            return None
+        except (EventError, OSError, ValueError) as error:
+            self._set_aside(path, error)
+            return None
+
+    def _set_aside(self, path: Path, reason: Exception) -> None:
+        try:
+            self.bad.mkdir(parents=True, exist_ok=True)
+            target = self.bad / path.name
+            if os.path.lexists(target):
+                target = self.bad / f"{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}"
+            path.rename(target)
+            log.warning("%s could not be read and was moved to %s: %s", path.name, target, reason)
+        except OSError as error:
+            log.warning("%s could not be read (%s), nor set aside: %s", path, reason, error)
+
+    def _sweep(self) -> None:
+        """Remove what writers that died left in `tmp/`: nobody was ever told that it is kept."""
+        for name in _names(self.tmp):
+            with contextlib.suppress(OSError):
+                if time.time() - (self.tmp / name).lstat().st_mtime > _STALE_SECONDS:
+                    (self.tmp / name).unlink()
+
+    @contextlib.contextmanager
+    def _locked(self, wait: float) -> Iterator[bool]:
+        """True while this process, and this thread, is the one that sends; False after `wait` seconds."""
+        with (self.folder / "lock").open("ab") as file:
+            yield _flock(file.fileno(), wait)  # closing the file lets go of the lock, and so does dying
+
+
+def send(
+    event: Event,
+    spool: Spool,
+    url: str | None,
+    *,
+    readers: Mapping[str, Reader] = EVENTS,
+    timeout: float = 2.0,
+) -> bool:
+    """Keep `event` in the spool, then try to send all that waits there; whether this event has left.
+
+    False says that it waits: the broker is away, `url` is None, or another flusher is busy. `timeout`
+    (seconds) is that of `publish`. Where the disk does not take the event (OSError) it is sent past the
+    spool; only if that fails too does the call raise.
+    """
+    try:
+        path = spool.put(event)
+    except OSError as error:
+        if url is None:
+            raise
+        log.warning("the spool %s does not take the event, so it is sent at once: %s", spool.folder, error)
+        publish([event], url, timeout=timeout)
+        return True
+    if url is None:
+        return False
+    try:
+        spool.flush(lambda events: publish(events, url, timeout=timeout), readers, wait=2 * timeout)
+    except (BrokerUnreachable, ConfigError, OSError) as error:
+        log.info("the event %s waits in %s: %s", event.id, spool.folder, error)
+    return not path.exists()
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208 - names, fast
+    except FileNotFoundError:
+        return []
+
+
+def _flock(descriptor: int, wait: float) -> bool:
+    end = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,334 @@
+"""Watch folders: what changes below them becomes events, and what arrives in the spool is sent at once.
+
+The watcher is the spool's postman as well: while its pid stands in `spool/watcher.pid` the git hook does
+nothing but leave its note. `watchdog` (inotify, FSEvents) is imported when watching starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from dims_worker.errors import EventError
+from dims_worker.events import FILES_CHANGED, Event
+from producers.changes import Changes
+from producers.git_hook import READERS
+from producers.name import producer_name
+from producers.outbox import Outbox
+from producers.spool import Spool
+
+log = logging.getLogger(__name__)
+
+PID_FILE = "watcher.pid"
+
+_CHANGED = frozenset({"created", "modified", "moved", "deleted", "closed"})  # not: opened, closed_no_write
+_ARRIVED = frozenset({"created", "moved", "closed"})
+_LOOK = 1.0  # seconds between two looks at whether the folders are still there
+_STOP = 0.2  # seconds within which `stop` is noticed
+_REFUSED = 10.0  # seconds until a folder that could not be watched is tried again
+_DISK_FULL = 5.0  # seconds until an event that the spool did not take is tried again
+
+
+def watch(
+    folders: Mapping[str, Path],
+    spool: Spool,
+    send_url: Callable[[], str],
+    *,
+    ignored: Callable[[Path], bool],
+    settle: float = 0.3,
+    stop: threading.Event,
+) -> None:
+    """Watch `folders` (name -> folder) until `stop` is set; blocks.
+
+    Changes of a folder are collected until nothing has changed for `settle` seconds (2 s at most), and are
+    one event `dims.files.changed`; paths are relative to the folder's real path, in POSIX form, and `[]`
+    (unknown) where they cannot be told: too many, a folder moved away, the folder itself gone and back.
+    `ignored` is asked with an absolute path; `.git` and the home around the spool are never reported.
+    `send_url` is asked for the broker's URL before each attempt and may raise DimsError. A broker that is
+    away, and a folder that vanishes, are waited for. Raises OSError where the spool cannot be made.
+    """
+    Watcher(folders, spool, send_url, ignored=ignored, settle=settle, stop=stop).run()
+
+
+class Watcher:
+    """See `watch`. One thread works; watchdog's threads only note what they saw, and wake it."""
+
+    def __init__(
+        self,
+        folders: Mapping[str, Path],
+        spool: Spool,
+        send_url: Callable[[], str],
+        *,
+        ignored: Callable[[Path], bool],
+        settle: float = 0.3,
+        stop: threading.Event,
+    ) -> None:
+        self._stop = stop
+        self._wake = threading.Event()
+        self._spool = spool
+        self._outbox = Outbox(spool, send_url, READERS)
+        home = os.path.realpath(spool.folder.parent)
+        self._trees = [
+            _Tree(folder, Changes(settle), home=home, ignored=ignored, wake=self._wake) for folder in folders.values()
+        ]
+        self._post = _Watched(spool.new, self._arrived, recursive=False)
+
+    def run(self) -> None:
+        """Watch until `stop` is set."""
+        self._spool.make()
+        watched = [self._post, *(tree.watched for tree in self._trees)]
+        try:
+            for one in watched:
+                one.look()
+            with _overflows(self._lost), _pid_file(self._spool.folder / PID_FILE):
+                self._loop(watched)
+            # Only now, without a pid: who still saw it had left the note before this last look.
+            for tree in self._trees:
+                self._report(tree, None)
+            self._outbox.work(time.monotonic())
+        finally:
+            for one in watched:
+                one.close()
+
+    def _loop(self, watched: list[_Watched]) -> None:
+        look = 0.0
+        while not self._stop.is_set():
+            now = time.monotonic()
+            if now >= look:
+                self._look(watched, now)
+                look = now + _LOOK
+            for tree in self._trees:
+                self._report(tree, now)
+            if now >= self._outbox.due(now):
+                self._outbox.work(now)
+            due = [
+                self._outbox.due(now),
+                *(d for tree in self._trees if (d := tree.changes.due()) is not None),
+            ]
+            if self._wake.wait(max(0.0, min(now + _STOP, *due) - time.monotonic())):
+                self._wake.clear()
+
+    def _look(self, watched: list[_Watched], now: float) -> None:
+        for one in watched:
+            if one.look():  # it is another folder than before, or came back: who knows what is in it
+                one.returned()
+        with contextlib.suppress(OSError):
+            self._spool.make()
+
+    def _report(self, tree: _Tree, now: float | None) -> None:
+        """Put the tree's changes into the spool, if they are due at `now` (None: whatever there is)."""
+        due = tree.changes.due()
+        if due is None or (now is not None and now < due):
+            return
+        try:
+            self._spool.put(files_event(tree.root, tree.changes.take(), datetime.now(UTC)))
+        except EventError as error:
+            log.error("the changes below %s cannot be told: %s", tree.root, error)
+        except OSError as error:
+            log.error("the spool takes no event, so it is tried again: %s", error)
+            tree.changes.add(None, time.monotonic() + _DISK_FULL)
+        else:
+            self._outbox.ring()
+
+    def _arrived(self, event: _Seen | None) -> None:
+        if event is None or event.event_type in _ARRIVED:
+            self._outbox.ring()
+            self._wake.set()
+
+    def _lost(self) -> None:
+        """The kernel dropped notices: anything may have changed."""
+        for tree in self._trees:
+            tree.saw(None)
+        self._arrived(None)
+
+
+def files_event(root: str, paths: list[str], now: datetime) -> Event:
+    """The event that says which `paths` below `root` changed. Raises EventError where root is not UTF-8."""
+    data = {"root": root, "paths": paths}
+    return Event.new(FILES_CHANGED, producer_name("watch", root), now=now, data=data)
+
+
+class _Seen(Protocol):
+    """What is used of watchdog's FileSystemEvent."""
+
+    event_type: str
+    is_directory: bool
+    src_path: bytes | str
+    dest_path: bytes | str
+
+
+class _Tree:
+    """A folder whose changes are told: notes what concerns anybody."""
+
+    def __init__(
+        self,
+        folder: Path,
+        changes: Changes,
+        *,
+        home: str,
+        ignored: Callable[[Path], bool],
+        wake: threading.Event,
+    ) -> None:
+        self.changes = changes
+        self.watched = _Watched(folder, self.saw, recursive=True)
+        self._home = home
+        self._ignored = ignored
+        self._wake = wake
+
+    @property
+    def root(self) -> str:
+        return self.watched.root
+
+    def saw(self, event: _Seen | None) -> None:
+        """Note what watchdog saw; None: it does not know."""
+        for path in [None] if event is None else self._concerned(event):
+            if self.changes.add(path, time.monotonic()):
+                self._wake.set()
+
+    def _concerned(self, event: _Seen) -> Iterator[str | None]:
+        if event.event_type not in _CHANGED:
+            return
+        paths = [os.fsdecode(path) for path in (event.src_path, event.dest_path) if path]
+        if not event.is_directory:
+            yield from (path for path in map(self._relative, paths) if path)
+        # A folder that goes takes along what nobody names; of one that comes each file is told.
+        elif event.event_type in ("moved", "deleted") and any(map(self._folder_counts, paths)):
+            yield None
+
+    def _relative(self, path: str) -> str | None:
+        """The path relative to the root; None where nobody wants to know of it."""
+        below = Path(os.path.relpath(path, self.root))
+        if below.parts[:1] == (os.pardir,) or ".git" in below.parts or Path(path).is_relative_to(self._home):
+            return None
+        return None if self._is_ignored(path) else below.as_posix()
+
+    def _folder_counts(self, path: str) -> bool:
+        # Patterns such as `build/` match what is in it; that it was a folder cannot be seen any more.
+        return self._relative(path) is not None and self._relative(os.path.join(path, "-")) is not None  # noqa: PTH118
+
+    def _is_ignored(self, path: str) -> bool:
+        try:
+            return self._ignored(Path(path))
+        except Exception:
+            log.exception("whether %s is ignored could not be told; it is not", path)
+            return False
+
+
+class _Watched:
+    """A folder under watchdog's eyes, for as long as it is there; and again when it comes back."""
+
+    def __init__(self, folder: Path, saw: Callable[[_Seen | None], None], *, recursive: bool) -> None:
+        self.folder = folder
+        self.root = os.path.realpath(folder)
+        self._saw = saw
+        self._recursive = recursive
+        self._observer: Any = None
+        self._identity: tuple[int, int] | None = None
+        self._looked = False
+        self._reason = ""
+        self._not_before = 0.0
+
+    def dispatch(self, event: _Seen) -> None:
+        """Called by watchdog, in a thread of its own."""
+        self._saw(event)
+
+    def returned(self) -> None:
+        """Say that what is in the folder is not known."""
+        self._saw(None)
+
+    def look(self) -> bool:
+        """Watch the folder, if it is there; whether that began anew, and not with the first look."""
+        identity, again, self._looked = self._identify(), self._looked, True
+        if identity == self._identity or time.monotonic() < self._not_before:
+            return False
+        self.close()
+        if identity is None:
+            log.warning("%s is not there; it is watched once it is", self.folder)
+            return False
+        try:
+            self._open()
+        except OSError as error:
+            self._complain(error)
+            self._not_before = time.monotonic() + _REFUSED
+            return False
+        self._identity, self._reason = identity, ""
+        return again
+
+    def close(self) -> None:
+        """Stop watching."""
+        observer, self._observer, self._identity = self._observer, None, None
+        if observer is not None:
+            observer.stop()
+            observer.join()
+
+    def _open(self) -> None:
+        from watchdog.observers import Observer  # lazily: who only imports this module does not watch
+
+        self.root = os.path.realpath(self.folder)
+        observer: Any = Observer()
+        observer.schedule(self, self.root, recursive=self._recursive)
+        observer.start()
+        self._observer = observer
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            found = self.folder.stat()
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino)
+
+    def _complain(self, error: OSError) -> None:
+        if str(error) != self._reason:
+            self._reason = str(error)
+            log.error(
+                "%s cannot be watched, and is tried again: %s (on Linux, see fs.inotify.max_user_watches)",
+                self.folder,
+                error,
+            )
+
+
+@contextlib.contextmanager
+def _overflows(lost: Callable[[], None]) -> Iterator[None]:
+    """Call `lost` when the kernel dropped notices: watchdog tells that to its log, and nobody else."""
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "overflow" in record.getMessage():
+                lost()
+
+    logger, listener = logging.getLogger("watchdog.observers.inotify_c"), Listener(logging.WARNING)
+    logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+
+
+@contextlib.contextmanager
+def _pid_file(path: Path) -> Iterator[None]:
+    """Keep this process's pid, and when it started, in `path`: the hook asks whether it lives."""
+    text = f"{os.getpid()}\n{_started()}\n"
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    draft.replace(path)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if path.read_text() == text:  # not that of a watcher which came later
+                path.unlink()
+
+
+def _started() -> str:
+    """When this process started, in ticks since boot (field 22 of proc(5)); empty where /proc is not."""
+    try:
+        return Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

@@ -1,0 +1,9 @@
+"""Alembic's entry: the connection comes from `dims_worker.store.migrations`, the tables from its models."""
+
+from alembic import context
+
+from dims_worker.store.models import metadata
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,124 @@
+"""Hook, spool, command and broker together: real git, real processes, a real Valkey."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dims_worker.errors import BrokerUnreachable
+from dims_worker.events import Event
+from producers.git_hook import READERS, flush, install
+from producers.publish import publish
+from producers.spool import Spool
+
+
+def event(id: str) -> Event:
+    return Event.new("t", "p", now=datetime(2026, 1, 1, tzinfo=UTC), id=id, data={"x": "ü😀"})
+
+
+def test_publish_over_tcp_and_socket(valkey) -> None:
+    assert len(publish([event("1"), event("2")], valkey.url)) == 2
+    assert len(publish([event("3")], valkey.socket_url)) == 1
+    assert valkey.events() == [event("1"), event("2"), event("3")]
+
+
+@pytest.mark.parametrize("url", ["redis://:wrong@127.0.0.1:{port}/0", "redis://127.0.0.1:{port}/0"])
+def test_a_broker_that_refuses_is_unreachable_and_no_password_shown(valkey, url: str) -> None:
+    with pytest.raises(BrokerUnreachable, match=f"127.0.0.1:{valkey.port}") as caught:
+        publish([event("1")], url.format(port=valkey.port))
+    assert "wrong@" not in str(caught.value)
+
+
+def test_a_frozen_broker_costs_a_bounded_time(valkey) -> None:
+    valkey.freeze()
+    started = time.monotonic()
+    with pytest.raises(BrokerUnreachable):
+        publish([event("1")], valkey.url, timeout=0.4)
+    assert time.monotonic() - started < 1.2
+
+
+def test_a_commit_without_a_watcher_is_published(repo, home: Path, commit, valkey, until, python_processes) -> None:
+    (home / "producer.env").write_text(f"DIMS_BROKER_URL={valkey.url}\n")
+    install(repo, home)
+    shas = [commit("one", "sub/two"), commit("three")]  # two quick ones
+    until(lambda: len(valkey.events()) == 2)
+    assert {e.id: e.data["paths"] for e in valkey.events()} == {shas[0]: ["one", "sub/two"], shas[1]: ["three"]}
+    until(lambda: not python_processes(str(home)))
+    assert len(Spool(home / "spool")) == 0 and not (home / "spool/bad").exists()
+
+
+def test_commits_while_the_broker_is_down_come_once_when_it_is_up(
+    repo: Path, home: Path, commit, valkey, until, python_processes
+) -> None:
+    (home / "producer.env").write_text(f"DIMS_BROKER_URL={valkey.url}\n")
+    install(repo, home)
+    valkey.stop()
+    first, amended = commit("a b"), commit("c", options=("--amend",))
+    until(lambda: not python_processes(str(home)))
+    assert len(Spool(home / "spool")) == 2
+    valkey.start()
+    third = commit("d")
+    until(lambda: len(valkey.events()) >= 3)
+    until(lambda: not python_processes(str(home)))
+    assert [(e.id, e.data["paths"]) for e in valkey.events()] == [
+        (first, ["a b"]),
+        (amended, ["a b", "c"]),
+        (third, ["d"]),
+    ]
+    assert flush(home, {}) == 0
+
+
+def test_a_commit_does_not_wait_for_a_frozen_broker(repo, home: Path, commit, valkey, until, python_processes) -> None:
+    (home / "producer.env").write_text(f"DIMS_BROKER_URL={valkey.url}\n")
+    install(repo, home)
+    commit("warm")
+    until(lambda: not python_processes(str(home)))
+    valkey.freeze()
+    started = time.monotonic()
+    commit("a")
+    assert time.monotonic() - started < 1.0
+    valkey.thaw()
+    until(lambda: len(valkey.events()) == 2)
+    until(lambda: not python_processes(str(home)))
+
+
+def test_two_flushers_at_once_send_each_once(home: Path, valkey) -> None:
+    spool = Spool(home / "spool")
+    for i in range(300):
+        spool.put(event(str(i)))
+    command = [sys.executable, "-m", "producers.git_hook", "flush", str(home)]
+    env = {**os.environ, "DIMS_BROKER_URL": valkey.url}
+    both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = sorted(process.communicate(timeout=20)[0] for process in both)
+    assert [e.id for e in valkey.events()] == [str(i) for i in range(300)]
+    assert sum(int(text.split()[0]) for text in said) == 300
+
+
+def test_dims_enqueue_with_the_broker_down_then_up(home: Path, valkey) -> None:
+    command = [sys.executable, "-m", "producers.enqueue", "scraper_complete", "--home", str(home)]
+    env = {**os.environ, "DIMS_BROKER_URL": valkey.url}
+    valkey.stop()
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert "waits in the spool" in done.stderr or "waits in" in done.stderr
+    valkey.start()
+    again = subprocess.run([*command, "--data", '{"n": 1}'], env=env, capture_output=True, text=True, check=True)
+    assert not again.stderr
+    assert [e.id for e in valkey.events()] == [done.stdout.strip(), again.stdout.strip()]
+
+
+def test_a_git_note_waits_for_who_can_read_it(repo: Path, home: Path, commit, valkey) -> None:
+    install(repo, home, "/no/such/python")
+    sha = commit("a")
+    spool = Spool(home / "spool")
+    env = {**os.environ, "DIMS_BROKER_URL": valkey.url}
+    command = [sys.executable, "-m", "producers.enqueue", "t", "--id", "e", "--home", str(home)]
+    subprocess.run(command, env=env, check=True, capture_output=True)
+    assert len(spool) == 1
+    assert spool.flush(lambda events: publish(events, valkey.url), READERS) == 1
+    assert [e.id for e in valkey.events()] == ["e", sha]

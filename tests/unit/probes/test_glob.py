@@ -1,0 +1,114 @@
+"""Path patterns: the table is what `PurePath.full_match` of Python 3.13 says of each row."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dims_worker.probes import glob
+
+TABLE = [
+    # pattern, paths that match, paths that do not
+    ("**", ["a", "a/b", ".hidden", "a/.b/c"], []),
+    ("*", ["a", ".a"], ["a/b"]),
+    ("*.py", ["x.py", ".py", ".x.py"], ["a/x.py", "x.pyc", "x.PY"]),
+    ("**/*.py", ["x.py", "a/x.py", "a/b/.x.py", ".py", "a/.py"], ["x.pyc", "a/x.py/b", "xpy"]),
+    ("**/*", ["a", "a/b"], []),
+    ("**/**/*.py", ["x.py", "a/b/x.py"], ["x"]),
+    ("docs/**", ["docs/a", "docs/a/b", "docs/.git.md"], ["docs", "docsa/b", "a/docs/b", "adocs/b"]),
+    ("docs/**/*.md", ["docs/a.md", "docs/b/c/a.md", "docs/.md"], ["a.md", "docs/a.txt", "docsx/a.md"]),
+    ("docs/**/*PLUS_MINUS*.md", ["docs/PLUS_MINUS.md", "docs/x/aPLUS_MINUSb.md"], ["docs/PLUS.md"]),
+    ("docs/*.md", ["docs/a.md", "docs/.md"], ["docs/b/a.md", "docs.md"]),
+    ("**/test_*.py", ["test_a.py", "a/test_.py"], ["a/test.py", "atest_a.py", "test_a.py/b"]),
+    ("**/conftest.py", ["conftest.py", "a/b/conftest.py"], ["aconftest.py"]),
+    ("a/**/b", ["a/b", "a/x/b", "a/x/y/b"], ["a/xb", "ab", "a/b/c"]),
+    ("**/a/**", ["a/b", "x/a/b", "x/a/b/c"], ["a", "xa/b", "x/ab/c"]),
+    ("a/*/b", ["a/x/b"], ["a/b", "a/x/y/b"]),
+    ("a?b", ["axb", "a.b"], ["ab", "a/b", "axxb"]),
+    ("a**b", ["ab", "axb"], ["a/b"]),
+    ("[ab].py", ["a.py", "b.py"], ["c.py", "ab.py"]),
+    ("[!ab]", ["c"], ["a", "b"]),
+    ("[a-c]*", ["b", "cat"], ["d"]),
+    ("[]a]", ["]", "a"], ["b"]),
+    ("[!]]", ["a"], ["]"]),
+    ("[*]", ["*"], ["a"]),
+    ("[z-a]", [], ["a", "z", "-"]),
+    ("a[", ["a["], ["a"]),
+    ("scripts/ml/a.py", ["scripts/ml/a.py"], ["scripts/ml/a.pyc", "x/scripts/ml/a.py"]),
+    ("./docs//a.md", ["docs/a.md"], ["./docs//a.md"]),
+    ("a.b", ["a.b"], ["axb"]),
+    ("(x)+|^$", ["(x)+|^$"], ["x"]),
+    ("*\n*", ["a\nb"], ["ab"]),
+    ("é*", ["été", "é"], ["e"]),
+    ("\udcff*", ["\udcffa"], ["a"]),
+]
+
+
+@pytest.mark.parametrize(("pattern", "matching", "others"), TABLE, ids=[row[0] for row in TABLE])
+def test_the_table(pattern: str, matching: list[str], others: list[str]) -> None:
+    test = glob.matcher((pattern,))
+    assert [path for path in matching if not test(path)] == []
+    assert [path for path in others if test(path)] == []
+
+
+def test_a_bracket_never_stands_for_a_slash() -> None:
+    assert not glob.matcher(("a[!x]b",))("a/b")  # full_match says it does; it is a name's pattern here
+    assert not glob.matcher(("a[+-9]b",))("a/b")
+
+
+def test_several_patterns_and_exclusions() -> None:
+    test = glob.matcher(("**/*.py", "a.sql", "lib/**", "docs/*.md", "t_*.c"), ("**/old/**", "lib/x.py"))
+    assert [p for p in ("x.py", "a.sql", "lib/y", "docs/a.md", "t_1.c") if not test(p)] == []
+    assert [p for p in ("old/x.py", "b/old/c/x.py", "lib/x.py", "docs/b/a.md", "b.sql") if test(p)] == []
+
+
+NAMES = st.sampled_from(["a", "b", "ab", "x.py", ".py", ".h", "test_a.py", "[", "é", "a\nb"])
+PARTS = st.sampled_from(
+    ["a", "*", "**", "?", "*.py", "a*", "*b", "[ab]", "[!a]", "[", "test_*.py", "***", ".*", "x.py", "a**b"]
+)
+PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
+PATTERNS = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
+
+
+@given(st.lists(PATTERNS, min_size=1, max_size=4).map(tuple), PATHS)
+def test_any_of_several_is_any_of_each(patterns: tuple[str, ...], path: str) -> None:
+    assert glob.matcher(patterns)(path) == any(glob.matcher((pattern,))(path) for pattern in patterns)
+
+
+@given(PATTERNS, PATHS)
+def test_no_folder_of_a_match_is_passed_by(pattern: str, path: str) -> None:
+    if glob.matcher((pattern,))(path):
+        folders = [path[:at] for at, char in enumerate(path) if char == "/"]
+        assert all(glob.reach((pattern,))(folder) for folder in folders)
+
+
+@given(PATTERNS, PATHS, NAMES)
+def test_below_a_covered_folder_all_matches(pattern: str, folder: str, name: str) -> None:
+    if glob.cover((pattern,))(folder):
+        assert glob.matcher((pattern,))(f"{folder}/{name}")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "folder", "literal"),
+    [
+        ("a/b.py", "a", True),
+        ("b.py", "", True),
+        ("a[.py", "", True),
+        ("docs/**/*.md", "docs", False),
+        ("a/b/c*/d", "a/b", False),
+        ("**/*.py", "", False),
+        ("a/[b]", "a", False),
+    ],
+)
+def test_what_a_pattern_spells_out(pattern: str, folder: str, literal: bool) -> None:
+    assert glob.folder_of(pattern) == folder
+    assert glob.is_literal(pattern) is literal
+
+
+def test_names_alone() -> None:
+    assert glob.name_matcher(("*.csv",))("a/b.csv")
+    assert glob.name_matcher(("2012*.csv", "x.json"))("a/2012-1.csv")
+    assert glob.name_matcher(("x.json",))("a/x.json")
+    assert not glob.name_matcher(("2012*.csv",))("2012/b.csv")
+    assert not glob.name_matcher(())("a")

@@ -1,0 +1,87 @@
+"""Fixtures of the producers' unit tests: a spool, a fake broker, git repositories of one's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fakeredis
+import pytest
+
+from dims_worker.events import STREAM, Event
+from producers.spool import Spool
+
+Git = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def _git_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("GIT_", "DIMS_"))]:
+        monkeypatch.delenv(name)
+    who = {"NAME": "Ada Test", "EMAIL": "ada@example.org"}
+    for key, value in who.items():
+        monkeypatch.setenv(f"GIT_AUTHOR_{key}", value)
+        monkeypatch.setenv(f"GIT_COMMITTER_{key}", value)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home of 'dims'" / ".dims"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def spool(home: Path) -> Spool:
+    return Spool(home / "spool")
+
+
+@pytest.fixture
+def git() -> Git:
+    def run(repo: Path, *args: str) -> str:
+        done = subprocess.run(["git", "-C", str(repo), *args], capture_output=True, check=True)
+        return os.fsdecode(done.stdout).removesuffix("\n")
+
+    return run
+
+
+@pytest.fixture
+def repo(tmp_path: Path, git: Git) -> Path:
+    folder = tmp_path / 'a repo\'s "top"'
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main")
+    return folder
+
+
+class FakeBroker:
+    """A broker within this process: what is published is in `events()`; `away` makes it unreachable."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.server = fakeredis.FakeServer()
+        self.url = "redis://:secret@broker.test:6390/0"
+        self.trips = 0
+        self.client = fakeredis.FakeRedis(server=self.server)
+
+        def connect(url: str, timeout: float) -> fakeredis.FakeRedis:
+            self.trips += 1
+            return fakeredis.FakeRedis(server=self.server)
+
+        monkeypatch.setattr("producers.publish.connect", connect)
+
+    def away(self, is_away: bool = True) -> None:
+        self.server.connected = not is_away
+
+    def events(self) -> list[Event]:
+        return [Event.from_json(fields[b"event"]) for _, fields in self.client.xrange(STREAM)]
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBroker]:
+    fake = FakeBroker(monkeypatch)
+    yield fake
+    fake.client.close()

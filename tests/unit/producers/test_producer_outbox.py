@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from dims_worker.errors import ConfigError
+from dims_worker.events import Event
+from producers.outbox import RETRY, Outbox
+from producers.spool import EVENTS, Spool
+
+
+def put(spool: Spool, id: str) -> None:
+    spool.put(Event.new("t", "p", now=datetime(2026, 1, 1, tzinfo=UTC), id=id))
+
+
+def test_a_ring_is_served_at_once_and_else_every_few_seconds(spool: Spool, broker) -> None:
+    outbox = Outbox(spool, lambda: broker.url, EVENTS)
+    put(spool, "1")
+    assert outbox.work(100.0)
+    assert outbox.due(100.0) == 100.0 + RETRY
+    outbox.ring()
+    assert outbox.due(100.1) == 100.1
+    put(spool, "2")
+    assert outbox.work(100.1) and [e.id for e in broker.events()] == ["1", "2"]
+    trips = broker.trips
+    outbox.ring()
+    assert outbox.work(101.0) and broker.trips == trips  # nothing waits: the broker is not asked
+
+
+def test_a_broker_that_is_away_is_asked_ever_more_rarely_and_told_once(spool: Spool, broker, caplog) -> None:
+    outbox = Outbox(spool, lambda: broker.url, EVENTS)
+    put(spool, "1")
+    broker.away()
+    waits = []
+    for _ in range(6):
+        assert not outbox.work(0.0)
+        outbox.ring()
+        waits.append(outbox.due(0.0))
+    assert waits == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+    assert caplog.text.count("events wait in") == 1 and "secret" not in caplog.text
+    broker.away(False)
+    assert outbox.work(10.0) and outbox.due(10.0) == 15.0
+    assert [e.id for e in broker.events()] == ["1"]
+
+
+def test_a_url_may_come_to_be_known_later(spool: Spool, broker) -> None:
+    known: list[str] = []
+
+    def url() -> str:
+        if not known:
+            raise ConfigError("no broker is known")
+        return known[0]
+
+    outbox = Outbox(spool, url, EVENTS)
+    put(spool, "1")
+    assert not outbox.work(0.0)
+    known.append(broker.url)
+    assert outbox.work(1.0) and len(spool) == 0

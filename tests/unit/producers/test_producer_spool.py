@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dims_worker.errors import BrokerUnreachable
+from dims_worker.events import Event
+from producers.spool import EVENTS, Spool, send
+
+NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
+
+
+def event(id: str, **data: object) -> Event:
+    return Event.new("t", "p", now=NOW, id=id, data=data)
+
+
+class Sent(list[str]):
+    """Collects the ids of what is sent, and the sizes of the batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        self.sizes.append(len(events))
+        self.extend(e.id for e in events)
+
+
+def test_what_is_put_is_flushed_in_order_and_gone(spool: Spool) -> None:
+    assert len(spool) == 0
+    for i in range(20):
+        spool.put(event(str(i)))
+    assert len(spool) == 20
+    sent = Sent()
+    assert spool.flush(sent) == 20
+    assert sent == [str(i) for i in range(20)]
+    assert len(spool) == 0 and not list(spool.tmp.iterdir())
+
+
+def test_the_order_is_that_of_arrival_not_of_names(spool: Spool) -> None:
+    first, second = spool.put(event("1")), spool.put(event("2"))
+    os.utime(first, ns=(10**18, 2 * 10**18))
+    os.utime(second, ns=(10**18, 10**18))
+    sent = Sent()
+    spool.flush(sent)
+    assert sent == ["2", "1"]
+
+
+def test_batches_have_at_most_a_thousand_events_and_a_mebibyte(spool: Spool, monkeypatch) -> None:
+    monkeypatch.setattr("producers.spool._READ_SECONDS", 1e9)
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    for i in range(1100):
+        spool.put(event(str(i)))
+    sent = Sent()
+    assert spool.flush(sent) == 1100
+    assert sent.sizes == [1000, 100]
+    for i in range(9):
+        spool.put(event(str(i), fill="x" * 200_000))
+    sent = Sent()
+    assert spool.flush(sent) == 9
+    assert sent.sizes == [5, 4]
+
+
+def test_a_failing_send_keeps_the_batch_and_what_follows(spool: Spool, monkeypatch) -> None:
+    monkeypatch.setattr("producers.spool.BATCH", 2)
+    for i in range(5):
+        spool.put(event(str(i)))
+    sent = Sent()
+
+    def flaky(events: Sequence[Event]) -> None:
+        if sent:
+            raise BrokerUnreachable
+        sent(events)
+
+    with pytest.raises(BrokerUnreachable):
+        spool.flush(flaky)
+    assert sent == ["0", "1"] and len(spool) == 3
+    again = Sent()
+    assert spool.flush(again) == 3 and again == ["2", "3", "4"]
+
+
+def test_torn_and_foreign_files_are_set_aside_and_block_nothing(spool: Spool, caplog) -> None:
+    spool.make()
+    whole = event("whole").to_json()
+    (spool.new / "1.json").write_text(whole[: len(whole) // 2])
+    (spool.new / "2.txt").write_text("what is this")
+    (spool.new / "3.json").write_bytes(b"\xff\xfe")
+    (spool.new / "4.json").mkdir()
+    os.mkfifo(spool.new / "5.json")
+    (spool.new / "6.json").symlink_to("/dev/zero")
+    (spool.new / ".hidden").touch()
+    (spool.new / "7.json").write_text("")
+    (spool.tmp / "torn.json").write_text("half")
+    spool.put(event("good"))
+    sent = Sent()
+    with caplog.at_level(logging.WARNING):
+        assert spool.flush(sent) == 1
+    assert sent == ["good"]
+    assert len(list(spool.bad.iterdir())) == 7 and len(spool) == 0
+    assert caplog.text.count("could not be read and was moved to") == 7
+    assert [p.name for p in spool.tmp.iterdir()] == ["torn.json"]
+
+
+def test_bad_files_of_one_name_do_not_overwrite_each_other(spool: Spool) -> None:
+    spool.make()
+    for text in ("a", "b"):
+        (spool.new / "x.json").write_text(text)
+        spool.flush(Sent())
+    assert sorted(p.read_text() for p in spool.bad.iterdir()) == ["a", "b"]
+
+
+def test_drafts_of_writers_long_dead_are_removed(spool: Spool) -> None:
+    spool.make()
+    (spool.tmp / "old").touch()
+    os.utime(spool.tmp / "old", (0, 0))
+    (spool.tmp / "young").touch()
+    spool.flush(Sent())
+    assert [p.name for p in spool.tmp.iterdir()] == ["young"]
+
+
+def test_a_note_of_git_is_left_to_who_can_read_it(spool: Spool) -> None:
+    spool.make()
+    (spool.new / "x.git").write_text("a note")
+    assert spool.flush(Sent()) == 0
+    assert len(spool) == 1
+    sent = Sent()
+    assert spool.flush(sent, {**EVENTS, ".git": lambda path: event("note")}) == 1
+    assert sent == ["note"] and len(spool) == 0
+
+
+def test_a_file_that_is_not_whole_yet_is_left(spool: Spool) -> None:
+    spool.make()
+    (spool.new / "x.git").touch()
+    assert spool.flush(Sent(), {".git": lambda path: None}) == 0
+    assert len(spool) == 1
+
+
+def test_two_flushers_at_once_send_each_event_once(spool: Spool) -> None:
+    for i in range(30):
+        spool.put(event(str(i)))
+    sent = Sent()
+
+    def slowly(events: Sequence[Event]) -> None:
+        time.sleep(0.1)
+        sent(events)
+
+    threads = [threading.Thread(target=spool.flush, args=(slowly,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(sent, key=int) == [str(i) for i in range(30)]
+
+
+def test_a_second_flusher_waits_a_bounded_time(spool: Spool) -> None:
+    spool.put(event("1"))
+    inside, leave = threading.Event(), threading.Event()
+
+    def hang(events: Sequence[Event]) -> None:
+        inside.set()
+        leave.wait(5)
+
+    thread = threading.Thread(target=spool.flush, args=(hang,))
+    thread.start()
+    inside.wait(5)
+    started = time.monotonic()
+    assert spool.flush(Sent(), wait=0.2) == 0
+    assert 0.15 < time.monotonic() - started < 1.5
+    leave.set()
+    thread.join()
+    assert len(spool) == 0
+
+
+def test_what_arrives_during_a_flush_is_sent_by_it(spool: Spool) -> None:
+    spool.put(event("1"))
+    sent = Sent()
+
+    def and_another(events: Sequence[Event]) -> None:
+        if not sent:
+            spool.put(event("2"))
+        sent(events)
+
+    assert spool.flush(and_another) == 2
+    assert sent == ["1", "2"]
+
+
+CRASH = """
+import os, sys
+from datetime import datetime, UTC
+from pathlib import Path
+from dims_worker.events import Event
+from producers.spool import Spool
+spool = Spool(Path(sys.argv[1]))
+real, calls = os.fsync, 0
+def die(fd):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[2]):
+        os._exit(9)
+    real(fd)
+os.fsync = die
+for i in range(3):
+    spool.put(Event.new("t", "p", now=datetime.now(UTC), id=str(i)))
+    print(i, flush=True)
+"""
+
+
+@pytest.mark.parametrize("at", range(1, 7))
+def test_a_crash_at_any_sync_loses_nothing_that_put_returned(spool: Spool, at: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CRASH, str(spool.folder), str(at)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 9, done.stderr
+    sent = Sent()
+    spool.flush(sent)
+    assert sent[: len(done.stdout.split())] == done.stdout.split()
+    assert not spool.bad.exists()
+
+
+def test_a_crash_between_sending_and_removing_sends_the_same_id_again(spool: Spool, broker) -> None:
+    spool.put(event("1"))
+    from producers.publish import publish
+
+    def die_after(events: Sequence[Event]) -> None:
+        publish(events, broker.url)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        spool.flush(die_after)
+    spool.flush(lambda events: publish(events, broker.url))
+    assert [e.id for e in broker.events()] == ["1", "1"]
+
+
+def test_send_spools_first_and_flushes_what_waited(spool: Spool, broker) -> None:
+    broker.away()
+    assert send(event("1"), spool, broker.url) is False
+    assert len(spool) == 1
+    assert send(event("2"), spool, None) is False
+    broker.away(False)
+    assert send(event("3"), spool, broker.url) is True
+    assert [e.id for e in broker.events()] == ["1", "2", "3"]
+    assert len(spool) == 0
+
+
+def test_send_goes_past_a_spool_that_takes_nothing(tmp_path: Path, broker) -> None:
+    (tmp_path / "file").touch()
+    nowhere = Spool(tmp_path / "file" / "spool")
+    assert send(event("1"), nowhere, broker.url) is True
+    assert [e.id for e in broker.events()] == ["1"]
+    with pytest.raises(OSError):
+        send(event("2"), nowhere, None)
+    broker.away()
+    with pytest.raises(BrokerUnreachable):
+        send(event("3"), nowhere, broker.url)
