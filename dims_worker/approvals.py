@@ -8,7 +8,6 @@ from typing import Literal
 from sqlalchemy import Connection, Engine
 
 from dims_worker.errors import NotFound, Refused
-from dims_worker.record import accept
 from dims_worker.store import requests, states
 from dims_worker.store.engine import transaction
 from dims_worker.store.requests import Request
@@ -43,8 +42,7 @@ def decide(engine: Engine, name: str, choice: Choice, *, version: int, who: str,
         request = _found(requests.find_request(connection, name, lock=True), name)
         _still_as_seen(request, version, state.baseline_version)
         if choice == "approved":
-            accept(state, request.value, request.as_of)
-            state.accepted, state.accepted_as_of = request.value, request.as_of
+            state.accept(request.value, request.as_of, by_person=True)
             if state.value == request.value:
                 state.status, state.severity, state.drift_pct = "ok", "none", 0.0
             states.save(connection, [state])

@@ -30,7 +30,7 @@ BELL = "dims:bell:ingest"
 """Set while a bell for ingest is on its way; ingest deletes it BEFORE it reads the stream."""
 BELL_MS = 5_000
 """A bell that nobody answered is rung again after this."""
-WAIT_MS = 2_000
+WAIT_MS = 1_000
 RETRY = 1.0
 """Seconds between attempts while the broker or the database is away."""
 

@@ -181,9 +181,7 @@ class _Recording:
         )
         state.status, state.severity, state.drift_pct = verdict.status, verdict.severity, verdict.drift_pct
         if item.outcome == "accepted":
-            accept(state, reading.value, as_of)
-            if baseline is None:
-                state.accepted, state.accepted_as_of = reading.value, as_of
+            state.accept(reading.value, as_of, by_person=baseline is None)  # a first one stands for a person's
         return item
 
     def _outcome(self, verdict: Verdict) -> Outcome:
@@ -192,13 +190,6 @@ class _Recording:
         if self.looking:
             return "looked"
         return "held" if verdict.tier == "approve" else "accepted"
-
-
-def accept(state: State, value: Any, as_of: datetime) -> None:
-    """Make a value the baseline. Its version moves when the value does."""
-    if state.baseline_as_of is None or state.baseline != value or type(state.baseline) is not type(value):
-        state.baseline_version += 1
-    state.baseline, state.baseline_as_of = value, as_of
 
 
 def _latest(state: State) -> Reading:

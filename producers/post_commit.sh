@@ -43,19 +43,15 @@ note() {
         >"$spool/new/${sha:-HEAD}-$$.git"
 }
 
-# Whether the process that wrote watcher.pid lives: it has that number and, where /proc tells, that start.
+# Whether the process that wrote watcher.pid lives: it has that number and, where /proc tells, still holds
+# that file open (a pid alone may by now be another's).
 watched() {
-    pid='' born='' stat=''
+    pid='' fd=''
     [ -r "$spool/watcher.pid" ] || return 1
-    { IFS= read -r pid && IFS= read -r born; } <"$spool/watcher.pid"
+    { IFS= read -r pid && IFS= read -r fd; } <"$spool/watcher.pid"
     kill -0 "$pid" || return 1
-    if [ -z "$born" ] || ! [ -r "/proc/$pid/stat" ]; then return 0; fi
-    IFS= read -r stat <"/proc/$pid/stat"
-    started ${stat##*) }
-    [ "$start" = "$born" ]
+    [ -z "$fd" ] || ! [ -d "/proc/$pid" ] || [ "/proc/$pid/fd/$fd" -ef "$spool/watcher.pid" ]
 }
-
-started() { start=${20}; } # field 22 of /proc/PID/stat (proc(5)), counted from behind the command's name
 
 dims </dev/null >/dev/null 2>&1
 

@@ -313,22 +313,20 @@ def _overflows(lost: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _pid_file(path: Path) -> Iterator[None]:
-    """Keep this process's pid, and when it started, in `path`: the hook asks whether it lives."""
-    text = f"{os.getpid()}\n{_started()}\n"
+    """Keep this process's pid in `path`, and the number of the descriptor under which it holds that file.
+
+    So the hook can ask, with a builtin of the shell, whether this very process still lives: a pid alone
+    may by now be another's.
+    """
     draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    draft.replace(path)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            if path.read_text() == text:  # not that of a watcher which came later
-                path.unlink()
-
-
-def _started() -> str:
-    """When this process started, in ticks since boot (field 22 of proc(5)); empty where /proc is not."""
-    try:
-        return Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
+    with draft.open("w+") as file:
+        text = f"{os.getpid()}\n{file.fileno()}\n"
+        file.write(text)
+        file.flush()
+        draft.replace(path)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                if path.read_text() == text:  # not that of a watcher which came later
+                    path.unlink()

@@ -24,6 +24,12 @@ PIPE_WIDTH = 220
 """Columns of a table that nobody watches: no line of it is folded."""
 
 
+def _console() -> Console:
+    """The terminal; in a pipe plain text, as wide as it needs to be."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+
+
 @dataclass
 class Session:
     """One call of `dims`."""
@@ -31,7 +37,7 @@ class Session:
     config_path: Path | None
     env: Mapping[str, str]
     cwd: Path
-    out: Console = field(default_factory=lambda: _console())
+    out: Console = field(default_factory=_console)
     err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
 
     @cached_property
@@ -56,12 +62,6 @@ class Session:
     def print_json(self, document: Any) -> None:
         """One JSON document on standard output; numbers keep their type, times are ISO 8601 in UTC."""
         click.echo(json.dumps(document, default=_plain, indent=2, ensure_ascii=False))
-
-
-def _console() -> Console:
-    """The terminal; in a pipe plain text, as wide as it needs to be."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
 
 
 def _plain(value: Any) -> str:

@@ -96,6 +96,13 @@ def folder_of(pattern: str) -> str:
     return "/".join(names[:wild])
 
 
+@lru_cache(4096)
+def folders_of(patterns: tuple[str, ...]) -> frozenset[str]:
+    """Every folder that a pattern spells out, and those above it, but for the root."""
+    names = [folder_of(pattern).split("/") for pattern in patterns if folder_of(pattern)]
+    return frozenset("/".join(each[:length]) for each in names for length in range(1, len(each) + 1))
+
+
 # --- how ---------------------------------------------------------------------------------------------
 
 

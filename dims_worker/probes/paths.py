@@ -47,6 +47,7 @@ def why(
     return None
 
 
+@lru_cache(256)
 def ignoring(folder: str, home: str, change: PathsChanged) -> str | None:
     """The `.gitignore` among the changed paths that says what counts below `folder`."""
     for path in below(folder, home, change) or ():
@@ -142,10 +143,9 @@ def _first(path: str, patterns: tuple[str, ...]) -> str:
 
 def _holds(path: str, patterns: tuple[str, ...], exclude: tuple[str, ...]) -> str | None:
     """The pattern that could match below `path`, if that is a folder: it spells it out, or `path` says so."""
+    if path in glob.folders_of(patterns):
+        return next(pattern for pattern in patterns if path in glob.folders_of((pattern,)))
     folder = path.removesuffix("/")
-    for pattern in patterns:
-        if f"{glob.folder_of(pattern)}/".startswith(f"{folder}/"):
-            return pattern
-        if folder != path and glob.reach((pattern,))(folder) and not glob.cover(exclude)(folder):
-            return pattern
-    return None
+    if folder == path or glob.cover(exclude)(folder):
+        return None
+    return next((pattern for pattern in patterns if glob.reach((pattern,))(folder)), None)

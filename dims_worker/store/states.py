@@ -42,6 +42,14 @@ class State:
     def due(self) -> bool:
         return self.requested_gen > self.measured_gen
 
+    def accept(self, value: Any, as_of: datetime, *, by_person: bool) -> None:
+        """Make a value the baseline. Its version moves when the value does."""
+        if self.baseline_as_of is None or self.baseline != value or type(self.baseline) is not type(value):
+            self.baseline_version += 1
+        self.baseline, self.baseline_as_of = value, as_of
+        if by_person:
+            self.accepted, self.accepted_as_of = value, as_of
+
 
 _NAMES = tuple(field.name for field in fields(State))
 _WRITTEN = tuple(name for name in _NAMES if name not in ("metric", "source", "requested_gen"))

@@ -61,6 +61,7 @@ def make_home(tmp_path):
             if one.name() not in {"postgres", "valkey-server"} and one.is_running():
                 one.kill()
         services.stop(home)
+        shutil.rmtree(home, ignore_errors=True)  # 50 MB each, which pytest would keep
 
 
 @pytest.fixture

@@ -61,5 +61,6 @@ def store(server: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     s3_backends[ACCOUNT]["aws"].buckets.clear()
+    s3_backends.bucket_accounts.clear()
     server.lists.clear()
     return server

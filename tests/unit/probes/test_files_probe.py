@@ -15,6 +15,7 @@ import pytest
 
 from dims_worker.config import FilesMetric, FilesSource
 from dims_worker.errors import MeasureError
+from dims_worker.probes import git_command
 from dims_worker.probes.base import Deadline, Reading, Surroundings, by_name
 from dims_worker.probes.files import FilesProbe
 
@@ -110,7 +111,12 @@ def test_one_open_however_many_want_the_lines(scan: Scan, tmp_path: Path, monkey
     tree({"a.py": "1\n", "b.txt": "2\n"}, tmp_path)
     opened: list[str] = []
     real = os.open
-    monkeypatch.setattr(os, "open", lambda path, *args: opened.append(str(path)) or real(path, *args))
+
+    def note(path: str, *args: int) -> int:
+        opened.append(path)
+        return real(path, *args)
+
+    monkeypatch.setattr(os, "open", note)
     found = scan(a=metric("lines", "**/*.py"), b=metric("lines", "*.py"), c=metric("lines", "a.py"), n=metric())
     assert [reading.value for reading in found.values()] == [1, 1, 1, 2]
     assert opened == [f"{tmp_path.resolve()}/a.py"]
@@ -298,8 +304,6 @@ def test_a_folder_that_git_could_not_open(
 ) -> None:
     git("init", "-q", "-b", "main")
     tree({"sub/docs/a.md": "", "sub/src/b.py": ""}, tmp_path)
-    from dims_worker.probes import git_command
-
     real = git_command.Git.records
 
     def records(self: Any, *args: str) -> Any:

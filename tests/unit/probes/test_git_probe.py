@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 
 from dims_worker.config import GitMetric, GitSource
 from dims_worker.errors import MeasureError
+from dims_worker.probes import git_command
 from dims_worker.probes.base import Deadline, Reading, Surroundings, by_name
 from dims_worker.probes.git import GitProbe
 
@@ -53,7 +54,7 @@ def repo(git: Run, tmp_path: Path) -> Path:
 
 def test_commits(scan: Scan, repo: Path, git: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", "/nowhere")  # a hook's git points at another repository
-    rec = {"message": "rec_", "since": date(2025, 10, 1)}
+    rec: dict[str, Any] = {"message": "rec_", "since": date(2025, 10, 1)}
     found = scan(
         head=metric(),
         all=metric(all_branches=True),
@@ -79,11 +80,14 @@ def test_commits(scan: Scan, repo: Path, git: Run, monkeypatch: pytest.MonkeyPat
 
 
 def test_as_few_streams_as_sets_of_commits(scan: Scan, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dims_worker.probes import git_command
-
     calls: list[str] = []
     real = git_command.Git.records
-    monkeypatch.setattr(git_command.Git, "records", lambda self, *args: calls.append(args[0]) or real(self, *args))
+
+    def records(self: git_command.Git, *args: str) -> Iterator[bytes]:
+        calls.append(args[0])
+        return real(self, *args)
+
+    monkeypatch.setattr(git_command.Git, "records", records)
     scan(
         a=metric(), b=metric(message="x"), c=metric(since=date(2025, 1, 1)), d=metric(all_branches=True),
         e=metric("tracked_files"), f=metric("tracked_files", paths=["*.py"]),

@@ -17,6 +17,7 @@ from dims_worker.errors import DimsError, NotFound
 from producers import git_hook
 from producers.git_hook import install, main, uninstall
 from producers.spool import Spool
+from producers.watch_files import _pid_file
 
 
 @pytest.fixture
@@ -197,10 +198,12 @@ def test_not_a_repository(tmp_path: Path, home: Path) -> None:
 def test_with_a_living_watcher_the_hook_uses_builtins_only(repo: Path, home: Path, git, watched: Spool) -> None:
     git(repo, "commit", "-q", "--allow-empty", "-m", "x")
     hook = install(repo, home)
-    for pid in (f"{os.getpid()}\n", f"{os.getpid()}\n{_started()}\n"):
-        (watched.folder / "watcher.pid").write_text(pid)
-        done = subprocess.run(["/bin/sh", hook], cwd=repo, env={"PATH": "/nowhere"}, capture_output=True, check=False)
-        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    with _pid_file(watched.folder / "watcher.pid"):
+        for _ in range(2):
+            done = subprocess.run(
+                ["/bin/sh", hook], cwd=repo, env={"PATH": "/nowhere"}, capture_output=True, check=False
+            )
+            assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     # Had it not found all it needs, git, mkdir or Python would have been missing, and so the note.
     assert {note.sha for note in notes(watched)} == {git(repo, "rev-parse", "HEAD")}
     assert not (watched.folder / "lock").exists()
@@ -218,10 +221,6 @@ def test_with_a_living_watcher_the_hook_starts_no_process(repo: Path, home: Path
     assert not any(word in done.stderr for word in ("clone(", "fork("))
 
 
-def _started() -> str:
-    return Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
-
-
 @pytest.fixture
 def recorder(tmp_path: Path) -> Path:
     """Stands for Python: writes down how it was called."""
@@ -231,7 +230,7 @@ def recorder(tmp_path: Path) -> Path:
     return program
 
 
-@pytest.mark.parametrize("pid", [None, "", "garbage", "999999999", f"{os.getpid()}\n1\n"])
+@pytest.mark.parametrize("pid", [None, "", "garbage", "999999999", f"{os.getpid()}\n1\n", f"{os.getpid()}\n999\n"])
 def test_without_a_living_watcher_a_flush_is_started(
     repo: Path, home: Path, git, tmp_path: Path, recorder: Path, pid: str | None
 ) -> None:

@@ -1,0 +1,274 @@
+"""Real parts for every test above the unit floor: one PostgreSQL and one Valkey a session, on free ports; a
+database of its own for each test, cloned from a migrated template; worker processes; a lake on moto's server."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from dims_worker import services
+from dims_worker.config import Config, load
+from dims_worker.store.migrations import migrate
+
+REPO = Path(__file__).parents[1]
+GIT_ENV = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_SYSTEM": os.devnull,
+    "GIT_AUTHOR_NAME": "Ada",
+    "GIT_AUTHOR_EMAIL": "ada@example.org",
+    "GIT_COMMITTER_NAME": "Ada",
+    "GIT_COMMITTER_EMAIL": "ada@example.org",
+}
+
+
+def wait_for(what: Callable[[], Any], timeout: float = 30.0, period: float = 0.05) -> Any:
+    """The first true answer of `what`, or a failed test."""
+    end = time.monotonic() + timeout
+    while not (answer := what()):
+        if time.monotonic() > end:
+            pytest.fail(f"waited {timeout:g} s in vain for {getattr(what, '__name__', what)}")
+        time.sleep(period)
+    return answer
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.Servers]:
+    """A PostgreSQL and a Valkey that this session started, and stops."""
+    home = tmp_path_factory.mktemp("servers")
+    try:
+        yield services.start(home, fast=True)
+    finally:
+        services.stop(home)
+
+
+def _admin(servers: services.Servers) -> Engine:
+    return create_engine(str(servers.database_url), isolation_level="AUTOCOMMIT")
+
+
+@pytest.fixture(scope="session")
+def template(servers: services.Servers) -> str:
+    """The name of a migrated database, to be cloned."""
+    admin = _admin(servers)
+    with admin.connect() as connection:
+        connection.execute(text("CREATE DATABASE dims_template"))
+    admin.dispose()
+    url = str(servers.database_url).rpartition("/")[0] + "/dims_template"
+    engine = create_engine(url)
+    migrate(engine)
+    engine.dispose()
+    return "dims_template"
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def database_url(servers: services.Servers, template: str) -> Iterator[str]:
+    """The URL of a migrated database of the test's own."""
+    name = f"test_{next(_numbers)}"
+    admin = _admin(servers)
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+    yield str(servers.database_url).rpartition("/")[0] + f"/{name}"
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    made = create_engine(database_url)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def broker_url(servers: services.Servers) -> Iterator[str]:
+    """The URL of an empty Redis database (the tests take turns at its sixteen)."""
+    import redis
+
+    url = f"{str(servers.broker_url).rpartition('/')[0]}/{next(_numbers) % 16}"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    yield url
+
+
+@dataclass
+class Project:
+    """A scratch project: a folder with a git repository, a configuration, and the servers of the test."""
+
+    folder: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def write(self, files: Mapping[str, str]) -> None:
+        for name, content in files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+
+    def git(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(self.folder), *arguments],
+            env={**os.environ, **GIT_ENV, **self.env},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.strip()
+
+    def commit(self, message: str, files: Mapping[str, str]) -> str:
+        """Write and commit files; returns the commit's hash."""
+        self.write(files)
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", message)
+        return self.git("rev-parse", "HEAD")
+
+    @property
+    def config(self) -> Config:
+        return load(None, self.env, self.folder)
+
+    def dims(self, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run `dims` as a user does, in the project's folder."""
+        done = subprocess.run(
+            [sys.executable, "-m", "dims_worker", *arguments],
+            cwd=self.folder,
+            env={**os.environ, **GIT_ENV, **self.env},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        if check and done.returncode:
+            pytest.fail(f"dims {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done
+
+
+@pytest.fixture
+def project(tmp_path: Path, database_url: str, broker_url: str) -> Project:
+    """An empty git repository whose environment names the test's own database and broker."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    made = Project(
+        folder,
+        {"DIMS_DATABASE_URL": database_url, "DIMS_BROKER_URL": broker_url, "DIMS_HOME": str(tmp_path / "home")},
+    )
+    made.git("init", "-q", "-b", "main")
+    return made
+
+
+@dataclass
+class Worker:
+    """A real Celery worker in a process group of its own."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def kill(self) -> None:
+        """kill -9 of the main process and its children, as a machine does that loses power."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+
+@pytest.fixture
+def start_worker(project: Project, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Start workers for the project; those still running at the end are stopped."""
+    started: list[Worker] = []
+
+    def start(*, concurrency: int = 2, env: Mapping[str, str] | None = None) -> Worker:
+        log = tmp_path / f"worker{len(started)}.log"
+        command = [
+            *(sys.executable, "-m", "celery", "-A", "dims_worker.tasks", "worker", "-l", "INFO"),
+            *("-Q", "dims.ingest,dims.verify", "-c", str(concurrency), "--without-gossip", "--without-mingle"),
+        ]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=project.folder,
+                env={**os.environ, **GIT_ENV, **project.env, **(env or {}), "PYTHONWARNINGS": "default"},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        worker = Worker(process, log)
+        started.append(worker)
+
+        def ready() -> bool:
+            if process.poll() is not None:
+                pytest.fail(f"the worker ended with {process.returncode}:\n{log.read_text()}")
+            return " ready." in log.read_text()
+
+        wait_for(ready)
+        return worker
+
+    yield start
+    for worker in started:
+        if worker.process.poll() is None:
+            worker.process.terminate()
+    for worker in started:
+        try:
+            worker.process.wait(20)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+
+
+@dataclass
+class Lake:
+    """moto's S3 server, and the LIST requests that reached it."""
+
+    url: str
+    lists: list[str] = field(default_factory=list)
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def put(self, bucket: str, objects: Mapping[str, bytes]) -> None:
+        """Fill a bucket, made where it is missing, without a round trip an object."""
+        from moto.s3.models import s3_backends
+
+        backend = s3_backends["123456789012"]["aws"]
+        if bucket not in backend.buckets:
+            backend.create_bucket(bucket, "us-east-1")
+        for key, body in objects.items():
+            backend.put_object(bucket, key, body)
+
+
+@pytest.fixture
+def lake() -> Iterator[Lake]:
+    """An S3 endpoint on a free port that counts LIST requests at the server."""
+    from moto.moto_api._internal import moto_api_backend
+    from moto.server import ThreadedMotoServer
+    from werkzeug.serving import WSGIRequestHandler
+
+    made = Lake("")
+    original = WSGIRequestHandler.log_request
+
+    def counted(self: Any, *arguments: Any) -> None:
+        if "list-type=2" in urlsplit(self.path).query:
+            made.lists.append(self.path)
+
+    WSGIRequestHandler.log_request = counted  # type: ignore[method-assign]
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    made.url = f"http://{host}:{port}"
+    yield made
+    server.stop()
+    moto_api_backend.reset()
+    WSGIRequestHandler.log_request = original  # type: ignore[method-assign]
