@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 
 from dims_worker.errors import DimsError
@@ -15,6 +14,10 @@ log = logging.getLogger(__name__)
 RETRY = 5.0
 """Seconds between two attempts at most, while anything waits."""
 
+GATHER = 0.02
+"""Seconds between a file's arrival and the sending: what comes together goes in one trip, and git, which
+left a note in the middle of a commit, ends that commit before we ask it anything."""
+
 _FIRST_RETRY = 0.5
 
 
@@ -25,24 +28,25 @@ class Outbox:
         self._spool = spool
         self._url = url
         self._readers = readers
-        self._asked = threading.Event()
+        self._rung: float | None = None
         self._failures = 0
         self._next = 0.0
 
-    def ring(self) -> None:
-        """A file has come. From any thread."""
-        self._asked.set()
+    def ring(self, now: float) -> None:
+        """A file has come. From any thread; a plain assignment, so that no lock is needed."""
+        self._rung = now
 
-    def due(self, now: float) -> float:
+    def due(self) -> float:
         """When `work` is to be called next. A broker that is away is not asked sooner because of a file."""
-        return now if self._asked.is_set() and not self._failures else self._next
+        rung = self._rung
+        return min(rung + GATHER, self._next) if rung is not None and not self._failures else self._next
 
     def work(self, now: float) -> bool:
         """Send what waits; whether all that could be read has left. Raises nothing: what fails, waits.
 
         `now`: seconds of a monotonic clock, as in `due`.
         """
-        self._asked.clear()  # before the look, so that what comes during it rings again
+        self._rung = None  # before the look, so that what comes during it rings again
         try:
             waiting = len(self._spool)
             if waiting:

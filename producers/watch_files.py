@@ -106,10 +106,10 @@ class Watcher:
                 look = now + _LOOK
             for tree in self._trees:
                 self._report(tree, now)
-            if now >= self._outbox.due(now):
+            if now >= self._outbox.due():
                 self._outbox.work(now)
             due = [
-                self._outbox.due(now),
+                self._outbox.due(),
                 *(d for tree in self._trees if (d := tree.changes.due()) is not None),
             ]
             if self._wake.wait(max(0.0, min(now + _STOP, *due) - time.monotonic())):
@@ -135,11 +135,11 @@ class Watcher:
             log.error("the spool takes no event, so it is tried again: %s", error)
             tree.changes.add(None, time.monotonic() + _DISK_FULL)
         else:
-            self._outbox.ring()
+            self._outbox.ring(time.monotonic())
 
     def _arrived(self, event: _Seen | None) -> None:
         if event is None or event.event_type in _ARRIVED:
-            self._outbox.ring()
+            self._outbox.ring(time.monotonic())
             self._wake.set()
 
     def _lost(self) -> None:

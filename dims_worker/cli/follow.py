@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,16 @@ PERIOD = 0.3
 """Seconds between two looks at the database."""
 _MARGIN = 500
 """Numbers are drawn before their rows are committed: so many back are looked at again."""
+
+
+BURST = 5
+"""So many events of one kind, stored together, are told in one sentence."""
+
+
+def bursts(events: list[Logged]) -> list[list[Logged]]:
+    """Neighbours that came by one ingest, are of one type and concern the same metrics, together."""
+    grouped = itertools.groupby(events, key=lambda e: (e.mark_id, e.type, e.outcome, tuple(e.metrics)))
+    return [list(group) for _, group in grouped]
 
 
 @dataclass
@@ -55,15 +66,22 @@ class Follower:
         readings = readings_of(connection, [run.run_id for run in runs])
         waiting = open_requests(connection) if any(one.outcome == "held" for one in readings) else {}
         requests = {metric: request.id for metric, request in waiting.items()}
-        told: list[tuple[object, list[str]]] = [(e.received_at, [self._event(e)]) for e in events]
+        told: list[tuple[object, list[str]]] = [(b[0].received_at, self._events(b)) for b in bursts(events)]
         for run in sorted(runs, key=lambda run: run.run_id):
             mine = [one for one in readings if one.run_id == run.run_id]
             told.append((run.finished_at, [self._run(run), *(self.verdict(one, requests) for one in mine)]))
         for _, lines in sorted(told, key=lambda pair: str(pair[0])):
             yield from lines
 
-    def _event(self, event: Logged) -> str:
-        what = event_words(event)
+    def _events(self, burst: list[Logged]) -> list[str]:
+        """A sentence an event; a burst of one kind that concerns the same metrics is one sentence."""
+        if len(burst) < BURST:
+            return [self._event(event, f"event {event.seq}: {event_words(event)}") for event in burst]
+        first, last = burst[0], burst[-1]
+        what = f"events {first.seq} to {last.seq}: {count(len(burst), clean(first.type))}, the last {event_words(last)}"
+        return [self._event(last, f"{what}; each")]
+
+    def _event(self, event: Logged, what: str) -> str:
         total = sum(len(names) for names in self.config.of_source.values())
         if event.outcome == "rejected":
             fate = "is kept, and measured by nobody"
@@ -74,7 +92,7 @@ class Follower:
             fate = f"concerns {count(len(event.metrics), 'metric')}, leaves {count(alone, 'other')} alone"
         else:
             fate = "concerns no metric"
-        return f"{clock_text(event.received_at)}  event {event.seq}: {what} {fate}"
+        return f"{clock_text(event.received_at)}  {what} {fate}"
 
     def _run(self, run: RunRow) -> str:
         took = (run.finished_at - run.started_at).total_seconds() * 1000

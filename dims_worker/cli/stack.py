@@ -36,7 +36,7 @@ PATIENCE = 90.0
 """Seconds that a detached start may take until all processes run."""
 
 
-def _procfile() -> str:
+def procfile_text() -> str:
     """The Procfile: inside an installed package, or at the root of a checkout."""
     package = Path(__file__).parents[1]
     return next(p for p in (package / "Procfile", package.parent / "Procfile") if p.is_file()).read_text()
@@ -79,10 +79,10 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
             "DIMS_CONFIG": str(config.file),
             "DIMS_DATABASE_URL": url,
             "DIMS_BROKER_URL": str(config.broker_url or servers.broker_url),
-            "DIMS_FLOWER_PORT": session.env.get("DIMS_FLOWER_PORT") or str(_free_port(FLOWER_PORT)),
+            "DIMS_FLOWER_PORT": session.env.get("DIMS_FLOWER_PORT") or str(free_port(FLOWER_PORT)),
         }
         supervisor = services.Supervisor(
-            config.home, procfile.read_text() if procfile else _procfile(), env, config.project, tell,
+            config.home, procfile.read_text() if procfile else procfile_text(), env, config.project, tell,
             database=config.database_url is None, broker=config.broker_url is None,
         )  # fmt: skip
         tell(f"DIMS is up in {config.home}; Flower: http://127.0.0.1:{env['DIMS_FLOWER_PORT']}; Ctrl-C stops all")
@@ -93,7 +93,7 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
         tell("DIMS is down; nothing is lost")
 
 
-def _free_port(wanted: int) -> int:
+def free_port(wanted: int) -> int:
     """The port, or a free one where it is taken."""
     for port in (wanted, 0):
         with socket.socket() as probe:

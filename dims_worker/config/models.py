@@ -176,6 +176,8 @@ class SourceMetric(Metric):
     def _unit_fits(self) -> Self:
         if self.max_age is not None and not self.is_age:
             raise ValueError("max_age is for ages (newest_age, oldest_age); use max here")
+        if self.is_age and self.absent == 0 and self.says_absent:
+            raise ValueError("absent: 0 is no instant; an age can be absent: null")
         for family, default in ((BYTES, "bytes"), (AGES, "hours")):
             if self.default_units.get(self.measure) == default and self.unit not in (None, *family):
                 raise ValueError(f"unit of {self.measure} must be one of {', '.join(family)}")

@@ -37,10 +37,6 @@ def scan(around: Surroundings, deadline: Deadline) -> Scan:
     return run
 
 
-def write(root: Path, **files: str | bytes) -> None:
-    tree({name.replace("__", "/"): content for name, content in files.items()}, root)
-
-
 def tree(files: dict[str, str | bytes], root: Path) -> None:
     for name, content in files.items():
         path = root / name
