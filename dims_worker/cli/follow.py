@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from dims_worker.cli.session import Session, pass_session
-from dims_worker.cli.words import DONE, clean, clock_text, count, drift_text, event_words, value_text
+from dims_worker.cli.words import DONE, clean, clock_text, count, drift_text, event_kind, event_words, value_text
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
 from dims_worker.store.engine import clock, transaction
@@ -76,9 +76,9 @@ class Follower:
     def _events(self, burst: list[Logged]) -> list[str]:
         """A sentence an event; a burst of one kind that concerns the same metrics is one sentence."""
         if len(burst) < BURST:
-            return [self._event(event, f"event {event.seq}: {event_words(event)}") for event in burst]
+            return [self._event(event, f"event {event.seq}: {event_words(event)}; it") for event in burst]
         first, last = burst[0], burst[-1]
-        what = f"events {first.seq} to {last.seq}: {count(len(burst), clean(first.type))}, the last {event_words(last)}"
+        what = f"events {first.seq} to {last.seq}: {count(len(burst), event_kind(first))}, the last {event_words(last)}"
         return [self._event(last, f"{what}; each")]
 
     def _event(self, event: Logged, what: str) -> str:
@@ -89,7 +89,7 @@ class Follower:
             fate = "matches no rule"
         elif event.metrics:
             alone = total - len(event.metrics)
-            fate = f"concerns {count(len(event.metrics), 'metric')}, leaves {count(alone, 'other')} alone"
+            fate = f"concerns {count(len(event.metrics), 'metric')} and leaves {count(alone, 'other')} alone"
         else:
             fate = "concerns no metric"
         return f"{clock_text(event.received_at)}  {what} {fate}"
@@ -148,6 +148,6 @@ def follow(session: Session) -> None:
     with session.database() as engine:
         stop = threading.Event()
         try:
-            follow_until(stop, engine, config, lambda line: session.out.print(line, soft_wrap=True, markup=False))
+            follow_until(stop, engine, config, session.tell)
         except KeyboardInterrupt:
             stop.set()

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 from rich.console import Console
+from rich.highlighter import RegexHighlighter
 from sqlalchemy import Engine
 
 from dims_worker import services
@@ -20,6 +21,24 @@ from dims_worker.config import Config, load
 from dims_worker.store.engine import engine
 from dims_worker.store.migrations import migrate
 
+
+class _Sentences(RegexHighlighter):
+    """The words of a sentence that people look for."""
+
+    highlights: ClassVar[list[str]] = [
+        r"(?P<dim>^\d\d:\d\d:\d\d)",
+        r"(?P<cyan>\b(event|events|run) \d+( to \d+)?)",
+        r"(?P<green>: (accepted|ok|new, the first baseline)$)",
+        r"(?P<yellow>: held .*$)",
+        r"(?P<yellow>^  (proposed) .*$)",
+        r"(?P<magenta>is unavailable: .*$)",
+        r"(?P<green>^ *approved: .*$)",
+        r"(?P<dim>^ *left alone: .*$)",
+        r"(?P<bold>[0-9,]+ ms$)",
+    ]
+
+
+_HIGHLIGHT = _Sentences()
 PIPE_WIDTH = 220
 """Columns of a table that nobody watches: no line of it is folded."""
 
@@ -58,6 +77,10 @@ class Session:
                 yield mine
             finally:
                 mine.dispose()
+
+    def tell(self, line: str) -> None:
+        """One sentence of what happens, in colour on a terminal; long ones run on."""
+        self.out.print(_HIGHLIGHT(line), soft_wrap=True)
 
     def print_json(self, document: Any) -> None:
         """One JSON document on standard output; numbers keep their type, times are ISO 8601 in UTC."""

@@ -59,11 +59,8 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
 
-    def say(line: str) -> None:
-        session.out.print(line, soft_wrap=True, markup=False)
-
     def tell(line: str) -> None:
-        say(f"{clock_text(datetime.now(UTC))}  {line}")
+        session.tell(f"{clock_text(datetime.now(UTC))}  {line}")
 
     with services.hold(config.home):
         servers = services.start(
@@ -86,7 +83,7 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
             database=config.database_url is None, broker=config.broker_url is None,
         )  # fmt: skip
         tell(f"DIMS is up in {config.home}; Flower: http://127.0.0.1:{env['DIMS_FLOWER_PORT']}; Ctrl-C stops all")
-        teller = threading.Thread(target=follow_until, args=(stop, engine(url), config, say), daemon=True)
+        teller = threading.Thread(target=follow_until, args=(stop, engine(url), config, session.tell), daemon=True)
         if not quiet:
             teller.start()
         supervisor.run(stop)

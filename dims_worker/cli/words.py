@@ -94,12 +94,19 @@ def event_words(event: Logged) -> str:
         said = f" “{clean(data.get('subject', ''))}”" if data.get("subject") else ""
         return f"commit {str(data.get('commit', event.event_id))[:7]}{branch}{said}, {_paths(data)}"
     if kind.startswith("com.amazonaws.s3."):
-        what = {"ObjectCreated": "upload", "ObjectRemoved": "removal"}.get(kind.split(".")[3].split(":")[0], "change")
-        return f"{what} of s3://{clean(data.get('bucket', '?'))}/{subject}"
+        return f"{event_kind(event)} of s3://{clean(data.get('bucket', '?'))}/{subject}"
     if kind == "dims.files.changed":
         return f"{_paths(data)} changed in {clean(data.get('root', '?'))}"
     about = f" about {subject}" if subject else ""
     return f"{clean(kind)}{about} from {clean(unquote(event.producer or '?'))}"
+
+
+def event_kind(event: Logged) -> str:
+    """What sort of event it is, in one word: `upload`, `commit`."""
+    kind = event.type or ""
+    if kind.startswith("com.amazonaws.s3."):
+        return {"ObjectCreated": "upload", "ObjectRemoved": "removal"}.get(kind.split(".")[3].split(":")[0], "change")
+    return "commit" if kind.startswith("dims.git.") else "event"
 
 
 def _paths(data: Mapping[str, Any]) -> str:

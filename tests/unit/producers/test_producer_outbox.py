@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from dims_worker.errors import ConfigError
 from dims_worker.events import Event
-from producers.outbox import RETRY, Outbox
+from producers.outbox import GATHER, RETRY, Outbox
 from producers.spool import EVENTS, Spool
 
 
@@ -16,13 +16,13 @@ def test_a_ring_is_served_at_once_and_else_every_few_seconds(spool: Spool, broke
     outbox = Outbox(spool, lambda: broker.url, EVENTS)
     put(spool, "1")
     assert outbox.work(100.0)
-    assert outbox.due(100.0) == 100.0 + RETRY
-    outbox.ring()
-    assert outbox.due(100.1) == 100.1
+    assert outbox.due() == 100.0 + RETRY
+    outbox.ring(100.1)
+    assert outbox.due() == 100.1 + GATHER
     put(spool, "2")
     assert outbox.work(100.1) and [e.id for e in broker.events()] == ["1", "2"]
     trips = broker.trips
-    outbox.ring()
+    outbox.ring(101.0)
     assert outbox.work(101.0) and broker.trips == trips  # nothing waits: the broker is not asked
 
 
@@ -33,12 +33,12 @@ def test_a_broker_that_is_away_is_asked_ever_more_rarely_and_told_once(spool: Sp
     waits = []
     for _ in range(6):
         assert not outbox.work(0.0)
-        outbox.ring()
-        waits.append(outbox.due(0.0))
+        outbox.ring(0.0)
+        waits.append(outbox.due())
     assert waits == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
     assert caplog.text.count("events wait in") == 1 and "secret" not in caplog.text
     broker.away(False)
-    assert outbox.work(10.0) and outbox.due(10.0) == 15.0
+    assert outbox.work(10.0) and outbox.due() == 15.0
     assert [e.id for e in broker.events()] == ["1"]
 
 

@@ -1,0 +1,43 @@
+# Everything runs in .venv, which is made when it is needed. Only Python 3.11+, git and make are asked for.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test check bench clean
+
+help: ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: .venv/.demo ## the whole way, on real parts, in a minute
+	@$(BIN)/dims demo
+
+test: .venv/.dev ## all tests
+	@$(BIN)/python -m pytest
+
+check: .venv/.dev ## style, types, arrows between rooms, documents
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/docs
+
+bench: .venv/.dev ## benchmarks, as ratios within one run
+	@$(BIN)/python -m benchmarks
+
+clean: ## remove what was made; a running machine is stopped first
+	@if [ -x $(BIN)/dims ] && [ -d .dims ]; then $(BIN)/dims down; fi
+	rm -rf .venv .dims build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "DIMS needs Python 3.11 or later: make PYTHON=/path/to/python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) --editable '.[dev]'
+	@touch $@ .venv/.demo
