@@ -167,7 +167,7 @@ def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
     if old == 0:
         return 100.0 if abs(new) >= min_abs else None
     try:
-        return min(abs(new - old) / abs(old) * 100, DRIFT_CAP)
+        return min(abs(new - old) * 100 / abs(old), DRIFT_CAP)  # times 100 first: 29 of 100 is 29 %, not 28.99…
     except OverflowError:
         return DRIFT_CAP
 

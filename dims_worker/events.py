@@ -7,6 +7,7 @@ specification calls `source` is called *producer* here, because a source is a th
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,8 +32,14 @@ MAX_BYTES = 256 * 1024
 MAX_TEXT = 2048
 """The longest id, producer, type or subject, in characters (an S3 key has at most 1,024 bytes)."""
 
+MAX_DEPTH = 64
+"""The most levels of arrays and objects: what one stack can read, another must be able to write."""
+
 YEARS = range(2000, 2101)
 """The years an event's time may lie in; anything else is a clock gone wrong or a hostile sender."""
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
+"""With the offset left to be asked for; `fromisoformat` alone takes week dates and any separator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ class Event:
         """The event of an envelope. Raises EventError with the first reason why it cannot be one."""
         fields = _envelope(text)
         if fields.get("specversion") != "1.0":
-            raise EventError(f'specversion must be "1.0", not {fields.get("specversion")!r}')
+            raise EventError(f'specversion must be "1.0", not {fields.get("specversion")!r:.80}')
         data = fields.get("data")
         if data is None:
             data = {}
@@ -130,6 +137,15 @@ def _refuse_hostile(value: Any) -> None:
         raise EventError("the envelope contains a NUL character")
     if "\\ud" in dumped:
         json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate raises UnicodeEncodeError
+    if dumped.count("[") + dumped.count("{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
+        raise EventError("the envelope is nested too deeply")
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    parts = value.values() if isinstance(value, dict) else value
+    return not levels or any(_deeper(part, levels - 1) for part in parts)
 
 
 def _has_nul(value: Any) -> bool:
@@ -154,11 +170,13 @@ def _time(value: Any) -> datetime:
     if not isinstance(value, str):
         raise EventError("time is missing: an RFC 3339 time with an offset, such as 2026-11-22T09:00:00Z")
     try:
-        time = datetime.fromisoformat(value)
+        time = datetime.fromisoformat(value.upper())
+        if not _RFC3339.fullmatch(value):
+            raise ValueError
     except ValueError:
         raise EventError(f"time is not an RFC 3339 time: {value!r:.80}") from None
     if time.tzinfo is None:
         raise EventError(f"time needs an offset, such as Z: {value!r:.80}")
-    if time.year not in YEARS:
+    if time.year not in YEARS or (utc := time.astimezone(UTC)).year not in YEARS:
         raise EventError(f"time lies outside the years {YEARS.start} to {YEARS.stop - 1}: {value!r:.80}")
-    return time.astimezone(UTC)
+    return utc

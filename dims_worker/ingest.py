@@ -144,7 +144,7 @@ def _row(planner: Planner, received: Received, mark_id: int) -> _Row:
         reason = str(error) if isinstance(error, EventError) else f"internal error: {error!r}"
         text = received.payload[: KEPT * 4].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
         digest = hashlib.sha256(received.payload).hexdigest()
-        return _Row(received.stream_id, digest, mark_id, reason=reason[:KEPT], payload=text[:KEPT])
+        return _Row(received.stream_id or None, digest, mark_id, reason=reason[:KEPT], payload=text[:KEPT])
     return _planned(event, plan, received.stream_id, mark_id)
 
 
@@ -186,8 +186,8 @@ def drain(redis: Redis, engine: Engine, planner: Planner) -> Ingested:
     """
     total = Ingested()
     for entries in _batches(redis):
-        # An entry without fields was deleted by somebody else while it was being handed on
-        batch = [Received(key.decode(), fields.get(b"event", b"")) for key, fields in entries if fields is not None]
+        # An entry without any field was deleted by somebody else after it was handed out (redis-py: {})
+        batch = [Received(key.decode(), fields.get(b"event", b"")) for key, fields in entries if fields]
         with transaction(engine) as connection:
             total.add(store(connection, planner, batch))
         keys = [key for key, _ in entries]

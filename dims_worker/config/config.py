@@ -54,7 +54,8 @@ class Config:
     def policy_of(self, name: str) -> Policy:
         """The policy of a metric: its own keys before the general section's."""
         metric = self.metrics[name]
-        own = {key: getattr(metric, key) for key in Policy.model_fields if key in metric.model_fields_set}
+        written = {key: getattr(metric, key) for key in Policy.model_fields if key in metric.model_fields_set}
+        own = {key: value for key, value in written.items() if value is not None or key == "stale_after"}
         return self.policy.model_copy(update=own)
 
     def definition(self, name: str) -> str:

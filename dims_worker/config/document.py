@@ -13,7 +13,7 @@ import yaml
 Where = tuple[str | int, ...]
 """The way to a key, such as ("sources", "lake", "bucket")."""
 
-_VARIABLE = re.compile(r"\$(\$\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-((?:[^}\\]|\\.)*))?\}")
+_VARIABLE = re.compile(r"\$(\$\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-((?:[^}\\]|\\.)*))?\}|\$\{")
 
 
 @dataclass(frozen=True, order=True)
@@ -54,6 +54,7 @@ class Document:
         self.places.setdefault((), (shown, 1))
         try:
             root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+            tree = _Reader(self, shown).value(root, ()) if root is not None else {}
         except OSError as error:
             self.problems.append(Problem(shown, 1, "", f"cannot be read: {error.strerror}"))
             return
@@ -68,8 +69,6 @@ class Document:
         except yaml.YAMLError as error:
             self.problems.append(Problem(shown, 1, "", f"is not YAML: {str(error).splitlines()[0]}"))
             return
-        reader = _Reader(self, shown)
-        tree = reader.value(root, ()) if root is not None else {}
         if isinstance(tree, dict):
             self._merge(self.tree, tree, ())
         else:
@@ -78,8 +77,12 @@ class Document:
     def _merge(self, into: dict[str, Any], more: dict[str, Any], where: Where) -> None:
         for key, value in more.items():
             known = into.get(key)
-            if isinstance(known, dict) and isinstance(value, dict) and len(where) < 2:
+            # Two files may share a section, and a category of metrics; one source or rule is one file's
+            shared = not where or where == ("metrics",)
+            if isinstance(known, dict) and isinstance(value, dict) and shared:
                 self._merge(known, value, (*where, key))
+            elif value is None and key in into and not where:
+                continue  # an empty section
             elif key in into and (known is not None or where):
                 self.blame((*where, key), "is defined twice, in two files")
             else:
@@ -117,6 +120,10 @@ class _Reader:
         result: dict[str, Any] = {}
         written: set[str] = set()
         for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.document.places[(*where, "?")] = (self.shown, key_node.start_mark.line + 1)
+                self.document.blame((*where, "?"), "a key must be a text")
+                continue
             key = str(key_node.value)
             here = (*where, key)
             if id(key_node) in plain and key in written:
@@ -142,12 +149,16 @@ class _Reader:
     def _variable(self, match: re.Match[str], where: Where) -> str:
         if match[1]:
             return "${"  # `$${NAME}` is a literal `${NAME}`
+        if not match[2]:
+            self.document.blame(where, "holds a `${` that is no variable: write ${NAME} or ${NAME:-default}, or $${")
+            return match[0]
         value = self.document.env.get(match[2])
         if value:
             return value
         if match[3] is not None:
-            return match[3]
+            return match[3].replace("\\}", "}")
         if value is None:
             self.document.blame(where, f"the variable {match[2]} is not set (or give it a default: "
                                        f"${{{match[2]}:-…}})")  # fmt: skip
-        return match[0]
+            return match[0]
+        return value

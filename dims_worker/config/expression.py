@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import ast
+import math
+import operator
 from collections.abc import Callable, Mapping
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 from simpleeval import InvalidExpression, SimpleEval
 
 from dims_worker.errors import MeasureError
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {"abs": abs, "max": max, "min": min, "round": round}
+MAX_BITS = 4096
+"""The longest whole number that a power may give: more than a float can hold, less than anyone waits for."""
+
+
+def _power(base: float, exponent: float) -> Any:
+    if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * exponent > MAX_BITS:
+        raise OverflowError("a power is too large")
+    return base**exponent
+
+
+def _round(number: float, digits: int = 0) -> float:
+    return round(number, max(digits, -400)) if digits else round(number)  # a float has 309 digits at most
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {"abs": abs, "max": max, "min": min, "round": _round}
+_TAKES = {"abs": range(1, 2), "max": range(2, 100), "min": range(2, 100), "round": range(1, 3)}
+_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
+    **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv},
+    **{ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: _power},
+    **{ast.UAdd: operator.pos, ast.USub: operator.neg},
+    **{ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le},
+    **{ast.Gt: operator.gt, ast.GtE: operator.ge},
+}
 
 
 class Expression:
@@ -21,31 +44,40 @@ class Expression:
     def __init__(self, text: str) -> None:
         self.text = text
         try:
-            tree = ast.parse(text.strip(), mode="eval")
-        except (SyntaxError, ValueError, RecursionError) as error:
+            tree = ast.parse(" ".join(text.split()), mode="eval")  # YAML's blocks have lines
+            self.inputs = frozenset(_inputs(tree.body))
+            self._tree = _Named().visit(tree.body)
+        except (SyntaxError, RecursionError) as error:
             raise ValueError(f"is not an expression: {error}") from None
-        self.inputs = frozenset(_inputs(tree.body))
         if not self.inputs:
             raise ValueError("reads no metric: name at least one as category.name")
-        self._tree = tree.body
 
     def value(self, values: Mapping[str, Any]) -> int | float:
         """The result for the unrounded values of `inputs`, int where they and the operators keep ints.
 
-        Raises MeasureError where there is no such number (a division by zero, a text among the inputs).
+        Raises MeasureError where there is no such number (a division by zero, a text among the inputs, a
+        result beyond what a float can hold).
         """
-        names: dict[str, SimpleNamespace] = {}
-        for metric in self.inputs:
-            category, name = metric.split(".")
-            setattr(names.setdefault(category, SimpleNamespace()), name, values[metric])
+        names = {name: values[name] for name in sorted(self.inputs)}
+        shown = ", ".join(f"{name} = {value!r:.40}" for name, value in names.items())
+        if not all(isinstance(value, int | float) for value in names.values()):
+            raise MeasureError(f"{self.text!r} has no value for {shown}: it takes numbers alone")
+        evaluator = SimpleEval(operators=_OPERATORS, functions=FUNCTIONS, names=names)
         try:
-            result = SimpleEval(names=names, functions=FUNCTIONS).eval(self.text, previously_parsed=self._tree)
-        except (InvalidExpression, ArithmeticError, TypeError, ValueError, SyntaxError) as error:
-            shown = ", ".join(f"{name} = {values[name]!r:.40}" for name in sorted(self.inputs))
+            result = evaluator.eval(self.text, previously_parsed=self._tree)
+            number = isinstance(result, int | float) and not isinstance(result, bool) and math.isfinite(result)
+        except (InvalidExpression, ArithmeticError, TypeError, ValueError, RecursionError) as error:
             raise MeasureError(f"{self.text!r} has no value for {shown}: {error}") from None
-        if isinstance(result, bool) or not isinstance(result, int | float):
+        if not number:
             raise MeasureError(f"{self.text!r} is {result!r:.40}, which is no number")
-        return result
+        return result  # type: ignore[no-any-return]
+
+
+class _Named(ast.NodeTransformer):
+    """Makes `category.name` one name: nothing is ever looked up in an object, and any name will do."""
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.Name:
+        return ast.copy_location(ast.Name(ast.unparse(node), ast.Load()), node)
 
 
 def _inputs(node: ast.AST) -> set[str]:  # noqa: PLR0911 - one return a kind of node
@@ -53,21 +85,21 @@ def _inputs(node: ast.AST) -> set[str]:  # noqa: PLR0911 - one return a kind of 
     match node:
         case ast.Attribute(value=ast.Name(id=category), attr=name):
             return {f"{category}.{name}"}
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in FUNCTIONS:
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if len(arguments) in _TAKES.get(name, ()):
             return set().union(*map(_inputs, arguments))
-        case ast.BinOp(left=left, right=right):
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
             return _inputs(left) | _inputs(right)
-        case ast.UnaryOp(operand=operand):
+        case ast.UnaryOp(op=op, operand=operand) if type(op) in _OPERATORS:
             return _inputs(operand)
         case ast.IfExp(test=test, body=body, orelse=orelse):
             return _inputs(test) | _inputs(body) | _inputs(orelse)
-        case ast.Compare(left=left, comparators=others):
+        case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in _OPERATORS for op in ops):
             return _inputs(left).union(*map(_inputs, others))
-        case ast.Constant(value=int() | float()):
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             return set()
     raise ValueError(
         f"may hold category.name, numbers, + - * / // % **, comparisons, `a if b else c` "
-        f"and {', '.join(FUNCTIONS)}; not {ast.unparse(node)!r}"
+        f"and {', '.join(FUNCTIONS)}; not {ast.unparse(node)!r:.80}"
     )
 
 

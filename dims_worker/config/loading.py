@@ -36,7 +36,7 @@ class InvalidConfig(ConfigError):
     """The configuration is not valid."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(sorted(problems))
+        self.problems = tuple(sorted(set(problems)))
         super().__init__("\n".join(map(str, self.problems)))
 
 

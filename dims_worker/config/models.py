@@ -15,7 +15,7 @@ from dims_worker.config.quantities import AGES, BYTES, Duration, Size
 class Model(BaseModel):
     """Frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, allow_inf_nan=False)
 
 
 def _listed(value: Any) -> Any:
@@ -79,7 +79,7 @@ class Source(Model):
 
     type: str
     description: str = ""
-    timeout: Duration = Field(timedelta(minutes=5), description="A scan that takes longer is stopped.")
+    timeout: Duration = Field(timedelta(minutes=5), gt=timedelta(0), description="A scan that takes longer is stopped.")
     cooldown: Duration = Field(timedelta(0), description="Not scanned more often than this.")
     queue: str | None = Field(None, description="The Celery queue whose workers can see this source.")
 
@@ -277,8 +277,12 @@ class Rule(Model):
 class Settings(Model):
     """How the workers work."""
 
-    lease: Duration = Field(timedelta(seconds=60), description="A claim not renewed for this long is lost.")
-    sweep: Duration = Field(timedelta(seconds=5), description="How often what still waits is rung for again.")
+    lease: Duration = Field(
+        timedelta(seconds=60), gt=timedelta(0), description="A claim not renewed for this long is lost."
+    )
+    sweep: Duration = Field(
+        timedelta(seconds=5), gt=timedelta(0), description="How often what still waits is rung for again."
+    )
 
 
 class ConfigFile(Model):

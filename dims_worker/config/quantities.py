@@ -28,7 +28,10 @@ def _parse(value: Any, factors: dict[str, Any], example: str) -> float:
 
 def duration(value: Any) -> timedelta:
     """`90s`, `5m`, `48h`, `7d` as a timedelta. Raises ValueError with the forms that are taken."""
-    return value if isinstance(value, timedelta) else timedelta(seconds=_parse(value, SECONDS, "60s"))
+    try:
+        return value if isinstance(value, timedelta) else timedelta(seconds=_parse(value, SECONDS, "60s"))
+    except OverflowError:
+        raise ValueError(f"{value} is longer than can be reckoned with") from None
 
 
 def size(value: Any) -> int:

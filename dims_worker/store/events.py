@@ -29,7 +29,11 @@ def insert_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
     names = ", ".join(_COLUMNS)
     inserted = connection.execute(
         text(
-            f"INSERT INTO dims_event_log ({names}) SELECT {names} FROM {recordset(events, _COLUMNS)} "
+            # Numbered in the order of arrival, inserted in that of their keys: two batches cannot deadlock
+            f"INSERT INTO dims_event_log (seq, {names}) SELECT seq, {names} FROM ("
+            "  SELECT nextval(pg_get_serial_sequence('dims_event_log', 'seq')) AS seq, r.* "
+            f" FROM {recordset(events, _COLUMNS)} OFFSET 0) AS arrived "
+            "ORDER BY producer, event_id, digest, stream_id "
             "ON CONFLICT DO NOTHING "
             "RETURNING coalesce(stream_id, ''), coalesce(producer, ''), coalesce(event_id, ''), digest"
         ),

@@ -66,7 +66,8 @@ def renew(connection: Connection, claimed: Claim, lease: timedelta) -> bool:
     renewed = connection.execute(
         text(
             "UPDATE dims_sources SET lease_until = clock_timestamp() + :lease "
-            "WHERE source = :source AND lease_epoch = :epoch RETURNING 1"
+            # Once recorded the lease is nobody's: a renewal that waited for that must not take it up again
+            "WHERE source = :source AND lease_epoch = :epoch AND lease_until IS NOT NULL RETURNING 1"
         ),
         {"source": claimed.source, "epoch": claimed.epoch, "lease": lease},
     )

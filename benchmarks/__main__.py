@@ -1,0 +1,11 @@
+"""`make bench`: all benchmarks, or those that are named: `python -m benchmarks git_hook`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+BENCHMARKS = ("git_hook",)
+
+for chosen in sys.argv[1:] or BENCHMARKS:
+    importlib.import_module(f"benchmarks.{chosen}").main()

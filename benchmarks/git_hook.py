@@ -1,0 +1,96 @@
+"""What the git hook adds to `git commit`: medians of commits with and without it, in turns, in one run."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from dims_worker import services
+from producers import git_hook
+from producers.publish import broker_url
+from producers.spool import Spool
+from producers.watch_files import watch
+
+COMMITS = 50
+PAUSE = 0.3
+BAR_MS = 6.0
+ENV = {
+    **{k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DIMS_"))},
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_SYSTEM": os.devnull,
+    **{f"GIT_{role}_{part}": "bench" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")},
+}
+
+
+def _git(repo: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", str(repo), *arguments], env=ENV, check=True, capture_output=True)
+
+
+def _repository(folder: Path) -> Path:
+    folder.mkdir()
+    _git(folder, "init", "-q")
+    return folder
+
+
+def _commit_ms(repo: Path) -> float:
+    begun = time.perf_counter()
+    _git(repo, "commit", "-q", "--allow-empty", "-m", "x")
+    return (time.perf_counter() - begun) * 1000
+
+
+def added_ms(home: Path, folder: Path) -> tuple[float, float, float]:
+    """Medians in ms: a commit without the hook, one with it, and what the hook adds pair by pair."""
+    plain, hooked = _repository(folder / "plain"), _repository(folder / "hooked")
+    git_hook.install(hooked, home)
+    pairs = []
+    for number in range(COMMITS):
+        order = (plain, hooked) if number % 2 else (hooked, plain)
+        times = {}
+        for repo in order:
+            times[repo] = _commit_ms(repo)
+            time.sleep(PAUSE)
+        pairs.append((times[plain], times[hooked]))
+    without, with_hook = zip(*pairs, strict=True)
+    added = statistics.median(b - a for a, b in pairs)
+    return statistics.median(without), statistics.median(with_hook), added
+
+
+def main() -> None:
+    """Three ways of the same: the watcher lives (as with `dims up`), nobody watches, and the broker is down."""
+    for name, broker, watcher in (
+        ("watcher, broker up", True, True),
+        ("no watcher, broker up", True, False),
+        ("no watcher, broker down", False, False),
+    ):
+        with tempfile.TemporaryDirectory() as scratch:
+            home = Path(scratch) / "home"
+            if broker:
+                services.start(home, database=False, fast=True)
+            stop = threading.Event()
+            spool = Spool(home / "spool")
+            spool.make()
+            thread = threading.Thread(
+                target=watch,
+                args=({}, spool, lambda home=home: broker_url({}, home)),
+                kwargs={"ignored": lambda path: False, "stop": stop},
+            )
+            if watcher:
+                thread.start()
+                time.sleep(1)
+            try:
+                without, with_hook, added = added_ms(home, Path(scratch))
+            finally:
+                stop.set()
+                if watcher:
+                    thread.join()
+                services.stop(home)
+            verdict = "within" if added <= BAR_MS else "OVER"
+            print(
+                f"git hook, {name}: a commit takes {without:.1f} ms without and {with_hook:.1f} ms with it (medians "
+                f"of {COMMITS}); it adds {added:.1f} ms, {with_hook / without:.2f} times; {verdict} the {BAR_MS:g} ms"
+            )
