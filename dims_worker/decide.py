@@ -167,7 +167,9 @@ def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
     if old == 0:
         return 100.0 if abs(new) >= min_abs else None
     try:
-        return min(abs(new - old) * 100 / abs(old), DRIFT_CAP)  # times 100 first: 29 of 100 is 29 %, not 28.99…
+        change = abs(new - old)  # times 100 first, where that can be: 29 of 100 is 29 %, not 28.99…
+        drift = change * 100 / abs(old) if change < 1e300 else change / abs(old) * 100
+        return min(drift, DRIFT_CAP)
     except OverflowError:
         return DRIFT_CAP
 

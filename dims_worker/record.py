@@ -139,6 +139,8 @@ class _Recording:
         """
         metric = self.config.metrics[name]
         assert isinstance(metric, DerivedMetric)
+        if name not in self.states:  # configured since the rows were made: the next start makes its own
+            return None
         inputs = [known[read] for read in sorted(metric.inputs) if read in known]
         if any(state.as_of is None and state.error is None for state in inputs) or len(inputs) < len(metric.inputs):
             return None
@@ -147,21 +149,26 @@ class _Recording:
         as_of = min((s.failed_at if s.error else s.as_of) or self.measured.as_of for s in inputs)
         if state.as_of is not None and as_of < state.as_of and reading.method != "failed":
             return _superseded(reading, as_of, "a newer reading is recorded already")
-        if reading.method == "failed":
-            return self._failed(state, reading, as_of, None)
-        if any(self._still_due(one) for one in inputs):
+        failed_input = any(one.error is not None for one in inputs)
+        if not failed_input and any(self._still_due(read, known) for read in metric.inputs):
             waits = "an input is still due"
             return replace(_unjudged(reading, as_of, "provisional", waits), baseline=state.baseline)
+        if reading.method == "failed":
+            return self._failed(state, reading, as_of, None)
         self.settled.add(name)
         return self._judge(state, reading, as_of, None)
 
-    def _still_due(self, state: State) -> bool:
-        """Whether an input's reading is not the last word: a look's own readings are, for that look."""
-        if self.looking and state.metric in self.settled:
+    def _still_due(self, name: str, known: Mapping[str, State]) -> bool:
+        """Whether an input's reading is not the last word: a look's own readings are, for that look; a derived
+        one's is not while anything that it derives from is due."""
+        if self.looking and name in self.settled:
             return False
-        if state.source is None:
-            return state.metric in self.states and state.metric not in self.settled
-        return state.due
+        metric = self.config.metrics[name]
+        if isinstance(metric, DerivedMetric):
+            if name in self.states:
+                return name not in self.settled
+            return any(self._still_due(read, known) for read in metric.inputs)
+        return name in known and known[name].due
 
     def _failed(self, state: State, reading: Reading, as_of: datetime, generation: int | None) -> Item:
         state.error, state.failed_at = reading.error, as_of

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, text, update
+from sqlalchemy import Connection, Text, cast, insert, literal, text, update
+from sqlalchemy.dialects.postgresql import JSONB
 
 from dims_worker.store.models import requests
+from dims_worker.store.rows import dumps
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,15 @@ def find_request(connection: Connection, name: str, *, lock: bool = False) -> Re
     return Request(*row) if row else None
 
 
+def _typed(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts with their values as JSON in which numbers keep their type."""
+    values = ("value", "anchor", "baseline")
+    return {name: cast(literal(dumps(f), Text), JSONB) if name in values else f for name, f in facts.items()}
+
+
 def open_request(connection: Connection, facts: Mapping[str, Any]) -> int:
     """A new open request; its first value is the anchor of its band. Returns its number."""
-    values = {**facts, "state": "open", "anchor": facts["value"]}
+    values = _typed({**facts, "state": "open", "anchor": facts["value"]})
     return int(connection.execute(insert(requests).values(**values).returning(requests.c.id)).scalar_one())
 
 
@@ -85,7 +93,7 @@ def update_request(connection: Connection, number: int, facts: Mapping[str, Any]
     connection.execute(
         update(requests)
         .where(requests.c.id == number, requests.c.state == "open")
-        .values(**facts, version=requests.c.version + int(changed), updated_at=text("clock_timestamp()"))
+        .values(**_typed(facts), version=requests.c.version + int(changed), updated_at=text("clock_timestamp()"))
     )
 
 

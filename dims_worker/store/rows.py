@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -22,7 +23,28 @@ def recordset(table: Table, names: Iterable[str], parameter: str = "rows") -> st
 
 def as_json(rows: Iterable[Mapping[str, Any]]) -> str:
     """The rows as one JSON text; times in ISO 8601."""
-    return json.dumps(list(rows), default=_plain, ensure_ascii=False, allow_nan=False)
+    return dumps(list(rows))
+
+
+def dumps(value: Any) -> str:
+    """A value as JSON in which numbers keep their type: JSONB would give 1e+22 back as an integer, and
+    10000000000000000000000.0 as the float it was."""
+    text = json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False)
+    if "e+" in text:  # Python writes a float so from 1e16 on
+        text = _MARKED.sub(r"\1", json.dumps(_marked(value), default=_plain, ensure_ascii=False, allow_nan=False))
+    return text
+
+
+_MARKED = re.compile(r'"\\u0000(-?\d+\.0)"')
+"""What `_marked` leaves for a large float. No text that PostgreSQL could store contains a NUL."""
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, float) and abs(value) >= 1e16:
+        return f"\0{int(value)}.0"
+    if isinstance(value, Mapping):
+        return {key: _marked(part) for key, part in value.items()}
+    return [_marked(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(value: Any) -> Any:

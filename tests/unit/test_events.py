@@ -154,7 +154,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
         for time in (
             *("", "yesterday", "2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z", "2026-11-22", "09:00:00Z"),
             *("20261122T090000Z", "2026-W47-7T09:00:00Z", "2026-11-22x09:00:00Z", "2026-11-22T09:00:00,5Z"),
-            *("2026-11-22T09:00:00+00:00:30", "2026-11-22T09:00:00Z ", "２026-11-22T09:00:00Z"),
+            *("2026-11-22T09:00:00+00:00:30", "2026-11-22T09:00:00Z ", "\uff12026-11-22T09:00:00Z"),
         )
     },
     **{
@@ -250,6 +250,6 @@ def test_arbitrary_fields_raise_nothing_else(changes: dict[str, Any]):
     take(json.dumps({**GOOD, **changes}, ensure_ascii=True))
 
 
-@given(st.datetimes(timezones=st.timezones(allow_key_prefix=False)))
+@given(st.datetimes(timezones=st.timezones() | st.none()))
 def test_arbitrary_times_raise_nothing_else(time: datetime):
     take(envelope(time=time.isoformat()))

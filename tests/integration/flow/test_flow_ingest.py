@@ -148,7 +148,9 @@ def test_a_batch_raises_each_metric_once_and_links_its_events_to_that_generation
     result = flow.store(request("m.a", id="1"), request("m.a", "m.b", id="2"), request("m.a", id="3"))
     assert result.generations == generations(flow) == {"m.a": 1, "m.b": 1}
     assert result.sources == {"one", "two"}
-    marks = flow.rows("SELECT DISTINCT k.metric, k.generation FROM dims_event_marks k JOIN dims_event_log USING (mark_id)")
+    marks = flow.rows(
+        "SELECT DISTINCT k.metric, k.generation FROM dims_event_marks k JOIN dims_event_log USING (mark_id)"
+    )
     assert sorted(tuple(row) for row in marks) == [("m.a", 1), ("m.b", 1)]
 
 
@@ -325,5 +327,3 @@ def test_an_event_during_a_failure_is_served_by_the_first_good_reading(flow: Flo
     with transaction(flow.engine) as connection:
         assert [(one.run_id, one.value) for one in served(connection, found)] == [(good.run_id, 5)]
         assert [one.event_id for one in events_behind(connection, good.run_id)] == ["e"]
-
-

@@ -407,7 +407,10 @@ def test_a_probe_that_breaks_down_or_forgets_a_metric_gives_failed_readings(
     monkeypatch.setattr(fake, "scan", breaks)
     run = fake.serve()
     assert run is not None
-    assert (run.status, run.items[0].error) == ("partial", "internal error in the files probe: RuntimeError('a defect')")
+    assert (run.status, run.items[0].error) == (
+        "partial",
+        "internal error in the files probe: RuntimeError('a defect')",
+    )
     assert "broke down" in caplog.text
 
 

@@ -1,0 +1,69 @@
+"""Durations, sizes, and the words that they are shown in."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dims_worker.config.quantities import duration, in_words, size, words
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("90s", 90), ("250ms", 0.25), ("5m", 300), ("48h", 172_800), ("7d", 604_800), ("2w", 1_209_600),
+        ("1.5 h", 5400), ("  60s ", 60), ("0s", 0), (timedelta(minutes=1), 60),
+    ],
+)  # fmt: skip
+def test_durations(written: Any, seconds: float):
+    assert duration(written) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("wrong", [60, 1.5, None, True, "", "60", "s", "-5s", "1y", "5 M", "1h30m", "1e3s", "1,5h"])
+def test_no_durations(wrong: Any):
+    with pytest.raises(ValueError, match="write a number and one of ms, s, m, h, d, w, such as 60s"):
+        duration(wrong)
+
+
+def test_a_duration_beyond_reckoning():
+    with pytest.raises(ValueError, match="longer than can be reckoned with"):
+        duration("99999999999999w")
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        (0, 0), (1024, 1024), ("1KiB", 1024), ("1kB", 1000), ("1KB", 1000), ("10 MB", 10_000_000), ("1MiB", 2**20),
+        ("2 GB", 2 * 10**9), ("1GiB", 2**30), ("1TB", 10**12), ("1TiB", 2**40), ("1.5 KiB", 1536), ("7B", 7),
+        ("7 bytes", 7),
+    ],
+)  # fmt: skip
+def test_sizes(written: Any, number: int):
+    assert size(written) == number
+    assert type(size(written)) is int
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, None, "1024", "1 Gb", "1 KIB", "", "GB"])
+def test_no_sizes(wrong: Any):
+    with pytest.raises(ValueError, match="write a number and one of bytes, B, kB"):
+        size(wrong)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0.0 seconds"), (0.04, "0.0 seconds"), (1, "1 seconds"), (59.9, "59.9 seconds"), (60, "1 minutes"),
+        (5400, "1.5 hours"), (362_880, "4.2 days"), (1_209_600, "2 weeks"), (-7200, "-2 hours"),
+    ],
+)  # fmt: skip
+def test_words(seconds: float, shown: str):
+    assert words(timedelta(seconds=seconds)) == shown
+
+
+@given(st.integers(0, 10**5))
+def test_what_is_written_out_is_read_back(seconds: int):
+    assert duration(in_words(timedelta(seconds=seconds))) == timedelta(seconds=seconds)
