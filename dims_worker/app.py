@@ -76,7 +76,7 @@ def ring_ingest(app: Celery) -> None:
 
 def ring_verify(app: Celery, config: Config, source: str) -> None:
     """Somebody look at what is due of a source; where it names a queue, one of that queue's workers."""
-    _ring(app, VERIFY, config.sources[source].queue or VERIFY, source)
+    _ring(app, VERIFY, config.queue_of(source) or VERIFY, source)
 
 
 def _ring(app: Celery, task: str, queue: str, *args: Any) -> None:

@@ -53,7 +53,7 @@ class Judge:
 
     @classmethod
     def of(cls, config: Config, name: str) -> Judge:
-        metric: Metric = config.metrics[name]
+        metric: Metric = config.metric_of(name)
         return cls(
             config.policy_of(name),
             metric.limits,

@@ -84,7 +84,7 @@ def sweep(app: Celery, config: Config, redis: Redis) -> None:
     """Ring for whatever still waits, whether or not somebody rang before: a lost bell costs one period."""
     if redis.xlen(STREAM):
         ring_ingest(app)
-    measured = [name for names in config.of_source.values() for name in names]
+    measured = [name for names in config.scans.values() for name in names]
     with transaction(engine(str(config.database_url))) as connection:
         sources = states.overdue(connection, measured)
     for source in sources:

@@ -24,6 +24,7 @@ FILES_CHANGED = "dims.files.changed"
 SCRAPER_COMPLETE = "dims.scraper.complete"
 SCHEDULE_TICK = "dims.schedule.tick"
 VERIFY_REQUESTED = "dims.verify.requested"
+WORKFLOW_REQUESTED = "dims.workflow.requested"
 S3_PREFIX = "com.amazonaws.s3."
 
 MAX_BYTES = 256 * 1024

@@ -85,17 +85,21 @@ class _Row:
 
 
 def register(connection: Connection, config: Config) -> None:
-    """Give every configured metric its row. A new one is due at once; a disabled or derived one is not."""
+    """Give every configured metric its row. A new one is due at once; a disabled or derived one, or a
+    workflow, is not."""
+    workflows = (name for name in config.scans if name not in config.sources)
     states.register(
         connection,
         (
             {
                 "metric": name,
-                "source": metric.source if isinstance(metric, SourceMetric) else None,
+                "source": config.source_of(name),
                 "definition": config.definition(name),
-                "requested_gen": int(isinstance(metric, SourceMetric) and metric.enabled),
+                "requested_gen": int(
+                    isinstance(config.metric_of(name), SourceMetric) and config.metric_of(name).enabled
+                ),
             }
-            for name, metric in config.metrics.items()
+            for name in (*config.metrics, *workflows)
         ),
     )
 
@@ -122,8 +126,7 @@ def store(connection: Connection, planner: Planner, received: Sequence[Received]
         concerned.update(row.metrics)
     if concerned:
         result.generations = _raise(connection, planner.config, sorted(concerned), mark_id)
-    metrics = planner.config.metrics
-    result.sources = {metric.source for name in concerned if isinstance(metric := metrics[name], SourceMetric)}
+    result.sources = {source for name in concerned if (source := planner.config.source_of(name))}
     return result
 
 

@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from dims_worker.config import Config, DerivedMetric, Rule, SourceMetric
-from dims_worker.events import S3_PREFIX, VERIFY_REQUESTED, Event
+from dims_worker.config.config import WORKFLOW
+from dims_worker.events import S3_PREFIX, SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUESTED, Event
 from dims_worker.probes import probe_for
 from dims_worker.probes.base import Change, KeysChanged, PathsChanged, Surroundings
 
@@ -42,9 +43,11 @@ class Planner:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.around = Surroundings(config.project, config.home)
+        self.around = Surroundings(config.project, config.home, config.sources, config.prices)
         self._candidates: dict[str, tuple[str, ...]] = {
-            name: self._measured(config.select(rule.metrics or ("*",))) for name, rule in config.rules.items()
+            # A rule that names workflows and no metric is about the workflows alone
+            name: self._measured(config.select(rule.metrics or (() if rule.workflows else ("*",))))
+            for name, rule in config.rules.items()
         }
         self._rules_of: dict[str, tuple[str, ...]] = {}
 
@@ -53,16 +56,30 @@ class Planner:
         if event.type == VERIFY_REQUESTED:
             names = self._measured(self.config.select(_texts(event.data.get("metrics"))))
             return Plan((REQUEST,), tuple(Concern(name, REQUEST, "was asked for") for name in names))
-        rules = self._matching(event.type)
+        if event.type == WORKFLOW_REQUESTED:
+            return self._requested_workflow(str(event.data.get("workflow")))
+        rules = self._matching(event)
         change = change_of(event)
         found: dict[str, Concern] = {}
         for rule in rules:
             for name in self._candidates[rule]:
                 if name not in found and (reason := self._reason(name, self.config.rules[rule], change)):
                     found[name] = Concern(name, rule, reason)
+            for workflow in self.config.rules[rule].workflows:
+                name = f"{WORKFLOW}{workflow}"
+                found.setdefault(name, Concern(name, rule, "the rule runs it"))
         return Plan(rules, tuple(found[name] for name in sorted(found)))
 
-    def _matching(self, kind: str) -> tuple[str, ...]:
+    def _requested_workflow(self, workflow: str) -> Plan:
+        name = f"{WORKFLOW}{workflow}"
+        return Plan((REQUEST,), (Concern(name, REQUEST, "was asked for"),) if name in self.config.scans else ())
+
+    def _matching(self, event: Event) -> tuple[str, ...]:
+        """The rules of an event. A tick is for the rule that it names."""
+        if event.type == SCHEDULE_TICK:
+            rule = event.data.get("rule")
+            return (rule,) if isinstance(rule, str) and rule in self.config.rules else ()
+        kind = event.type
         if kind not in self._rules_of:
             rules = tuple(
                 name

@@ -72,6 +72,8 @@ class Measured:
     source: str | None = None
     requests: int = 0
     claim: Claim | None = None
+    result: Mapping[str, Any] | None = None
+    """What a workflow found, whole."""
 
 
 def record(connection: Connection, config: Config, measured: Measured) -> Run:
@@ -82,7 +84,7 @@ def record(connection: Connection, config: Config, measured: Measured) -> Run:
     """
     claim = measured.claim
     if claim is not None:
-        cooldown = config.sources[claim.source].cooldown
+        cooldown = config.cooldown_of(claim.source)
         if not leases.release(connection, claim, cooldown):
             items = [
                 _superseded(reading, measured.as_of, "its lease was lost") for reading in measured.readings.values()
@@ -110,9 +112,15 @@ class _Recording:
     now: datetime
     settled: set[str] = field(default_factory=set)
 
-    @property
-    def looking(self) -> bool:
-        return self.measured.claim is None
+    def looking(self, name: str) -> bool:
+        """Whether a reading is only a look: it was not claimed, nor derived from what was."""
+        claim = self.measured.claim
+        if claim is None:
+            return True
+        metric = self.config.metric_of(name)
+        if isinstance(metric, DerivedMetric):
+            return not any(read in claim.generations for read in self.config.with_inputs([name]))
+        return name not in claim.generations
 
     def settle(self, reading: Reading) -> Item:
         """Judge a reading of a source and bring its metric's state up to it."""
@@ -121,9 +129,9 @@ class _Recording:
             return _superseded(reading, self.measured.as_of, "a newer reading is recorded already")
         self.settled.add(reading.metric)
         claim = self.measured.claim
-        generation = claim.generations[reading.metric] if claim else None
+        generation = claim.generations.get(reading.metric) if claim else None
         if reading.method == "failed":
-            if claim:
+            if generation is not None:
                 state.not_before = self.now + min(BACKOFF * 2 ** min(state.failures, 10), BACKOFF_MAX)
                 state.failures += 1
             return self._failed(state, reading, self.measured.as_of, generation)
@@ -144,7 +152,7 @@ class _Recording:
         inputs = [known[read] for read in sorted(metric.inputs) if read in known]
         if any(state.as_of is None and state.error is None for state in inputs) or len(inputs) < len(metric.inputs):
             return None
-        reading = derive(name, metric, {state.metric: _latest(state) for state in inputs})
+        reading = derive(name, metric, {state.metric: _latest(state) for state in inputs}, self.config.price_of)
         state = self.states[name]
         as_of = min((s.failed_at if s.error else s.as_of) or self.measured.as_of for s in inputs)
         if state.as_of is not None and as_of < state.as_of and reading.method != "failed":
@@ -161,7 +169,7 @@ class _Recording:
     def _still_due(self, name: str, known: Mapping[str, State]) -> bool:
         """Whether an input's reading is not the last word: a look's own readings are, for that look; a derived
         one's is not while anything that it derives from is due."""
-        if self.looking and name in self.settled:
+        if name in self.settled and self.looking(name):
             return False
         metric = self.config.metrics[name]
         if isinstance(metric, DerivedMetric):
@@ -178,7 +186,7 @@ class _Recording:
         baseline = Known(state.baseline) if state.baseline_as_of is not None else None
         accepted = Known(state.accepted) if state.accepted_as_of is not None else None
         verdict = Judge.of(self.config, state.metric).decide(baseline, reading.value, accepted, self.now)
-        item = _item(reading, as_of, generation, state, verdict, self._outcome(verdict))
+        item = _item(reading, as_of, generation, state, verdict, self._outcome(state.metric, verdict))
         state.error = state.failed_at = None
         state.value, state.unit, state.method, state.as_of = (
             reading.value,
@@ -191,10 +199,10 @@ class _Recording:
             state.accept(reading.value, as_of, by_person=baseline is None)  # a first one stands for a person's
         return item
 
-    def _outcome(self, verdict: Verdict) -> Outcome:
+    def _outcome(self, name: str, verdict: Verdict) -> Outcome:
         if verdict.status == "new":
             return "accepted"
-        if self.looking:
+        if self.looking(name):
             return "looked"
         return "held" if verdict.tier == "approve" else "accepted"
 
@@ -202,7 +210,7 @@ class _Recording:
 def _latest(state: State) -> Reading:
     if state.error is not None:
         return Reading.failed(state.metric, state.unit or "", state.error)
-    return Reading(state.metric, state.value, state.unit or "", "exact")
+    return Reading(state.metric, state.value, state.unit or "", "exact", None, state.details or {})
 
 
 def _item(
@@ -273,6 +281,7 @@ def _write(
             "failed": failed,
             "held": sum(item.outcome == "held" for item in items),
             "requests": measured.requests,
+            "result": measured.result,
         },
     )
     insert_readings(connection, ({"run_id": run_id, **asdict(item)} for item in items))

@@ -13,7 +13,9 @@ from datetime import timedelta
 
 from sqlalchemy import Engine
 
+from dims_worker import workflows
 from dims_worker.config import Config, Metric
+from dims_worker.config.config import WORKFLOW
 from dims_worker.errors import DimsError, MeasureError
 from dims_worker.probes import probe_for
 from dims_worker.probes.base import Deadline, Reading, Scanned, Surroundings, by_name
@@ -37,20 +39,22 @@ def serve(engine: Engine, config: Config, source: str, *, at_once: bool = False)
     """
     lease = config.settings.lease
     with transaction(engine) as connection:
-        names = config.of_source[source]
+        names = config.scans[source]
         claim = leases.claim(connection, source, names, worker_name(), lease, at_once=at_once)
     if claim is None:
         return None
     with _renewed(engine, claim, lease):
-        scanned = measure(config, source, claim.generations)
+        outcome = workflows.run(config, source) if source.startswith(WORKFLOW) else None
+        scanned = outcome.scanned if outcome else measure(config, source, claim.generations)
         measured = Measured(
             readings=by_name(scanned.readings),
             as_of=claim.as_of,
-            trigger="event",
+            trigger="workflow" if outcome else "event",
             worker=worker_name(),
             source=source,
             requests=scanned.requests,
             claim=claim,
+            result=outcome.result if outcome else None,
         )
         with transaction(engine) as connection:
             return record(connection, config, measured)
@@ -84,7 +88,7 @@ def measure(config: Config, source: str, names: Iterable[str]) -> Scanned:
     """One pass over a source: a reading for every name. What cannot be measured is a failed reading."""
     metrics = {name: config.metrics[name] for name in names}
     declared = config.sources[source]
-    around = Surroundings(config.project, config.home)
+    around = Surroundings(config.project, config.home, config.sources, config.prices)
     try:
         scanned = probe_for(declared.type).scan(declared, metrics, around, Deadline.after(declared.timeout))
     except MeasureError as error:

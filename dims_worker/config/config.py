@@ -5,11 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
-from dims_worker.config.models import DerivedMetric, Metric, Policy, Rule, Settings, Source, SourceMetric
+from dims_worker.config.expression import PRICES
+from dims_worker.config.metrics import DerivedMetric, Metric, SourceMetric
+from dims_worker.config.policy import Policy
+from dims_worker.config.rules import Rule, Settings
+from dims_worker.config.sources import Source
+from dims_worker.config.workflows import WORKFLOW_NAMES, WorkflowName, Workflows
+
+WORKFLOW = "workflow."
+"""A configured workflow is due, claimed and recorded like a metric of a source of its own; both are called
+`workflow.gap-analysis`."""
+_WORKFLOW_OUTCOME = Metric()
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,8 @@ class Config:
     watch: tuple[str, ...] = ()
     policy: Policy = field(default_factory=Policy)
     settings: Settings = field(default_factory=Settings)
+    prices: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
+    workflows: Workflows = field(default_factory=Workflows)
     database_url: str | None = field(default=None, repr=False)
     broker_url: str | None = field(default=None, repr=False)
 
@@ -40,6 +53,30 @@ class Config:
         return {source: tuple(names) for source, names in found.items()}
 
     @cached_property
+    def scans(self) -> Mapping[str, tuple[str, ...]]:
+        """What is claimed and measured together: the metrics of each source, and each workflow by itself."""
+        runs = (f"{WORKFLOW}{name}" for name in self.configured_workflows)
+        return {**self.of_source, **{run: (run,) for run in runs}}
+
+    def source_of(self, name: str) -> str | None:
+        """The source of a metric, or of a workflow itself; None for a derived metric."""
+        metric = self.metrics.get(name)
+        if metric is None:
+            return name if name in self.scans else None
+        return metric.source if isinstance(metric, SourceMetric) else None
+
+    def metric_of(self, name: str) -> Metric:
+        """A metric's configuration; a workflow's outcome is judged like a plain text."""
+        return _WORKFLOW_OUTCOME if name.startswith(WORKFLOW) else self.metrics[name]
+
+    def cooldown_of(self, source: str) -> timedelta:
+        return timedelta(0) if source.startswith(WORKFLOW) else self.sources[source].cooldown
+
+    def queue_of(self, source: str) -> str | None:
+        """The queue that a source names; None: the usual one."""
+        return None if source.startswith(WORKFLOW) else self.sources[source].queue
+
+    @cached_property
     def derived(self) -> Mapping[str, DerivedMetric]:
         """The derived metrics in topological order: what one reads stands before it."""
         waiting = {name: metric for name, metric in self.metrics.items() if isinstance(metric, DerivedMetric)}
@@ -51,6 +88,17 @@ class Config:
             ordered.update((name, waiting.pop(name)) for name in ready)
         return ordered
 
+    @cached_property
+    def configured_workflows(self) -> tuple[WorkflowName, ...]:
+        """The workflows that can be run; `audit` where there is another one to audit with."""
+        named = tuple(name for name in WORKFLOW_NAMES if self.workflows.named(name) is not None)
+        return named if len(named) > 1 else ()
+
+    @cached_property
+    def price_of(self) -> Mapping[str, float]:
+        """The prices that a derived metric may name, as `prices.NAME`."""
+        return {f"{PRICES}.{name}": price for name, price in self.prices.items() if not isinstance(price, Mapping)}
+
     def policy_of(self, name: str) -> Policy:
         """The policy of a metric: its own keys before the general section's."""
         metric = self.metrics[name]
@@ -60,7 +108,7 @@ class Config:
 
     def definition(self, name: str) -> str:
         """A digest of what is measured and how; descriptions, policy and display are no part of it."""
-        metric = self.metrics[name]
+        metric = self.metric_of(name)
         aside = {"description", "precision", "volatility", "critical", "enabled", *Policy.model_fields}
         parts = metric.model_dump_json(exclude=aside | {"min", "max", "max_age"})
         if isinstance(metric, SourceMetric):

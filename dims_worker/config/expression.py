@@ -1,4 +1,8 @@
-"""The arithmetic of a derived metric: `category.a + category.b`. Evaluated by simpleeval, never by `eval`."""
+"""The arithmetic of a derived metric: `category.a + category.b`. Evaluated by simpleeval, never by `eval`.
+
+`category.metric.detail` is a number that the metric's reading keeps beside its value; `prices.name` is one of
+the configuration's prices.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from typing import Any
 from simpleeval import InvalidExpression, SimpleEval
 
 from dims_worker.errors import MeasureError
+
+PRICES = "prices"
 
 MAX_BITS = 4096
 """The longest whole number that a power may give: more than a float can hold, less than anyone waits for."""
@@ -45,20 +51,22 @@ class Expression:
         self.text = text
         try:
             tree = ast.parse(" ".join(text.split()), mode="eval")  # YAML's blocks have lines
-            self.inputs = frozenset(_inputs(tree.body))
+            self.names = frozenset(_names(tree.body))
             self._tree = _Named().visit(tree.body)
         except (SyntaxError, RecursionError) as error:
             raise ValueError(f"is not an expression: {error}") from None
+        read = (name.split(".") for name in self.names)
+        self.inputs = frozenset(f"{parts[0]}.{parts[1]}" for parts in read if parts[0] != PRICES)
         if not self.inputs:
             raise ValueError("reads no metric: name at least one as category.name")
 
     def value(self, values: Mapping[str, Any]) -> int | float:
-        """The result for the unrounded values of `inputs`, int where they and the operators keep ints.
+        """The result for the unrounded values of `names`, int where they and the operators keep ints.
 
         Raises MeasureError where there is no such number (a division by zero, a text among the inputs, a
         result beyond what a float can hold).
         """
-        names = {name: values[name] for name in sorted(self.inputs)}
+        names = {name: values[name] for name in sorted(self.names)}
         shown = ", ".join(f"{name} = {value!r:.40}" for name, value in names.items())
         if not all(isinstance(value, int | float) for value in names.values()):
             raise MeasureError(f"{self.text!r} has no value for {shown}: it takes numbers alone")
@@ -80,21 +88,23 @@ class _Named(ast.NodeTransformer):
         return ast.copy_location(ast.Name(ast.unparse(node), ast.Load()), node)
 
 
-def _inputs(node: ast.AST) -> set[str]:  # noqa: PLR0911 - one return a kind of node
+def _names(node: ast.AST) -> set[str]:  # noqa: PLR0911 - one return a kind of node
     """The dotted names below a node. Raises ValueError at anything that arithmetic does not need."""
     match node:
         case ast.Attribute(value=ast.Name(id=category), attr=name):
             return {f"{category}.{name}"}
+        case ast.Attribute(value=ast.Attribute(value=ast.Name(id=category), attr=name), attr=detail):
+            return {f"{category}.{name}.{detail}"}
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if len(arguments) in _TAKES.get(name, ()):
-            return set().union(*map(_inputs, arguments))
+            return set().union(*map(_names, arguments))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-            return _inputs(left) | _inputs(right)
+            return _names(left) | _names(right)
         case ast.UnaryOp(op=op, operand=operand) if type(op) in _OPERATORS:
-            return _inputs(operand)
+            return _names(operand)
         case ast.IfExp(test=test, body=body, orelse=orelse):
-            return _inputs(test) | _inputs(body) | _inputs(orelse)
+            return _names(test) | _names(body) | _names(orelse)
         case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in _OPERATORS for op in ops):
-            return _inputs(left).union(*map(_inputs, others))
+            return _names(left).union(*map(_names, others))
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             return set()
     raise ValueError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,18 +12,12 @@ from pydantic import BaseModel, ValidationError
 
 from dims_worker.config.config import Config
 from dims_worker.config.document import Document, Problem, Where
-from dims_worker.config.models import (
-    METRICS,
-    SOURCES,
-    ConfigFile,
-    DerivedMetric,
-    FilesSource,
-    Metric,
-    Policy,
-    Rule,
-    Settings,
-    Source,
-)
+from dims_worker.config.metrics import METRICS, DerivedMetric, Metric
+from dims_worker.config.policy import Policy
+from dims_worker.config.references import check_references, unknown_name
+from dims_worker.config.rules import ConfigFile, PriceTable, Rule, Settings
+from dims_worker.config.sources import SOURCES, Source
+from dims_worker.config.workflows import Workflows
 from dims_worker.errors import ConfigError
 
 PLACES = ("dims.yaml", "config/dims.yaml")
@@ -81,10 +74,12 @@ def load(path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:
         watch=tuple(_texts(document, ("watch",))),
         policy=_model(document, Policy, ("policy",)) or Policy(),
         settings=_model(document, Settings, ("settings",)) or Settings(),
+        prices=table.prices if (table := _model(document, PriceTable, (), only=("prices",))) else {},
+        workflows=_model(document, Workflows, ("workflows",)) or Workflows(),
         database_url=_database_url(env.get("DIMS_DATABASE_URL") or None),
         broker_url=env.get("DIMS_BROKER_URL") or None,
     )
-    _check_references(document, config)
+    check_references(document, config)
     if document.problems:
         raise InvalidConfig(document.problems)
     return config
@@ -137,9 +132,11 @@ def _texts(document: Document, where: Where) -> list[str]:
     return []
 
 
-def _model(document: Document, model: type[_M], where: Where) -> _M | None:
+def _model(document: Document, model: type[_M], where: Where, only: Sequence[str] = ()) -> _M | None:
     """The part of the tree at `where` as a model; None, and its problems noted, where it does not fit."""
     value = _at(document, where)
+    if only and isinstance(value, dict):
+        value = {key: value[key] for key in only if value.get(key) is not None}
     try:
         return model.model_validate({} if value is None else value)
     except ValidationError as invalid:
@@ -193,62 +190,8 @@ def _metrics(document: Document, sources: Mapping[str, Source]) -> dict[str, Met
             elif source is None:
                 document.blame(where, "needs `source` and `measure`, or `derive`")
             else:
-                document.blame((*where, "source"), _unknown_name(str(source), "source", written))
+                document.blame((*where, "source"), unknown_name(str(source), "source", written))
             metric = _model(document, model, where) if model else None
             if metric and (source is None or source in sources):
                 metrics[f"{category}.{name}"] = metric
     return metrics
-
-
-def _unknown_name(name: str, what: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"is it `{close[0]}`?" if close else f"there are {', '.join(sorted(known)) or 'none'}"
-    return f"unknown {what} {name!r}; {hint}"
-
-
-def _check_references(document: Document, config: Config) -> None:
-    written = {
-        f"{category}.{name}"
-        for category in _mapping(document, ("metrics",))
-        for name in _mapping(document, ("metrics", category))
-    }
-    derived = {name: metric for name, metric in config.metrics.items() if isinstance(metric, DerivedMetric)}
-    for name, metric in derived.items():
-        for read in sorted(metric.inputs - written):
-            document.blame(("metrics", *name.split("."), "derive"), _unknown_name(read, "metric", config.metrics))
-        for read in sorted(metric.inputs & config.metrics.keys()):
-            other = config.metrics[read]
-            if other.is_age:
-                document.blame(("metrics", *name.split("."), "derive"), f"{read} is an age, which is no number")
-    for cycle in _cycles(derived):
-        document.blame(("metrics", *cycle[0].split("."), "derive"), f"is cyclic: {' -> '.join(cycle)}")
-    for name, rule in config.rules.items():
-        for pattern in rule.metrics:
-            if not any(fnmatchcase(metric, pattern) for metric in written):
-                document.blame(("rules", name, "metrics"), _unknown_name(pattern, "metric", config.metrics))
-    for index, name in enumerate(config.watch):
-        if name in config.sources and not isinstance(config.sources[name], FilesSource):
-            document.blame(("watch", index), f"{name} is no tree of files; only `type: files` can be watched")
-        elif name not in _mapping(document, ("sources",)):
-            document.blame(("watch", index), _unknown_name(name, "source", config.sources))
-
-
-def _cycles(derived: Mapping[str, DerivedMetric]) -> list[list[str]]:
-    """Each cycle once, from its first name in the alphabet back to it."""
-    found: dict[frozenset[str], list[str]] = {}
-
-    def follow(path: list[str]) -> None:
-        for name in sorted(derived[path[-1]].inputs & derived.keys()):
-            if name in path:
-                cycle = path[path.index(name) :]
-                first = cycle.index(min(cycle))
-                found.setdefault(frozenset(cycle), [*cycle[first:], *cycle[:first], cycle[first]])
-            elif name not in done:
-                follow([*path, name])
-        done.add(path[-1])
-
-    done: set[str] = set()
-    for name in sorted(derived):
-        if name not in done:
-            follow([name])
-    return list(found.values())

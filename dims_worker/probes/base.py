@@ -78,10 +78,15 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where a scan takes place: relative paths start at `project`, `home` is never measured."""
+    """Where a scan takes place: relative paths start at `project`, `home` is never measured.
+
+    `sources` are all that are configured (a metric may ask another one what to expect), `prices` in USD.
+    """
 
     project: Path
     home: Path
+    sources: Mapping[str, Source] = field(default_factory=dict, hash=False)
+    prices: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict, hash=False)
 
     def path_of(self, path: str) -> Path:
         return (self.project / Path(path).expanduser()).resolve()

@@ -54,6 +54,7 @@ metrics = Table(
     Column("value", JSONB),
     Column("unit", Text),
     Column("method", Text),
+    Column("details", JSONB, comment="what the latest good reading keeps beside its value"),
     Column("as_of", Instant),
     Column("status", Text),
     Column("severity", Text),
@@ -83,6 +84,7 @@ runs = Table(
     Column("failed", Integer, nullable=False, server_default="0"),
     Column("held", Integer, nullable=False, server_default="0"),
     Column("requests", Integer, nullable=False, server_default="0", comment="LIST and the like"),
+    Column("result", JSONB, comment="of a workflow: everything that its report tells"),
 )
 
 history = Table(

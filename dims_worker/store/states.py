@@ -28,6 +28,7 @@ class State:
     value: Any = None
     unit: str | None = None
     method: str | None = None
+    details: Any = None
     as_of: datetime | None = None
     status: str | None = None
     severity: str | None = None

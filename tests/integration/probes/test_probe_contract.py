@@ -22,7 +22,8 @@ from dims_worker.config import (
     Source,
     SourceMetric,
 )
-from dims_worker.config.models import METRICS, SOURCES
+from dims_worker.config.metrics import METRICS
+from dims_worker.config.sources import SOURCES
 from dims_worker.errors import MeasureError
 from dims_worker.probes import probe_for
 from dims_worker.probes.base import Change, Deadline, KeysChanged, PathsChanged, Scanned, Surroundings, by_name
