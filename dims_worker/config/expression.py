@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -18,6 +19,7 @@ from simpleeval import InvalidExpression, SimpleEval
 from dims_worker.errors import MeasureError
 
 PRICES = "prices"
+_DOTTED = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*){1,2}")
 
 MAX_BITS = 4096
 """The longest whole number that a power may give: more than a float can hold, less than anyone waits for."""
@@ -91,10 +93,8 @@ class _Named(ast.NodeTransformer):
 def _names(node: ast.AST) -> set[str]:  # noqa: PLR0911 - one return a kind of node
     """The dotted names below a node. Raises ValueError at anything that arithmetic does not need."""
     match node:
-        case ast.Attribute(value=ast.Name(id=category), attr=name):
-            return {f"{category}.{name}"}
-        case ast.Attribute(value=ast.Attribute(value=ast.Name(id=category), attr=name), attr=detail):
-            return {f"{category}.{name}.{detail}"}
+        case ast.Attribute() if _DOTTED.fullmatch(name := ast.unparse(node)):
+            return {name}
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if len(arguments) in _TAKES.get(name, ()):
             return set().union(*map(_names, arguments))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
