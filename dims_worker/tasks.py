@@ -5,6 +5,7 @@ This is the module for `celery -A dims_worker.tasks`; importing it reads the con
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import cache
 from pathlib import Path
@@ -20,8 +21,10 @@ from dims_worker.errors import DatabaseUnreachable
 from dims_worker.ingest import drain
 from dims_worker.plan import Planner
 from dims_worker.store.engine import engine
-from dims_worker.verify import serve
+from dims_worker.verify import report, serve
 from producers.publish import connect
+
+log = logging.getLogger(__name__)
 
 config = load(None, os.environ, Path.cwd())
 app = build_app(config)
@@ -57,9 +60,12 @@ def ingest_bell() -> None:
 
 @app.task(name=VERIFY)  # type: ignore[untyped-decorator]
 def verify_bell(source: str) -> None:
-    """Measure what is due of a source, until nothing is."""
-    while serve(_engine(), config, source):
-        continue
+    """Measure what is due of a source, until nothing is; a workflow's report is written after its run."""
+    while run := serve(_engine(), config, source):
+        try:
+            report(_engine(), config, run)
+        except OSError as error:  # recorded it is: `dims workflow NAME --last` tells it all the same
+            log.warning("the report of %s was not written: %s", source, error)
 
 
 @app.task(name=SWEEP)  # type: ignore[untyped-decorator]

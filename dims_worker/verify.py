@@ -9,7 +9,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from sqlalchemy import Engine
 
@@ -23,6 +25,7 @@ from dims_worker.record import Measured, Run, record
 from dims_worker.store import leases
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.leases import Claim
+from dims_worker.store.runs import result_of
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +35,25 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def serve(engine: Engine, config: Config, source: str, *, at_once: bool = False) -> Run | None:
-    """Claim what is due of a source, measure and record it.
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a workflow is run: quickly, with which options, and who is told what it does."""
+
+    quick: bool = False
+    options: frozenset[str] = frozenset()
+    progress: workflows.Progress = workflows.quiet
+
+    def run(self, config: Config, workflow: str) -> workflows.Outcome:
+        return workflows.run(config, workflow, quick=self.quick, options=self.options, progress=self.progress)
+
+
+AS_CONFIGURED = How()
+
+
+def serve(
+    engine: Engine, config: Config, source: str, *, at_once: bool = False, how: How = AS_CONFIGURED
+) -> Run | None:
+    """Claim what is due of a source, measure and record it. Of a workflow, `how` to run it.
 
     None: there was nothing to claim. `at_once` waits for no cooldown and no back-off: a person asked.
     """
@@ -44,7 +64,7 @@ def serve(engine: Engine, config: Config, source: str, *, at_once: bool = False)
     if claim is None:
         return None
     with _renewed(engine, claim, lease):
-        outcome = workflows.run(config, source) if source.startswith(WORKFLOW) else None
+        outcome = how.run(config, source) if source.startswith(WORKFLOW) else None
         scanned = outcome.scanned if outcome else measure(config, source, claim.generations)
         measured = Measured(
             readings=by_name(scanned.readings),
@@ -58,6 +78,23 @@ def serve(engine: Engine, config: Config, source: str, *, at_once: bool = False)
         )
         with transaction(engine) as connection:
             return record(connection, config, measured)
+
+
+def report(engine: Engine, config: Config, run: Run) -> Path | None:
+    """Write the configured report of a workflow's run out of its stored result; the file, or None: there is none.
+
+    Raises OSError. A run whose lease was lost tells nothing.
+    """
+    declared = config.workflow_of(run.source) if run.source and run.status != "superseded" else None
+    if declared is None or declared.report is None:
+        return None
+    with transaction(engine) as connection:
+        result = result_of(connection, run.run_id)
+    if result is None:
+        return None
+    path = config.path_of(declared.report)
+    workflows.write_report(path, result)
+    return path
 
 
 def look(engine: Engine, config: Config, names: Iterable[str]) -> Run:

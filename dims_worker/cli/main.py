@@ -31,6 +31,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "runs": "dims_worker.cli.look",
         "follow": "dims_worker.cli.follow",
         "plan": "dims_worker.cli.events",
+        "workflow": "dims_worker.cli.workflow",
     },
     "Decide": {"approvals": "dims_worker.cli.approvals"},
     "Operate": {

@@ -15,7 +15,7 @@ from dims_worker.config.metrics import DerivedMetric, Metric, SourceMetric
 from dims_worker.config.policy import Policy
 from dims_worker.config.rules import Rule, Settings
 from dims_worker.config.sources import Source
-from dims_worker.config.workflows import WORKFLOW_NAMES, WorkflowName, Workflows
+from dims_worker.config.workflows import WORKFLOW_NAMES, Workflow, WorkflowName, Workflows
 
 WORKFLOW = "workflow."
 """A configured workflow is due, claimed and recorded like a metric of a source of its own; both are called
@@ -69,6 +69,12 @@ class Config:
         """A metric's configuration; a workflow's outcome is judged like a plain text."""
         return _WORKFLOW_OUTCOME if name.startswith(WORKFLOW) else self.metrics[name]
 
+    def workflow_of(self, name: str) -> Workflow | None:
+        """The configuration of a workflow, called `workflow.gap-analysis`; None for anything else."""
+        short = name.removeprefix(WORKFLOW)
+        known = next((each for each in self.configured_workflows if each == short and name in self.scans), None)
+        return self.workflows.named(known) if known else None
+
     def cooldown_of(self, source: str) -> timedelta:
         return timedelta(0) if source.startswith(WORKFLOW) else self.sources[source].cooldown
 
@@ -101,7 +107,7 @@ class Config:
 
     def policy_of(self, name: str) -> Policy:
         """The policy of a metric: its own keys before the general section's."""
-        metric = self.metrics[name]
+        metric = self.metric_of(name)
         written = {key: getattr(metric, key) for key in Policy.model_fields if key in metric.model_fields_set}
         own = {key: value for key, value in written.items() if value is not None or key == "stale_after"}
         return self.policy.model_copy(update=own)

@@ -205,10 +205,13 @@ class SqlMetric(SourceMetric):
 class AwsMetric(SourceMetric):
     """A figure of an AWS account."""
 
-    default_units: ClassVar[dict[str, str]] = {"rds_storage": "GB", "bucket_bytes": "bytes", "cost": "USD"}
+    default_units: ClassVar[dict[str, str]] = {"rds_storage": "GiB", "bucket_bytes": "bytes", "cost": "USD"}
     measure: Literal["rds_storage", "rds_class", "bucket_bytes", "cost"]
     instance: str | None = Field(None, description="Of rds_storage and rds_class.")
     bucket: str | None = Field(None, description="Of bucket_bytes.")
+    storage_type: Texts = Field(
+        ("StandardStorage",), min_length=1, description="Of bucket_bytes: CloudWatch's names, which are summed."
+    )
     days: int = Field(30, ge=1, le=365, description="Of cost: the days before today (UTC).")
 
     @model_validator(mode="after")
@@ -217,6 +220,8 @@ class AwsMetric(SourceMetric):
             raise ValueError(f"{self.measure} needs `instance`")
         if self.measure == "bucket_bytes" and not self.bucket:
             raise ValueError("bucket_bytes needs `bucket`")
+        if self.measure == "rds_storage" and self.unit not in (None, *BYTES):
+            raise ValueError(f"unit of rds_storage must be one of {', '.join(BYTES)}")
         return self
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dims_worker.config.base import Model, Regex, Texts
 from dims_worker.config.quantities import Duration, Size
@@ -40,7 +41,19 @@ class LocalFolder(Model):
     prefix: str | None = Field(None, description="The same data in the lake.")
     query: str | None = Field(None, description="The same data in the database: a query of one count.")
     date: Regex = Field(r"(?<!\d)(\d{8})(?!\d)", description="YYYYMMDD in a name.")
-    season: Regex | None = Field(None, description="A season in the path, such as `2019-20`, in a group.")
+    season: Regex | None = Field(
+        None, description="A season in the path, such as `2019-20` or its first year, in a group. Without: by the date."
+    )
+    id: Regex | None = Field(
+        r"^0*(\d{5,}|\d{9}[A-Z]{3})(?![0-9A-Za-z])",
+        description="A game's id in a file's name, in a group; a date is none. null: a file is no game.",
+    )
+
+    @model_validator(mode="after")
+    def _groups(self) -> Self:
+        if any(re.compile(pattern).groups < 1 for pattern in (self.id, self.date, self.season) if pattern is not None):
+            raise ValueError("id, date and season need a group: (…)")
+        return self
 
 
 class LocalInventory(Workflow):
@@ -61,8 +74,15 @@ class Feed(Model):
 
     prefixes: dict[str, str] = Field(description="pbp, boxscore, schedule, team_stats: a prefix each.")
     id: Regex = Field(r"^0*(\d+)", description="The game's id in a key's last part.")
-    date: Regex = r"(?<!\d)(\d{8})(?!\d)"
+    date: Regex = Field(r"(?<!\d)(\d{8})(?!\d)", description="YYYYMMDD in a key's last part.")
+    season: Regex | None = Field(None, description="A season in the key, such as `2012-13`, in a group.")
     pbp_query: str | None = Field(None, description="Ids of games with play-by-play in the database.")
+
+    @model_validator(mode="after")
+    def _groups(self) -> Self:
+        if any(re.compile(pattern).groups < 1 for pattern in (self.id, self.date, self.season) if pattern is not None):
+            raise ValueError("id, date and season need a group: (…)")
+        return self
 
 
 class GapAnalysis(Workflow):
@@ -70,7 +90,10 @@ class GapAnalysis(Workflow):
 
     warehouse: str | None = Field(None, description="A source of type sql.")
     lake: str | None = Field(None, description="A source of type s3.")
-    games: str = Field("SELECT game_id, game_date FROM games", description="Id, date and, if there is one, season.")
+    games: str = Field(
+        "SELECT game_id, game_date FROM games",
+        description="Id, date and, where there are such columns, `season` and `played`.",
+    )
     boxscores: str = Field(
         "SELECT DISTINCT game_id FROM box_score_players", description="Ids of games with a box score's content."
     )
@@ -102,7 +125,9 @@ class SyncStatus(Workflow):
 
 
 class Audit(Workflow):
-    """All of the others in one report."""
+    """All of the others in one report; each keeps its own timeout too."""
+
+    timeout: Duration = Field(timedelta(minutes=30), description="A run that takes longer is stopped.")
 
 
 class Workflows(Model):

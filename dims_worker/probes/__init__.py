@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from dims_worker.probes.aws import AwsProbe
 from dims_worker.probes.base import Probe
+from dims_worker.probes.command import CommandProbe
 from dims_worker.probes.files import FilesProbe
 from dims_worker.probes.git import GitProbe
 from dims_worker.probes.s3 import S3Probe
+from dims_worker.probes.sql import SqlProbe
 
-_PROBES: dict[str, Probe[Any, Any]] = {"files": FilesProbe(), "git": GitProbe(), "s3": S3Probe()}
+_PROBES: dict[str, Probe[Any, Any]] = {
+    **{"s3": S3Probe(), "files": FilesProbe(), "git": GitProbe()},
+    **{"sql": SqlProbe(), "aws": AwsProbe(), "command": CommandProbe()},
+}
 
 
 def probe_for(kind: str) -> Probe[Any, Any]:

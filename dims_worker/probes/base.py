@@ -119,8 +119,8 @@ M = TypeVar("M", bound=Metric)
 class Probe(ABC, Generic[S, M]):
     """Measures one kind of source. Has no state: one instance serves all sources of its kind."""
 
-    judges: ClassVar[type[PathsChanged] | type[KeysChanged]]
-    """The kind of change that `touched` is asked about."""
+    judges: ClassVar[type[PathsChanged] | type[KeysChanged] | tuple[()]]
+    """The kind of change that `touched` is asked about; none: the metrics follow the rules that name them."""
 
     @abstractmethod
     def scan(self, source: S, metrics: Mapping[str, M], around: Surroundings, deadline: Deadline) -> Scanned:

@@ -1,4 +1,4 @@
-"""What a tree of files holds: files, lines, bytes, ages. One pass over the tree serves all its metrics."""
+"""What a tree of files holds: files, lines, bytes, entries, ages. One pass over the tree serves all its metrics."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ from dims_worker.probes.base import (
 from dims_worker.probes.tree import Selection, Tree
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_READ = ("lines", "entries")
+"""What needs the files themselves, not only their names."""
 _NAMED = 3
 """How many of several troubles an error names."""
 
@@ -84,7 +86,9 @@ def _selections(
     for metric in metrics.values():
         selection = found.setdefault((metric.paths, metric.exclude), Selection(metric.paths, metric.exclude))
         selection.reads |= metric.measure == "lines"
-        selection.stats |= metric.measure not in ("lines", "count")
+        selection.stats |= metric.measure not in ("lines", "count", "entries")
+        if metric.measure == "entries":
+            selection.entry.add(metric.entry)
     return found
 
 
@@ -92,7 +96,7 @@ def _reading(name: str, metric: FilesMetric, found: Selection, root: str) -> Rea
     """What a metric reads off its selection. No file is a true 0; a file or folder that the patterns spell
     out and that is not there is missing; one that is there and was not counted is a mistake."""
     absent, wrong = _lacking(found, root)
-    troubles = found.troubles + (found.unread if metric.measure == "lines" else []) + wrong
+    troubles = found.troubles + (found.unread if metric.measure in _READ else []) + wrong
     if troubles:
         return Reading.failed(name, metric.shown_unit, _listed(troubles))
     if absent and not (metric.absent == 0 and found.count):  # with `absent: 0` the rest is the total
@@ -114,6 +118,8 @@ def _value(metric: FilesMetric, found: Selection) -> Value:
             return found.count
         case "lines":
             return found.lines
+        case "entries":
+            return found.entries[metric.entry]
         case "bytes":
             return sized(metric, found.bytes)
         case "newest_age":

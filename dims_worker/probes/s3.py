@@ -1,15 +1,17 @@
-"""What a bucket holds: objects, bytes, ages. One listing serves all metrics of the bucket."""
+"""What a bucket holds: objects, bytes, ages, days, ids, and a local tree beside it. One listing serves all
+metrics of the bucket."""
 
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC
 from typing import Any
 
 from dims_worker.config import S3Metric, S3Source
+from dims_worker.config.metrics import ExpectedObjects
 from dims_worker.errors import MeasureError
+from dims_worker.probes import calendar_days, completeness
 from dims_worker.probes.base import (
     Change,
     Deadline,
@@ -24,10 +26,10 @@ from dims_worker.probes.base import (
     shown,
     sized,
 )
-from dims_worker.probes.listing import Entry, Filter, Listing, key_test, prefixes_to_list
-
-_PAGE = 1000
-"""Keys a request: the most that S3 gives."""
+from dims_worker.probes.listing import Filter, Tally
+from dims_worker.probes.s3_errors import in_plain_words
+from dims_worker.probes.s3_survey import EVERYTHING, Survey, expected_keys
+from dims_worker.probes.sync import Difference
 
 _CONNECT = 5.0
 _READ = 30.0
@@ -71,20 +73,30 @@ class S3Probe(Probe[S3Source, S3Metric]):
     def scan(
         self, source: S3Source, metrics: Mapping[str, S3Metric], around: Surroundings, deadline: Deadline
     ) -> Scanned:
-        """See `Probe.scan`; ceil(N / 1000) requests for N keys. Raises MeasureError where the bucket cannot
-        be listed: missing, refused, out of reach, no credentials, no boto3."""
-        deadline.check()
-        listing = Listing(metrics)
-        requests = 0
-        with _in_plain_words(source):
-            client = self._connect(source, deadline)
+        """See `Probe.scan`; at most ceil(N / 1000) requests for N keys, and one more a shard. Raises
+        MeasureError where the bucket cannot be listed: missing, refused, out of reach, no credentials, no
+        boto3."""
+        return self._measured(source, Survey(metrics, around, deadline))
+
+    def compare(
+        self, source: S3Source, metrics: Mapping[str, S3Metric], around: Surroundings, deadline: Deadline
+    ) -> tuple[Scanned, dict[str, list[Difference]]]:
+        """What `scan` gives and, out of the same pass, every difference of each `sync_status` that could be
+        compared: pair by pair, in the order of the keys. Memory grows with the differences."""
+        survey = Survey(metrics, around, deadline, keep=EVERYTHING)
+        scanned = self._measured(source, survey)
+        good = {reading.metric for reading in scanned.readings if reading.method == "exact"}
+        return scanned, {name: each.differences for name, each in survey.comparisons.items() if name in good}
+
+    def _measured(self, source: S3Source, survey: Survey) -> Scanned:
+        survey.deadline.check()
+        with in_plain_words(source):
+            client = self._connect(source, survey.deadline)
         with contextlib.closing(client):
-            for prefix in prefixes_to_list(metrics.values()):
-                for page in _pages(client, source, prefix):
-                    requests += 1
-                    listing.add(page)
-                    deadline.check()
-        return Scanned(tuple(_reading(name, metric, listing) for name, metric in metrics.items()), requests)
+            survey.list(client, source)
+            expectations = completeness.Expectations(_getter(client, source), survey.around, survey.deadline)
+            readings = tuple(_reading(n, metric, survey, expectations) for n, metric in survey.metrics.items())
+        return Scanned(readings, survey.requests)
 
     def touched(self, source: S3Source, metric: S3Metric, change: Change, around: Surroundings) -> str | None:
         """See `Probe.touched`; by the keys alone, for they do not tell an object's size."""
@@ -93,107 +105,55 @@ class S3Probe(Probe[S3Source, S3Metric]):
         if not change.keys:
             return "unknown keys changed"
         for key in change.keys:
-            bases = tuple(prefix for prefix in metric.prefix if key.startswith(prefix))
-            if bases and _wants(metric, key, bases):
+            bases = tuple(prefix for prefix in _counted(metric) if key.startswith(prefix))
+            if bases and Filter.of(metric).below(bases).wants(key):
                 return f"key {shown(key)} is under {bases[0]}" if bases[0] else f"key {shown(key)} changed"
+            if isinstance(metric.expected, ExpectedObjects) and key.startswith(metric.expected.prefix):
+                return f"key {shown(key)} is under {metric.expected.prefix}"
         return None
 
 
-def _wants(metric: S3Metric, key: str, bases: tuple[str, ...]) -> bool:
-    if metric.suffix and not key.endswith(metric.suffix):
-        return False
-    return not metric.match or key_test(metric.match, Filter.of(metric, bases).bases)(key)
+def _counted(metric: S3Metric) -> tuple[str, ...]:
+    """The prefixes below which a metric's filters choose."""
+    return metric.listed if metric.measure == "sync_status" else metric.prefix
 
 
-def _pages(client: Any, source: S3Source, prefix: str) -> Iterator[list[Entry]]:
-    """The pages of a listing, each when it is asked for."""
-    token: str | None = None
-    while True:
-        more = {"ContinuationToken": token} if token else {}
-        with _in_plain_words(source):
-            answer = client.list_objects_v2(Bucket=source.bucket, Prefix=prefix, MaxKeys=_PAGE, **more)
-        yield answer.get("Contents", [])
-        if not answer.get("IsTruncated"):
-            return
-        previous, token = token, answer.get("NextContinuationToken")
-        if not token or token == previous:  # asked again it would answer the same for ever, or begin anew
-            raise MeasureError(
-                f"the listing of {source.bucket} broke off: there is more, but the store does not say where"
-            )
+def _getter(client: Any, source: S3Source) -> completeness.Get:
+    def get(key: str) -> bytes:
+        with in_plain_words(source, key):
+            answer = client.get_object(Bucket=source.bucket, Key=key)
+            with contextlib.closing(answer["Body"]) as body:
+                content: bytes = body.read(completeness.MOST_BYTES)
+                return content
+
+    return get
 
 
-def _reading(name: str, metric: S3Metric, listing: Listing) -> Reading:
-    found = listing.total(name)
+def _reading(name: str, metric: S3Metric, survey: Survey, expectations: completeness.Expectations) -> Reading:
+    if metric.measure == "sync_status":
+        return survey.unfit.get(name) or survey.comparisons[name].reading(name)
     where = " or ".join(prefix or "the bucket" for prefix in metric.prefix)
-    if metric.says_absent and not listing.seen(name):
+    found = survey.listing.total(name)
+    if metric.says_absent and not survey.listing.seen(name):
         return missing(name, metric, f"nothing lies under {where}")
-    if not found.count and metric.measure not in ("count", "bytes"):
+    if metric.measure == "missing_days":
+        return calendar_days.reading(name, metric, found, where)
+    if metric.measure == "completeness":
+        with_ids = isinstance(metric.expected, ExpectedObjects)
+        keys = survey.listing.total(expected_keys(name)) if with_ids else None
+        return completeness.reading(name, metric, found, keys, expectations)
+    return _tallied(name, metric, found, where)
+
+
+def _tallied(name: str, metric: S3Metric, found: Tally, where: str) -> Reading:
+    if metric.measure == "count":
+        return exact(name, metric, found.count)
+    if metric.measure == "bytes":
+        return exact(name, metric, sized(metric, found.bytes))
+    if not found.count:
         return missing(name, metric, f"no object matches under {where}")
-    match metric.measure:
-        case "count":
-            return exact(name, metric, found.count)
-        case "bytes":
-            return exact(name, metric, sized(metric, found.bytes))
-        case "mean_size":
-            return exact(name, metric, float(sized(metric, found.bytes)) / found.count)
-        case "newest_age" | "oldest_age":
-            time = found.newest if metric.measure == "newest_age" else found.oldest
-            assert time is not None
-            return exact(name, metric, instant(time.astimezone(UTC)))
-
-
-# --- errors ------------------------------------------------------------------------------------------
-
-_CREDENTIALS = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
-_REFUSALS = {
-    "NoSuchBucket": "bucket {bucket} does not exist at {place}; check `bucket`, `region` and `endpoint_url`",
-    "AccessDenied": "bucket {bucket} at {place} may not be listed: the credentials need s3:ListBucket on it",
-    "InvalidAccessKeyId": "{place} does not know the access key for bucket {bucket}: " + _CREDENTIALS,
-    "SignatureDoesNotMatch": "{place} refuses the secret key for bucket {bucket}: " + _CREDENTIALS,
-    "ExpiredToken": "the credentials for bucket {bucket} have expired: log in again",
-    "PermanentRedirect": "bucket {bucket} is in another region: set `region`",
-    "AuthorizationHeaderMalformed": "bucket {bucket} is in another region: set `region`",
-}
-_ALIASES = {
-    **{"404": "NoSuchBucket", "403": "AccessDenied", "AllAccessDisabled": "AccessDenied"},
-    **{"InvalidToken": "ExpiredToken", "ExpiredTokenException": "ExpiredToken", "301": "PermanentRedirect"},
-}
-_NO_CREDENTIALS = re.compile(r"Credential|Token|SSO|ProfileNotFound|Unauthorized|LoginRefresh")
-_UNREACHABLE = re.compile(r"Connect|Timeout|HTTPClient|SSL|Proxy|ResponseStreaming")
-_USER = re.compile(r"//[^/@\s]*@")
-
-
-@contextlib.contextmanager
-def _in_plain_words(source: S3Source) -> Iterator[None]:
-    """What boto3 raises, as MeasureError."""
-    try:
-        yield
-    except MeasureError:
-        raise
-    except Exception as error:  # noqa: BLE001 - botocore's errors could not be named without importing it
-        raise _translated(error, source) from None
-
-
-def _translated(error: Exception, source: S3Source) -> MeasureError:
-    """An error of boto3 in plain words, with the remedy; never with anything secret."""
-    place = _USER.sub("//", source.endpoint_url) if source.endpoint_url else "AWS"
-    kind = next((c.__name__ for c in type(error).__mro__ if c.__name__ in _KINDS), type(error).__name__)
-    said = _USER.sub("//", str(error))
-    if kind == "ClientError":
-        answer = getattr(error, "response", {}).get("Error", {})
-        code = str(answer.get("Code", ""))
-        text = _REFUSALS.get(_ALIASES.get(code, code), "{place} refused to list bucket {bucket}: {said}")
-        return MeasureError(text.format(bucket=source.bucket, place=place, said=answer.get("Message") or code))
-    if kind == "NoRegionError":
-        return MeasureError(f"no region for bucket {source.bucket}: set `region`")
-    if _NO_CREDENTIALS.search(kind):
-        return MeasureError(f"no usable credentials for bucket {source.bucket} at {place}: {_CREDENTIALS}")
-    if _UNREACHABLE.search(kind):
-        return MeasureError(
-            f"{place} cannot be reached for bucket {source.bucket} ({kind}): check `endpoint_url` and the network"
-        )
-    return MeasureError(f"bucket {source.bucket} at {place} cannot be listed: {said}")
-
-
-_KINDS = frozenset({"ClientError"})
-"""Errors whose subclasses are made at run time."""
+    if metric.measure == "mean_size":
+        return exact(name, metric, float(sized(metric, found.bytes)) / found.count)
+    time = found.newest if metric.measure == "newest_age" else found.oldest
+    assert time is not None
+    return exact(name, metric, instant(time.astimezone(UTC)))

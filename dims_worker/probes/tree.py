@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -24,15 +25,19 @@ _UNOPENED = re.compile(r"^warning: could not open directory '(.*)': (.*)$", re.M
 @dataclass(slots=True)
 class Selection:
     """The files of some patterns, and what a pass found out about them. One serves every metric with these
-    patterns. `reads` and `stats` say what is wanted beside the number of files: lines; sizes and times."""
+    patterns. `reads`, `entry` and `stats` say what is wanted beside the number of files: lines; lines in which
+    one of these regular expressions is found; sizes and times."""
 
     paths: tuple[str, ...]
     exclude: tuple[str, ...] = ()
     reads: bool = False
+    entry: set[str] = field(default_factory=set)
     stats: bool = False
 
     count: int = 0
     lines: int = 0
+    entries: Counter[str] = field(default_factory=Counter)
+    """Lines by the regular expression of `entry` that is found in them."""
     bytes: int = 0
     newest: int | None = None
     """Nanoseconds since 1970, like `oldest`."""
@@ -203,10 +208,11 @@ class Tree:
 
     def _take(self, path: str, wanted: Selections, status: os.stat_result | None) -> None:
         """Add one file to the selections; it is opened once, whoever wants its lines."""
-        lines = 0
-        if any(each.reads for each in wanted):
+        lines, entries = 0, Counter[str]()
+        entry = {pattern for each in wanted for pattern in each.entry}
+        if entry or any(each.reads for each in wanted):
             try:
-                lines = self._lines(f"{self._base}/{path}")
+                lines, entries = self._read(f"{self._base}/{path}", entry)
             except FileNotFoundError:
                 _vanished(wanted)
                 return
@@ -216,6 +222,8 @@ class Tree:
         for each in wanted:
             each.count += 1
             each.lines += lines
+            for pattern in each.entry:
+                each.entries[pattern] += entries[pattern]
             if path in each.named:
                 each.literals.add(path)
             if status is not None:
@@ -226,18 +234,36 @@ class Tree:
                 if each.oldest is None or changed < each.oldest:
                     each.oldest = changed
 
-    def _lines(self, path: str) -> int:
-        """The newline bytes of a file, as `wc -l` counts them."""
-        buffer, lines = self._buffer, 0
+    def _read(self, path: str, entry: set[str]) -> tuple[int, Counter[str]]:
+        """The newline bytes of a file, as `wc -l` counts them, and the lines in which each of `entry` is found."""
         # What has become a symbolic link or a pipe meanwhile is neither followed nor waited for
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            while size := os.readv(file, [buffer]):
-                lines += buffer.count(b"\n", 0, size)
-                self.deadline.check()
+            return self._entries_of(file, entry) if entry else (self._lines(file), Counter())
         finally:
             os.close(file)
+
+    def _lines(self, file: int) -> int:
+        buffer, lines = self._buffer, 0
+        while size := os.readv(file, [buffer]):
+            lines += buffer.count(b"\n", 0, size)
+            self.deadline.check()
         return lines
+
+    def _entries_of(self, file: int, entry: set[str]) -> tuple[int, Counter[str]]:
+        """Bytes that are no UTF-8 stand for one odd character each; a line without end is looked at in parts."""
+        searches = [(pattern, re.compile(pattern).search) for pattern in sorted(entry)]
+        found: Counter[str] = Counter()
+        lines = 0
+        with os.fdopen(file, "rb", buffering=_BLOCK, closefd=False) as document:
+            for number, raw in enumerate(iter(lambda: document.readline(_BLOCK), b"")):
+                if number % _OFTEN == 0:
+                    self.deadline.check()
+                lines += raw.endswith(b"\n")
+                line = raw.decode(errors="replace").rstrip("\r\n")
+                for pattern, search in searches:
+                    found[pattern] += search(line) is not None
+        return lines, found
 
 
 def _said(path: str, error: OSError) -> str:

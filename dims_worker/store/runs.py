@@ -105,6 +105,26 @@ def runs_by_number(connection: Connection, run_ids: Sequence[int]) -> list[RunRo
     return [RunRow(*row) for row in found]
 
 
+def last_result(connection: Connection, source: str) -> tuple[RunRow, Mapping[str, Any]] | None:
+    """The newest run of a workflow (`workflow.gap-analysis`) that stands, and what it found; None: never run."""
+    found = connection.execute(
+        text(
+            f"SELECT {_RUN}, result FROM dims_verification_runs WHERE source = :source AND result IS NOT NULL "
+            "AND status <> 'superseded' ORDER BY run_id DESC LIMIT 1"
+        ),
+        {"source": source},
+    ).first()
+    return (RunRow(*found[:-1]), found[-1]) if found else None
+
+
+def result_of(connection: Connection, run_id: int) -> Mapping[str, Any] | None:
+    """What a workflow's run found, whole; None for any other run."""
+    found: Mapping[str, Any] | None = connection.execute(
+        text("SELECT result FROM dims_verification_runs WHERE run_id = :run"), {"run": run_id}
+    ).scalar()
+    return found
+
+
 def readings_of(connection: Connection, run_ids: Sequence[int]) -> list[PastReading]:
     """The readings of some runs, in the order they were recorded in."""
     found = connection.execute(

@@ -5,6 +5,6 @@ run, so that reports and notebooks read it and scan nothing again.
 """
 
 from dims_worker.workflows.base import Outcome, Progress, Workflow, quiet
-from dims_worker.workflows.catalogue import markdown, run, write_report
+from dims_worker.workflows.catalogue import markdown, run, status, summary, write_report
 
-__all__ = ["Outcome", "Progress", "Workflow", "markdown", "quiet", "run", "write_report"]
+__all__ = ["Outcome", "Progress", "Workflow", "markdown", "quiet", "run", "status", "summary", "write_report"]

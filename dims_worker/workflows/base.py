@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-from dims_worker.config import Config
+from dims_worker.config import Config, S3Source
 from dims_worker.errors import MeasureError
-from dims_worker.probes.base import Deadline, Reading, Scanned
+from dims_worker.probes.base import Deadline, Reading, Scanned, Surroundings
+from dims_worker.probes.listing import Entry
+from dims_worker.probes.s3 import connect
+from dims_worker.probes.s3_pages import WHOLE, OutOfOrder, common, disjoint, pages
 
 Progress = Callable[[str], None]
 """Is told, in a few words, what is being done now."""
@@ -37,6 +43,18 @@ class Outcome:
         return found
 
 
+T = TypeVar("T")
+
+
+class Taker(Protocol):
+    """Takes the pages of a listing. Entries of no interest may be among them."""
+
+    def add(self, entries: list[Entry], /) -> None: ...
+
+
+TakerT = TypeVar("TakerT", bound=Taker)
+
+
 @dataclass(slots=True)
 class Workbench:
     """What a workflow works with, and what it notes while it does."""
@@ -51,7 +69,12 @@ class Workbench:
     requests: int = 0
     unreached: dict[str, str] = field(default_factory=dict)
 
-    def reach(self, source: str, scan: Callable[[], Any]) -> Any:
+    @property
+    def around(self) -> Surroundings:
+        config = self.config
+        return Surroundings(config.project, config.home, config.sources, config.prices)
+
+    def reach(self, source: str, scan: Callable[[], T]) -> T | None:
         """What `scan` gives; None, and the reason noted, where the source cannot be reached.
 
         A source that was not reached is an error of the report, never an empty answer.
@@ -59,8 +82,40 @@ class Workbench:
         try:
             return scan()
         except MeasureError as error:
-            self.unreached[source] = str(error)
+            self.miss(source, str(error))
             return None
+
+    def miss(self, source: str, reason: str) -> None:
+        """Note that a source was not reached; a second reason stands beside the first."""
+        known = self.unreached.get(source)
+        if known is None or reason not in known:
+            self.unreached[source] = f"{known}; {reason}" if known else reason
+
+    def listed(self, source: str, prefixes: Iterable[str], make: Callable[[], TakerT]) -> TakerT:
+        """A taker that took one listing of the bucket's objects below the prefixes, and some between them.
+
+        Raises MeasureError. A store that does not keep the order of keys is listed anew, without leaps.
+        """
+        declared = self.config.sources[source]
+        assert isinstance(declared, S3Source)
+        wanted = disjoint(prefixes)
+        try:
+            return self._listed(declared, wanted, make())
+        except OutOfOrder:
+            return self._listed(declared, (common(wanted),), make())
+
+    def _listed(self, source: S3Source, prefixes: tuple[str, ...], taker: TakerT) -> TakerT:
+        with contextlib.closing(connect(source, self.deadline)) as client:
+            taken = 0
+            for page in pages(client, source, prefixes, WHOLE, self._sent):
+                taken += len(page)
+                taker.add(page)
+                self.progress(f"listing {source.bucket}: {taken:,} objects")
+                self.deadline.check()
+        return taker
+
+    def _sent(self) -> None:
+        self.requests += 1
 
 
 class Workflow(Protocol):
@@ -73,3 +128,16 @@ class Workflow(Protocol):
     def markdown(self, result: Mapping[str, Any]) -> str:
         """The report of a stored result, in a stable order."""
         ...
+
+
+def write_changed(path: Path, text: str, same: Callable[[str, str], bool] = str.__eq__) -> bool:
+    """Write a text file whole, or not at all. False: it says the same already, and only its time moves, because
+    it was proven right again. Raises OSError."""
+    if path.is_file() and same(path.read_text(encoding="utf-8", errors="replace"), text):
+        os.utime(path)
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+    return True

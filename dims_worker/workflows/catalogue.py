@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +12,17 @@ from typing import Any
 
 from dims_worker.config import Config, WorkflowName
 from dims_worker.config.config import WORKFLOW
-from dims_worker.errors import NotFound
+from dims_worker.errors import MeasureError, NotFound
 from dims_worker.probes.base import Deadline, Reading, Scanned
-from dims_worker.workflows.base import Outcome, Progress, Workbench, Workflow, quiet
+from dims_worker.workflows.base import Outcome, Progress, Workbench, Workflow, quiet, write_changed
+from dims_worker.workflows.tables import text
+
+log = logging.getLogger(__name__)
 
 GENERATED = "Generated: "
 """The line of a report that says when; two reports that differ in nothing else are the same report."""
+HEAD = ("workflow", "generated_at", "quick", "unreached", "attention", "summary")
+"""What every result has, beside its workflow's own parts."""
 
 
 def _workflow(name: str) -> Workflow:
@@ -33,8 +38,10 @@ def run(
     quick: bool = False,
     options: frozenset[str] = frozenset(),
     progress: Progress = quiet,
+    deadline: Deadline | None = None,
 ) -> Outcome:
-    """Run a workflow by its name (`gap-analysis`, or as a source: `workflow.gap-analysis`).
+    """Run a workflow by its name (`gap-analysis`, or as a source: `workflow.gap-analysis`), within its own
+    timeout and the deadline, if there is one.
 
     Raises NotFound where it is not configured. A source that cannot be reached does not raise: it is named in
     the result, and the workflow's own reading is a failed one.
@@ -43,8 +50,10 @@ def run(
     declared = config.workflows.named(short)
     assert declared is not None
     now = datetime.now(UTC)
-    bench = Workbench(config, now, Deadline.after(declared.timeout), quick, options, progress)
-    parts = _workflow(short).examine(bench)
+    own = Deadline.after(declared.timeout)
+    until = deadline if deadline is not None and deadline.at < own.at else own
+    bench = Workbench(config, now, until, quick, options, progress)
+    parts = _examined(short, bench)
     result = {
         "workflow": short,
         "generated_at": now.isoformat(timespec="seconds"),
@@ -52,8 +61,20 @@ def run(
         "unreached": bench.unreached,
         **parts,
     }
-    own = _own_reading(f"{WORKFLOW}{short}", bench.unreached, bool(parts.get("attention")))
-    return Outcome(result, Scanned((own, *bench.readings), bench.requests))
+    outcome = _own_reading(f"{WORKFLOW}{short}", bench.unreached, bool(parts.get("attention")))
+    return Outcome(result, Scanned((outcome, *bench.readings), bench.requests))
+
+
+def _examined(name: str, bench: Workbench) -> dict[str, Any]:
+    """The workflow's own parts; none of them, and the reason noted, where it could not be brought to its end."""
+    try:
+        return _workflow(name).examine(bench)
+    except MeasureError as error:
+        bench.miss(name, str(error))
+    except Exception as error:
+        log.exception("the workflow %s broke down", name)
+        bench.miss(name, f"internal error: {error!r}")
+    return {}
 
 
 def _own_reading(name: str, unreached: Mapping[str, str], attention: bool) -> Reading:
@@ -73,11 +94,20 @@ def _configured(config: Config, name: str) -> WorkflowName:
 
 def markdown(result: Mapping[str, Any]) -> str:
     """The report of a stored result: a title, when it was made, what was not reached, then its parts."""
-    unreached = [f"- **{source}** was not reached: {reason}" for source, reason in sorted(result["unreached"].items())]
+    unreached = [
+        f"- **{text(source)}** was not reached: {text(reason)}"
+        for source, reason in sorted(result["unreached"].items())
+    ]
     head = [f"# {result['workflow']}", "", f"{GENERATED}{result['generated_at']}", ""]
     if unreached:
         head += ["What is missing here was not measured; it is not zero.", "", *unreached, ""]
-    return "\n".join(head) + _workflow(result["workflow"]).markdown(result).rstrip() + "\n"
+    return "\n".join([*head, body(result)]).rstrip() + "\n"
+
+
+def body(result: Mapping[str, Any]) -> str:
+    """What a report tells after its head; nothing where the workflow was not brought to its end."""
+    whole = result.keys() - set(HEAD)
+    return _workflow(result["workflow"]).markdown(result).rstrip() + "\n" if whole else ""
 
 
 def write_report(path: Path, result: Mapping[str, Any]) -> bool:
@@ -85,19 +115,32 @@ def write_report(path: Path, result: Mapping[str, Any]) -> bool:
 
     An unchanged report is not rewritten; its file's time moves, because it was proven right again.
     """
-    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n" if path.suffix == ".json" else markdown(result)
-    if path.is_file() and _same(path.read_text(encoding="utf-8", errors="replace"), text):
-        os.utime(path)
-        return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
-    return True
+    if path.suffix == ".json":
+        return write_changed(path, json.dumps(result, indent=2, ensure_ascii=False, sort_keys=True) + "\n", _same)
+    return write_changed(path, markdown(result), _same)
+
+
+def summary(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The few figures of a stored result that a terminal shows: the result's own `summary`, as pairs of words,
+    or else its `totals`."""
+    if "summary" in result:
+        return [(str(what), str(value)) for what, value in result["summary"]]
+    totals = result.get("totals", {})
+    plain = {key: totals[key] for key in sorted(totals) if isinstance(totals[key], int | float | str)}
+    return [
+        (what.replace("_", " "), value if isinstance(value, str) else f"{value:,}") for what, value in plain.items()
+    ]
+
+
+def status(result: Mapping[str, Any]) -> str:
+    """What a stored result comes to: `failed` where a source was not reached, `attention`, or `ok`."""
+    if result["unreached"]:
+        return "failed"
+    return "attention" if result.get("attention") else "ok"
 
 
 def _same(before: str, after: str) -> bool:
-    def essence(text: str) -> list[str]:
-        return [line for line in text.splitlines() if not line.startswith((GENERATED, '  "generated_at"'))]
+    def essence(said: str) -> list[str]:
+        return [line for line in said.splitlines() if not line.startswith((GENERATED, '  "generated_at"'))]
 
     return essence(before) == essence(after)

@@ -1,0 +1,193 @@
+"""A bucket's metrics against the bare listing: keys/s and memory at a million keys, and the time over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from dims_worker.config import S3Metric, S3Source
+from dims_worker.config.metrics import ExpectedObjects, Pair
+from dims_worker.probes.base import Deadline, Surroundings
+from dims_worker.probes.s3 import S3Probe
+
+KEYS = 1_000_000
+BAR_KEYS = 300_000
+BAR_MB = 150
+ROUNDS = {5_300: 5, 50_300: 2}
+BAR_RATIO = 1.3
+FEEDS = ("espn", "hoopr", "basketball")
+PARTS = ("box_scores", "pbp", "schedules", "team_stats")
+BUCKET = "lake"
+
+
+def metrics(local: str | None = None) -> dict[str, S3Metric]:
+    """35 metrics: the first user's 11 of each feed, and two of the whole; with `local` one compares a tree."""
+
+    def made(measure: str, *prefixes: str, **more: Any) -> S3Metric:
+        return S3Metric(source=BUCKET, measure=measure, **({"prefix": prefixes} if prefixes else {}), **more)
+
+    found = {"objects": made("count"), "bytes": made("bytes", unit="GB")}
+    for feed in FEEDS:
+        pbp, schedules = f"{feed}/pbp/", f"{feed}/schedules/"
+        found |= {f"{feed}.{part}": made("count", f"{feed}/{part}/") for part in PARTS}
+        found |= {
+            f"{feed}.newest": made("newest_age", pbp),
+            f"{feed}.oldest": made("oldest_age", pbp),
+            f"{feed}.size": made("bytes", *(f"{feed}/{part}/" for part in PARTS), unit="GB"),
+            f"{feed}.mean": made("mean_size", pbp, unit="kB"),
+            f"{feed}.small": made("count", pbp, smaller_than="1KiB"),
+            f"{feed}.gaps": made("missing_days", schedules),
+            f"{feed}.complete": made(
+                "completeness", pbp, expected=ExpectedObjects(prefix="expected/", pointer="games.*.id")
+            ),
+        }
+    if local is not None:
+        pairs = tuple(Pair(folder=f"{feed}/pbp", prefix=f"{feed}/pbp/") for feed in FEEDS)
+        found["sync"] = made("sync_status", local=local, pairs=pairs)
+    return found
+
+
+def keys(total: int) -> Iterator[str]:
+    """So many keys in their order: an eighth is play-by-play, by game, a few thousand are days."""
+    days = 3_650 if total > 100_000 else 365
+    rest = total - 1 - len(FEEDS) * days
+    each = rest // 9
+    yield "expected/all.json"
+    first = datetime(2001, 1, 1, tzinfo=UTC)
+    for number, feed in enumerate(sorted(FEEDS)):
+        for part in PARTS:
+            if part == "schedules":
+                yield from (f"{feed}/schedules/{first + timedelta(days=day):%Y%m%d}.json" for day in range(days))
+                continue
+            extra = rest - 9 * each if number == 0 and part == PARTS[0] else 0
+            yield from (f"{feed}/{part}/{game:010}.json" for game in range(each + extra))
+
+
+class Stub:
+    """Answers like boto3, from keys made on the way: nothing is kept."""
+
+    def __init__(self, total: int) -> None:
+        self._keys, self._left = keys(total), total
+        self._at = datetime(2025, 1, 1, tzinfo=UTC)
+
+    def list_objects_v2(self, **_: Any) -> dict[str, Any]:
+        page = [
+            {
+                "Key": key,
+                "LastModified": self._at,
+                "ETag": '"d41d8cd98f00b204e9800998ecf8427e"',
+                "Size": len(key) * 40,
+                "StorageClass": "STANDARD",
+            }
+            for key in islice(self._keys, 1000)
+        ]
+        self._left -= len(page)
+        return {"Contents": page, "IsTruncated": self._left > 0, "NextContinuationToken": str(self._left)}
+
+    def get_object(self, **_: Any) -> dict[str, Any]:
+        body = mock.Mock()
+        body.read.return_value = b'{"games": [{"id": "0000000001"}]}'
+        return {"Body": body}
+
+    def close(self) -> None: ...
+
+
+def _scan(probe: S3Probe, source: S3Source, chosen: dict[str, S3Metric], folder: Path) -> int:
+    scanned = probe.scan(source, chosen, Surroundings(folder, folder / ".dims"), Deadline.after(timedelta(minutes=5)))
+    failed = [reading for reading in scanned.readings if reading.method == "failed"]
+    assert not failed, failed
+    return scanned.requests
+
+
+def million() -> None:
+    """Keys a second of this process's own time, making the keys included, and its peak of memory."""
+    chosen = metrics()
+    begun = time.process_time()  # whatever else the machine does meanwhile
+    _scan(S3Probe(lambda _source, _deadline: Stub(KEYS)), S3Source(type="s3", bucket=BUCKET), chosen, Path("/"))
+    rate = KEYS / (time.process_time() - begun)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    verdict = "within" if rate >= BAR_KEYS and peak < BAR_MB else "OVER"
+    print(
+        f"s3 listing, {KEYS:,} keys at {len(chosen)} metrics: {rate:,.0f} keys/s, peak of {peak:.0f} MB; "
+        f"{verdict} the bars of {BAR_KEYS:,} keys/s and {BAR_MB} MB"
+    )
+
+
+@contextmanager
+def _moto(total: int) -> Iterator[str]:
+    """A moto server in this process, with a bucket of so many objects; gives its address."""
+    from moto.s3.models import s3_backends
+    from moto.server import ThreadedMotoServer
+
+    backend = s3_backends["123456789012"]["aws"]
+    backend.create_bucket(BUCKET, "us-east-1")
+    for key in keys(total):
+        backend.put_object(BUCKET, key, b'{"games": [{"id": 1}]}')
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        yield "http://{}:{}".format(*server.get_host_and_port())
+    finally:
+        server.stop()
+        backend.buckets.clear()
+        s3_backends.bucket_accounts.clear()
+
+
+def _bare(url: str) -> int:
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=url)
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+    return sum(len(page["Contents"]) for page in pages)
+
+
+def ratio(total: int, folder: Path) -> tuple[float, int, int]:
+    """Median over rounds in turns: a verify of all metrics, a sync of 1,500 files among them, by a bare
+    listing; the requests it makes and those that the bar allows."""
+    for feed in FEEDS:
+        (folder / feed / "pbp").mkdir(parents=True, exist_ok=True)
+        for game in range(500):
+            (folder / feed / "pbp" / f"{game:010}.json").write_bytes(b'{"games": [{"id": 1}]}')
+    found, requests = [], 0
+    chosen = metrics(str(folder))
+    with _moto(total) as url:
+        source = S3Source(type="s3", bucket=BUCKET, endpoint_url=url)
+        for number in range(ROUNDS.get(total, 1) * 2 + 2):
+            begun = time.perf_counter()
+            if number % 2:
+                requests = _scan(S3Probe(), source, chosen, folder)
+            else:
+                _bare(url)
+            found.append(time.perf_counter() - begun)
+    bare, scans = found[2::2], found[3::2]
+    return statistics.median(s / b for s, b in zip(scans, bare, strict=True)), requests, -(-total // 1000)
+
+
+def main() -> None:
+    """A million keys in a process of its own, for its memory; then over HTTP."""
+    subprocess.run([sys.executable, "-c", "from benchmarks.s3_listing import million; million()"], check=True)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    access = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    with mock.patch.dict(os.environ, access):
+        for total, rounds in ROUNDS.items():
+            with tempfile.TemporaryDirectory() as scratch:
+                times, requests, allowed = ratio(total, Path(scratch))
+            verdict = "within" if times <= BAR_RATIO and requests <= allowed else "OVER"
+            print(
+                f"s3 verify, {total:,} objects: {len(metrics(''))} metrics, sync included, take {times:.2f} times "
+                f"a bare listing (median of {rounds}), {requests} requests of {allowed}; "
+                f"{verdict} the {BAR_RATIO:g} times"
+            )

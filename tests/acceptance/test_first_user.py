@@ -1,0 +1,398 @@
+"""The first user's configuration on a made world: each of its metrics equals a truth that was counted apart."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from dims_worker import services
+from dims_worker.config import DerivedMetric, S3Metric, load
+from dims_worker.config.quantities import AGES
+from tests import made_world
+from tests.conftest import REPO, Lake, Project
+from tests.made_world import World
+
+BUCKET = "made-lake"
+DISABLED = "local_data.espn_size_gb"
+SIZE = "aws_inventory.rds_database_size_gb"
+FEED = (
+    *("pbp_file_count", "{box}_file_count", "schedule_file_count", "team_stats_file_count"),
+    *("last_update_hours", "oldest_data_days", "total_size_gb", "avg_file_size_{unit}"),
+    *("small_files_count", "completeness_pct", "gap_days_count"),
+)
+NAMES = {  # ../shared/METRICS.md
+    "s3_storage": "total_objects total_size_gb hoopr_files",
+    "prediction_system": "total_lines fetch_upcoming_games_lines fetch_recent_player_data_lines "
+    "prepare_upcoming_game_features_lines predict_upcoming_games_lines train_model_for_predictions_lines "
+    "demo_predictions_lines daily_predictions_sh_lines",
+    "plus_minus_system": "total_lines python_lines sql_lines docs_lines",
+    "code_base": "python_files ml_scripts phase_2_scripts test_files",
+    "documentation": "markdown_files total_size_mb",
+    "git": "book_recommendation_commits",
+    "workflows": "total",
+    "sql_schemas": "total_lines",
+    "local_data": "espn_size_gb archives_size_gb temp_data_size_gb",
+    "file_inventory": "total_files_documented last_inventory_age_days",
+    "aws_inventory": "rds_database_size_gb rds_allocated_storage_gb monthly_cost_estimate_usd",
+    "data_gaps": "missing_games_count games_without_pbp",
+    "sync_status": "local_s3_sync_status",
+    "espn_data": " ".join(FEED).format(box="boxscore", unit="kb"),
+    "hoopr_data": " ".join(FEED).format(box="phase1", unit="mb"),
+    "basketball_reference_data": " ".join(FEED).format(box="boxscore", unit="kb"),
+}
+CRITICAL = {
+    *("s3_storage.total_objects", "s3_storage.total_size_gb", "prediction_system.total_lines"),
+    *("plus_minus_system.total_lines", "git.book_recommendation_commits", "local_data.archives_size_gb"),
+    *("aws_inventory.monthly_cost_estimate_usd", "data_gaps.missing_games_count", "data_gaps.games_without_pbp"),
+    *("sync_status.local_s3_sync_status", "espn_data.last_update_hours", "espn_data.completeness_pct"),
+    "espn_data.gap_days_count",
+}
+STABLE = {
+    *("s3_storage.hoopr_files", "git.book_recommendation_commits", "workflows.total", "sql_schemas.total_lines"),
+    *("file_inventory.total_files_documented", "aws_inventory.rds_allocated_storage_gb"),
+    *(f"prediction_system.{name}" for name in NAMES["prediction_system"].split()),
+    *(f"plus_minus_system.{name}" for name in NAMES["plus_minus_system"].split()),
+}
+
+
+# --- the configuration -------------------------------------------------------------------------------
+
+
+def test_the_shipped_configuration_holds_the_68_metrics() -> None:
+    config = load(REPO / "config" / "dims.yaml", {}, REPO)  # an empty environment
+    written = [f"{category}.{name}" for category, names in NAMES.items() for name in names.split()]
+    assert list(config.metrics) == written
+    assert len(config.metrics) == 68
+    assert {name for name, metric in config.metrics.items() if metric.critical} == CRITICAL
+    assert {name for name, metric in config.metrics.items() if metric.volatility == "stable"} == STABLE
+    assert {name for name, metric in config.metrics.items() if not metric.enabled} == {DISABLED}
+    for name, metric in config.metrics.items():
+        is_text = isinstance(metric, S3Metric) and metric.measure == "sync_status"
+        assert bool(metric.shown_unit) != is_text, name
+        assert metric.description and "\n" not in metric.description, name
+        assert "volatility" in metric.model_fields_set, name
+        assert metric.is_age == name.endswith(("_hours", "_age_days", "oldest_data_days")), name
+        assert (metric.precision is not None) == name.endswith(
+            ("_gb", "_mb", "_kb", "_usd", "_pct", "_hours", "_days")
+        ) or (name in ("aws_inventory.rds_allocated_storage_gb",)), name
+    of_policy = {name: config.policy_of(name).direction for name in config.metrics}
+    assert {name for name, direction in of_policy.items() if direction == "up"} == {
+        name for name in config.metrics if name.startswith("data_gaps.")
+    }
+    assert {name for name, direction in of_policy.items() if direction == "down"} == {
+        name for name in config.metrics if name.endswith("completeness_pct")
+    }
+    assert config.configured_workflows == (
+        *("file-inventory", "local-inventory", "gap-analysis", "aws-inventory", "sync-status", "audit"),
+    )
+
+
+def test_the_environment_fills_it_in() -> None:
+    env = {
+        **{"NBA_BUCKET": "b", "NBA_DATABASE_URL": "sqlite:///x", "NBA_ARCHIVES": "/a", "NBA_TEMP": "/t"},
+        **{"NBA_ESPN_DIR": "/e", "NBA_LOCAL_LAKE": "/l", "NBA_PROJECT": "/p", "NBA_RDS_INSTANCE": "i"},
+        **{"NBA_PRICE_S3_GIB_MONTH": "0.05", "NBA_PRICE_DB_T3_MICRO": "1"},
+    }
+    config = load(REPO / "config" / "dims.yaml", env, REPO)
+    said = [source.model_dump() for source in config.sources.values()]
+    assert {one["path"] for one in said if "path" in one} == {"/p", "/a", "/t", "/e"}
+    assert config.sources["lake"].model_dump()["bucket"] == "b"
+    assert config.metrics["sync_status.local_s3_sync_status"].model_dump()["local"] == "/l"
+    assert config.metrics["aws_inventory.rds_allocated_storage_gb"].model_dump()["instance"] == "i"
+    assert config.prices["s3_gib_month"] == 0.05
+    assert config.prices["rds_class"] == {"db.t3.micro": 1, "db.t3.small": 29.2, "db.t3.medium": 58.4}
+
+
+# --- the made world ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Place:
+    """A made world where a configuration finds it: on servers and disks."""
+
+    world: World
+    project: Project
+    lake: Lake
+    warehouse: Engine
+
+    def verify(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """The exit code of `dims verify --json`, and its metrics by name."""
+        done = self.project.dims("verify", "--json", *arguments)
+        assert done.returncode in (0, 3), done.stdout + done.stderr
+        return done.returncode, {item["metric"]: item for item in json.loads(done.stdout)["metrics"]}
+
+
+@pytest.fixture
+def warehouse(servers: services.Servers, database_url: str) -> Iterator[Engine]:
+    """An empty database beside the one of DIMS."""
+    admin = create_engine(str(servers.database_url), isolation_level="AUTOCOMMIT")
+    name = f"warehouse_{database_url.rpartition('_')[2]}"
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine = create_engine(str(servers.database_url).rpartition("/")[0] + f"/{name}")
+    yield engine
+    engine.dispose()
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def place(project: Project, lake: Lake, warehouse: Engine, tmp_path: Path) -> Place:
+    world = made_world.make(datetime.now(UTC))
+    _fill_lake(lake, world)
+    _fill_warehouse(warehouse, world)
+    _fill_project(project, world)
+    folders = {
+        "NBA_LOCAL_LAKE": world.local_lake,
+        "NBA_ARCHIVES": world.archives,
+        "NBA_TEMP": world.temp,
+        "NBA_ESPN_DIR": world.espn,
+    }
+    for name, files in folders.items():
+        _write(tmp_path / name, files)
+        project.env[name] = str(tmp_path / name)
+    project.env |= {
+        **lake.env,
+        "NBA_BUCKET": BUCKET,
+        "NBA_DATABASE_URL": warehouse.url.render_as_string(hide_password=False),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",
+    }
+    return Place(world, project, lake, warehouse)
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, body in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(body)
+
+
+def _fill_lake(lake: Lake, world: World) -> None:
+    import boto3
+
+    lake.put(BUCKET, {key: each.body for key, each in world.objects.items()})
+    _set_times(world)
+    rds = boto3.client(
+        "rds", endpoint_url=lake.url, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+    )
+    rds.create_db_instance(
+        DBInstanceIdentifier="nba-sim-db",
+        DBInstanceClass=world.instance_class,
+        AllocatedStorage=world.allocated_gib,
+        Engine="postgres",
+    )
+    rds.close()
+
+
+def _set_times(world: World) -> None:
+    from moto.s3.models import s3_backends
+
+    keys = s3_backends["123456789012"]["aws"].buckets[BUCKET].keys
+    for key, each in world.objects.items():
+        keys[key].last_modified = each.modified.replace(tzinfo=None)
+
+
+def _fill_warehouse(warehouse: Engine, world: World) -> None:
+    with warehouse.begin() as connection:
+        for statement in world.ddl:
+            connection.execute(text(statement))
+        for table, rows in world.rows.items():
+            columns = [f"c{number}" for number in range(len(rows[0]))]
+            values = ", ".join(f":{column}" for column in columns)
+            connection.execute(
+                text(f"INSERT INTO {table} VALUES ({values})"), [dict(zip(columns, row, strict=True)) for row in rows]
+            )
+
+
+def _fill_project(project: Project, world: World) -> None:
+    shutil.copytree(REPO / "config", project.folder / "config")
+    _write(project.folder, world.tree)
+    seconds = world.inventory_at.timestamp()
+    os.utime(project.folder / "FILE_INVENTORY.md", (seconds, seconds))
+    project.git("add", "-A")
+    for commit in world.commits:
+        if commit.branch != "main":
+            project.git("checkout", "-q", "-b", commit.branch)
+        when = commit.at.isoformat()
+        project.env |= {"GIT_COMMITTER_DATE": when, "GIT_AUTHOR_DATE": "2001-01-01T00:00:00Z"}
+        project.git("commit", "-q", "--allow-empty", "-m", f"{commit.subject}\n\n{commit.body}")
+        if commit.branch != "main":
+            project.git("checkout", "-q", "main")
+    del project.env["GIT_COMMITTER_DATE"], project.env["GIT_AUTHOR_DATE"]
+
+
+def _assert_true(item: Mapping[str, Any], truth: Any) -> None:
+    """A metric as `--json` has it against its truth: the value, its type, its unit."""
+    name, value = item["metric"], item["value"]
+    assert item["error"] is None and item["method"] in ("exact", "derived"), item
+    if isinstance(truth, datetime):
+        assert datetime.fromisoformat(item["instant"]) == truth, name
+        seconds = (datetime.fromisoformat(item["as_of"]) - truth).total_seconds()
+        assert value == pytest.approx(seconds / AGES[item["unit"]]), name
+    elif isinstance(truth, float):
+        assert isinstance(value, float | int) and math.isclose(value, truth, rel_tol=1e-12), (name, value, truth)
+    else:
+        assert (type(value), value) == (type(truth), truth), name
+
+
+def test_every_metric_of_the_made_world_is_true(place: Place) -> None:
+    code, found = place.verify()
+    assert {name: item["error"] for name, item in found.items() if item["method"] == "failed"} == {}
+    assert code == 0
+    config = place.project.config
+    assert list(found) == [name for name, metric in config.metrics.items() if metric.enabled]
+    assert len(found) == 67
+    for name, item in found.items():
+        assert item["unit"] == config.metrics[name].shown_unit, name
+        assert item["method"] == ("derived" if isinstance(config.metrics[name], DerivedMetric) else "exact"), name
+        if name != SIZE:
+            _assert_true(item, place.world.truth[name])
+    assert found[SIZE]["value"] == pytest.approx(_database_size(place) / 10**9, abs=400_000 / 10**9)
+
+    lists = -(-len(place.world.objects) // 1000)
+    assert lists > 1
+    assert len(place.lake.lists) == lists  # for every metric of the lake, sync and completeness included
+
+
+def _database_size(place: Place) -> int:
+    """The sizes of all that the database's catalogue knows; a few small files of the server's own are not in it."""
+    query = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind IN ('r', 'm') AND NOT relisshared"
+    with place.warehouse.connect() as connection:
+        return int(connection.execute(text(query)).scalar_one())
+
+
+def test_the_slow_one_is_measured_when_it_is_named(place: Place) -> None:
+    code, found = place.verify("-m", DISABLED)
+    assert (code, list(found)) == (0, [DISABLED])
+    _assert_true(found[DISABLED], place.world.truth[DISABLED])
+    assert place.lake.lists == []
+
+
+def test_gaps_and_differences_are_named(place: Place, engine: Engine) -> None:
+    place.verify("-m", "data_gaps.*", "-m", "sync_status.*", "-m", "espn_data.*", "-m", "aws_inventory.*")
+    details = _details(engine)
+    world = place.world
+    without = sorted(game.id for game in world.games if game.id not in world.with_box_score)
+    assert details["data_gaps.missing_games_count"]["rows"] == without
+    without = sorted(game.id for game in world.games if game.id not in world.with_pbp)
+    assert details["data_gaps.games_without_pbp"]["rows"] == without
+    sync = details["sync_status.local_s3_sync_status"]
+    for kind, keys in world.different.items():
+        assert sync[kind] == len(keys)
+    days = made_world.missing_days(key for key in world.objects if key.startswith("espn_schedules/"))
+    gaps = details["espn_data.gap_days_count"]
+    assert gaps["missing"] == [day.isoformat() for day in days][:20]
+    assert "espn_schedules/171031017.json" in gaps["unreadable_names"]
+    assert gaps["unreadable"] == 4
+    assert details["aws_inventory.rds_allocated_storage_gb"]["class_usd_month"] == 29.20
+
+
+def test_a_feed_that_died_shows_it(place: Place) -> None:
+    old = made_world.make(place.world.now - timedelta(days=30))
+    _set_times(old)
+    done = place.project.dims("verify", "--json", "-c", "espn_data", "-c", "hoopr_data")
+    assert done.returncode == 1
+    found = {item["metric"]: item for item in json.loads(done.stdout)["metrics"]}
+    late = [name for name, item in found.items() if item["severity"] not in (None, "none")]
+    assert late == ["espn_data.last_update_hours"]
+    assert found[late[0]]["value"] > 29 * 24
+
+
+def _details(engine: Engine) -> dict[str, dict[str, Any]]:
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT metric, details FROM dims_metrics_history WHERE details IS NOT NULL"))
+        return {row.metric: row.details for row in rows}
+
+
+def test_no_temporary_folder_is_no_temporary_data(place: Place) -> None:
+    place.project.env["NBA_TEMP"] += "/gone"
+    code, found = place.verify("-c", "local_data")
+    assert (code, found["local_data.temp_data_size_gb"]["value"]) == (0, 0)
+    place.project.env["NBA_ARCHIVES"] += "/gone"
+    code, found = place.verify("-c", "local_data")
+    assert (code, found["local_data.archives_size_gb"]["value"]) == (3, None)
+    assert "does not exist" in found["local_data.archives_size_gb"]["error"]
+
+
+@pytest.mark.parametrize("instance_class", ["db.t3.micro", "db.x9.huge"])
+def test_the_class_has_its_price_or_the_cost_is_not_known(place: Place, instance_class: str) -> None:
+    from moto.rds.models import rds_backends
+
+    backend = rds_backends["123456789012"]["us-east-1"]
+    backend.databases["nba-sim-db"].db_instance_class = instance_class
+    code, found = place.verify("-c", "aws_inventory")
+    cost = found["aws_inventory.monthly_cost_estimate_usd"]
+    if instance_class in made_world.PRICES:
+        expected = place.world.truth[cost["metric"]] + made_world.PRICES[instance_class] - 29.20
+        assert (code, cost["value"]) == (0, pytest.approx(expected, rel=1e-12))
+    else:
+        assert (code, cost["value"]) == (3, None)
+        assert "class_usd_month" in cost["error"]
+
+
+# --- what is not there -------------------------------------------------------------------------------
+
+DATABASE = {SIZE, "data_gaps.missing_games_count", "data_gaps.games_without_pbp"}
+COMPLETENESS = {f"{feed}_data.completeness_pct" for feed in ("espn", "hoopr", "basketball_reference")}
+COST = "aws_inventory.monthly_cost_estimate_usd"
+
+
+def _of_lake() -> set[str]:
+    config = load(REPO / "config" / "dims.yaml", {}, REPO)
+    return {*config.of_source["lake"], COST}
+
+
+@pytest.mark.parametrize("missing", ["database down", "bucket gone", "no credentials", "credentials wrong", "no git"])
+def test_what_is_not_there_fails_what_needs_it_and_nothing_else(
+    place: Place, missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    affected, word = _break(place, missing, monkeypatch, tmp_path)
+    code, found = place.verify()
+    assert code == 3
+    failed = {name: item["error"] for name, item in found.items() if item["method"] == "failed"}
+    assert set(failed) == affected
+    for name, error in failed.items():
+        assert word in error, (name, error)
+        assert found[name]["value"] is None
+        assert "Traceback" not in error and "hunter2" not in error
+    for name, item in found.items():
+        if name not in {*affected, SIZE}:
+            _assert_true(item, place.world.truth[name])
+
+
+def _break(place: Place, missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[set[str], str]:
+    """Take something away; the metrics that need it, and a word that each reason has."""
+    config = place.project.config
+    env = place.project.env
+    aws = {"aws_inventory.rds_allocated_storage_gb"}
+    if missing == "database down":
+        env["NBA_DATABASE_URL"] = "postgresql://ada:hunter2@127.0.0.1:1/nba_simulator"
+        return DATABASE | COMPLETENESS, "127.0.0.1"
+    if missing == "bucket gone":
+        env["NBA_BUCKET"] = "gone-lake"
+        return _of_lake(), "gone-lake"
+    if missing == "no credentials":
+        env |= {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "HOME": str(tmp_path)}
+        return _of_lake() | aws, "credentials"
+    if missing == "credentials wrong":
+        from moto import settings
+
+        monkeypatch.setattr(settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)
+        return _of_lake() | aws, "access key"
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    env["PATH"] = str(tools)
+    of_git = {*config.of_source["project"], *config.of_source["repo"]}
+    derived = {"prediction_system.total_lines", "plus_minus_system.total_lines"}
+    return of_git | derived, "git is not installed"
