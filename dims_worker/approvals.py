@@ -61,7 +61,7 @@ def _still_as_seen(request: Request, version: int, baseline_version: int) -> Non
         raise Refused(f"request {request.id} is {request.state}{by} already; nothing was changed")
     if request.version != version or request.baseline_version != baseline_version:
         raise Refused(
-            f"request {request.id} has changed since version {version}: version {request.version} now proposes "
+            f"request {request.id} is not what version {version} was: version {request.version} now proposes "
             f"{request.value!r} against the baseline {request.baseline!r} ({request.reason}); look at it again"
         )
 

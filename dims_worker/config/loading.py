@@ -94,8 +94,8 @@ def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a configuration file, for editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "DIMS configuration",
         **ConfigFile.model_json_schema(),
+        "title": "DIMS configuration",
     }
 
 

@@ -6,7 +6,7 @@ import re
 from datetime import date, timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from dims_worker.config.expression import expression
 from dims_worker.config.quantities import AGES, BYTES, Duration, Size
@@ -30,7 +30,11 @@ def _regex(value: str) -> str:
     return value
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Texts = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
 """One text or a list of texts."""
 Regex = Annotated[str, AfterValidator(_regex)]
 
@@ -294,4 +298,4 @@ class ConfigFile(Model):
     sources: dict[str, AnySource] = {}
     metrics: dict[str, dict[str, AnyMetric]] = {}
     rules: dict[str, Rule] = {}
-    watch: tuple[str, ...] = ()
+    watch: Texts = ()
