@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from dims_worker.config import Config, Metric
 from dims_worker.errors import DimsError, MeasureError
@@ -114,7 +115,7 @@ def _renewed(engine: Engine, claim: Claim, lease: timedelta) -> Iterator[None]:
                 with transaction(engine) as connection:
                     if not leases.renew(connection, claim, lease):
                         return  # lost: recording will find out, and change nothing
-            except DimsError as error:
+            except (DimsError, SQLAlchemyError) as error:
                 log.warning("the lease of %s was not renewed, trying again: %s", claim.source, error)
 
     thread = threading.Thread(target=renew, name=f"lease of {claim.source}", daemon=True)

@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("type", metavar="EVENT_TYPE", help="such as dims.scraper.complete, or a rule's name")
     parser.add_argument("--subject", metavar="S", help="what it is about, such as a key or a name")
     parser.add_argument("--data", metavar="JSON|@FILE|-", help="a JSON object; - reads standard input")
-    parser.add_argument("--id", metavar="ID", help="the event's id; the same id twice is one event")
+    parser.add_argument("--id", metavar="ID", help="the event's id, instead of one that is drawn")
     parser.add_argument("--home", metavar="DIR", type=Path, help="the DIMS home (default: DIMS_HOME, .dims)")
     return parser
 

@@ -115,7 +115,7 @@ def _serve(engine: Engine, config: Config, source: str, wanted: dict[str, int]) 
     runs: list[Run] = []
     while time.monotonic() < bound:
         run = serve(engine, config, source, at_once=True)
-        if run is not None and run.status != "superseded":
+        if run is not None and any(item.outcome != "superseded" for item in run.items if item.metric in wanted):
             return [*runs, run]
         with transaction(engine) as connection:
             known = states.read(connection, wanted)
