@@ -6,8 +6,8 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -24,6 +24,9 @@ from dims_worker.store.engine import clock, transaction
 from dims_worker.store.leases import Claim
 
 log = logging.getLogger(__name__)
+
+GRACE = 3.0
+"""Seconds past its timeout after which a scan that does not end is abandoned."""
 
 
 def worker_name() -> str:
@@ -67,8 +70,8 @@ def look(engine: Engine, config: Config, names: Iterable[str]) -> Run:
     by_source = {source: measured for source, measured in by_source.items() if measured}
     with transaction(engine) as connection:
         as_of = clock(connection)
-    with ThreadPoolExecutor(max_workers=max(len(by_source), 1)) as pool:
-        scans = list(pool.map(lambda source: measure(config, source, by_source[source]), by_source))
+    begun = [Scan(config, source, names_) for source, names_ in by_source.items()]
+    scans = [scan.result() for scan in begun]
     measured = Measured(
         readings={name: reading for scan in scans for name, reading in by_name(scan.readings).items()},
         as_of=as_of,
@@ -83,21 +86,51 @@ def look(engine: Engine, config: Config, names: Iterable[str]) -> Run:
 
 def measure(config: Config, source: str, names: Iterable[str]) -> Scanned:
     """One pass over a source: a reading for every name. What cannot be measured is a failed reading."""
-    metrics = {name: config.metrics[name] for name in names}
-    declared = config.sources[source]
-    around = Surroundings(config.project, config.home)
-    try:
-        scanned = probe_for(declared.type).scan(declared, metrics, around, Deadline.after(declared.timeout))
-    except MeasureError as error:
-        return _all_failed(metrics, str(error))
-    except Exception as error:
-        log.exception("the probe of %s broke down", source)
-        return _all_failed(metrics, f"internal error in the {declared.type} probe: {error!r}")
-    given = by_name(scanned.readings)
-    missing = {name: metric for name, metric in metrics.items() if name not in given}
-    if not missing:
-        return scanned
-    return Scanned((*scanned.readings, *_all_failed(missing, "the probe gave no reading").readings), scanned.requests)
+    return Scan(config, source, names).result()
+
+
+class Scan:
+    """One pass over a source, in a thread that is left behind where it does not end in time.
+
+    A probe watches its own deadline; what blocks beneath it (a server that answers a byte a second, a dead
+    mount) cannot be interrupted, only abandoned: the reading fails, and the lease comes free.
+    """
+
+    def __init__(self, config: Config, source: str, names: Iterable[str]) -> None:
+        self.metrics = {name: config.metrics[name] for name in names}
+        self.source, self.declared = source, config.sources[source]
+        self.around = Surroundings(config.project, config.home)
+        self.deadline = Deadline.after(self.declared.timeout)
+        self._scanned: Scanned | None = None
+        self._thread = threading.Thread(target=self._run, name=f"scan of {source}", daemon=True)
+        self._thread.start()
+
+    def result(self) -> Scanned:
+        """A reading for every name, at the latest `GRACE` seconds after the source's timeout."""
+        end = self.deadline.at + GRACE
+        while self._thread.is_alive() and time.monotonic() < end:
+            self._thread.join(0.2)  # short, so that Ctrl-C is heard
+        scanned = self._scanned
+        if scanned is None:
+            late = f"took longer than its timeout of {self.declared.timeout.total_seconds():g} s, and was abandoned"
+            return _all_failed(self.metrics, late)
+        given = by_name(scanned.readings)
+        missing = {name: metric for name, metric in self.metrics.items() if name not in given}
+        if not missing:
+            return scanned
+        unsaid = _all_failed(missing, "the probe gave no reading")
+        return Scanned((*scanned.readings, *unsaid.readings), scanned.requests)
+
+    def _run(self) -> None:
+        kind = self.declared.type
+        try:
+            self._scanned = probe_for(kind).scan(self.declared, self.metrics, self.around, self.deadline)
+        except MeasureError as error:
+            self._scanned = _all_failed(self.metrics, str(error))
+        except Exception as error:
+            # A defect in one probe is a failed reading, not a lost run
+            log.exception("the probe of %s broke down", self.source)
+            self._scanned = _all_failed(self.metrics, f"internal error in the {kind} probe: {error!r}")
 
 
 def _all_failed(metrics: dict[str, Metric], error: str) -> Scanned:

@@ -78,7 +78,7 @@ def demo(session: Session, record: Path | None) -> None:
     Needs the extra `demo`. Ends by itself and leaves nothing behind.
     """
     if record:
-        session.out = Console(record=True, highlight=False, width=RECORD_WIDTH, force_terminal=True)
+        session.out = Console(record=True, highlight=False, markup=False, width=RECORD_WIDTH, force_terminal=True)
     folder = Path(tempfile.mkdtemp(prefix="dims-demo-")).resolve()
     try:
         with ExitStack() as stack:
@@ -223,7 +223,7 @@ class Demo:
     # --- telling and waiting --------------------------------------------------------------------------
 
     def say(self, line: str) -> None:
-        self.session.out.print(f"\n[bold]{line}[/bold]", soft_wrap=True)
+        self.session.out.print(f"\n{line}", style="bold", soft_wrap=True)
 
     def tell(self, line: str) -> None:
         self.session.tell(f"          {line}")

@@ -44,8 +44,8 @@ PIPE_WIDTH = 220
 
 def _console() -> Console:
     """The terminal; in a pipe plain text, as wide as it needs to be."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+    console = Console(highlight=False, markup=False)  # a commit's subject may well say [/b]
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=PIPE_WIDTH)
 
 
 @dataclass

@@ -40,10 +40,12 @@ def init(session: Session, force: bool) -> None:
 
 
 def _ignore(file: Path) -> bool:
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    if any(line.strip().strip("/") == IGNORED.strip("/") for line in lines):
+    """Append to the bytes that are there, whatever their encoding and line ends."""
+    known = file.read_bytes() if file.exists() else b""
+    if any(line.strip().strip(b"/") == IGNORED.strip("/").encode() for line in known.splitlines()):
         return False
-    file.write_text("\n".join([*lines, IGNORED, ""]), encoding="utf-8")
+    with file.open("ab") as out:
+        out.write((b"\n" if known and not known.endswith(b"\n") else b"") + IGNORED.encode() + b"\n")
     return True
 
 

@@ -56,7 +56,7 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
         return
     config = session.config
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
 
     def tell(line: str) -> None:
@@ -162,6 +162,8 @@ def status(session: Session, as_json: bool) -> None:
     spool = config.home / "spool" / "new"
     waiting = sum(1 for _ in os.scandir(spool)) if spool.is_dir() else 0
     lines["spool"] = f"{count(waiting, 'event')} to be sent" if waiting else "empty"
+    unread = sum(1 for _ in os.scandir(bad)) if (bad := spool.parent / "bad").is_dir() else 0
+    lines["spool"] += f"; {count(unread, 'file')} could not be read: see {bad}" if unread else ""
     if as_json:
         session.print_json(
             {"home": str(config.home),
@@ -176,7 +178,7 @@ def status(session: Session, as_json: bool) -> None:
         if found:
             session.out.print(table)
         for name, line in lines.items():
-            session.out.print(f"{name:<9} {line}", markup=False, soft_wrap=True)
+            session.out.print(f"{name:<9} {line}", soft_wrap=True)
     exit_with(3 if any(line.startswith("away") for line in lines.values()) else 0)
 
 

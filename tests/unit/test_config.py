@@ -171,7 +171,6 @@ def test_home(env: dict[str, str], home: str, load_text: Load, tmp_path: Path):
         ("postgresql://u:p@h:5432/d?x=1", "postgresql+psycopg2://u:p@h:5432/d?x=1"),
         ("postgres://u@h/d", "postgresql+psycopg2://u@h/d"),
         ("postgresql+psycopg2://h/d", "postgresql+psycopg2://h/d"),
-        ("postgresql+psycopg://h/d", "postgresql+psycopg://h/d"),
         ("", None),
     ],
 )
