@@ -6,14 +6,16 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
+from celery.schedules import ParseException, crontab
 from kombu.entity import Queue
 
 from dims_worker.config import Config
-from dims_worker.errors import BrokerUnreachable
+from dims_worker.errors import BrokerUnreachable, ConfigError
 
 INGEST = "dims.ingest"
 VERIFY = "dims.verify"
 SWEEP = "dims.sweep"
+TICK = "dims.tick"
 
 BELL_TTL = 30
 """Seconds after which an unanswered bell is void: the sweep has rung again long since."""
@@ -53,12 +55,28 @@ def build_app(config: Config) -> Celery:
                 "task": SWEEP,
                 "schedule": config.settings.sweep,
                 "options": {"queue": INGEST, "expires": BELL_TTL},
-            }
+            },
+            **_ticks(config),
         },
         timezone="UTC",
         enable_utc=True,
     )
     return app
+
+
+def _ticks(config: Config) -> dict[str, Any]:
+    """A beat entry for each rule with a schedule: it publishes an event, like any producer."""
+    entries = {}
+    for name, rule in config.rules.items():
+        if rule.schedule is None:
+            continue
+        minute, hour, day, month, weekday = rule.schedule.split()
+        try:
+            when = crontab(minute=minute, hour=hour, day_of_month=day, month_of_year=month, day_of_week=weekday)
+        except (ParseException, ValueError) as error:
+            raise ConfigError(f"{config.file}: rules.{name}.schedule: {rule.schedule!r}: {error}") from None
+        entries[f"tick {name}"] = {"task": TICK, "args": [name], "schedule": when, "options": {"queue": INGEST}}
+    return entries
 
 
 def broker_for_celery(url: str) -> str:

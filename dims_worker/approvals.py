@@ -12,6 +12,7 @@ from dims_worker.store import requests, states
 from dims_worker.store.engine import transaction
 from dims_worker.store.requests import Request
 from dims_worker.store.runs import mark_reading
+from dims_worker.store.states import State
 
 Choice = Literal["approved", "rejected"]
 
@@ -40,7 +41,7 @@ def decide(engine: Engine, name: str, choice: Choice, *, version: int, who: str,
         metric = _found(requests.find_request(connection, name), name).metric
         state = states.lock(connection, [metric])[metric]  # before the request, as a run does
         request = _found(requests.find_request(connection, name, lock=True), name)
-        _still_as_seen(request, version, state.baseline_version)
+        _still_as_seen(request, version, state)
         if choice == "approved":
             state.accept(request.value, request.as_of, by_person=True)
             if state.value == request.value:
@@ -55,14 +56,14 @@ def _close(connection: Connection, request: Request, choice: Choice, who: str, n
     mark_reading(connection, request.metric, request.as_of, choice)
 
 
-def _still_as_seen(request: Request, version: int, baseline_version: int) -> None:
+def _still_as_seen(request: Request, version: int, state: State) -> None:
     if request.state != "open":
         by = f" by {request.decided_by}" if request.decided_by else ""
         raise Refused(f"request {request.id} is {request.state}{by} already; nothing was changed")
-    if request.version != version or request.baseline_version != baseline_version:
+    if request.version != version or request.baseline_version != state.baseline_version:
         raise Refused(
-            f"request {request.id} has changed since version {version}: version {request.version} now proposes "
-            f"{request.value!r} against the baseline {request.baseline!r} ({request.reason}); look at it again"
+            f"request {request.id} is not what version {version} was: version {request.version} now proposes "
+            f"{request.value!r} against the baseline {state.baseline!r} ({request.reason}); look at it again"
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 from redis import Redis
 from redis.exceptions import ResponseError
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from dims_worker.config import Config, SourceMetric
 from dims_worker.errors import EventError
@@ -32,6 +33,9 @@ IDLE_MS = 30_000
 """An entry that its consumer has not acknowledged for this long is another's."""
 KEPT = 2048
 """Characters that are kept of a rejected payload."""
+
+REFUSALS = ("22", "23", "54")
+"""Classes of SQLSTATE that speak of the data: not representable, against a constraint, beyond a limit."""
 
 Entry = tuple[bytes, dict[bytes, bytes] | None]
 
@@ -145,10 +149,14 @@ def _row(planner: Planner, received: Received, mark_id: int) -> _Row:
         if not isinstance(error, EventError):
             log.exception("an event could not be planned")
         reason = str(error) if isinstance(error, EventError) else f"internal error: {error!r}"
-        text = received.payload[: KEPT * 4].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
-        digest = hashlib.sha256(received.payload).hexdigest()
-        return _Row(received.stream_id or None, digest, mark_id, reason=reason[:KEPT], payload=text[:KEPT])
+        return _rejected(received, mark_id, reason)
     return _planned(event, plan, received.stream_id, mark_id)
+
+
+def _rejected(received: Received, mark_id: int, reason: str) -> _Row:
+    text = received.payload[: KEPT * 4].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+    digest = hashlib.sha256(received.payload).hexdigest()
+    return _Row(received.stream_id or None, digest, mark_id, reason=reason[:KEPT], payload=text[:KEPT])
 
 
 def _planned(event: Event, plan: Plan, stream_id: str, mark_id: int) -> _Row:
@@ -169,8 +177,11 @@ def _planned(event: Event, plan: Plan, stream_id: str, mark_id: int) -> _Row:
 
 
 def _digest(event: Event) -> str:
-    """Of what an event says, however its envelope was written: two digests of one id are two payloads."""
-    said = [event.type, event.subject, event.time.isoformat(), event.data]
+    """Of who says what, however the envelope was written: (producer, id) with another payload is another digest.
+
+    A hash, because an index takes no row that is longer than a third of a page.
+    """
+    said = [event.producer, event.id, event.type, event.subject, event.time.isoformat(), event.data]
     return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -191,14 +202,35 @@ def drain(redis: Redis, engine: Engine, planner: Planner) -> Ingested:
     for entries in _batches(redis):
         # An entry without any field was deleted by somebody else after it was handed out (redis-py: {})
         batch = [Received(key.decode(), fields.get(b"event", b"")) for key, fields in entries if fields]
-        with transaction(engine) as connection:
-            total.add(store(connection, planner, batch))
+        total.add(_store_all(engine, planner, batch))
         keys = [key for key, _ in entries]
         with redis.pipeline(transaction=True) as pipe:
             pipe.xack(STREAM, GROUP, *keys)
             pipe.xdel(STREAM, *keys)
             pipe.execute()
     return total
+
+
+def _store_all(engine: Engine, planner: Planner, batch: Sequence[Received]) -> Ingested:
+    """Store a batch; where the database itself refuses what one envelope holds, that one is rejected alone."""
+    try:
+        with transaction(engine) as connection:
+            return store(connection, planner, batch)
+    except DBAPIError as error:
+        code = str(getattr(error.orig, "pgcode", None) or "")
+        if not code.startswith(REFUSALS):
+            raise  # the database's trouble, not the envelope's: tried again
+        reason = f"the database refuses it: {str(error.orig).splitlines()[0]}"
+    result = Ingested()
+    for one in batch:
+        if len(batch) > 1:
+            result.add(_store_all(engine, planner, [one]))
+            continue
+        log.error("an event is rejected: %s", reason)
+        with transaction(engine) as connection:
+            row = _rejected(one, next_mark(connection), reason)
+            result.rejected += len(insert_events(connection, [asdict(row)]))
+    return result
 
 
 def _batches(redis: Redis) -> Iterator[list[Entry]]:

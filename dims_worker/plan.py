@@ -112,7 +112,8 @@ def change_of(event: Event) -> Change | None:
     """What an event says has changed; None where it says nothing of the kind."""
     data = event.data
     if event.type.startswith(S3_PREFIX) or "bucket" in data:
-        bucket, key = data.get("bucket"), data.get("key") or event.subject
+        bucket = data.get("bucket")
+        key = data.get("key") or (event.subject if event.type.startswith(S3_PREFIX) else None)
         if isinstance(bucket, str):
             return KeysChanged(bucket, (key,) if isinstance(key, str) and key else _texts(data.get("keys")))
     root = data.get("root")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,15 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from dims_worker import doorman
-from dims_worker.app import INGEST, SWEEP, VERIFY, build_app, ring_verify
+from dims_worker.app import INGEST, SWEEP, TICK, VERIFY, build_app, ring_verify
 from dims_worker.config import load
 from dims_worker.errors import DatabaseUnreachable
+from dims_worker.events import SCHEDULE_TICK, Event
 from dims_worker.ingest import drain
 from dims_worker.plan import Planner
 from dims_worker.store.engine import engine
 from dims_worker.verify import report, serve
-from producers.publish import connect
+from producers.publish import connect, publish
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,15 @@ def verify_bell(source: str) -> None:
             report(_engine(), config, run)
         except OSError as error:  # recorded it is: `dims workflow NAME --last` tells it all the same
             log.warning("the report of %s was not written: %s", source, error)
+
+
+@app.task(name=TICK)  # type: ignore[untyped-decorator]
+def tick_bell(rule: str) -> None:
+    """Publish a rule's tick. It is named by its minute, so that two beats make one event."""
+    tick = datetime.now(UTC).replace(second=0, microsecond=0)
+    name = f"{rule}@{tick:%Y-%m-%dT%H:%MZ}"
+    event = Event.new(SCHEDULE_TICK, "dims:beat", now=tick, subject=rule, data={"rule": rule}, id=name)
+    publish([event], str(config.broker_url))
 
 
 @app.task(name=SWEEP)  # type: ignore[untyped-decorator]

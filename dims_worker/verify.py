@@ -7,20 +7,20 @@ import os
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from dims_worker import workflows
-from dims_worker.config import Config, Metric
+from dims_worker.config import Config
 from dims_worker.config.config import WORKFLOW
-from dims_worker.errors import DimsError, MeasureError
-from dims_worker.probes import probe_for
-from dims_worker.probes.base import Deadline, Reading, Scanned, Surroundings, by_name
+from dims_worker.errors import DimsError
+from dims_worker.probes.base import Scanned, Surroundings, by_name
+from dims_worker.probes.scan import Scan
 from dims_worker.record import Measured, Run, record
 from dims_worker.store import leases
 from dims_worker.store.engine import clock, transaction
@@ -107,8 +107,8 @@ def look(engine: Engine, config: Config, names: Iterable[str]) -> Run:
     by_source = {source: measured for source, measured in by_source.items() if measured}
     with transaction(engine) as connection:
         as_of = clock(connection)
-    with ThreadPoolExecutor(max_workers=max(len(by_source), 1)) as pool:
-        scans = list(pool.map(lambda source: measure(config, source, by_source[source]), by_source))
+    begun = [begin(config, source, measured) for source, measured in by_source.items()]
+    scans = [scan.result() for scan in begun]
     measured = Measured(
         readings={name: reading for scan in scans for name, reading in by_name(scan.readings).items()},
         as_of=as_of,
@@ -123,25 +123,13 @@ def look(engine: Engine, config: Config, names: Iterable[str]) -> Run:
 
 def measure(config: Config, source: str, names: Iterable[str]) -> Scanned:
     """One pass over a source: a reading for every name. What cannot be measured is a failed reading."""
-    metrics = {name: config.metrics[name] for name in names}
-    declared = config.sources[source]
+    return begin(config, source, names).result()
+
+
+def begin(config: Config, source: str, names: Iterable[str]) -> Scan:
+    """A pass over a source, begun beside others."""
     around = Surroundings(config.project, config.home, config.sources, config.prices)
-    try:
-        scanned = probe_for(declared.type).scan(declared, metrics, around, Deadline.after(declared.timeout))
-    except MeasureError as error:
-        return _all_failed(metrics, str(error))
-    except Exception as error:
-        log.exception("the probe of %s broke down", source)
-        return _all_failed(metrics, f"internal error in the {declared.type} probe: {error!r}")
-    given = by_name(scanned.readings)
-    missing = {name: metric for name, metric in metrics.items() if name not in given}
-    if not missing:
-        return scanned
-    return Scanned((*scanned.readings, *_all_failed(missing, "the probe gave no reading").readings), scanned.requests)
-
-
-def _all_failed(metrics: dict[str, Metric], error: str) -> Scanned:
-    return Scanned(tuple(Reading.failed(name, metric.shown_unit, error) for name, metric in metrics.items()))
+    return Scan(source, config.sources[source], {name: config.metrics[name] for name in names}, around)
 
 
 @contextmanager
@@ -155,7 +143,7 @@ def _renewed(engine: Engine, claim: Claim, lease: timedelta) -> Iterator[None]:
                 with transaction(engine) as connection:
                     if not leases.renew(connection, claim, lease):
                         return  # lost: recording will find out, and change nothing
-            except DimsError as error:
+            except (DimsError, SQLAlchemyError) as error:
                 log.warning("the lease of %s was not renewed, trying again: %s", claim.source, error)
 
     thread = threading.Thread(target=renew, name=f"lease of {claim.source}", daemon=True)

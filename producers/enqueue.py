@@ -35,8 +35,8 @@ def publish(
     happening may be told twice). `env` defaults to the process's environment; `home` to what it names, else
     the nearest `.dims`, else `.dims` in the current folder. Raises EventError where the event is unfit.
     """
-    event = _event(type, subject, data, id)
-    _send(event, os.environ if env is None else env, home)
+    event = event_of(type, subject, data, id)
+    deliver(event, os.environ if env is None else env, home)
     return event.id
 
 
@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command `dims-enqueue`: prints the event's id. Exit code 0 (sent, or kept), 2 usage, 3 neither."""
     args = _parser().parse_args(argv)
     try:
-        event = _event(args.type, args.subject, _data(args.data), args.id)
-        waits = _send(event, os.environ, args.home)
+        event = event_of(args.type, args.subject, data_of(args.data), args.id)
+        waits = deliver(event, os.environ, args.home)
     except (DimsError, OSError) as error:
         sys.stderr.write(f"dims-enqueue: {error}\n")
         return error.exit_code if isinstance(error, DimsError) else 3
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _event(type: str, subject: str | None, data: Mapping[str, Any] | None, id: str | None) -> Event:
+def event_of(type: str, subject: str | None, data: Mapping[str, Any] | None, id: str | None) -> Event:
     now = datetime.now(UTC)
     try:
         return Event.new(type, producer_name("enqueue"), now=now, subject=subject, data=data, id=id)
@@ -63,7 +63,7 @@ def _event(type: str, subject: str | None, data: Mapping[str, Any] | None, id: s
         raise EventError(f"the data is nothing that JSON can hold: {error}") from None
 
 
-def _send(event: Event, env: Mapping[str, str], home: Path | None) -> str | None:
+def deliver(event: Event, env: Mapping[str, str], home: Path | None) -> str | None:
     """Keep and send the event; None, or the sentence that says where it waits and why."""
     found = home or find_home(env, Path.cwd()) or Path.cwd() / NAME
     spool = Spool(spool_folder(found.absolute()))
@@ -77,7 +77,7 @@ def _send(event: Event, env: Mapping[str, str], home: Path | None) -> str | None
     return f"the broker cannot be reached; the event waits in {spool.folder} and is sent with the next one"
 
 
-def _data(text: str | None) -> Mapping[str, Any] | None:
+def data_of(text: str | None) -> Mapping[str, Any] | None:
     """The object that `--data` gives: JSON, `@FILE`, or `-` for standard input. Raises UsageError."""
     if text is None:
         return None
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("type", metavar="EVENT_TYPE", help="such as dims.scraper.complete, or a rule's name")
     parser.add_argument("--subject", metavar="S", help="what it is about, such as a key or a name")
     parser.add_argument("--data", metavar="JSON|@FILE|-", help="a JSON object; - reads standard input")
-    parser.add_argument("--id", metavar="ID", help="the event's id; the same id twice is one event")
+    parser.add_argument("--id", metavar="ID", help="the event's id, instead of one that is drawn")
     parser.add_argument("--home", metavar="DIR", type=Path, help="the DIMS home (default: DIMS_HOME, .dims)")
     return parser
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# DIMS post-commit hook: notes the commit in DIMS's spool. To remove it: python -m producers.git_hook uninstall
+# DIMS post-commit hook: notes the commit in DIMS's spool. To remove it: dims hook uninstall
 # Builtins only: whoever commits waits for this, and to fork one program costs more than all of it.
 dims() {
     home=@HOME@ python=@PYTHON@ head='' ref='' sha='' common='' gitdir=${GIT_DIR:-.git}

@@ -150,7 +150,10 @@ class Spool:
             return reader(path)
         except FileNotFoundError:
             return None
-        except (EventError, OSError, ValueError) as error:
+        except OSError as error:  # too many open files, a disk that stumbles: it may be read another time
+            log.warning("%s cannot be read now, and waits: %s", path, error)
+            return None
+        except (EventError, ValueError) as error:
             self._set_aside(path, error)
             return None
 

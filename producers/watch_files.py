@@ -89,8 +89,7 @@ class Watcher:
         self._spool.make()
         watched = [self._post, *(tree.watched for tree in self._trees)]
         try:
-            for one in watched:
-                one.look()
+            self._look(watched)  # what changed while nobody watched is not known: each folder says so once
             with _overflows(self._lost), _pid_file(self._spool.folder / PID_FILE):
                 self._loop(watched)
             # Only now, without a pid: who still saw it had left the note before this last look.
@@ -118,7 +117,7 @@ class Watcher:
 
     def _look(self, watched: list[_Watched]) -> None:
         for one in watched:
-            if one.look():  # it is another folder than before, or came back: who knows what is in it
+            if one.look():  # it is watched from now on, or again: who knows what happened before
                 one.returned()
         with contextlib.suppress(OSError):
             self._spool.make()
@@ -232,7 +231,6 @@ class _Watched:
         self._recursive = recursive
         self._observer: Any = None
         self._identity: tuple[int, int] | None = None
-        self._looked = False
         self._reason = ""
         self._not_before = 0.0
 
@@ -245,8 +243,8 @@ class _Watched:
         self._saw(None)
 
     def look(self) -> bool:
-        """Watch the folder, if it is there; whether that began anew, and not with the first look."""
-        identity, again, self._looked = self._identify(), self._looked, True
+        """Watch the folder, if it is there; whether that began anew: what changed before is not known."""
+        identity = self._identify()
         if identity == self._identity or time.monotonic() < self._not_before:
             return False
         self.close()
@@ -260,7 +258,7 @@ class _Watched:
             self._not_before = time.monotonic() + _REFUSED
             return False
         self._identity, self._reason = identity, ""
-        return again
+        return True
 
     def close(self) -> None:
         """Stop watching."""

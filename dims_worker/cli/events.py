@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import click
@@ -24,6 +21,7 @@ from dims_worker.events import Event
 from dims_worker.plan import Planner, explain
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.events import Logged, Served, event_by_id, find_events, list_events, served
+from producers.enqueue import data_of, deliver, event_of
 
 
 @click.group(invoke_without_command=True)
@@ -77,14 +75,14 @@ def show(session: Session, event_id: str, verbose: bool, as_json: bool) -> None:
         )  # fmt: skip
         return
     out = session.out
-    out.print(f"event {event.seq}: {event_words(event)}", style="bold", soft_wrap=True, markup=False)
-    out.print(f"  id        {clean(event.event_id or event.stream_id)}", markup=False, soft_wrap=True)
-    out.print(f"  type      {clean(event.type or NOTHING)}", markup=False, soft_wrap=True)
-    out.print(f"  producer  {clean(event.producer or NOTHING)}", markup=False, soft_wrap=True)
+    out.print(f"event {event.seq}: {event_words(event)}", style="bold", soft_wrap=True)
+    out.print(f"  id        {clean(event.event_id or event.stream_id)}", soft_wrap=True)
+    out.print(f"  type      {clean(event.type or NOTHING)}", soft_wrap=True)
+    out.print(f"  producer  {clean(event.producer or NOTHING)}", soft_wrap=True)
     received = f"{event.received_at:%Y-%m-%d %H:%M:%S} UTC, {ago(event.received_at, now)}"
     out.print(f"  received  {received}; {event.outcome} by {', '.join(event.rules) or 'no rule'}", soft_wrap=True)
     if event.outcome == "rejected":
-        out.print(f"  payload   {clean(event.payload)}", markup=False, soft_wrap=True)
+        out.print(f"  payload   {clean(event.payload)}", soft_wrap=True)
         return
     reasons = explain(config, _envelope(event))
     table = plain_table("metric", "why", "run", "value", "drift", "verdict", numbers=("run", "value", "drift"))
@@ -182,17 +180,16 @@ def enqueue(
       dims enqueue scraper_complete --wait
       dims enqueue dims.scraper.complete --subject espn --data '{"games": 12}'
     """
-    from producers.enqueue import publish
-
     config = session.config
-    env = dict(session.env)
-    home = config.home
-    event_id = publish(event_type, subject, _data(data), env=env, home=home)
-    click.echo(event_id)
+    event = event_of(event_type, subject, data_of(data), None)
+    waits = deliver(event, session.env, config.home)
+    click.echo(event.id)
+    if waits:
+        click.echo(f"dims: {waits}", err=True)
     if not wait:
         return
     with session.database() as engine:
-        outcomes = _wait(engine, event_id, time.monotonic() + timeout)
+        outcomes = _wait(engine, event.id, time.monotonic() + timeout)
     for one in outcomes:
         metric = config.metrics.get(one.metric)
         value = value_text(one.value, one.unit, metric, one.as_of) if one.as_of else NOTHING
@@ -204,22 +201,6 @@ def enqueue(
     high: Severity = "high"
     severe = any(one.severity in SEVERITIES and at_least(one.severity, high) for one in outcomes)
     exit_with(int(severe or any(one.outcome == "held" for one in outcomes)))
-
-
-def _data(text: str | None) -> dict[str, Any]:
-    if text is None:
-        return {}
-    try:
-        if text == "-":
-            text = sys.stdin.read()
-        elif text.startswith("@"):
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        value = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--data: {error}") from None
-    if not isinstance(value, dict):
-        raise UsageError(f"--data must be a JSON object, not {type(value).__name__}")
-    return value
 
 
 def _wait(engine: Engine, event_id: str, until: float) -> list[Served]:

@@ -16,14 +16,14 @@ from dims_worker.cli.words import DONE, clean, clock_text, count, drift_text, ev
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
 from dims_worker.store.engine import clock, transaction
-from dims_worker.store.events import Logged, events_after, last_event
+from dims_worker.store.events import Logged, events_of_marks, last_mark, marks_after
 from dims_worker.store.requests import open_requests
 from dims_worker.store.runs import PastReading, RunRow, list_runs, readings_of
 
 PERIOD = 0.3
 """Seconds between two looks at the database."""
-_MARGIN = 500
-"""Numbers are drawn before their rows are committed: so many back are looked at again."""
+_MARGIN = 32
+"""Numbers of ingests and runs are drawn before their rows are committed: so many back are looked at again."""
 
 
 BURST = 5
@@ -41,28 +41,30 @@ class Follower:
     """What is new since the last look."""
 
     config: Config
-    event: int = 0
+    mark: int = 0
     run: int = 0
-    seen_events: set[int] = field(default_factory=set)
+    seen_marks: set[int] = field(default_factory=set)
     seen_runs: set[int] = field(default_factory=set)
 
     def start(self, connection: Connection) -> None:
         """From now on: what is there already is not told again."""
-        self.event = last_event(connection)
+        self.mark = last_mark(connection)
         newest = list_runs(connection, limit=1)
         self.run = newest[0].run_id if newest else 0
-        self.seen_events = {event.seq for event in events_after(connection, self.event - _MARGIN)}
+        self.seen_marks = set(marks_after(connection, self.mark - _MARGIN))
         self.seen_runs = {run.run_id for run in list_runs(connection, limit=_MARGIN)}
 
     def sentences(self, connection: Connection) -> Iterator[str]:
         """What happened since the last call, in the order of its recording."""
-        events = [e for e in events_after(connection, self.event - _MARGIN) if e.seq not in self.seen_events]
-        runs = [r for r in list_runs(connection, limit=_MARGIN, after=self.run - _MARGIN)
-                if r.run_id not in self.seen_runs]  # fmt: skip
-        self.seen_events.update(event.seq for event in events)
-        self.seen_runs.update(run.run_id for run in runs)
-        self.event = max((event.seq for event in events), default=self.event)
-        self.run = max((run.run_id for run in runs), default=self.run)
+        marks = [m for m in marks_after(connection, self.mark - _MARGIN) if m not in self.seen_marks]
+        events = events_of_marks(connection, marks)
+        runs = [
+            r for r in list_runs(connection, limit=10_000, after=self.run - _MARGIN) if r.run_id not in self.seen_runs
+        ]
+        self.mark = max([self.mark, *marks])
+        self.run = max([self.run, *(run.run_id for run in runs)])
+        self.seen_marks = {m for m in (*self.seen_marks, *marks) if m > self.mark - _MARGIN}
+        self.seen_runs = {r for r in (*self.seen_runs, *(one.run_id for one in runs)) if r > self.run - _MARGIN}
         readings = readings_of(connection, [run.run_id for run in runs])
         waiting = open_requests(connection) if any(one.outcome == "held" for one in readings) else {}
         requests = {metric: request.id for metric, request in waiting.items()}

@@ -77,7 +77,7 @@ def metrics(session: Session, pattern: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("metric")
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), default=30, show_default=True,
+@click.option("--days", type=click.FloatRange(min=0, min_open=True, max=36_500), default=30, show_default=True,
               help="How far back.")  # fmt: skip
 @json_option
 @pass_session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -94,6 +95,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run `dims`. Exit codes: 2 usage or config, 4 internal error, 3 something could not be measured or
     reached, 1 drift at or above --fail-on or a value held, 0 fine."""
     arguments = sys.argv[1:] if argv is None else argv
+    for number in (signal.SIGTERM, signal.SIGHUP):  # what a command borrowed is given back, as by Ctrl-C
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         code = cli.main(arguments, prog_name="dims", standalone_mode=False)
     except click.exceptions.Abort:

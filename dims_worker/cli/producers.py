@@ -56,7 +56,7 @@ def watch(session: Session) -> None:
         folders[name] = config.path_of(source.path)
     home = config.home.resolve()
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     env = dict(session.env)
 

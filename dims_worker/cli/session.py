@@ -9,17 +9,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 from rich.console import Console
 from rich.highlighter import RegexHighlighter
-from sqlalchemy import Engine
 
-from dims_worker import services
 from dims_worker.config import Config, load
-from dims_worker.store.engine import engine
-from dims_worker.store.migrations import migrate
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 
 class _Sentences(RegexHighlighter):
@@ -45,8 +44,8 @@ PIPE_WIDTH = 220
 
 def _console() -> Console:
     """The terminal; in a pipe plain text, as wide as it needs to be."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+    console = Console(highlight=False, markup=False)  # a commit's subject may well say [/b]
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=PIPE_WIDTH)
 
 
 @dataclass
@@ -67,6 +66,11 @@ class Session:
     def database(self) -> Iterator[Engine]:
         """The database that DIMS_DATABASE_URL names, else this home's own: the running one, or one that is
         started for the command and stopped after. The home's own is migrated as a matter of course."""
+        # Imported here: `dims --version` and `dims plan` need no database, and SQLAlchemy takes half a second
+        from dims_worker import services
+        from dims_worker.store.engine import engine
+        from dims_worker.store.migrations import migrate
+
         if self.config.database_url:
             yield engine(self.config.database_url)
             return

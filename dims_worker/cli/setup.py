@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -38,10 +40,12 @@ def init(session: Session, force: bool) -> None:
 
 
 def _ignore(file: Path) -> bool:
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    if any(line.strip().strip("/") == IGNORED.strip("/") for line in lines):
+    """Append to the bytes that are there, whatever their encoding and line ends."""
+    known = file.read_bytes() if file.exists() else b""
+    if any(line.strip().strip(b"/") == IGNORED.strip("/").encode() for line in known.splitlines()):
         return False
-    file.write_text("\n".join([*lines, IGNORED, ""]), encoding="utf-8")
+    with file.open("ab") as out:
+        out.write((b"\n" if known and not known.endswith(b"\n") else b"") + IGNORED.encode() + b"\n")
     return True
 
 
@@ -92,12 +96,17 @@ def show(session: Session) -> None:
             "broker": "DIMS_BROKER_URL" if loaded.broker_url else "this machine's own",
             "settings": loaded.settings.model_dump(mode="json"),
             "policy": loaded.policy.model_dump(mode="json"),
-            "sources": {name: source.model_dump(mode="json") for name, source in loaded.sources.items()},
+            "sources": {name: _without_user(source.model_dump(mode="json")) for name, source in loaded.sources.items()},
             "metrics": metrics,
             "rules": {name: rule.model_dump(mode="json") for name, rule in loaded.rules.items()},
             "watch": list(loaded.watch),
         }
     )
+
+
+def _without_user(facts: dict[str, Any]) -> dict[str, Any]:
+    """A source's facts without what stands before the @ of a URL."""
+    return {key: re.sub(r"//[^/@\s]*@", "//…@", v) if isinstance(v, str) else v for key, v in facts.items()}
 
 
 @click.command()

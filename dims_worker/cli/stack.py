@@ -52,11 +52,11 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
     worker, beat, flower and watch, each started again when it ends. Ctrl-C or `dims down` stops all in order.
     """
     if detach:
-        _detach(session, procfile)
+        _detach(session, procfile, quiet=quiet)
         return
     config = session.config
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
 
     def tell(line: str) -> None:
@@ -66,6 +66,8 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
         servers = services.start(
             config.home, database=config.database_url is None, broker=config.broker_url is None
         )  # fmt: skip
+        if config.broker_url:
+            services.remember_broker(config.home, config.broker_url)
         url = config.database_url or servers.database_url
         assert url is not None
         before, after = migrate(engine(url))
@@ -102,7 +104,7 @@ def free_port(wanted: int) -> int:
     raise ServiceError("no port is free")
 
 
-def _detach(session: Session, procfile: Path | None) -> None:
+def _detach(session: Session, procfile: Path | None, *, quiet: bool) -> None:
     config = session.config
     if (pid := services.holder(config.home)) is not None:
         raise AlreadyRunning(f"DIMS runs in {config.home} already (pid {pid}): `dims status`, `dims down`")
@@ -110,6 +112,7 @@ def _detach(session: Session, procfile: Path | None) -> None:
     log = home.log("up")
     command = [sys.executable, "-m", "dims_worker", "--config", str(config.file), "up"]
     command += ["--procfile", str(procfile.resolve())] if procfile else []
+    command += ["--quiet"] if quiet else []
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
@@ -159,6 +162,8 @@ def status(session: Session, as_json: bool) -> None:
     spool = config.home / "spool" / "new"
     waiting = sum(1 for _ in os.scandir(spool)) if spool.is_dir() else 0
     lines["spool"] = f"{count(waiting, 'event')} to be sent" if waiting else "empty"
+    unread = sum(1 for _ in os.scandir(bad)) if (bad := spool.parent / "bad").is_dir() else 0
+    lines["spool"] += f"; {count(unread, 'file')} could not be read: see {bad}" if unread else ""
     if as_json:
         session.print_json(
             {"home": str(config.home),
@@ -173,7 +178,7 @@ def status(session: Session, as_json: bool) -> None:
         if found:
             session.out.print(table)
         for name, line in lines.items():
-            session.out.print(f"{name:<9} {line}", markup=False, soft_wrap=True)
+            session.out.print(f"{name:<9} {line}", soft_wrap=True)
     exit_with(3 if any(line.startswith("away") for line in lines.values()) else 0)
 
 

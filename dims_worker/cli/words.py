@@ -16,7 +16,7 @@ STYLES = {
     **{"new": "cyan", "ok": "green", "minor": "green", "moderate": "yellow", "major": "red"},
     **{"extreme": "bold red", "failed": "bold magenta"},
 }
-PLURALS = ("files", "lines", "objects", "commits", "bytes", "games")
+PLURALS = ("files", "lines", "objects", "commits", "bytes", "games", "hours", "days", "minutes", "weeks")
 DONE = {
     "accepted": "accepted",
     "held": "held: waits for approval",
@@ -92,7 +92,7 @@ def event_words(event: Logged) -> str:
     if kind.startswith("dims.git."):
         branch = f" on {subject}" if subject else ""
         said = f" “{clean(data.get('subject', ''))}”" if data.get("subject") else ""
-        return f"commit {str(data.get('commit', event.event_id))[:7]}{branch}{said}, {_paths(data)}"
+        return f"commit {clean(data.get('commit', event.event_id))[:7]}{branch}{said}, {_paths(data)}"
     if kind.startswith("com.amazonaws.s3."):
         return f"{event_kind(event)} of s3://{clean(data.get('bucket', '?'))}/{subject}"
     if kind == "dims.files.changed":

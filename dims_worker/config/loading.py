@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
@@ -89,14 +90,27 @@ def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a configuration file, for editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "DIMS configuration",
         **ConfigFile.model_json_schema(),
+        "title": "DIMS configuration",
     }
 
 
 def _database_url(url: str | None) -> str | None:
-    """SQLAlchemy 2.1 takes a bare `postgresql://` for psycopg 3; people mean the driver that is installed."""
-    return re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", url) if url else None
+    """SQLAlchemy 2.1 takes a bare `postgresql://` for psycopg 3; people mean the driver that is installed.
+
+    Raises ConfigError, which quotes nothing of the URL, where it is none of PostgreSQL's.
+    """
+    if not url:
+        return None
+    url = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", url)
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme == "postgresql+psycopg2" and (parts.port or 1) > 0 and len(parts.path) > 1
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ConfigError("DIMS_DATABASE_URL is no URL of PostgreSQL: postgresql://USER:PASSWORD@HOST:5432/NAME")
+    return url
 
 
 def _shown(file: Path, cwd: Path) -> str:

@@ -46,7 +46,8 @@ def words(span: timedelta) -> str:
     seconds = span.total_seconds()
     for name, factor in reversed(AGES.items()):
         if abs(seconds) >= factor:
-            return f"{seconds / factor:.3g} {name}"
+            shown = f"{seconds / factor:.3g}"
+            return f"{shown} {name.removesuffix('s') if shown == '1' else name}"
     return f"{seconds:.1f} seconds"
 
 

@@ -63,6 +63,6 @@ class ConfigFile(Model):
     sources: dict[str, AnySource] = Field(default_factory=dict)
     metrics: dict[str, dict[str, AnyMetric]] = Field(default_factory=dict)
     rules: dict[str, Rule] = Field(default_factory=dict)
-    watch: tuple[str, ...] = ()
+    watch: Texts = ()
     prices: Prices = Field(default_factory=dict)
     workflows: Workflows = Workflows()

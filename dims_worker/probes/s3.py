@@ -45,7 +45,7 @@ def connect(source: S3Source, deadline: Deadline) -> Any:
         import boto3
         from botocore.config import Config
     except ImportError:
-        raise MeasureError("boto3 is not installed: pip install 'dims[s3]'") from None
+        raise MeasureError("boto3 is not installed: install the extra `s3` (see README.md)") from None
     client = boto3.session.Session().client(
         "s3",
         endpoint_url=source.endpoint_url,

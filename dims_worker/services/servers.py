@@ -191,5 +191,10 @@ def _note(home: Home, up: Up, *, lent: bool) -> None:
         notes |= {"database_url": up.postgres.url, "postgres": up.postgres.identity.to_json()}
     if up.valkey:
         notes |= {"broker_url": up.valkey.url, "valkey": up.valkey.identity.to_json()}
-        write_private(home.producer_env, f"DIMS_BROKER_URL={up.valkey.url}\n")
+        remember_broker(home.path, up.valkey.url)
     write_json(home.servers_json, notes)
+
+
+def remember_broker(home: Path, url: str) -> None:
+    """Write the broker's URL where the producers of this machine look for it (`producer.env`, mode 600)."""
+    write_private(Home.at(home).producer_env, f"DIMS_BROKER_URL={url}\n")

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 
-from dims_worker.errors import DatabaseUnreachable, DimsError
+from dims_worker.errors import ConfigError, DatabaseUnreachable, DimsError
 
 
 def engine(url: str) -> Engine:
@@ -51,6 +51,8 @@ def transaction(engine: Engine) -> Iterator[Connection]:
             raise DatabaseUnreachable(f"{_place(engine)}: {str(error.orig).strip()}") from error
         raise
     except ProgrammingError as error:
+        if "invalid dsn" in str(error.orig):
+            raise ConfigError("DIMS_DATABASE_URL has an option that libpq does not know") from None
         if getattr(error.orig, "pgcode", None) == "42P01":  # undefined_table
             raise DimsError(f"{_place(engine)} lacks DIMS's tables: run `dims migrate`") from error
         raise

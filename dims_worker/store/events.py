@@ -33,7 +33,7 @@ def insert_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
             f"INSERT INTO dims_event_log (seq, {names}) SELECT seq, {names} FROM ("
             "  SELECT nextval(pg_get_serial_sequence('dims_event_log', 'seq')) AS seq, r.* "
             f" FROM {recordset(events, _COLUMNS)} OFFSET 0) AS arrived "
-            "ORDER BY producer, event_id, digest, stream_id "
+            "ORDER BY digest, stream_id "
             "ON CONFLICT DO NOTHING "
             "RETURNING coalesce(stream_id, ''), coalesce(producer, ''), coalesce(event_id, ''), digest"
         ),
@@ -100,13 +100,28 @@ def list_events(connection: Connection, *, limit: int, outcome: str | None = Non
     return [Logged(*row) for row in found]
 
 
-def events_after(connection: Connection, seq: int) -> list[Logged]:
-    """The events from a place in the log on, oldest first."""
+def marks_after(connection: Connection, mark_id: int) -> list[int]:
+    """The ingests whose marks were drawn after this one and that stored something."""
     found = connection.execute(
-        text(f"SELECT {_LOGGED} FROM dims_event_log WHERE seq > :seq ORDER BY seq LIMIT 1000"),
-        {"seq": seq},
+        text("SELECT DISTINCT mark_id FROM dims_event_log WHERE mark_id > :mark ORDER BY 1"), {"mark": mark_id}
+    )
+    return [row.mark_id for row in found]
+
+
+def events_of_marks(connection: Connection, marks: Sequence[int]) -> list[Logged]:
+    """The events that these ingests stored, in the order of their arrival."""
+    if not marks:
+        return []
+    found = connection.execute(
+        text(f"SELECT {_LOGGED} FROM dims_event_log WHERE mark_id = ANY(:marks) ORDER BY seq"), {"marks": list(marks)}
     )
     return [Logged(*row) for row in found]
+
+
+def _prefix(name: str) -> str:
+    """The LIKE pattern of what begins so, as far as the index goes."""
+    escaped = name[:100].replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped if len(name) >= 100 else f"{escaped}%"
 
 
 def find_events(connection: Connection, name: str) -> list[Logged]:
@@ -114,10 +129,10 @@ def find_events(connection: Connection, name: str) -> list[Logged]:
     found = connection.execute(
         text(
             f"SELECT {_LOGGED} FROM dims_event_log "
-            "WHERE event_id = :name OR starts_with(event_id, :name) OR seq::text = :name "
+            "WHERE (left(event_id, 100) LIKE :pattern AND starts_with(event_id, :name)) OR seq = :seq "
             "ORDER BY (event_id = :name) DESC, seq DESC LIMIT 20"
         ),
-        {"name": name},
+        {"name": name, "pattern": _prefix(name), "seq": int(name) if name.isdecimal() and len(name) < 19 else None},
     )
     return [Logged(*row) for row in found]
 
@@ -184,13 +199,18 @@ def last_event(connection: Connection) -> int:
     return int(connection.execute(text("SELECT coalesce(max(seq), 0) FROM dims_event_log")).scalar_one())
 
 
-def event_by_id(connection: Connection, event_id: str, producer: str | None = None) -> Logged | None:
-    """The newest event with exactly this id (of this producer, where one is named)."""
+def last_mark(connection: Connection) -> int:
+    """The newest ingest's mark; 0 where there is none."""
+    return int(connection.execute(text("SELECT coalesce(max(mark_id), 0) FROM dims_event_log")).scalar_one())
+
+
+def event_by_id(connection: Connection, event_id: str) -> Logged | None:
+    """The newest event with exactly this id."""
     row = connection.execute(
         text(
-            f"SELECT {_LOGGED} FROM dims_event_log WHERE event_id = :id "
-            "AND (CAST(:producer AS text) IS NULL OR producer = :producer) ORDER BY seq DESC LIMIT 1"
+            f"SELECT {_LOGGED} FROM dims_event_log WHERE left(event_id, 100) LIKE :pattern AND event_id = :id "
+            "ORDER BY seq DESC LIMIT 1"
         ),
-        {"id": event_id, "producer": producer},
+        {"id": event_id, "pattern": _prefix(event_id)},
     ).first()
     return Logged(*row) if row else None

@@ -121,7 +121,7 @@ events = Table(
     Column("seq", BigInteger, Identity(), primary_key=True),
     Column("producer", Text),
     Column("event_id", Text),
-    Column("digest", Text, nullable=False),
+    Column("digest", Text, nullable=False, comment="of producer, id and what it says"),
     Column("type", Text),
     Column("subject", Text),
     Column("event_time", Instant),
@@ -136,14 +136,20 @@ events = Table(
     Column("mark_id", BigInteger, nullable=False),
     Index(
         "dims_event_log_once",
-        "producer",
-        "event_id",
         "digest",
         unique=True,
         postgresql_where=text("outcome <> 'rejected'"),
     ),
+    Index("dims_event_log_mark", "mark_id"),
     Index("dims_event_log_rejected", "stream_id", unique=True, postgresql_where=text("outcome = 'rejected'")),
     comment="Every event, once. A known id with another payload stands beside the first.",
+)
+
+# By how an id begins, as people type it; of all of it no index could be made (it may have 2,048 characters)
+Index(
+    "dims_event_log_id",
+    func.left(events.c.event_id, 100).label("begins"),
+    postgresql_ops={"begins": "text_pattern_ops"},
 )
 
 marks = Table(

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from dims_worker.config import Metric
-from dims_worker.errors import MeasureError
-from dims_worker.probes import probe_for
 from dims_worker.probes.base import Deadline, Reading, Scanned, by_name
+from dims_worker.probes.scan import Scan
 from dims_worker.workflows.base import Workbench
-
-log = logging.getLogger(__name__)
 
 Metrics = Mapping[str, Metric]
 
@@ -45,8 +40,11 @@ def look_at(
     if not passes:
         return {}
     bench.progress(f"measuring {', '.join(passes)}")
-    with ThreadPoolExecutor(len(passes), thread_name_prefix="look") as pool:
-        scans = dict(zip(passes, pool.map(lambda source: _scan(bench, source, passes[source]), passes), strict=True))
+    begun = {source: _begin(bench, source, metrics) for source, metrics in passes.items()}
+    scans = {source: scan.result() for source, scan in begun.items()}
+    for source, scan in begun.items():
+        if scan.error is not None:
+            bench.miss(source, str(scan.error))
     return _noted(bench, scans, named)
 
 
@@ -63,24 +61,8 @@ def _noted(bench: Workbench, scans: Mapping[str, Scanned], named: frozenset[str]
     return others
 
 
-def _scan(bench: Workbench, source: str, metrics: Metrics) -> Scanned:
-    """One pass over a source: a reading for every metric, failed ones where it cannot be reached."""
+def _begin(bench: Workbench, source: str, metrics: Metrics) -> Scan:
+    """A pass over a source, which ends by the source's timeout and by the workflow's."""
     declared = bench.config.sources[source]
     deadline = Deadline.after(min(declared.timeout, timedelta(seconds=bench.deadline.left)))
-    try:
-        scanned = probe_for(declared.type).scan(declared, metrics, bench.around, deadline)
-    except MeasureError as error:
-        bench.miss(source, str(error))
-        return _all_failed(metrics, str(error))
-    except Exception as error:
-        log.exception("the probe of %s broke down", source)
-        reason = f"internal error in the {declared.type} probe: {error!r}"
-        bench.miss(source, reason)
-        return _all_failed(metrics, reason)
-    lacking = {name: metric for name, metric in metrics.items() if name not in by_name(scanned.readings)}
-    more = _all_failed(lacking, "the probe gave no reading").readings
-    return Scanned((*scanned.readings, *more), scanned.requests)
-
-
-def _all_failed(metrics: Metrics, error: str) -> Scanned:
-    return Scanned(tuple(Reading.failed(name, metric.shown_unit, error) for name, metric in metrics.items()))
+    return Scan(source, declared, metrics, bench.around, deadline)

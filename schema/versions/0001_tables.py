@@ -33,13 +33,22 @@ STATEMENTS = (
     )
     """,
     """
-    CREATE UNIQUE INDEX dims_event_log_once ON dims_event_log (producer, event_id, digest) WHERE outcome <> 'rejected'
+    CREATE INDEX dims_event_log_id ON dims_event_log (left(event_id, 100) text_pattern_ops)
+    """,
+    """
+    CREATE INDEX dims_event_log_mark ON dims_event_log (mark_id)
+    """,
+    """
+    CREATE UNIQUE INDEX dims_event_log_once ON dims_event_log (digest) WHERE outcome <> 'rejected'
     """,
     """
     CREATE UNIQUE INDEX dims_event_log_rejected ON dims_event_log (stream_id) WHERE outcome = 'rejected'
     """,
     """
     COMMENT ON TABLE dims_event_log IS 'Every event, once. A known id with another payload stands beside the first.'
+    """,
+    """
+    COMMENT ON COLUMN dims_event_log.digest IS 'of producer, id and what it says'
     """,
     """
     COMMENT ON COLUMN dims_event_log.outcome IS 'planned, unmatched, rejected'

@@ -5,14 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 
-from dims_worker import services
 from tests.conftest import REPO, Lake, Project
 
 REAL = REPO.parent / "shared" / "nba_lake_2013"
@@ -23,6 +21,7 @@ OFF_DAYS = (  # the README's
     *("2013-04-08", "2013-04-18", "2013-04-19", "2013-05-09", "2013-05-23", "2013-06-04", "2013-06-05", "2013-06-07"),
     *("2013-06-08", "2013-06-10", "2013-06-12", "2013-06-14", "2013-06-15", "2013-06-17", "2013-06-19"),
 )
+_WORDS = ("box score content", "play-by-play")
 
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason=f"the real data set is not at {REAL}")
 
@@ -41,17 +40,11 @@ def _with_players() -> set[str]:
     return {path.stem for path in files if '"player":' in path.read_text(encoding="utf-8")}
 
 
-@pytest.fixture
-def warehouse(servers: services.Servers, database_url: str) -> Iterator[Engine]:
+def _fill(warehouse: Engine) -> None:
     """The tables of the data set: an id a row, a number where the files have one."""
-    admin = create_engine(str(servers.database_url), isolation_level="AUTOCOMMIT")
-    name = f"real_{database_url.rpartition('_')[2]}"
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine = create_engine(str(servers.database_url).rpartition("/")[0] + f"/{name}")
     games = _games()
     columns = list(games[0])
-    with engine.begin() as connection:
+    with warehouse.begin() as connection:
         kinds = [f"{column} {'date' if column == 'game_date' else 'text'}" for column in columns]
         connection.execute(text(f"CREATE TABLE games ({', '.join(kinds)})"))
         values = ", ".join(f":{column}" for column in columns)
@@ -62,16 +55,12 @@ def warehouse(servers: services.Servers, database_url: str) -> Iterator[Engine]:
         connection.execute(text("CREATE TABLE hoopr_play_by_play (game_id bigint)"))
         plays = [{"id": int(game)} for game in sorted(_ids("espn_play_by_play"))]
         connection.execute(text("INSERT INTO hoopr_play_by_play VALUES (:id)"), plays)
-    yield engine
-    engine.dispose()
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
 
 
 @pytest.fixture
 def real(project: Project, lake: Lake, warehouse: Engine) -> Project:
     """A project whose lake, warehouse and local copy are the data set."""
+    _fill(warehouse)
     files = [path for folder in FOLDERS for path in sorted((REAL / folder).iterdir())]
     lake.put(BUCKET, {path.relative_to(REAL).as_posix(): path.read_bytes() for path in files})
     shutil.copytree(REPO / "config", project.folder / "config")
@@ -159,3 +148,27 @@ def test_a_lake_that_lost_files_and_a_game_is_named(real: Project, engine: Engin
     found = details["sync_status.local_s3_sync_status"]
     assert (found["only_local"], found["only_s3"], found["different"], found["union"]) == (0, 50, 0, 713)
     assert found["sync_drift_pct"] == pytest.approx(100 * 50 / 713)
+
+
+def test_the_gaps_by_name_and_the_seasons(real: Project, tmp_path: Path) -> None:
+    """The figures of the workflows, under the shipped configuration."""
+    done = real.dims("workflow", "gap-analysis", "--json", check=True)
+    games = json.loads(done.stdout)["games"]
+    ids = {game["game_id"] for game in _games()}
+    lacking = {what: {one["id"] for one in games["missing"] if what in one["lacks"]} for what in _WORDS}
+    assert lacking["box score content"] == ids - _with_players()
+    assert lacking["play-by-play"] == ids - _ids("espn_play_by_play")
+    assert [len(lacking[what]) for what in _WORDS] == [75, 257]
+
+    real.env["NBA_ARCHIVES"] = str(tmp_path)
+    real.env["NBA_TEMP"] = str(tmp_path)
+    done = real.dims("workflow", "local-inventory", "--json", check=True)
+    folders = {one["name"]: one for one in json.loads(done.stdout)["folders"]}
+    assert {name: folders[name]["files"] for name in FOLDERS} == {name: len(_ids(name)) for name in FOLDERS}
+    for name, count in {"espn_play_by_play": 85, "espn_box_scores": 273, "espn_team_stats": 273}.items():
+        assert [(one["season"], one["games"]) for one in folders[name]["seasons"]] == [("2012-13", count)]
+    schedule = folders["espn_schedules"]
+    assert (schedule["first"], schedule["last"]) == ("2013-03-16", "2013-06-20")
+
+    done = real.dims("workflow", "sync-status", "--json", check=True)
+    assert json.loads(done.stdout)["synced"] is True

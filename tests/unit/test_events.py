@@ -120,7 +120,7 @@ def test_we_read_what_the_sdk_writes(subject: str | None):
 
 # --- what is refused, and why ---------------------------------------------------------------------------
 
-DEEP = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+DEEP = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)  # in data, in the envelope: one level more than is taken
 REFUSED: dict[str, tuple[str | bytes, str]] = {
     "nothing": ("", "is not JSON"),
     "no JSON": ("{'id': 1}", "is not JSON"),

@@ -56,7 +56,7 @@ def test_no_sizes(wrong: Any):
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [
-        (0, "0.0 seconds"), (0.04, "0.0 seconds"), (1, "1 seconds"), (59.9, "59.9 seconds"), (60, "1 minutes"),
+        (0, "0.0 seconds"), (0.04, "0.0 seconds"), (1, "1 second"), (59.9, "59.9 seconds"), (60, "1 minute"),
         (5400, "1.5 hours"), (362_880, "4.2 days"), (1_209_600, "2 weeks"), (-7200, "-2 hours"),
     ],
 )  # fmt: skip

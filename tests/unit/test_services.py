@@ -54,8 +54,8 @@ def test_procfile_errors_name_the_line(text, reason):
 
 def test_the_repository_s_procfile():
     entries = parse((ROOT / "Procfile").read_text())
-    assert [entry.name for entry in entries] == ["worker", "beat", "flower", "watch"]
-    flower = expand(entries[2].words, {"DIMS_HOME": "/x"})
+    assert [entry.name for entry in entries] == ["ingest", "worker", "beat", "flower", "watch"]
+    flower = expand(entries[3].words, {"DIMS_HOME": "/x"})
     assert flower[-2:] == ["--address=127.0.0.1", "--port=5555"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -112,7 +113,7 @@ HOSTILE = {
     "surrogate": b'{"specversion":"1.0","id":"\\ud800","source":"p","type":"t","time":"2026-01-01T00:00:00Z"}',
     "depth": b"[" * 100_000,
     "a number as long as a book": b'{"id": ' + b"9" * 5_000 + b"}",
-    "infinity": b'{"specversion":"1.0","id":"i","source":"p","type":"t","time":"2026-01-01T00:00:00Z","data":{"x":1e999}}',
+    "infinity": b'{"specversion":"1.0","id":"i","source":"p","type":"t","time":"2026-01-01T00:00Z","data":{"":1e999}}',
     "nothing": b"",
     "no object": b"[1]",
     "another year": b'{"specversion":"1.0","id":"i","source":"p","type":"t","time":"0001-01-01T00:00:00+14:00"}',
@@ -136,7 +137,7 @@ def test_hostile_entries_are_rejected_and_stop_no_neighbour(redis: Redis, flow: 
 
 def test_the_longest_envelope_that_is_taken_is_stored_whole(flow: Flow) -> None:
     room = MAX_BYTES - len(request("m.a", id="e").to_json()) - 10
-    data = {"metrics": ["m.a"], "x": "é" * (room // 2)}
+    data: dict[str, Any] = {"metrics": ["m.a"], "x": "é" * (room // 2)}
     flow.store(event("dims.verify.requested", id="e", **data))
     assert flow.scalar("SELECT data FROM dims_event_log") == data
 
@@ -193,7 +194,10 @@ def test_metrics_configured_since_the_start_are_given_rows_when_first_concerned(
 
 
 def test_two_batches_lock_their_metrics_in_one_order(flow: Flow, beside: Threads) -> None:
-    flow.do("UPDATE dims_metrics SET failures = 0 WHERE metric = 'm.a'")  # the first by name lies last in the table
+    newest = "SELECT metric FROM dims_metrics ORDER BY ctid DESC LIMIT 1"
+    while flow.scalar(newest) != "m.a":  # the first by name shall lie last in the table
+        flow.do("UPDATE dims_metrics SET failures = 0 WHERE metric = 'm.a'")
+    flow.do("ANALYZE dims_metrics")
     with transaction(flow.engine) as held:
         held.execute(text("SELECT 1 FROM dims_metrics WHERE metric = 'm.a' FOR UPDATE"))
         other = beside(flow.ask, "m.e", "m.a", "m.c")
@@ -252,7 +256,7 @@ def test_what_a_dead_consumer_had_read_is_claimed_by_the_next(
     monkeypatch.setattr(ingest, "IDLE_MS", 0)
     assert drained(redis, flow).stored == 2
     assert sorted(log(flow)) == [("0", "planned"), ("1", "planned"), ("2", "planned")]
-    assert (redis.xlen(STREAM), redis.xpending(STREAM, GROUP)["pending"]) == (0, 0)  # type: ignore[index]
+    assert (redis.xlen(STREAM), redis.xpending(STREAM, GROUP)["pending"]) == (0, 0)
 
 
 def test_what_this_consumer_read_and_did_not_finish_is_read_again(redis: Redis, flow: Flow) -> None:
@@ -274,7 +278,7 @@ def test_an_entry_that_somebody_deleted_after_it_was_read_is_no_event(
     redis.xdel(STREAM, *keys[:2])
     drained(redis, flow)
     assert log(flow) == [("stays", "planned")]
-    assert redis.xpending(STREAM, GROUP)["pending"] == 0  # type: ignore[index]
+    assert redis.xpending(STREAM, GROUP)["pending"] == 0
 
 
 def test_an_entry_is_acknowledged_only_after_the_commit(redis: Redis, flow: Flow) -> None:
@@ -282,7 +286,7 @@ def test_an_entry_is_acknowledged_only_after_the_commit(redis: Redis, flow: Flow
     nowhere = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/nowhere")
     with pytest.raises(DatabaseUnreachable):
         drain(redis, nowhere, flow.planner)
-    assert (redis.xlen(STREAM), redis.xpending(STREAM, GROUP)["pending"]) == (1, 1)  # type: ignore[index]
+    assert (redis.xlen(STREAM), redis.xpending(STREAM, GROUP)["pending"]) == (1, 1)
     assert drained(redis, flow).stored == 1
     assert redis.xlen(STREAM) == 0
 

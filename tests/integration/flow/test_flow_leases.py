@@ -1,4 +1,4 @@
-"""Invariants 3, 5 and 6: a claim is one run's alone; what came meanwhile stays due; who lost a lease changes nothing."""
+"""Invariants 3, 5 and 6: a claim is one run's; what came meanwhile stays due; who lost a lease changes nothing."""
 
 from __future__ import annotations
 
@@ -333,7 +333,7 @@ class Fake:
 
     def __init__(self, flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
         self.flow = flow
-        self.meanwhile = lambda: None
+        self.meanwhile: Callable[[], object] = lambda: None
         self.scans: list[set[str]] = []
         monkeypatch.setattr(verify, "probe_for", lambda _: self)
 
@@ -365,7 +365,7 @@ def test_serve_measures_in_one_pass_what_is_due_and_nothing_else(flow: Flow, fak
 
 def test_an_event_during_serve_is_followed_by_a_second_pass(flow: Flow, fake: Fake) -> None:
     flow.ask("m.a")
-    fake.meanwhile = lambda: None if len(fake.scans) > 1 else flow.ask("m.a") and None
+    fake.meanwhile = lambda: len(fake.scans) > 1 or flow.ask("m.a")
     assert fake.serve()
     assert fake.serve()
     assert fake.serve() is None

@@ -11,8 +11,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, make_url, text
 
-from dims_worker.store.migrations import _config, migrate, newest
+from dims_worker.store.migrations import _LOCK, _config, migrate, newest
 from dims_worker.store.models import metadata
+from tests.conftest import wait_for
 from tests.integration.flow.kit import Threads, outcome
 
 CATALOG = """
@@ -77,6 +78,17 @@ def test_a_downgrade_leaves_nothing_and_an_upgrade_brings_it_back(engine: Engine
 
 
 def test_two_that_migrate_at_once_take_turns(empty: Engine, engine: Engine, beside: Threads) -> None:
-    both = [beside(migrate, empty), beside(migrate, empty)]
-    assert {outcome(one) for one in both} == {(None, newest()), (newest(), newest())}
+    def waiting() -> bool:
+        with engine.connect() as connection:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE datname = :name AND wait_event = 'advisory'"
+            return bool(connection.execute(text(query), {"name": empty.url.database}).scalar())
+
+    config = _config()
+    with empty.begin() as first:
+        first.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        second = beside(migrate, empty)
+        wait_for(waiting, timeout=10)
+        config.attributes["connection"] = first
+        command.upgrade(config, "head")
+    assert outcome(second) == (newest(), newest())
     assert catalog(empty) == catalog(engine)

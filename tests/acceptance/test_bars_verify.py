@@ -1,0 +1,350 @@
+"""The bars of issue 2 that `dims verify` alone shows: as a user runs it, on real servers."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from dims_worker.cli.main import main
+from tests.conftest import REPO, Lake, Project
+
+LAKE = REPO.parent / "shared" / "nba_lake_2013"
+
+KEYS = {
+    *("metric", "value", "unit", "baseline", "drift_pct", "status", "severity", "tier", "method", "as_of", "error"),
+}
+
+
+def document(project: Project, *arguments: str, code: int = 0) -> dict[str, Any]:
+    """What `dims verify --json` prints: one document, and nothing else on standard output."""
+    done = project.dims("verify", "--json", *arguments)
+    assert done.returncode == code, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def readings(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {one["metric"]: one for one in found["metrics"]}
+
+
+def values(found: dict[str, Any]) -> dict[str, Any]:
+    return {one["metric"]: one["value"] for one in found["metrics"]}
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An endpoint that takes a request and does not answer."""
+    over = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            over.wait(30)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    over.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+FAILING = """
+sources:
+  here: {{type: files, path: "."}}
+  there: {{type: files, path: there}}
+  lake: {{type: s3, bucket: {bucket}}}
+  closed: {{type: s3, bucket: lake, endpoint_url: "http://127.0.0.1:1", timeout: 20s}}
+  silent: {{type: s3, bucket: lake, endpoint_url: "{silent}", timeout: 1500ms}}
+metrics:
+  m:
+    files: {{source: here, measure: count, paths: "*.txt"}}
+    folder: {{source: there, measure: count}}
+    objects: {{source: lake, measure: count, critical: true}}
+    unreachable: {{source: closed, measure: count}}
+    silent: {{source: silent, measure: count}}
+    both: {{derive: "m.files + m.objects"}}
+"""
+
+
+def test_what_cannot_be_measured_is_a_failed_reading_never_a_zero(
+    project: Project, engine: Engine, lake: Lake, silent: str
+) -> None:
+    lake.put("lake", {"a": b"1", "b": b"2"})
+    project.env |= lake.env
+    project.write({"there/x": "1", "a.txt": "a\n"})
+    good = {"bucket": "lake", "silent": silent}
+    project.write({"dims.yaml": FAILING.format(**good).replace("127.0.0.1:1", lake.url.removeprefix("http://"))
+                  .replace(silent, lake.url).replace("1500ms", "60s")})  # fmt: skip
+    baseline = {"m.files": 1, "m.folder": 1, "m.objects": 2, "m.unreachable": 2, "m.silent": 2, "m.both": 3}
+    assert values(document(project)) == baseline
+
+    (project.folder / "there/x").unlink()
+    (project.folder / "there").rmdir()
+    project.write({"dims.yaml": FAILING.format(bucket="nowhere", silent=silent)})
+    started = time.monotonic()
+    found = document(project, code=3)
+    assert time.monotonic() - started < 40  # the silent endpoint would keep it for a minute
+    assert found["status"] == "partial"
+    assert len(found["runs"]) == 1
+    assert found["run"] == found["runs"][0]
+    for one in found["metrics"]:
+        assert one.keys() >= KEYS
+    by_name = readings(found)
+    assert (by_name["m.files"]["status"], by_name["m.files"]["value"]) == ("ok", 1)
+    reasons = {
+        "m.folder": "there",
+        "m.objects": "bucket nowhere does not exist",
+        "m.unreachable": "cannot be reached",
+        "m.silent": "1.5 s",
+        "m.both": "m.objects: bucket nowhere does not exist",
+    }
+    for name, reason in reasons.items():
+        one = by_name[name]
+        assert (one["status"], one["method"], one["value"], one["drift_pct"]) == ("failed", "failed", None, None)
+        assert one["baseline"] == baseline[name]
+        assert reason in one["error"], one["error"]
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT metric, baseline, value FROM dims_metrics")).fetchall()
+        assert {row.metric: row.baseline for row in rows} == {row.metric: row.value for row in rows} == baseline
+        (status,) = connection.execute(
+            text("SELECT status FROM dims_verification_runs ORDER BY run_id DESC LIMIT 1")
+        ).one()
+        assert status == "partial"
+    table = project.dims("verify", "--update", "-m", "m.objects")
+    assert table.returncode == 3
+    assert "unavailable" in table.stdout
+    assert "bucket nowhere does not exist" in table.stdout
+
+
+EXITS = """
+sources: {here: {type: files, path: "."}}
+metrics:
+  m:
+    plain: {source: here, measure: count, paths: "plain/*"}
+    critical: {source: here, measure: count, paths: "critical/*", critical: true}
+    lines: {source: here, measure: lines, paths: "plain/*"}
+"""
+
+
+def fill(project: Project, folder: str, number: int) -> None:
+    for old in (project.folder / folder).glob("*"):
+        old.unlink()
+    project.write({f"{folder}/{index}": "a line\n" for index in range(number)})
+
+
+def test_the_first_verify_shows_every_value_as_new_the_second_as_ok(project: Project) -> None:
+    project.write({"dims.yaml": EXITS})
+    fill(project, "plain", 10)
+    fill(project, "critical", 100)
+    first, second = document(project), document(project)
+    assert {one["status"] for one in first["metrics"]} == {"new"}
+    assert {one["status"] for one in second["metrics"]} == {"ok"}
+    assert values(first) == values(second) == {"m.plain": 10, "m.critical": 100, "m.lines": 10}
+    assert [type(value) for value in values(second).values()] == [int, int, int]
+
+
+@dataclass
+class Here:
+    """`dims` in this process, which is many times faster than one of its own: exit code, output, errors."""
+
+    project: Project
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        with self.monkeypatch.context() as patch:
+            patch.chdir(self.project.folder)
+            for name, value in self.project.env.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                main([*arguments])
+        out, err = self.capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+
+@pytest.fixture
+def here(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    return Here(project, monkeypatch, capsys)
+
+
+def test_exit_codes_and_one_line(project: Project, here: Here) -> None:
+    project.write({"dims.yaml": EXITS})
+    fill(project, "plain", 10)
+    fill(project, "critical", 100)
+    assert project.dims("verify").returncode == 0
+
+    fill(project, "plain", 11)  # 10 %: moderate, medium
+    assert here("verify")[0] == 0
+    assert here("verify", "--fail-on", "medium")[0] == 1
+    fill(project, "plain", 12)  # 20 %: major, high
+    quiet = project.dims("verify", "--quiet")
+    assert quiet.returncode == 1
+    assert len(quiet.stdout.splitlines()) == 1
+    assert "2 major" in quiet.stdout
+    assert here("verify", "--fail-on", "urgent")[0] == 0
+    assert here("verify", "-m", "m.critical")[0] == 0
+    code, out, _ = here("verify", "-m", "m.plain", "--json")
+    assert (code, values(json.loads(out))) == (1, {"m.plain": 12})
+
+    for wrong in (("-m", "m.nothing"), ("--fail-on", "loud"), ("-c", "nowhere"), ("--no-such-option",)):
+        code, out, err = here("verify", *wrong)
+        assert (code, out) == (2, "")
+        assert err
+    assert project.dims("--config", "nowhere.yaml", "verify").returncode == 2
+
+    project.env["DIMS_DATABASE_URL"] = "postgresql://nobody:secret@127.0.0.1:1/nowhere"
+    away = project.dims("verify")
+    assert (away.returncode, away.stdout) == (3, "")
+    assert "127.0.0.1:1" in away.stderr
+    assert "secret" not in away.stderr
+
+
+def test_a_value_is_held_by_update_and_approved_from_the_command_line(project: Project, here: Here) -> None:
+    project.write({"dims.yaml": EXITS})
+    fill(project, "critical", 100)
+    fill(project, "plain", 10)
+    assert here("verify")[0] == 0
+    fill(project, "critical", 120)
+    found = document(project, "--update", "--fail-on", "urgent", code=1)  # held: 1, whatever --fail-on says
+    held = readings(found)["m.critical"]
+    assert (held["outcome"], held["tier"], held["baseline"], held["value"]) == ("held", "approve", 100, 120)
+    (request,) = json.loads(here("approvals", "list", "--json")[1])["requests"]
+    assert (request["metric"], request["value"], request["baseline"], request["version"]) == ("m.critical", 120, 100, 1)
+    number = str(request["id"])
+    assert here("approvals", "show", "99")[0] == 2
+    code, out, _ = here("approvals", "show", "m.critical")
+    assert (code, "proposed  120" in out) == (0, True)
+    code, _, err = here("approvals", "approve", number, "--version", "7", "--as", "ada")
+    assert (code, "is not what version 7 was" in err) == (1, True)
+    done = project.dims("approvals", "approve", number, "--version", "1", "--as", "ada", "--note", "backfill")
+    assert (done.returncode, done.stderr) == (0, "")
+    code, _, err = here("approvals", "reject", number)
+    assert (code, "approved by ada already" in err) == (1, True)
+    code, out, _ = here("verify", "--update", "--json")
+    assert (code, readings(json.loads(out))["m.critical"]["baseline"]) == (0, 120)
+
+
+MANY = """
+sources: {lake: {type: s3, bucket: lake}}
+metrics:
+  s3:
+    objects: {source: lake, measure: count}
+    bytes: {source: lake, measure: bytes}
+    mean: {source: lake, measure: mean_size}
+    newest: {source: lake, measure: newest_age}
+    oldest: {source: lake, measure: oldest_age}
+    small: {source: lake, measure: count, smaller_than: 2}
+    raw: {source: lake, prefix: raw/, measure: count}
+    raw_bytes: {source: lake, prefix: raw/, measure: bytes, unit: kB}
+    odd: {source: lake, prefix: odd/, measure: count}
+    json: {source: lake, match: "*.json", measure: count}
+    csv: {source: lake, suffix: .csv, measure: count}
+    deep: {source: lake, prefix: raw/, match: "deep/**", measure: count}
+"""
+
+
+def test_a_bucket_of_5300_objects_with_12_metrics_costs_6_requests(project: Project, lake: Lake) -> None:
+    names = [f"{'odd' if n % 2 else 'raw'}/{'deep/' if n % 53 == 0 else ''}{n}.{('json', 'csv')[n % 4 == 0]}"
+             for n in range(5300)]  # fmt: skip
+    lake.put("lake", {name: b"x" * (n % 3 + 1) for n, name in enumerate(names)})
+    project.env |= lake.env
+    project.write({"dims.yaml": MANY})
+    found = document(project)
+    assert len(lake.lists) == 6
+    assert found["requests"] == 6
+    got = values(found)
+    assert len(got) == 12
+    assert (got["s3.objects"], got["s3.raw"], got["s3.odd"], got["s3.json"], got["s3.csv"], got["s3.deep"]) == (
+        *(5300, 2650, 2650, 3975, 1325),
+        sum(name.startswith("raw/deep/") for name in names),
+    )
+    assert got["s3.bytes"] == sum(n % 3 + 1 for n in range(5300))
+    assert got["s3.small"] == sum(n % 3 == 0 for n in range(5300))
+
+
+def _true_counts() -> dict[str, tuple[int, int]]:
+    """`files / bytes in FOLDER   N/BYTES` of the lake's README."""
+    counts = {}
+    for line in (LAKE / "README.md").read_text().splitlines():
+        if line.startswith("files / bytes in "):
+            folder, numbers = line.removeprefix("files / bytes in ").split()
+            files, size = numbers.split("/")
+            counts[folder] = (int(files), int(size))
+    return counts
+
+
+@pytest.mark.skipif(not LAKE.is_dir(), reason=f"the real lake {LAKE} is not on this machine")
+def test_the_real_lake_measures_as_its_readme_counts_it(project: Project, lake: Lake) -> None:
+    counts = _true_counts()
+    assert sum(files for files, _ in counts.values()) == 716
+    lake.put(
+        "lake",
+        {
+            str(path.relative_to(LAKE)): path.read_bytes()
+            for folder in counts
+            for path in (LAKE / folder).rglob("*")
+            if path.is_file()
+        },
+    )
+    project.env |= lake.env
+    lines = [
+        f"    {folder}_{what}: {{source: lake, prefix: {folder}/, measure: {measure}}}\n"
+        for folder in counts
+        for what, measure in (("files", "count"), ("bytes", "bytes"))
+    ]
+    project.write({"dims.yaml": "sources: {lake: {type: s3, bucket: lake}}\nmetrics:\n  s3:\n" + "".join(lines) + (
+        "    files: {source: lake, measure: count}\n"
+        "    bytes: {source: lake, measure: bytes}\n"
+        "    under_2048: {source: lake, measure: count, smaller_than: 2048}\n"
+        "    under_4096: {source: lake, measure: count, smaller_than: 4096}\n"
+    )})  # fmt: skip
+    got = values(document(project))
+    for folder, (files, size) in counts.items():
+        assert (got[f"s3.{folder}_files"], got[f"s3.{folder}_bytes"]) == (files, size)
+    readme = (LAKE / "README.md").read_text().split()
+    assert f"{got['s3.files']}/{got['s3.bytes']}" in readme
+    assert (got["s3.under_2048"], got["s3.under_4096"]) == (297, 319)
+    assert len(lake.lists) == 1
+
+
+def test_this_very_repository_measures_as_find_wc_and_git_count_it(project: Project) -> None:
+    clone = project.folder.parent / "clone"
+    subprocess.run(["git", "clone", "-q", str(REPO), str(clone)], check=True, capture_output=True)
+    project.folder = clone
+    project.dims("init", check=True)
+    got = values(document(project))
+
+    def count(command: str) -> int:
+        done = subprocess.run(command, shell=True, cwd=clone, check=True, capture_output=True, text=True)
+        return int(done.stdout)
+
+    everything = "find . -type f -not -path './.git/*'"  # a fresh clone: nothing in it is ignored
+    assert got["code_base.python_files"] == count(f"{everything} -name '*.py' | wc -l")
+    assert got["code_base.python_lines"] == count(f"{everything} -name '*.py' -print0 | xargs -0 cat | wc -l")
+    assert got["code_base.python_tests"] == count(
+        f"{everything} \\( -name 'test_*.py' -o -name '*_test.py' \\) | wc -l"
+    )
+    assert got["project.files"] == count(f"{everything} | wc -l")
+    size = sum(path.stat().st_size for path in clone.rglob("*") if path.is_file() and ".git" not in path.parts)
+    assert got["project.bytes"] * 10**6 == pytest.approx(size, abs=0.5)
+    assert got["git.commits"] == count("git rev-list --count HEAD")
+    assert got["git.tracked_files"] == count("git ls-files | wc -l")
+    if "documentation.files" in got:
+        assert got["documentation.files"] == count(f"{everything} -name '*.md' | wc -l")
+        assert got["documentation.lines"] == count(f"{everything} -name '*.md' -print0 | xargs -0 cat | wc -l")
+    assert {one["status"] for one in document(project)["metrics"]} == {"ok"}

@@ -1,0 +1,355 @@
+"""The documents against the project: links, examples, commands, options, keys, event types, containers. No servers."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from dims_worker import events
+from dims_worker.cli.main import SECTIONS, cli
+from dims_worker.config import load, models
+from dims_worker.events import Event
+from dims_worker.services import procfile
+from producers import enqueue
+
+REPO = Path(__file__).parents[2]
+DOCS = sorted((REPO / "docs").glob("*.md"))
+PAGES = [REPO / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + DOCS
+TEXTS = {page.relative_to(REPO).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+each_page = pytest.mark.parametrize("page", TEXTS)
+
+_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
+_SPAN = re.compile(r"`([^`]+)`")
+_HEADING = re.compile(r"^(#+) +(.+?) *$", re.MULTILINE)
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
+
+
+def blocks(text: str, *languages: str) -> list[str]:
+    """The fenced blocks of a language; one that is marked as a fragment has another."""
+    return [body for language, body in _FENCE.findall(text) if language.strip() in languages]
+
+
+def prose(text: str) -> str:
+    return _FENCE.sub("", text)
+
+
+def spans(text: str) -> list[str]:
+    return [" ".join(span.split()) for span in _SPAN.findall(prose(text))]
+
+
+def code(text: str) -> list[str]:
+    """All that is set as code: spans and blocks, but for YAML and JSON."""
+    return [*spans(text), *(body for language, body in _FENCE.findall(text) if language[:4] not in ("yaml", "json"))]
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to headings."""
+    titles = [title for _, title in _HEADING.findall(prose(text))]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def sections(text: str, level: int) -> dict[str, str]:
+    """Title -> text, of the headings of this level; a deeper heading belongs to its section."""
+    found: dict[str, str] = {}
+    title = ""
+    fenced = False
+    for line in text.splitlines():
+        fenced ^= line.startswith("```")
+        heading = None if fenced else _HEADING.match(line)
+        if heading and len(heading[1]) <= level:
+            title = heading[2] if len(heading[1]) == level else ""
+        if title:
+            found[title] = f"{found.get(title, '')}{line}\n"
+    return found
+
+
+# --- links and names ----------------------------------------------------------------------------------
+
+
+@each_page
+def test_links_pictures_and_anchors_resolve(page: str) -> None:
+    broken = []
+    for target in _LINK.findall(prose(TEXTS[page])):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = ((REPO / page).parent / name).resolve() if name else REPO / page
+        there = file.is_relative_to(REPO) and file.exists()
+        if not there or (anchor and anchor not in anchors(file.read_text(encoding="utf-8"))):
+            broken.append(target)
+    assert not broken
+
+
+def test_the_readme_links_every_guide() -> None:
+    linked = set(_LINK.findall(TEXTS["README.md"]))
+    assert {page.relative_to(REPO).as_posix() for page in DOCS} <= linked
+
+
+@each_page
+def test_no_page_names_a_place_of_one_machine_or_a_registry(page: str) -> None:
+    assert not re.findall(r"(?<![\w.])/(?:root|home|work|tmp|Users)\b[^\s`]*", TEXTS[page])
+    assert not re.findall(r"pypi\.|pythonhosted|npmjs|proxy\.golang", TEXTS[page])
+
+
+# --- examples -----------------------------------------------------------------------------------------
+
+CONFIGURATIONS = [(page, number, text) for page in TEXTS for number, text in enumerate(blocks(TEXTS[page], "yaml"))]
+
+
+@pytest.mark.parametrize(("page", "number", "text"), CONFIGURATIONS, ids=[f"{p}-{n}" for p, n, _ in CONFIGURATIONS])
+def test_each_configuration_passes_the_check(page: str, number: int, text: str, tmp_path: Path) -> None:
+    (tmp_path / "dims.yaml").write_text(text, encoding="utf-8")
+    load(None, {}, tmp_path)  # raises with every problem: file, line, key
+
+
+def test_the_guide_to_the_configuration_has_whole_examples() -> None:
+    assert len(blocks(TEXTS["docs/configuration.md"], "yaml")) >= 3
+    assert blocks(TEXTS["README.md"], "yaml")
+
+
+@each_page
+def test_each_envelope_is_taken(page: str) -> None:
+    text = TEXTS[page]
+    envelopes = [body for body in blocks(text, "json") if "specversion" in body]
+    envelopes += re.findall(r"'(\{\"specversion\".*?\})'", text)
+    for envelope in envelopes:
+        assert Event.from_json(envelope).type in _event_types()
+    assert envelopes or page not in ("docs/producers.md", "docs/flow.md")
+
+
+def _event_types() -> set[str]:
+    values = [getattr(events, name) for name in dir(events) if name.isupper()]
+    return {value for value in values if isinstance(value, str) and re.fullmatch(r"dims(\.\w+){2}", value)}
+
+
+def test_the_event_types_named_to_producers_exist() -> None:
+    text = TEXTS["docs/producers.md"]
+    named = set(re.findall(r"\bdims\.[a-z_]+\.[a-z_]+", text))
+    assert named
+    assert named <= _event_types()
+    assert {events.GIT_COMMIT, events.FILES_CHANGED, events.SCRAPER_COMPLETE, events.VERIFY_REQUESTED} <= named
+    aws = re.findall(r"\bcom\.[\w.:]+", text)
+    assert aws
+    assert all(name.startswith(events.S3_PREFIX) for name in aws)
+
+
+# --- commands -----------------------------------------------------------------------------------------
+
+
+def tree() -> dict[str, click.Command]:
+    """Every command by its full name, `approvals list`; the root is empty."""
+    found: dict[str, click.Command] = {}
+
+    def walk(command: click.Command, name: str) -> None:
+        found[name] = command
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for child in command.list_commands(context):
+                grown = command.get_command(context, child)
+                assert grown is not None
+                walk(grown, f"{name} {child}".strip())
+
+    walk(cli, "")
+    return found
+
+
+TREE = tree()
+
+
+def options(command: click.Command) -> set[str]:
+    """What may be written with it, long and short, `--help` included."""
+    context = click.Context(command, **{k: v for k, v in cli.context_settings.items() if k == "help_option_names"})
+    return {name for parameter in command.get_params(context) if isinstance(parameter, click.Option)
+            for name in parameter.opts}  # fmt: skip
+
+
+ANY = set().union(*map(options, TREE.values()))
+HELP = {"--help", "-h"}
+
+
+def resolve(words: str) -> str | None:
+    """The full name of the command that a line begins with, `events show ID` -> `events show`; None: there is none."""
+    name = ""
+    for word in words.split():
+        longer = f"{name} {word}".strip()
+        if longer not in TREE:
+            placeholder = not re.fullmatch(r"[a-z]+", word)
+            return name if placeholder or (name and not _needs_subcommand(name)) else None
+        name = longer
+    return name
+
+
+def _needs_subcommand(name: str) -> bool:
+    command = TREE[name]
+    return isinstance(command, click.Group) and not command.invoke_without_command
+
+
+def calls(text: str) -> Iterator[str]:
+    """What follows `dims ` wherever it is set as code."""
+    for one in code(text):
+        yield from (found.strip() for found in re.findall(r"(?<![\w.\-/:])dims ([^\n&|#;`]*)", one))
+
+
+@each_page
+def test_each_command_that_a_page_names_exists_with_its_options(page: str) -> None:
+    wrong = []
+    for call in calls(TEXTS[page]):
+        name = resolve(call)
+        if name is None or not set(_OPTION.findall(call)) <= options(TREE[name]) | options(cli) | HELP:
+            wrong.append(call)
+    assert not wrong
+
+
+def test_every_command_has_its_section_in_the_groups_of_the_help() -> None:
+    text = TEXTS["docs/commands.md"]
+    groups = sections(text, 2)
+    told = {title: [name.removeprefix("dims ") for name in sections(groups[title], 3)] for title in groups}
+    assert {title: list(commands) for title, commands in SECTIONS.items()} == {t: told[t] for t in told if told[t]}
+
+
+@pytest.mark.parametrize("name", [name for name in TREE if name])
+def test_every_command_and_option_is_told_and_no_other(name: str) -> None:
+    top = name.split(maxsplit=1)[0]
+    section = sections(TEXTS["docs/commands.md"], 3)[f"dims {top}"]
+    assert f"dims {name}" in " ".join(section.split())
+    bare = " ".join(span for span in spans(section) if not span.startswith("dims"))
+    known = set().union(*(options(one) for key, one in TREE.items() if key.split()[:1] == [top]))
+    mentioned = set(_OPTION.findall(bare)) | {o for call in calls(section) for o in _OPTION.findall(call)}
+    assert options(TREE[name]) - HELP <= mentioned
+    assert set(_OPTION.findall(bare)) <= known | HELP
+
+
+def test_options_before_the_first_command_exist() -> None:
+    intro = TEXTS["docs/commands.md"].partition("\n### ")[0]
+    named = {option for span in spans(intro) for option in _OPTION.findall(span)}
+    assert options(cli) <= named
+    assert named <= ANY
+
+
+def test_the_options_of_dims_enqueue_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        enqueue.main(["--help"])
+    known = set(_OPTION.findall(capsys.readouterr().out)) - HELP
+    section = sections(TEXTS["docs/producers.md"], 2)["dims-enqueue"]
+    table = "\n".join(line for line in section.splitlines() if line.startswith("| `--"))
+    assert set(_OPTION.findall(" ".join(spans(table)))) == {option for option in known if option.startswith("--")}
+
+
+# --- keys of the configuration ------------------------------------------------------------------------
+
+
+def _own(model: type[BaseModel], *without: type[BaseModel]) -> set[str]:
+    return set(model.model_fields).difference(*(other.model_fields for other in without))
+
+
+KEYS: dict[str, set[str]] = {
+    "settings": _own(models.Settings),
+    "policy": _own(models.Policy),
+    "Every source": _own(models.Source),
+    "type: s3": _own(models.S3Source, models.Source),
+    "type: files": _own(models.FilesSource, models.Source),
+    "type: git": _own(models.GitSource, models.Source),
+    "Every metric": _own(models.Metric, models.Policy),
+    "Of files": _own(models.FilesMetric, models.SourceMetric),
+    "Of objects": _own(models.S3Metric, models.SourceMetric),
+    "Of commits": _own(models.GitMetric, models.SourceMetric),
+    "derive": _own(models.DerivedMetric, models.Metric),
+    "rules": _own(models.Rule),
+}
+MEASURES: dict[str, type[models.SourceMetric]] = {
+    "Of files": models.FilesMetric,
+    "Of objects": models.S3Metric,
+    "Of commits": models.GitMetric,
+}
+
+
+def _guide(title: str) -> str:
+    text = TEXTS["docs/configuration.md"]
+    return (sections(text, 3) | sections(text, 2))[title]
+
+
+def _rows(section: str, header: str) -> list[list[str]]:
+    """The rows, as cells, of the tables whose first column is called `header`."""
+    rows, here = [], False
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        here = bool(cells) and (here or cells[0] == header)
+        if here and cells[0] != header and not cells[0].startswith("---"):
+            rows.append(cells)
+    return rows
+
+
+@pytest.mark.parametrize("title", KEYS)
+def test_each_section_tells_every_key_and_no_other(title: str) -> None:
+    told = [key for row in _rows(_guide(title), "key") for key in _SPAN.findall(row[0])]
+    assert sorted(told) == sorted(KEYS[title])
+
+
+@pytest.mark.parametrize("title", MEASURES)
+def test_each_kind_tells_every_measure_with_its_unit(title: str) -> None:
+    model = MEASURES[title]
+    told = {measure: row[1].strip("`") for row in _rows(_guide(title), "measure") for measure in _SPAN.findall(row[0])}
+    assert told == model.default_units
+    assert set(told) == set(get_args(model.model_fields["measure"].annotation))
+
+
+@pytest.mark.parametrize(("title", "model"), [("settings", models.Settings), ("policy", models.Policy)])
+def test_the_defaults_that_are_told_are_the_defaults(title: str, model: type[BaseModel]) -> None:
+    told = {row[0].strip("`"): yaml.safe_load(row[1].strip("`")) for row in _rows(_guide(title), "key")}
+    told.pop("thresholds", None)
+    assert {key: getattr(model.model_validate(told), key) for key in told} == {
+        key: getattr(model(), key) for key in told
+    }
+
+
+# --- containers ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def compose() -> Any:
+    return yaml.safe_load((REPO / "docker-compose.yml").read_text(encoding="utf-8"))
+
+
+def test_compose_has_the_services_and_publishes_on_this_machine_alone(compose: Any) -> None:
+    assert {"postgres", "valkey", "worker", "beat", "flower"} <= compose["services"].keys()
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert ports
+    assert all(str(port).startswith("127.0.0.1:") for port in ports)
+    for service in compose["services"].values():
+        assert "network_mode" not in service
+
+
+@pytest.mark.parametrize("name", ["worker", "beat", "flower"])
+def test_compose_runs_what_the_procfile_runs(compose: Any, name: str) -> None:
+    entries = {entry.name: entry for entry in procfile.parse((REPO / "Procfile").read_text(encoding="utf-8"))}
+    own = re.compile(r"\S*beat-schedule|(?<=--address=)\S+|(?<=--port=)\S+")  # where a container's place is another's
+    words = [compose["services"][name]["command"], list(entries[name].words)]
+    theirs, ours = ([own.sub("", word) for word in one] for one in words)
+    assert theirs == ours
+
+
+def test_compose_and_the_programs_of_the_procfile_are_words_not_shell() -> None:
+    for line in procfile.parse((REPO / "Procfile").read_text(encoding="utf-8")):
+        assert shlex.join(line.words)
+        assert not set(" ".join(line.words)) & set("|;&<>`")
+
+
+def test_docker_accepts_the_composition() -> None:
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+        pytest.skip("`docker compose` is not installed here, so it was not asked about docker-compose.yml")
+    env = {"DIMS_POSTGRES_PASSWORD": "a", "DIMS_VALKEY_PASSWORD": "b", "PATH": "/usr/bin:/bin:/usr/local/bin"}
+    done = subprocess.run([docker, "compose", "config", "--quiet"], cwd=REPO, env=env, capture_output=True,
+                          text=True, timeout=60, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
