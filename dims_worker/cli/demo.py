@@ -111,7 +111,7 @@ class Demo:
         self.make_project()
         self.stack.enter_context(lake_server(self.env))
         self.fill_lake(0, OBJECTS)
-        self.say("The machine: PostgreSQL, Valkey, worker, beat, flower and watch, in a temporary home")
+        self.say("The machine: PostgreSQL, Valkey, two workers, beat, flower and watch, in a temporary home")
         self.start_machine()
         self.say("Everything is measured for the first time")
         self.wait_until("the first measurement", self.nothing_due)
