@@ -71,7 +71,7 @@ class Planner:
         return Plan(rules, tuple(found[name] for name in sorted(found)))
 
     def _requested_workflow(self, workflow: str) -> Plan:
-        name = f"{WORKFLOW}{workflow}"
+        name = f"{WORKFLOW}{'audit' if workflow == 'all' else workflow}"
         return Plan((REQUEST,), (Concern(name, REQUEST, "was asked for"),) if name in self.config.scans else ())
 
     def _matching(self, event: Event) -> tuple[str, ...]:
