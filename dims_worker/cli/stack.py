@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -21,6 +21,7 @@ from dims_worker.cli.main import exit_with
 from dims_worker.cli.readings import plain_table
 from dims_worker.cli.session import Session, json_option, pass_session
 from dims_worker.cli.words import NOTHING, ago, clock_text, count
+from dims_worker.config import S3Source
 from dims_worker.errors import AlreadyRunning, DimsError, ServiceError
 from dims_worker.events import STREAM
 from dims_worker.ingest import register
@@ -29,6 +30,7 @@ from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.events import last_event
 from dims_worker.store.migrations import migrate
 from dims_worker.store.requests import open_requests
+from dims_worker.store.runs import requests_since
 from producers.publish import connect
 
 FLOWER_PORT = 5555
@@ -159,6 +161,8 @@ def status(session: Session, as_json: bool) -> None:
     database_url = config.database_url or (servers.database_url if servers else None)
     broker_url = config.broker_url or (servers.broker_url if servers else None)
     lines = {"broker": _broker_line(broker_url), "database": _database_line(session, database_url)}
+    if (listing := _listing_line(session, database_url)) is not None:
+        lines["listing"] = listing
     spool = config.home / "spool" / "new"
     waiting = sum(1 for _ in os.scandir(spool)) if spool.is_dir() else 0
     lines["spool"] = f"{count(waiting, 'event')} to be sent" if waiting else "empty"
@@ -180,6 +184,25 @@ def status(session: Session, as_json: bool) -> None:
         for name, line in lines.items():
             session.out.print(f"{name:<9} {line}", soft_wrap=True)
     exit_with(3 if any(line.startswith("away") for line in lines.values()) else 0)
+
+
+MONTH = timedelta(days=30)
+
+
+def _listing_line(session: Session, url: str | None) -> str | None:
+    """What listing buckets has cost in the last month, at the configuration's price; None without a bucket."""
+    prices = {name: one.list_price for name, one in session.config.sources.items() if isinstance(one, S3Source)}
+    if not prices or url is None:
+        return None
+    try:
+        with transaction(engine(url)) as connection:
+            made = requests_since(connection, MONTH)
+    except DimsError:
+        return None  # said by the database's own line
+    dearest = max(prices.values())  # of a look at several sources, or a workflow, it is not known which
+    kept = {source: n for source, n in made.items() if source in prices or source not in session.config.sources}
+    cost = sum(n * prices.get(source or "", dearest) / 1000 for source, n in kept.items())
+    return f"{count(sum(kept.values()), 'LIST request')} in 30 days, {cost:,.4f} USD"
 
 
 def _broker_line(url: str | None) -> str:

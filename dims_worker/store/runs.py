@@ -105,6 +105,18 @@ def runs_by_number(connection: Connection, run_ids: Sequence[int]) -> list[RunRo
     return [RunRow(*row) for row in found]
 
 
+def requests_since(connection: Connection, span: timedelta) -> dict[str | None, int]:
+    """The requests that runs made in the last `span`, by source (None: looks at several, workflows by name)."""
+    found = connection.execute(
+        text(
+            "SELECT source, sum(requests) AS made FROM dims_verification_runs "
+            "WHERE started_at > clock_timestamp() - :span GROUP BY source HAVING sum(requests) > 0"
+        ),
+        {"span": span},
+    )
+    return {row.source: int(row.made) for row in found}
+
+
 def last_result(connection: Connection, source: str) -> tuple[RunRow, Mapping[str, Any]] | None:
     """The newest run of a workflow (`workflow.gap-analysis`) that stands, and what it found; None: never run."""
     found = connection.execute(
