@@ -59,6 +59,12 @@ def test_workflows_and_metrics_agree(place: Place) -> None:
     assert (code, sync["synced"]) == (1, False)
 
 
+def test_the_aws_inventory_needs_no_database(place: Place) -> None:
+    place.project.env["NBA_DATABASE_URL"] = ""
+    code, result = _run(place, "aws-inventory")
+    assert (code, result["unreached"]) == (0, {})
+
+
 def test_a_database_that_is_down_is_no_report_without_gaps(place: Place) -> None:
     place.project.env["NBA_DATABASE_URL"] = "postgresql://ada:hunter2@127.0.0.1:1/nba_simulator"
     code, result = _run(place, "gap-analysis")

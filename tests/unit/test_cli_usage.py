@@ -198,8 +198,8 @@ def test_config_check_prints_every_error(dims: Dims, folder: Path):
     said = dims("config", "check")
     assert (said.code, said.out) == (2, "")
     assert said.err.splitlines() == [
-        "dims.yaml:3: sources.p.type: must be one of s3, files, git",
-        "dims.yaml:5: rules.r: needs `on`: the event types it waits for",
+        "dims.yaml:3: sources.p.type: must be one of s3, files, git, sql, aws, command",
+        "dims.yaml:5: rules.r: needs `on`, the event types it waits for, or `schedule`",
         "dims.yaml:6: watch.0: unknown source 'q'; there are none",
         "more.yaml:3: metrics.c.a.source: unknown source 'z'; there are p",
     ]

@@ -34,7 +34,7 @@ def metric(body: str) -> str:
 # --- every kind of problem: the text from line 1, then the problems -------------------------------------
 
 NAME = "a name is lower-case letters, digits and _, a letter first"
-KNOWN = "known are include, metrics, policy, rules, settings, sources, watch"
+KNOWN = "known are include, metrics, policy, prices, rules, settings, sources, watch, workflows"
 PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "no YAML": ("sources:\n  a: [1,\n  b: }\n", ["3: is not YAML: expected the node content, but found '}'"]),
     "a tab": ("sources:\n\tp: 1\n", ["2: is not YAML: found character '\\t' that cannot start any token"]),
@@ -74,14 +74,14 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "an unknown type of source": (
         "sources:\n  p:\n    type: ftp\n  q: {}\n  r: 5\n",
         [
-            "3: sources.p.type: must be one of s3, files, git",
-            "4: sources.q.type: must be one of s3, files, git",
-            "5: sources.r.type: must be one of s3, files, git",
+            "3: sources.p.type: must be one of s3, files, git, sql, aws, command",
+            "4: sources.q.type: must be one of s3, files, git, sql, aws, command",
+            "5: sources.r.type: must be one of s3, files, git, sql, aws, command",
         ],
     ),
     "a metric of a source whose type is wrong is not blamed": (
         "sources: {p: {type: ftp}}\nmetrics: {c: {a: {source: p, measure: x}}}\n",
-        ["1: sources.p.type: must be one of s3, files, git"],
+        ["1: sources.p.type: must be one of s3, files, git, sql, aws, command"],
     ),
     "an unknown source": (
         metric("source: lage, measure: count"),
@@ -105,7 +105,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     ),
     "a measure of another kind": (
         metric("source: g, measure: lines"),
-        ["4: metrics.c.a.measure: Input should be 'commits' or 'tracked_files'"],
+        ["4: metrics.c.a.measure: Input should be 'commits', 'tracked_files', 'branches', 'size' or 'newest_age'"],
     ),
     "wrong types": (
         HEAD + "metrics:\n  c:\n    a:\n      source: p\n      measure: count\n      critical: perhaps\n"
@@ -159,11 +159,11 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     ),
     "max_age of a count": (
         metric("source: p, measure: count, max_age: 1h"),
-        ["4: metrics.c.a: max_age is for ages (newest_age, oldest_age); use max here"],
+        ["4: metrics.c.a: max_age is for ages (newest_age, oldest_age, age); use max here"],
     ),
     "max_age of a derived metric": (
         metric("source: p, measure: count") + "    b: {derive: c.a + 1, max_age: 1h}\n",
-        ["5: metrics.c.b: max_age is for ages (newest_age, oldest_age); use max here"],
+        ["5: metrics.c.b: max_age is for ages (newest_age, oldest_age, age); use max here"],
     ),
     "a bad expression": (
         HEAD + "metrics:\n  c:\n    a: {derive: c.b +}\n    b: {derive: 5}\n",
@@ -222,7 +222,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "a rule without `on`": (
         HEAD + "rules:\n  r: {metrics: '*'}\n  s: {on: []}\n  t:\n",
         [
-            f"{line}: rules.{name}: needs `on`: the event types it waits for"
+            f"{line}: rules.{name}: needs `on`, the event types it waits for, or `schedule`"
             for line, name in ((3, "r"), (4, "s"), (5, "t"))
         ],
     ),
@@ -233,7 +233,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "a watch of what is no tree of files": (
         HEAD + "watch:\n- p\n- lake\n- que\n",
         [
-            "4: watch.1: lake is no tree of files; only `type: files` can be watched",
+            "4: watch.1: lake is of type s3; only `type: files` will do here",
             "5: watch.2: unknown source 'que'; there are g, lake, p",
         ],
     ),
@@ -246,7 +246,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         "sources: &a\n  p: *a\n",
         [
             "1: sources.p: contains itself (an alias of a parent)",
-            "2: sources.p.type: must be one of s3, files, git",
+            "2: sources.p.type: must be one of s3, files, git, sql, aws, command",
         ],
     ),
 }
