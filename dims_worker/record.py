@@ -188,6 +188,7 @@ class _Recording:
         verdict = Judge.of(self.config, state.metric).decide(baseline, reading.value, accepted, self.now)
         item = _item(reading, as_of, generation, state, verdict, self._outcome(state.metric, verdict))
         state.error = state.failed_at = None
+        state.details = dict(reading.details) or None
         state.value, state.unit, state.method, state.as_of = (
             reading.value,
             reading.unit,

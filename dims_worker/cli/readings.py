@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -45,6 +45,8 @@ class Judged(Protocol):
     def reason(self) -> str | None: ...
     @property
     def error(self) -> str | None: ...
+    @property
+    def details(self) -> Mapping[str, Any] | None: ...
 
 
 FOLDS = ("what", "why", "done", "verdict", "state")
@@ -122,6 +124,7 @@ def reading_json(config: Config, item: Judged) -> dict[str, Any]:
         "error": item.error,
         "outcome": item.outcome,
         "reason": item.reason,
+        "details": item.details,
         **instant,
     }
 

@@ -8,16 +8,17 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import click
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from dims_worker import events
+from dims_worker.app import VERIFY
 from dims_worker.cli.main import SECTIONS, cli
-from dims_worker.config import load, models
+from dims_worker.config import WORKFLOW_NAMES, Config, load, metrics, policy, rules, sources, workflows
 from dims_worker.events import Event
 from dims_worker.services import procfile
 from producers import enqueue
@@ -118,6 +119,49 @@ def test_the_guide_to_the_configuration_has_whole_examples() -> None:
     assert blocks(TEXTS["README.md"], "yaml")
 
 
+KIND_OF_SECTION = {
+    "Files": "files",
+    "Commits": "git",
+    "Objects": "s3",
+    "Databases": "sql",
+    "AWS": "aws",
+    "Programs": "command",
+}
+
+
+def _loaded(text: str, folder: Path) -> Config:
+    (folder / "dims.yaml").write_text(text, encoding="utf-8")
+    return load(None, {}, folder)
+
+
+@pytest.mark.parametrize("title", KIND_OF_SECTION)
+def test_each_kind_has_an_example_that_measures_it(title: str, tmp_path: Path) -> None:
+    section = sections(TEXTS["docs/metrics.md"], 2)[title]
+    examples = [_loaded(text, tmp_path) for text in blocks(section, "yaml")]
+    assert examples
+    for config in examples:
+        kinds = {config.sources[source].type for source, read in config.of_source.items() if read}
+        assert KIND_OF_SECTION[title] in kinds
+
+
+def test_every_kind_and_the_derived_have_a_section(tmp_path: Path) -> None:
+    assert set(KIND_OF_SECTION.values()) == set(sources.SOURCES) == set(metrics.METRICS)
+    (text,) = blocks(sections(TEXTS["docs/metrics.md"], 2)["Derived"], "yaml")
+    assert _loaded(text, tmp_path).derived
+
+
+@pytest.mark.parametrize("measure", ["missing_days", "completeness", "sync_status"])
+def test_the_measures_of_objects_with_keys_of_their_own_have_examples(measure: str, tmp_path: Path) -> None:
+    (text,) = blocks(sections(TEXTS["docs/metrics.md"], 3)[measure], "yaml")
+    assert {getattr(one, "measure", None) for one in _loaded(text, tmp_path).metrics.values()} == {measure}
+
+
+@pytest.mark.parametrize("name", WORKFLOW_NAMES)
+def test_each_workflow_has_an_example_that_configures_it(name: str, tmp_path: Path) -> None:
+    examples = blocks(sections(TEXTS["docs/workflows.md"], 2)[name], "yaml")
+    assert any(name in _loaded(text, tmp_path).configured_workflows for text in examples)
+
+
 @each_page
 def test_each_envelope_is_taken(page: str) -> None:
     text = TEXTS[page]
@@ -138,7 +182,7 @@ def test_the_event_types_named_to_producers_exist() -> None:
     named = set(re.findall(r"\bdims\.[a-z_]+\.[a-z_]+", text))
     assert named
     assert named <= _event_types()
-    assert {events.GIT_COMMIT, events.FILES_CHANGED, events.SCRAPER_COMPLETE, events.VERIFY_REQUESTED} <= named
+    assert named == _event_types()
     aws = re.findall(r"\bcom\.[\w.:]+", text)
     assert aws
     assert all(name.startswith(events.S3_PREFIX) for name in aws)
@@ -171,7 +215,7 @@ def options(command: click.Command) -> set[str]:
     """What may be written with it, long and short, `--help` included."""
     context = click.Context(command, **{k: v for k, v in cli.context_settings.items() if k == "help_option_names"})
     return {name for parameter in command.get_params(context) if isinstance(parameter, click.Option)
-            for name in parameter.opts}  # fmt: skip
+            for name in (*parameter.opts, *parameter.secondary_opts)}  # fmt: skip
 
 
 ANY = set().union(*map(options, TREE.values()))
@@ -253,30 +297,63 @@ def _own(model: type[BaseModel], *without: type[BaseModel]) -> set[str]:
     return set(model.model_fields).difference(*(other.model_fields for other in without))
 
 
-KEYS: dict[str, set[str]] = {
-    "settings": _own(models.Settings),
-    "policy": _own(models.Policy),
-    "Every source": _own(models.Source),
-    "type: s3": _own(models.S3Source, models.Source),
-    "type: files": _own(models.FilesSource, models.Source),
-    "type: git": _own(models.GitSource, models.Source),
-    "Every metric": _own(models.Metric, models.Policy),
-    "Of files": _own(models.FilesMetric, models.SourceMetric),
-    "Of objects": _own(models.S3Metric, models.SourceMetric),
-    "Of commits": _own(models.GitMetric, models.SourceMetric),
-    "derive": _own(models.DerivedMetric, models.Metric),
-    "rules": _own(models.Rule),
+KEYS: dict[tuple[str, str], set[str]] = {
+    ("settings", "key"): _own(rules.Settings),
+    ("policy", "key"): _own(policy.Policy),
+    ("Every source", "key"): _own(sources.Source),
+    **{(f"type: {kind}", "key"): _own(model, sources.Source) for kind, model in sources.SOURCES.items()},
+    ("Every metric", "key"): _own(metrics.Metric, policy.Policy),
+    ("Of files", "key"): _own(metrics.FilesMetric, metrics.SourceMetric),
+    ("Of objects", "key"): _own(metrics.S3Metric, metrics.SourceMetric),
+    ("Of commits", "key"): _own(metrics.GitMetric, metrics.SourceMetric),
+    ("Of databases", "key"): _own(metrics.SqlMetric, metrics.SourceMetric),
+    ("Of an account", "key"): _own(metrics.AwsMetric, metrics.SourceMetric),
+    ("Of programs", "key"): _own(metrics.CommandMetric, metrics.SourceMetric),
+    ("completeness", "in `expected`, of a query"): _own(metrics.ExpectedQuery),
+    ("completeness", "in `expected`, of objects"): _own(metrics.ExpectedObjects),
+    ("sync_status", "in `pairs`"): _own(metrics.Pair),
+    ("derive", "key"): _own(metrics.DerivedMetric, metrics.Metric),
+    ("rules", "key"): _own(rules.Rule),
+    ("Every workflow", "key"): _own(workflows.Workflow),
+    ("file-inventory", "key"): _own(workflows.FileInventory, workflows.Workflow),
+    ("local-inventory", "key"): _own(workflows.LocalInventory, workflows.Workflow),
+    ("local-inventory", "key of a folder"): _own(workflows.LocalFolder),
+    ("gap-analysis", "key"): _own(workflows.GapAnalysis, workflows.Workflow),
+    ("gap-analysis", "key of a feed"): _own(workflows.Feed),
+    ("aws-inventory", "key"): _own(workflows.AwsInventory, workflows.Workflow),
+    ("sync-status", "key"): _own(workflows.SyncStatus, workflows.Workflow),
+    ("audit", "key"): _own(workflows.Audit, workflows.Workflow),
 }
-MEASURES: dict[str, type[models.SourceMetric]] = {
-    "Of files": models.FilesMetric,
-    "Of objects": models.S3Metric,
-    "Of commits": models.GitMetric,
+MEASURES: dict[str, type[metrics.SourceMetric]] = {
+    "Of files": metrics.FilesMetric,
+    "Of objects": metrics.S3Metric,
+    "Of commits": metrics.GitMetric,
+    "Of databases": metrics.SqlMetric,
+    "Of an account": metrics.AwsMetric,
+    "Of programs": metrics.CommandMetric,
 }
+DEFAULTS: dict[tuple[str, str], type[BaseModel]] = {
+    ("settings", "key"): rules.Settings,
+    ("policy", "key"): policy.Policy,
+    ("Every source", "key"): sources.Source,
+    **{(f"type: {kind}", "key"): model for kind, model in sources.SOURCES.items()},
+    ("Every metric", "key"): metrics.Metric,
+    **{(title, "key"): model for title, model in MEASURES.items()},
+    ("Every workflow", "key"): workflows.Workflow,
+    ("file-inventory", "key"): workflows.FileInventory,
+    ("local-inventory", "key"): workflows.LocalInventory,
+    ("local-inventory", "key of a folder"): workflows.LocalFolder,
+    ("gap-analysis", "key"): workflows.GapAnalysis,
+    ("gap-analysis", "key of a feed"): workflows.Feed,
+    ("aws-inventory", "key"): workflows.AwsInventory,
+}
+GUIDES = ("docs/configuration.md", "docs/metrics.md", "docs/workflows.md")
 
 
 def _guide(title: str) -> str:
-    text = TEXTS["docs/configuration.md"]
-    return (sections(text, 3) | sections(text, 2))[title]
+    """The one section of the guides with this title."""
+    (found,) = (there[title] for name in GUIDES for level in (2, 3) if title in (there := sections(TEXTS[name], level)))
+    return found
 
 
 def _rows(section: str, header: str) -> list[list[str]]:
@@ -290,27 +367,50 @@ def _rows(section: str, header: str) -> list[list[str]]:
     return rows
 
 
-@pytest.mark.parametrize("title", KEYS)
-def test_each_section_tells_every_key_and_no_other(title: str) -> None:
-    told = [key for row in _rows(_guide(title), "key") for key in _SPAN.findall(row[0])]
-    assert sorted(told) == sorted(KEYS[title])
+@pytest.mark.parametrize(("title", "header"), KEYS)
+def test_each_section_tells_every_key_and_no_other(title: str, header: str) -> None:
+    told = [key for row in _rows(_guide(title), header) for key in _SPAN.findall(row[0])]
+    assert sorted(told) == sorted(KEYS[title, header])
 
 
 @pytest.mark.parametrize("title", MEASURES)
 def test_each_kind_tells_every_measure_with_its_unit(title: str) -> None:
     model = MEASURES[title]
     told = {measure: row[1].strip("`") for row in _rows(_guide(title), "measure") for measure in _SPAN.findall(row[0])}
-    assert told == model.default_units
-    assert set(told) == set(get_args(model.model_fields["measure"].annotation))
+    measures = get_args(model.model_fields["measure"].annotation)
+    assert told == {measure: model.default_units.get(measure, "") for measure in measures}
 
 
-@pytest.mark.parametrize(("title", "model"), [("settings", models.Settings), ("policy", models.Policy)])
-def test_the_defaults_that_are_told_are_the_defaults(title: str, model: type[BaseModel]) -> None:
-    told = {row[0].strip("`"): yaml.safe_load(row[1].strip("`")) for row in _rows(_guide(title), "key")}
-    told.pop("thresholds", None)
-    assert {key: getattr(model.model_validate(told), key) for key in told} == {
-        key: getattr(model(), key) for key in told
-    }
+@pytest.mark.parametrize(("title", "header"), DEFAULTS)
+def test_the_defaults_that_are_told_are_the_defaults(title: str, header: str) -> None:
+    """Those that are told as code; the others are words."""
+    fields = DEFAULTS[title, header].model_fields
+    told, true = {}, {}
+    for keys, default, *_ in _rows(_guide(title), header):
+        if re.fullmatch(r"`[^`]+`", default) and (title, keys) != ("Every source", "`queue`"):
+            for key in _SPAN.findall(keys):
+                field = fields[key]
+                kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+                told[key] = TypeAdapter(kind).validate_python(yaml.safe_load(default.strip("`")))
+                true[key] = field.get_default(call_default_factory=True)
+    assert told == true
+
+
+def test_the_default_queue_is_the_one_of_the_workers() -> None:
+    (default,) = [row[1] for row in _rows(_guide("Every source"), "key") if row[0] == "`queue`"]
+    assert default == f"`{VERIFY}`"
+
+
+@pytest.mark.parametrize("name", WORKFLOW_NAMES)
+def test_every_workflow_is_told_where_commands_are(name: str) -> None:
+    for page in ("docs/commands.md", "docs/workflows.md"):
+        assert name in TEXTS[page]
+    assert any(call.split()[:2] == ["workflow", name] for call in calls(TEXTS["docs/quick_reference.md"]))
+
+
+def test_the_quick_reference_names_every_command() -> None:
+    named = {name for call in calls(TEXTS["docs/quick_reference.md"]) if (name := resolve(call))}
+    assert {name for name, command in TREE.items() if name and not _needs_subcommand(name)} <= named
 
 
 # --- containers ---------------------------------------------------------------------------------------
