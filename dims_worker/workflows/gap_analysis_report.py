@@ -23,7 +23,8 @@ def summary(parts: Mapping[str, Any]) -> list[list[str]]:
         ]
     if parts["lake"] is not None:
         lines.append(["objects of the feeds", f"{sum(holding['objects'] for holding in parts['lake']):,}"])
-    lines.append(["gaps between dates", f"{len(parts['date_gaps']):,}"])
+    if parts["games"] or parts["lake"] is not None:  # else nobody looked, and 0 would say that there are none
+        lines.append(["gaps between dates", f"{len(parts['date_gaps']):,}"])
     targets = parts["targets"] or []
     if targets:
         lines.append(["targets met", f"{sum(target['met'] is True for target in targets)} of {len(targets)}"])

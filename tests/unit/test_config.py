@@ -333,7 +333,17 @@ def test_absent_null_is_something_said(load_text: Load):
 def test_the_schema_says_what_it_is_and_is_json():
     made = json.loads(json.dumps(schema()))
     assert made["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert set(made["properties"]) == {"include", "prices", "workflows", "settings", "policy", "sources", "metrics", "rules", "watch"}
+    assert set(made["properties"]) == {
+        "include",
+        "prices",
+        "workflows",
+        "settings",
+        "policy",
+        "sources",
+        "metrics",
+        "rules",
+        "watch",
+    }
     assert made["additionalProperties"] is False
 
 

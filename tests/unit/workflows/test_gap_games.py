@@ -21,6 +21,7 @@ from dims_worker.workflows.games import (
     share,
     summed,
 )
+from dims_worker.workflows.gap_analysis_report import summary
 
 TODAY = date(2026, 11, 22)
 RULE = GapRule(7, 5, frozenset({10, 11, 12, 1, 2, 3, 4}))
@@ -144,3 +145,8 @@ def test_a_missing_game_has_one_priority() -> None:
         *((1, ["loadable"]), (2, ["new"]), (3, ["older", "oldest", "undated"]), (4, ["cancelled"])),
     ]
     assert [each["season"] for each in steps[2]["seasons"]] == ["2012-13", "2011-12", UNKNOWN]
+
+
+def test_a_summary_without_sources_counts_no_gaps() -> None:
+    nothing = {"games": None, "lake": None, "date_gaps": [], "targets": None}
+    assert summary(nothing) == []
