@@ -202,7 +202,7 @@ def _listing_line(session: Session, url: str | None) -> str | None:
     dearest = max(prices.values())  # of a look at several sources, or a workflow, it is not known which
     kept = {source: n for source, n in made.items() if source in prices or source not in session.config.sources}
     cost = sum(n * prices.get(source or "", dearest) / 1000 for source, n in kept.items())
-    return f"{count(sum(kept.values()), 'LIST request')} in 30 days, {cost:,.4f} USD"
+    return f"{count(sum(kept.values()), 'request')} in 30 days, at most {cost:,.4f} USD"
 
 
 def _broker_line(url: str | None) -> str:

@@ -152,6 +152,8 @@ class S3Metric(SourceMetric):
             raise ValueError("completeness needs `expected`: a query, or the schedule's objects")
         if self.measure == "sync_status" and (self.local is None or not self.pairs):
             raise ValueError("sync_status needs `local` and `pairs`")
+        if self.measure == "sync_status" and (self.smaller_than is not None or self.storage_class):
+            raise ValueError("sync_status compares all objects: without smaller_than and storage_class")
         if re.compile(self.date).groups < 1 or re.compile(self.id).groups < 1:
             raise ValueError("date and id need a group: (…)")
         return self

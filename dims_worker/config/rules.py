@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Self
 
@@ -13,6 +14,22 @@ from dims_worker.config.policy import Policy
 from dims_worker.config.quantities import Duration
 from dims_worker.config.sources import AnySource
 from dims_worker.config.workflows import WorkflowName, Workflows
+
+_CRON = {"minute": (0, 59), "hour": (0, 23), "day of month": (1, 31), "month": (1, 12), "day of week": (0, 6)}
+_NAMES = re.compile(r"sun|mon|tue|wed|thu|fri|sat|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec")
+
+
+def _check_cron(schedule: str) -> None:
+    """Five fields: `*`, numbers, names of days and months, ranges, lists and steps. Raises ValueError."""
+    fields = schedule.split()
+    if len(fields) != len(_CRON):
+        raise ValueError(f"schedule has five fields: {', '.join(_CRON)}")
+    for field, (name, (first, last)) in zip(fields, _CRON.items(), strict=True):
+        for part in field.split(","):
+            match = re.fullmatch(r"(?:\*|(\w+)(?:-(\w+))?)(?:/([1-9]\d*))?", part)
+            ends = [end for end in match.groups()[:2] if end] if match else [""]
+            if not all(_NAMES.fullmatch(end) or (end.isdecimal() and first <= int(end) <= last) for end in ends):
+                raise ValueError(f"schedule: {part!r} is no {name}, which goes from {first} to {last}")
 
 
 class Rule(Model):
@@ -28,8 +45,8 @@ class Rule(Model):
     def _has_trigger(self) -> Self:
         if not self.on and self.schedule is None:
             raise ValueError("needs `on`, the event types it waits for, or `schedule`")
-        if self.schedule is not None and len(self.schedule.split()) != 5:
-            raise ValueError("schedule has five fields: minute hour day-of-month month day-of-week")
+        if self.schedule is not None:
+            _check_cron(self.schedule)
         return self
 
 

@@ -84,7 +84,7 @@ def connect(source: AwsSource, deadline: Deadline, service: str) -> Any:
         import boto3
         from botocore.config import Config
     except ImportError:
-        raise MeasureError("boto3 is not installed: pip install 'dims[s3]'") from None
+        raise MeasureError("boto3 is not installed: install the extra `s3` (see README.md)") from None
     client = boto3.session.Session().client(
         service,
         endpoint_url=source.endpoint_url,

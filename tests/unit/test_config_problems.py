@@ -299,3 +299,25 @@ def test_not_utf8(tmp_path: Path):
     (tmp_path / "dims.yaml").write_bytes(b"sources: \xff\n")
     with pytest.raises(InvalidConfig, match=r"^dims\.yaml:1: is not UTF-8 text$"):
         load(None, {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "problem"),
+    [
+        ("0 9 * * *", None),
+        ("*/15 0-6,22 1,15 jan-mar mon-fri", None),
+        ("99 9 * * *", "schedule: '99' is no minute, which goes from 0 to 59"),
+        ("0 9 * *", "schedule has five fields: minute, hour, day of month, month, day of week"),
+        ("0 9 0 * *", "schedule: '0' is no day of month, which goes from 1 to 31"),
+        ("0 9 * * someday", "schedule: 'someday' is no day of week, which goes from 0 to 6"),
+        ("*/0 9 * * *", "schedule: '*/0' is no minute, which goes from 0 to 59"),
+    ],
+)
+def test_a_schedule_is_checked_at_load(tmp_path: Path, schedule: str, problem: str | None):
+    (tmp_path / "dims.yaml").write_text(f'rules:\n  r: {{schedule: "{schedule}"}}\n')
+    if problem is None:
+        assert load(None, {}, tmp_path).rules["r"].schedule == schedule
+    else:
+        with pytest.raises(InvalidConfig) as invalid:
+            load(None, {}, tmp_path)
+        assert str(invalid.value) == f"dims.yaml:2: rules.r: {problem}"
