@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from dims_worker import verify
+from dims_worker.probes import scan
 from dims_worker.probes.base import Deadline, Scanned, Surroundings
 from dims_worker.record import Run, record
 from dims_worker.store import leases, states
@@ -335,7 +336,7 @@ class Fake:
         self.flow = flow
         self.meanwhile: Callable[[], object] = lambda: None
         self.scans: list[set[str]] = []
-        monkeypatch.setattr(verify, "probe_for", lambda _: self)
+        monkeypatch.setattr(scan, "probe_for", lambda _: self)
 
     def scan(self, source: object, metrics: dict[str, object], around: Surroundings, deadline: Deadline) -> Scanned:
         self.scans.append(set(metrics))
