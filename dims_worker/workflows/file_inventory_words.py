@@ -153,7 +153,7 @@ def _notebook(content: str) -> str | None:
             if cell["cell_type"] == "markdown":
                 return _headed(source if isinstance(source, str) else "".join(source))
     except (ValueError, KeyError, TypeError, RecursionError):
-        pass
+        return None  # no notebook after all: it has no purpose to tell
     return None
 
 
