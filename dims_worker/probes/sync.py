@@ -227,9 +227,6 @@ class Comparison:
 
 def unfit(name: str, metric: S3Metric, around: Surroundings) -> Reading | None:
     """The reading of a metric whose local side cannot be compared at all; None where it can."""
-    if metric.smaller_than is not None or metric.storage_class:
-        reason = "smaller_than and storage_class say nothing of local files: leave them out of sync_status"
-        return Reading.failed(name, metric.shown_unit, reason)
     for pair in metric.pairs:
         folder = _folder(metric, pair, around)
         try:

@@ -242,7 +242,8 @@ def test_no_region(account: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_boto3(account: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
-    assert set(errors(scan(account.url, **every()))) == {"boto3 is not installed: pip install 'dims[s3]'"}
+    hint = "boto3 is not installed: install the extra `s3` (see README.md)"
+    assert set(errors(scan(account.url, **every()))) == {hint}
 
 
 def test_an_endpoint_that_nobody_serves(account: Store) -> None:
