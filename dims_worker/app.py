@@ -3,19 +3,24 @@ there*, and carries nothing that could be lost."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery import Celery
-from celery.schedules import ParseException, crontab
+from celery.schedules import BaseSchedule, schedstate
 from kombu.entity import Queue
 
-from dims_worker.config import Config
-from dims_worker.errors import BrokerUnreachable, ConfigError
+from dims_worker import schedule
+from dims_worker.config import Config, Rule
+from dims_worker.errors import BrokerUnreachable
 
 INGEST = "dims.ingest"
 VERIFY = "dims.verify"
 SWEEP = "dims.sweep"
 TICK = "dims.tick"
+
+BEAT = "dims:beat"
+"""Where beat's last sign of life is kept, in seconds since 1970."""
 
 BELL_TTL = 30
 """Seconds after which an unanswered bell is void: the sweep has rung again long since."""
@@ -66,17 +71,39 @@ def build_app(config: Config) -> Celery:
 
 def _ticks(config: Config) -> dict[str, Any]:
     """A beat entry for each rule with a schedule: it publishes an event, like any producer."""
-    entries = {}
-    for name, rule in config.rules.items():
-        if rule.schedule is None:
-            continue
-        minute, hour, day, month, weekday = rule.schedule.split()
-        try:
-            when = crontab(minute=minute, hour=hour, day_of_month=day, month_of_year=month, day_of_week=weekday)
-        except (ParseException, ValueError) as error:
-            raise ConfigError(f"{config.file}: rules.{name}.schedule: {rule.schedule!r}: {error}") from None
-        entries[f"tick {name}"] = {"task": TICK, "args": [name], "schedule": when, "options": {"queue": INGEST}}
-    return entries
+    return {
+        f"tick {name}": {"task": TICK, "args": [name], "schedule": Ticks(rule), "options": {"queue": INGEST}}
+        for name, rule in config.rules.items()
+        if rule.schedule
+    }
+
+
+class Ticks(BaseSchedule):  # type: ignore[misc]
+    """A rule's schedule as beat asks for it. A tick of long ago is not due: the sweep makes up for what was missed."""
+
+    def __init__(self, rule: Rule) -> None:
+        super().__init__()
+        self.rule = rule
+
+    def is_due(self, last_run_at: datetime) -> schedstate:
+        """Whether a tick came since beat last ran it, and the seconds until the next."""
+        now = datetime.now(UTC)
+        tick = schedule.last_tick(self.rule, now)
+        due = tick > last_run_at and now - tick < schedule.GRACE
+        return schedstate(due, (schedule.next_tick(self.rule, now) - now).total_seconds())
+
+    def remaining_estimate(self, last_run_at: datetime) -> timedelta:
+        now = datetime.now(UTC)
+        return schedule.next_tick(self.rule, now) - now
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ticks) and other.rule == self.rule
+
+    def __hash__(self) -> int:
+        return hash((self.rule.schedule, self.rule.timezone))
+
+    def __reduce__(self) -> tuple[type[Ticks], tuple[Rule]]:
+        return Ticks, (self.rule,)
 
 
 def broker_for_celery(url: str) -> str:
@@ -89,13 +116,18 @@ def broker_for_celery(url: str) -> str:
 
 def ring_ingest(app: Celery) -> None:
     """Somebody look at the stream."""
-    _ring(app, INGEST, INGEST)
+    _ring(app, INGEST, INGEST, said="the stream")
 
 
-def ring_verify(app: Celery, config: Config, source: str) -> None:
-    """Somebody look at what is due of a source; where it names a queue, one of that queue's workers."""
-    _ring(app, VERIFY, config.queue_of(source) or VERIFY, source)
+def ring_verify(app: Celery, config: Config, source: str, why: object) -> None:
+    """Somebody look at what is due of a source; where it names a queue, one of that queue's workers.
+
+    `why` is for those who watch the bells (Flower shows it); nobody else reads it.
+    """
+    _ring(app, VERIFY, config.queue_of(source) or VERIFY, source, said=f"{source} · {why}")
 
 
-def _ring(app: Celery, task: str, queue: str, *args: Any) -> None:
-    app.send_task(task, args=args, queue=queue, expires=BELL_TTL, ignore_result=True, retry=False)
+def _ring(app: Celery, task: str, queue: str, *args: Any, said: str) -> None:
+    app.send_task(
+        task, args=args, queue=queue, expires=BELL_TTL, ignore_result=True, retry=False, argsrepr=said, kwargsrepr=""
+    )

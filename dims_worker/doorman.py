@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from celery import Celery, bootsteps
@@ -15,14 +17,15 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from dims_worker.app import ring_ingest, ring_verify
+from dims_worker import schedule, stream
+from dims_worker.app import INGEST, ring_ingest, ring_verify
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
-from dims_worker.events import STREAM
-from dims_worker.ingest import ensure_group, register
-from dims_worker.store import states
-from dims_worker.store.engine import engine, transaction
-from producers.publish import connect
+from dims_worker.events import STREAM, Event
+from dims_worker.ingest import register
+from dims_worker.store import schedules, states
+from dims_worker.store.engine import clock, engine, transaction
+from producers.publish import FIELD, connect
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +39,15 @@ RETRY = 1.0
 
 
 class Doorman:
-    """Waits at the stream until stopped. Broker or database away: it waits for them, and says so once."""
+    """Waits at the stream until stopped. Broker or database away: it waits for them, and says so once.
 
-    def __init__(self, app: Celery, config: Config) -> None:
+    `registers`: this worker takes events in, so the configuration it started with is the one that counts.
+    """
+
+    def __init__(self, app: Celery, config: Config, *, registers: bool) -> None:
         self.app = app
         self.config = config
+        self.registers = registers
         self.stopped = threading.Event()
         self.trouble: str | None = None
 
@@ -58,21 +65,33 @@ class Doorman:
     def _serve(self) -> None:
         """Until something breaks: wait on the stream, ring, and sweep when it is time."""
         redis = connect(str(self.config.broker_url), timeout=WAIT_MS / 1000 + 3)
-        with transaction(engine(str(self.config.database_url))) as connection:
-            register(connection, self.config)
-        ensure_group(redis)
+        self._register()
+        stream.ensure_group(redis)
+        stream.forget_consumers(redis)
         self._say(None)
-        last, swept = b"0-0", 0.0  # what already waits is noticed at once
+        last, swept = b"0-0", float("-inf")
         while not self.stopped.is_set():
             if time.monotonic() - swept >= self.config.settings.sweep.total_seconds():
+                if stream.mend(redis):
+                    log.warning("a producer had set the last id of %s far ahead: the stream was made anew", STREAM)
                 sweep(self.app, self.config, redis)
-                swept = time.monotonic()
+                last, swept = b"0-0", time.monotonic()  # what already waits, and a stream made anew, are noticed
             if redis.xread({STREAM: last}, count=1, block=WAIT_MS):
                 # Everything up to here is covered by the bell; what comes after wakes the next XREAD
-                newest: Any = redis.xrevrange(STREAM, count=1)
+                with redis.pipeline(transaction=False) as pipe:
+                    pipe.xrevrange(STREAM, count=1)
+                    pipe.set(BELL, b"1", nx=True, px=BELL_MS)
+                    newest, first = pipe.execute()
                 last = newest[0][0] if newest else last
-                if redis.set(BELL, b"1", nx=True, px=BELL_MS):
+                if first:
                     ring_ingest(self.app)
+
+    def _register(self) -> None:
+        """Once: a worker that lost its connection for a while must not bring back what was configured then."""
+        if self.registers:
+            with transaction(engine(str(self.config.database_url))) as connection:
+                register(connection, self.config)
+            self.registers = False
 
     def _say(self, trouble: str | None) -> None:
         if trouble != self.trouble:
@@ -81,14 +100,30 @@ class Doorman:
 
 
 def sweep(app: Celery, config: Config, redis: Redis) -> None:
-    """Ring for whatever still waits, whether or not somebody rang before: a lost bell costs one period."""
+    """Ring for whatever still waits, whether or not somebody rang before: a lost bell costs one period.
+
+    Ticks of schedules that nobody published are made up for.
+    """
     if redis.xlen(STREAM):
         ring_ingest(app)
     measured = [name for names in config.scans.values() for name in names]
     with transaction(engine(str(config.database_url))) as connection:
         sources = states.overdue(connection, measured)
+        ticks = _missed(config, schedules.seen(connection), clock(connection)) if scheduled(config) else []
+    for event in ticks:
+        log.warning("the tick %s was missed, and is made up for", event.id)
+        redis.xadd(STREAM, {FIELD: event.to_json()})
     for source in sources:
-        ring_verify(app, config, source)
+        ring_verify(app, config, source, "still due")
+
+
+def scheduled(config: Config) -> bool:
+    """Whether any rule has a schedule."""
+    return any(rule.schedule for rule in config.rules.values())
+
+
+def _missed(config: Config, seen: Mapping[str, schedules.Seen], now: datetime) -> list[Event]:
+    return schedule.missed(config.rules, {name: one.last_tick or one.since for name, one in seen.items()}, now)
 
 
 class DoormanStep(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -102,7 +137,8 @@ class DoormanStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self.thread: threading.Thread | None = None
 
     def start(self, worker: Any) -> None:
-        self.doorman = Doorman(worker.app, worker.app.dims_config)
+        registers = INGEST in worker.app.amqp.queues.consume_from
+        self.doorman = Doorman(worker.app, worker.app.dims_config, registers=registers)
         self.thread = threading.Thread(target=self.doorman.run, name="doorman", daemon=True)
         self.thread.start()
 

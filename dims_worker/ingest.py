@@ -5,39 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from datetime import datetime
+from typing import Any
 
 from redis import Redis
-from redis.exceptions import ResponseError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from dims_worker.config import Config, SourceMetric
+from dims_worker import stream
+from dims_worker.config import Config, DerivedMetric, SourceMetric
 from dims_worker.errors import EventError
-from dims_worker.events import STREAM, Event
+from dims_worker.events import SCHEDULE_TICK, Event
 from dims_worker.plan import Plan, Planner
-from dims_worker.store import states
+from dims_worker.store import requests, schedules, states
 from dims_worker.store.engine import transaction
 from dims_worker.store.events import insert_events, next_mark, raise_generations
 
 log = logging.getLogger(__name__)
 
-GROUP = "dims"
-BATCH = 1000
-"""Events in one transaction."""
-IDLE_MS = 30_000
-"""An entry that its consumer has not acknowledged for this long is another's."""
-KEPT = 2048
+KEPT = 16_384
 """Characters that are kept of a rejected payload."""
+REASON = 2048
+"""Characters that are kept of the reason."""
 
 REFUSALS = ("22", "23", "54")
 """Classes of SQLSTATE that speak of the data: not representable, against a constraint, beyond a limit."""
-
-Entry = tuple[bytes, dict[bytes, bytes] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +43,44 @@ class Received:
 
 
 @dataclass(slots=True)
+class Touched:
+    """Why a source has metrics due now: how many events by which rules, and the last of them."""
+
+    events: int = 0
+    rules: set[str] = field(default_factory=set)
+    last: str = ""
+
+    def add(self, other: Touched) -> None:
+        self.events += other.events
+        self.rules |= other.rules
+        self.last = other.last
+
+    def __str__(self) -> str:
+        number = f"{self.events:,} event{'' if self.events == 1 else 's'}"
+        return f"{', '.join(sorted(self.rules))} · {number} · dims events show {self.last}"
+
+
+@dataclass(slots=True)
 class Ingested:
-    """What became of a batch: `sources` have metrics due now."""
+    """What became of a batch: `sources` have metrics due now, and why."""
 
     stored: int = 0
     known: int = 0
     rejected: int = 0
     unmatched: int = 0
-    sources: set[str] = field(default_factory=set)
+    sources: dict[str, Touched] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.stored:,} stored, {self.known:,} known, {self.rejected:,} rejected, {self.unmatched:,} unmatched"
 
     def add(self, other: Ingested) -> None:
         self.stored += other.stored
         self.known += other.known
         self.rejected += other.rejected
         self.unmatched += other.unmatched
-        self.sources |= other.sources
+        for source, touched in other.sources.items():
+            self.sources.setdefault(source, Touched()).add(touched)
         self.generations |= other.generations
 
 
@@ -80,32 +96,39 @@ class _Row:
     event_id: str | None = None
     type: str | None = None
     subject: str | None = None
-    event_time: Any = None
+    event_time: datetime | None = None
     reason: str | None = None
     data: Any = None
     payload: str | None = None
-    rules: list[str] = field(default_factory=list)
-    metrics: list[str] = field(default_factory=list)
+    rules: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
 
 
 def register(connection: Connection, config: Config) -> None:
-    """Give every configured metric its row. A new one is due at once; a disabled or derived one, or a
-    workflow, is not."""
-    workflows = (name for name in config.scans if name not in config.sources)
-    states.register(
-        connection,
-        (
-            {
-                "metric": name,
-                "source": config.source_of(name),
-                "definition": config.definition(name),
-                "requested_gen": int(
-                    isinstance(config.metric_of(name), SourceMetric) and config.metric_of(name).enabled
-                ),
-            }
-            for name in (*config.metrics, *workflows)
-        ),
-    )
+    """Bring the rows of metrics and schedules to the configuration.
+
+    A new metric is due, and so is one that measures something else now; a disabled or derived one, or a workflow,
+    is not, but what a new derived one reads is. One that is no longer configured is retired. What waited for a
+    person's decision on either is withdrawn.
+    """
+    rows = [
+        {
+            "metric": name,
+            "source": config.source_of(name),
+            "definition": definition,
+            "requested_gen": int(isinstance(config.metric_of(name), SourceMetric) and config.metric_of(name).enabled),
+        }
+        for name, definition in config.definitions.items()
+    ]
+    changed = states.register(connection, rows)
+    ended = states.retire(connection, [str(row["metric"]) for row in rows])
+    for request in requests.open_requests(connection, {*changed, *ended}).values():
+        requests.close_request(connection, request.id, "withdrawn")
+    derived = [name for name in changed if isinstance(config.metric_of(name), DerivedMetric)]
+    inputs = {n for n in config.with_inputs(derived) if config.source_of(n)} - set(changed)
+    if inputs:
+        raise_generations(connection, sorted(inputs), next_mark(connection))
+    schedules.register(connection, [name for name, rule in config.rules.items() if rule.schedule])
 
 
 def store(connection: Connection, planner: Planner, received: Sequence[Received]) -> Ingested:
@@ -117,21 +140,42 @@ def store(connection: Connection, planner: Planner, received: Sequence[Received]
     rows = [_row(planner, one, mark_id) for one in received]
     inserted = insert_events(connection, [asdict(row) for row in rows])
     result = Ingested()
-    concerned: set[str] = set()
-    for row in rows:
-        key = (row.stream_id or "", row.producer or "", row.event_id or "", row.digest)
-        if key not in inserted:
-            result.known += 1
-            continue
-        inserted.discard(key)  # twice in one batch counts once
+    new = [row for row in rows if _taken(row, inserted)]
+    for row in new:
         result.stored += row.outcome != "rejected"
         result.rejected += row.outcome == "rejected"
         result.unmatched += row.outcome == "unmatched"
-        concerned.update(row.metrics)
-    if concerned:
-        result.generations = _raise(connection, planner.config, sorted(concerned), mark_id)
-    result.sources = {source for name in concerned if (source := planner.config.source_of(name))}
+    result.known = len(rows) - len(new)
+    names = sorted({name for metrics in {row.metrics for row in new} for name in metrics})
+    if names:
+        result.generations = _raise(connection, planner.config, names, mark_id)
+    result.sources = _touched(planner.config, new)
+    if ticks := {
+        row.rules[0]: row.event_time for row in new if row.type == SCHEDULE_TICK and row.rules and row.event_time
+    }:
+        schedules.ticked(connection, ticks)
     return result
+
+
+def _taken(row: _Row, inserted: set[tuple[str, str, str, str]]) -> bool:
+    """Whether the row is among those really inserted; the same twice in one batch counts once."""
+    key = (row.stream_id or "", row.producer or "", row.event_id or "", row.digest)
+    if key not in inserted:
+        return False
+    inserted.discard(key)
+    return True
+
+
+def _touched(config: Config, rows: Sequence[_Row]) -> dict[str, Touched]:
+    """What the rows concern, by source. Many rows concern the same metrics: each set is looked at once."""
+    sources_of: dict[tuple[str, ...], set[str]] = {}
+    found: dict[str, Touched] = {}
+    for row in rows:
+        if row.metrics not in sources_of:
+            sources_of[row.metrics] = {source for name in row.metrics if (source := config.source_of(name))}
+        for source in sources_of[row.metrics]:
+            found.setdefault(source, Touched()).add(Touched(1, set(row.rules), (row.event_id or "")[:12]))
+    return found
 
 
 def _raise(connection: Connection, config: Config, names: Sequence[str], mark_id: int) -> dict[str, int]:
@@ -156,7 +200,7 @@ def _row(planner: Planner, received: Received, mark_id: int) -> _Row:
 def _rejected(received: Received, mark_id: int, reason: str) -> _Row:
     text = received.payload[: KEPT * 4].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
     digest = hashlib.sha256(received.payload).hexdigest()
-    return _Row(received.stream_id or None, digest, mark_id, reason=reason[:KEPT], payload=text[:KEPT])
+    return _Row(received.stream_id or None, digest, mark_id, reason=reason[:REASON], payload=text[:KEPT])
 
 
 def _planned(event: Event, plan: Plan, stream_id: str, mark_id: int) -> _Row:
@@ -171,8 +215,8 @@ def _planned(event: Event, plan: Plan, stream_id: str, mark_id: int) -> _Row:
         subject=event.subject,
         event_time=event.time,
         data=dict(event.data),
-        rules=list(plan.rules),
-        metrics=list(plan.metrics),
+        rules=plan.rules,
+        metrics=plan.metrics,
     )
 
 
@@ -185,29 +229,17 @@ def _digest(event: Event) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-# --- from the stream --------------------------------------------------------------------------------
-
-
-def consumer() -> str:
-    """This process's name in the consumer group: what it read and did not finish is its own to finish."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
 def drain(redis: Redis, engine: Engine, planner: Planner) -> Ingested:
-    """Store everything that waits in the stream, `BATCH` at a time; acknowledge and delete after the commit.
+    """Store everything that waits in the stream, a batch at a time; acknowledge and delete after the commit.
 
     Raises redis's ConnectionError or DatabaseUnreachable; what was read stays ours and is read again.
     """
     total = Ingested()
-    for entries in _batches(redis):
+    for entries in stream.batches(redis, planner.config.settings.orphan):
         # An entry without any field was deleted by somebody else after it was handed out (redis-py: {})
         batch = [Received(key.decode(), fields.get(b"event", b"")) for key, fields in entries if fields]
         total.add(_store_all(engine, planner, batch))
-        keys = [key for key, _ in entries]
-        with redis.pipeline(transaction=True) as pipe:
-            pipe.xack(STREAM, GROUP, *keys)
-            pipe.xdel(STREAM, *keys)
-            pipe.execute()
+        stream.done(redis, [key for key, _ in entries])
     return total
 
 
@@ -231,44 +263,3 @@ def _store_all(engine: Engine, planner: Planner, batch: Sequence[Received]) -> I
             row = _rejected(one, next_mark(connection), reason)
             result.rejected += len(insert_events(connection, [asdict(row)]))
     return result
-
-
-def _batches(redis: Redis) -> Iterator[list[Entry]]:
-    """What is ours and unfinished, then what dead consumers left, then what is new."""
-    ensure_group(redis)
-    while entries := _read(redis, "0"):
-        yield entries
-    while entries := _orphans(redis):
-        yield entries
-    while entries := _read(redis, ">"):
-        yield entries
-
-
-def _read(redis: Redis, start: str) -> list[Entry]:
-    answer = cast(Any, redis.xreadgroup(GROUP, consumer(), {STREAM: start}, count=BATCH))
-    if not answer:
-        return []
-    streams = answer.items() if isinstance(answer, dict) else answer
-    (_, entries), *_ = streams
-    return _flat(entries)
-
-
-def _orphans(redis: Redis) -> list[Entry]:
-    answer = cast(Any, redis.xautoclaim(STREAM, GROUP, consumer(), IDLE_MS, "0-0", count=BATCH))
-    return _flat(answer[1])
-
-
-def _flat(entries: Any) -> list[Entry]:
-    """redis-py wraps the entries of one stream in a list of its own under RESP 3."""
-    if len(entries) == 1 and isinstance(entries[0], list):
-        entries = entries[0]
-    return [(key, fields) for key, fields in entries]
-
-
-def ensure_group(redis: Redis) -> None:
-    """The consumer group, made at 0: what was sent before it existed is read too."""
-    try:
-        redis.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
-    except ResponseError as error:
-        if "BUSYGROUP" not in str(error):
-            raise

@@ -125,20 +125,30 @@ class _Recording:
     def settle(self, reading: Reading) -> Item:
         """Judge a reading of a source and bring its metric's state up to it."""
         state = self.states[reading.metric]
+        if state.changed(self.config.definitions[reading.metric]):
+            return _superseded(reading, self.measured.as_of, "its definition has changed since")
         if state.as_of is not None and self.measured.as_of <= state.as_of:
             return _superseded(reading, self.measured.as_of, "a newer reading is recorded already")
         self.settled.add(reading.metric)
         claim = self.measured.claim
         generation = claim.generations.get(reading.metric) if claim else None
+        if claim and generation is not None:
+            self._served(state, claim, generation, failed=reading.method == "failed")
         if reading.method == "failed":
-            if generation is not None:
-                state.not_before = self.now + min(BACKOFF * 2 ** min(state.failures, 10), BACKOFF_MAX)
-                state.failures += 1
             return self._failed(state, reading, self.measured.as_of, generation)
-        if generation is not None:
-            state.measured_gen = max(state.measured_gen, generation)
-            state.failures, state.not_before = 0, None
         return self._judge(state, reading, self.measured.as_of, generation)
+
+    def _served(self, state: State, claim: Claim, generation: int, *, failed: bool) -> None:
+        """What a reading under a claim means for when its metric is measured again."""
+        state.attempts = leases.POISON - 1 if claim.aside else 0  # one that was set aside is tried once, alone
+        if failed:
+            backoff = BACKOFF_MAX if claim.aside else BACKOFF * 2 ** min(state.failures, 10)
+            state.not_before = self.now + min(backoff, BACKOFF_MAX)
+            state.failures += 1
+            return
+        state.measured_gen = max(state.measured_gen, generation)
+        state.failures, state.not_before = 0, None
+        state.due_since = self.measured.as_of if state.due else None
 
     def settle_derived(self, name: str, known: Mapping[str, State]) -> Item | None:
         """Compute a derived metric from the latest readings of its inputs.
@@ -147,7 +157,8 @@ class _Recording:
         """
         metric = self.config.metrics[name]
         assert isinstance(metric, DerivedMetric)
-        if name not in self.states:  # configured since the rows were made: the next start makes its own
+        # Configured since the rows were made, or defined otherwise: whoever has that configuration computes it
+        if name not in self.states or self.states[name].changed(self.config.definitions[name]):
             return None
         inputs = [known[read] for read in sorted(metric.inputs) if read in known]
         if any(state.as_of is None and state.error is None for state in inputs) or len(inputs) < len(metric.inputs):

@@ -5,23 +5,28 @@ This is the module for `celery -A dims_worker.tasks`; importing it reads the con
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kombu.exceptions import OperationalError
 from redis import Redis
+from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from dims_worker import doorman
-from dims_worker.app import INGEST, SWEEP, TICK, VERIFY, build_app, ring_verify
+from dims_worker.app import BEAT, INGEST, SWEEP, TICK, VERIFY, build_app, ring_verify
 from dims_worker.config import load
-from dims_worker.errors import DatabaseUnreachable
-from dims_worker.events import SCHEDULE_TICK, Event
+from dims_worker.errors import BrokerUnreachable, DatabaseUnreachable
 from dims_worker.ingest import drain
 from dims_worker.plan import Planner
+from dims_worker.schedule import last_tick, tick_event
 from dims_worker.store.engine import engine
 from dims_worker.verify import report, serve
 from producers.publish import connect, publish
@@ -51,35 +56,59 @@ def _planner() -> Planner:
     return Planner(config)
 
 
-@app.task(name=INGEST)  # type: ignore[untyped-decorator]
-def ingest_bell() -> None:
+def _patient(name: str) -> Callable[[Callable[..., str]], Any]:
+    """A task whose broker or database may be away: it says so in a line and ends, and the sweep rings again."""
+
+    def wrap(run: Callable[..., str]) -> Any:
+        @functools.wraps(run)
+        def patient(*args: Any) -> str:
+            try:
+                return run(*args)
+            except (BrokerUnreachable, DatabaseUnreachable, RedisError, OperationalError) as error:
+                log.warning("%s waits: %s", name, error)
+                return f"waits: {error}"
+
+        return app.task(name=name)(patient)
+
+    return wrap
+
+
+@_patient(INGEST)
+def ingest_bell() -> str:
     """Store what waits in the stream, and ring for the sources that it concerns."""
     redis = _redis(os.getpid())
     redis.delete(doorman.BELL)  # before reading: what comes later rings anew
-    for source in sorted(drain(redis, _engine(), _planner()).sources):
-        ring_verify(app, config, source)
+    ingested = drain(redis, _engine(), _planner())
+    for source, why in sorted(ingested.sources.items()):
+        ring_verify(app, config, source, why)
+    return str(ingested)
 
 
-@app.task(name=VERIFY)  # type: ignore[untyped-decorator]
-def verify_bell(source: str) -> None:
+@_patient(VERIFY)
+def verify_bell(source: str) -> str:
     """Measure what is due of a source, until nothing is; a workflow's report is written after its run."""
+    runs = []
     while run := serve(_engine(), config, source):
+        runs.append(f"dims runs {run.run_id}: {len(run.items)} readings, {run.status}")
         try:
             report(_engine(), config, run)
         except OSError as error:  # recorded it is: `dims workflow NAME --last` tells it all the same
             log.warning("the report of %s was not written: %s", source, error)
+    return "; ".join(runs[-3:]) or "nothing to do"
 
 
-@app.task(name=TICK)  # type: ignore[untyped-decorator]
-def tick_bell(rule: str) -> None:
-    """Publish a rule's tick. It is named by its minute, so that two beats make one event."""
-    tick = datetime.now(UTC).replace(second=0, microsecond=0)
-    name = f"{rule}@{tick:%Y-%m-%dT%H:%MZ}"
-    event = Event.new(SCHEDULE_TICK, "dims:beat", now=tick, subject=rule, data={"rule": rule}, id=name)
+@_patient(TICK)
+def tick_bell(rule: str) -> str:
+    """Publish a rule's latest tick."""
+    event = tick_event(rule, last_tick(config.rules[rule], datetime.now(UTC)))
     publish([event], str(config.broker_url))
+    return event.id
 
 
-@app.task(name=SWEEP)  # type: ignore[untyped-decorator]
-def sweep_bell(*_: Any) -> None:
-    """Ring for whatever still waits."""
-    doorman.sweep(app, config, _redis(os.getpid()))
+@_patient(SWEEP)
+def sweep_bell(*_: Any) -> str:
+    """Ring for whatever still waits, and note that beat lives: nobody else sends this."""
+    redis = _redis(os.getpid())
+    redis.set(BEAT, str(time.time()))
+    doorman.sweep(app, config, redis)
+    return "swept"

@@ -19,7 +19,7 @@ from dims_worker import workflows
 from dims_worker.config import Config
 from dims_worker.config.config import WORKFLOW
 from dims_worker.errors import DimsError
-from dims_worker.probes.base import Scanned, Surroundings, by_name
+from dims_worker.probes.base import Reading, Scanned, Surroundings, by_name
 from dims_worker.probes.scan import Scan
 from dims_worker.record import Measured, Run, record
 from dims_worker.store import leases
@@ -59,25 +59,41 @@ def serve(
     """
     lease = config.settings.lease
     with transaction(engine) as connection:
-        names = config.scans[source]
-        claim = leases.claim(connection, source, names, worker_name(), lease, at_once=at_once)
+        definitions = {name: config.definitions[name] for name in config.scans[source]}
+        claim = leases.claim(connection, source, definitions, worker_name(), lease, at_once=at_once)
     if claim is None:
         return None
     with _renewed(engine, claim, lease):
-        outcome = how.run(config, source) if source.startswith(WORKFLOW) else None
-        scanned = outcome.scanned if outcome else measure(config, source, claim.generations)
-        measured = Measured(
-            readings=by_name(scanned.readings),
-            as_of=claim.as_of,
-            trigger="workflow" if outcome else "event",
-            worker=worker_name(),
-            source=source,
-            requests=scanned.requests,
-            claim=claim,
-            result=outcome.result if outcome else None,
-        )
+        measured = _measure_claimed(config, claim, how)
         with transaction(engine) as connection:
             return record(connection, config, measured)
+
+
+def _measure_claimed(config: Config, claim: Claim, how: How) -> Measured:
+    outcome = None
+    if claim.aside:
+        scanned = _set_aside(config, claim)
+    elif claim.source.startswith(WORKFLOW):
+        outcome = how.run(config, claim.source)
+        scanned = outcome.scanned
+    else:
+        scanned = measure(config, claim.source, claim.generations)
+    return Measured(
+        readings=by_name(scanned.readings),
+        as_of=claim.as_of,
+        trigger="workflow" if outcome else "event",
+        worker=worker_name(),
+        source=claim.source,
+        requests=scanned.requests,
+        claim=claim,
+        result=outcome.result if outcome else None,
+    )
+
+
+def _set_aside(config: Config, claim: Claim) -> Scanned:
+    """In the place of a measurement that has ended its worker again and again."""
+    why = f"set aside: its measurement took its worker with it {leases.ALONE_LOSSES} times; it is tried again later"
+    return Scanned(tuple(Reading.failed(name, config.metric_of(name).shown_unit, why) for name in claim.generations))
 
 
 def report(engine: Engine, config: Config, run: Run) -> Path | None:

@@ -12,7 +12,6 @@ from dims_worker.cli.readings import done_text, plain_table, reading_json, readi
 from dims_worker.cli.session import Session, json_option, pass_session
 from dims_worker.cli.words import NOTHING, STYLES, ago, clean, count, drift_text, value_text
 from dims_worker.errors import NotFound
-from dims_worker.ingest import register
 from dims_worker.store import states
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.requests import open_requests
@@ -36,9 +35,8 @@ def metrics(session: Session, pattern: str, as_json: bool) -> None:
     if not names:
         raise NotFound(f"no metric is called {pattern}: `dims metrics` lists them all")
     with session.database() as engine, transaction(engine) as connection:
-        register(connection, config)
         known, waiting, now = (
-            states.read(connection, names),
+            states.of(connection, names),
             open_requests(connection, names),
             clock(connection),
         )

@@ -219,7 +219,6 @@ def _list(session: Session, *, as_json: bool) -> None:
     """The configured workflows and what their last runs came to."""
     config = session.config
     with session.database() as engine, transaction(engine) as connection:
-        register(connection, config)
         last = {name: last_result(connection, f"{WORKFLOW}{name}") for name in config.configured_workflows}
         now = clock(connection)
     rows: list[dict[str, Any]] = []

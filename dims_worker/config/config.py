@@ -113,15 +113,25 @@ class Config:
         return self.policy.model_copy(update=own)
 
     def definition(self, name: str) -> str:
-        """A digest of what is measured and how; descriptions, policy and display are no part of it."""
+        """A digest of what is measured and how, inputs included; descriptions, policy and display are no part
+        of it, nor are keys that say what would be so without them."""
+        return hashlib.sha256(self._definition(name).encode()).hexdigest()[:16]
+
+    @cached_property
+    def definitions(self) -> Mapping[str, str]:
+        """The digest of every metric and of every workflow's outcome."""
+        workflows = (name for name in self.scans if name not in self.sources)
+        return {name: self.definition(name) for name in (*self.metrics, *workflows)}
+
+    def _definition(self, name: str) -> str:
         metric = self.metric_of(name)
         aside = {"description", "precision", "volatility", "critical", "enabled", *Policy.model_fields}
-        parts = metric.model_dump_json(exclude=aside | {"min", "max", "max_age"})
+        said = metric.model_dump_json(exclude=aside | {"min", "max", "max_age"}, exclude_defaults=True)
         if isinstance(metric, SourceMetric):
-            parts += self.sources[metric.source].model_dump_json(
-                exclude={"description", "timeout", "cooldown", "queue"}
-            )
-        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+            return said + self.sources[metric.source].definition
+        if isinstance(metric, DerivedMetric):
+            return said + "".join(self._definition(read) for read in sorted(metric.inputs))
+        return said
 
     def select(self, patterns: Iterable[str]) -> frozenset[str]:
         """The metrics that any of the patterns names; a disabled one must be named in full."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, model_validator
+from cronsim import CronSim, CronSimError
+from pydantic import Field, field_validator, model_validator
 
 from dims_worker.config.base import Model, Texts
 from dims_worker.config.metrics import AnyMetric
@@ -15,21 +16,15 @@ from dims_worker.config.quantities import Duration
 from dims_worker.config.sources import AnySource
 from dims_worker.config.workflows import WorkflowName, Workflows
 
-_CRON = {"minute": (0, 59), "hour": (0, 23), "day of month": (1, 31), "month": (1, 12), "day of week": (0, 6)}
-_NAMES = re.compile(r"sun|mon|tue|wed|thu|fri|sat|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec")
-
 
 def _check_cron(schedule: str) -> None:
-    """Five fields: `*`, numbers, names of days and months, ranges, lists and steps. Raises ValueError."""
-    fields = schedule.split()
-    if len(fields) != len(_CRON):
-        raise ValueError(f"schedule has five fields: {', '.join(_CRON)}")
-    for field, (name, (first, last)) in zip(fields, _CRON.items(), strict=True):
-        for part in field.split(","):
-            match = re.fullmatch(r"(?:\*|(\w+)(?:-(\w+))?)(?:/([1-9]\d*))?", part)
-            ends = [end for end in match.groups()[:2] if end] if match else [""]
-            if not all(_NAMES.fullmatch(end) or (end.isdecimal() and first <= int(end) <= last) for end in ends):
-                raise ValueError(f"schedule: {part!r} is no {name}, which goes from {first} to {last}")
+    """Five fields of cron. Raises ValueError."""
+    if len(schedule.split()) != 5:
+        raise ValueError("schedule has five fields: minute, hour, day of month, month, day of week")
+    try:
+        CronSim(schedule, datetime(2026, 1, 1, tzinfo=UTC))
+    except CronSimError as error:
+        raise ValueError(f"schedule: {schedule!r} is not cron: {str(error).lower()}") from None
 
 
 class Rule(Model):
@@ -37,7 +32,9 @@ class Rule(Model):
 
     description: str = ""
     on: Texts = Field((), description="Event types; `*` stands for anything.")
-    schedule: str | None = Field(None, description="Five fields of cron, in UTC: `0 9 * * *`.")
+    schedule: str | None = Field(None, description="Five fields of cron: `0 9 * * *`.")
+    timezone: str = Field("UTC", description="The schedule's time zone: `America/New_York`. DST as cron keeps it.")
+    catch_up: bool = Field(True, description="The latest tick that was missed while all was down is made up for.")
     metrics: Texts = Field((), description="Patterns of metrics. None: whatever reads what changed.")
     workflows: tuple[WorkflowName, ...] = Field((), description="Workflows that are run.")
 
@@ -49,6 +46,15 @@ class Rule(Model):
             _check_cron(self.schedule)
         return self
 
+    @field_validator("timezone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"{value!r} is no time zone, such as UTC or Europe/Berlin") from None
+        return value
+
 
 class Settings(Model):
     """How the workers work."""
@@ -58,6 +64,11 @@ class Settings(Model):
     )
     sweep: Duration = Field(
         timedelta(seconds=5), gt=timedelta(0), description="How often what still waits is rung for again."
+    )
+    orphan: Duration = Field(
+        timedelta(seconds=30),
+        gt=timedelta(0),
+        description="Events that a worker took and did not store for this long are another's.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -19,6 +20,12 @@ class Source(Model):
     timeout: Duration = Field(timedelta(minutes=5), gt=timedelta(0), description="A scan that takes longer is stopped.")
     cooldown: Duration = Field(timedelta(0), description="Not scanned more often than this.")
     queue: str | None = Field(None, description="The Celery queue whose workers can see this source.")
+
+    @property
+    def definition(self) -> str:
+        """What of it says what is measured; not how long, how often, by whom or at which price."""
+        aside = {"description", "timeout", "cooldown", "queue", "shards", "list_price"}
+        return self.model_dump_json(exclude=aside, exclude_defaults=True)
 
 
 class S3Source(Source):
@@ -53,6 +60,11 @@ class SqlSource(Source):
 
     type: Literal["sql"]
     url: SecretStr = Field(description="From the environment: `${NBA_DATABASE_URL:-}`. Empty: not reachable.")
+
+    @property
+    def definition(self) -> str:
+        """Another database is another definition; another user or password is not."""
+        return re.sub(r"//[^/]*@", "//", self.url.get_secret_value().partition("?")[0])
 
 
 class AwsSource(Source):

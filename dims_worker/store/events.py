@@ -45,7 +45,7 @@ def insert_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
 def raise_generations(connection: Connection, names: Sequence[str], mark_id: int) -> dict[str, int]:
     """One generation more for each named metric, its row locked in the order of the names, and the mark.
 
-    Returns the new generations; a name without a row is missing from them.
+    Returns the new generations; a name without a row, or of a retired metric, is missing from them.
     """
     parameters = {"names": list(names), "mark": mark_id}
     connection.execute(
@@ -54,8 +54,9 @@ def raise_generations(connection: Connection, names: Sequence[str], mark_id: int
     )
     raised = connection.execute(
         text(
-            "WITH raised AS (UPDATE dims_metrics SET requested_gen = requested_gen + 1 "
-            "WHERE metric = ANY(:names) RETURNING metric, requested_gen) "
+            "WITH raised AS (UPDATE dims_metrics SET requested_gen = requested_gen + 1, "
+            "due_since = CASE WHEN requested_gen > measured_gen THEN due_since ELSE clock_timestamp() END "
+            "WHERE metric = ANY(:names) AND retired_at IS NULL RETURNING metric, requested_gen) "
             "INSERT INTO dims_event_marks (mark_id, metric, generation) "
             "SELECT :mark, metric, requested_gen FROM raised RETURNING metric, generation"
         ),

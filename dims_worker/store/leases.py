@@ -2,63 +2,93 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
-from dims_worker.store.engine import clock
 from dims_worker.store.runs import RunRow, runs_by_number
+
+SHARED_LOSSES = 2
+"""Leases that a metric loses in company before it is measured alone."""
+ALONE_LOSSES = 3
+"""Leases that it loses alone before it is set aside."""
+POISON = SHARED_LOSSES + ALONE_LOSSES
+
+_FREE = (
+    "coalesce(s.lease_until < clock_timestamp(), true) "
+    "AND (:at_once OR coalesce(s.not_before <= clock_timestamp(), true))"
+)
+_DUE = (
+    "m.source = :source AND m.requested_gen > m.measured_gen "
+    "AND m.definition = (CAST(:definitions AS jsonb) ->> m.metric) "
+    "AND (:at_once OR coalesce(m.not_before <= clock_timestamp(), true))"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to measure a source's due metrics: `generations` were read BEFORE the measurement."""
+    """The right to measure a source's due metrics: `generations` were read BEFORE the measurement.
+
+    `aside`: its one metric has taken too many workers with it, and is not to be measured now.
+    """
 
     source: str
     epoch: int
     as_of: datetime
     generations: Mapping[str, int]
+    aside: bool = False
 
 
 def claim(
-    connection: Connection, source: str, names: Sequence[str], holder: str, lease: timedelta, *, at_once: bool
+    connection: Connection, source: str, definitions: Mapping[str, str], holder: str, lease: timedelta, *, at_once: bool
 ) -> Claim | None:
     """Claim what is due of a source, or None: nothing is due, it cools down, or another holds the lease.
 
-    `at_once` waits for no cooldown and no back-off: a person asked.
+    `definitions`, by metric, are those of the caller's configuration: what is defined otherwise is left to whoever
+    knows how. `at_once` waits for no cooldown and no back-off: a person asked. To find nothing costs one query.
     """
+    asked = {"source": source, "definitions": json.dumps(dict(definitions)), "at_once": at_once}
     row = connection.execute(
         text(
-            "SELECT lease_epoch FROM dims_sources WHERE source = :source "
-            "AND coalesce(lease_until < clock_timestamp(), true) "
-            "AND (:at_once OR coalesce(not_before <= clock_timestamp(), true)) FOR UPDATE SKIP LOCKED"
+            f"SELECT lease_epoch FROM dims_sources s WHERE s.source = :source AND {_FREE} "
+            f"AND EXISTS (SELECT FROM dims_metrics m WHERE {_DUE}) FOR UPDATE SKIP LOCKED"
         ),
-        {"source": source, "at_once": at_once},
+        asked,
     ).first()
     if row is None:
         return None
-    due = connection.execute(
+    due = connection.execute(  # anew, now that the source is ours: another's record may have come in between
         text(
-            "SELECT metric, requested_gen FROM dims_metrics "
-            "WHERE source = :source AND requested_gen > measured_gen AND metric = ANY(:names) "
-            "AND (:at_once OR coalesce(not_before <= clock_timestamp(), true))"
+            f"SELECT metric, requested_gen, attempts FROM dims_metrics m WHERE {_DUE} "
+            'ORDER BY metric COLLATE "C" FOR UPDATE'
         ),
-        {"source": source, "names": list(names), "at_once": at_once},
-    )
-    generations = {row.metric: row.requested_gen for row in due}
-    if not generations:
+        asked,
+    ).fetchall()
+    chosen = _together(due, row.lease_epoch)
+    if not chosen:
         return None
-    epoch = row.lease_epoch + 1
-    connection.execute(
+    as_of: datetime = connection.execute(
         text(
-            "UPDATE dims_sources SET lease_epoch = :epoch, lease_holder = :holder, "
-            "lease_until = clock_timestamp() + :lease WHERE source = :source"
+            "WITH counted AS (UPDATE dims_metrics SET attempts = attempts + 1 WHERE metric = ANY(:names)) "
+            "UPDATE dims_sources SET lease_epoch = lease_epoch + 1, lease_holder = :holder, "
+            "lease_until = clock_timestamp() + :lease WHERE source = :source RETURNING clock_timestamp()"
         ),
-        {"source": source, "epoch": epoch, "holder": holder, "lease": lease},
-    )
-    return Claim(source, epoch, clock(connection), generations)
+        {"source": source, "holder": holder, "lease": lease, "names": [one.metric for one in chosen]},
+    ).scalar_one()
+    generations = {one.metric: one.requested_gen for one in chosen}
+    return Claim(source, row.lease_epoch + 1, as_of, generations, aside=chosen[0].attempts >= POISON)
+
+
+def _together(due: Sequence[Row[Any]], epoch: int) -> Sequence[Row[Any]]:
+    """What is measured in one pass: all that is due, but each metric alone whose passes were lost; the two take
+    turns, by the epoch, so that neither waits for ever."""
+    suspects = sorted((one for one in due if one.attempts >= SHARED_LOSSES), key=lambda one: one.attempts)
+    others = [one for one in due if one.attempts < SHARED_LOSSES]
+    return others if others and (not suspects or epoch % 2) else suspects[:1]
 
 
 def renew(connection: Connection, claimed: Claim, lease: timedelta) -> bool:

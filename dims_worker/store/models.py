@@ -65,8 +65,32 @@ metrics = Table(
     Column("baseline_version", BigInteger, nullable=False, server_default="0"),
     Column("accepted", JSONB),
     Column("accepted_as_of", Instant),
+    Column(
+        "attempts",
+        Integer,
+        nullable=False,
+        server_default="0",
+        comment="claims since the last record: leases that were lost",
+    ),
+    Column("due_since", Instant, comment="no event that waits for a reading is older"),
+    Column("retired_at", Instant, comment="no longer configured: never due"),
     Index("dims_metrics_due", "source", postgresql_where=text("requested_gen > measured_gen")),
     comment="The current state of each metric. Due while requested_gen > measured_gen.",
+)
+
+schedules = Table(
+    "dims_schedules",
+    metadata,
+    Column("rule", Text, primary_key=True),
+    Column(
+        "since",
+        Instant,
+        nullable=False,
+        server_default=func.clock_timestamp(),
+        comment="first seen: earlier ticks were not missed",
+    ),
+    Column("last_tick", Instant, comment="the newest that was stored"),
+    comment="Rules with a schedule: what was missed is told by the last tick.",
 )
 
 runs = Table(
@@ -141,7 +165,7 @@ events = Table(
         postgresql_where=text("outcome <> 'rejected'"),
     ),
     Index("dims_event_log_mark", "mark_id"),
-    Index("dims_event_log_rejected", "stream_id", unique=True, postgresql_where=text("outcome = 'rejected'")),
+    Index("dims_event_log_rejected", "stream_id", "digest", unique=True, postgresql_where=text("outcome = 'rejected'")),
     comment="Every event, once. A known id with another payload stands beside the first.",
 )
 

@@ -19,10 +19,14 @@ class State:
 
     metric: str
     source: str | None
+    definition: str = ""
+    retired_at: datetime | None = None
     requested_gen: int = 0
     measured_gen: int = 0
     not_before: datetime | None = None
     failures: int = 0
+    attempts: int = 0
+    due_since: datetime | None = None
     error: str | None = None
     failed_at: datetime | None = None
     value: Any = None
@@ -43,6 +47,10 @@ class State:
     def due(self) -> bool:
         return self.requested_gen > self.measured_gen
 
+    def changed(self, definition: str) -> bool:
+        """Whether what is configured as `definition` is not what this row speaks of."""
+        return self.retired_at is not None or self.definition not in ("", definition)
+
     def accept(self, value: Any, as_of: datetime, *, by_person: bool) -> None:
         """Make a value the baseline. Its version moves when the value does."""
         if self.baseline_as_of is None or self.baseline != value or type(self.baseline) is not type(value):
@@ -53,31 +61,61 @@ class State:
 
 
 _NAMES = tuple(field.name for field in fields(State))
-_WRITTEN = tuple(name for name in _NAMES if name not in ("metric", "source", "requested_gen"))
+_REGISTERED = ("metric", "source", "definition", "retired_at", "requested_gen")
+_WRITTEN = tuple(name for name in _NAMES if name not in _REGISTERED)
 
 
-def register(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Give each configured metric its row, and each source its own.
+def register(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Give each configured metric its row, and each source its own. Returns the metrics that are new, measure
+    something else now, or are back.
 
-    Rows: metric, source (None: derived), definition, requested_gen (1: to be measured at the first chance).
+    Rows: metric, source (None: derived), definition, requested_gen (1: to be measured at the first chance). What
+    measures something else is due, and its baseline is gone: its next reading is new. An empty definition in the
+    table is taken for what is configured.
     """
-    listed = sorted(rows, key=lambda row: str(row["metric"]))
+    listed = {str(row["metric"]): row for row in sorted(rows, key=lambda row: str(row["metric"]))}
+    known = lock(connection, listed)
+    changed = [name for name, row in listed.items() if name not in known or known[name].changed(row["definition"])]
     names = ("metric", "source", "definition", "requested_gen")
     connection.execute(
         text(
-            f"INSERT INTO dims_metrics ({', '.join(names)}) SELECT * FROM {recordset(metrics, names)} "
-            "ON CONFLICT (metric) DO UPDATE SET source = excluded.source "
-            "WHERE dims_metrics.source IS DISTINCT FROM excluded.source"
+            f"INSERT INTO dims_metrics AS m ({', '.join(names)}, due_since) "
+            "SELECT r.*, CASE WHEN r.requested_gen > 0 THEN clock_timestamp() END "
+            f"FROM {recordset(metrics, names)} "
+            "ON CONFLICT (metric) DO UPDATE SET source = excluded.source, definition = excluded.definition"
         ),
-        {"rows": as_json(listed)},
+        {"rows": as_json(listed.values())},
+    )
+    connection.execute(
+        text(
+            "UPDATE dims_metrics m SET retired_at = NULL, requested_gen = m.requested_gen + r.requested_gen, "
+            "due_since = CASE WHEN r.requested_gen > 0 THEN coalesce(due_since, clock_timestamp()) END, "
+            "baseline_as_of = NULL, accepted_as_of = NULL "
+            f"FROM {recordset(metrics, names)} WHERE m.metric = r.metric"
+        ),
+        {"rows": as_json(listed[name] for name in changed if name in known)},
     )
     connection.execute(
         text(
             "INSERT INTO dims_sources (source) SELECT DISTINCT unnest(CAST(:sources AS text[])) "
             "ORDER BY 1 ON CONFLICT DO NOTHING"
         ),
-        {"sources": sorted({str(row["source"]) for row in listed if row["source"]})},
+        {"sources": sorted({str(row["source"]) for row in listed.values() if row["source"]})},
     )
+    return changed
+
+
+def retire(connection: Connection, names: Sequence[str]) -> list[str]:
+    """Every metric that is none of these is no longer configured, and no longer due. Returns those it ends."""
+    found = connection.execute(
+        text(
+            "UPDATE dims_metrics SET retired_at = clock_timestamp(), measured_gen = requested_gen, due_since = NULL "
+            "WHERE metric IN (SELECT metric FROM dims_metrics WHERE retired_at IS NULL AND NOT metric = ANY(:names) "
+            'ORDER BY metric COLLATE "C" FOR UPDATE) RETURNING metric'
+        ),
+        {"names": list(names)},
+    )
+    return sorted(row.metric for row in found)
 
 
 def lock(connection: Connection, names: Iterable[str]) -> dict[str, State]:
@@ -88,6 +126,11 @@ def lock(connection: Connection, names: Iterable[str]) -> dict[str, State]:
 def read(connection: Connection, names: Iterable[str]) -> dict[str, State]:
     """The rows of these metrics as they stand."""
     return _select(connection, names, "")
+
+
+def of(connection: Connection, names: Iterable[str]) -> dict[str, State]:
+    """The same for people who look: what has no row yet was never measured."""
+    return {name: State(name, None) for name in names} | read(connection, names)
 
 
 def _select(connection: Connection, names: Iterable[str], suffix: str) -> dict[str, State]:

@@ -306,11 +306,12 @@ def test_not_utf8(tmp_path: Path):
     [
         ("0 9 * * *", None),
         ("*/15 0-6,22 1,15 jan-mar mon-fri", None),
-        ("99 9 * * *", "schedule: '99' is no minute, which goes from 0 to 59"),
+        ("99 9 * * *", "schedule: '99 9 * * *' is not cron: bad minute"),
+        ("0 0 9 * * *", "schedule has five fields: minute, hour, day of month, month, day of week"),
         ("0 9 * *", "schedule has five fields: minute, hour, day of month, month, day of week"),
-        ("0 9 0 * *", "schedule: '0' is no day of month, which goes from 1 to 31"),
-        ("0 9 * * someday", "schedule: 'someday' is no day of week, which goes from 0 to 6"),
-        ("*/0 9 * * *", "schedule: '*/0' is no minute, which goes from 0 to 59"),
+        ("0 9 0 * *", "schedule: '0 9 0 * *' is not cron: bad day-of-month"),
+        ("0 9 * * someday", "schedule: '0 9 * * someday' is not cron: bad day-of-week"),
+        ("*/0 9 * * *", "schedule: '*/0 9 * * *' is not cron: bad minute"),
     ],
 )
 def test_a_schedule_is_checked_at_load(tmp_path: Path, schedule: str, problem: str | None):
@@ -321,3 +322,11 @@ def test_a_schedule_is_checked_at_load(tmp_path: Path, schedule: str, problem: s
         with pytest.raises(InvalidConfig) as invalid:
             load(None, {}, tmp_path)
         assert str(invalid.value) == f"dims.yaml:2: rules.r: {problem}"
+
+
+def test_a_time_zone_is_checked_at_load(tmp_path: Path):
+    (tmp_path / "dims.yaml").write_text('rules:\n  r: {schedule: "0 9 * * *", timezone: Mars/Olympus}\n')
+    with pytest.raises(InvalidConfig) as invalid:
+        load(None, {}, tmp_path)
+    problem = "'Mars/Olympus' is no time zone, such as UTC or Europe/Berlin"
+    assert str(invalid.value) == f"dims.yaml:2: rules.r.timezone: {problem}"

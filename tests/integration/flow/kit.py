@@ -90,8 +90,8 @@ class Flow:
 
     def claim(self, source: str = "one", *, at_once: bool = True, lease: timedelta = LEASE) -> Claim | None:
         with transaction(self.engine) as connection:
-            names = self.config.of_source[source]
-            return leases.claim(connection, source, names, "test", lease, at_once=at_once)
+            definitions = {name: self.config.definitions[name] for name in self.config.of_source[source]}
+            return leases.claim(connection, source, definitions, "test", lease, at_once=at_once)
 
     def claimed(self, *names: str) -> Claim:
         """Ask for metrics of one source, and claim it."""

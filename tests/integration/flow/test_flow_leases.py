@@ -67,7 +67,7 @@ def test_of_many_that_claim_at_once_one_wins(flow: Flow, beside: Threads) -> Non
 def test_a_claim_in_the_making_is_passed_over_not_waited_for(flow: Flow) -> None:
     flow.ask("m.a", "m.b")
     with transaction(flow.engine) as connection:
-        first = leases.claim(connection, "one", ["m.a"], "first", LEASE, at_once=False)
+        first = leases.claim(connection, "one", {"m.a": flow.config.definitions["m.a"]}, "first", LEASE, at_once=False)
         assert first is not None
         assert flow.claim("one") is None  # SKIP LOCKED: at once
         assert flow.claim("two") is not None

@@ -81,7 +81,9 @@ def test_a_worker_that_holds_the_workflow_is_waited_for(made: Project, engine: E
     with transaction(engine) as connection:
         register(connection, config)
         connection.execute(text("UPDATE dims_metrics SET requested_gen = 1 WHERE metric = :m"), {"m": source})
-        claim = leases.claim(connection, source, [source], "another", config.settings.lease, at_once=True)
+        claim = leases.claim(
+            connection, source, {source: config.definitions[source]}, "another", config.settings.lease, at_once=True
+        )
     assert claim is not None
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(made.dims("workflow", "sync-status").returncode))
