@@ -11,16 +11,12 @@ from celery.schedules import BaseSchedule, schedstate
 from kombu.entity import Queue
 
 from dims_worker import schedule
+from dims_worker.broker import INGEST, VERIFY, queues
 from dims_worker.config import Config, Rule
 from dims_worker.errors import BrokerUnreachable
 
-INGEST = "dims.ingest"
-VERIFY = "dims.verify"
 SWEEP = "dims.sweep"
 TICK = "dims.tick"
-
-BEAT = "dims:beat"
-"""Where beat's last sign of life is kept, in seconds since 1970."""
 
 BELL_TTL = 30
 """Seconds after which an unanswered bell is void: the sweep has rung again long since."""
@@ -31,14 +27,13 @@ def build_app(config: Config) -> Celery:
     if config.broker_url is None:
         raise BrokerUnreachable("no broker is named: set DIMS_BROKER_URL, or start one with `dims up`")
     app = Celery("dims", broker=broker_for_celery(config.broker_url), set_as_current=True)
-    queues = {VERIFY, *(source.queue for source in config.sources.values() if source.queue)}
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
         result_accept_content=["json"],
         task_ignore_result=True,
         task_default_queue=VERIFY,
-        task_queues=[Queue(name) for name in (INGEST, *sorted(queues))],  # type: ignore[no-untyped-call]
+        task_queues=[Queue(name) for name in queues(config)],  # type: ignore[no-untyped-call]
         task_create_missing_queues=False,
         task_acks_late=False,  # a lost bell is rung again by the sweep
         worker_prefetch_multiplier=1,

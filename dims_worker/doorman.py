@@ -8,29 +8,27 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from celery import Celery, bootsteps
 from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
+from sqlalchemy import Connection
 
 from dims_worker import schedule, stream
-from dims_worker.app import INGEST, ring_ingest, ring_verify
+from dims_worker.app import ring_ingest, ring_verify
+from dims_worker.broker import BELL, INGEST
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
-from dims_worker.events import STREAM, Event
+from dims_worker.events import FIELD, STREAM, Event
 from dims_worker.ingest import register
 from dims_worker.store import schedules, states
 from dims_worker.store.engine import clock, engine, transaction
-from producers.publish import FIELD, connect
+from producers.publish import connect
 
 log = logging.getLogger(__name__)
 
-BELL = "dims:bell:ingest"
-"""Set while a bell for ingest is on its way; ingest deletes it BEFORE it reads the stream."""
 BELL_MS = 5_000
 """A bell that nobody answered is rung again after this."""
 WAIT_MS = 1_000
@@ -109,7 +107,7 @@ def sweep(app: Celery, config: Config, redis: Redis) -> None:
     measured = [name for names in config.scans.values() for name in names]
     with transaction(engine(str(config.database_url))) as connection:
         sources = states.overdue(connection, measured)
-        ticks = _missed(config, schedules.seen(connection), clock(connection)) if scheduled(config) else []
+        ticks = _missed(connection, config)
     for event in ticks:
         log.warning("the tick %s was missed, and is made up for", event.id)
         redis.xadd(STREAM, {FIELD: event.to_json()})
@@ -117,13 +115,10 @@ def sweep(app: Celery, config: Config, redis: Redis) -> None:
         ring_verify(app, config, source, "still due")
 
 
-def scheduled(config: Config) -> bool:
-    """Whether any rule has a schedule."""
-    return any(rule.schedule for rule in config.rules.values())
-
-
-def _missed(config: Config, seen: Mapping[str, schedules.Seen], now: datetime) -> list[Event]:
-    return schedule.missed(config.rules, {name: one.last_tick or one.since for name, one in seen.items()}, now)
+def _missed(connection: Connection, config: Config) -> list[Event]:
+    if not any(rule.schedule for rule in config.rules.values()):
+        return []
+    return schedule.missed(config.rules, schedules.since(schedules.seen(connection)), clock(connection))
 
 
 class DoormanStep(bootsteps.StartStopStep):  # type: ignore[misc]

@@ -18,6 +18,8 @@ from dims_worker.errors import EventError
 
 STREAM = "dims:events"
 """The stream that events travel through. A producer needs `XADD dims:events * event '<JSON>'`, no more."""
+FIELD = "event"
+"""The one field of a stream entry: the envelope as JSON."""
 
 GIT_COMMIT = "dims.git.commit"
 FILES_CHANGED = "dims.files.changed"

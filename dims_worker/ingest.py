@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from dims_worker import stream
 from dims_worker.config import Config, DerivedMetric, SourceMetric
 from dims_worker.errors import EventError
-from dims_worker.events import SCHEDULE_TICK, Event
+from dims_worker.events import FIELD, SCHEDULE_TICK, Event
 from dims_worker.plan import Plan, Planner
 from dims_worker.store import requests, schedules, states
 from dims_worker.store.engine import transaction
@@ -187,6 +187,8 @@ def _raise(connection: Connection, config: Config, names: Sequence[str], mark_id
 
 def _row(planner: Planner, received: Received, mark_id: int) -> _Row:
     try:
+        if not received.payload:
+            raise EventError(f"the entry has no field `{FIELD}`, or an empty one")
         event = Event.from_json(received.payload)
         plan = planner.plan(event)
     except Exception as error:
@@ -237,7 +239,7 @@ def drain(redis: Redis, engine: Engine, planner: Planner) -> Ingested:
     total = Ingested()
     for entries in stream.batches(redis, planner.config.settings.orphan):
         # An entry without any field was deleted by somebody else after it was handed out (redis-py: {})
-        batch = [Received(key.decode(), fields.get(b"event", b"")) for key, fields in entries if fields]
+        batch = [Received(key.decode(), fields.get(FIELD.encode(), b"")) for key, fields in entries if fields]
         total.add(_store_all(engine, planner, batch))
         stream.done(redis, [key for key, _ in entries])
     return total

@@ -28,6 +28,9 @@ Entry = tuple[bytes, dict[bytes, bytes] | None]
 
 _REMAKE = """
 if redis.call('XLEN', KEYS[1]) > 0 then return 0 end
+local info, last = redis.call('XINFO', 'STREAM', KEYS[1]), '0-0'
+for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
+if tonumber(string.match(last, '%d+')) <= redis.call('TIME')[1] * 1000 + ARGV[2] then return 0 end
 redis.call('DEL', KEYS[1])
 redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
 return 1
@@ -84,12 +87,7 @@ def mend(redis: Redis) -> bool:
     A producer may choose an entry's id, which no ACL can forbid. Every later id must be larger: after the largest
     there is, no producer could add anything any more.
     """
-    info: Any = redis.xinfo_stream(STREAM)
-    milliseconds = int(bytes(info["last-generated-id"]).partition(b"-")[0])
-    seconds, microseconds = redis.time()
-    if milliseconds <= seconds * 1000 + microseconds // 1000 + FUTURE_MS:
-        return False
-    return bool(redis.eval(_REMAKE, 1, STREAM, GROUP))
+    return bool(redis.eval(_REMAKE, 1, STREAM, GROUP, str(FUTURE_MS)))
 
 
 def forget_consumers(redis: Redis) -> None:

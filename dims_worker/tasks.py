@@ -21,7 +21,8 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from dims_worker import doorman
-from dims_worker.app import BEAT, INGEST, SWEEP, TICK, VERIFY, build_app, ring_verify
+from dims_worker.app import SWEEP, TICK, build_app, ring_verify
+from dims_worker.broker import BEAT, BELL, INGEST, VERIFY
 from dims_worker.config import load
 from dims_worker.errors import BrokerUnreachable, DatabaseUnreachable
 from dims_worker.ingest import drain
@@ -77,7 +78,7 @@ def _patient(name: str) -> Callable[[Callable[..., str]], Any]:
 def ingest_bell() -> str:
     """Store what waits in the stream, and ring for the sources that it concerns."""
     redis = _redis(os.getpid())
-    redis.delete(doorman.BELL)  # before reading: what comes later rings anew
+    redis.delete(BELL)  # before reading: what comes later rings anew
     ingested = drain(redis, _engine(), _planner())
     for source, why in sorted(ingested.sources.items()):
         ring_verify(app, config, source, why)

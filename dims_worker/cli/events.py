@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.readings import plain_table
+from dims_worker.cli.rejected import rejected, replay
 from dims_worker.cli.session import Session, json_option, pass_session
 from dims_worker.cli.words import NOTHING, STYLES, ago, clean, count, drift_text, event_words, value_text
 from dims_worker.decide import SEVERITIES, Severity, at_least
@@ -35,6 +36,8 @@ def events(ctx: click.Context, limit: int, as_json: bool) -> None:
     Examples:
       dims events
       dims events show 3f2a9c1
+      dims events rejected
+      dims events replay 17
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -96,6 +99,10 @@ def show(session: Session, event_id: str, verbose: bool, as_json: bool) -> None:
         out.print(table)
     shown = ", ".join(alone if verbose or len(alone) <= 12 else [*alone[:12], "…"])
     out.print(f"left alone: {count(len(alone), 'metric')}{': ' if alone else ''}{shown}", soft_wrap=True)
+
+
+events.add_command(rejected)
+events.add_command(replay)
 
 
 def verdict_text(one: Served) -> str:

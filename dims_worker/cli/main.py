@@ -21,7 +21,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "init": "dims_worker.cli.setup",
         "up": "dims_worker.cli.stack",
         "down": "dims_worker.cli.stack",
-        "status": "dims_worker.cli.stack",
+        "status": "dims_worker.cli.status",
         "demo": "dims_worker.cli.demo",
     },
     "Look": {
@@ -31,6 +31,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "events": "dims_worker.cli.events",
         "runs": "dims_worker.cli.look",
         "follow": "dims_worker.cli.follow",
+        "schedule": "dims_worker.cli.schedule",
         "plan": "dims_worker.cli.events",
         "workflow": "dims_worker.cli.workflow",
     },

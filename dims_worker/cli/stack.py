@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from rich.text import Text
 
 from dims_worker import services
 from dims_worker.cli.follow import follow_until
-from dims_worker.cli.main import exit_with
-from dims_worker.cli.readings import plain_table
-from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import NOTHING, ago, clock_text, count
-from dims_worker.config import S3Source
-from dims_worker.errors import AlreadyRunning, DimsError, ServiceError
-from dims_worker.events import STREAM
-from dims_worker.ingest import register
-from dims_worker.store import states
-from dims_worker.store.engine import clock, engine, transaction
-from dims_worker.store.events import last_event
+from dims_worker.cli.session import Session, pass_session
+from dims_worker.cli.words import clock_text
+from dims_worker.config import Config, load
+from dims_worker.errors import AlreadyRunning, ConfigError, ServiceError
+from dims_worker.store.engine import engine
 from dims_worker.store.migrations import migrate
-from dims_worker.store.requests import open_requests
-from dims_worker.store.runs import requests_since
-from producers.publish import connect
 
 FLOWER_PORT = 5555
 PATIENCE = 90.0
@@ -85,6 +75,7 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
         supervisor = services.Supervisor(
             config.home, procfile.read_text() if procfile else procfile_text(), env, config.project, tell,
             database=config.database_url is None, broker=config.broker_url is None,
+            changed=Rereading(session, config, tell).changed,
         )  # fmt: skip
         tell(f"DIMS is up in {config.home}; Flower: http://127.0.0.1:{env['DIMS_FLOWER_PORT']}; Ctrl-C stops all")
         teller = threading.Thread(target=follow_until, args=(stop, engine(url), config, session.tell), daemon=True)
@@ -92,6 +83,40 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
             teller.start()
         supervisor.run(stop)
         tell("DIMS is down; nothing is lost")
+
+
+class Rereading:
+    """Notices that the configuration's files have changed. One that is not valid is told, and changes nothing."""
+
+    def __init__(self, session: Session, config: Config, tell: Callable[[str], None]) -> None:
+        self.session, self.config, self.tell = session, config, tell
+        self.seen = self._look()
+
+    def _look(self) -> list[tuple[int, int] | None]:
+        found: list[tuple[int, int] | None] = []
+        for file in self.config.files:
+            try:
+                about = file.stat()
+            except OSError:
+                found.append(None)
+            else:
+                found.append((about.st_mtime_ns, about.st_size))
+        return found
+
+    def changed(self) -> str | None:
+        """The sentence's beginning, once for each change."""
+        seen = self._look()
+        if seen == self.seen:
+            return None
+        self.seen, files = seen, self.config.files
+        try:
+            self.config = load(self.config.file, self.session.env, self.session.cwd)
+        except (ConfigError, OSError) as error:
+            self.tell(f"the configuration has changed and is not valid, so the one before stays in force:\n{error}")
+            return None
+        if self.config.files != files:
+            self.seen = self._look()
+        return "The configuration has changed"
 
 
 def free_port(wanted: int) -> int:
@@ -147,95 +172,3 @@ def down(session: Session, timeout: float) -> None:
         click.echo(sentence)
     if not stopped:
         click.echo("nothing was running")
-
-
-@click.command()
-@json_option
-@pass_session
-def status(session: Session, as_json: bool) -> None:
-    """What is up, what is down, what waits. Exit code 3 where the database or the broker is away."""
-    config = session.config
-    now = datetime.now(UTC)
-    found = services.status(config.home)
-    servers = services.running(config.home)
-    database_url = config.database_url or (servers.database_url if servers else None)
-    broker_url = config.broker_url or (servers.broker_url if servers else None)
-    lines = {"broker": _broker_line(broker_url), "database": _database_line(session, database_url)}
-    if (listing := _listing_line(session, database_url)) is not None:
-        lines["listing"] = listing
-    spool = config.home / "spool" / "new"
-    waiting = sum(1 for _ in os.scandir(spool)) if spool.is_dir() else 0
-    lines["spool"] = f"{count(waiting, 'event')} to be sent" if waiting else "empty"
-    unread = sum(1 for _ in os.scandir(bad)) if (bad := spool.parent / "bad").is_dir() else 0
-    lines["spool"] += f"; {count(unread, 'file')} could not be read: see {bad}" if unread else ""
-    if as_json:
-        session.print_json(
-            {"home": str(config.home),
-             "processes": [{name: getattr(one, name) for name in one.__slots__} for one in found], **lines}
-        )  # fmt: skip
-    else:
-        table = plain_table("process", "state", "pid", "since", "restarts", numbers=("pid", "restarts"))
-        for one in found:
-            style = {"running": "green", "stopped": "dim"}.get(one.state, "magenta")
-            table.add_row(one.name, Text(one.state, style), str(one.pid or NOTHING),
-                          ago(one.since, now) if one.since else NOTHING, str(one.restarts))  # fmt: skip
-        if found:
-            session.out.print(table)
-        for name, line in lines.items():
-            session.out.print(f"{name:<9} {line}", soft_wrap=True)
-    exit_with(3 if any(line.startswith("away") for line in lines.values()) else 0)
-
-
-MONTH = timedelta(days=30)
-
-
-def _listing_line(session: Session, url: str | None) -> str | None:
-    """What listing buckets has cost in the last month, at the configuration's price; None without a bucket."""
-    prices = {name: one.list_price for name, one in session.config.sources.items() if isinstance(one, S3Source)}
-    if not prices or url is None:
-        return None
-    try:
-        with transaction(engine(url)) as connection:
-            made = requests_since(connection, MONTH)
-    except DimsError:
-        return None  # said by the database's own line
-    dearest = max(prices.values())  # of a look at several sources, or a workflow, it is not known which
-    kept = {source: n for source, n in made.items() if source in prices or source not in session.config.sources}
-    cost = sum(n * prices.get(source or "", dearest) / 1000 for source, n in kept.items())
-    return f"{count(sum(kept.values()), 'request')} in 30 days, at most {cost:,.4f} USD"
-
-
-def _broker_line(url: str | None) -> str:
-    if url is None:
-        return "away: not running here; `dims up` starts it"
-    try:
-        client = connect(url, timeout=3)
-        waiting = int(client.xlen(STREAM))
-        client.close()
-    except Exception as error:
-        from redis.exceptions import RedisError
-
-        if isinstance(error, RedisError | DimsError | OSError):
-            return f"away: {error}"
-        raise
-    return f"up, {count(waiting, 'event')} waiting in the stream"
-
-
-def _database_line(session: Session, url: str | None) -> str:
-    if url is None:
-        return "away: not running here; `dims up` starts it"
-    config = session.config
-    try:
-        with transaction(engine(url)) as connection:
-            register(connection, config)
-            known = states.read(connection, config.metrics)
-            waiting, events, now = open_requests(connection), last_event(connection), clock(connection)
-    except DimsError as error:
-        return f"away: {error}"
-    failed = sum(state.error is not None for state in known.values())
-    due = sum(state.due for state in known.values())
-    newest = max((state.as_of for state in known.values() if state.as_of), default=None)
-    return (
-        f"up, {count(events, 'event')}, {count(len(known), 'metric')}: {due} due, {failed} failed, "
-        f"{count(len(waiting), 'request')} waiting; last reading {ago(newest, now)}"
-    )

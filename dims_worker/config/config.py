@@ -28,6 +28,8 @@ class Config:
     """Everything that was configured. `metrics` is by full name, `category.name`, in the file's order."""
 
     file: Path
+    files: tuple[Path, ...]
+    """It, and what it includes."""
     project: Path
     """The folder that relative paths start from."""
     home: Path

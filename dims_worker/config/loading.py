@@ -65,6 +65,7 @@ def load(path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:
     sources = _sources(document)
     config = Config(
         file=file,
+        files=(file, *(file.parent / name for name in includes)),
         project=project,
         home=(cwd / Path(env["DIMS_HOME"]).expanduser() if env.get("DIMS_HOME") else project / ".dims"),
         sources=sources,

@@ -61,6 +61,7 @@ class Supervisor:
         cwd: the folder that the processes run in.
         say: is given one plain sentence for all that happens.
         database, broker: run a PostgreSQL, a Valkey here (False where a managed one is used).
+        changed: asked again and again; where it gives a sentence, all processes are started anew.
         fast: for tests; see `start`.
         backoff, grace: the waits before a restart; the seconds that a process has to end.
 
@@ -78,6 +79,7 @@ class Supervisor:
         *,
         database: bool = True,
         broker: bool = True,
+        changed: Callable[[], str | None] = lambda: None,
         fast: bool = False,
         backoff: Backoff | None = None,
         grace: float = GRACE,
@@ -85,6 +87,7 @@ class Supervisor:
         self._home = Home.at(home)
         self._cwd = cwd
         self._say = say
+        self._changed = changed
         self._database, self._broker, self._fast = database, broker, fast
         self._backoff = backoff or Backoff()
         self._grace = grace
@@ -115,6 +118,8 @@ class Supervisor:
             while not stop_event.wait(TICK):
                 self._watch_servers()
                 self._watch_children()
+                if why := self._changed():
+                    self._restart_children(why)
         finally:
             self._stop()
 
@@ -133,14 +138,19 @@ class Supervisor:
         self._servers = up.servers
         urls = {"DIMS_DATABASE_URL": up.servers.database_url, "DIMS_BROKER_URL": up.servers.broker_url}
         self._env |= {name: url for name, url in urls.items() if url}
-        running = [child for child in self._children if child.state == RUNNING]
-        if moved and running:
-            self._say("A server has another address now, so all processes are started anew.")
-            for child in reversed(running):
-                self._tell(child.stop(self._grace))
-            for child in running:
-                self._launch(child)
+        if moved:
+            self._restart_children("A server has another address now")
         self._save()
+
+    def _restart_children(self, why: str) -> None:
+        """All are stopped before the first is started: none works by what was before beside one that knows."""
+        running = [child for child in self._children if child.state == RUNNING]
+        if running:
+            self._say(f"{why}, so all processes are started anew.")
+        for child in reversed(running):
+            self._tell(child.stop(self._grace))
+        for child in running:
+            self._launch(child)
 
     def _launch(self, child: Child) -> None:
         self._home.log(child.name)  # sets a log aside that has grown too long

@@ -72,6 +72,7 @@ class Logged:
     seq: int
     producer: str | None
     event_id: str | None
+    digest: str
     type: str | None
     subject: str | None
     event_time: datetime | None
@@ -84,21 +85,39 @@ class Logged:
     rules: Sequence[str]
     metrics: Sequence[str]
     mark_id: int
+    replayed_at: datetime | None
 
 
 _LOGGED = ", ".join(Logged.__slots__)
 
 
-def list_events(connection: Connection, *, limit: int, outcome: str | None = None) -> list[Logged]:
-    """The newest events, newest first."""
+def list_events(
+    connection: Connection, *, limit: int, outcome: str | None = None, replayed: bool | None = None
+) -> list[Logged]:
+    """The newest events, newest first; of one outcome, and those that were replayed, or not, where that is asked."""
     found = connection.execute(
         text(
-            f"SELECT {_LOGGED} FROM dims_event_log WHERE (:outcome)::text IS NULL OR outcome = :outcome "
+            f"SELECT {_LOGGED} FROM dims_event_log WHERE (CAST(:outcome AS text) IS NULL OR outcome = :outcome) "
+            "AND (CAST(:replayed AS boolean) IS NULL OR (replayed_at IS NOT NULL) = :replayed) "
             "ORDER BY seq DESC LIMIT :limit"
         ),
-        {"limit": limit, "outcome": outcome},
+        {"limit": limit, "outcome": outcome, "replayed": replayed},
     )
     return [Logged(*row) for row in found]
+
+
+def count_rejected(connection: Connection) -> int:
+    """The rejected events that were not replayed."""
+    query = "SELECT count(*) FROM dims_event_log WHERE outcome = 'rejected' AND replayed_at IS NULL"
+    return int(connection.execute(text(query)).scalar_one())
+
+
+def mark_replayed(connection: Connection, numbers: Sequence[int]) -> None:
+    """Note that these events, by their places in the log, were sent again."""
+    connection.execute(
+        text("UPDATE dims_event_log SET replayed_at = clock_timestamp() WHERE seq = ANY(:numbers)"),
+        {"numbers": list(numbers)},
+    )
 
 
 def marks_after(connection: Connection, mark_id: int) -> list[int]:

@@ -130,6 +130,12 @@ def leased(connection: Connection, source: str) -> bool:
     )
 
 
+def held(connection: Connection) -> int:
+    """How many sources are being scanned now."""
+    query = "SELECT count(*) FROM dims_sources WHERE lease_until >= clock_timestamp()"
+    return int(connection.execute(text(query)).scalar_one())
+
+
 def serving_runs(connection: Connection, wanted: Mapping[str, int]) -> list[RunRow]:
     """The runs that first served these generations of these metrics."""
     found = connection.execute(

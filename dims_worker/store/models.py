@@ -158,6 +158,7 @@ events = Table(
     Column("rules", ARRAY(Text), nullable=False, server_default="{}"),
     Column("metrics", ARRAY(Text), nullable=False, server_default="{}"),
     Column("mark_id", BigInteger, nullable=False),
+    Column("replayed_at", Instant, comment="when it was last sent again"),
     Index(
         "dims_event_log_once",
         "digest",

@@ -45,3 +45,8 @@ def seen(connection: Connection) -> dict[str, Seen]:
     """Every rule with a schedule."""
     found = connection.execute(text("SELECT rule, since, last_tick FROM dims_schedules"))
     return {row.rule: Seen(row.since, row.last_tick) for row in found}
+
+
+def since(schedules: Mapping[str, Seen]) -> dict[str, datetime]:
+    """From when on a tick of each rule that was not stored was missed."""
+    return {rule: one.last_tick or one.since for rule, one in schedules.items()}

@@ -74,6 +74,13 @@ def register(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> list[
     table is taken for what is configured.
     """
     listed = {str(row["metric"]): row for row in sorted(rows, key=lambda row: str(row["metric"]))}
+    connection.execute(  # sources before metrics, as a record locks them: else the two could wait for each other
+        text(
+            "INSERT INTO dims_sources (source) SELECT DISTINCT unnest(CAST(:sources AS text[])) "
+            "ORDER BY 1 ON CONFLICT DO NOTHING"
+        ),
+        {"sources": sorted({str(row["source"]) for row in listed.values() if row["source"]})},
+    )
     known = lock(connection, listed)
     changed = [name for name, row in listed.items() if name not in known or known[name].changed(row["definition"])]
     names = ("metric", "source", "definition", "requested_gen")
@@ -94,13 +101,6 @@ def register(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> list[
             f"FROM {recordset(metrics, names)} WHERE m.metric = r.metric"
         ),
         {"rows": as_json(listed[name] for name in changed if name in known)},
-    )
-    connection.execute(
-        text(
-            "INSERT INTO dims_sources (source) SELECT DISTINCT unnest(CAST(:sources AS text[])) "
-            "ORDER BY 1 ON CONFLICT DO NOTHING"
-        ),
-        {"sources": sorted({str(row["source"]) for row in listed.values() if row["source"]})},
     )
     return changed
 

@@ -27,6 +27,8 @@ STATEMENTS = (
     "COMMENT ON TABLE dims_schedules IS 'Rules with a schedule: what was missed is told by the last tick.'",
     "COMMENT ON COLUMN dims_schedules.since IS 'first seen: earlier ticks were not missed'",
     "COMMENT ON COLUMN dims_schedules.last_tick IS 'the newest that was stored'",
+    "ALTER TABLE dims_event_log ADD COLUMN replayed_at TIMESTAMP WITH TIME ZONE",
+    "COMMENT ON COLUMN dims_event_log.replayed_at IS 'when it was last sent again'",
     # A stream that was mended may give an entry's id again
     "DROP INDEX dims_event_log_rejected",
     "CREATE UNIQUE INDEX dims_event_log_rejected ON dims_event_log (stream_id, digest) WHERE outcome = 'rejected'",
@@ -41,6 +43,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DROP INDEX dims_event_log_rejected")
     op.execute("CREATE UNIQUE INDEX dims_event_log_rejected ON dims_event_log (stream_id) WHERE outcome = 'rejected'")
+    op.execute("ALTER TABLE dims_event_log DROP COLUMN replayed_at")
     op.execute("DROP TABLE dims_schedules")
     for column in ("retired_at", "due_since", "attempts"):
         op.execute(f"ALTER TABLE dims_metrics DROP COLUMN {column}")

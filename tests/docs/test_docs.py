@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 
 from dims_worker import events
-from dims_worker.app import VERIFY
+from dims_worker.broker import VERIFY
 from dims_worker.cli.main import SECTIONS, cli
 from dims_worker.config import WORKFLOW_NAMES, Config, load, metrics, policy, rules, sources, workflows
 from dims_worker.events import Event

@@ -1,0 +1,20 @@
+"""What lies in the broker beside the stream: the queues of bells, and two keys."""
+
+from __future__ import annotations
+
+from dims_worker.config import Config
+
+INGEST = "dims.ingest"
+"""The queue, and the task, of those who take events in."""
+VERIFY = "dims.verify"
+"""The usual queue, and the task, of those who measure."""
+
+BELL = "dims:bell:ingest"
+"""Set while a bell for ingest is on its way; ingest deletes it BEFORE it reads the stream."""
+BEAT = "dims:beat"
+"""Beat's last sign of life, in seconds since 1970."""
+
+
+def queues(config: Config) -> list[str]:
+    """The names of all queues: ingest's own, the usual one, those that sources name."""
+    return [INGEST, *sorted({VERIFY, *(source.queue for source in config.sources.values() if source.queue)})]
