@@ -3,6 +3,7 @@ there*, and carries nothing that could be lost."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -76,19 +77,20 @@ def _ticks(config: Config) -> dict[str, Any]:
 class Ticks(BaseSchedule):  # type: ignore[misc]
     """A rule's schedule as beat asks for it. A tick of long ago is not due: the sweep makes up for what was missed."""
 
-    def __init__(self, rule: Rule) -> None:
-        super().__init__()
+    def __init__(self, rule: Rule, now: Callable[[], datetime] | None = None) -> None:
+        super().__init__(nowfun=now or _now)
         self.rule = rule
 
     def is_due(self, last_run_at: datetime) -> schedstate:
         """Whether a tick came since beat last ran it, and the seconds until the next."""
-        now = datetime.now(UTC)
+        now = self.now()
         tick = schedule.last_tick(self.rule, now)
         due = tick > last_run_at and now - tick < schedule.GRACE
         return schedstate(due, (schedule.next_tick(self.rule, now) - now).total_seconds())
 
     def remaining_estimate(self, last_run_at: datetime) -> timedelta:
-        now = datetime.now(UTC)
+        """The time until the next tick."""
+        now: datetime = self.now()
         return schedule.next_tick(self.rule, now) - now
 
     def __eq__(self, other: object) -> bool:
@@ -98,7 +100,11 @@ class Ticks(BaseSchedule):  # type: ignore[misc]
         return hash((self.rule.schedule, self.rule.timezone))
 
     def __reduce__(self) -> tuple[type[Ticks], tuple[Rule]]:
-        return Ticks, (self.rule,)
+        return Ticks, (self.rule,)  # beat keeps its entries in a file
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def broker_for_celery(url: str) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from dims_worker import stream
-from dims_worker.config import Config, DerivedMetric, SourceMetric
+from dims_worker.config import Config, SourceMetric
 from dims_worker.errors import EventError
 from dims_worker.events import FIELD, SCHEDULE_TICK, Event
 from dims_worker.plan import Plan, Planner
@@ -124,11 +124,17 @@ def register(connection: Connection, config: Config) -> None:
     ended = states.retire(connection, [str(row["metric"]) for row in rows])
     for request in requests.open_requests(connection, {*changed, *ended}).values():
         requests.close_request(connection, request.id, "withdrawn")
-    derived = [name for name in changed if isinstance(config.metric_of(name), DerivedMetric)]
-    inputs = {n for n in config.with_inputs(derived) if config.source_of(n)} - set(changed)
-    if inputs:
-        raise_generations(connection, sorted(inputs), next_mark(connection))
+    due = {str(row["metric"]) for row in rows if row["requested_gen"]} & set(changed)
+    if inputs := _inputs(config, changed, due):
+        raise_generations(connection, inputs, next_mark(connection))
     schedules.register(connection, [name for name, rule in config.rules.items() if rule.schedule])
+
+
+def _inputs(config: Config, changed: Sequence[str], due: set[str]) -> list[str]:
+    """What changed derived metrics read, where nothing of it is due: the record of any one input computes them."""
+    reads = [{read for read in config.with_inputs([name]) if config.source_of(read)}
+             for name in changed if name in config.derived]  # fmt: skip
+    return sorted({name for inputs in reads if not inputs & due for name in inputs})
 
 
 def store(connection: Connection, planner: Planner, received: Sequence[Received]) -> Ingested:

@@ -97,7 +97,7 @@ def register(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> list[
         text(
             "UPDATE dims_metrics m SET retired_at = NULL, requested_gen = m.requested_gen + r.requested_gen, "
             "due_since = CASE WHEN r.requested_gen > 0 THEN coalesce(due_since, clock_timestamp()) END, "
-            "baseline_as_of = NULL, accepted_as_of = NULL "
+            "baseline = NULL, baseline_as_of = NULL, accepted = NULL, accepted_as_of = NULL "
             f"FROM {recordset(metrics, names)} WHERE m.metric = r.metric"
         ),
         {"rows": as_json(listed[name] for name in changed if name in known)},

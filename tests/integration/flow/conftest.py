@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from sqlalchemy import Engine
+from sqlalchemy.event import listen, remove
 
 from dims_worker.config import load
 from tests.integration.flow.kit import CONFIG, Flow, Threads
@@ -27,6 +28,30 @@ def make_flow(tmp_path: Path, engine: Engine) -> Callable[[str], Flow]:
 @pytest.fixture
 def flow(make_flow: Callable[[str], Flow]) -> Flow:
     return make_flow(CONFIG)
+
+
+@pytest.fixture
+def restart(tmp_path: Path, engine: Engine) -> Callable[[str], Flow]:
+    """A worker that starts with this configuration on the same database."""
+
+    def start(text: str) -> Flow:
+        (tmp_path / "dims.yaml").write_text(text)
+        return Flow(engine, load(None, {}, tmp_path), first=False)
+
+    return start
+
+
+@pytest.fixture
+def queries(engine: Engine) -> Iterator[list[str]]:
+    """Every statement that goes to the database from now on."""
+    seen: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
+        seen.append(statement)
+
+    listen(engine, "before_cursor_execute", note)
+    yield seen
+    remove(engine, "before_cursor_execute", note)
 
 
 @pytest.fixture

@@ -69,17 +69,19 @@ def received(*events: Event) -> list[Received]:
 
 @dataclass
 class Flow:
-    """A configuration on a database of its own."""
+    """A configuration on a database of its own; not `first`: as a worker starts that comes later."""
 
     engine: Engine
     config: Config
+    first: bool = True
     planner: Planner = field(init=False)
 
     def __post_init__(self) -> None:
         self.planner = Planner(self.config)
         with transaction(self.engine) as connection:
             register(connection, self.config)
-            connection.execute(text("UPDATE dims_metrics SET requested_gen = 0"))  # nothing is due at first
+            if self.first:
+                connection.execute(text("UPDATE dims_metrics SET requested_gen = 0"))  # nothing is due at first
 
     def store(self, *events: Event) -> Ingested:
         with transaction(self.engine) as connection:
