@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 from redis import Redis
@@ -87,6 +87,13 @@ class _Row:
     rules: list[str] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
 
+    def columns(self) -> dict[str, Any]:
+        """By name, nothing copied: `asdict` copies what an event holds, to the last value."""
+        return {name: getattr(self, name) for name in _COLUMNS}
+
+
+_COLUMNS = tuple(column.name for column in fields(_Row))
+
 
 def register(connection: Connection, config: Config) -> None:
     """Give every configured metric its row. A new one is due at once; a disabled or derived one, or a
@@ -115,7 +122,7 @@ def store(connection: Connection, planner: Planner, received: Sequence[Received]
     """
     mark_id = next_mark(connection)
     rows = [_row(planner, one, mark_id) for one in received]
-    inserted = insert_events(connection, [asdict(row) for row in rows])
+    inserted = insert_events(connection, [row.columns() for row in rows])
     result = Ingested()
     concerned: set[str] = set()
     for row in rows:
@@ -229,7 +236,7 @@ def _store_all(engine: Engine, planner: Planner, batch: Sequence[Received]) -> I
         log.error("an event is rejected: %s", reason)
         with transaction(engine) as connection:
             row = _rejected(one, next_mark(connection), reason)
-            result.rejected += len(insert_events(connection, [asdict(row)]))
+            result.rejected += len(insert_events(connection, [row.columns()]))
     return result
 
 
