@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from dims_worker.config import Config, DerivedMetric, Rule, SourceMetric
+from dims_worker.config import Config, DerivedMetric, Source, SourceMetric
 from dims_worker.config.config import WORKFLOW
 from dims_worker.events import S3_PREFIX, SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUESTED, Event
 from dims_worker.probes import probe_for
-from dims_worker.probes.base import Change, KeysChanged, PathsChanged, Surroundings
+from dims_worker.probes.base import Change, KeysChanged, PathsChanged, Probe, Surroundings
 
 REQUEST = "request"
 """The built-in rule of `dims.verify.requested`: what the event itself names."""
@@ -38,15 +38,19 @@ class Plan:
         return tuple(concern.metric for concern in self.concerns)
 
 
+_Candidate = tuple[str, SourceMetric, Source, Probe[Any, Any]]
+"""A metric that a rule may concern, its source, and who can say whether a change touches it."""
+
+
 class Planner:
     """A configuration, made ready to be asked about many events."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.around = Surroundings(config.project, config.home, config.sources, config.prices)
-        self._candidates: dict[str, tuple[str, ...]] = {
+        self._candidates = {
             # A rule that names workflows and no metric is about the workflows alone
-            name: self._measured(config.select(rule.metrics or (() if rule.workflows else ("*",))))
+            name: self._ready(config.select(rule.metrics or (() if rule.workflows else ("*",))))
             for name, rule in config.rules.items()
         }
         self._rules_of: dict[str, tuple[str, ...]] = {}
@@ -62,8 +66,8 @@ class Planner:
         change = change_of(event)
         found: dict[str, Concern] = {}
         for rule in rules:
-            for name in self._candidates[rule]:
-                if name not in found and (reason := self._reason(name, self.config.rules[rule], change)):
+            for name, reason in self._reasons(rule, change):
+                if name not in found:
                     found[name] = Concern(name, rule, reason)
             for workflow in self.config.rules[rule].workflows:
                 name = f"{WORKFLOW}{workflow}"
@@ -96,16 +100,27 @@ class Planner:
         everything = self.config.with_inputs(names)
         return tuple(sorted(n for n in everything if not isinstance(self.config.metrics[n], DerivedMetric)))
 
-    def _reason(self, name: str, rule: Rule, change: Change | None) -> str | None:
-        if change is None:
-            return "the event does not say what changed"
-        metric = self.config.metrics[name]
-        assert isinstance(metric, SourceMetric)
-        source = self.config.sources[metric.source]
-        probe = probe_for(source.type)
-        if isinstance(change, probe.judges):
-            return probe.touched(source, metric, change, self.around)
-        return "the rule names it" if rule.metrics else None
+    def _ready(self, names: Iterable[str]) -> tuple[_Candidate, ...]:
+        """What a rule may concern, looked up once and not for every event."""
+        ready = []
+        for name in self._measured(names):
+            metric = self.config.metrics[name]
+            assert isinstance(metric, SourceMetric)
+            source = self.config.sources[metric.source]
+            ready.append((name, metric, source, probe_for(source.type)))
+        return tuple(ready)
+
+    def _reasons(self, rule: str, change: Change | None) -> Iterator[tuple[str, str]]:
+        """The metrics of a rule that a change concerns, and why."""
+        named = bool(self.config.rules[rule].metrics)
+        for name, metric, source, probe in self._candidates[rule]:
+            if change is None:
+                yield name, "the event does not say what changed"
+            elif isinstance(change, probe.judges):
+                if reason := probe.touched(source, metric, change, self.around):
+                    yield name, reason
+            elif named:
+                yield name, "the rule names it"
 
 
 def change_of(event: Event) -> Change | None:
