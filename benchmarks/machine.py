@@ -161,7 +161,7 @@ def machine(files: Mapping[str, str] | None = None) -> Iterator[Machine]:
         }
         made = Machine(folder, servers, env)
         migrate(made.engine)
-        stack.callback(lambda: made.engine.dispose())
+        stack.callback(made.engine.dispose)
         yield made
 
 

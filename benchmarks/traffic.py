@@ -67,7 +67,9 @@ def commits(count: int, root: Path, *, run: str = "") -> Iterator[Event]:
                 "branch": "main",
                 "subject": f"Tell games of the {number}th season by their ids",
                 "author": "Ada",
-                "paths": sorted(chance.choice(_PATHS).format(chance.randrange(40)) for _ in range(chance.randint(1, 20))),
+                "paths": sorted(
+                    chance.choice(_PATHS).format(chance.randrange(40)) for _ in range(chance.randint(1, 20))
+                ),
             },
         )
 
