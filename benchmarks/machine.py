@@ -18,6 +18,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from benchmarks.plain import runs
+from benchmarks.traffic import BUCKET
 from dims_worker import services
 from dims_worker.config import Config, load
 from dims_worker.store.engine import engine as engine_of
@@ -156,6 +157,7 @@ def machine(files: Mapping[str, str] | None = None) -> Iterator[Machine]:
             "DIMS_HOME": str(home),
             "DIMS_DATABASE_URL": str(servers.database_url),
             "DIMS_BROKER_URL": str(servers.broker_url),
+            "NBA_BUCKET": BUCKET,
             "PLAIN_BROKER_URL": str(servers.broker_url),
             "PLAIN_RUNS": str(folder / "plain-runs"),
         }
