@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -38,8 +38,14 @@ class Plan:
         return tuple(concern.metric for concern in self.concerns)
 
 
-_Candidate = tuple[str, SourceMetric, Source, Probe[Any, Any]]
-"""A metric that a rule may concern, its source, and who can say whether a change touches it."""
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Metrics of one source that the same changes touch; the first of them is asked for all."""
+
+    metric: SourceMetric
+    source: Source
+    probe: Probe[Any, Any]
+    names: list[str] = field(default_factory=list)
 
 
 class Planner:
@@ -50,7 +56,7 @@ class Planner:
         self.around = Surroundings(config.project, config.home, config.sources, config.prices)
         self._candidates = {
             # A rule that names workflows and no metric is about the workflows alone
-            name: self._ready(config.select(rule.metrics or (() if rule.workflows else ("*",))))
+            name: self._grouped(config.select(rule.metrics or (() if rule.workflows else ("*",))))
             for name, rule in config.rules.items()
         }
         self._rules_of: dict[str, tuple[str, ...]] = {}
@@ -100,27 +106,31 @@ class Planner:
         everything = self.config.with_inputs(names)
         return tuple(sorted(n for n in everything if not isinstance(self.config.metrics[n], DerivedMetric)))
 
-    def _ready(self, names: Iterable[str]) -> tuple[_Candidate, ...]:
-        """What a rule may concern, looked up once and not for every event."""
-        ready = []
+    def _grouped(self, names: Iterable[str]) -> tuple[_Group, ...]:
+        """The names, those together that the same changes touch: they are asked once."""
+        groups: dict[Hashable, _Group] = {}
         for name in self._measured(names):
             metric = self.config.metrics[name]
             assert isinstance(metric, SourceMetric)
             source = self.config.sources[metric.source]
-            ready.append((name, metric, source, probe_for(source.type)))
-        return tuple(ready)
+            probe = probe_for(source.type)
+            group = groups.setdefault((metric.source, probe.reads(metric)), _Group(metric, source, probe))
+            group.names.append(name)
+        return tuple(groups.values())
 
     def _reasons(self, rule: str, change: Change | None) -> Iterator[tuple[str, str]]:
         """The metrics of a rule that a change concerns, and why."""
-        named = bool(self.config.rules[rule].metrics)
-        for name, metric, source, probe in self._candidates[rule]:
+        named = "the rule names it" if self.config.rules[rule].metrics else None
+        for group in self._candidates[rule]:
             if change is None:
-                yield name, "the event does not say what changed"
-            elif isinstance(change, probe.judges):
-                if reason := probe.touched(source, metric, change, self.around):
+                reason: str | None = "the event does not say what changed"
+            elif isinstance(change, group.probe.judges):
+                reason = group.probe.touched(group.source, group.metric, change, self.around)
+            else:
+                reason = named
+            if reason:
+                for name in group.names:
                     yield name, reason
-            elif named:
-                yield name, "the rule names it"
 
 
 def change_of(event: Event) -> Change | None:

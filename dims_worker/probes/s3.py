@@ -4,7 +4,7 @@ metrics of the bucket."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC
 from typing import Any
 
@@ -107,12 +107,15 @@ class S3Probe(Probe[S3Source, S3Metric]):
         counted = _counted(metric)
         for key in change.keys:
             if key.startswith(counted):  # of many metrics few: the rest is asked of these alone
-                bases = tuple(prefix for prefix in counted if key.startswith(prefix))
+                bases = [prefix for prefix in counted if key.startswith(prefix)]
                 if Filter.of(metric).below(bases).wants(key):
                     return f"key {shown(key)} is under {bases[0]}" if bases[0] else f"key {shown(key)} changed"
             if isinstance(metric.expected, ExpectedObjects) and key.startswith(metric.expected.prefix):
                 return f"key {shown(key)} is under {metric.expected.prefix}"
         return None
+
+    def reads(self, metric: S3Metric) -> Hashable:
+        return _counted(metric), metric.listed, metric.match, metric.suffix
 
 
 def _counted(metric: S3Metric) -> tuple[str, ...]:
