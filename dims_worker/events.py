@@ -7,6 +7,7 @@ specification calls `source` is called *producer* here, because a source is a th
 from __future__ import annotations
 
 import json
+import math
 import re
 import uuid
 from collections.abc import Mapping
@@ -116,8 +117,9 @@ def _envelope(text: str | bytes) -> dict[str, Any]:
         raw = text.encode() if isinstance(text, str) else text
         if len(raw) > MAX_BYTES:
             raise EventError(f"the envelope has {len(raw):,} bytes; at most {MAX_BYTES:,} are taken")
-        fields = json.loads(raw.decode(), parse_constant=_no_constant)
-        _refuse_hostile(fields)
+        written = raw.decode()
+        fields = _READER.decode(written)
+        _refuse_hostile(written, fields)
     except UnicodeError as error:
         raise EventError(f"the envelope is not UTF-8: {error}") from None
     except RecursionError:
@@ -133,14 +135,26 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _refuse_hostile(value: Any) -> None:
-    """Refuses what no database text can hold: NUL and lone surrogates, however they were escaped."""
-    dumped = json.dumps(value, allow_nan=False)  # 1e999 parses as infinity
-    if "\\u0000" in dumped and _has_nul(value):
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):  # 1e999
+        raise ValueError(f"Out of range: {number:.40}")
+    return value
+
+
+_READER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
+
+
+def _refuse_hostile(written: str, value: Any) -> None:
+    """Refuses what no database text can hold, NUL and lone surrogates, and what is nested too deeply.
+
+    Each can only have come by what stands in the text as it was written; few texts need a second look.
+    """
+    if "\\u0000" in written and _has_nul(value):
         raise EventError("the envelope contains a NUL character")
-    if "\\ud" in dumped:
+    if "\\ud" in written or "\\uD" in written:
         json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate raises UnicodeEncodeError
-    if dumped.count("[") + dumped.count("{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
+    if written.count("[") + written.count("{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
         raise EventError("the envelope is nested too deeply")
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -103,6 +103,13 @@ class _Row:
     rules: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
 
+    def columns(self) -> dict[str, Any]:
+        """By name, nothing copied: `asdict` copies what an event holds, to the last value."""
+        return {name: getattr(self, name) for name in _COLUMNS}
+
+
+_COLUMNS = tuple(column.name for column in fields(_Row))
+
 
 def register(connection: Connection, config: Config) -> None:
     """Bring the rows of metrics and schedules to the configuration.
@@ -144,7 +151,7 @@ def store(connection: Connection, planner: Planner, received: Sequence[Received]
     """
     mark_id = next_mark(connection)
     rows = [_row(planner, one, mark_id) for one in received]
-    inserted = insert_events(connection, [asdict(row) for row in rows])
+    inserted = insert_events(connection, [row.columns() for row in rows])
     result = Ingested()
     new = [row for row in rows if _taken(row, inserted)]
     for row in new:
@@ -269,5 +276,5 @@ def _store_all(engine: Engine, planner: Planner, batch: Sequence[Received]) -> I
         log.error("an event is rejected: %s", reason)
         with transaction(engine) as connection:
             row = _rejected(one, next_mark(connection), reason)
-            result.rejected += len(insert_events(connection, [asdict(row)]))
+            result.rejected += len(insert_events(connection, [row.columns()]))
     return result

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from dims_worker.config import Config, DerivedMetric, Rule, SourceMetric
+from dims_worker.config import Config, DerivedMetric, Source, SourceMetric
 from dims_worker.config.config import WORKFLOW
 from dims_worker.events import S3_PREFIX, SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUESTED, Event
 from dims_worker.probes import probe_for
-from dims_worker.probes.base import Change, KeysChanged, PathsChanged, Surroundings
+from dims_worker.probes.base import Change, KeysChanged, PathsChanged, Probe, Surroundings
 
 REQUEST = "request"
 """The built-in rule of `dims.verify.requested`: what the event itself names."""
@@ -38,15 +38,25 @@ class Plan:
         return tuple(concern.metric for concern in self.concerns)
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Metrics of one source that the same changes touch; the first of them is asked for all."""
+
+    metric: SourceMetric
+    source: Source
+    probe: Probe[Any, Any]
+    names: list[str] = field(default_factory=list)
+
+
 class Planner:
     """A configuration, made ready to be asked about many events."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.around = Surroundings(config.project, config.home, config.sources, config.prices)
-        self._candidates: dict[str, tuple[str, ...]] = {
+        self._candidates = {
             # A rule that names workflows and no metric is about the workflows alone
-            name: self._measured(config.select(rule.metrics or (() if rule.workflows else ("*",))))
+            name: self._grouped(config.select(rule.metrics or (() if rule.workflows else ("*",))))
             for name, rule in config.rules.items()
         }
         self._rules_of: dict[str, tuple[str, ...]] = {}
@@ -62,8 +72,8 @@ class Planner:
         change = change_of(event)
         found: dict[str, Concern] = {}
         for rule in rules:
-            for name in self._candidates[rule]:
-                if name not in found and (reason := self._reason(name, self.config.rules[rule], change)):
+            for name, reason in self._reasons(rule, change):
+                if name not in found:
                     found[name] = Concern(name, rule, reason)
             for workflow in self.config.rules[rule].workflows:
                 name = f"{WORKFLOW}{workflow}"
@@ -96,16 +106,31 @@ class Planner:
         everything = self.config.with_inputs(names)
         return tuple(sorted(n for n in everything if not isinstance(self.config.metrics[n], DerivedMetric)))
 
-    def _reason(self, name: str, rule: Rule, change: Change | None) -> str | None:
-        if change is None:
-            return "the event does not say what changed"
-        metric = self.config.metrics[name]
-        assert isinstance(metric, SourceMetric)
-        source = self.config.sources[metric.source]
-        probe = probe_for(source.type)
-        if isinstance(change, probe.judges):
-            return probe.touched(source, metric, change, self.around)
-        return "the rule names it" if rule.metrics else None
+    def _grouped(self, names: Iterable[str]) -> tuple[_Group, ...]:
+        """The names, those together that the same changes touch: they are asked once."""
+        groups: dict[Hashable, _Group] = {}
+        for name in self._measured(names):
+            metric = self.config.metrics[name]
+            assert isinstance(metric, SourceMetric)
+            source = self.config.sources[metric.source]
+            probe = probe_for(source.type)
+            group = groups.setdefault((metric.source, probe.reads(metric)), _Group(metric, source, probe))
+            group.names.append(name)
+        return tuple(groups.values())
+
+    def _reasons(self, rule: str, change: Change | None) -> Iterator[tuple[str, str]]:
+        """The metrics of a rule that a change concerns, and why."""
+        named = "the rule names it" if self.config.rules[rule].metrics else None
+        for group in self._candidates[rule]:
+            if change is None:
+                reason: str | None = "the event does not say what changed"
+            elif isinstance(change, group.probe.judges):
+                reason = group.probe.touched(group.source, group.metric, change, self.around)
+            else:
+                reason = named
+            if reason:
+                for name in group.names:
+                    yield name, reason
 
 
 def change_of(event: Event) -> Change | None:

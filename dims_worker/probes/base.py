@@ -6,7 +6,7 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -133,6 +133,10 @@ class Probe(ABC, Generic[S, M]):
     @abstractmethod
     def touched(self, source: S, metric: M, change: Change, around: Surroundings) -> str | None:
         """Why the change can alter this metric, in a few words; None where it cannot. Pure."""
+
+    def reads(self, metric: M) -> Hashable:
+        """What `touched` looks at: where it is equal, and the source the same, a change touches all or none."""
+        return id(metric)
 
 
 def exact(name: str, metric: Metric, value: Value, details: Mapping[str, Any] | None = None) -> Reading:

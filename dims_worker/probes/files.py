@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -76,6 +76,9 @@ class FilesProbe(Probe[FilesSource, FilesMetric]):
         if source.ignore and (reason := paths.ignoring(folder, home, change)):
             return reason
         return paths.why(folder, home, change, metric.paths, source.exclude + metric.exclude)
+
+    def reads(self, metric: FilesMetric) -> Hashable:
+        return metric.paths, metric.exclude
 
 
 def _selections(

@@ -4,7 +4,7 @@ metrics of the bucket."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC
 from typing import Any
 
@@ -104,13 +104,18 @@ class S3Probe(Probe[S3Source, S3Metric]):
             return None
         if not change.keys:
             return "unknown keys changed"
+        counted = _counted(metric)
         for key in change.keys:
-            bases = tuple(prefix for prefix in _counted(metric) if key.startswith(prefix))
-            if bases and Filter.of(metric).below(bases).wants(key):
-                return f"key {shown(key)} is under {bases[0]}" if bases[0] else f"key {shown(key)} changed"
+            if key.startswith(counted):  # of many metrics few: the rest is asked of these alone
+                bases = [prefix for prefix in counted if key.startswith(prefix)]
+                if Filter.of(metric).below(bases).wants(key):
+                    return f"key {shown(key)} is under {bases[0]}" if bases[0] else f"key {shown(key)} changed"
             if isinstance(metric.expected, ExpectedObjects) and key.startswith(metric.expected.prefix):
                 return f"key {shown(key)} is under {metric.expected.prefix}"
         return None
+
+    def reads(self, metric: S3Metric) -> Hashable:
+        return _counted(metric), metric.listed, metric.match, metric.suffix
 
 
 def _counted(metric: S3Metric) -> tuple[str, ...]:

@@ -1,0 +1,114 @@
+"""Durable events a second beside a plain Celery task that does nothing: same broker, same number of processes, in
+turns. An event is done when it is committed to PostgreSQL with the metrics that it concerns marked as due."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kombu import Connection
+
+from benchmarks.machine import Machine, Worker, machine, wait
+from benchmarks.plain import nothing
+from benchmarks.traffic import mixed
+from dims_worker.app import INGEST
+from dims_worker.events import STREAM, Event
+from producers.publish import publish
+from producers.spool import BATCH
+
+EVENTS = 20_000
+TASKS = 3_000
+ROUNDS = 4
+PROCESSES = 2
+BAR, AIM = 15, 25
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Speed:
+    """So many a second; and the seconds of CPU that the worker's processes used for a thousand."""
+
+    rate: float
+    cpu: float
+
+
+def _send_events(made: Machine, events: list[Event]) -> None:
+    """As a spool is flushed, by the producers' own call."""
+    for first in range(0, len(events), BATCH):
+        publish(events[first : first + BATCH], made.broker_url, timeout=30)
+
+
+def _send_tasks(made: Machine, count: int) -> None:
+    with Connection(made.broker_url) as connection, nothing.app.amqp.Producer(connection) as producer:
+        for _ in range(count):
+            nothing.apply_async(producer=producer)
+
+
+def _timed(worker: Worker, count: int, send: Callable[[], None], done: Callable[[], object], *, paused: bool) -> Speed:
+    """From the first one sent to the last one done; `paused`: all are sent before the worker may begin."""
+    if paused:
+        with worker.paused():
+            send()
+            used, begun = worker.cpu(), time.monotonic()
+    else:
+        used, begun = worker.cpu(), time.monotonic()
+        send()
+    wait(done, PATIENCE)
+    seconds = time.monotonic() - begun
+    return Speed(count / seconds, (worker.cpu() - used) / count * 1000)
+
+
+def durable(made: Machine, worker: Worker, run: str, *, paused: bool) -> Speed:
+    """Events: the stream is empty only when all are stored, for they are deleted from it after the commit."""
+    events = mixed(EVENTS, made.project, run=run)
+    stored, marks = (made.scalar(sql) for sql in (_STORED, _MARKS))
+    with made.redis() as redis:
+        speed = _timed(
+            worker, EVENTS, lambda: _send_events(made, events), lambda: not redis.xlen(STREAM), paused=paused
+        )
+    if made.scalar(_STORED) - stored != EVENTS or made.scalar(_MARKS) == marks or not made.scalar(_DUE):
+        raise AssertionError("not every event is stored, or nothing was marked")
+    return speed
+
+
+_STORED = "SELECT count(*) FROM dims_event_log WHERE outcome = 'planned'"
+_MARKS = "SELECT count(*) FROM dims_event_marks"
+_DUE = "SELECT count(*) FROM dims_metrics WHERE requested_gen > measured_gen"
+
+
+def plain(made: Machine, worker: Worker, *, paused: bool) -> Speed:
+    """Tasks that do nothing."""
+    before = made.plain_runs.stat().st_size
+    end = before + 8 * TASKS
+    return _timed(
+        worker, TASKS, lambda: _send_tasks(made, TASKS), lambda: made.plain_runs.stat().st_size == end, paused=paused
+    )
+
+
+def main() -> None:
+    with (
+        machine() as made,
+        made.dims(INGEST, concurrency=PROCESSES) as ingest,
+        made.plain(concurrency=PROCESSES) as celery,
+    ):
+        metrics = len(made.config.metrics)
+        for paused in (False, True):
+            pairs = []
+            for number in range(ROUNDS + 1):
+                run = f"{paused} {number}"
+                pairs.append((durable(made, ingest, run, paused=paused), plain(made, celery, paused=paused)))
+            _say(pairs[1:], metrics, paused=paused)  # the first round warms up
+
+
+def _say(pairs: list[tuple[Speed, Speed]], metrics: int, *, paused: bool) -> None:
+    ratio = statistics.median(event.rate / task.rate for event, task in pairs)
+    cpu = statistics.median(task.cpu / event.cpu for event, task in pairs)
+    events, tasks = (statistics.median(speed.rate for speed in side) for side in zip(*pairs, strict=True))
+    what = "drained, sent before" if paused else "sent and stored"
+    verdict = "" if paused else f"; {'within' if ratio >= BAR else 'UNDER'} the {BAR} times (the aim is {AIM})"
+    print(
+        f"events, {what}: {events:,.0f}/s at {metrics} metrics, {ratio:.1f} times a plain Celery task's {tasks:,.0f}/s "
+        f"({PROCESSES} processes each, medians of {len(pairs)}, CPU 1/{cpu:.0f}){verdict}"
+    )
