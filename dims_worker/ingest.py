@@ -247,14 +247,20 @@ def _digest(event: Event) -> str:
 def drain(redis: Redis, engine: Engine, planner: Planner) -> Ingested:
     """Store everything that waits in the stream, a batch at a time; acknowledge and delete after the commit.
 
-    Raises redis's ConnectionError or DatabaseUnreachable; what was read stays ours and is read again.
+    Raises redis's ConnectionError or DatabaseUnreachable; what was read and not stored is anybody's again.
     """
     total = Ingested()
-    for entries in stream.batches(redis, planner.config.settings.orphan):
+    orphan = planner.config.settings.orphan
+    for entries in stream.batches(redis, orphan):
+        keys = [key for key, _ in entries]
         # An entry without any field was deleted by somebody else after it was handed out (redis-py: {})
         batch = [Received(key.decode(), fields.get(FIELD.encode(), b"")) for key, fields in entries if fields]
-        total.add(_store_all(engine, planner, batch))
-        stream.done(redis, [key for key, _ in entries])
+        try:
+            total.add(_store_all(engine, planner, batch))
+        except Exception:
+            stream.give_back(redis, keys, orphan)
+            raise
+        stream.done(redis, keys)
     return total
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from dims_worker.events import STREAM
 
@@ -70,6 +71,13 @@ def done(redis: Redis, keys: Sequence[bytes]) -> None:
         pipe.xack(STREAM, GROUP, *keys)
         pipe.xdel(STREAM, *keys)
         pipe.execute()
+
+
+def give_back(redis: Redis, keys: Sequence[bytes], orphan: timedelta) -> None:
+    """These entries could not be stored now: whoever comes next may claim them, without waiting for `orphan`."""
+    idle = int(orphan.total_seconds() * 1000) + 1
+    with contextlib.suppress(RedisError):  # then they wait for it
+        redis.xclaim(STREAM, GROUP, consumer(), 0, keys, idle=idle, justid=True)  # type: ignore[arg-type]
 
 
 def ensure_group(redis: Redis) -> None:

@@ -301,6 +301,18 @@ def test_an_entry_is_acknowledged_only_after_the_commit(redis: Redis, flow: Flow
     assert redis.xlen(STREAM) == 0
 
 
+def test_what_could_not_be_stored_waits_for_no_orphans_time(
+    redis: Redis, flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database was away for a moment: whichever process comes next takes it."""
+    send(redis, request("m.a", id="e"))
+    nowhere = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/nowhere")
+    with pytest.raises(DatabaseUnreachable):
+        drain(redis, nowhere, flow.planner)
+    monkeypatch.setattr(stream, "consumer", lambda: "another:1")
+    assert drained(redis, flow).stored == 1
+
+
 def test_a_crash_between_commit_and_acknowledgement_stores_nothing_twice(
     redis: Redis, flow: Flow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
