@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from dims_worker.config import Config, Limits, Metric, Policy
+from dims_worker.config import Config, Policy
 from dims_worker.config.quantities import words
 from dims_worker.probes.base import Value
 
@@ -46,21 +46,11 @@ class Judge:
     """How one metric is judged."""
 
     policy: Policy = field(default_factory=Policy)
-    limits: Limits = field(default_factory=Limits)
-    stable: bool = False
-    critical: bool = False
     is_age: bool = False
 
     @classmethod
     def of(cls, config: Config, name: str) -> Judge:
-        metric: Metric = config.metric_of(name)
-        return cls(
-            config.policy_of(name),
-            metric.limits,
-            metric.volatility == "stable",
-            metric.critical,
-            metric.is_age,
-        )
+        return cls(config.policy_of(name), config.metric_of(name).is_age)
 
     def decide(self, baseline: Known | None, value: Value, accepted: Known | None, now: datetime) -> Verdict:
         """The verdict on a good reading.
@@ -132,24 +122,25 @@ class Judge:
     def _severity(self, status: Status) -> Severity:
         """The status's place on the scale, one step higher for a stable metric that moved."""
         place = _STATUSES.index(status)
-        return SEVERITIES[min(place + (self.stable and place > 0), len(SEVERITIES) - 1)]
+        stable = self.policy.volatility == "stable"
+        return SEVERITIES[min(place + (stable and place > 0), len(SEVERITIES) - 1)]
 
     def _needs_person(self, drift: float | None) -> bool:
-        return self.critical and drift is not None and drift >= self.policy.require_approval_pct
+        return self.policy.critical and drift is not None and drift >= self.policy.require_approval_pct
 
     def _broken_limit(self, value: Value, now: datetime) -> str | None:
         if self.is_age:
-            if self.limits.max_age is None or not isinstance(value, str):
+            if self.policy.max_age is None or not isinstance(value, str):
                 return None
             age = now - datetime.fromisoformat(value)
-            over = age > self.limits.max_age
-            return f"{words(age)} old, more than max_age = {words(self.limits.max_age)}" if over else None
+            over = age > self.policy.max_age
+            return f"{words(age)} old, more than max_age = {words(self.policy.max_age)}" if over else None
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
-        if self.limits.min is not None and value < self.limits.min:
-            return f"{value} is below min = {self.limits.min:g}"
-        if self.limits.max is not None and value > self.limits.max:
-            return f"{value} is above max = {self.limits.max:g}"
+        if self.policy.min is not None and value < self.policy.min:
+            return f"{value} is below min = {self.policy.min:g}"
+        if self.policy.max is not None and value > self.policy.max:
+            return f"{value} is above max = {self.policy.max:g}"
         return None
 
 

@@ -25,6 +25,7 @@ from dims_worker.events import FIELD, STREAM, Event
 from dims_worker.ingest import register
 from dims_worker.store import schedules, states
 from dims_worker.store.engine import clock, engine, transaction
+from dims_worker.store.requests import expire_requests
 from producers.publish import connect
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,10 @@ def sweep(app: Celery, config: Config, redis: Redis) -> None:
     measured = [name for names in config.scans.values() for name in names]
     with transaction(engine(str(config.database_url))) as connection:
         sources = states.overdue(connection, measured)
+        expired = expire_requests(connection)
         ticks = _missed(connection, config)
+    for metric in expired:
+        log.info("nobody decided on %s in time: its baseline stays", metric)
     for event in ticks:
         log.warning("the tick %s was missed, and is made up for", event.id)
         redis.xadd(STREAM, {FIELD: event.to_json()})

@@ -70,3 +70,9 @@ class Refused(DimsError):
     """A decision was refused because the facts have changed since they were shown."""
 
     exit_code = 1
+
+
+class NotAllowed(DimsError):
+    """Somebody else may decide this."""
+
+    exit_code = 1

@@ -5,60 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection
 
 from dims_worker.config import Config, DerivedMetric
 from dims_worker.decide import FAILED, Judge, Known, Verdict, inside_band
-from dims_worker.probes.base import Reading
+from dims_worker.probes.base import Reading, Value
 from dims_worker.probes.derived import derive
-from dims_worker.store import leases, requests, states
+from dims_worker.request import settle_requests
+from dims_worker.run import Item, Outcome, Run
+from dims_worker.store import leases, states
 from dims_worker.store.engine import clock
 from dims_worker.store.leases import Claim
 from dims_worker.store.runs import insert_readings, insert_run
 from dims_worker.store.states import State
 
-Outcome = Literal["accepted", "held", "looked", "superseded", "provisional", "failed"]
-
 BACKOFF = timedelta(seconds=10)
 BACKOFF_MAX = timedelta(minutes=15)
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One reading and what became of it. `baseline` is what it was judged against (status new: nothing)."""
-
-    metric: str
-    value: Any
-    unit: str
-    method: str
-    as_of: datetime
-    outcome: Outcome
-    generation: int | None = None
-    baseline: Any = None
-    drift_pct: float | None = None
-    status: str | None = None
-    severity: str | None = None
-    tier: str | None = None
-    reason: str | None = None
-    error: str | None = None
-    details: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run as it was recorded. `trigger`: event, or verify (a look: no lease, no generation, no new baseline
-    but a first one)."""
-
-    run_id: int
-    trigger: str
-    source: str | None
-    status: str
-    as_of: datetime
-    finished_at: datetime
-    requests: int
-    items: tuple[Item, ...]
 
 
 @dataclass(slots=True)
@@ -197,7 +161,7 @@ class _Recording:
         baseline = Known(state.baseline) if state.baseline_as_of is not None else None
         accepted = Known(state.accepted) if state.accepted_as_of is not None else None
         verdict = Judge.of(self.config, state.metric).decide(baseline, reading.value, accepted, self.now)
-        item = _item(reading, as_of, generation, state, verdict, self._outcome(state.metric, verdict))
+        item = _item(reading, as_of, generation, state, verdict, self._outcome(state, reading.value, as_of, verdict))
         state.error = state.failed_at = None
         state.details = dict(reading.details) or None
         state.value, state.unit, state.method, state.as_of = (
@@ -211,12 +175,20 @@ class _Recording:
             state.accept(reading.value, as_of, by_person=baseline is None)  # a first one stands for a person's
         return item
 
-    def _outcome(self, name: str, verdict: Verdict) -> Outcome:
+    def _outcome(self, state: State, value: Value, as_of: datetime, verdict: Verdict) -> Outcome:
         if verdict.status == "new":
             return "accepted"
-        if self.looking(name):
+        baseline_is_newer = state.baseline_as_of is not None and as_of < state.baseline_as_of  # a person set it
+        if self.looking(state.metric) or baseline_is_newer:
             return "looked"
-        return "held" if verdict.tier == "approve" else "accepted"
+        if verdict.tier != "approve":
+            return "accepted"
+        if state.rejected_as_of is None:
+            return "held"
+        if inside_band(state.rejected, value, self.config.policy_of(state.metric).tolerance_pct):
+            return "rejected"  # it was asked, and answered
+        state.rejected = state.rejected_as_of = None
+        return "held"
 
 
 def _latest(state: State) -> Reading:
@@ -298,7 +270,7 @@ def _write(
     )
     insert_readings(connection, ({"run_id": run_id, **asdict(item)} for item in items))
     if config:
-        _settle_requests(connection, config, run_id, items, locked)
+        settle_requests(connection, config, run_id, items, locked)
     return Run(
         run_id=run_id,
         trigger=measured.trigger,
@@ -309,30 +281,3 @@ def _write(
         requests=measured.requests,
         items=tuple(items),
     )
-
-
-def _settle_requests(
-    connection: Connection, config: Config, run_id: int, items: list[Item], locked: Mapping[str, State]
-) -> None:
-    """A held value opens a request, updates the open one of its band, or supersedes it; an accepted one ends it."""
-    concerned = {item.metric: item for item in items if item.outcome in ("held", "accepted")}
-    waiting = requests.open_requests(connection, concerned) if concerned else {}
-    for name, item in concerned.items():
-        known = waiting.get(name)
-        if item.outcome == "accepted":
-            if known:
-                requests.close_request(connection, known.id, "withdrawn")
-            continue
-        facts = {
-            **{"value": item.value, "unit": item.unit, "as_of": item.as_of, "drift_pct": item.drift_pct},
-            **{"severity": item.severity, "reason": item.reason, "run_id": run_id, "baseline": item.baseline},
-            "baseline_version": locked[name].baseline_version,
-        }
-        if known and inside_band(known.anchor, item.value, config.policy_of(name).tolerance_pct):
-            seen = (known.value, known.baseline_version)
-            changed = seen != (item.value, locked[name].baseline_version)
-            requests.update_request(connection, known.id, facts, changed=changed)
-            continue
-        if known:
-            requests.close_request(connection, known.id, "superseded")
-        requests.open_request(connection, {"metric": name, **facts})

@@ -21,7 +21,8 @@ from dims_worker.config.config import WORKFLOW
 from dims_worker.errors import DimsError
 from dims_worker.probes.base import Reading, Scanned, Surroundings, by_name
 from dims_worker.probes.scan import Scan
-from dims_worker.record import Measured, Run, record
+from dims_worker.record import Measured, record
+from dims_worker.run import Run
 from dims_worker.store import leases
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.leases import Claim

@@ -5,12 +5,13 @@ from __future__ import annotations
 import getpass
 import sys
 from datetime import datetime
+from typing import Any
 
 import click
 from rich.text import Text
 
 from dims_worker import approvals as room
-from dims_worker.approvals import Choice
+from dims_worker.approvals import Choice, Person
 from dims_worker.cli.readings import plain_table
 from dims_worker.cli.session import Session, json_option, pass_session
 from dims_worker.cli.words import ago, clean, drift_text, event_words, value_text
@@ -68,7 +69,8 @@ def show(session: Session, request: str, as_json: bool) -> None:
     with session.database() as engine:
         found = room.show(engine, request)
         with transaction(engine) as connection:
-            behind, now = events_behind(connection, found.run_id), clock(connection)
+            behind = events_behind(connection, found.run_id) if found.run_id is not None else []
+            now = clock(connection)
     if as_json:
         session.print_json({**_facts(found), "events": [event.event_id for event in behind]})
         return
@@ -96,30 +98,79 @@ def print_request(session: Session, request: Request, now: datetime) -> None:
         out.print(f"  decided   {ago(request.decided_at, now)}, {decided}", soft_wrap=True)
 
 
+@approvals.command()
+@click.argument("metric", required=False)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@json_option
+@pass_session
+def history(session: Session, metric: str | None, limit: int, as_json: bool) -> None:
+    """What became of requests, and baselines set by hand: who decided what, when and why; of METRIC, or of all."""
+    with session.database() as engine, transaction(engine) as connection:
+        found = [one for one in list_requests(connection, limit=limit, metric=metric) if one.state != "open"]
+        now = clock(connection)
+    if as_json:
+        session.print_json({"requests": [_facts(request) for request in found]})
+        return
+    if not found:
+        session.out.print("nothing was decided yet")
+        return
+    table = plain_table("request", "metric", "baseline", "value", "drift", "state", "by", "when", "why",
+                        numbers=("request", "baseline", "value", "drift"))  # fmt: skip
+    for request in found:
+        by = f"{clean(request.decided_by)} ({request.known_by})" if request.decided_by else "itself"
+        table.add_row(
+            str(request.id), request.metric, _value(session, request, request.baseline, now),
+            _value(session, request, request.value, now),
+            drift_text(request.value, request.baseline, request.drift_pct),
+            "set by hand" if request.kind == "baseline" else request.state, by, ago(request.decided_at, now),
+            clean(request.note or ""),
+        )  # fmt: skip
+    session.out.print(table)
+
+
+def person_of(session: Session, who: str | None) -> Person:
+    """Who calls: `--as`, else DIMS_USER, else the system's user."""
+    if who:
+        return Person(who, "option")
+    if named := session.env.get("DIMS_USER"):
+        return Person(named, "environment")
+    return Person(getpass.getuser(), "system")
+
+
+def as_option(command: Any) -> Any:
+    """`--as NAME`, the same everywhere."""
+    return click.option("--as", "who", help="Who decides (else DIMS_USER, else the system's user).")(command)
+
+
 def _decision(choice: Choice, verb: str, done: str) -> click.Command:
     @click.command(verb, help=f"{verb.capitalize()} a request: {done} REQUEST is its number or a metric.")
     @click.argument("request")
     @click.option("--version", type=int, help="The version that you saw; refused if it has changed since.")
     @click.option("--note", help="Why, for those who come after.")
-    @click.option("--as", "who", help="Who decides (else DIMS_USER, else the system's user).")
+    @as_option
     @pass_session
     def command(session: Session, request: str, version: int | None, note: str | None, who: str | None) -> None:
-        name = who or session.env.get("DIMS_USER") or getpass.getuser()
+        person = person_of(session, who)
         with session.database() as engine:
             seen = room.show(engine, request)
-            if version is None and session.out.is_terminal and sys.stdin.isatty():
+            if seen.state == "open" and version is None and session.out.is_terminal and sys.stdin.isatty():
                 with transaction(engine) as connection:
                     print_request(session, seen, clock(connection))
                 click.confirm(f"{verb} version {seen.version}?", abort=True)
-            decided = room.decide(
-                engine, str(seen.id), choice, version=seen.version if version is None else version, who=name, note=note
-            ).request
+            decision = room.decide(
+                engine, session.config, str(seen.id), choice,
+                version=seen.version if version is None else version, person=person, note=note,
+            )  # fmt: skip
             with transaction(engine) as connection:
                 now = clock(connection)
+        decided = decision.request
         value = _value(session, decided, decided.value, now)
         baseline = _value(session, decided, decided.baseline, now)
         kept = f"{value} is the baseline now (was {baseline})" if choice == "approved" else f"{baseline} stays"
-        session.out.print(f"request {decided.id} {choice} by {clean(name)}: {decided.metric}: {kept}", soft_wrap=True)
+        if decision.already:
+            kept = f"decided {ago(decided.decided_at, now)} already; nothing was changed"
+        by = clean(decided.decided_by or "itself")
+        session.out.print(f"request {decided.id} {choice} by {by}: {decided.metric}: {kept}", soft_wrap=True)
 
     return command
 

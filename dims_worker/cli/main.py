@@ -35,7 +35,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "plan": "dims_worker.cli.events",
         "workflow": "dims_worker.cli.workflow",
     },
-    "Decide": {"approvals": "dims_worker.cli.approvals"},
+    "Decide": {"approvals": "dims_worker.cli.approvals", "baseline": "dims_worker.cli.baseline"},
     "Operate": {
         "config": "dims_worker.cli.setup",
         "migrate": "dims_worker.cli.setup",

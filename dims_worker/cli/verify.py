@@ -20,7 +20,7 @@ from dims_worker.errors import MeasureError, NotFound
 from dims_worker.events import VERIFY_REQUESTED, Event
 from dims_worker.ingest import Received, register, store
 from dims_worker.plan import Planner
-from dims_worker.record import Item, Run
+from dims_worker.run import Item, Run
 from dims_worker.store import leases, states
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import PastReading, readings_of

@@ -17,7 +17,7 @@ from dims_worker.config.metrics import (
     SourceMetric,
     SqlMetric,
 )
-from dims_worker.config.policy import Limits, Policy, Thresholds
+from dims_worker.config.policy import Policy, PolicySection, Thresholds
 from dims_worker.config.rules import Rule, Settings
 from dims_worker.config.sources import (
     AwsSource,
@@ -63,12 +63,12 @@ __all__ = [
     "GitMetric",
     "GitSource",
     "InvalidConfig",
-    "Limits",
     "LocalFolder",
     "LocalInventory",
     "Metric",
     "Pair",
     "Policy",
+    "PolicySection",
     "Problem",
     "Rule",
     "S3Metric",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dims_worker.config.expression import PRICES
 from dims_worker.config.metrics import DerivedMetric, Metric, SourceMetric
-from dims_worker.config.policy import Policy
+from dims_worker.config.policy import Policy, PolicySection
 from dims_worker.config.rules import Rule, Settings
 from dims_worker.config.sources import Source
 from dims_worker.config.workflows import WORKFLOW_NAMES, Workflow, WorkflowName, Workflows
@@ -38,7 +38,7 @@ class Config:
     metrics: Mapping[str, Metric]
     rules: Mapping[str, Rule]
     watch: tuple[str, ...] = ()
-    policy: Policy = field(default_factory=Policy)
+    policy: PolicySection = field(default_factory=PolicySection)
     settings: Settings = field(default_factory=Settings)
     prices: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
     workflows: Workflows = field(default_factory=Workflows)
@@ -108,11 +108,8 @@ class Config:
         return {f"{PRICES}.{name}": price for name, price in self.prices.items() if not isinstance(price, Mapping)}
 
     def policy_of(self, name: str) -> Policy:
-        """The policy of a metric: its own keys before the general section's."""
-        metric = self.metric_of(name)
-        written = {key: getattr(metric, key) for key in Policy.model_fields if key in metric.model_fields_set}
-        own = {key: value for key, value in written.items() if value is not None or key == "stale_after"}
-        return self.policy.model_copy(update=own)
+        """The policy of a metric: its own keys before its category's, these before the general section's."""
+        return self.policy.under(self.policy.categories.get(name.partition(".")[0])).under(self.metric_of(name))
 
     def definition(self, name: str) -> str:
         """A digest of what is measured and how, inputs included; descriptions, policy and display are no part
@@ -127,8 +124,8 @@ class Config:
 
     def _definition(self, name: str) -> str:
         metric = self.metric_of(name)
-        aside = {"description", "precision", "volatility", "critical", "enabled", *Policy.model_fields}
-        said = metric.model_dump_json(exclude=aside | {"min", "max", "max_age"}, exclude_defaults=True)
+        aside = {"description", "precision", "enabled", *Policy.model_fields}
+        said = metric.model_dump_json(exclude=aside, exclude_defaults=True)
         if isinstance(metric, SourceMetric):
             return said + self.sources[metric.source].definition
         if isinstance(metric, DerivedMetric):

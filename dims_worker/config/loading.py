@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from dims_worker.config.config import Config
 from dims_worker.config.document import Document, Problem, Where
 from dims_worker.config.metrics import METRICS, DerivedMetric, Metric
-from dims_worker.config.policy import Policy
+from dims_worker.config.policy import PolicySection
 from dims_worker.config.references import check_references, unknown_name
 from dims_worker.config.rules import ConfigFile, PriceTable, Rule, Settings
 from dims_worker.config.sources import SOURCES, Source
@@ -74,7 +74,7 @@ def load(path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:
             name: rule for name in _mapping(document, ("rules",)) if (rule := _model(document, Rule, ("rules", name)))
         },
         watch=tuple(_texts(document, ("watch",))),
-        policy=_model(document, Policy, ("policy",)) or Policy(),
+        policy=_model(document, PolicySection, ("policy",)) or PolicySection(),
         settings=_model(document, Settings, ("settings",)) or Settings(),
         prices=table.prices if (table := _model(document, PriceTable, (), only=("prices",))) else {},
         workflows=_model(document, Workflows, ("workflows",)) or Workflows(),

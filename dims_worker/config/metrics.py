@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import date, timedelta
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from dims_worker.config.base import Model, Regex, Texts
 from dims_worker.config.expression import expression
-from dims_worker.config.policy import Limits, Thresholds
+from dims_worker.config.policy import Thresholds
 from dims_worker.config.quantities import AGES, BYTES, Duration, Size
 
 
@@ -22,25 +22,23 @@ class Metric(Model):
     description: str = ""
     unit: str | None = Field(None, description="GB is 10^9 bytes, GiB 2^30; ages: hours, days.")
     precision: int | None = Field(None, ge=0, le=12, description="Decimals shown; what is kept is unrounded.")
-    volatility: Literal["volatile", "stable"] = "volatile"
-    critical: bool = False
     enabled: bool = True
     absent: Literal[0] | None = Field(None, description="What a missing folder, file or prefix means here.")
 
-    # Policy, where this metric differs from the `policy` section
+    # Policy, where this metric differs from its category's and the general one
+    volatility: Literal["volatile", "stable"] | None = None
+    critical: bool | None = None
     thresholds: Thresholds | None = None
     require_approval_pct: float | None = Field(None, gt=0)
     tolerance_pct: float | None = Field(None, ge=0)
     direction: Literal["up", "down", "both"] | None = None
     min_abs: float | None = Field(None, ge=0)
+    approvers: Texts | None = None
+    expire_after: Duration | None = Field(None, gt=timedelta(0))
     stale_after: Duration | None = None
     min: float | None = None
     max: float | None = None
     max_age: Duration | None = None
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(min=self.min, max=self.max, max_age=self.max_age)
 
     @property
     def says_absent(self) -> bool:

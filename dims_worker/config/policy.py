@@ -1,4 +1,4 @@
-"""How readings are judged: thresholds, approval, limits."""
+"""How readings are judged: thresholds, approval, limits; for all metrics, a category, one metric."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from dims_worker.config.base import Model
+from dims_worker.config.base import Model, Texts
 from dims_worker.config.quantities import Duration
 
 
@@ -26,19 +26,37 @@ class Thresholds(Model):
 
 
 class Policy(Model):
-    """How a reading is judged. A metric's own keys stand before the `policy` section's."""
+    """How a reading is judged. A metric's own keys stand before its category's, these before the general ones."""
 
     thresholds: Thresholds = Thresholds()
     require_approval_pct: float = Field(15, gt=0, description="Critical drift that waits for a person, in %.")
     tolerance_pct: float = Field(2, ge=0, description="A request's band: % of the value first proposed.")
     direction: Literal["up", "down", "both"] = "both"
     min_abs: float = Field(0, ge=0, description="Changes smaller than this, in the metric's unit, are noise.")
+    volatility: Literal["volatile", "stable"] = "volatile"
+    critical: bool = False
+    approvers: Texts = Field((), description="Who may approve, by name; `*` stands for anything. None: anybody.")
+    expire_after: Duration | None = Field(None, gt=timedelta(0), description="A request nobody decided on ends.")
     stale_after: Duration | None = Field(timedelta(days=7), description="Unmeasured for longer is stale.")
-
-
-class Limits(Model):
-    """Absolute limits beside drift; `max_age` is for ages alone."""
-
     min: float | None = None
     max: float | None = None
-    max_age: Duration | None = None
+    max_age: Duration | None = Field(None, description="Of ages; an older one is of high severity.")
+
+    def under(self, layer: Model | None) -> Policy:
+        """This policy with what `layer`, a category's policy or a metric, says itself."""
+        if layer is None:
+            return self
+        said = {key: getattr(layer, key) for key in Policy.model_fields if key in layer.model_fields_set}
+        return self.model_copy(update={key: value for key, value in said.items() if value is not None or key in NULLS})
+
+
+NULLS = frozenset({"expire_after", "stale_after", "min", "max", "max_age"})
+"""Keys whose null says something: never, no limit."""
+
+
+class PolicySection(Policy):
+    """The policy section: for all metrics, and by category."""
+
+    categories: dict[str, Policy] = Field(
+        default_factory=dict, description="The same keys, for one category's metrics."
+    )

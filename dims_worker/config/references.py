@@ -33,6 +33,10 @@ def check_references(document: Document, config: Config) -> None:
             _check_source(document, config, where, metric.expected.source, SqlSource)
     _check_rules(document, config, written)
     _check_workflows(document, config, written)
+    categories = {name.partition(".")[0]: None for name in written}
+    for category in config.policy.categories:
+        if category not in categories:
+            document.blame(("policy", "categories", category), unknown_name(category, "category", categories))
     for index, name in enumerate(config.watch):
         _check_source(document, config, ("watch", index), name, FilesSource)
 

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dims_worker.config.base import Model, Texts
 from dims_worker.config.metrics import AnyMetric
-from dims_worker.config.policy import Policy
+from dims_worker.config.policy import PolicySection
 from dims_worker.config.quantities import Duration
 from dims_worker.config.sources import AnySource
 from dims_worker.config.workflows import WorkflowName, Workflows
@@ -87,7 +87,7 @@ class ConfigFile(Model):
 
     include: Texts = ()
     settings: Settings = Settings()
-    policy: Policy = Policy()
+    policy: PolicySection = PolicySection()
     sources: dict[str, AnySource] = Field(default_factory=dict)
     metrics: dict[str, dict[str, AnyMetric]] = Field(default_factory=dict)
     rules: dict[str, Rule] = Field(default_factory=dict)

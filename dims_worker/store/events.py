@@ -234,3 +234,18 @@ def event_by_id(connection: Connection, event_id: str) -> Logged | None:
         {"id": event_id, "pattern": _prefix(event_id)},
     ).first()
     return Logged(*row) if row else None
+
+
+def events_between(
+    connection: Connection, metrics: Sequence[str], after: datetime, until: datetime, limit: int
+) -> tuple[int, list[Logged]]:
+    """The events that concerned any of these metrics and were received in (after, until]: how many, and the newest of
+    them, newest first."""
+    found = connection.execute(
+        text(
+            f"SELECT {_LOGGED}, count(*) OVER () FROM dims_event_log WHERE received_at > :after "
+            "AND received_at <= :until AND metrics && CAST(:metrics AS text[]) ORDER BY seq DESC LIMIT :limit"
+        ),
+        {"metrics": list(metrics), "after": after, "until": until, "limit": limit},
+    ).fetchall()
+    return (int(found[0][-1]), [Logged(*row[:-1]) for row in found]) if found else (0, [])

@@ -20,6 +20,7 @@ class Request:
 
     id: int
     metric: str
+    kind: str
     state: str
     version: int
     value: Any
@@ -27,15 +28,19 @@ class Request:
     as_of: datetime
     anchor: Any
     baseline: Any
+    baseline_as_of: datetime | None
     baseline_version: int
     drift_pct: float | None
     severity: str
     reason: str
-    run_id: int
+    evidence: Mapping[str, Any] | None
+    run_id: int | None
     opened_at: datetime
     updated_at: datetime
+    expires_at: datetime | None
     decided_at: datetime | None
     decided_by: str | None
+    known_by: str | None
     note: str | None
 
 
@@ -54,11 +59,14 @@ def open_requests(connection: Connection, metrics: Iterable[str] | None = None) 
     return {row.metric: Request(*row) for row in found}
 
 
-def list_requests(connection: Connection, *, limit: int) -> list[Request]:
-    """The newest requests in any state, newest first."""
+def list_requests(connection: Connection, *, limit: int, metric: str | None = None) -> list[Request]:
+    """The newest requests in any state, newest first; of one metric where it is named."""
     found = connection.execute(
-        text(f"SELECT {_COLUMNS} FROM dims_approval_requests ORDER BY id DESC LIMIT :limit"),
-        {"limit": limit},
+        text(
+            f"SELECT {_COLUMNS} FROM dims_approval_requests "
+            "WHERE CAST(:metric AS text) IS NULL OR metric = :metric ORDER BY id DESC LIMIT :limit"
+        ),
+        {"limit": limit, "metric": metric},
     )
     return [Request(*row) for row in found]
 
@@ -78,13 +86,13 @@ def find_request(connection: Connection, name: str, *, lock: bool = False) -> Re
 
 def _typed(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts with their values as JSON in which numbers keep their type."""
-    values = ("value", "anchor", "baseline")
+    values = ("value", "anchor", "baseline", "evidence")
     return {name: cast(literal(dumps(f), Text), JSONB) if name in values else f for name, f in facts.items()}
 
 
-def open_request(connection: Connection, facts: Mapping[str, Any]) -> int:
-    """A new open request; its first value is the anchor of its band. Returns its number."""
-    values = _typed({**facts, "state": "open", "anchor": facts["value"]})
+def insert_request(connection: Connection, facts: Mapping[str, Any]) -> int:
+    """A new request, open unless the facts say otherwise; its value is the anchor of its band. Returns its number."""
+    values = _typed({"state": "open", "anchor": facts["value"], **facts})
     return int(connection.execute(insert(requests).values(**values).returning(requests.c.id)).scalar_one())
 
 
@@ -97,12 +105,24 @@ def update_request(connection: Connection, number: int, facts: Mapping[str, Any]
     )
 
 
-def close_request(
-    connection: Connection, number: int, state: str, *, who: str | None = None, note: str | None = None
-) -> None:
-    """An open request ends as approved, rejected, superseded or withdrawn."""
+def close_request(connection: Connection, number: int, state: str, **decided: str | None) -> None:
+    """An open request ends as approved, rejected, superseded, withdrawn or expired.
+
+    `decided`: `decided_by`, `known_by` and `note`, where a person did it.
+    """
     connection.execute(
         update(requests)
         .where(requests.c.id == number, requests.c.state == "open")
-        .values(state=state, decided_by=who, note=note, decided_at=text("clock_timestamp()"))
+        .values(state=state, decided_at=text("clock_timestamp()"), **decided)
     )
+
+
+def expire_requests(connection: Connection) -> list[str]:
+    """End the open requests whose time is over. Returns their metrics."""
+    found = connection.execute(
+        text(
+            "UPDATE dims_approval_requests SET state = 'expired', decided_at = clock_timestamp() "
+            "WHERE state = 'open' AND expires_at < clock_timestamp() RETURNING metric"
+        )
+    )
+    return [row.metric for row in found]

@@ -42,6 +42,8 @@ class State:
     baseline_version: int = 0
     accepted: Any = None
     accepted_as_of: datetime | None = None
+    rejected: Any = None
+    rejected_as_of: datetime | None = None
 
     @property
     def due(self) -> bool:
@@ -52,10 +54,11 @@ class State:
         return self.retired_at is not None or self.definition not in ("", definition)
 
     def accept(self, value: Any, as_of: datetime, *, by_person: bool) -> None:
-        """Make a value the baseline. Its version moves when the value does."""
+        """Make a value the baseline. Its version moves when the value does; what was rejected may be asked again."""
         if self.baseline_as_of is None or self.baseline != value or type(self.baseline) is not type(value):
             self.baseline_version += 1
         self.baseline, self.baseline_as_of = value, as_of
+        self.rejected = self.rejected_as_of = None
         if by_person:
             self.accepted, self.accepted_as_of = value, as_of
 
@@ -97,7 +100,8 @@ def register(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> list[
         text(
             "UPDATE dims_metrics m SET retired_at = NULL, requested_gen = m.requested_gen + r.requested_gen, "
             "due_since = CASE WHEN r.requested_gen > 0 THEN coalesce(due_since, clock_timestamp()) END, "
-            "baseline = NULL, baseline_as_of = NULL, accepted = NULL, accepted_as_of = NULL "
+            "baseline = NULL, baseline_as_of = NULL, accepted = NULL, accepted_as_of = NULL, "
+            "rejected = NULL, rejected_as_of = NULL "
             f"FROM {recordset(metrics, names)} WHERE m.metric = r.metric"
         ),
         {"rows": as_json(listed[name] for name in changed if name in known)},

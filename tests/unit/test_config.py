@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dims_worker.config import Config, FilesMetric, InvalidConfig, Policy, Thresholds, find, load, schema
+from dims_worker.config import Config, FilesMetric, InvalidConfig, PolicySection, Thresholds, find, load, schema
 from dims_worker.errors import ConfigError
 
 Load = Callable[..., Config]
@@ -51,7 +51,7 @@ def test_included_files_share_sections_and_categories(load_text: Load):
 def test_an_empty_file_is_a_configuration_of_nothing(load_text: Load):
     config = load_text("")
     assert (config.metrics, config.sources, config.rules, config.watch) == ({}, {}, {}, ())
-    assert config.policy == Policy()
+    assert config.policy == PolicySection()
 
 
 def test_a_merge_key_and_a_written_one(load_text: Load):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dims_worker.config import Limits, Policy, Thresholds
+from dims_worker.config import Policy, Thresholds
 from dims_worker.decide import (
     SEVERITIES,
     Judge,
@@ -22,15 +22,18 @@ from dims_worker.decide import (
 )
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
-UP, DOWN = Policy(direction="up"), Policy(direction="down")
-PLAIN, STABLE, CRITICAL = Judge(), Judge(stable=True), Judge(critical=True)
-BOTH = Judge(stable=True, critical=True)
-NOISE = Judge(policy=Policy(min_abs=10), critical=True)
-ONLY_UP, ONLY_DOWN = Judge(policy=UP, critical=True), Judge(policy=DOWN, critical=True)
-RANGE = Judge(limits=Limits(min=90, max=110))
-OWN = Judge(
-    policy=Policy(thresholds=Thresholds(moderate=1, major=2, extreme=3), require_approval_pct=2.5), critical=True
-)
+
+
+def judge_of(**policy: Any) -> Judge:
+    return Judge(Policy(**policy))
+
+
+PLAIN, STABLE, CRITICAL = Judge(), judge_of(volatility="stable"), judge_of(critical=True)
+BOTH = judge_of(volatility="stable", critical=True)
+NOISE = judge_of(min_abs=10, critical=True)
+ONLY_UP, ONLY_DOWN = judge_of(direction="up", critical=True), judge_of(direction="down", critical=True)
+RANGE = judge_of(min=90, max=110)
+OWN = judge_of(thresholds=Thresholds(moderate=1, major=2, extreme=3), require_approval_pct=2.5, critical=True)
 
 # fmt: off
 VERDICTS: list[tuple[str, Judge, Any, Any, str, str, str, float | None]] = [
@@ -131,7 +134,7 @@ def test_a_new_reading_beyond_a_limit_is_told():
     [(0, "none", "auto"), (48, "none", "auto"), (48.1, "high", "notify"), (-5, "none", "auto")],
 )
 def test_an_age_is_judged_by_its_limit_alone(hours: float, severity: str, tier: str):
-    judge = Judge(limits=Limits(max_age=timedelta(hours=48)), critical=True, is_age=True)
+    judge = Judge(Policy(max_age=timedelta(hours=48), critical=True), is_age=True)
     instant = (NOW - timedelta(hours=hours)).isoformat()
     verdict = judge.decide(Known("2020-01-01T00:00:00+00:00"), instant, Known("2020-01-01T00:00:00+00:00"), NOW)
     assert (verdict.status, verdict.severity, verdict.tier, verdict.drift_pct) == ("ok", severity, tier, None)
@@ -140,7 +143,7 @@ def test_an_age_is_judged_by_its_limit_alone(hours: float, severity: str, tier: 
 
 def test_an_age_without_a_limit_or_an_instant_is_fine():
     for judge, value in ((Judge(is_age=True), "2020-01-01T00:00:00+00:00"),
-                         (Judge(is_age=True, limits=Limits(max_age=timedelta(0))), None)):  # fmt: skip
+                         (Judge(Policy(max_age=timedelta(0)), is_age=True), None)):  # fmt: skip
         assert judge.decide(Known("2019-01-01T00:00:00+00:00"), value, None, NOW).severity == "none"
 
 
@@ -225,10 +228,11 @@ JUDGES = st.builds(
         direction=st.sampled_from(["up", "down", "both"]),
         min_abs=st.sampled_from([0, 10, 1e300]),
         require_approval_pct=st.sampled_from([0.001, 15, 1000]),
+        min=st.none() | st.just(0),
+        max=st.none() | st.just(100),
+        volatility=st.sampled_from(["volatile", "stable"]),
+        critical=st.booleans(),
     ),
-    limits=st.builds(Limits, min=st.none() | st.just(0), max=st.none() | st.just(100)),
-    stable=st.booleans(),
-    critical=st.booleans(),
 )
 STATUSES = ("ok", "minor", "moderate", "major", "extreme")
 
@@ -238,7 +242,7 @@ def test_any_values_have_a_verdict(judge: Judge, baseline: Any, value: Any, acce
     verdict = judge.decide(Known(baseline), value, accepted, NOW)
     assert verdict.status in STATUSES
     assert verdict.drift_pct is None or 0 <= verdict.drift_pct <= 1e9
-    assert judge.critical or verdict.tier != "approve"
+    assert judge.policy.critical or verdict.tier != "approve"
     assert (verdict.tier == "auto") <= (not at_least(verdict.severity, "high"))
     assert (verdict.status == "ok") == (verdict.drift_pct == 0)
 
@@ -260,7 +264,9 @@ def test_up_and_down_weigh_the_same(baseline: int, step: int):
 @given(st.booleans(), st.integers(1, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_more_drift_is_never_less_severe(stable: bool, baseline: int, one: int, other: int):
     small, large = sorted((one, other))
-    first, second = (Judge(stable=stable).decide(Known(baseline), baseline + n, None, NOW) for n in (small, large))
+    first, second = (
+        (STABLE if stable else PLAIN).decide(Known(baseline), baseline + n, None, NOW) for n in (small, large)
+    )
     assert STATUSES.index(first.status) <= STATUSES.index(second.status)
     assert SEVERITIES.index(first.severity) <= SEVERITIES.index(second.severity)
 
