@@ -249,6 +249,15 @@ class Lake:
         for key, body in objects.items():
             backend.put_object(bucket, key, body)
 
+    def drop(self, bucket: str) -> None:
+        """The bucket is gone, with all that is in it."""
+        from moto.s3.models import s3_backends
+
+        backend = s3_backends["123456789012"]["aws"]
+        for key in list(backend.buckets[bucket].keys):
+            backend.delete_object(bucket, key)
+        backend.delete_bucket(bucket)
+
 
 @pytest.fixture
 def lake() -> Iterator[Lake]:

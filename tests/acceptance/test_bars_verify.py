@@ -7,6 +7,7 @@ import json
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -40,36 +41,58 @@ def values(found: dict[str, Any]) -> dict[str, Any]:
     return {one["metric"]: one["value"] for one in found["metrics"]}
 
 
+class Endpoint:
+    """An endpoint in front of the lake, which is closed or falls silent when the test wants."""
+
+    def __init__(self, lake: Lake) -> None:
+        self.silent = False
+        self.over = threading.Event()
+        endpoint = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if endpoint.silent:
+                    endpoint.over.wait(30)
+                    return
+                with urllib.request.urlopen(f"{lake.url}{self.path}") as answer:
+                    body = answer.read()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.over.set()
+        if self.thread.is_alive():
+            self.server.shutdown()
+            self.server.server_close()
+            self.thread.join()
+
+
 @pytest.fixture
-def silent() -> Iterator[str]:
-    """An endpoint that takes a request and does not answer."""
-    over = threading.Event()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            over.wait(30)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    over.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def endpoints(lake: Lake) -> Iterator[tuple[Endpoint, Endpoint]]:
+    made = (Endpoint(lake), Endpoint(lake))
+    yield made
+    for one in made:
+        one.close()
 
 
 FAILING = """
 sources:
   here: {{type: files, path: "."}}
   there: {{type: files, path: there}}
-  lake: {{type: s3, bucket: {bucket}}}
-  closed: {{type: s3, bucket: lake, endpoint_url: "http://127.0.0.1:1", timeout: 20s}}
-  silent: {{type: s3, bucket: lake, endpoint_url: "{silent}", timeout: 1500ms}}
+  lake: {{type: s3, bucket: lake}}
+  closed: {{type: s3, bucket: lake, endpoint_url: "{closed}", timeout: 20s}}
+  silent: {{type: s3, bucket: lake, endpoint_url: "{silent}", timeout: {timeout}}}
 metrics:
   m:
     files: {{source: here, measure: count, paths: "*.txt"}}
@@ -82,20 +105,22 @@ metrics:
 
 
 def test_what_cannot_be_measured_is_a_failed_reading_never_a_zero(
-    project: Project, engine: Engine, lake: Lake, silent: str
+    project: Project, engine: Engine, lake: Lake, endpoints: tuple[Endpoint, Endpoint]
 ) -> None:
+    closed, silent = endpoints
     lake.put("lake", {"a": b"1", "b": b"2"})
     project.env |= lake.env
     project.write({"there/x": "1", "a.txt": "a\n"})
-    good = {"bucket": "lake", "silent": silent}
-    project.write({"dims.yaml": FAILING.format(**good).replace("127.0.0.1:1", lake.url.removeprefix("http://"))
-                  .replace(silent, lake.url).replace("1500ms", "60s")})  # fmt: skip
+    project.write({"dims.yaml": FAILING.format(closed=closed.url, silent=silent.url, timeout="60s")})
     baseline = {"m.files": 1, "m.folder": 1, "m.objects": 2, "m.unreachable": 2, "m.silent": 2, "m.both": 3}
     assert values(document(project)) == baseline
 
     (project.folder / "there/x").unlink()
     (project.folder / "there").rmdir()
-    project.write({"dims.yaml": FAILING.format(bucket="nowhere", silent=silent)})
+    project.write({"dims.yaml": FAILING.format(closed=closed.url, silent=silent.url, timeout="1500ms")})
+    lake.drop("lake")
+    closed.close()
+    silent.silent = True
     started = time.monotonic()
     found = document(project, code=3)
     assert time.monotonic() - started < 40  # the silent endpoint would keep it for a minute
@@ -108,10 +133,10 @@ def test_what_cannot_be_measured_is_a_failed_reading_never_a_zero(
     assert (by_name["m.files"]["status"], by_name["m.files"]["value"]) == ("ok", 1)
     reasons = {
         "m.folder": "there",
-        "m.objects": "bucket nowhere does not exist",
+        "m.objects": "bucket lake does not exist",
         "m.unreachable": "cannot be reached",
         "m.silent": "1.5 s",
-        "m.both": "m.objects: bucket nowhere does not exist",
+        "m.both": "m.objects: bucket lake does not exist",
     }
     for name, reason in reasons.items():
         one = by_name[name]
@@ -128,7 +153,7 @@ def test_what_cannot_be_measured_is_a_failed_reading_never_a_zero(
     table = project.dims("verify", "--update", "-m", "m.objects")
     assert table.returncode == 3
     assert "unavailable" in table.stdout
-    assert "bucket nowhere does not exist" in table.stdout
+    assert "bucket lake does not exist" in table.stdout
 
 
 EXITS = """
