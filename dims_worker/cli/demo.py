@@ -214,8 +214,9 @@ class Demo:
             request, now = open_requests(connection)["s3_storage.total_objects"], clock(connection)
         print_request(Session(None, self.env, self.project, self.session.out), request, now)
         approvals.decide(
-            self.engine, str(request.id), "approved", version=request.version, who="demo", note="the new season"
-        )
+            self.engine, self.config, str(request.id), "approved", version=request.version,
+            person=approvals.Person("demo", "option"), note="the new season",
+        )  # fmt: skip
         with transaction(self.engine) as connection:
             state = states.read(connection, [request.metric])[request.metric]
         self.tell(f"approved: the baseline of {request.metric} is {state.baseline:,} now (was {request.baseline:,})")

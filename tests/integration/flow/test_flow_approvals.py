@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from dims_worker.approvals import Choice, Decision, decide, show
+from dims_worker.approvals import Choice, Decision, Person, decide, show
 from dims_worker.errors import NotFound, Refused
 from dims_worker.store.engine import transaction
 from dims_worker.store.requests import Request
 from tests.integration.flow.kit import Flow, Threads, outcome
+
+ADA = Person("ada", "option")
 
 
 def waiting(flow: Flow, value: Any = 150, baseline: Any = 100) -> Request:
@@ -23,9 +25,8 @@ def waiting(flow: Flow, value: Any = 150, baseline: Any = 100) -> Request:
 
 
 def decided(flow: Flow, request: Request, choice: Choice = "approved", version: int | None = None) -> Decision:
-    return decide(
-        flow.engine, str(request.id), choice, version=version or request.version, who="ada", note="the backfill"
-    )
+    seen = version or request.version
+    return decide(flow.engine, flow.config, str(request.id), choice, version=seen, person=ADA, note="the backfill")
 
 
 def test_approving_makes_the_value_the_baseline_and_the_anchor_and_keeps_who_when_and_why(flow: Flow) -> None:
@@ -37,7 +38,9 @@ def test_approving_makes_the_value_the_baseline_and_the_anchor_and_keeps_who_whe
     assert state.baseline_as_of == state.accepted_as_of == request.as_of
     assert (state.status, state.severity, state.drift_pct) == ("ok", "none", 0.0)
     stored = show(flow.engine, str(request.id))
-    assert (stored.state, stored.decided_by, stored.note) == ("approved", "ada", "the backfill")
+    assert (stored.state, stored.decided_by, stored.known_by, stored.note) == (
+        "approved", "ada", "option", "the backfill",
+    )  # fmt: skip
     assert stored.decided_at is not None
     outcomes = flow.rows("SELECT outcome FROM dims_metrics_history WHERE metric = 'm.c' ORDER BY id")
     assert [row.outcome for row in outcomes] == ["accepted", "approved"]
@@ -59,10 +62,11 @@ def test_a_request_is_decided_once(flow: Flow, first: Choice) -> None:
     request = waiting(flow)
     decided(flow, request, first)
     before = flow.state("m.c"), show(flow.engine, str(request.id))
-    second: Choice
-    for second in ("approved", "rejected"):
-        with pytest.raises(Refused, match=f"{first} by ada already"):
-            decided(flow, request, second)
+    other: Choice = "rejected" if first == "approved" else "approved"
+    with pytest.raises(Refused, match=f"{first} by ada already"):
+        decided(flow, request, other)
+    again = decided(flow, request, first)  # whoever says the same again is told, and changes nothing
+    assert (again.already, again.request.decided_by) == (True, "ada")
     assert (flow.state("m.c"), show(flow.engine, str(request.id))) == before
 
 
@@ -74,8 +78,9 @@ def test_of_two_who_decide_at_once_one_wins(flow: Flow, beside: Threads, choices
         calls = [beside(decided, flow, request, choice) for choice in choices]
         flow.blocked(2)
     results = [outcome(call) for call in calls]
-    (won,) = [result for result in results if isinstance(result, Decision)]
-    assert sum(isinstance(result, Refused) for result in results) == 1
+    (won,) = [result for result in results if isinstance(result, Decision) and not result.already]
+    (told,) = [result for result in results if result is not won]
+    assert isinstance(told, Refused) if choices[0] != choices[1] else told.already
     assert show(flow.engine, str(request.id)).state == won.choice
     assert flow.state("m.c").baseline_version == (2 if won.choice == "approved" else 1)
 
@@ -133,7 +138,6 @@ def test_a_reading_that_is_recorded_while_somebody_approves_comes_before_or_afte
 
 def test_a_float_a_text_and_a_null_are_approved_as_they_are(flow: Flow) -> None:
     for value in (0.25, "text", None, True, 10**20):
-        flow.do("DELETE FROM dims_approval_requests")
         flow.do("UPDATE dims_metrics SET baseline_as_of = NULL")
         decided(flow, waiting(flow, value, baseline=3))
         state = flow.state("m.c")
@@ -144,4 +148,4 @@ def test_a_float_a_text_and_a_null_are_approved_as_they_are(flow: Flow) -> None:
 def test_who_is_not_there_is_not_found(flow: Flow) -> None:
     for name in ("7", "m.c", "'; DROP"):
         with pytest.raises(NotFound):
-            decide(flow.engine, name, "approved", version=1, who="ada", note=None)
+            decide(flow.engine, flow.config, name, "approved", version=1, person=ADA, note=None)
