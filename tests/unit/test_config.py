@@ -369,3 +369,41 @@ def test_the_schema_is_valid_and_judges():
         ("zebra", {}),
     ):
         assert list(judge.iter_errors({**good, part: wrong})), (part, wrong)
+
+
+LAYERS = """
+sources: {p: {type: files, path: .}}
+policy:
+  require_approval_pct: 20
+  critical: true
+  categories:
+    c: {require_approval_pct: 10, volatility: stable, approvers: [ada], max: 100, expire_after: 7d}
+metrics:
+  c:
+    plain: {source: p, measure: count}
+    own: {source: p, measure: count, require_approval_pct: 5, critical: false, max: null, approvers: [ben, 'c*']}
+  d:
+    plain: {source: p, measure: count, volatility: stable}
+"""
+
+
+def test_policy_is_the_metrics_own_then_its_categorys_then_the_general_one(load_text: Load):
+    config = load_text(LAYERS)
+    plain, own, other = (config.policy_of(name) for name in ("c.plain", "c.own", "d.plain"))
+    assert (plain.require_approval_pct, own.require_approval_pct, other.require_approval_pct) == (10, 5, 20)
+    assert (plain.critical, own.critical, other.critical) == (True, False, True)
+    assert (plain.volatility, own.volatility, other.volatility) == ("stable", "stable", "stable")
+    assert (plain.max, own.max, other.max) == (100, None, None)
+    assert (plain.approvers, own.approvers, other.approvers) == (("ada",), ("ben", "c*"), ())
+    assert (plain.expire_after, other.expire_after) == (timedelta(days=7), None)
+
+
+def test_policy_is_no_part_of_a_definition(load_text: Load):
+    other = LAYERS.replace("critical: false", "critical: true").replace("max: null", "min: 3").replace("10, v", "11, v")
+    before, after = load_text(LAYERS), load_text(other)
+    assert before.definitions == after.definitions
+
+
+def test_a_category_that_has_no_metric_is_refused(load_text: Load):
+    with pytest.raises(InvalidConfig, match="unknown category 'e'"):
+        load_text(LAYERS.replace("    c: {require", "    e: {require"))
