@@ -31,7 +31,8 @@ def insert_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
         text(
             # Numbered in the order of arrival, inserted in that of their keys: two batches cannot deadlock
             f"INSERT INTO dims_event_log (seq, {names}) SELECT seq, {names} FROM ("
-            "  SELECT nextval(pg_get_serial_sequence('dims_event_log', 'seq')) AS seq, r.* "
+            # The sequence is looked up once, in a query of its own, and not for every row
+            "  SELECT nextval((SELECT CAST(pg_get_serial_sequence('dims_event_log', 'seq') AS regclass))) AS seq, r.* "
             f" FROM {recordset(events, _COLUMNS)} OFFSET 0) AS arrived "
             "ORDER BY digest, stream_id "
             "ON CONFLICT DO NOTHING "
