@@ -48,20 +48,17 @@ def raise_generations(connection: Connection, names: Sequence[str], mark_id: int
 
     Returns the new generations; a name without a row, or of a retired metric, is missing from them.
     """
-    parameters = {"names": list(names), "mark": mark_id}
-    connection.execute(
-        text('SELECT 1 FROM dims_metrics WHERE metric = ANY(:names) ORDER BY metric COLLATE "C" FOR UPDATE'),
-        parameters,
-    )
     raised = connection.execute(
         text(
-            "WITH raised AS (UPDATE dims_metrics SET requested_gen = requested_gen + 1, "
-            "due_since = CASE WHEN requested_gen > measured_gen THEN due_since ELSE clock_timestamp() END "
-            "WHERE metric = ANY(:names) AND retired_at IS NULL RETURNING metric, requested_gen) "
+            "WITH locked AS MATERIALIZED ("
+            '  SELECT metric FROM dims_metrics WHERE metric = ANY(:names) ORDER BY metric COLLATE "C" FOR UPDATE'
+            "), raised AS (UPDATE dims_metrics m SET requested_gen = m.requested_gen + 1, "
+            "due_since = CASE WHEN m.requested_gen > m.measured_gen THEN m.due_since ELSE clock_timestamp() END "
+            "FROM locked WHERE m.metric = locked.metric AND m.retired_at IS NULL RETURNING m.metric, m.requested_gen) "
             "INSERT INTO dims_event_marks (mark_id, metric, generation) "
             "SELECT :mark, metric, requested_gen FROM raised RETURNING metric, generation"
         ),
-        parameters,
+        {"names": list(names), "mark": mark_id},
     )
     return {row.metric: row.generation for row in raised}
 
