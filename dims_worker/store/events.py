@@ -22,6 +22,18 @@ def next_mark(connection: Connection) -> int:
     return int(connection.execute(text("SELECT nextval('dims_mark_ids')")).scalar_one())
 
 
+def next_mark_for(connection: Connection, names: Sequence[str]) -> tuple[int, bool]:
+    """A new mark, and whether each of the metrics that it may be for has a row."""
+    row = connection.execute(
+        text(
+            "SELECT nextval('dims_mark_ids'), "
+            "(SELECT count(*) FROM dims_metrics WHERE metric = ANY(:names)) = cardinality(CAST(:names AS text[]))"
+        ),
+        {"names": list(names)},
+    ).one()
+    return int(row[0]), bool(row[1])
+
+
 def insert_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[tuple[str, str, str, str]]:
     """Insert what is new. Returns (stream id, producer, id, digest) of the rows really inserted; '' for NULL."""
     if not rows:
