@@ -163,9 +163,8 @@ def store(connection: Connection, planner: Planner, received: Sequence[Received]
     if names := _concerned(new):
         result.generations = raise_generations(connection, names, mark_id)
     result.sources = _touched(planner.config, new)
-    if ticks := {
-        row.rules[0]: row.event_time for row in new if row.type == SCHEDULE_TICK and row.rules and row.event_time
-    }:
+    ticks = {r.rules[0]: r.event_time for r in new if r.type == SCHEDULE_TICK and r.rules and r.event_time}
+    if ticks:
         schedules.ticked(connection, ticks)
     return result
 
@@ -247,18 +246,23 @@ def drain(redis: Redis, engine: Engine, planner: Planner) -> Ingested:
     Raises redis's ConnectionError or DatabaseUnreachable; what was read and not stored is anybody's again.
     """
     total = Ingested()
-    orphan = planner.config.settings.orphan
-    for entries in stream.batches(redis, orphan):
-        keys = [key for key, _ in entries]
-        # An entry without any field was deleted by somebody else after it was handed out (redis-py: {})
-        batch = [Received(key.decode(), fields.get(FIELD.encode(), b"")) for key, fields in entries if fields]
-        try:
-            total.add(_store_all(engine, planner, batch))
-        except Exception:
-            stream.give_back(redis, keys, orphan)
-            raise
-        stream.done(redis, keys)
+    for entries in stream.batches(redis, planner.config.settings.orphan):
+        total.add(take_in(redis, engine, planner, entries))
     return total
+
+
+def take_in(redis: Redis, engine: Engine, planner: Planner, entries: Sequence[stream.Entry]) -> Ingested:
+    """Store a batch that was read; acknowledge and delete it after the commit. Raises what `drain` raises."""
+    keys = [key for key, _ in entries]
+    # An entry without any field was deleted by somebody else after it was handed out
+    batch = [Received(key.decode(), fields.get(FIELD.encode(), b"")) for key, fields in entries if fields]
+    try:
+        ingested = _store_all(engine, planner, batch)
+    except Exception:
+        stream.give_back(redis, keys, planner.config.settings.orphan)
+        raise
+    stream.done(redis, keys)
+    return ingested
 
 
 def _store_all(engine: Engine, planner: Planner, batch: Sequence[Received]) -> Ingested:
