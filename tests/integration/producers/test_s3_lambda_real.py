@@ -88,8 +88,8 @@ def test_a_multipart_upload_is_told(account: Account, valkey: Any) -> None:
     account.notify({"QueueConfigurations": [{"QueueArn": account.arn, "Events": CREATED_AND_REMOVED}]})
     upload = account.s3.create_multipart_upload(Bucket="lake", Key="big")["UploadId"]
     part = account.s3.upload_part(Bucket="lake", Key="big", UploadId=upload, PartNumber=1, Body=b"x")
-    account.s3.complete_multipart_upload(Bucket="lake", Key="big", UploadId=upload,
-                                         MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]})  # fmt: skip
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    account.s3.complete_multipart_upload(Bucket="lake", Key="big", UploadId=upload, MultipartUpload=parts)
     handler(account.batch(), None)
     assert ("ObjectCreated:CompleteMultipartUpload", "big") in told(valkey)
 
