@@ -58,7 +58,7 @@ def spoilt(draw: st.DrawFn, value: Any, most: int = 2) -> Any:
             holder = holder[name]
         what = draw(st.sampled_from(["remove", "replace", "double"]))
         if what == "replace":
-            holder[last] = draw(garbage)
+            holder[last] = json.loads(json.dumps(draw(garbage)))  # a copy: it may be spoilt, too
         elif what == "double" and isinstance(holder, list):
             holder.append(holder[last])
         else:
