@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import redis  # noqa: F401 - loaded while the Lambda starts, with a whole processor, and not by its first event
+
 from dims_worker.errors import EventError
 from dims_worker.events import Event
 from producers.publish import broker_url, publish
