@@ -7,6 +7,7 @@ zip, byte for byte. Nothing is downloaded.
 
 from __future__ import annotations
 
+import ast
 import re
 import statistics
 import subprocess
@@ -19,12 +20,10 @@ from pathlib import Path
 
 from dims_worker.errors import DimsError, ServiceError
 
-MODULES = {
-    "producers": ("__init__", "publish", "s3_lambda", "s3_record"),
-    "dims_worker": ("__init__", "errors", "events"),
-}
+HANDLER = "producers.s3_lambda"
 
 _FILE = Path("build/dims-s3-lambda.zip")
+_OURS = ("producers/", "dims_worker/")
 _THEN = (1980, 1, 1, 0, 0, 0)  # the first day of zip files
 _TIMED = """
 import sys, time
@@ -63,10 +62,20 @@ def cold_import(file: Path, times: int = 5) -> float:
 
 
 def _ours() -> Iterator[tuple[str, Path]]:
+    """What the handler imports of this project, and what that imports, wherever in a file it stands."""
     root = Path(__file__).parents[1]
-    for package, modules in MODULES.items():
-        for module in modules:
-            yield f"{package}/{module}.py", root / package / f"{module}.py"
+    seen, waiting = set(), ["producers/__init__.py", "dims_worker/__init__.py", f"{HANDLER.replace('.', '/')}.py"]
+    while waiting:
+        target = waiting.pop()
+        if target in seen:
+            continue
+        seen.add(target)
+        yield target, root / target
+        for node in ast.walk(ast.parse((root / target).read_bytes())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                files = (f"{name.replace('.', '/')}.py" for name in names)
+                waiting += [file for file in files if file.startswith(_OURS) and (root / file).is_file()]
 
 
 def _theirs(name: str, seen: set[str]) -> Iterator[tuple[str, Path]]:
