@@ -25,11 +25,11 @@ HANDLER = "producers.s3_lambda"
 _FILE = Path("build/dims-s3-lambda.zip")
 _OURS = ("producers/", "dims_worker/")
 _THEN = (1980, 1, 1, 0, 0, 0)  # the first day of zip files
-_TIMED = """
+_TIMED = f"""
 import sys, time
 sys.path.insert(0, sys.argv[1])
 start = time.perf_counter()
-import producers.s3_lambda
+import {HANDLER}
 print(time.perf_counter() - start)
 """
 
