@@ -45,10 +45,11 @@ def build_app(config: Config) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            "socket_timeout": 10,
+            # Bounds of silence: a connection that died without a word is noticed within some 20 s
+            "socket_timeout": 5,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
-            "health_check_interval": 10,
+            "health_check_interval": 5,
             "global_keyprefix": "",
         },
         beat_schedule={
