@@ -20,6 +20,8 @@ STREAM = "dims:events"
 """The stream that events travel through. A producer needs `XADD dims:events * event '<JSON>'`, no more."""
 
 GIT_COMMIT = "dims.git.commit"
+GIT_MERGE = "dims.git.merge"
+GIT_REWRITE = "dims.git.rewrite"
 FILES_CHANGED = "dims.files.changed"
 SCRAPER_COMPLETE = "dims.scraper.complete"
 SCHEDULE_TICK = "dims.schedule.tick"

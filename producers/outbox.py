@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from dims_worker.errors import DimsError
-from producers.publish import publish
+from producers.publish import publish, reach
 from producers.spool import Reader, Spool
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,8 @@ class Outbox:
             waiting = len(self._spool)
             if waiting:
                 url = self._url()
+                if self._failures:  # before much is read in vain
+                    reach(url)
                 self._spool.flush(lambda events: publish(events, url), self._readers, wait=1.0)
         except (DimsError, OSError) as error:
             return self._failed(error, now)

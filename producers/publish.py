@@ -5,7 +5,8 @@ A message that reached the stream is safe; everything before that is the spool's
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
@@ -38,15 +39,28 @@ def publish(events: Sequence[Event], url: str, *, timeout: float = 2.0) -> list[
     """
     if not events:
         return []
+    with _reaching(url, timeout) as client, client.pipeline(transaction=False) as pipe:
+        for event in events:
+            pipe.xadd(STREAM, {FIELD: event.to_json()})
+        return [entry.decode() for entry in pipe.execute()]
+
+
+def reach(url: str, *, timeout: float = 2.0) -> None:
+    """Connect to the broker, and send nothing. Raises as `publish` does."""
+    with _reaching(url, timeout) as client:
+        client.connection_pool.release(client.connection_pool.get_connection())
+
+
+@contextmanager
+def _reaching(url: str, timeout: float) -> Iterator[Redis]:
+    """A client for a broker's URL; what it meets is told as BrokerUnreachable."""
     place = _place(url)
     client = connect(url, timeout)
     from redis.exceptions import RedisError
 
     try:
-        with client, client.pipeline(transaction=False) as pipe:
-            for event in events:
-                pipe.xadd(STREAM, {FIELD: event.to_json()})
-            return [entry.decode() for entry in pipe.execute()]
+        with client:
+            yield client
     except (RedisError, OSError) as error:
         raise BrokerUnreachable(
             f"the broker at {place} cannot be reached or refuses: {_reason(error)}. "

@@ -61,15 +61,16 @@ def test_commits_while_the_broker_is_down_come_once_when_it_is_up(
     valkey.stop()
     first, amended = commit("a b"), commit("c", options=("--amend",))
     until(lambda: not python_processes(str(home)))
-    assert len(Spool(home / "spool")) == 2
+    assert len(Spool(home / "spool")) == 3
     valkey.start()
     third = commit("d")
-    until(lambda: len(valkey.events()) >= 3)
+    until(lambda: len(valkey.events()) >= 4)
     until(lambda: not python_processes(str(home)))
-    assert [(e.id, e.data["paths"]) for e in valkey.events()] == [
-        (first, ["a b"]),
-        (amended, ["a b", "c"]),
-        (third, ["d"]),
+    assert [(e.type.rpartition(".")[2], e.data["commit"], e.data["paths"]) for e in valkey.events()] == [
+        ("commit", first, ["a b"]),
+        ("commit", amended, ["a b", "c"]),
+        ("rewrite", amended, ["c"]),
+        ("commit", third, ["d"]),
     ]
     assert flush(home, {}) == 0
 

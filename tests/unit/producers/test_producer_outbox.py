@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from dims_worker.errors import ConfigError
+from dims_worker.errors import ConfigError, EventError
 from dims_worker.events import Event
 from producers.outbox import GATHER, RETRY, Outbox
-from producers.spool import EVENTS, Spool
+from producers.spool import EVENTS, Kept, Spool
 
 
 def put(spool: Spool, id: str) -> None:
@@ -40,6 +41,24 @@ def test_a_broker_that_is_away_is_asked_ever_more_rarely_and_told_once(spool: Sp
     broker.away(False)
     assert outbox.work(10.0) and outbox.due() == 15.0
     assert [e.id for e in broker.events()] == ["1"]
+
+
+def test_while_the_broker_is_away_nothing_is_read_in_vain(spool: Spool, broker) -> None:
+    reads: list[int] = []
+
+    def read(files: Sequence[Kept]) -> list[Event | EventError | None]:
+        reads.append(len(files))
+        return EVENTS[".json"](files)
+
+    outbox = Outbox(spool, lambda: broker.url, {".json": read})
+    for i in range(3):
+        put(spool, str(i))
+    broker.away()
+    for _ in range(5):
+        assert not outbox.work(0.0)
+    assert reads == [3]
+    broker.away(False)
+    assert outbox.work(0.0) and reads == [3, 3] and [e.id for e in broker.events()] == ["0", "1", "2"]
 
 
 def test_a_url_may_come_to_be_known_later(spool: Spool, broker) -> None:
