@@ -18,13 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dims_worker.errors import DimsError, NotFound, UsageError
-from producers.git_note import TYPES, read_notes
+from producers.git_note import TYPES
 from producers.home import NAME, find_home, spool_folder
 from producers.publish import broker_url, publish
-from producers.spool import EVENTS, Reader, Spool
-
-READERS: Mapping[str, Reader] = {**EVENTS, ".git": read_notes}
-"""What reads every file that a spool may hold."""
+from producers.spool import Spool
 
 HOOKS = tuple(TYPES)
 """The hooks that are installed, by git's names."""
@@ -71,7 +68,7 @@ def flush(home: Path, env: Mapping[str, str], *, wait: float = 10.0) -> int:
     if not len(spool):
         return 0
     url = broker_url(env, home)
-    return spool.flush(lambda events: publish(events, url), READERS, wait=wait)
+    return spool.flush(lambda events: publish(events, url), wait=wait)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

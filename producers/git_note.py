@@ -28,9 +28,9 @@ from datetime import UTC, datetime
 from dims_worker.errors import EventError
 from dims_worker.events import GIT_COMMIT, GIT_MERGE, GIT_REWRITE, YEARS, Event
 from producers.git_history import Commit, Repository
+from producers.kept import Kept
 from producers.name import producer_name
 from producers.paths import bounded
-from producers.spool import Kept
 
 TYPES = {"post-commit": GIT_COMMIT, "post-merge": GIT_MERGE, "post-rewrite": GIT_REWRITE}
 """The hooks, and the type of the event that each of them tells."""

@@ -21,12 +21,13 @@ import stat
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from dims_worker.errors import BrokerUnreachable, ConfigError, EventError
 from dims_worker.events import Event
+from producers.git_note import read_notes
+from producers.kept import Kept, Reader, read_events
 from producers.limit import MAX_BYTES, MAX_FILES, Limit
 from producers.publish import publish
 
@@ -41,36 +42,11 @@ BATCH = 1000
 BATCH_BYTES = 1024 * 1024
 """The most bytes of one round trip (but for a single event): what a slow line carries within a timeout."""
 
-_SUFFIXES = frozenset({".json", ".git"})
 _STALE_SECONDS = 36 * 3600  # as long as a maildir keeps what a writer left half done
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A file of the spool: its name, what it holds, and when it was written (nanoseconds since 1970)."""
-
-    name: str
-    raw: bytes
-    written: int
-
-
-Reader = Callable[[Sequence[Kept]], Sequence[Event | EventError | None]]
-"""Turns files into their events, one for one; None: not whole yet, leave it; EventError: it never will be."""
-
-
-def read_events(files: Sequence[Kept]) -> list[Event | EventError | None]:
-    """The events of `.json` files."""
-    return [_event(file.raw) for file in files]
-
-
-def _event(raw: bytes) -> Event | EventError:
-    try:
-        return Event.from_json(raw)
-    except EventError as error:
-        return error
-
-
-EVENTS: Mapping[str, Reader] = {".json": read_events}
+READERS: dict[str, Reader] = {".json": read_events, ".git": read_notes}
+"""What reads each kind of file that a spool may hold, by its suffix."""
 
 
 class Spool:
@@ -119,16 +95,14 @@ class Spool:
     def flush(
         self,
         send: Callable[[Sequence[Event]], object],
-        readers: Mapping[str, Reader] = EVENTS,
         *,
         wait: float = 5.0,
     ) -> int:
         """Send what waits, in the order of its arrival, and return how many events left.
 
         `send` takes a batch (1 to 1,000 events) and raises where it failed: then this batch and what follows
-        stay, and the error is passed on. `readers` are keyed by suffix; a file of a known suffix that has no
-        reader here is left to a flusher that has. One flusher works at a time: a second waits up to `wait`
-        seconds for the first, then returns 0. Files that cannot be read go to `bad/`, with a line in the log.
+        stay, and the error is passed on. One flusher works at a time: a second waits up to `wait` seconds for the
+        first, then returns 0. Files that cannot be read go to `bad/`, with a line in the log.
         """
         if not self.folder.is_dir():
             return 0
@@ -138,8 +112,8 @@ class Spool:
             # Again until nothing new has come: who gave up waiting for the lock relies on this last look.
             while mine and (names := [n for n in self._in_order() if n not in seen]):
                 seen.update(names)
-                for files in self._loads(names, readers):
-                    for batch in _batches(self._events(files, readers)):
+                for files in self._loads(names):
+                    for batch in _batches(self._events(files)):
                         send([event for _, event in batch])
                         for path, _ in batch:
                             path.unlink(missing_ok=True)
@@ -156,12 +130,12 @@ class Spool:
                 found.append(((self.new / name).lstat().st_mtime_ns, name))
         return [name for _, name in sorted(found)]
 
-    def _loads(self, names: Iterable[str], readers: Mapping[str, Reader]) -> Iterator[list[Kept]]:
+    def _loads(self, names: Iterable[str]) -> Iterator[list[Kept]]:
         """The files, as many at once as are read together: about what one round trip takes."""
         load: list[Kept] = []
         size = 0
         for name in names:
-            file = self._load(self.new / name, readers)
+            file = self._load(self.new / name)
             if file is None:
                 continue
             if load and (len(load) == BATCH or size + len(file.raw) > BATCH_BYTES):
@@ -172,12 +146,11 @@ class Spool:
         if load:
             yield load
 
-    def _load(self, path: Path, readers: Mapping[str, Reader]) -> Kept | None:
+    def _load(self, path: Path) -> Kept | None:
         try:
             status = path.lstat()
-            if path.suffix not in readers:
-                if path.suffix not in _SUFFIXES:
-                    self._set_aside(path, "it is none of the spool's files")
+            if path.suffix not in READERS:
+                self._set_aside(path, "it is none of the spool's files")
             elif not stat.S_ISREG(status.st_mode):
                 self._set_aside(path, "it is not a regular file")
             elif status.st_size > BATCH_BYTES:
@@ -190,12 +163,12 @@ class Spool:
             log.warning("%s cannot be read now, and waits: %s", path, error)
         return None
 
-    def _events(self, files: Sequence[Kept], readers: Mapping[str, Reader]) -> Iterator[tuple[Path, Event]]:
+    def _events(self, files: Sequence[Kept]) -> Iterator[tuple[Path, Event]]:
         """The events of the files, in their order; what is none is set aside."""
         of_suffix: dict[str, list[Kept]] = defaultdict(list)
         for file in files:
             of_suffix[Path(file.name).suffix].append(file)
-        read = {suffix: iter(readers[suffix](group)) for suffix, group in of_suffix.items()}
+        read = {suffix: iter(READERS[suffix](group)) for suffix, group in of_suffix.items()}
         for file in files:
             event = next(read[Path(file.name).suffix])
             if isinstance(event, EventError):
@@ -234,7 +207,6 @@ def send(
     spool: Spool,
     url: str | None,
     *,
-    readers: Mapping[str, Reader] = EVENTS,
     timeout: float = 2.0,
 ) -> bool:
     """Keep `event` in the spool, then try to send all that waits there; whether this event has left.
@@ -254,7 +226,7 @@ def send(
     if url is None:
         return False
     try:
-        spool.flush(lambda events: publish(events, url, timeout=timeout), readers, wait=2 * timeout)
+        spool.flush(lambda events: publish(events, url, timeout=timeout), wait=2 * timeout)
     except (BrokerUnreachable, ConfigError, OSError) as error:
         log.info("what waits in %s stays there: %s", spool.folder, error)
     return path is None or not path.exists()

@@ -19,7 +19,6 @@ from pathlib import Path
 from dims_worker.errors import EventError
 from dims_worker.events import FILES_CHANGED, Event
 from producers.changes import Changes
-from producers.git_hook import READERS
 from producers.name import producer_name
 from producers.outbox import Outbox
 from producers.spool import Spool
@@ -74,7 +73,7 @@ class Watcher:
         self._stop = stop
         self._wake = threading.Event()
         self._spool = spool
-        self._outbox = Outbox(spool, send_url, READERS)
+        self._outbox = Outbox(spool, send_url)
         home = os.path.realpath(spool.folder.parent)
         self._trees = [
             _Tree(folder, Changes(settle), home=home, ignored=ignored, wake=self._wake) for folder in folders.values()

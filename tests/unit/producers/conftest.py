@@ -12,7 +12,6 @@ import fakeredis
 import pytest
 
 from dims_worker.events import STREAM, Event
-from producers.git_hook import READERS
 from producers.spool import Spool
 
 Git = Callable[..., str]
@@ -79,7 +78,7 @@ def commit(git: Git, repo: Path, name: str = "a", *options: str) -> str:
 def told(spool: Spool) -> list[tuple[str, str, list[str]]]:
     """What the hooks have told since the last call: kind, commit, paths."""
     events: list[Event] = []
-    spool.flush(events.extend, READERS)
+    spool.flush(events.extend)
     assert len(spool) == 0 and not spool.bad.exists()
     return [(event.type.removeprefix("dims.git."), event.data["commit"], event.data["paths"]) for event in events]
 

@@ -16,7 +16,7 @@ from dims_worker.errors import EventError
 from dims_worker.events import Event
 from producers.git_history import Repository
 from producers.git_note import Note, events_of, read_notes
-from producers.spool import Kept
+from producers.kept import Kept
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
 WRITTEN = int(NOW.timestamp()) * 10**9

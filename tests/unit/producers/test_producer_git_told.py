@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dims_worker.events import Event
-from producers.git_hook import READERS, install
+from producers.git_hook import install
 from producers.spool import Spool
 from tests.unit.producers.conftest import commit, told
 
@@ -61,7 +61,7 @@ def test_a_merge_that_comes_again_after_a_reset_is_another_event(hooked: Path, g
     git(hooked, "reset", "-q", "--hard", before)
     git(hooked, "merge", "-q", "side")
     events: list[Event] = []
-    watched.flush(events.extend, READERS)
+    watched.flush(events.extend)
     assert [event.data["paths"] for event in events] == [["s1"], ["s1"]]
     assert len({event.id for event in events}) == 2
     assert [event.time for event in events] == sorted(event.time for event in events)
@@ -168,7 +168,7 @@ def test_a_rebase(hooked: Path, git, watched: Spool, backend: str) -> None:
     told(watched)
     git(hooked, "rebase", "-q", backend, "main")
     events: list[Event] = []
-    watched.flush(events.extend, READERS)
+    watched.flush(events.extend)
     *picks, last = events
     # The backend that applies patches makes its commits without a hook.
     assert [event.data["paths"] for event in picks] == ([["s1"], ["s2"]] if backend == "--merge" else [])
@@ -188,7 +188,7 @@ def test_a_rebase_that_leaves_out_what_is_there_already(hooked: Path, git, watch
     told(watched)
     git(hooked, "rebase", "-q", backend, "main")
     events: list[Event] = []
-    watched.flush(events.extend, READERS)
+    watched.flush(events.extend)
     assert (events[-1].data["before"], events[-1].data["paths"]) == (old, ["m1"])
 
 
@@ -225,7 +225,7 @@ def test_a_rebase_that_stops_is_told_when_it_ends(hooked: Path, git, watched: Sp
     git(hooked, "update-ref", "ORIG_HEAD", "main")  # as a reset in between would leave it
     git(hooked, "-c", "core.editor=true", "rebase", "--continue")
     events: list[Event] = []
-    watched.flush(events.extend, READERS)
+    watched.flush(events.extend)
     assert [(event.type, event.data["paths"]) for event in events] == [
         ("dims.git.commit", ["s1"]),
         ("dims.git.rewrite", ["same"]),
@@ -274,7 +274,7 @@ def test_in_a_linked_worktree(hooked: Path, git, watched: Spool, tmp_path: Path)
     git(tree, "reset", "-q", "--hard", old)
     git(tree, "rebase", "-q", "side")
     events: list[Event] = []
-    watched.flush(events.extend, READERS)
+    watched.flush(events.extend)
     assert (events[-1].type, events[-1].data["paths"]) == ("dims.git.rewrite", ["s1"])
     assert (events[-1].subject, events[-1].data["root"]) == ("there", os.path.realpath(tree))
 

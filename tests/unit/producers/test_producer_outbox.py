@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 from dims_worker.errors import ConfigError, EventError
 from dims_worker.events import Event
+from producers.kept import Kept, read_events
 from producers.outbox import GATHER, RETRY, Outbox
-from producers.spool import EVENTS, Kept, Spool
+from producers.spool import READERS, Spool
 
 
 def put(spool: Spool, id: str) -> None:
@@ -14,7 +15,7 @@ def put(spool: Spool, id: str) -> None:
 
 
 def test_a_ring_is_served_at_once_and_else_every_few_seconds(spool: Spool, broker) -> None:
-    outbox = Outbox(spool, lambda: broker.url, EVENTS)
+    outbox = Outbox(spool, lambda: broker.url)
     put(spool, "1")
     assert outbox.work(100.0)
     assert outbox.due() == 100.0 + RETRY
@@ -28,7 +29,7 @@ def test_a_ring_is_served_at_once_and_else_every_few_seconds(spool: Spool, broke
 
 
 def test_a_broker_that_is_away_is_asked_ever_more_rarely_and_told_once(spool: Spool, broker, caplog) -> None:
-    outbox = Outbox(spool, lambda: broker.url, EVENTS)
+    outbox = Outbox(spool, lambda: broker.url)
     put(spool, "1")
     broker.away()
     waits = []
@@ -43,14 +44,15 @@ def test_a_broker_that_is_away_is_asked_ever_more_rarely_and_told_once(spool: Sp
     assert [e.id for e in broker.events()] == ["1"]
 
 
-def test_while_the_broker_is_away_nothing_is_read_in_vain(spool: Spool, broker) -> None:
+def test_while_the_broker_is_away_nothing_is_read_in_vain(spool: Spool, broker, monkeypatch) -> None:
     reads: list[int] = []
 
     def read(files: Sequence[Kept]) -> list[Event | EventError | None]:
         reads.append(len(files))
-        return EVENTS[".json"](files)
+        return read_events(files)
 
-    outbox = Outbox(spool, lambda: broker.url, {".json": read})
+    monkeypatch.setitem(READERS, ".json", read)
+    outbox = Outbox(spool, lambda: broker.url)
     for i in range(3):
         put(spool, str(i))
     broker.away()
@@ -69,7 +71,7 @@ def test_a_url_may_come_to_be_known_later(spool: Spool, broker) -> None:
             raise ConfigError("no broker is known")
         return known[0]
 
-    outbox = Outbox(spool, url, EVENTS)
+    outbox = Outbox(spool, url)
     put(spool, "1")
     assert not outbox.work(0.0)
     known.append(broker.url)

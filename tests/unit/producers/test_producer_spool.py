@@ -16,7 +16,8 @@ import pytest
 from dims_worker.errors import BrokerUnreachable, EventError, SpoolFull
 from dims_worker.events import Event
 from producers import limit
-from producers.spool import EVENTS, FULL, Kept, Spool, send
+from producers.kept import Kept
+from producers.spool import FULL, READERS, Spool, send
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
 
@@ -128,24 +129,14 @@ def test_drafts_of_writers_long_dead_are_removed(spool: Spool) -> None:
     assert [p.name for p in spool.tmp.iterdir()] == ["young"]
 
 
-def test_a_note_of_git_is_left_to_who_can_read_it(spool: Spool) -> None:
-    spool.make()
-    (spool.new / "x.git").write_text("a note")
-    assert spool.flush(Sent()) == 0
-    assert len(spool) == 1
-    sent = Sent()
-    assert spool.flush(sent, {**EVENTS, ".git": lambda files: [event("note") for _ in files]}) == 1
-    assert sent == ["note"] and len(spool) == 0
-
-
 def test_a_file_that_is_not_whole_yet_is_left(spool: Spool) -> None:
     spool.make()
     (spool.new / "x.git").touch()
-    assert spool.flush(Sent(), {".git": lambda files: [None]}) == 0
+    assert spool.flush(Sent()) == 0
     assert len(spool) == 1
 
 
-def test_files_of_two_kinds_are_read_together_and_sent_in_order(spool: Spool) -> None:
+def test_files_of_two_kinds_are_read_together_and_sent_in_order(spool: Spool, monkeypatch) -> None:
     asked: list[list[str]] = []
 
     def read(files: Sequence[Kept]) -> list[Event | EventError | None]:
@@ -154,6 +145,7 @@ def test_files_of_two_kinds_are_read_together_and_sent_in_order(spool: Spool) ->
         kinds: dict[bytes, EventError | None] = {b"bad": EventError("bad"), b"torn": None}
         return [kinds.get(file.raw, event(file.raw.decode())) for file in files]
 
+    monkeypatch.setitem(READERS, ".git", read)
     spool.make()
     for number, name in enumerate(("e0", "n1", "bad", "e2", "torn", "n3", "e4")):
         path = spool.put(event(name)) if name[0] == "e" else spool.new / f"{name}.git"
@@ -161,7 +153,7 @@ def test_files_of_two_kinds_are_read_together_and_sent_in_order(spool: Spool) ->
             path.write_text(name)
         os.utime(path, ns=(number * 10**9, number * 10**9))
     sent = Sent()
-    assert spool.flush(sent, {**EVENTS, ".git": read}) == 5
+    assert spool.flush(sent) == 5
     assert sent == ["e0", "n1", "e2", "n3", "e4"] and sent.sizes == [5]
     assert asked == [["n1", "bad", "torn", "n3"]]
     assert [path.name for path in spool.new.iterdir()] == ["torn.git"]
