@@ -5,7 +5,8 @@ A message that reached the stream is safe; everything before that is the spool's
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
@@ -40,15 +41,28 @@ def append(envelopes: Sequence[str], url: str, *, timeout: float = 2.0) -> list[
     """The same for envelopes in JSON, which are sent as they are."""
     if not envelopes:
         return []
+    with _reaching(url, timeout) as client, client.pipeline(transaction=False) as pipe:
+        for envelope in envelopes:
+            pipe.xadd(STREAM, {FIELD: envelope})
+        return [entry.decode() for entry in pipe.execute()]
+
+
+def reach(url: str, *, timeout: float = 2.0) -> None:
+    """Connect to the broker, and send nothing. Raises as `publish` does."""
+    with _reaching(url, timeout) as client:
+        client.connection_pool.release(client.connection_pool.get_connection())
+
+
+@contextmanager
+def _reaching(url: str, timeout: float) -> Iterator[Redis]:
+    """A client for a broker's URL; what it meets is told as BrokerUnreachable."""
     place = _place(url)
     client = connect(url, timeout)
     from redis.exceptions import RedisError
 
     try:
-        with client, client.pipeline(transaction=False) as pipe:
-            for envelope in envelopes:
-                pipe.xadd(STREAM, {FIELD: envelope})
-            return [entry.decode() for entry in pipe.execute()]
+        with client:
+            yield client
     except (RedisError, OSError) as error:
         raise BrokerUnreachable(
             f"the broker at {place} cannot be reached or refuses: {_reason(error)}. "
