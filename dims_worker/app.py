@@ -11,6 +11,7 @@ from kombu.entity import Queue
 
 from dims_worker.config import Config
 from dims_worker.errors import BrokerUnreachable, ConfigError
+from producers.address import Address
 
 INGEST = "dims.ingest"
 VERIFY = "dims.verify"
@@ -25,9 +26,10 @@ def build_app(config: Config) -> Celery:
     """A Celery app for this configuration. Raises BrokerUnreachable where no broker is named."""
     if config.broker_url is None:
         raise BrokerUnreachable("no broker is named: set DIMS_BROKER_URL, or start one with `dims up`")
-    app = Celery("dims", broker=broker_for_celery(config.broker_url), set_as_current=True)
+    app = Celery("dims", set_as_current=True)
     queues = {VERIFY, *(source.queue for source in config.sources.values() if source.queue)}
     app.conf.update(
+        **broker_for_celery(config.broker_url),
         task_serializer="json",
         accept_content=["json"],
         result_accept_content=["json"],
@@ -79,12 +81,11 @@ def _ticks(config: Config) -> dict[str, Any]:
     return entries
 
 
-def broker_for_celery(url: str) -> str:
-    """A broker URL as kombu wants it: Valkey speaks Redis."""
-    for theirs, ours in (("valkeys://", "rediss://"), ("valkey://", "redis://")):
-        if url.startswith(theirs):
-            return ours + url.removeprefix(theirs)
-    return url
+def broker_for_celery(url: str) -> dict[str, Any]:
+    """The two settings that name the broker, as kombu wants them: Valkey speaks Redis, and TLS stands beside
+    the URL (in it, kombu would verify no certificate unless told to, and Flower would not see it)."""
+    address = Address.of(url)
+    return {"broker_url": address.for_kombu, "broker_use_ssl": dict(address.tls) if address.tls else False}
 
 
 def ring_ingest(app: Celery) -> None:

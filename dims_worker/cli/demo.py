@@ -151,6 +151,7 @@ class Demo:
         self.env |= {
             "DIMS_DATABASE_URL": str(servers.database_url),
             "DIMS_BROKER_URL": str(servers.broker_url),
+            "DIMS_PRODUCER_URL": str(servers.producer_url),
             "DIMS_FLOWER_PORT": str(free_port(FLOWER_PORT)),
         }
         stop = threading.Event()
@@ -203,7 +204,7 @@ class Demo:
         records = self.fill_lake(OBJECTS, UPLOADS)
         begun = datetime.now(UTC)
         events, _ = s3_lambda.events_of({"Records": records}, begun)  # what the Lambda does with a notification
-        publish(events, self.env["DIMS_BROKER_URL"])
+        publish(events, self.env["DIMS_PRODUCER_URL"])
         _, recorded = self.recorded(lambda connection: next(
             (e for e in list_events(connection, limit=1) if e.type and e.type.startswith("com.amazonaws.s3.")), None
         ))  # fmt: skip

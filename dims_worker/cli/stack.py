@@ -31,7 +31,7 @@ from dims_worker.store.events import last_event
 from dims_worker.store.migrations import migrate
 from dims_worker.store.requests import open_requests
 from dims_worker.store.runs import requests_since
-from producers.publish import connect
+from producers.publish import PRODUCER_URL, connect
 
 FLOWER_PORT = 5555
 PATIENCE = 90.0
@@ -69,7 +69,7 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
             config.home, database=config.database_url is None, broker=config.broker_url is None
         )  # fmt: skip
         if config.broker_url:
-            services.remember_broker(config.home, config.broker_url)
+            services.remember_broker(config.home, session.env.get(PRODUCER_URL) or config.broker_url)
         url = config.database_url or servers.database_url
         assert url is not None
         before, after = migrate(engine(url))
