@@ -24,7 +24,7 @@ from dims_worker import approvals, services
 from dims_worker.cli.approvals import print_request
 from dims_worker.cli.follow import Follower
 from dims_worker.cli.session import Session, pass_session
-from dims_worker.cli.stack import FLOWER_PORT, free_port, procfile_text
+from dims_worker.cli.stack import flower_variables, procfile_text
 from dims_worker.config import load
 from dims_worker.errors import ServiceError, UsageError
 from dims_worker.store import states
@@ -152,7 +152,7 @@ class Demo:
             "DIMS_DATABASE_URL": str(servers.database_url),
             "DIMS_BROKER_URL": str(servers.broker_url),
             "DIMS_PRODUCER_URL": str(servers.producer_url),
-            "DIMS_FLOWER_PORT": str(free_port(FLOWER_PORT)),
+            **flower_variables(self.env),
         }
         stop = threading.Event()
         supervisor = services.Supervisor(self.home, procfile_text(), self.env, self.project, self.whisper)
