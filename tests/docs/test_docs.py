@@ -467,7 +467,7 @@ def test_compose_has_the_services_and_publishes_on_this_machine_alone(compose: A
 @pytest.mark.parametrize("name", ["worker", "beat", "flower"])
 def test_compose_runs_what_the_procfile_runs(compose: Any, name: str) -> None:
     entries = {entry.name: entry for entry in procfile.parse((REPO / "Procfile").read_text(encoding="utf-8"))}
-    own = re.compile(r"\S*beat-schedule|(?<=--address=)\S+|(?<=--port=)\S+")  # where a container's place is another's
+    own = re.compile(r"\S*beat-schedule|(?<=--conf=)\S+")  # where a container's place is another's
     words = [compose["services"][name]["command"], list(entries[name].words)]
     theirs, ours = ([own.sub("", word) for word in one] for one in words)
     assert theirs == ours
@@ -483,7 +483,8 @@ def test_docker_accepts_the_composition() -> None:
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
         pytest.skip("`docker compose` is not installed here, so it was not asked about docker-compose.yml")
-    env = {"DIMS_POSTGRES_PASSWORD": "a", "DIMS_VALKEY_PASSWORD": "b", "PATH": "/usr/bin:/bin:/usr/local/bin"}
+    secrets = {"DIMS_POSTGRES_PASSWORD": "a", "DIMS_VALKEY_PASSWORD": "b", "DIMS_FLOWER_AUTH": "c:d"}
+    env = {**secrets, "PATH": "/usr/bin:/bin:/usr/local/bin"}
     done = subprocess.run([docker, "compose", "config", "--quiet"], cwd=REPO, env=env, capture_output=True,
                           text=True, timeout=60, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
