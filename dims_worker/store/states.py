@@ -62,6 +62,14 @@ def register(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
     Rows: metric, source (None: derived), definition, requested_gen (1: to be measured at the first chance).
     """
     listed = sorted(rows, key=lambda row: str(row["metric"]))
+    # The sources first, as a run does that is being recorded: the other way round the two would deadlock
+    connection.execute(
+        text(
+            "INSERT INTO dims_sources (source) SELECT DISTINCT unnest(CAST(:sources AS text[])) "
+            "ORDER BY 1 ON CONFLICT DO NOTHING"
+        ),
+        {"sources": sorted({str(row["source"]) for row in listed if row["source"]})},
+    )
     names = ("metric", "source", "definition", "requested_gen")
     connection.execute(
         text(
@@ -70,13 +78,6 @@ def register(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
             "WHERE dims_metrics.source IS DISTINCT FROM excluded.source"
         ),
         {"rows": as_json(listed)},
-    )
-    connection.execute(
-        text(
-            "INSERT INTO dims_sources (source) SELECT DISTINCT unnest(CAST(:sources AS text[])) "
-            "ORDER BY 1 ON CONFLICT DO NOTHING"
-        ),
-        {"sources": sorted({str(row["source"]) for row in listed if row["source"]})},
     )
 
 
