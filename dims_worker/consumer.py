@@ -18,10 +18,9 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.utils.url import maybe_sanitize_url
 from redis.exceptions import RedisError
 
-log = logging.getLogger(__name__)
+from dims_worker.broker import REFUSED
 
-REFUSED = "dims:refused"
-"""The Redis key that counts the refused messages of all workers."""
+log = logging.getLogger(__name__)
 
 _JSON = "application/json"
 _SHOWN = ("transport", "uri_prefix", "hostname", "port", "virtual_host", "userid", "connect_timeout", "heartbeat")

@@ -23,7 +23,7 @@ from sqlalchemy import create_engine, text
 
 from dims_worker import services
 from dims_worker.app import SWEEP, VERIFY
-from dims_worker.consumer import REFUSED
+from dims_worker.broker import REFUSED
 from tests.conftest import wait_for
 
 JSON = "application/json"
