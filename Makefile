@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench lambda clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,9 @@ check: .venv/.dev ## style, types, arrows between rooms, documents
 
 bench: .venv/.dev ## benchmarks, as ratios within one run
 	@$(BIN)/python -m benchmarks
+
+lambda: .venv/.demo ## the zip of the S3 Lambda, its size and its cold import time
+	@$(BIN)/python -m producers.lambda_zip build/dims-s3-lambda.zip
 
 clean: ## remove what was made; a running machine is stopped first
 	@if [ -x $(BIN)/dims ] && [ -d .dims ]; then $(BIN)/dims down; fi

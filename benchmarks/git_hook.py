@@ -18,7 +18,7 @@ from producers.watch_files import watch
 
 COMMITS = 50
 PAUSE = 0.3
-BAR_MS = 6.0
+BAR_MS = 4.0
 ENV = {
     **{k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DIMS_"))},
     "GIT_CONFIG_GLOBAL": os.devnull,

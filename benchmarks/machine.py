@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import psutil
@@ -72,11 +73,11 @@ class Machine:
     def broker_url(self) -> str:
         return str(self.servers.broker_url)
 
-    @property
+    @cached_property
     def config(self) -> Config:
         return load(None, self.env, self.project)
 
-    @property
+    @cached_property
     def engine(self) -> Engine:
         return engine_of(str(self.config.database_url))
 

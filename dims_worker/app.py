@@ -15,6 +15,7 @@ from dims_worker import schedule
 from dims_worker.broker import INGEST, VERIFY, queues
 from dims_worker.config import Config, Rule
 from dims_worker.errors import BrokerUnreachable
+from producers.address import Address
 
 SWEEP = "dims.sweep"
 TICK = "dims.tick"
@@ -27,8 +28,9 @@ def build_app(config: Config) -> Celery:
     """A Celery app for this configuration. Raises BrokerUnreachable where no broker is named."""
     if config.broker_url is None:
         raise BrokerUnreachable("no broker is named: set DIMS_BROKER_URL, or start one with `dims up`")
-    app = Celery("dims", broker=broker_for_celery(config.broker_url), set_as_current=True)
+    app = Celery("dims", set_as_current=True)
     app.conf.update(
+        **broker_for_celery(config.broker_url),
         task_serializer="json",
         accept_content=["json"],
         result_accept_content=["json"],
@@ -38,6 +40,7 @@ def build_app(config: Config) -> Celery:
         task_create_missing_queues=False,
         task_acks_late=False,  # a lost bell is rung again by the sweep
         worker_prefetch_multiplier=1,
+        worker_consumer="dims_worker.consumer:Consumer",  # refuses and counts what is no bell
         worker_cancel_long_running_tasks_on_connection_loss=False,  # True loses tasks (celery 5.6)
         worker_hijack_root_logger=True,
         worker_send_task_events=True,
@@ -45,10 +48,11 @@ def build_app(config: Config) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            "socket_timeout": 10,
+            # Bounds of silence: a connection that died without a word is noticed within some 20 s
+            "socket_timeout": 5,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
-            "health_check_interval": 10,
+            "health_check_interval": 5,
             "global_keyprefix": "",
         },
         beat_schedule={
@@ -107,12 +111,11 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def broker_for_celery(url: str) -> str:
-    """A broker URL as kombu wants it: Valkey speaks Redis."""
-    for theirs, ours in (("valkeys://", "rediss://"), ("valkey://", "redis://")):
-        if url.startswith(theirs):
-            return ours + url.removeprefix(theirs)
-    return url
+def broker_for_celery(url: str) -> dict[str, Any]:
+    """The two settings that name the broker, as kombu wants them: Valkey speaks Redis, and TLS stands beside
+    the URL (in it, kombu would verify no certificate unless told to, and Flower would not see it)."""
+    address = Address.of(url)
+    return {"broker_url": address.for_kombu, "broker_use_ssl": dict(address.tls) if address.tls else False}
 
 
 def ring_ingest(app: Celery) -> None:

@@ -1,4 +1,4 @@
-"""What lies in the broker beside the stream: the queues of bells, and two keys."""
+"""What lies in the broker beside the stream: the queues of bells, and three keys."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ BELL = "dims:bell:ingest"
 """Set while a bell for ingest is on its way; ingest deletes it BEFORE it reads the stream."""
 BEAT = "dims:beat"
 """Beat's last sign of life, in seconds since 1970."""
+REFUSED = "dims:refused"
+"""Counts the messages that workers refused: no JSON, or not of Celery's shape."""
 
 
 def queues(config: Config) -> list[str]:

@@ -1,6 +1,7 @@
-"""The doorman: a worker bootstep that waits on the stream, rings `dims.ingest`, and sweeps on a timer.
+"""The doorman: a worker bootstep that waits on the stream and sweeps on a timer.
 
-It never reads events, it only notices them: a worker that dies between two bells loses nothing.
+Where its worker takes events in, it stores what has come itself, at once, and rings `dims.ingest` for help where that
+is more than a batch. It is a consumer like any other: if it dies, the next one claims what it had taken.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from dims_worker.broker import BELL, INGEST
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
 from dims_worker.events import FIELD, STREAM, Event
-from dims_worker.ingest import register
+from dims_worker.ingest import register, take_in
+from dims_worker.plan import Planner
 from dims_worker.store import schedules, states
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.requests import expire_requests
@@ -40,13 +42,15 @@ RETRY = 1.0
 class Doorman:
     """Waits at the stream until stopped. Broker or database away: it waits for them, and says so once.
 
-    `registers`: this worker takes events in, so the configuration it started with is the one that counts.
+    `takes_in`: its worker takes events in, so the configuration that it started with is the one that counts.
     """
 
-    def __init__(self, app: Celery, config: Config, *, registers: bool) -> None:
+    def __init__(self, app: Celery, config: Config, *, takes_in: bool) -> None:
         self.app = app
         self.config = config
-        self.registers = registers
+        self.takes_in = takes_in
+        self.registered = False
+        self.planner = Planner(config)
         self.stopped = threading.Event()
         self.trouble: str | None = None
 
@@ -62,35 +66,44 @@ class Doorman:
                 self.stopped.wait(RETRY)
 
     def _serve(self) -> None:
-        """Until something breaks: wait on the stream, ring, and sweep when it is time."""
+        """Until something breaks: wait on the stream, take in what comes, and sweep when it is time."""
         redis = connect(str(self.config.broker_url), timeout=WAIT_MS / 1000 + 3)
         self._register()
         stream.ensure_group(redis)
         stream.forget_consumers(redis)
         self._say(None)
+        period = self.config.settings.sweep.total_seconds()
         last, swept = b"0-0", float("-inf")
         while not self.stopped.is_set():
-            if time.monotonic() - swept >= self.config.settings.sweep.total_seconds():
+            if time.monotonic() - swept >= period:
                 if stream.mend(redis):
                     log.warning("a producer had set the last id of %s far ahead: the stream was made anew", STREAM)
                 sweep(self.app, self.config, redis)
                 last, swept = b"0-0", time.monotonic()  # what already waits, and a stream made anew, are noticed
-            if redis.xread({STREAM: last}, count=1, block=WAIT_MS):
-                # Everything up to here is covered by the bell; what comes after wakes the next XREAD
-                with redis.pipeline(transaction=False) as pipe:
-                    pipe.xrevrange(STREAM, count=1)
-                    pipe.set(BELL, b"1", nx=True, px=BELL_MS)
-                    newest, first = pipe.execute()
-                last = newest[0][0] if newest else last
-                if first:
-                    ring_ingest(self.app)
+            if not self.takes_in:
+                self.stopped.wait(min(period, WAIT_MS / 1000))
+            elif redis.xread({STREAM: last}, count=1, block=WAIT_MS):
+                last = self._take_in(redis)
+
+    def _take_in(self, redis: Redis) -> bytes:
+        """Store a batch of what is new; the id after which something else is new."""
+        newest = stream.newest(redis)  # what stands before it is ours now, or already in somebody's hands
+        entries = stream.new(redis)
+        if not entries:
+            return newest
+        if len(entries) == stream.BATCH and redis.set(BELL, b"1", nx=True, px=BELL_MS):
+            ring_ingest(self.app)  # a rush: the pool is to help
+        ingested = take_in(redis, engine(str(self.config.database_url)), self.planner, entries)
+        for source, why in sorted(ingested.sources.items()):
+            ring_verify(self.app, self.config, source, why)
+        return entries[-1][0]
 
     def _register(self) -> None:
         """Once: a worker that lost its connection for a while must not bring back what was configured then."""
-        if self.registers:
+        if self.takes_in and not self.registered:
             with transaction(engine(str(self.config.database_url))) as connection:
                 register(connection, self.config)
-            self.registers = False
+            self.registered = True
 
     def _say(self, trouble: str | None) -> None:
         if trouble != self.trouble:
@@ -136,8 +149,8 @@ class DoormanStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self.thread: threading.Thread | None = None
 
     def start(self, worker: Any) -> None:
-        registers = INGEST in worker.app.amqp.queues.consume_from
-        self.doorman = Doorman(worker.app, worker.app.dims_config, registers=registers)
+        takes_in = INGEST in worker.app.amqp.queues.consume_from
+        self.doorman = Doorman(worker.app, worker.app.dims_config, takes_in=takes_in)
         self.thread = threading.Thread(target=self.doorman.run, name="doorman", daemon=True)
         self.thread.start()
 

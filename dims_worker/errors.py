@@ -44,6 +44,12 @@ class BrokerUnreachable(DimsError):
     exit_code = 3
 
 
+class SpoolFull(DimsError, OSError):
+    """The spool takes no more events: what waits there is sent once the broker is back."""
+
+    exit_code = 3
+
+
 class DatabaseUnreachable(DimsError):
     """The database cannot be reached. Is it running? See DIMS_DATABASE_URL, or start one with `dims up`."""
 

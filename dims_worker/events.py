@@ -23,6 +23,8 @@ FIELD = "event"
 """The one field of a stream entry: the envelope as JSON."""
 
 GIT_COMMIT = "dims.git.commit"
+GIT_MERGE = "dims.git.merge"
+GIT_REWRITE = "dims.git.rewrite"
 FILES_CHANGED = "dims.files.changed"
 SCRAPER_COMPLETE = "dims.scraper.complete"
 SCHEDULE_TICK = "dims.schedule.tick"

@@ -21,7 +21,7 @@ from dims_worker.events import FIELD, SCHEDULE_TICK, Event
 from dims_worker.plan import Plan, Planner
 from dims_worker.store import requests, schedules, states
 from dims_worker.store.engine import transaction
-from dims_worker.store.events import insert_events, next_mark, raise_generations
+from dims_worker.store.events import insert_events, next_mark, next_mark_for, raise_generations
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,6 @@ class _Row:
 
     stream_id: str | None
     digest: str
-    mark_id: int
     outcome: str = "rejected"
     producer: str | None = None
     event_id: str | None = None
@@ -149,9 +148,11 @@ def store(connection: Connection, planner: Planner, received: Sequence[Received]
 
     A known event changes nothing; one that cannot be taken is stored as rejected, with the reason.
     """
-    mark_id = next_mark(connection)
-    rows = [_row(planner, one, mark_id) for one in received]
-    inserted = insert_events(connection, [row.columns() for row in rows])
+    rows = [_row(planner, one) for one in received]
+    mark_id, registered = next_mark_for(connection, _concerned(rows))
+    if not registered:  # metrics that were configured since the last start
+        register(connection, planner.config)
+    inserted = insert_events(connection, [{**row.columns(), "mark_id": mark_id} for row in rows])
     result = Ingested()
     new = [row for row in rows if _taken(row, inserted)]
     for row in new:
@@ -159,13 +160,11 @@ def store(connection: Connection, planner: Planner, received: Sequence[Received]
         result.rejected += row.outcome == "rejected"
         result.unmatched += row.outcome == "unmatched"
     result.known = len(rows) - len(new)
-    names = sorted({name for metrics in {row.metrics for row in new} for name in metrics})
-    if names:
-        result.generations = _raise(connection, planner.config, names, mark_id)
+    if names := _concerned(new):
+        result.generations = raise_generations(connection, names, mark_id)
     result.sources = _touched(planner.config, new)
-    if ticks := {
-        row.rules[0]: row.event_time for row in new if row.type == SCHEDULE_TICK and row.rules and row.event_time
-    }:
+    ticks = {r.rules[0]: r.event_time for r in new if r.type == SCHEDULE_TICK and r.rules and r.event_time}
+    if ticks:
         schedules.ticked(connection, ticks)
     return result
 
@@ -191,14 +190,12 @@ def _touched(config: Config, rows: Sequence[_Row]) -> dict[str, Touched]:
     return found
 
 
-def _raise(connection: Connection, config: Config, names: Sequence[str], mark_id: int) -> dict[str, int]:
-    known = states.read(connection, names)
-    if len(known) < len(names):  # metrics that were configured since the last start
-        register(connection, config)
-    return raise_generations(connection, names, mark_id)
+def _concerned(rows: Sequence[_Row]) -> list[str]:
+    """The metrics that the rows concern. Many concern the same: each set is looked at once."""
+    return sorted({name for metrics in {row.metrics for row in rows} for name in metrics})
 
 
-def _row(planner: Planner, received: Received, mark_id: int) -> _Row:
+def _row(planner: Planner, received: Received) -> _Row:
     try:
         if not received.payload:
             raise EventError(f"the entry has no field `{FIELD}`, or an empty one")
@@ -208,21 +205,20 @@ def _row(planner: Planner, received: Received, mark_id: int) -> _Row:
         if not isinstance(error, EventError):
             log.exception("an event could not be planned")
         reason = str(error) if isinstance(error, EventError) else f"internal error: {error!r}"
-        return _rejected(received, mark_id, reason)
-    return _planned(event, plan, received.stream_id, mark_id)
+        return _rejected(received, reason)
+    return _planned(event, plan, received.stream_id)
 
 
-def _rejected(received: Received, mark_id: int, reason: str) -> _Row:
+def _rejected(received: Received, reason: str) -> _Row:
     text = received.payload[: KEPT * 4].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
     digest = hashlib.sha256(received.payload).hexdigest()
-    return _Row(received.stream_id or None, digest, mark_id, reason=reason[:REASON], payload=text[:KEPT])
+    return _Row(received.stream_id or None, digest, reason=reason[:REASON], payload=text[:KEPT])
 
 
-def _planned(event: Event, plan: Plan, stream_id: str, mark_id: int) -> _Row:
+def _planned(event: Event, plan: Plan, stream_id: str) -> _Row:
     return _Row(
         stream_id=stream_id or None,
         digest=_digest(event),
-        mark_id=mark_id,
         outcome="planned" if plan.rules else "unmatched",
         producer=event.producer,
         event_id=event.id,
@@ -250,18 +246,23 @@ def drain(redis: Redis, engine: Engine, planner: Planner) -> Ingested:
     Raises redis's ConnectionError or DatabaseUnreachable; what was read and not stored is anybody's again.
     """
     total = Ingested()
-    orphan = planner.config.settings.orphan
-    for entries in stream.batches(redis, orphan):
-        keys = [key for key, _ in entries]
-        # An entry without any field was deleted by somebody else after it was handed out (redis-py: {})
-        batch = [Received(key.decode(), fields.get(FIELD.encode(), b"")) for key, fields in entries if fields]
-        try:
-            total.add(_store_all(engine, planner, batch))
-        except Exception:
-            stream.give_back(redis, keys, orphan)
-            raise
-        stream.done(redis, keys)
+    for entries in stream.batches(redis, planner.config.settings.orphan):
+        total.add(take_in(redis, engine, planner, entries))
     return total
+
+
+def take_in(redis: Redis, engine: Engine, planner: Planner, entries: Sequence[stream.Entry]) -> Ingested:
+    """Store a batch that was read; acknowledge and delete it after the commit. Raises what `drain` raises."""
+    keys = [key for key, _ in entries]
+    # An entry without any field was deleted by somebody else after it was handed out
+    batch = [Received(key.decode(), fields.get(FIELD.encode(), b"")) for key, fields in entries if fields]
+    try:
+        ingested = _store_all(engine, planner, batch)
+    except Exception:
+        stream.give_back(redis, keys, planner.config.settings.orphan)
+        raise
+    stream.done(redis, keys)
+    return ingested
 
 
 def _store_all(engine: Engine, planner: Planner, batch: Sequence[Received]) -> Ingested:
@@ -281,6 +282,6 @@ def _store_all(engine: Engine, planner: Planner, batch: Sequence[Received]) -> I
             continue
         log.error("an event is rejected: %s", reason)
         with transaction(engine) as connection:
-            row = _rejected(one, next_mark(connection), reason)
-            result.rejected += len(insert_events(connection, [row.columns()]))
+            row = {**_rejected(one, reason).columns(), "mark_id": next_mark(connection)}
+            result.rejected += len(insert_events(connection, [row]))
     return result

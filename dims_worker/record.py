@@ -75,6 +75,7 @@ class _Recording:
     states: dict[str, State]
     now: datetime
     settled: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
 
     def looking(self, name: str) -> bool:
         """Whether a reading is only a look: it was not claimed, nor derived from what was."""
@@ -127,13 +128,14 @@ class _Recording:
         inputs = [known[read] for read in sorted(metric.inputs) if read in known]
         if any(state.as_of is None and state.error is None for state in inputs) or len(inputs) < len(metric.inputs):
             return None
-        reading = derive(name, metric, {state.metric: _latest(state) for state in inputs}, self.config.price_of)
+        latest = {one.metric: self._latest(one, known) for one in inputs}
+        reading = derive(name, metric, latest, self.config.price_of)
         state = self.states[name]
-        as_of = min((s.failed_at if s.error else s.as_of) or self.measured.as_of for s in inputs)
+        failed = {one for one, read in latest.items() if read.method == "failed"}
+        as_of = min((s.failed_at if s.metric in failed else s.as_of) or self.measured.as_of for s in inputs)
         if state.as_of is not None and as_of < state.as_of and reading.method != "failed":
             return _superseded(reading, as_of, "a newer reading is recorded already")
-        failed_input = any(one.error is not None for one in inputs)
-        if not failed_input and any(self._still_due(read, known) for read in metric.inputs):
+        if not failed and any(self._still_due(read, known) for read in metric.inputs):
             waits = "an input is still due"
             return replace(_unjudged(reading, as_of, "provisional", waits), baseline=state.baseline)
         if reading.method == "failed":
@@ -153,7 +155,16 @@ class _Recording:
             return any(self._still_due(read, known) for read in metric.inputs)
         return name in known and known[name].due
 
+    def _latest(self, state: State, known: Mapping[str, State]) -> Reading:
+        """An input's latest reading. A failure counts while it is due, and in the run that saw it; else it was a
+        look's, which must not hide a good reading from every event that comes after it."""
+        due = any(known[read].due for read in self.config.with_inputs([state.metric]) if read in known)
+        if state.error is not None and (due or state.metric in self.failed or state.as_of is None):
+            return Reading.failed(state.metric, state.unit or "", state.error)
+        return Reading(state.metric, state.value, state.unit or "", "exact", None, state.details or {})
+
     def _failed(self, state: State, reading: Reading, as_of: datetime, generation: int | None) -> Item:
+        self.failed.add(state.metric)
         state.error, state.failed_at = reading.error, as_of
         return _item(reading, as_of, generation, state, FAILED, "failed")
 
@@ -189,12 +200,6 @@ class _Recording:
             return "rejected"  # it was asked, and answered
         state.rejected = state.rejected_as_of = None
         return "held"
-
-
-def _latest(state: State) -> Reading:
-    if state.error is not None:
-        return Reading.failed(state.metric, state.unit or "", state.error)
-    return Reading(state.metric, state.value, state.unit or "", "exact", None, state.details or {})
 
 
 def _item(

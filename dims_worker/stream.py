@@ -17,7 +17,7 @@ from dims_worker.events import STREAM
 GROUP = "dims"
 BATCH = 1000
 """Entries in one batch."""
-BATCH_BYTES = 64 * 1024 * 1024
+BATCH_BYTES = 16 * 1024 * 1024
 """About so many bytes at the most: anybody who may XADD may send entries of 10 MB, or of 500."""
 FUTURE_MS = 60_000
 """An id so far ahead of the broker's own clock was chosen by a producer."""
@@ -36,6 +36,20 @@ redis.call('DEL', KEYS[1])
 redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
 return 1
 """
+_TAKE = """
+local taken, size, from = {}, 0, ARGV[3]
+while #taken < tonumber(ARGV[4]) and size < tonumber(ARGV[5]) do
+  local answer = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', 1, 'STREAMS', KEYS[1], from)
+  local entry = answer and answer[1][2][1]
+  if not entry then break end
+  taken[#taken + 1] = entry
+  for _, part in ipairs(entry[2] or {}) do size = size + #part end
+  if from ~= '>' then from = entry[1] end
+end
+return taken
+"""
+_CLAIM = "return redis.call('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], 'COUNT', ARGV[5], 'JUSTID')"
+"""By a script, because redis-py drops the cursor where it is told JUSTID."""
 _FORGET = """
 for _, one in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local said = {}
@@ -60,9 +74,22 @@ def batches(redis: Redis, orphan: timedelta) -> Iterator[list[Entry]]:
     ensure_group(redis)
     while entries := _read(redis, "0"):
         yield entries
-    yield from _orphans(redis, orphan)
+    while _claim_orphans(redis, orphan):
+        while entries := _read(redis, "0"):
+            yield entries
     while entries := _read(redis, ">"):
         yield entries
+
+
+def new(redis: Redis) -> list[Entry]:
+    """A batch of what nobody has taken yet; empty where there is none."""
+    return _read(redis, ">")
+
+
+def newest(redis: Redis) -> bytes:
+    """The id of the stream's last entry; 0-0 where it is empty."""
+    found: Any = redis.xrevrange(STREAM, count=1)
+    return bytes(found[0][0]) if found else b"0-0"
 
 
 def done(redis: Redis, keys: Sequence[bytes]) -> None:
@@ -103,38 +130,17 @@ def forget_consumers(redis: Redis) -> None:
     redis.eval(_FORGET, 1, STREAM, GROUP, str(FORGOTTEN_MS))
 
 
-def _count(redis: Redis) -> int:
-    """How many entries to take at once: `BATCH`, or fewer where they are large on the average."""
-    with redis.pipeline(transaction=False) as pipe:
-        pipe.memory_usage(STREAM)
-        pipe.xlen(STREAM)
-        size, length = pipe.execute()
-    return max(1, min(BATCH, BATCH_BYTES * int(length or 1) // int(size or 1)))
-
-
 def _read(redis: Redis, start: str) -> list[Entry]:
-    answer = cast(Any, redis.xreadgroup(GROUP, consumer(), {STREAM: start}, count=_count(redis)))
-    if not answer:
-        return []
-    streams = answer.items() if isinstance(answer, dict) else answer
-    (_, entries), *_ = streams
-    return _flat(entries)
+    taken = cast(Any, redis.eval(_TAKE, 1, STREAM, GROUP, consumer(), start, str(BATCH), str(BATCH_BYTES)))
+    return [(key, dict(zip(fields[::2], fields[1::2], strict=True)) if fields else None) for key, fields in taken]
 
 
-def _orphans(redis: Redis, orphan: timedelta) -> Iterator[list[Entry]]:
-    """What others left, followed by the cursor: entries that are still in work may stand before them."""
-    idle, cursor = int(orphan.total_seconds() * 1000), b"0-0"
-    while True:
-        answer = cast(Any, redis.xautoclaim(STREAM, GROUP, consumer(), idle, cursor, count=_count(redis)))
-        cursor, entries = answer[0], _flat(answer[1])
-        if entries:
-            yield entries
-        if cursor in (b"0-0", "0-0"):
-            return
-
-
-def _flat(entries: Any) -> list[Entry]:
-    """redis-py wraps the entries of one stream in a list of its own under RESP 3."""
-    if len(entries) == 1 and isinstance(entries[0], list):
-        entries = entries[0]
-    return [(key, fields) for key, fields in entries]
+def _claim_orphans(redis: Redis, orphan: timedelta) -> bool:
+    """Make ours a batch of what others left, by its ids alone; whether there was any."""
+    asked = (GROUP, consumer(), str(int(orphan.total_seconds() * 1000)))
+    cursor = b"0-0"
+    while True:  # on by the cursor: entries that are still in work may stand before them
+        answer = cast(Any, redis.eval(_CLAIM, 1, STREAM, *asked, cursor, str(BATCH)))
+        cursor, claimed = answer[:2]
+        if claimed or cursor == b"0-0":
+            return bool(claimed)

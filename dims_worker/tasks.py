@@ -49,7 +49,7 @@ def _engine() -> Engine:
 @cache
 def _redis(pid: int) -> Redis:
     """A client of this process: a connection must not cross a fork."""
-    return connect(str(config.broker_url), timeout=10)
+    return connect(str(config.broker_url), timeout=5)
 
 
 @cache

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dims_worker.errors import DimsError, EventError, UsageError
 from dims_worker.events import Event
+from producers.event_file import Sender, events_in
 from producers.home import NAME, find_home, spool_folder
 from producers.name import producer_name
 from producers.publish import broker_url
@@ -41,9 +43,19 @@ def publish(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command `dims-enqueue`: prints the event's id. Exit code 0 (sent, or kept), 2 usage, 3 neither."""
-    args = _parser().parse_args(argv)
+    """The command `dims-enqueue`: prints the event's id, or those of a file's events, one a line.
+
+    Exit code 0 (sent, or kept), 2 usage or a bad line, 3 neither sent nor kept.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
     try:
+        if args.from_file:
+            if args.type or args.subject or args.data or args.id:
+                raise UsageError("--from-file takes EVENT_TYPE, --subject, --data and --id from its lines")
+            return enqueue_file(args.from_file, os.environ, args.home, "dims-enqueue")
+        if args.type is None:
+            parser.error("EVENT_TYPE is missing (or --from-file)")
         event = event_of(args.type, args.subject, data_of(args.data), args.id)
         waits = deliver(event, os.environ, args.home)
     except (DimsError, OSError) as error:
@@ -53,6 +65,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     if waits:
         sys.stderr.write(f"dims-enqueue: {waits}\n")
     return 0
+
+
+def enqueue_file(name: str, env: Mapping[str, str], home: Path | None, program: str) -> int:
+    """Send the events of a file (`-`: standard input; see `producers.event_file`); the exit code.
+
+    Prints the ids of those that are sent or kept, and names the bad lines on standard error. Raises
+    UsageError where the file cannot be read.
+    """
+    spool, url, unknown = _way(env, home)
+    sender = Sender(spool, url)
+    number = good = bad = 0
+    failed = False
+    with _opened(name) as lines:
+        try:
+            for number, found in sender.send(events_in(lines, event_of)):
+                if isinstance(found, Event):
+                    good += 1
+                    sys.stdout.write(f"{found.id}\n")
+                else:
+                    bad += 1
+                    sys.stderr.write(f"{program}: line {number}: {found}\n")
+        except OSError as error:
+            failed = True
+            sys.stderr.write(f"{program}: what follows line {number} is neither sent nor kept: {error}\n")
+    if waits := good and (unknown or sender.away):
+        sys.stderr.write(f"{program}: events wait in {spool.folder}: {waits}\n")
+    if bad:
+        sys.stderr.write(f"{program}: {bad:,} of {good + bad:,} lines were not sent\n")
+    return 2 if bad else 3 if failed else 0
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[BinaryIO]:
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = Path(name).open("rb")  # noqa: SIM115 - closed below; here is only what a user may have got wrong
+    except OSError as error:
+        raise UsageError(f"--from-file: {name} cannot be read: {error.strerror}") from None
+    with file:
+        yield file
 
 
 def event_of(type: str, subject: str | None, data: Mapping[str, Any] | None, id: str | None) -> Event:
@@ -65,16 +119,22 @@ def event_of(type: str, subject: str | None, data: Mapping[str, Any] | None, id:
 
 def deliver(event: Event, env: Mapping[str, str], home: Path | None) -> str | None:
     """Keep and send the event; None, or the sentence that says where it waits and why."""
+    spool, url, unknown = _way(env, home)
+    if send(event, spool, url):
+        return None
+    if unknown:
+        return f"the event waits in {spool.folder}: {unknown}"
+    return f"the broker cannot be reached; the event waits in {spool.folder} and is sent with the next one"
+
+
+def _way(env: Mapping[str, str], home: Path | None) -> tuple[Spool, str | None, DimsError | None]:
+    """The spool, and the broker's URL or why none is known."""
     found = home or find_home(env, Path.cwd()) or Path.cwd() / NAME
     spool = Spool(spool_folder(found.absolute()))
     try:
-        url = broker_url(env, found)
+        return spool, broker_url(env, found), None
     except DimsError as error:
-        send(event, spool, None)
-        return f"the event waits in {spool.folder}: {error}"
-    if send(event, spool, url):
-        return None
-    return f"the broker cannot be reached; the event waits in {spool.folder} and is sent with the next one"
+        return spool, None, error
 
 
 def data_of(text: str | None) -> Mapping[str, Any] | None:
@@ -99,12 +159,15 @@ def data_of(text: str | None) -> Mapping[str, Any] | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dims-enqueue",
-        description="Publish one event. With the broker away it waits in the spool; nothing is lost.",
+        description="Publish an event, or many. With the broker away they wait in the spool; nothing is lost.",
     )
-    parser.add_argument("type", metavar="EVENT_TYPE", help="such as dims.scraper.complete, or a rule's name")
+    parser.add_argument("type", metavar="EVENT_TYPE", nargs="?", help="such as dims.scraper.complete, or a rule's name")
     parser.add_argument("--subject", metavar="S", help="what it is about, such as a key or a name")
     parser.add_argument("--data", metavar="JSON|@FILE|-", help="a JSON object; - reads standard input")
     parser.add_argument("--id", metavar="ID", help="the event's id, instead of one that is drawn")
+    parser.add_argument(
+        "--from-file", metavar="FILE|-", help="many events, a JSON object a line; - reads standard input"
+    )
     parser.add_argument("--home", metavar="DIR", type=Path, help="the DIMS home (default: DIMS_HOME, .dims)")
     return parser
 

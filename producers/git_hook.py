@@ -1,8 +1,8 @@
-"""The git hook: `install` puts a post-commit hook into a repository, `flush` sends what it noted.
+"""The git hooks: `install` puts three of them into a repository, `flush` sends what they noted.
 
-The hook runs while a person waits for `git commit`. So it is a shell script that uses nothing but the
+A hook runs while a person waits for `git commit`. So it is a shell script that uses nothing but the
 shell's builtins: it finds the commit in git's own files, leaves one note in the spool, and is done (about
-a millisecond). Python starts afterwards, in the background, and only where no watcher would send the note.
+a millisecond). Python starts afterwards, in the background, and only where nobody else would send the note.
 """
 
 from __future__ import annotations
@@ -18,60 +18,44 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dims_worker.errors import DimsError, NotFound, UsageError
-from producers.git_commit import Note, event_of, read_note
+from producers.git_note import TYPES
 from producers.home import NAME, find_home, spool_folder
 from producers.publish import broker_url, publish
-from producers.spool import EVENTS, Reader, Spool
+from producers.spool import Spool
 
-__all__ = ["READERS", "Note", "event_of", "flush", "install", "main", "read_note", "uninstall"]
+HOOKS = tuple(TYPES)
+"""The hooks that are installed, by git's names."""
 
-READERS: Mapping[str, Reader] = {**EVENTS, ".git": read_note}
-"""What reads every file that a spool may hold."""
+KEPT = ".before-dims"
+"""What is put behind the name of a hook that was there before; from there it is run, after ours."""
 
-HOOK = "post-commit"
-KEPT = "post-commit.before-dims"
-"""The name under which a hook that was there before is kept, and from which it is run."""
-
-_MARK = "# DIMS post-commit hook"
+SENDER = "sender.pid"
+"""The file of the spool that names the sender which a hook started, as `watcher.pid` does the watcher."""
 
 
-def install(repo: Path, home: Path, python: str = sys.executable) -> Path:
-    """Install the hook in `repo` for the spool of `home`, and return the hook's path.
+def install(repo: Path, home: Path, python: str = sys.executable) -> dict[Path, str]:
+    """Install the hooks in `repo` for the spool of `home`; what was done with each, in words, by its path.
 
-    It lies where git looks for it (`core.hooksPath` and linked worktrees are respected). A hook that is
-    there already is renamed to `post-commit.before-dims` and run after ours; to install again refreshes
-    ours and touches nothing else. Raises NotFound where `repo` is no git repository, UsageError where a
-    path is not UTF-8, DimsError where two foreign hooks would have to share one name.
+    They lie where git looks for them (`core.hooksPath` and linked worktrees are respected). A hook that is
+    there already is renamed to `NAME.before-dims` and run after ours; to install again refreshes ours and
+    touches nothing else. Raises NotFound where `repo` is no git repository, UsageError where a path is not
+    UTF-8, DimsError where two foreign hooks would have to share one name; then nothing was changed.
     """
-    hook = _hooks_folder(repo) / HOOK
-    text = _script(Path(os.path.abspath(home)), python)  # noqa: PTH100 - links are kept
-    hook.parent.mkdir(parents=True, exist_ok=True)
-    draft = hook.with_name(f"{HOOK}.dims-{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.chmod(0o755)
-    try:
-        if os.path.lexists(hook) and not _is_ours(hook):
-            _keep(hook)
-        draft.replace(hook)
-    finally:
-        draft.unlink(missing_ok=True)
-    return hook
+    folder = _hooks_folder(repo)
+    hooks = [folder / name for name in HOOKS]
+    texts = [_script(hook.name, Path(os.path.abspath(home)), python) for hook in hooks]  # noqa: PTH100 - links are kept
+    for hook in hooks:
+        _refuse_two_foreign(hook)
+    folder.mkdir(parents=True, exist_ok=True)
+    return {hook: _write(hook, text) for hook, text in zip(hooks, texts, strict=True)}
 
 
-def uninstall(repo: Path) -> bool:
-    """Remove the hook and put back, as it was, the one that was there before; whether there was ours.
+def uninstall(repo: Path) -> dict[Path, str]:
+    """Remove our hooks and put back, as they were, those that were there before; what was done, as `install`.
 
     Raises NotFound where `repo` is no git repository.
     """
-    hook = _hooks_folder(repo) / HOOK
-    if not _is_ours(hook):
-        return False
-    kept = hook.with_name(KEPT)
-    if os.path.lexists(kept):
-        kept.replace(hook)
-    else:
-        hook.unlink()
-    return True
+    return {hook: _remove(hook) for name in HOOKS if _is_ours(hook := _hooks_folder(repo) / name)}
 
 
 def flush(home: Path, env: Mapping[str, str], *, wait: float = 10.0) -> int:
@@ -84,7 +68,7 @@ def flush(home: Path, env: Mapping[str, str], *, wait: float = 10.0) -> int:
     if not len(spool):
         return 0
     url = broker_url(env, home)
-    return spool.flush(lambda events: publish(events, url), READERS, wait=wait)
+    return spool.flush(lambda events: publish(events, url), wait=wait)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,14 +84,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> str:
     if args.command == "flush":
-        if args.background:
-            os.setsid()  # closing the terminal of the commit that started this must not end it
-            os.nice(5)
-        return f"{flush(args.home, os.environ)} sent"
+        return f"{_flush_behind(args.home) if args.background else flush(args.home, os.environ)} sent"
     if args.command == "uninstall":
-        return "removed" if uninstall(args.repo) else "there was no hook of DIMS"
-    home = args.home or find_home(os.environ, Path.cwd()) or Path.cwd() / NAME
-    return str(install(args.repo, home))
+        return told(uninstall(args.repo)) or "there was no hook of DIMS"
+    return told(install(args.repo, args.home or find_home(os.environ, Path.cwd()) or Path.cwd() / NAME))
+
+
+def told(done: Mapping[Path, str]) -> str:
+    """What `install` or `uninstall` did, a line a hook."""
+    width = max((len(hook.name) for hook in done), default=0)
+    return "\n".join(f"{hook.name:<{width}}  {what}" for hook, what in done.items())
+
+
+def _flush_behind(home: Path) -> int:
+    """`flush` as a hook starts it, in the background and one at a time."""
+    os.setsid()  # closing the terminal of the commit that started this must not end it
+    os.nice(5)
+    try:
+        sent = flush(home, os.environ)
+    finally:
+        # From now on the next hook starts another one. One that still saw us has left its note by now.
+        (spool_folder(home) / SENDER).unlink(missing_ok=True)
+    return sent + flush(home, os.environ)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,11 +114,11 @@ def _parser() -> argparse.ArgumentParser:
     send = commands.add_parser("flush", help="send what the spool holds")
     send.add_argument("--background", action="store_true", help="in a session of its own, as the hook does")
     send.add_argument("home", metavar="HOME", type=Path, help="the DIMS home")
-    put = commands.add_parser("install", help="install the post-commit hook")
+    put = commands.add_parser("install", help="install the hooks")
     put.add_argument("--home", type=Path, help="the DIMS home (default: DIMS_HOME, the nearest .dims)")
     for command in (
         put,
-        commands.add_parser("uninstall", help="remove it; the hook before it is put back"),
+        commands.add_parser("uninstall", help="remove them; what was there before is put back"),
     ):
         command.add_argument("repo", metavar="REPO", nargs="?", type=Path, default=Path())
     return parser
@@ -147,19 +145,43 @@ def _env() -> dict[str, str]:
 def _is_ours(hook: Path) -> bool:
     try:
         with hook.open("rb") as file:
-            return _MARK.encode() in file.read(200)
+            return f"# DIMS {hook.name} hook".encode() in file.read(200)
     except OSError:
         return False
 
 
-def _keep(hook: Path) -> None:
-    kept = hook.with_name(KEPT)
-    if os.path.lexists(kept):
+def _kept(hook: Path) -> Path:
+    return hook.with_name(f"{hook.name}{KEPT}")
+
+
+def _refuse_two_foreign(hook: Path) -> None:
+    if os.path.lexists(hook) and not _is_ours(hook) and os.path.lexists(_kept(hook)):
         raise DimsError(
-            f"{hook} is not of DIMS, and {kept.name} beside it is kept from before: "
+            f"{hook} is not of DIMS, and {_kept(hook).name} beside it is kept from before: "
             "merge the two by hand (none was touched), then install again"
         )
-    hook.rename(kept)
+
+
+def _write(hook: Path, text: str) -> str:
+    what = "refreshed" if _is_ours(hook) else "installed"
+    draft = hook.with_name(f"{hook.name}.dims-{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.chmod(0o755)
+    try:
+        if os.path.lexists(hook) and not _is_ours(hook):
+            hook.rename(_kept(hook))
+        draft.replace(hook)
+    finally:
+        draft.unlink(missing_ok=True)
+    return f"{what}; {_kept(hook).name} is run after it" if os.path.lexists(_kept(hook)) else what
+
+
+def _remove(hook: Path) -> str:
+    if not os.path.lexists(_kept(hook)):
+        hook.unlink()
+        return "removed"
+    _kept(hook).replace(hook)
+    return "removed; the one from before is back"
 
 
 @functools.cache
@@ -177,9 +199,9 @@ def _isolation(python: str) -> str:
     return "-I" if done.returncode == 0 else "-P"
 
 
-def _script(home: Path, python: str) -> str:
-    template = Path(__file__).with_name("post_commit.sh").read_text(encoding="utf-8")
-    values = {"@HOME@": str(home), "@PYTHON@": python, "@ISOLATION@": _isolation(python)}
+def _script(name: str, home: Path, python: str) -> str:
+    template = Path(__file__).with_name("git_hook.sh").read_text(encoding="utf-8")
+    values = {"@HOOK@": name, "@HOME@": str(home), "@PYTHON@": python, "@ISOLATION@": _isolation(python)}
     for value in values.values():
         try:
             value.encode()

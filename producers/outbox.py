@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from dims_worker.errors import DimsError
-from producers.publish import publish
-from producers.spool import Reader, Spool
+from producers.publish import publish, reach
+from producers.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +24,9 @@ _FIRST_RETRY = 0.5
 class Outbox:
     """Empties `spool` to the broker of `url()`, which is asked each time: it may come to be known later."""
 
-    def __init__(self, spool: Spool, url: Callable[[], str], readers: Mapping[str, Reader]) -> None:
+    def __init__(self, spool: Spool, url: Callable[[], str]) -> None:
         self._spool = spool
         self._url = url
-        self._readers = readers
         self._rung: float | None = None
         self._failures = 0
         self._next = 0.0
@@ -51,7 +50,9 @@ class Outbox:
             waiting = len(self._spool)
             if waiting:
                 url = self._url()
-                self._spool.flush(lambda events: publish(events, url), self._readers, wait=1.0)
+                if self._failures:  # before much is read in vain
+                    reach(url)
+                self._spool.flush(lambda events: publish(events, url), wait=1.0)
         except (DimsError, OSError) as error:
             return self._failed(error, now)
         if self._failures and waiting:

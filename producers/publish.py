@@ -5,13 +5,14 @@ A message that reached the stream is safe; everything before that is the spool's
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from dims_worker.errors import BrokerUnreachable, ConfigError
 from dims_worker.events import FIELD, STREAM, Event
+from producers.address import TLS_FILES, Address
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 ENV_FILE = "producer.env"
 """What `dims up` writes into the home, so that a producer finds the broker without any configuration."""
 
-_VARIABLE = "DIMS_BROKER_URL"
-_SCHEMES = {"redis": "redis", "valkey": "redis", "rediss": "rediss", "valkeys": "rediss"}
-_SOCKETS = ("redis+socket", "valkey+socket", "unix")
+PRODUCER_URL = "DIMS_PRODUCER_URL"
+"""Names a user of the broker that may do nothing but append events; where it is set, producers take it."""
+
+BROKER_URL = "DIMS_BROKER_URL"
 
 
 def publish(events: Sequence[Event], url: str, *, timeout: float = 2.0) -> list[str]:
@@ -40,15 +42,28 @@ def append(envelopes: Sequence[str], url: str, *, timeout: float = 2.0) -> list[
     """The same for envelopes in JSON, which are sent as they are."""
     if not envelopes:
         return []
-    place = _place(url)
+    with _reaching(url, timeout) as client, client.pipeline(transaction=False) as pipe:
+        for envelope in envelopes:
+            pipe.xadd(STREAM, {FIELD: envelope})
+        return [entry.decode() for entry in pipe.execute()]
+
+
+def reach(url: str, *, timeout: float = 2.0) -> None:
+    """Connect to the broker, and send nothing. Raises as `publish` does."""
+    with _reaching(url, timeout) as client:
+        client.connection_pool.release(client.connection_pool.get_connection())
+
+
+@contextmanager
+def _reaching(url: str, timeout: float) -> Iterator[Redis]:
+    """A client for a broker's URL; what it meets is told as BrokerUnreachable."""
+    place = Address.of(url).place
     client = connect(url, timeout)
     from redis.exceptions import RedisError
 
     try:
-        with client, client.pipeline(transaction=False) as pipe:
-            for envelope in envelopes:
-                pipe.xadd(STREAM, {FIELD: envelope})
-            return [entry.decode() for entry in pipe.execute()]
+        with client:
+            yield client
     except (RedisError, OSError) as error:
         raise BrokerUnreachable(
             f"the broker at {place} cannot be reached or refuses: {_reason(error)}. "
@@ -57,18 +72,20 @@ def append(envelopes: Sequence[str], url: str, *, timeout: float = 2.0) -> list[
 
 
 def broker_url(env: Mapping[str, str], home: Path | None) -> str:
-    """The broker's URL: `DIMS_BROKER_URL` of `env`, else that line of `home`/producer.env.
+    """The broker's URL for a producer: `DIMS_PRODUCER_URL` of `env`, else `DIMS_BROKER_URL`, else the latter's
+    line in `home`/producer.env.
 
-    Raises ConfigError, which says what to do, where neither has one or it is no broker's URL.
+    Raises ConfigError, which says what to do, where none has one or it is no broker's URL.
     """
     file = home / ENV_FILE if home else None
-    if url := env.get(_VARIABLE, "").strip() or (_from_file(file) if file else ""):
-        _redis_url(url)
+    named = env.get(PRODUCER_URL, "").strip() or env.get(BROKER_URL, "").strip()
+    if url := named or (_from_file(file) if file else ""):
+        Address.of(url)
         return url
     where = f" and {file} does not name one" if file else " and there is no DIMS home (set DIMS_HOME)"
     raise ConfigError(
-        f"no broker is known: {_VARIABLE} is not set{where}. "
-        f"Set {_VARIABLE} (such as redis://:PASSWORD@HOST:6379/0), or start one with `dims up`."
+        f"no broker is known: {BROKER_URL} is not set{where}. "
+        f"Set {BROKER_URL} (such as redis://:PASSWORD@HOST:6379/0), or start one with `dims up`."
     )
 
 
@@ -81,7 +98,7 @@ def _from_file(file: Path) -> str:
         raise ConfigError(f"{file} cannot be read: {error}") from None
     for line in lines:
         name, _, value = line.strip().removeprefix("export ").partition("=")
-        if name.strip() == _VARIABLE:
+        if name.strip() == BROKER_URL:
             return value.strip().strip("'\"")
     return ""
 
@@ -89,62 +106,29 @@ def _from_file(file: Path) -> str:
 def connect(url: str, timeout: float) -> Redis:
     """A client for a broker's URL whose connecting and answers are each bounded by `timeout` seconds.
 
-    Nothing is tried again by itself. Raises ConfigError where `url` is none that a broker has.
+    Nothing is tried again by itself. It says AUTH (and SELECT, for another database than 0) and then what it
+    is asked for, no more: a user that may only XADD is enough. Raises ConfigError where `url` is none that a
+    broker has, or names a file that is not there.
     """
     # Lazily: redis takes 0.2 s to import, and who only spools does not need it.
     from redis import Redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
+    address = Address.of(url)
+    tls = dict(address.tls or {})
+    for option in TLS_FILES:
+        if option in tls and not Path(str(tls[option])).is_file():
+            raise ConfigError(f"DIMS_BROKER_URL: {option} names {tls[option]}, and there is no such file")
     options: dict[str, Any] = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),  # the spool tries again, later; a producer does not wait
         "protocol": 2,  # no HELLO and what follows it: fewer round trips before the one that counts
+        "driver_info": None,  # no CLIENT SETINFO: two round trips, and a producer may not
     }
-    try:
-        client: Redis = Redis.from_url(_redis_url(url), **options)
-    except ValueError:
-        raise _unfit() from None  # the original quotes the URL, and with it the password
+    client: Redis = Redis.from_url(address.for_redis, **options, **tls)
     return client
-
-
-def _redis_url(url: str) -> str:
-    """`url` in the words of redis-py: Celery's socket form and valkey's names are translated.
-
-    Of the query only what names the database and the TLS files is kept: redis-py would let the rest
-    (`socket_timeout=60`) override the bound that a caller relies on.
-    """
-    try:
-        parts = urlsplit(url)
-        given = dict(parse_qsl(parts.query))
-        query = {k: v.lower().removeprefix("cert_") if k == "ssl_cert_reqs" else v
-                 for k, v in given.items() if k.startswith("ssl_")}  # fmt: skip
-        database = given.get("virtual_host", given.get("db", "")).strip("/")
-        if database:
-            query["db"] = str(int(database))
-        _ = parts.port  # raises where it is not a number
-    except ValueError:
-        raise _unfit() from None
-    tail = f"?{urlencode(query)}" if query else ""
-    if parts.scheme in _SCHEMES and parts.hostname:
-        return f"{_SCHEMES[parts.scheme]}://{parts.netloc}{parts.path}{tail}"
-    if parts.scheme in _SOCKETS and parts.path.startswith("/") and not parts.hostname:
-        return f"unix://{parts.netloc}{quote(unquote(parts.path))}{tail}"
-    raise _unfit()
-
-
-def _unfit() -> ConfigError:
-    return ConfigError(
-        f"{_VARIABLE} is not a URL of a broker: redis://, rediss://, valkey:// or valkeys:// with a host, or "
-        "redis+socket://:PASSWORD@/path/to/socket is taken (special characters of a password as %XX)"
-    )
-
-
-def _place(url: str) -> str:
-    """Host and port, or the socket's path: what may be shown of a URL."""
-    parts = urlsplit(_redis_url(url))
-    return unquote(parts.path) if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
 
 
 def _reason(error: BaseException) -> str:

@@ -4,8 +4,9 @@
     FOLDER/new/      then renamed to here: what lies here is whole, and waits to be sent
     FOLDER/bad/      what could not be read, set aside so that it blocks nothing
     FOLDER/lock      held (flock) by the one that sends
+    FOLDER/full      there while the spool takes no more events (see `producers.limit`)
 
-A file of `new/` ends in `.json` (an event) or `.git` (a note of the git hook, which costs it less than an
+A file of `new/` ends in `.json` (an event) or `.git` (a note of a git hook, which costs it less than an
 event would). It is removed only after the broker took it; a crash in between sends it twice, under the
 same id. Format: https://cr.yp.to/proto/maildir.html, with the order of arrival kept.
 """
@@ -19,17 +20,21 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from dims_worker.errors import BrokerUnreachable, ConfigError, EventError
 from dims_worker.events import Event
+from producers.git_note import read_notes
+from producers.kept import Kept, Reader, read_events
+from producers.limit import MAX_BYTES, MAX_FILES, Limit
 from producers.publish import publish
 
 log = logging.getLogger(__name__)
 
-Reader = Callable[[Path], Event | None]
-"""Turns a file of the spool into its event; None: not whole yet, leave it; EventError: it never will be."""
+FULL = "full"
+"""The file that says that the spool takes no more events."""
 
 BATCH = 1000
 """The most events of one round trip."""
@@ -37,43 +42,49 @@ BATCH = 1000
 BATCH_BYTES = 1024 * 1024
 """The most bytes of one round trip (but for a single event): what a slow line carries within a timeout."""
 
-_READ_SECONDS = 0.5  # a note of git costs some processes: with the broker away, find out before reading all
-_SUFFIXES = frozenset({".json", ".git"})
 _STALE_SECONDS = 36 * 3600  # as long as a maildir keeps what a writer left half done
 
 
-def read_event(path: Path) -> Event:
-    """The event of a `.json` file. Raises EventError where it is none."""
-    return Event.from_json(path.read_bytes())
-
-
-EVENTS: Mapping[str, Reader] = {".json": read_event}
+READERS: dict[str, Reader] = {".json": read_events, ".git": read_notes}
+"""What reads each kind of file that a spool may hold, by its suffix."""
 
 
 class Spool:
     """A spool in `folder` (`$DIMS_HOME/spool`), which need not exist before the first `put`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
         self.folder = folder
         self.new = folder / "new"
         self.tmp = folder / "tmp"
         self.bad = folder / "bad"
+        self._limit = Limit(folder / FULL, (self.new, self.bad), max_files, max_bytes)
 
     def __len__(self) -> int:
         """How many files wait to be sent."""
         return len(_names(self.new))
 
     def put(self, event: Event) -> Path:
-        """Keep `event`; once this returns it survives a crash and a power cut. Raises OSError."""
+        """Keep `event`; once this returns it survives a crash and a power cut.
+
+        Raises OSError, and then the event is not kept: SpoolFull where too much waits, else the disk's reason.
+        """
         self.make()
+        raw = event.to_json().encode()
+        self._limit.check(len(raw))
         name = f"{time.time_ns():020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}.json"
         draft, path = self.tmp / name, self.new / name
-        with draft.open("xb") as file:
-            file.write(event.to_json().encode())
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
-        _sync_folder(self.new)
+        try:
+            with draft.open("xb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.rename(path)
+            _sync_folder(self.new)
+        except OSError:
+            for left in (draft, path):
+                with contextlib.suppress(OSError):
+                    left.unlink(missing_ok=True)
+            raise
         return path
 
     def make(self) -> None:
@@ -84,16 +95,14 @@ class Spool:
     def flush(
         self,
         send: Callable[[Sequence[Event]], object],
-        readers: Mapping[str, Reader] = EVENTS,
         *,
         wait: float = 5.0,
     ) -> int:
         """Send what waits, in the order of its arrival, and return how many events left.
 
         `send` takes a batch (1 to 1,000 events) and raises where it failed: then this batch and what follows
-        stay, and the error is passed on. `readers` are keyed by suffix; a file of a known suffix that has no
-        reader here is left to a flusher that has. One flusher works at a time: a second waits up to `wait`
-        seconds for the first, then returns 0. Files that cannot be read go to `bad/`, with a line in the log.
+        stay, and the error is passed on. One flusher works at a time: a second waits up to `wait` seconds for the
+        first, then returns 0. Files that cannot be read go to `bad/`, with a line in the log.
         """
         if not self.folder.is_dir():
             return 0
@@ -103,11 +112,12 @@ class Spool:
             # Again until nothing new has come: who gave up waiting for the lock relies on this last look.
             while mine and (names := [n for n in self._in_order() if n not in seen]):
                 seen.update(names)
-                for batch in self._batches(names, readers):
-                    send([event for _, event in batch])
-                    for path, _ in batch:
-                        path.unlink(missing_ok=True)
-                    sent += len(batch)
+                for files in self._loads(names):
+                    for batch in _batches(self._events(files)):
+                        send([event for _, event in batch])
+                        for path, _ in batch:
+                            path.unlink(missing_ok=True)
+                        sent += len(batch)
             if mine:
                 self._sweep()
         return sent
@@ -120,44 +130,53 @@ class Spool:
                 found.append(((self.new / name).lstat().st_mtime_ns, name))
         return [name for _, name in sorted(found)]
 
-    def _batches(self, names: Sequence[str], readers: Mapping[str, Reader]) -> Iterator[list[tuple[Path, Event]]]:
-        batch: list[tuple[Path, Event]] = []
-        size, started = 0, time.monotonic()
+    def _loads(self, names: Iterable[str]) -> Iterator[list[Kept]]:
+        """The files, as many at once as are read together: about what one round trip takes."""
+        load: list[Kept] = []
+        size = 0
         for name in names:
-            path = self.new / name
-            event = self._read(path, readers)
-            if event is None:
+            file = self._load(self.new / name)
+            if file is None:
                 continue
-            length = len(event.to_json().encode())
-            late = time.monotonic() - started > _READ_SECONDS
-            if batch and (late or len(batch) == BATCH or size + length > BATCH_BYTES):
-                yield batch
-                batch, size, started = [], 0, time.monotonic()
-            batch.append((path, event))
-            size += length
-        if batch:
-            yield batch
+            if load and (len(load) == BATCH or size + len(file.raw) > BATCH_BYTES):
+                yield load
+                load, size = [], 0
+            load.append(file)
+            size += len(file.raw)
+        if load:
+            yield load
 
-    def _read(self, path: Path, readers: Mapping[str, Reader]) -> Event | None:
-        reader = readers.get(path.suffix)
-        if reader is None and path.suffix in _SUFFIXES:
-            return None
+    def _load(self, path: Path) -> Kept | None:
         try:
-            if reader is None:
-                raise EventError("it is none of the spool's files")
-            if not stat.S_ISREG(path.lstat().st_mode):
-                raise EventError("it is not a regular file")
-            return reader(path)
+            status = path.lstat()
+            if path.suffix not in READERS:
+                self._set_aside(path, "it is none of the spool's files")
+            elif not stat.S_ISREG(status.st_mode):
+                self._set_aside(path, "it is not a regular file")
+            elif status.st_size > BATCH_BYTES:
+                self._set_aside(path, f"it has {status.st_size:,} bytes")
+            else:
+                return Kept(path.name, path.read_bytes(), status.st_mtime_ns)
         except FileNotFoundError:
-            return None
+            pass
         except OSError as error:  # too many open files, a disk that stumbles: it may be read another time
             log.warning("%s cannot be read now, and waits: %s", path, error)
-            return None
-        except (EventError, ValueError) as error:
-            self._set_aside(path, error)
-            return None
+        return None
 
-    def _set_aside(self, path: Path, reason: Exception) -> None:
+    def _events(self, files: Sequence[Kept]) -> Iterator[tuple[Path, Event]]:
+        """The events of the files, in their order; what is none is set aside."""
+        of_suffix: dict[str, list[Kept]] = defaultdict(list)
+        for file in files:
+            of_suffix[Path(file.name).suffix].append(file)
+        read = {suffix: iter(READERS[suffix](group)) for suffix, group in of_suffix.items()}
+        for file in files:
+            event = next(read[Path(file.name).suffix])
+            if isinstance(event, EventError):
+                self._set_aside(self.new / file.name, event)
+            elif event is not None:
+                yield self.new / file.name, event
+
+    def _set_aside(self, path: Path, reason: object) -> None:
         try:
             self.bad.mkdir(parents=True, exist_ok=True)
             target = self.bad / path.name
@@ -174,6 +193,7 @@ class Spool:
             with contextlib.suppress(OSError):
                 if time.time() - (self.tmp / name).lstat().st_mtime > _STALE_SECONDS:
                     (self.tmp / name).unlink()
+        self._limit.review()
 
     @contextlib.contextmanager
     def _locked(self, wait: float) -> Iterator[bool]:
@@ -187,15 +207,15 @@ def send(
     spool: Spool,
     url: str | None,
     *,
-    readers: Mapping[str, Reader] = EVENTS,
     timeout: float = 2.0,
 ) -> bool:
     """Keep `event` in the spool, then try to send all that waits there; whether this event has left.
 
     False says that it waits: the broker is away, `url` is None, or another flusher is busy. `timeout`
-    (seconds) is that of `publish`. Where the disk does not take the event (OSError) it is sent past the
-    spool; only if that fails too does the call raise.
+    (seconds) is that of `publish`. Where the spool does not take the event (OSError: it is full, or the disk
+    is) it is sent past it; only if that fails too does the call raise.
     """
+    path = None
     try:
         path = spool.put(event)
     except OSError as error:
@@ -203,14 +223,27 @@ def send(
             raise
         log.warning("the spool %s does not take the event, so it is sent at once: %s", spool.folder, error)
         publish([event], url, timeout=timeout)
-        return True
     if url is None:
         return False
     try:
-        spool.flush(lambda events: publish(events, url, timeout=timeout), readers, wait=2 * timeout)
+        spool.flush(lambda events: publish(events, url, timeout=timeout), wait=2 * timeout)
     except (BrokerUnreachable, ConfigError, OSError) as error:
-        log.info("the event %s waits in %s: %s", event.id, spool.folder, error)
-    return not path.exists()
+        log.info("what waits in %s stays there: %s", spool.folder, error)
+    return path is None or not path.exists()
+
+
+def _batches(events: Iterable[tuple[Path, Event]]) -> Iterator[list[tuple[Path, Event]]]:
+    batch: list[tuple[Path, Event]] = []
+    size = 0
+    for path, event in events:
+        length = len(event.to_json().encode())
+        if batch and (len(batch) == BATCH or size + length > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append((path, event))
+        size += length
+    if batch:
+        yield batch
 
 
 def _names(folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """Watch folders: what changes below them becomes events, and what arrives in the spool is sent at once.
 
 The watcher is the spool's postman as well: while its pid stands in `spool/watcher.pid` the git hook does
-nothing but leave its note. `watchdog` (inotify, FSEvents) is imported when watching starts.
+nothing but leave its note.
 """
 
 from __future__ import annotations
@@ -15,25 +15,24 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
 
 from dims_worker.errors import EventError
 from dims_worker.events import FILES_CHANGED, Event
 from producers.changes import Changes
-from producers.git_hook import READERS
 from producers.name import producer_name
 from producers.outbox import Outbox
 from producers.spool import Spool
+from producers.watched import Seen, Watched, overflows
 
 log = logging.getLogger(__name__)
 
 PID_FILE = "watcher.pid"
 
-_CHANGED = frozenset({"created", "modified", "moved", "deleted", "closed"})  # not: opened, closed_no_write
+_CHANGED = frozenset({"created", "modified", "attrib", "moved", "deleted", "closed"})  # not: opened, read
 _ARRIVED = frozenset({"created", "moved", "closed"})
 _LOOK = 1.0  # seconds between two looks at whether the folders are still there
 _STOP = 0.2  # seconds within which `stop` is noticed
-_REFUSED = 10.0  # seconds until a folder that could not be watched is tried again
+_BLIND = 600.0  # seconds between two looks at whether all that is in them is watched
 _DISK_FULL = 5.0  # seconds until an event that the spool did not take is tried again
 
 
@@ -74,12 +73,14 @@ class Watcher:
         self._stop = stop
         self._wake = threading.Event()
         self._spool = spool
-        self._outbox = Outbox(spool, send_url, READERS)
+        self._outbox = Outbox(spool, send_url)
         home = os.path.realpath(spool.folder.parent)
         self._trees = [
             _Tree(folder, Changes(settle), home=home, ignored=ignored, wake=self._wake) for folder in folders.values()
         ]
-        self._post = _Watched(spool.new, self._arrived, recursive=False)
+        self._post = Watched(spool.new, self._arrived, recursive=False)
+        self._blind = 0.0
+        self._refusal = ""
 
     def run(self) -> None:
         """Watch until `stop` is set."""
@@ -89,9 +90,10 @@ class Watcher:
         self._spool.make()
         watched = [self._post, *(tree.watched for tree in self._trees)]
         try:
-            self._look(watched)  # what changed while nobody watched is not known: each folder says so once
-            with _overflows(self._lost), _pid_file(self._spool.folder / PID_FILE):
-                self._loop(watched)
+            with overflows(self._lost):
+                self._look(watched)  # what changed while nobody watched is not known: each folder says so once
+                with _pid_file(self._spool.folder / PID_FILE):
+                    self._loop(watched)
             # Only now, without a pid: who still saw it had left the note before this last look.
             for tree in self._trees:
                 self._report(tree, None)
@@ -100,7 +102,7 @@ class Watcher:
             for one in watched:
                 one.close()
 
-    def _loop(self, watched: list[_Watched]) -> None:
+    def _loop(self, watched: list[Watched]) -> None:
         look = 0.0
         while not self._stop.is_set():
             now = time.monotonic()
@@ -115,10 +117,14 @@ class Watcher:
             if self._wake.wait(max(0.0, min(now + _STOP, self._outbox.due(), *changes) - time.monotonic())):
                 self._wake.clear()
 
-    def _look(self, watched: list[_Watched]) -> None:
+    def _look(self, watched: list[Watched]) -> None:
+        blind = time.monotonic() >= self._blind
         for one in watched:
-            if one.look():  # it is watched from now on, or again: who knows what happened before
-                one.returned()
+            began = one.look()  # it is watched from now on, or again: who knows what happened before
+            if ((began or blind) and one.blind()) or began:
+                one.saw(None)
+        if blind:
+            self._blind = time.monotonic() + _BLIND
         with contextlib.suppress(OSError):
             self._spool.make()
 
@@ -132,36 +138,29 @@ class Watcher:
         except EventError as error:
             log.error("the changes below %s cannot be told: %s", tree.root, error)
         except OSError as error:
-            log.error("the spool takes no event, so it is tried again: %s", error)
+            if str(error) != self._refusal:
+                log.error("the spool takes no event, so it is tried again: %s", error)
+            self._refusal = str(error)
             tree.changes.add(None, time.monotonic() + _DISK_FULL)
         else:
+            self._refusal = ""
             self._outbox.ring(time.monotonic())
 
-    def _arrived(self, event: _Seen | None) -> None:
+    def _arrived(self, event: Seen | None) -> None:
         if event is None or event.event_type in _ARRIVED:
             self._outbox.ring(time.monotonic())
             self._wake.set()
 
     def _lost(self) -> None:
-        """The kernel dropped notices: anything may have changed."""
-        for tree in self._trees:
-            tree.saw(None)
-        self._arrived(None)
+        """The kernel dropped notices: anything may have changed, and folders may have come that nobody watches."""
+        for one in (self._post, *(tree.watched for tree in self._trees)):
+            one.begin_anew()
 
 
 def files_event(root: str, paths: list[str], now: datetime) -> Event:
     """The event that says which `paths` below `root` changed. Raises EventError where root is not UTF-8."""
     data = {"root": root, "paths": paths}
     return Event.new(FILES_CHANGED, producer_name("watch", root), now=now, data=data)
-
-
-class _Seen(Protocol):
-    """What is used of watchdog's FileSystemEvent."""
-
-    event_type: str
-    is_directory: bool
-    src_path: bytes | str
-    dest_path: bytes | str
 
 
 class _Tree:
@@ -177,7 +176,7 @@ class _Tree:
         wake: threading.Event,
     ) -> None:
         self.changes = changes
-        self.watched = _Watched(folder, self.saw, recursive=True)
+        self.watched = Watched(folder, self.saw, recursive=True)
         self._home = home
         self._ignored = ignored
         self._wake = wake
@@ -186,13 +185,13 @@ class _Tree:
     def root(self) -> str:
         return self.watched.root
 
-    def saw(self, event: _Seen | None) -> None:
+    def saw(self, event: Seen | None) -> None:
         """Note what watchdog saw; None: it does not know."""
         for path in [None] if event is None else self._concerned(event):
             if self.changes.add(path, time.monotonic()):
                 self._wake.set()
 
-    def _concerned(self, event: _Seen) -> Iterator[str | None]:
+    def _concerned(self, event: Seen) -> Iterator[str | None]:
         if event.event_type not in _CHANGED:
             return
         paths = [os.fsdecode(path) for path in (event.src_path, event.dest_path) if path]
@@ -219,95 +218,6 @@ class _Tree:
         except Exception:
             log.exception("whether %s is ignored could not be told; it is not", path)
             return False
-
-
-class _Watched:
-    """A folder under watchdog's eyes, for as long as it is there; and again when it comes back."""
-
-    def __init__(self, folder: Path, saw: Callable[[_Seen | None], None], *, recursive: bool) -> None:
-        self.folder = folder
-        self.root = os.path.realpath(folder)
-        self._saw = saw
-        self._recursive = recursive
-        self._observer: Any = None
-        self._identity: tuple[int, int] | None = None
-        self._reason = ""
-        self._not_before = 0.0
-
-    def dispatch(self, event: _Seen) -> None:
-        """Called by watchdog, in a thread of its own."""
-        self._saw(event)
-
-    def returned(self) -> None:
-        """Say that what is in the folder is not known."""
-        self._saw(None)
-
-    def look(self) -> bool:
-        """Watch the folder, if it is there; whether that began anew: what changed before is not known."""
-        identity = self._identify()
-        if identity == self._identity or time.monotonic() < self._not_before:
-            return False
-        self.close()
-        if identity is None:
-            log.warning("%s is not there; it is watched once it is", self.folder)
-            return False
-        try:
-            self._open()
-        except OSError as error:
-            self._complain(error)
-            self._not_before = time.monotonic() + _REFUSED
-            return False
-        self._identity, self._reason = identity, ""
-        return True
-
-    def close(self) -> None:
-        """Stop watching."""
-        observer, self._observer, self._identity = self._observer, None, None
-        if observer is not None:
-            observer.stop()
-            observer.join()
-
-    def _open(self) -> None:
-        from watchdog.observers import Observer  # lazily: who only imports this module does not watch
-
-        self.root = os.path.realpath(self.folder)
-        observer: Any = Observer()
-        observer.schedule(self, self.root, recursive=self._recursive)
-        observer.start()
-        self._observer = observer
-
-    def _identify(self) -> tuple[int, int] | None:
-        try:
-            found = self.folder.stat()
-        except OSError:
-            return None
-        return (found.st_dev, found.st_ino)
-
-    def _complain(self, error: OSError) -> None:
-        if str(error) != self._reason:
-            self._reason = str(error)
-            log.error(
-                "%s cannot be watched, and is tried again: %s (on Linux, see fs.inotify.max_user_watches)",
-                self.folder,
-                error,
-            )
-
-
-@contextlib.contextmanager
-def _overflows(lost: Callable[[], None]) -> Iterator[None]:
-    """Call `lost` when the kernel dropped notices: watchdog tells that to its log, and nobody else."""
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if "overflow" in record.getMessage():
-                lost()
-
-    logger, listener = logging.getLogger("watchdog.observers.inotify_c"), Listener(logging.WARNING)
-    logger.addHandler(listener)
-    try:
-        yield
-    finally:
-        logger.removeHandler(listener)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from dims_worker import approvals, services
 from dims_worker.cli.approvals import print_request
 from dims_worker.cli.follow import Follower
 from dims_worker.cli.session import Session, pass_session
-from dims_worker.cli.stack import FLOWER_PORT, free_port, procfile_text
+from dims_worker.cli.stack import flower_variables, procfile_text
 from dims_worker.config import load
 from dims_worker.errors import ServiceError, UsageError
 from dims_worker.store import states
@@ -151,7 +151,8 @@ class Demo:
         self.env |= {
             "DIMS_DATABASE_URL": str(servers.database_url),
             "DIMS_BROKER_URL": str(servers.broker_url),
-            "DIMS_FLOWER_PORT": str(free_port(FLOWER_PORT)),
+            "DIMS_PRODUCER_URL": str(servers.producer_url),
+            **flower_variables(self.env),
         }
         stop = threading.Event()
         supervisor = services.Supervisor(self.home, procfile_text(), self.env, self.project, self.whisper)
@@ -203,7 +204,7 @@ class Demo:
         records = self.fill_lake(OBJECTS, UPLOADS)
         begun = datetime.now(UTC)
         events, _ = s3_lambda.events_of({"Records": records}, begun)  # what the Lambda does with a notification
-        publish(events, self.env["DIMS_BROKER_URL"])
+        publish(events, self.env["DIMS_PRODUCER_URL"])
         _, recorded = self.recorded(lambda connection: next(
             (e for e in list_events(connection, limit=1) if e.type and e.type.startswith("com.amazonaws.s3.")), None
         ))  # fmt: skip

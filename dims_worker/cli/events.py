@@ -22,7 +22,7 @@ from dims_worker.events import Event
 from dims_worker.plan import Planner, explain
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.events import Logged, Served, event_by_id, find_events, list_events, served
-from producers.enqueue import data_of, deliver, event_of
+from producers.enqueue import data_of, deliver, enqueue_file, event_of
 
 
 @click.group(invoke_without_command=True)
@@ -171,14 +171,21 @@ def plan(
 
 
 @click.command()
-@click.argument("event_type", metavar="TYPE")
+@click.argument("event_type", metavar="TYPE", required=False)
 @click.option("--subject", help="What it is about.")
 @click.option("--data", help="A JSON object; @FILE reads one, - reads standard input.")
+@click.option("--from-file", metavar="FILE|-", help="Many events: a JSON object a line; - reads standard input.")
 @click.option("--wait", is_flag=True, help="Follow it in the database, and print its runs' verdicts.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=60, show_default=True, help="Seconds for --wait.")
 @pass_session
 def enqueue(
-    session: Session, event_type: str, subject: str | None, data: str | None, wait: bool, timeout: float
+    session: Session,
+    event_type: str | None,
+    subject: str | None,
+    data: str | None,
+    from_file: str | None,
+    wait: bool,
+    timeout: float,
 ) -> None:
     """Send an event and print its id. TYPE is an event type or a rule's name.
 
@@ -186,8 +193,15 @@ def enqueue(
     Examples:
       dims enqueue scraper_complete --wait
       dims enqueue dims.scraper.complete --subject espn --data '{"games": 12}'
+      dims enqueue --from-file events.jsonl
     """
     config = session.config
+    if from_file:
+        if event_type or subject or data or wait:
+            raise UsageError("--from-file takes TYPE, --subject and --data from its lines, and cannot --wait")
+        exit_with(enqueue_file(from_file, session.env, config.home, "dims"))
+    if event_type is None:
+        raise UsageError("TYPE is missing (or --from-file)")
     event = event_of(event_type, subject, data_of(data), None)
     waits = deliver(event, session.env, config.home)
     click.echo(event.id)

@@ -19,9 +19,9 @@ from producers.watch_files import watch as watch_folders
 
 @click.group()
 def hook() -> None:
-    """The git hook that tells DIMS of each commit: install, uninstall.
+    """The git hooks that tell DIMS of each commit, merge and rewrite: install, uninstall.
 
-    It leaves a small file in the spool and returns at once; a commit neither waits nor fails because of it.
+    They leave a small file in the spool and return at once; git neither waits nor fails because of them.
     """
 
 
@@ -29,18 +29,23 @@ def hook() -> None:
 @click.argument("repo", type=click.Path(path_type=Path, file_okay=False), default=".")
 @pass_session
 def install(session: Session, repo: Path) -> None:
-    """Write a post-commit hook into REPO (here, without one), beside one that is there."""
-    path = git_hook.install(session.cwd / repo, session.config.home)
-    click.echo(f"every commit is told to DIMS from now on: {path}")
+    """Write three hooks into REPO (here, without one): post-commit, post-merge, post-rewrite.
+
+    A hook that is there already is kept and run after ours. To install again refreshes ours.
+    """
+    done = git_hook.install(session.cwd / repo, session.config.home)
+    click.echo(
+        f"git tells DIMS from now on of commits, merges and rewrites, by its hooks in {next(iter(done)).parent}:"
+    )
+    click.echo(git_hook.told(done))
 
 
 @hook.command()
 @click.argument("repo", type=click.Path(path_type=Path, file_okay=False), default=".")
 @pass_session
 def uninstall(session: Session, repo: Path) -> None:
-    """Remove the hook from REPO and put back the one that was there before."""
-    removed = git_hook.uninstall(session.cwd / repo)
-    click.echo("the hook is removed" if removed else "there was no hook of DIMS's")
+    """Remove the hooks from REPO and put back those that were there before."""
+    click.echo(git_hook.told(git_hook.uninstall(session.cwd / repo)) or "there was no hook of DIMS's")
 
 
 @click.command()

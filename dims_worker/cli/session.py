@@ -53,7 +53,7 @@ class Session:
     """One call of `dims`."""
 
     config_path: Path | None
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)  # holds the passwords
     cwd: Path
     out: Console = field(default_factory=_console)
     err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))

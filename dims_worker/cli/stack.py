@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,18 +20,35 @@ from dims_worker.cli.session import Session, pass_session
 from dims_worker.cli.words import clock_text
 from dims_worker.config import Config, load
 from dims_worker.errors import AlreadyRunning, ConfigError, ServiceError
+from dims_worker.services.flower import access
 from dims_worker.store.engine import engine
 from dims_worker.store.migrations import migrate
+from producers.publish import PRODUCER_URL
 
-FLOWER_PORT = 5555
 PATIENCE = 90.0
 """Seconds that a detached start may take until all processes run."""
 
 
 def procfile_text() -> str:
     """The Procfile: inside an installed package, or at the root of a checkout."""
+    return _shipped("Procfile", "Procfile").read_text()
+
+
+def flower_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """What Flower's line of the Procfile and its configuration need beside DIMS_HOME: a port that is free, unless
+    one is asked for, and where the configuration is. Raises ConfigError as `services.flower.access` does."""
+    wanted = access(env).port
+    return {
+        "DIMS_FLOWER_PORT": str(wanted if env.get("DIMS_FLOWER_PORT") else free_port(wanted)),
+        "DIMS_FLOWER_CONFIG": env.get("DIMS_FLOWER_CONFIG")
+        or str(_shipped("flowerconfig.py", "config/flowerconfig.py")),
+    }
+
+
+def _shipped(in_package: str, in_checkout: str) -> Path:
+    """A file that an installed package holds, and a checkout of the project elsewhere."""
     package = Path(__file__).parents[1]
-    return next(p for p in (package / "Procfile", package.parent / "Procfile") if p.is_file()).read_text()
+    return next(path for path in (package / in_package, package.parent / in_checkout) if path.is_file())
 
 
 @click.command()
@@ -43,6 +60,7 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
     """Start the machine: PostgreSQL and Valkey (unless DIMS_DATABASE_URL and DIMS_BROKER_URL name others), then
     worker, beat, flower and watch, each started again when it ends. Ctrl-C or `dims down` stops all in order.
     """
+    flower = flower_variables(session.env)
     if detach:
         _detach(session, procfile, quiet=quiet)
         return
@@ -59,7 +77,7 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
             config.home, database=config.database_url is None, broker=config.broker_url is None
         )  # fmt: skip
         if config.broker_url:
-            services.remember_broker(config.home, config.broker_url)
+            services.remember_broker(config.home, session.env.get(PRODUCER_URL) or config.broker_url)
         url = config.database_url or servers.database_url
         assert url is not None
         before, after = migrate(engine(url))
@@ -70,14 +88,15 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
             "DIMS_CONFIG": str(config.file),
             "DIMS_DATABASE_URL": url,
             "DIMS_BROKER_URL": str(config.broker_url or servers.broker_url),
-            "DIMS_FLOWER_PORT": session.env.get("DIMS_FLOWER_PORT") or str(free_port(FLOWER_PORT)),
+            **flower,
         }
         supervisor = services.Supervisor(
             config.home, procfile.read_text() if procfile else procfile_text(), env, config.project, tell,
             database=config.database_url is None, broker=config.broker_url is None,
             changed=Rereading(session, config, tell).changed,
         )  # fmt: skip
-        tell(f"DIMS is up in {config.home}; Flower: http://127.0.0.1:{env['DIMS_FLOWER_PORT']}; Ctrl-C stops all")
+        asks = " (it asks for a password)" if access(env).auth else ""
+        tell(f"DIMS is up in {config.home}; Flower: {access(env).url}{asks}; Ctrl-C stops all")
         teller = threading.Thread(target=follow_until, args=(stop, engine(url), config, session.tell), daemon=True)
         if not quiet:
             teller.start()

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from rich.text import Text
 
 from dims_worker import services, stream
-from dims_worker.broker import BEAT, queues
+from dims_worker.broker import BEAT, REFUSED, queues
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.readings import plain_table
 from dims_worker.cli.session import Session, json_option, pass_session
@@ -86,19 +86,27 @@ def _broker(config: Config, url: str, lines: Lines) -> None:
     with connect(url, timeout=3) as client, client.pipeline(transaction=False) as pipe:
         pipe.xlen(STREAM)
         pipe.get(BEAT)
+        pipe.get(REFUSED)
         for name in names:
             pipe.llen(name)
-        waiting, beat, *lengths = pipe.execute()
+        waiting, beat, refused, *lengths = pipe.execute()
         info: Any = client.xinfo_groups(STREAM) if waiting else []
     held = sum(int(group["pending"]) for group in info if group["name"] == stream.GROUP.encode())
-    lines.text["broker"] = f"up, {count(waiting, 'event')} waiting in the stream, {held:,} of them in work"
+    odd = f"; {count(int(refused), 'message')} refused: see the workers' logs" if refused else ""
+    lines.text["broker"] = f"up, {count(waiting, 'event')} waiting in the stream, {held:,} of them in work{odd}"
     bells = {name: int(length) for name, length in zip(names, lengths, strict=True)}
     lines.text["queues"] = ", ".join(f"{name} {length:,}" for name, length in bells.items())
     seconds = datetime.now(UTC).timestamp() - float(beat) if beat else None
     late = seconds is None or seconds > SWEEPS * config.settings.sweep.total_seconds() + 5
     told = "no sign of it yet" if seconds is None else f"last sign {words(timedelta(seconds=max(0.0, seconds)))} ago"
     lines.text["beat"] = f"{'away: ' if late else 'up, '}{told}"
-    lines.numbers |= {"stream": int(waiting), "in_work": held, "queues": bells, "beat_seconds": seconds}
+    lines.numbers |= {
+        "stream": int(waiting),
+        "in_work": held,
+        "refused": int(refused or 0),
+        "queues": bells,
+        "beat_seconds": seconds,
+    }
 
 
 def _database(config: Config, url: str, lines: Lines) -> None:

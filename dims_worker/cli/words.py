@@ -10,8 +10,10 @@ from urllib.parse import unquote
 from dims_worker.config import Metric
 from dims_worker.config.quantities import AGES, words
 from dims_worker.store.events import Logged
+from producers.git_note import HISTORY_ALONE
 
 NOTHING = "-"
+GIT = "dims.git."
 STYLES = {
     **{"new": "cyan", "ok": "green", "minor": "green", "moderate": "yellow", "major": "red"},
     **{"extreme": "bold red", "failed": "bold magenta"},
@@ -89,10 +91,10 @@ def event_words(event: Logged) -> str:
     kind, subject = event.type or "", clean(event.subject or "")
     if event.outcome == "rejected":
         return f"a rejected event ({clean(event.reason)})"
-    if kind.startswith("dims.git."):
+    if kind.startswith(GIT):
         branch = f" on {subject}" if subject else ""
         said = f" “{clean(data.get('subject', ''))}”" if data.get("subject") else ""
-        return f"commit {clean(data.get('commit', event.event_id))[:7]}{branch}{said}, {_paths(data)}"
+        return f"{event_kind(event)} {clean(data.get('commit', event.event_id))[:7]}{branch}{said}, {_paths(data)}"
     if kind.startswith("com.amazonaws.s3."):
         return f"{event_kind(event)} of s3://{clean(data.get('bucket', '?'))}/{subject}"
     if kind == "dims.files.changed":
@@ -102,13 +104,15 @@ def event_words(event: Logged) -> str:
 
 
 def event_kind(event: Logged) -> str:
-    """What sort of event it is, in one word: `upload`, `commit`."""
+    """What sort of event it is, in one word: `upload`, `commit`, `merge`."""
     kind = event.type or ""
     if kind.startswith("com.amazonaws.s3."):
         return {"ObjectCreated": "upload", "ObjectRemoved": "removal"}.get(kind.split(".")[3].split(":")[0], "change")
-    return "commit" if kind.startswith("dims.git.") else "event"
+    return clean(kind.removeprefix(GIT)) if kind.startswith(GIT) else "event"
 
 
 def _paths(data: Mapping[str, Any]) -> str:
     paths = data.get("paths")
+    if paths == HISTORY_ALONE:
+        return "no paths"
     return count(len(paths), "path") if isinstance(paths, list) and paths else "unknown paths"

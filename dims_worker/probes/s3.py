@@ -108,7 +108,7 @@ class S3Probe(Probe[S3Source, S3Metric]):
         for key in change.keys:
             if key.startswith(counted):  # of many metrics few: the rest is asked of these alone
                 bases = [prefix for prefix in counted if key.startswith(prefix)]
-                if Filter.of(metric).below(bases).wants(key):
+                if not (metric.match or metric.suffix) or Filter.of(metric).below(bases).wants(key):
                     return f"key {shown(key)} is under {bases[0]}" if bases[0] else f"key {shown(key)} changed"
             if isinstance(metric.expected, ExpectedObjects) and key.startswith(metric.expected.prefix):
                 return f"key {shown(key)} is under {metric.expected.prefix}"

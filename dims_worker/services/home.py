@@ -135,12 +135,12 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def secret(folder: Path, account: Account | None) -> str:
-    """The password kept in `folder/password`: drawn at the first call, then the same for ever.
+def secret(folder: Path, account: Account | None, name: str = "password") -> str:
+    """The password kept in `folder/NAME`: drawn at the first call, then the same for ever.
 
     It lies beside the data it opens, so a home whose other files were lost can still be used.
     """
-    path = folder / "password"
+    path = folder / name
     if not path.exists():
         write_private(path, secrets.token_hex(24), account)
     return path.read_text(encoding="utf-8").strip()

@@ -34,6 +34,8 @@ class Servers:
 
     database_url: str | None = field(repr=False)
     broker_url: str | None = field(repr=False)
+    producer_url: str | None = field(default=None, repr=False)
+    """The broker again, as a user that may do no more than producers need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Up:
         return Servers(
             self.postgres.url if self.postgres else None,
             self.valkey.url if self.valkey else None,
+            self.valkey.producer_url if self.valkey else None,
         )
 
 
@@ -191,10 +194,11 @@ def _note(home: Home, up: Up, *, lent: bool) -> None:
         notes |= {"database_url": up.postgres.url, "postgres": up.postgres.identity.to_json()}
     if up.valkey:
         notes |= {"broker_url": up.valkey.url, "valkey": up.valkey.identity.to_json()}
-        remember_broker(home.path, up.valkey.url)
+    if up.servers.producer_url:
+        remember_broker(home.path, up.servers.producer_url)
     write_json(home.servers_json, notes)
 
 
 def remember_broker(home: Path, url: str) -> None:
-    """Write the broker's URL where the producers of this machine look for it (`producer.env`, mode 600)."""
+    """Write a URL of the broker where the producers of this machine look for it (`producer.env`, mode 600)."""
     write_private(Home.at(home).producer_env, f"DIMS_BROKER_URL={url}\n")

@@ -136,7 +136,11 @@ class Supervisor:
                 guard.found(server.identity, now)
         moved = up.servers != self._servers
         self._servers = up.servers
-        urls = {"DIMS_DATABASE_URL": up.servers.database_url, "DIMS_BROKER_URL": up.servers.broker_url}
+        urls = {
+            "DIMS_DATABASE_URL": up.servers.database_url,
+            "DIMS_BROKER_URL": up.servers.broker_url,
+            "DIMS_PRODUCER_URL": up.servers.producer_url,
+        }
         self._env |= {name: url for name, url in urls.items() if url}
         if moved:
             self._restart_children("A server has another address now")

@@ -1,19 +1,22 @@
 """Valkey on 127.0.0.1, out of a wheel, in `$DIMS_HOME/valkey`.
 
-The folder holds `valkey.conf`, `password` and the append-only file. An event is acknowledged only when it is
-on disk (`appendfsync always`): `everysec` can lose a second of events when the power goes.
+The folder holds `valkey.conf`, `password`, `producer-password` and the append-only file. An event is
+acknowledged only when it is on disk (`appendfsync always`): `everysec` can lose a second of events when the
+power goes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dims_worker.errors import ServiceError
+from dims_worker.events import STREAM
 from dims_worker.services import binaries, ports, process
 from dims_worker.services.account import unprivileged
 from dims_worker.services.home import Home, private_folder, secret, write_private
@@ -31,6 +34,11 @@ READY_PATIENCE = 120.0
 STOP_PATIENCE = 20.0
 """Seconds for SIGTERM (it writes what it has and ends), before SIGKILL, which loses nothing acknowledged."""
 
+PRODUCER = "dims-producer"
+"""The user of producers, who may log in and append to the stream, and do nothing else."""
+
+PRODUCER_FILE = "producer-password"
+
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 CONFIGURATION = """\
@@ -39,6 +47,7 @@ bind {host}
 port {port}
 protected-mode yes
 requirepass {password}
+user {producer}
 daemonize no
 dir .
 save ""
@@ -56,10 +65,18 @@ class Server:
     identity: Identity
     port: int
     password: str = field(repr=False)
+    producer_password: str | None = field(repr=False)
 
     @property
     def url(self) -> str:
         return f"redis://:{self.password}@{ports.HOST}:{self.port}/0"
+
+    @property
+    def producer_url(self) -> str | None:
+        """The URL of the user of producers; None while the server was begun before there was one."""
+        if self.producer_password is None:
+            return None
+        return f"redis://{PRODUCER}:{self.producer_password}@{ports.HOST}:{self.port}/0"
 
 
 def start(home: Home, *, port: int | None = None, fast: bool = False) -> Server:
@@ -74,13 +91,14 @@ def start(home: Home, *, port: int | None = None, fast: bool = False) -> Server:
     account = unprivileged(home.valkey)
     private_folder(home.valkey, account)
     program = binaries.valkey(account)
-    password = secret(home.valkey, account)
+    password, producer_password = secret(home.valkey, account), secret(home.valkey, account, PRODUCER_FILE)
     log = home.log("valkey")
     wanted = port
     for _ in range(3):
         chosen = ports.choose(wanted)
         appendfsync = "no" if fast else "always"
-        settings = {"host": ports.HOST, "port": chosen, "password": password, "appendfsync": appendfsync}
+        settings = {"host": ports.HOST, "port": chosen, "password": password, "appendfsync": appendfsync,
+                    "producer": " ".join((PRODUCER, *producer_rules(producer_password)))}  # fmt: skip
         write_private(home.valkey / "valkey.conf", CONFIGURATION.format_map(settings))
         # The configuration comes in by stdin: the password shows nowhere, and no path must be reachable.
         with (home.valkey / "valkey.conf").open("rb") as conf:
@@ -89,7 +107,7 @@ def start(home: Home, *, port: int | None = None, fast: bool = False) -> Server:
             )
         identity = process.keep(child)
         if identity is not None:
-            server = Server(identity, chosen, password)
+            server = Server(identity, chosen, password, producer_password)
             _wait_ready(server)
             if identity.alive():
                 return _confirmed(home, server)
@@ -147,7 +165,8 @@ def _described(home: Home, identity: Identity) -> Server | None:
     except FileNotFoundError:
         return None
     said = dict(re.findall(r"^(port|requirepass) (\S+)$", text, re.MULTILINE))
-    return Server(identity, int(said["port"]), said["requirepass"])
+    mine = home.valkey / PRODUCER_FILE
+    return Server(identity, int(said["port"]), said["requirepass"], mine.read_text().strip() if mine.exists() else None)
 
 
 def _found(home: Home, identity: Identity) -> Server:
@@ -155,7 +174,27 @@ def _found(home: Home, identity: Identity) -> Server:
     if server is None:
         raise ServiceError(f"{NAME} (pid {identity.pid}) works in {home.valkey}, and its valkey.conf is gone.")
     _wait_ready(server)
-    return _confirmed(home, server)
+    return _with_producer(home, _confirmed(home, server))
+
+
+def _with_producer(home: Home, server: Server) -> Server:
+    """The server, which certainly knows the user of producers now: an older DIMS may have begun it without."""
+    import redis
+
+    password = secret(home.valkey, unprivileged(home.valkey), PRODUCER_FILE)
+    try:
+        with client(server) as opened:
+            opened.execute_command("ACL", "SETUSER", PRODUCER, *producer_rules(password))  # type: ignore[no-untyped-call]
+    except redis.RedisError as error:
+        raise ServiceError(f"{NAME} (pid {server.identity.pid}) does not take the user {PRODUCER}: {error}") from None
+    return replace(server, producer_password=password)
+
+
+def producer_rules(password: str) -> tuple[str, ...]:
+    """What the user of producers may, in the words of `ACL SETUSER` and of a `user` line; of the password they
+    hold the SHA-256 alone. Logging in needs no right. Source: https://valkey.io/topics/acl/"""
+    digest = hashlib.sha256(password.encode()).hexdigest()
+    return ("reset", "on", f"#{digest}", f"~{STREAM}", "+xadd")
 
 
 def _wait_ready(server: Server) -> None:

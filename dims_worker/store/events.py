@@ -22,6 +22,18 @@ def next_mark(connection: Connection) -> int:
     return int(connection.execute(text("SELECT nextval('dims_mark_ids')")).scalar_one())
 
 
+def next_mark_for(connection: Connection, names: Sequence[str]) -> tuple[int, bool]:
+    """A new mark, and whether each of the metrics that it may be for has a row."""
+    row = connection.execute(
+        text(
+            "SELECT nextval('dims_mark_ids'), "
+            "(SELECT count(*) FROM dims_metrics WHERE metric = ANY(:names)) = cardinality(CAST(:names AS text[]))"
+        ),
+        {"names": list(names)},
+    ).one()
+    return int(row[0]), bool(row[1])
+
+
 def insert_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[tuple[str, str, str, str]]:
     """Insert what is new. Returns (stream id, producer, id, digest) of the rows really inserted; '' for NULL."""
     if not rows:
@@ -31,7 +43,8 @@ def insert_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
         text(
             # Numbered in the order of arrival, inserted in that of their keys: two batches cannot deadlock
             f"INSERT INTO dims_event_log (seq, {names}) SELECT seq, {names} FROM ("
-            "  SELECT nextval(pg_get_serial_sequence('dims_event_log', 'seq')) AS seq, r.* "
+            # The sequence is looked up once, in a query of its own, and not for every row
+            "  SELECT nextval((SELECT CAST(pg_get_serial_sequence('dims_event_log', 'seq') AS regclass))) AS seq, r.* "
             f" FROM {recordset(events, _COLUMNS)} OFFSET 0) AS arrived "
             "ORDER BY digest, stream_id "
             "ON CONFLICT DO NOTHING "
@@ -47,20 +60,17 @@ def raise_generations(connection: Connection, names: Sequence[str], mark_id: int
 
     Returns the new generations; a name without a row, or of a retired metric, is missing from them.
     """
-    parameters = {"names": list(names), "mark": mark_id}
-    connection.execute(
-        text('SELECT 1 FROM dims_metrics WHERE metric = ANY(:names) ORDER BY metric COLLATE "C" FOR UPDATE'),
-        parameters,
-    )
     raised = connection.execute(
         text(
-            "WITH raised AS (UPDATE dims_metrics SET requested_gen = requested_gen + 1, "
-            "due_since = CASE WHEN requested_gen > measured_gen THEN due_since ELSE clock_timestamp() END "
-            "WHERE metric = ANY(:names) AND retired_at IS NULL RETURNING metric, requested_gen) "
+            "WITH locked AS MATERIALIZED ("
+            '  SELECT metric FROM dims_metrics WHERE metric = ANY(:names) ORDER BY metric COLLATE "C" FOR UPDATE'
+            "), raised AS (UPDATE dims_metrics m SET requested_gen = m.requested_gen + 1, "
+            "due_since = CASE WHEN m.requested_gen > m.measured_gen THEN m.due_since ELSE clock_timestamp() END "
+            "FROM locked WHERE m.metric = locked.metric AND m.retired_at IS NULL RETURNING m.metric, m.requested_gen) "
             "INSERT INTO dims_event_marks (mark_id, metric, generation) "
             "SELECT :mark, metric, requested_gen FROM raised RETURNING metric, generation"
         ),
-        parameters,
+        {"names": list(names), "mark": mark_id},
     )
     return {row.metric: row.generation for row in raised}
 

@@ -99,6 +99,7 @@ def register(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> list[
     connection.execute(
         text(
             "UPDATE dims_metrics m SET retired_at = NULL, requested_gen = m.requested_gen + r.requested_gen, "
+            "measured_gen = CASE WHEN r.source IS NULL THEN m.requested_gen ELSE m.measured_gen END, "
             "due_since = CASE WHEN r.requested_gen > 0 THEN coalesce(due_since, clock_timestamp()) END, "
             "baseline = NULL, baseline_as_of = NULL, accepted = NULL, accepted_as_of = NULL, "
             "rejected = NULL, rejected_as_of = NULL "

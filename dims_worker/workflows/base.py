@@ -136,6 +136,9 @@ def write_changed(path: Path, text: str, same: Callable[[str, str], bool] = str.
     if path.is_file() and same(path.read_text(encoding="utf-8", errors="replace"), text):
         os.utime(path)
         return False
+    if path.exists() and not path.is_file():  # /dev/stdout, a pipe: to be written to, not to be replaced
+        path.write_text(text, encoding="utf-8")
+        return True
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text, encoding="utf-8")

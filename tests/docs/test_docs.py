@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -22,6 +24,8 @@ from dims_worker.config import WORKFLOW_NAMES, Config, load, metrics, policy, ru
 from dims_worker.events import Event
 from dims_worker.services import procfile
 from producers import enqueue
+from producers.s3_record import event_of
+from tests.s3_notifications import record
 
 REPO = Path(__file__).parents[2]
 DOCS = sorted((REPO / "docs").glob("*.md"))
@@ -162,6 +166,14 @@ def test_each_workflow_has_an_example_that_configures_it(name: str, tmp_path: Pa
     assert any(name in _loaded(text, tmp_path).configured_workflows for text in examples)
 
 
+JSON = [(page, number, text) for page in TEXTS for number, text in enumerate(blocks(TEXTS[page], "json"))]
+
+
+@pytest.mark.parametrize(("page", "number", "text"), JSON, ids=[f"{p}-{n}" for p, n, _ in JSON])
+def test_each_document_in_json_is_json(page: str, number: int, text: str) -> None:
+    assert isinstance(json.loads(text), dict)
+
+
 @each_page
 def test_each_envelope_is_taken(page: str) -> None:
     text = TEXTS[page]
@@ -169,7 +181,7 @@ def test_each_envelope_is_taken(page: str) -> None:
     envelopes += re.findall(r"'(\{\"specversion\".*?\})'", text)
     for envelope in envelopes:
         assert Event.from_json(envelope).type in _event_types()
-    assert envelopes or page not in ("docs/producers.md", "docs/flow.md")
+    assert envelopes or page not in ("docs/events.md", "docs/producers.md", "docs/flow.md")
 
 
 def _event_types() -> set[str]:
@@ -177,15 +189,37 @@ def _event_types() -> set[str]:
     return {value for value in values if isinstance(value, str) and re.fullmatch(r"dims(\.\w+){2}", value)}
 
 
-def test_the_event_types_named_to_producers_exist() -> None:
-    text = TEXTS["docs/producers.md"]
-    named = set(re.findall(r"\bdims\.[a-z_]+\.[a-z_]+", text))
-    assert named
-    assert named <= _event_types()
-    assert named == _event_types()
-    aws = re.findall(r"\bcom\.[\w.:]+", text)
-    assert aws
-    assert all(name.startswith(events.S3_PREFIX) for name in aws)
+def test_the_guide_to_events_has_a_row_for_every_type_and_no_other() -> None:
+    rows = _rows(sections(TEXTS["docs/events.md"], 2)["Types"], "type")
+    told = {_SPAN.findall(row[0])[0] for row in rows if _SPAN.findall(row[0])}
+    assert {name for name in told if name.startswith("dims.")} == _event_types()
+    assert [name for name in told if not name.startswith("dims.")] == ["com.amazonaws.s3.ObjectCreated:Put"]
+
+
+@each_page
+def test_every_event_type_that_a_page_names_exists(page: str) -> None:
+    types = _event_types()
+    groups = "|".join({name.split(".")[1] for name in types})
+    assert set(re.findall(rf"\bdims\.(?:{groups})\.[a-z]+", TEXTS[page])) <= types
+    assert all(name.startswith(events.S3_PREFIX) for name in re.findall(r"\bcom\.amazonaws[\w.:]+", TEXTS[page]))
+
+
+def test_the_data_of_objects_that_is_told_is_what_the_lambda_sends() -> None:
+    (row,) = [row for row in _rows(sections(TEXTS["docs/events.md"], 2)["Types"], "type") if "ObjectCreated" in row[0]]
+    restored = {"lifecycleRestorationExpiryTime": "2026-11-29T00:00:00Z", "lifecycleRestoreStorageClass": "GLACIER"}
+    tier = {"intelligentTieringEventData": {"destinationAccessTier": "ARCHIVE_ACCESS"}}
+    given = record(versionId="1") | tier | {"glacierEventData": {"restoreEventData": restored}}
+    assert set(_SPAN.findall(row[2])) == set(event_of(given, datetime.now(UTC)).data)
+
+
+def test_the_bounds_of_an_event_that_are_told_are_the_bounds() -> None:
+    bounds = [row[1] for row in _rows(sections(TEXTS["docs/events.md"], 2)["What is refused"], "reason") if row[1]]
+    assert bounds == [
+        f"{events.MAX_BYTES:,} bytes",
+        f"{events.MAX_TEXT:,} characters",
+        f"{events.YEARS.start} to {events.YEARS.stop - 1}",
+        f"{events.MAX_DEPTH} levels",
+    ]
 
 
 # --- commands -----------------------------------------------------------------------------------------
@@ -433,7 +467,7 @@ def test_compose_has_the_services_and_publishes_on_this_machine_alone(compose: A
 @pytest.mark.parametrize("name", ["worker", "beat", "flower"])
 def test_compose_runs_what_the_procfile_runs(compose: Any, name: str) -> None:
     entries = {entry.name: entry for entry in procfile.parse((REPO / "Procfile").read_text(encoding="utf-8"))}
-    own = re.compile(r"\S*beat-schedule|(?<=--address=)\S+|(?<=--port=)\S+")  # where a container's place is another's
+    own = re.compile(r"\S*beat-schedule|(?<=--conf=)\S+")  # where a container's place is another's
     words = [compose["services"][name]["command"], list(entries[name].words)]
     theirs, ours = ([own.sub("", word) for word in one] for one in words)
     assert theirs == ours
@@ -449,7 +483,8 @@ def test_docker_accepts_the_composition() -> None:
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
         pytest.skip("`docker compose` is not installed here, so it was not asked about docker-compose.yml")
-    env = {"DIMS_POSTGRES_PASSWORD": "a", "DIMS_VALKEY_PASSWORD": "b", "PATH": "/usr/bin:/bin:/usr/local/bin"}
+    secrets = {"DIMS_POSTGRES_PASSWORD": "a", "DIMS_VALKEY_PASSWORD": "b", "DIMS_FLOWER_AUTH": "c:d"}
+    env = {**secrets, "PATH": "/usr/bin:/bin:/usr/local/bin"}
     done = subprocess.run([docker, "compose", "config", "--quiet"], cwd=REPO, env=env, capture_output=True,
                           text=True, timeout=60, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -140,13 +140,13 @@ def test_start_stop_start_keeps_data_ports_and_secrets(new_home):
     again = services.start(home)
     assert again == first
     assert read_both(again) == ([1], [1])
-    assert (home / "producer.env").read_text() == f"DIMS_BROKER_URL={first.broker_url}\n"
-    files = [home / "producer.env", home / "servers.json", *home.glob("logs/*.log"), *home.glob("*/password")]
+    assert (home / "producer.env").read_text() == f"DIMS_BROKER_URL={first.producer_url}\n"
+    files = [home / "producer.env", home / "servers.json", *home.glob("logs/*.log"), *home.glob("*/*password")]
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
-    secrets = [file.read_text().strip() for file in home.glob("*/password")]
+    secrets = [file.read_text().strip() for file in home.glob("*/*password")]
     shown = " ".join(word for one in works_in(home) for word in one.cmdline())
     shown += "".join(log.read_text() for log in home.glob("logs/*"))
-    assert len(secrets) == 2
+    assert len({*secrets}) == 3
     assert not any(secret in shown for secret in secrets)
 
 

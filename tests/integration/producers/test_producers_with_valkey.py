@@ -13,7 +13,8 @@ import pytest
 
 from dims_worker.errors import BrokerUnreachable
 from dims_worker.events import Event
-from producers.git_hook import READERS, flush, install
+from producers import git_hook
+from producers.git_hook import SENDER, flush, install
 from producers.publish import publish
 from producers.spool import Spool
 
@@ -61,17 +62,69 @@ def test_commits_while_the_broker_is_down_come_once_when_it_is_up(
     valkey.stop()
     first, amended = commit("a b"), commit("c", options=("--amend",))
     until(lambda: not python_processes(str(home)))
-    assert len(Spool(home / "spool")) == 2
+    assert len(Spool(home / "spool")) == 3
     valkey.start()
     third = commit("d")
-    until(lambda: len(valkey.events()) >= 3)
+    until(lambda: len(valkey.events()) >= 4)
     until(lambda: not python_processes(str(home)))
-    assert [(e.id, e.data["paths"]) for e in valkey.events()] == [
-        (first, ["a b"]),
-        (amended, ["a b", "c"]),
-        (third, ["d"]),
+    assert [(e.type.rpartition(".")[2], e.data["commit"], e.data["paths"]) for e in valkey.events()] == [
+        ("commit", first, ["a b"]),
+        ("commit", amended, ["a b", "c"]),
+        ("rewrite", amended, ["c"]),
+        ("commit", third, ["d"]),
     ]
     assert flush(home, {}) == 0
+
+
+def test_senders_do_not_pile_up(repo: Path, home: Path, valkey, until, python_processes) -> None:
+    """Without a watcher each commit would start a process; one at a time takes what others leave."""
+    (home / "producer.env").write_text(f"DIMS_BROKER_URL={valkey.url}\n")
+    install(repo, home)
+    valkey.stop()
+    loop = "for i in $(seq 100); do git commit -q --allow-empty -m $i || exit 1; done; git rev-list --reverse HEAD"
+    alive: list[set[int]] = []
+    with subprocess.Popen(["sh", "-c", loop], cwd=repo, stdout=subprocess.PIPE, text=True) as burst:
+        while burst.poll() is None:
+            alive.append(set(python_processes(str(home))))
+            time.sleep(0.02)
+        shas = burst.stdout.read().split() if burst.stdout else []
+    assert len(shas) == 100 and len(Spool(home / "spool")) == 100
+    assert max(map(len, alive)) <= 2 and len(set[int]().union(*alive)) < 50
+    until(lambda: not python_processes(str(home)))
+    assert not (home / "spool" / SENDER).exists()
+    valkey.start()
+    subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "last"], cwd=repo, check=True)
+    until(lambda: len(Spool(home / "spool")) == 0)
+    ids = [e.id for e in valkey.events()]
+    assert len(ids) == len(set(ids)) == 101 and set(shas) < set(ids)
+    until(lambda: not python_processes(str(home)))
+
+
+def test_a_note_that_comes_while_a_sender_ends_is_sent(repo: Path, home: Path, commit, valkey) -> None:
+    """A hook that still sees the sender starts none. So the sender lets go of its claim, and looks once more."""
+    install(repo, home, "/no/such/python")
+    commit("first")
+    spool = Spool(home / "spool")
+    claim = spool.folder / SENDER
+    claim.touch()
+    seen: list[bool] = []
+    late: list[str] = []
+    real = git_hook.flush
+
+    def flushed(home: Path, env: dict[str, str]) -> int:
+        seen.append(claim.exists())
+        sent = real(home, env)
+        if not late:
+            late.append(commit("late"))
+        return sent
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIMS_BROKER_URL", valkey.url)
+        patch.setattr(git_hook, "flush", flushed)
+        patch.setattr(os, "setsid", lambda: None)
+        patch.setattr(os, "nice", lambda by: None)
+        assert git_hook.main(["flush", "--background", str(home)]) == 0
+    assert seen == [True, False] and valkey.events()[-1].id == late[0] and len(spool) == 0
 
 
 def test_a_commit_does_not_wait_for_a_frozen_broker(repo, home: Path, commit, valkey, until, python_processes) -> None:
@@ -112,13 +165,11 @@ def test_dims_enqueue_with_the_broker_down_then_up(home: Path, valkey) -> None:
     assert [e.id for e in valkey.events()] == [done.stdout.strip(), again.stdout.strip()]
 
 
-def test_a_git_note_waits_for_who_can_read_it(repo: Path, home: Path, commit, valkey) -> None:
+def test_whoever_sends_next_sends_the_notes_of_git_too(repo: Path, home: Path, commit, valkey) -> None:
     install(repo, home, "/no/such/python")
     sha = commit("a")
-    spool = Spool(home / "spool")
     env = {**os.environ, "DIMS_BROKER_URL": valkey.url}
     command = [sys.executable, "-m", "producers.enqueue", "t", "--id", "e", "--home", str(home)]
     subprocess.run(command, env=env, check=True, capture_output=True)
-    assert len(spool) == 1
-    assert spool.flush(lambda events: publish(events, valkey.url), READERS) == 1
-    assert [e.id for e in valkey.events()] == ["e", sha]
+    assert len(Spool(home / "spool")) == 0
+    assert [e.id for e in valkey.events()] == [sha, "e"]

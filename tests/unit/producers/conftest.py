@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,6 +57,30 @@ def repo(tmp_path: Path, git: Git) -> Path:
     folder.mkdir()
     git(folder, "init", "-q", "-b", "main")
     return folder
+
+
+@pytest.fixture
+def watched(spool: Spool) -> Spool:
+    """A spool whose watcher seems to live: it is this process."""
+    spool.make()
+    (spool.folder / "watcher.pid").write_text(f"{os.getpid()}\n")
+    return spool
+
+
+def commit(git: Git, repo: Path, name: str = "a", *options: str) -> str:
+    """Write a file, commit all there is; the commit."""
+    (repo / name).write_text(str(time.time_ns()))
+    git(repo, "add", "-A")
+    git(repo, "commit", "-q", "-m", name, *options)
+    return git(repo, "rev-parse", "HEAD")
+
+
+def told(spool: Spool) -> list[tuple[str, str, list[str]]]:
+    """What the hooks have told since the last call: kind, commit, paths."""
+    events: list[Event] = []
+    spool.flush(events.extend)
+    assert len(spool) == 0 and not spool.bad.exists()
+    return [(event.type.removeprefix("dims.git."), event.data["commit"], event.data["paths"]) for event in events]
 
 
 class FakeBroker:

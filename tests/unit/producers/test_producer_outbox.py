@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from dims_worker.errors import ConfigError
+from dims_worker.errors import ConfigError, EventError
 from dims_worker.events import Event
+from producers.kept import Kept, read_events
 from producers.outbox import GATHER, RETRY, Outbox
-from producers.spool import EVENTS, Spool
+from producers.spool import READERS, Spool
 
 
 def put(spool: Spool, id: str) -> None:
@@ -13,7 +15,7 @@ def put(spool: Spool, id: str) -> None:
 
 
 def test_a_ring_is_served_at_once_and_else_every_few_seconds(spool: Spool, broker) -> None:
-    outbox = Outbox(spool, lambda: broker.url, EVENTS)
+    outbox = Outbox(spool, lambda: broker.url)
     put(spool, "1")
     assert outbox.work(100.0)
     assert outbox.due() == 100.0 + RETRY
@@ -27,7 +29,7 @@ def test_a_ring_is_served_at_once_and_else_every_few_seconds(spool: Spool, broke
 
 
 def test_a_broker_that_is_away_is_asked_ever_more_rarely_and_told_once(spool: Spool, broker, caplog) -> None:
-    outbox = Outbox(spool, lambda: broker.url, EVENTS)
+    outbox = Outbox(spool, lambda: broker.url)
     put(spool, "1")
     broker.away()
     waits = []
@@ -42,6 +44,25 @@ def test_a_broker_that_is_away_is_asked_ever_more_rarely_and_told_once(spool: Sp
     assert [e.id for e in broker.events()] == ["1"]
 
 
+def test_while_the_broker_is_away_nothing_is_read_in_vain(spool: Spool, broker, monkeypatch) -> None:
+    reads: list[int] = []
+
+    def read(files: Sequence[Kept]) -> list[Event | EventError | None]:
+        reads.append(len(files))
+        return read_events(files)
+
+    monkeypatch.setitem(READERS, ".json", read)
+    outbox = Outbox(spool, lambda: broker.url)
+    for i in range(3):
+        put(spool, str(i))
+    broker.away()
+    for _ in range(5):
+        assert not outbox.work(0.0)
+    assert reads == [3]
+    broker.away(False)
+    assert outbox.work(0.0) and reads == [3, 3] and [e.id for e in broker.events()] == ["0", "1", "2"]
+
+
 def test_a_url_may_come_to_be_known_later(spool: Spool, broker) -> None:
     known: list[str] = []
 
@@ -50,7 +71,7 @@ def test_a_url_may_come_to_be_known_later(spool: Spool, broker) -> None:
             raise ConfigError("no broker is known")
         return known[0]
 
-    outbox = Outbox(spool, url, EVENTS)
+    outbox = Outbox(spool, url)
     put(spool, "1")
     assert not outbox.work(0.0)
     known.append(broker.url)

@@ -9,7 +9,7 @@ import pytest
 
 from dims_worker.errors import BrokerUnreachable, ConfigError
 from dims_worker.events import Event
-from producers.publish import _redis_url, broker_url, publish
+from producers.publish import broker_url, publish
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
 
@@ -56,30 +56,10 @@ def test_a_socket_that_is_not_there(tmp_path: Path) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "url, translated",
-    [
-        ("redis://:pw@h:1/2", "redis://:pw@h:1/2"),
-        ("valkey://h", "redis://h"),
-        ("valkeys://u:p%40@h:1", "rediss://u:p%40@h:1"),
-        ("rediss://h?ssl_cert_reqs=CERT_NONE&max_connections=1", "rediss://h?ssl_cert_reqs=none"),
-        ("redis+socket://:pw@/abs/v.sock?virtual_host=3", "unix://:pw@/abs/v.sock?db=3"),
-        ("redis+socket:///a b/v.sock?virtual_host=/3", "unix:///a%20b/v.sock?db=3"),
-        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
-    ],
-)
-def test_urls_are_translated(url: str, translated: str) -> None:
-    assert _redis_url(url) == translated
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["", "h:6379", "amqp://h", "redis://", "redis://:hunter2/x@h:1", "redis://:hunter2@h:port",
-     "redis+socket://:hunter2@relative/x", "redis+socket://:hunter2@/x?virtual_host=a", "redis://[:hunter2"],
-)  # fmt: skip
-def test_urls_of_no_broker_are_refused_without_showing_them(url: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        publish([event()], url)
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
+def test_a_file_of_tls_that_is_not_there_is_named(option: str) -> None:
+    with pytest.raises(ConfigError, match=f"{option} names nowhere/x.pem, and there is no such file") as caught:
+        publish([event()], f"rediss://:hunter2@127.0.0.1:1/0?{option}=nowhere/x.pem")
     assert "hunter2" not in str(caught.value)
 
 

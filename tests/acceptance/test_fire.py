@@ -1,0 +1,22 @@
+"""The killing test in its shorter form; `make fire` is the whole one."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.fire.fire import SHORT, Fire
+
+
+def test_nothing_is_lost_under_fire(tmp_path: Path) -> None:
+    seed = int(os.environ.get("DIMS_TEST_SEED") or random.SystemRandom().randrange(10**6))
+    told = Fire(tmp_path, seed, SHORT).run()
+    print(told)
+    if told.problems:
+        pytest.fail(f"again with DIMS_TEST_SEED={seed}\n{told}", pytrace=False)
+    assert told.killed.total() == SHORT.kills
+    assert set(told.killed) == {"main", "child", "broker", "database"}
+    assert told.events == SHORT.events

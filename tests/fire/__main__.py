@@ -1,0 +1,34 @@
+"""`python -m tests.fire [--seed N] [--events N] [--kills N]`: exit code 1 where something was lost."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import signal
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from tests.fire.fire import WHOLE, Fire
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fire", description=__doc__)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--events", type=int, default=WHOLE.events)
+    parser.add_argument("--kills", type=int, default=WHOLE.kills)
+    parser.add_argument("--gap", type=float, default=WHOLE.gap, help="seconds between two kills, on average")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended then too
+    print(f"fire: seed {given.seed}; again with: make fire SEED={given.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="dims-fire-") as folder:
+        size = replace(WHOLE, events=given.events, kills=given.kills, gap=given.gap)
+        told = Fire(Path(folder), given.seed, size, say=lambda line: print(line, flush=True)).run()
+    print(told)
+    print(f"fire: {'LOST' if told.problems else 'ok'} seed={told.seed}")
+    return 1 if told.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""What is measured, and the truth of it: folders that senders change, and the events that tell of each change."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dims_worker.config.rules import Settings
+from dims_worker.errors import BrokerUnreachable
+from dims_worker.events import FILES_CHANGED, SCRAPER_COMPLETE, Event
+from producers.publish import publish
+from producers.spool import Spool
+from producers.spool import send as send_by_spool
+
+LAKES = ("lake0", "lake1", "lake2", "lake3")
+HOSTS = ("host0", "host1")
+"""Sources with a queue of their own: only one of the two workers serves each, so it shows if that one has fallen
+silent while the other does the work."""
+FILES = (*LAKES, *HOSTS)
+SLOW = "slow"
+"""A source whose measurement takes half a second, so that many are struck in the middle of it."""
+BASE = "base"
+"""A file that stays as it is."""
+
+CONFIG = f"""
+settings: {{lease: 3s, sweep: 1s{", orphan: 3s" if "orphan" in Settings.model_fields else ""}}}
+sources:
+{
+    "".join(
+        f"  {name}: {{type: files, path: {name}, cooldown: {'1500ms' if name == 'lake3' else '0s'}}}" + chr(10)
+        for name in LAKES
+    )
+}
+{"".join(f"  {name}: {{type: files, path: {name}, queue: {name}}}" + chr(10) for name in HOSTS)}
+  slow: {{type: command}}
+metrics:
+{
+    "".join(
+        f'''
+  {name}:
+    files: {{source: {name}, measure: count}}
+    lines: {{source: {name}, measure: lines, paths: "text/**"}}
+    bytes: {{source: {name}, measure: bytes, paths: "blobs/**", critical: true}}
+'''
+        for name in FILES
+    )
+}
+  slow:
+    files: {{source: slow, command: "sleep 0.4; find slow -type f | wc -l", shell: true}}
+  all:
+    files: {{derive: "{" + ".join(f"{name}.files" for name in FILES)}"}}
+    lines: {{derive: "{" + ".join(f"{name}.lines" for name in FILES)}"}}
+    both: {{derive: "all.files + 2 * all.lines"}}
+rules:
+  changed: {{on: dims.files.changed}}
+  scraped: {{on: dims.scraper.complete, metrics: ["slow.*", "lake*.*"]}}
+"""
+
+SCRAPED = frozenset({"slow.files", *(f"{name}.{what}" for name in LAKES for what in ("files", "lines", "bytes"))})
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event, the metrics that it concerns, and when what it tells of had been done."""
+
+    event: Event
+    metrics: frozenset[str]
+    done: datetime
+
+
+@dataclass
+class World:
+    """A project's folder, and all that was told of it."""
+
+    folder: Path
+    told: list[Told] = field(default_factory=list)
+    again: int = 0
+    """Events that were sent a second time on purpose."""
+
+    def make(self) -> None:
+        for name in FILES:
+            for kind in ("text", "blobs"):
+                (self.folder / name / kind).mkdir(parents=True)
+            # So large that the critical bytes drift slowly at first, and are held later on
+            (self.folder / name / "blobs" / BASE).write_bytes(b"x" * 20_000)
+        (self.folder / "slow").mkdir()
+        (self.folder / "dims.yaml").write_text(CONFIG, encoding="utf-8")
+
+    def truth(self) -> dict[str, int]:
+        """The value of every metric, counted by a plain loop."""
+        found = {}
+        for name in FILES:
+            text, blobs = (list((self.folder / name / kind).iterdir()) for kind in ("text", "blobs"))
+            found[f"{name}.files"] = len(text) + len(blobs)
+            found[f"{name}.lines"] = sum(path.read_bytes().count(b"\n") for path in text)
+            found[f"{name}.bytes"] = sum(len(path.read_bytes()) for path in blobs)
+        found["slow.files"] = len(list((self.folder / "slow").iterdir()))
+        found["all.files"] = sum(found[f"{name}.files"] for name in FILES)
+        found["all.lines"] = sum(found[f"{name}.lines"] for name in FILES)
+        found["all.both"] = found["all.files"] + 2 * found["all.lines"]
+        return found
+
+
+class Sender(threading.Thread):
+    """Changes its own folders and tells of each change, by the spool or by plain XADDs, until all has arrived."""
+
+    def __init__(
+        self,
+        world: World,
+        url: str,
+        sources: Sequence[str],
+        rng: random.Random,
+        *,
+        spool: Spool | None,
+        turns: Callable[[], bool],
+    ) -> None:
+        """`turns` waits for the next turn; False: there is none."""
+        super().__init__(name=f"sender of {sources[0]}", daemon=True)
+        self.trouble: Exception | None = None
+        self._world, self._url, self._sources, self._rng = world, url, sources, rng
+        self._spool, self._turns = spool, turns
+        self._number = 0
+
+    def run(self) -> None:
+        try:
+            while self._turns():
+                self._number += 1
+                told = self._change(self._rng.choice(self._sources))
+                self._world.told.append(told)
+                self._send(told.event)
+                if self._rng.random() < 0.1:
+                    with contextlib.suppress(BrokerUnreachable):
+                        publish([told.event], self._url)
+                        self._world.again += 1
+            self._flush()
+        except Exception as error:  # told by the judge
+            self.trouble = error
+
+    def _change(self, source: str) -> Told:
+        """Write, rewrite or remove a file, and the event that says so: by its path, as unknown, or by a rule."""
+        kind = self._rng.choice(("text", "blobs"))
+        folder = self._world.folder / source
+        path = folder / kind / f"{self._number}"
+        chance = self._rng.random()
+        if chance < 0.4 and (known := sorted(p for p in (folder / kind).iterdir() if p.name != BASE)):
+            path = self._rng.choice(known)
+        if chance < 0.15:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text("line\n" * self._rng.randrange(1, 30), encoding="utf-8")
+        done = datetime.now(UTC)
+        data: dict[str, object] = {"root": str(folder), "paths": [f"{kind}/{path.name}"]}
+        metrics = {f"{source}.files", f"{source}.{'lines' if kind == 'text' else 'bytes'}"}
+        how, event_type = self._rng.random(), FILES_CHANGED
+        if how < 0.05 and source in LAKES:
+            (self._world.folder / "slow" / f"{source} {self._number}").touch()
+            done = datetime.now(UTC)
+            event_type, data, metrics = SCRAPER_COMPLETE, {}, set(SCRAPED)
+        elif how < 0.15:
+            data["paths"], metrics = [], {f"{source}.{what}" for what in ("files", "lines", "bytes")}
+        name = f"{self.name} {self._number}"
+        return Told(Event.new(event_type, "fire", now=done, id=name, data=data), frozenset(metrics), done)
+
+    def _send(self, event: Event) -> None:
+        if self._spool:
+            send_by_spool(event, self._spool, self._url)  # else it waits there, and leaves with a later one
+            return
+        while True:  # the same event, until the broker has said that it has it
+            try:
+                publish([event], self._url)
+                return
+            except BrokerUnreachable:
+                time.sleep(0.1)
+
+    def _flush(self) -> None:
+        while self._spool and len(self._spool):
+            with contextlib.suppress(BrokerUnreachable):
+                self._spool.flush(lambda events: publish(events, self._url))
+            time.sleep(0.1)

@@ -1,0 +1,77 @@
+"""Bells without Celery: who rings them is real, and so is who answers them; the test decides when, and whether."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+from redis import Redis
+from sqlalchemy import Engine
+
+from dims_worker import doorman, ingest, verify
+from dims_worker.app import ring_verify
+from dims_worker.broker import BELL, INGEST
+from dims_worker.config import Config
+from dims_worker.plan import Planner
+from tests.integration.flow.process import Killed
+
+Bell = tuple[str, ...]
+"""The task, and the source where it has one."""
+
+
+@dataclass
+class Bells:
+    """In the place of a Celery app: the bells that were rung and not answered. `broken`: whoever rings dies of it."""
+
+    engine: Engine
+    redis: Redis
+    rung: set[Bell] = field(default_factory=set)
+    broken: bool = False
+
+    def send_task(self, task: str, *, args: Bell, **_: Any) -> None:
+        if self.broken:
+            raise Killed
+        self.rung.add((task, *args))
+
+    def round(self, config: Config, *, registers: bool = False) -> set[Bell]:
+        """A doorman starts, makes one round (register, mend, sweep, notice), and is stopped. Returns what is rung."""
+        made = doorman.Doorman(self, config, registers=registers)  # type: ignore[arg-type]
+        made.stopped = _OneRound()  # type: ignore[assignment]
+        with (
+            patch.object(doorman, "WAIT_MS", 1),
+            patch.object(doorman, "connect", lambda *_, **__: self.redis),
+            patch.object(doorman, "engine", lambda _: self.engine),
+        ):
+            made.run()
+        return self.rung
+
+    def take(self) -> Bell:
+        """Any one that was rung."""
+        bell = min(self.rung)
+        self.rung.remove(bell)
+        return bell
+
+    def answer(self, config: Config, task: str, *source: str) -> None:
+        """What the tasks do."""
+        if task == INGEST:
+            self.redis.delete(BELL)
+            for touched, why in ingest.drain(self.redis, self.engine, Planner(config)).sources.items():
+                ring_verify(self, config, touched, why)  # type: ignore[arg-type]
+            return
+        while verify.serve(self.engine, config, *source):
+            pass
+
+
+@dataclass
+class _OneRound:
+    """In the place of the event that stops a doorman."""
+
+    asked: int = 0
+
+    def is_set(self) -> bool:
+        self.asked += 1
+        return self.asked > 2
+
+    def wait(self, seconds: float) -> None:
+        raise AssertionError(f"the doorman is in trouble, and would try again in {seconds} s")
