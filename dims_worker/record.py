@@ -21,6 +21,7 @@ from dims_worker.store.states import State
 
 Outcome = Literal["accepted", "held", "looked", "superseded", "provisional", "failed"]
 
+OTHERWISE = "its definition has changed: `dims verify --update` takes this one over, as does a worker's start"
 BACKOFF = timedelta(seconds=10)
 BACKOFF_MAX = timedelta(minutes=15)
 
@@ -127,7 +128,7 @@ class _Recording:
         """Judge a reading of a source and bring its metric's state up to it."""
         state = self.states[reading.metric]
         if state.changed(self.config.definitions[reading.metric]):
-            return _superseded(reading, self.measured.as_of, "its definition has changed since")
+            return _superseded(reading, self.measured.as_of, OTHERWISE)
         if state.as_of is not None and self.measured.as_of <= state.as_of:
             return _superseded(reading, self.measured.as_of, "a newer reading is recorded already")
         self.settled.add(reading.metric)
