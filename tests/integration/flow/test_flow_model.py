@@ -47,19 +47,20 @@ from dims_worker import approvals, stream, verify
 from dims_worker.broker import BELL, INGEST, VERIFY
 from dims_worker.cli import verify as command
 from dims_worker.config import Config, load
-from dims_worker.errors import Refused
+from dims_worker.errors import DatabaseUnreachable, Refused
 from dims_worker.events import SCRAPER_COMPLETE, STREAM, VERIFY_REQUESTED, Event
 from dims_worker.plan import Planner
 from dims_worker.record import Measured, Run
 from dims_worker.store import leases, requests
 from dims_worker.store.engine import transaction
 from dims_worker.store.leases import Claim
+from dims_worker.store.models import metadata
 from dims_worker.store.requests import Request
 from tests.integration.flow import laws
-from tests.integration.flow.bells import Bells
+from tests.integration.flow.bells import AWAY, Bells
 from tests.integration.flow.kit import NOW
 from tests.integration.flow.laws import Tables
-from tests.integration.flow.process import HaltingRedis, Killed, Process, current, halt, halting
+from tests.integration.flow.process import HaltingRedis, Process, current, halt, halting
 from tests.integration.flow.world import CONFIG, CONFIGS, MEASURED, Scan, World
 
 NEW_WALKS = int(os.environ.get("DIMS_MODEL", "0"))
@@ -95,9 +96,9 @@ class Stage:
     configs: dict[str, Config]
 
     def clear(self) -> None:
-        tables = "dims_event_log, dims_event_marks, dims_metrics, dims_sources, dims_verification_runs, "
         with self.engine.begin() as connection:
-            connection.execute(text(f"TRUNCATE {tables} dims_metrics_history, dims_approval_requests, dims_schedules"))
+            for table in reversed(metadata.sorted_tables):
+                connection.execute(table.delete())
         self.redis.flushdb()
 
 
@@ -138,13 +139,13 @@ class Protocol(RuleBasedStateMachine):
         self.patches = ExitStack()
         for where, name, what in [
             *((stream, "BATCH", 2), (stream, "FORGOTTEN_MS", -1)),  # every consumer has been silent for long
-            (stream, "consumer", lambda: process.name if (process := current()) else "doorman"),
+            (stream, "consumer", lambda: process.name if (process := current()) else "nobody"),
             *((leases, "claim", self._claim), (verify, "record", self._record)),
             (verify, "begin", lambda config, _, names: Scan(self.world, config, tuple(names))),
             (time, "sleep", lambda seconds: halt("sleep") if current() else _sleep(seconds)),
         ]:
             self.patches.enter_context(patch.object(where, name, what))
-        self.doorman(registers=True)
+        self.doorman(takes_in=True)
         self.before = self.tables()
 
     @initialize(measured=st.booleans())
@@ -200,18 +201,15 @@ class Protocol(RuleBasedStateMachine):
 
     # --- processes ------------------------------------------------------------------------------------
 
-    @rule(dies=st.booleans(), registers=st.booleans())
-    def doorman(self, dies: bool = False, registers: bool = False) -> None:
-        """A worker starts, and its doorman makes a round: register, mend, sweep, notice. It may die as it rings."""
-        self.bells.broken = dies
-        try:
-            self.bells.round(self.config, registers=registers)
-        except Killed:
-            assert dies
-        self.bells.broken = False
-
     def room(self) -> bool:
         return sum(process.alive for process in self.alive) < 6
+
+    @precondition(room)
+    @rule(target=processes, takes_in=st.booleans(), far=FAR)
+    def doorman(self, takes_in: bool = False, far: bool = True) -> Worker:
+        """A worker starts, and its doorman makes a round: register, mend, sweep, take in what has come."""
+        config = self.config
+        return self.start(self.numbered("doorman"), lambda: self.bells.round(config, takes_in=takes_in), far)
 
     @precondition(room)
     @rule(target=processes, reborn=st.booleans(), far=FAR)
@@ -263,6 +261,13 @@ class Protocol(RuleBasedStateMachine):
         self.note_end(process)
 
     @rule(process=processes)
+    def database_is_away(self, process: Worker) -> None:
+        """For the one transaction that it is about to begin."""
+        if process.halted_at == "BEGIN":
+            process.trouble(DatabaseUnreachable(AWAY))
+            self.note_end(process)
+
+    @rule(process=processes)
     def renew(self, process: Worker) -> None:
         """The thread that renews the lease of a living process does so."""
         if process.alive and process.claim:
@@ -312,10 +317,10 @@ class Protocol(RuleBasedStateMachine):
     def configure(self, name: str) -> None:
         """What takes events in is started anew with another configuration; what measures or looks may go on."""
         for process in self.alive:
-            if process.name.startswith(("ingest", "update")):
+            if process.name.startswith(("doorman", "ingest", "update")):
                 self.kill(process)
         self.config = self.stage.configs[name]
-        self.doorman(registers=True)
+        self.doorman(takes_in=True)
 
     # --- what must always be so -----------------------------------------------------------------------
 
@@ -416,8 +421,8 @@ class Protocol(RuleBasedStateMachine):
             if not self.bells.rung or (not self.redis.xlen(STREAM) and self.tables().due <= self.world.hindered):
                 break
             while self.bells.rung:
-                task, *of = self.bells.take()
-                self.ingest() if task == INGEST else self.serve(*of)
+                bell = self.bells.take()
+                self.start(self.numbered("calm"), lambda bell=bell: self.bells.answer(self.config, *bell), far=True)
         if set(self.told) == self.sent:
             self.all_is_measured()
 
