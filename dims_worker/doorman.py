@@ -94,7 +94,7 @@ class Doorman:
             ring_ingest(self.app)  # a rush: the pool is to help
         ingested = take_in(redis, engine(str(self.config.database_url)), self.planner, entries)
         for source, why in sorted(ingested.sources.items()):
-            ring_verify(self.app, self.config, source, why)
+            ring_verify(self.app, self.config, source, str(why), why.more)
         return True
 
     def _register(self) -> None:

@@ -55,9 +55,13 @@ class Touched:
         self.rules |= other.rules
         self.last = other.last
 
+    @property
+    def more(self) -> str:
+        """The command that tells more."""
+        return f"dims events show {self.last}"
+
     def __str__(self) -> str:
-        number = f"{self.events:,} event{'' if self.events == 1 else 's'}"
-        return f"{', '.join(sorted(self.rules))} · {number} · dims events show {self.last}"
+        return f"{', '.join(sorted(self.rules))} · {self.events:,} event{'' if self.events == 1 else 's'}"
 
 
 @dataclass(slots=True)
