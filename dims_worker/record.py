@@ -128,11 +128,13 @@ class _Recording:
         state = self.states[reading.metric]
         if state.changed(self.config.definitions[reading.metric]):
             return _superseded(reading, self.measured.as_of, "its definition has changed since")
+        claim = self.measured.claim
+        generation = claim.generations.get(reading.metric) if claim else None
+        if claim and generation is not None:  # its worker lives; one that was set aside is tried once, alone
+            state.attempts = leases.POISON - 1 if claim.aside else 0
         if state.as_of is not None and self.measured.as_of <= state.as_of:
             return _superseded(reading, self.measured.as_of, "a newer reading is recorded already")
         self.settled.add(reading.metric)
-        claim = self.measured.claim
-        generation = claim.generations.get(reading.metric) if claim else None
         if claim and generation is not None:
             self._served(state, claim, generation, failed=reading.method == "failed")
         if reading.method == "failed":
@@ -141,7 +143,6 @@ class _Recording:
 
     def _served(self, state: State, claim: Claim, generation: int, *, failed: bool) -> None:
         """What a reading under a claim means for when its metric is measured again."""
-        state.attempts = leases.POISON - 1 if claim.aside else 0  # one that was set aside is tried once, alone
         if failed:
             backoff = BACKOFF_MAX if claim.aside else BACKOFF * 2 ** min(state.failures, 10)
             state.not_before = self.now + min(backoff, BACKOFF_MAX)
