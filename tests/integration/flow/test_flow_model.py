@@ -81,6 +81,8 @@ VALUES = (100, 104, 110, 114, 120, 200)
 """So that a step may be minor, moderate, major or extreme, and need a person or not."""
 SOURCES = st.sampled_from(["one", "two"])
 NAMED = st.sets(st.sampled_from(["m.a", "m.b", "m.c", "m.sum"]), min_size=1)
+OLDER = st.booleans()
+"""Whether a process started before the configuration last changed."""
 FAR = st.booleans()
 """Whether a process is let on to its end, or to its next halt."""
 
@@ -119,7 +121,7 @@ class Protocol(RuleBasedStateMachine):
         super().__init__()
         stage.clear()
         self.stage, self.engine, self.redis = stage, stage.engine, stage.redis
-        self.config = stage.configs["plain"]
+        self.config = self.older = stage.configs["plain"]
         self.world = World()
         self.bells = Bells(stage.engine, stage.redis)
         self.alive: list[Worker] = []
@@ -220,17 +222,17 @@ class Protocol(RuleBasedStateMachine):
         return self.start(name, lambda: self.bells.answer(config, INGEST), far)
 
     @precondition(room)
-    @rule(target=processes, source=SOURCES, far=FAR)
-    def serve(self, source: str, far: bool = True) -> Worker:
+    @rule(target=processes, source=SOURCES, older=OLDER, far=FAR)
+    def serve(self, source: str, older: bool, far: bool) -> Worker:
         """A bell for a source is answered."""
-        config = self.config
+        config = self.older if older else self.config
         return self.start(self.numbered("worker"), lambda: self.bells.answer(config, VERIFY, source), far)
 
     @precondition(room)
-    @rule(target=processes, names=NAMED, far=FAR)
-    def look(self, names: set[str], far: bool) -> Worker:
+    @rule(target=processes, names=NAMED, older=OLDER, far=FAR)
+    def look(self, names: set[str], older: bool, far: bool) -> Worker:
         """`dims verify`."""
-        config = self.config
+        config = self.older if older else self.config
         return self.start(self.numbered("look"), lambda: verify.look(self.engine, config, sorted(names)), far)
 
     @precondition(room)
@@ -319,7 +321,7 @@ class Protocol(RuleBasedStateMachine):
         for process in self.alive:
             if process.name.startswith(("doorman", "ingest", "update")):
                 self.kill(process)
-        self.config = self.stage.configs[name]
+        self.older, self.config = self.config, self.stage.configs[name]
         self.doorman(takes_in=True)
 
     # --- what must always be so -----------------------------------------------------------------------
