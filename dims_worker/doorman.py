@@ -25,6 +25,7 @@ from dims_worker.errors import DimsError
 from dims_worker.events import FIELD, STREAM, Event
 from dims_worker.ingest import register, take_in
 from dims_worker.plan import Planner
+from dims_worker.record import catch_up
 from dims_worker.store import schedules, states
 from dims_worker.store.engine import clock, engine, transaction
 from producers.publish import connect
@@ -113,12 +114,13 @@ class Doorman:
 def sweep(app: Celery, config: Config, redis: Redis) -> None:
     """Ring for whatever still waits, whether or not somebody rang before: a lost bell costs one period.
 
-    Ticks of schedules that nobody published are made up for.
+    Ticks of schedules that nobody published are made up for, and so are derived metrics that nobody computed.
     """
     if redis.xlen(STREAM):
         ring_ingest(app)
     measured = [name for names in config.scans.values() for name in names]
     with transaction(engine(str(config.database_url))) as connection:
+        catch_up(connection, config, stream.consumer())
         sources = states.overdue(connection, measured)
         ticks = _missed(connection, config)
     for event in ticks:

@@ -15,6 +15,8 @@
 | a metric removed while due | test_flow_traces.py::test_a_metric_removed_while_due |
 | a metric whose definition changes while it is measured | test_flow_traces.py::test_a_metric_whose_definition_changes_while_it_is_measured |
 | a metric that becomes derived while it is due | test_flow_traces.py::test_a_metric_that_becomes_derived_while_it_is_due |
+| a new formula whose inputs an older worker measures | test_flow_traces.py::test_a_new_formula_whose_inputs_an_older_worker_measures |
+| looks that overtake a worker | test_flow_traces.py::test_looks_that_overtake_a_worker_cost_it_no_attempt |
 | a look that fails between two events | test_flow_traces.py::test_a_look_that_fails_between_two_events |
 """  # noqa: E501
 
@@ -44,7 +46,7 @@ PASS = "UPDATE {} SET not_before = clock_timestamp() - interval '1 s' WHERE not_
 
 def test_every_trace_has_its_test() -> None:
     named = re.findall(r"\| (\w+\.py)::(\w+) \|", str(__doc__))
-    assert len(named) == 14
+    assert len(named) == 16
     for file, test in named:
         (path,) = TESTS.rglob(file)
         assert f"\ndef {test}(" in path.read_text(), f"{file} has no {test}"
@@ -191,6 +193,18 @@ def test_a_second_event_during_the_cooldown(make_flow: Callable[[str], Flow], be
     assert bells.round(flow.config) == set()
 
 
+def test_looks_that_overtake_a_worker_cost_it_no_attempt(flow: Flow, bells: Bells, world: World) -> None:
+    """A look that begins later and is recorded earlier outdates the worker's reading. The worker lives: however
+    often that happens, its metric is no suspect."""
+    for _ in range(6):
+        claim = flow.claimed("m.a")
+        verify.look(flow.engine, flow.config, ["m.a"])
+        (item,) = flow.record(claim, {"m.a": 100}).items
+        assert (item.outcome, flow.state("m.a").attempts, flow.state("m.a").due) == ("superseded", 0, True)
+    assert served(bells, flow.config) == [ONE]
+    assert not flow.state("m.a").due
+
+
 def test_a_look_that_fails_between_two_events(flow: Flow, bells: Bells, world: World) -> None:
     """m.sum = m.a + m.b. A look cannot measure m.a, which is not due; an event about m.b comes. The sum is of the
     last good reading of m.a, which no event has outdated: nobody would ever measure it again to mend the sum."""
@@ -268,3 +282,39 @@ def test_a_metric_that_becomes_derived_while_it_is_due(
     state = flow.state("m.e")
     assert (state.value, state.due, state.due_since) == (200, False, None)
     assert bells.round(later.config) == set()
+
+
+def test_a_new_formula_whose_inputs_an_older_worker_measures(
+    flow: Flow, restart: Restart, bells: Bells, world: World
+) -> None:
+    """The older worker knows the inputs as they are, and not the formula. Nothing is due any more, and nobody has
+    computed it: the next sweep of a worker that knows it does so, from what was read."""
+    flow.serve(a=100)
+    flow.serve(b=100)
+    later = restart(CONFIG.replace('"m.a + m.b"', '"m.a + m.b + 1"'))
+    for bell in (ONE, TWO):
+        bells.answer(flow.config, *bell)
+    assert (flow.state("m.a").due, flow.state("m.b").due, flow.state("m.sum").value) == (False, False, 200)
+    runs = len(flow.rows("SELECT * FROM dims_verification_runs"))
+    assert bells.round(later.config) == set()
+    state = flow.state("m.sum")
+    assert (state.value, state.baseline, state.status) == (201, 201, "new")
+    bells.round(later.config)  # and that is that
+    assert len(flow.rows("SELECT * FROM dims_verification_runs")) == runs + 1
+
+
+def test_a_metric_that_was_mended_does_not_wait_for_what_went_wrong_before(
+    flow: Flow, restart: Restart, bells: Bells, world: World
+) -> None:
+    """It failed, backs off, and lost leases: all that is of its old definition."""
+    world.away.add("m.e")
+    flow.ask("m.e")
+    served(bells, flow.config)
+    flow.do("UPDATE dims_metrics SET attempts = 4 WHERE metric = 'm.e'")
+    assert bells.round(flow.config) == set()
+    world.away.clear()
+    later = restart(E_IN_BYTES)
+    state = flow.state("m.e")
+    assert (state.failures, state.attempts, state.not_before, state.error) == (0, 0, None, None)
+    served(bells, later.config)
+    assert flow.state("m.e").value == 100_000
