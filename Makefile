@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check bench lambda clean
+.PHONY: help demo test check fire bench lambda clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,6 +21,9 @@ check: .venv/.dev ## style, types, arrows between rooms, documents
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/docs
+
+fire: .venv/.dev ## everything is killed at random for some minutes, and nothing may be lost: make fire SEED=7
+	@$(BIN)/python -m tests.fire $(if $(SEED),--seed $(SEED))
 
 bench: .venv/.dev ## benchmarks, as ratios within one run
 	@$(BIN)/python -m benchmarks

@@ -22,6 +22,7 @@ from benchmarks.plain import runs
 from benchmarks.traffic import BUCKET
 from dims_worker import services
 from dims_worker.config import Config, load
+from dims_worker.services import Home, postgres, valkey
 from dims_worker.store.engine import engine as engine_of
 from dims_worker.store.migrations import migrate
 
@@ -32,7 +33,7 @@ FLAGS = ("--without-gossip", "--without-mingle")
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker's main process and the processes of its pool."""
+    """A worker's main process and the processes of its pool; of a server likewise."""
 
     main: psutil.Process
 
@@ -87,6 +88,12 @@ class Machine:
     def scalar(self, sql: str) -> int:
         with self.engine.connect() as connection:
             return int(connection.execute(text(sql)).scalar_one() or 0)
+
+    def servers_cpu(self) -> float:
+        """Seconds of CPU that PostgreSQL and Valkey have used."""
+        home = Home.at(Path(self.env["DIMS_HOME"]))
+        mains = [found.pid for found in (postgres.main_process(home), valkey.main_process(home)) if found]
+        return sum(Worker(psutil.Process(pid)).cpu() for pid in mains)
 
     @property
     def plain_runs(self) -> Path:

@@ -38,5 +38,5 @@ purge_offline_workers = 86_400  # seconds
 # --- what a row tells ------------------------------------------------------------------------------------------
 
 natural_time = True
-tasks_columns = "received,name,args,result,state,runtime,worker,uuid"
+tasks_columns = "received,name,args,kwargs,result,state,runtime,worker,uuid"  # a cell shows some 50 characters
 format_task = readable

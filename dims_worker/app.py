@@ -123,15 +123,16 @@ def ring_ingest(app: Celery) -> None:
     _ring(app, INGEST, INGEST, said="the stream")
 
 
-def ring_verify(app: Celery, config: Config, source: str, why: object) -> None:
+def ring_verify(app: Celery, config: Config, source: str, why: str, more: str = "") -> None:
     """Somebody look at what is due of a source; where it names a queue, one of that queue's workers.
 
-    `why` is for those who watch the bells (Flower shows it); nobody else reads it.
+    `why`, and the command that tells `more`, are for those who watch the bells (Flower's columns args and kwargs, of
+    which it shows 50 characters each); nobody else reads them.
     """
-    _ring(app, VERIFY, config.queue_of(source) or VERIFY, source, said=f"{source} · {why}")
+    _ring(app, VERIFY, config.queue_of(source) or VERIFY, source, said=f"{source} · {why}", more=more)
 
 
-def _ring(app: Celery, task: str, queue: str, *args: Any, said: str) -> None:
+def _ring(app: Celery, task: str, queue: str, *args: Any, said: str, more: str = "") -> None:
     app.send_task(
-        task, args=args, queue=queue, expires=BELL_TTL, ignore_result=True, retry=False, argsrepr=said, kwargsrepr=""
+        task, args=args, queue=queue, expires=BELL_TTL, ignore_result=True, retry=False, argsrepr=said, kwargsrepr=more
     )

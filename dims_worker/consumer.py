@@ -29,6 +29,13 @@ _SHOWN = ("transport", "uri_prefix", "hostname", "port", "virtual_host", "userid
 class Consumer(CeleryConsumer):  # type: ignore[misc]
     """See the module. Named to Celery by the setting `worker_consumer`."""
 
+    class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc]
+        """Celery's, but for what `celery inspect stats` and Flower show of the broker."""
+
+        def info(self, parent: Any) -> dict[str, Any]:
+            told: dict[str, Any] = super().info(parent)
+            return {**told, "broker": shown(told.get("broker"))}
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         take = super().create_task_handler(*args, **kwargs)
 
@@ -56,13 +63,13 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
             log.warning("the refused message was not counted: %s", error)
         message.reject_log_error(log, self.connection_errors)
 
-    @property
-    def info(self) -> dict[str, Any]:
-        """What `celery inspect stats` and Flower show. Celery leaves the password out, but not where it is part
-        of a host's name (`redis+socket://`), of the alternates, or of the TLS options."""
-        told: dict[str, Any] = super().info
-        broker = {name: told["broker"].get(name) for name in _SHOWN}
-        return {**told, "broker": {**broker, "hostname": maybe_sanitize_url(broker["hostname"])}}
+
+def shown(broker: Any) -> Any:
+    """What may be shown of a connection. Celery leaves its password out, but not where that is part of the host's
+    name (`redis+socket://`), of the alternates, or of the TLS options."""
+    if not isinstance(broker, Mapping):
+        return broker
+    return {name: maybe_sanitize_url(broker.get(name)) for name in _SHOWN}
 
 
 def fault(message: Any, known: Container[str]) -> str | None:

@@ -25,6 +25,7 @@ from dims_worker.errors import DimsError
 from dims_worker.events import FIELD, STREAM, Event
 from dims_worker.ingest import register, take_in
 from dims_worker.plan import Planner
+from dims_worker.record import catch_up
 from dims_worker.store import schedules, states
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.requests import expire_requests
@@ -73,30 +74,30 @@ class Doorman:
         stream.forget_consumers(redis)
         self._say(None)
         period = self.config.settings.sweep.total_seconds()
-        last, swept = b"0-0", float("-inf")
+        busy, swept = False, float("-inf")
         while not self.stopped.is_set():
             if time.monotonic() - swept >= period:
                 if stream.mend(redis):
                     log.warning("a producer had set the last id of %s far ahead: the stream was made anew", STREAM)
                 sweep(self.app, self.config, redis)
-                last, swept = b"0-0", time.monotonic()  # what already waits, and a stream made anew, are noticed
+                swept = time.monotonic()
             if not self.takes_in:
                 self.stopped.wait(min(period, WAIT_MS / 1000))
-            elif redis.xread({STREAM: last}, count=1, block=WAIT_MS):
-                last = self._take_in(redis)
+            else:
+                busy = self._take_in(redis, busy)
 
-    def _take_in(self, redis: Redis) -> bytes:
-        """Store a batch of what is new; the id after which something else is new."""
-        newest = stream.newest(redis)  # what stands before it is ours now, or already in somebody's hands
-        entries = stream.new(redis)
+    def _take_in(self, redis: Redis, busy: bool) -> bool:
+        """Store what comes within a second: the first entry by itself and then, `busy`, what came meanwhile by the
+        batch. Whether there was any."""
+        entries = stream.new(redis) if busy else stream.first(redis, WAIT_MS)
         if not entries:
-            return newest
+            return False
         if len(entries) == stream.BATCH and redis.set(BELL, b"1", nx=True, px=BELL_MS):
             ring_ingest(self.app)  # a rush: the pool is to help
         ingested = take_in(redis, engine(str(self.config.database_url)), self.planner, entries)
         for source, why in sorted(ingested.sources.items()):
-            ring_verify(self.app, self.config, source, why)
-        return entries[-1][0]
+            ring_verify(self.app, self.config, source, str(why), why.more)
+        return True
 
     def _register(self) -> None:
         """Once: a worker that lost its connection for a while must not bring back what was configured then."""
@@ -114,12 +115,13 @@ class Doorman:
 def sweep(app: Celery, config: Config, redis: Redis) -> None:
     """Ring for whatever still waits, whether or not somebody rang before: a lost bell costs one period.
 
-    Ticks of schedules that nobody published are made up for.
+    Ticks of schedules that nobody published are made up for, and so are derived metrics that nobody computed.
     """
     if redis.xlen(STREAM):
         ring_ingest(app)
     measured = [name for names in config.scans.values() for name in names]
     with transaction(engine(str(config.database_url))) as connection:
+        catch_up(connection, config, stream.consumer())
         sources = states.overdue(connection, measured)
         expired = expire_requests(connection)
         ticks = _missed(connection, config)

@@ -55,9 +55,13 @@ class Touched:
         self.rules |= other.rules
         self.last = other.last
 
+    @property
+    def more(self) -> str:
+        """The command that tells more."""
+        return f"dims events show {self.last}"
+
     def __str__(self) -> str:
-        number = f"{self.events:,} event{'' if self.events == 1 else 's'}"
-        return f"{', '.join(sorted(self.rules))} · {number} · dims events show {self.last}"
+        return f"{', '.join(sorted(self.rules))} · {self.events:,} event{'' if self.events == 1 else 's'}"
 
 
 @dataclass(slots=True)
@@ -110,8 +114,9 @@ class _Row:
 _COLUMNS = tuple(column.name for column in fields(_Row))
 
 
-def register(connection: Connection, config: Config) -> None:
-    """Bring the rows of metrics and schedules to the configuration.
+def register(connection: Connection, config: Config, *, whole: bool = True) -> None:
+    """Bring the rows of metrics and schedules to the configuration; not `whole`: give rows to what has none, and
+    change nothing that somebody else's configuration says.
 
     A new metric is due, and so is one that measures something else now; a disabled or derived one, or a workflow,
     is not, but what a new derived one reads is. One that is no longer configured is retired. What waited for a
@@ -126,6 +131,10 @@ def register(connection: Connection, config: Config) -> None:
         }
         for name, definition in config.definitions.items()
     ]
+    if not whole:
+        known = states.read(connection, config.definitions)
+        states.register(connection, [row for row in rows if row["metric"] not in known])
+        return
     changed = states.register(connection, rows)
     ended = states.retire(connection, [str(row["metric"]) for row in rows])
     for request in requests.open_requests(connection, {*changed, *ended}).values():
@@ -151,7 +160,7 @@ def store(connection: Connection, planner: Planner, received: Sequence[Received]
     rows = [_row(planner, one) for one in received]
     mark_id, registered = next_mark_for(connection, _concerned(rows))
     if not registered:  # metrics that were configured since the last start
-        register(connection, planner.config)
+        register(connection, planner.config, whole=False)
     inserted = insert_events(connection, [{**row.columns(), "mark_id": mark_id} for row in rows])
     result = Ingested()
     new = [row for row in rows if _taken(row, inserted)]

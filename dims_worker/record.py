@@ -21,6 +21,7 @@ from dims_worker.store.leases import Claim
 from dims_worker.store.runs import insert_readings, insert_run
 from dims_worker.store.states import State
 
+OTHERWISE = "its definition has changed: `dims verify --update` takes this one over, as does a worker's start"
 BACKOFF = timedelta(seconds=10)
 BACKOFF_MAX = timedelta(minutes=15)
 
@@ -54,7 +55,27 @@ def record(connection: Connection, config: Config, measured: Measured) -> Run:
                 _superseded(reading, measured.as_of, "its lease was lost") for reading in measured.readings.values()
             ]
             return _write(connection, measured, items, {})
-    dependents = config.dependents(measured.readings)
+    return _settle(connection, config, measured, config.dependents(measured.readings))
+
+
+def catch_up(connection: Connection, config: Config, worker: str) -> Run | None:
+    """Compute the derived metrics that nobody has computed since they are defined so: whoever measured their inputs
+    since then had an older configuration. None where there is none, or what it derives from is still to be measured."""
+    names = states.uncomputed(connection, {name: config.definitions[name] for name in config.derived})
+    if not names:
+        return None
+    known = states.read(connection, config.with_inputs(names))
+    measured = {name for name, state in known.items() if not state.due and (state.as_of or state.error)}
+    ready: list[str] = []
+    for name, metric in config.derived.items():
+        if name in names and metric.enabled and config.with_inputs(metric.inputs) <= measured | {*ready}:
+            ready.append(name)
+    if not ready:
+        return None
+    return _settle(connection, config, Measured({}, clock(connection), "verify", worker), tuple(ready))
+
+
+def _settle(connection: Connection, config: Config, measured: Measured, dependents: tuple[str, ...]) -> Run:
     names = {*measured.readings, *dependents}
     locked = states.lock(connection, names)
     recording = _Recording(config, measured, locked, clock(connection))
@@ -91,12 +112,14 @@ class _Recording:
         """Judge a reading of a source and bring its metric's state up to it."""
         state = self.states[reading.metric]
         if state.changed(self.config.definitions[reading.metric]):
-            return _superseded(reading, self.measured.as_of, "its definition has changed since")
+            return _superseded(reading, self.measured.as_of, OTHERWISE)
+        claim = self.measured.claim
+        generation = claim.generations.get(reading.metric) if claim else None
+        if claim and generation is not None:  # its worker lives; one that was set aside is tried once, alone
+            state.attempts = leases.POISON - 1 if claim.aside else 0
         if state.as_of is not None and self.measured.as_of <= state.as_of:
             return _superseded(reading, self.measured.as_of, "a newer reading is recorded already")
         self.settled.add(reading.metric)
-        claim = self.measured.claim
-        generation = claim.generations.get(reading.metric) if claim else None
         if claim and generation is not None:
             self._served(state, claim, generation, failed=reading.method == "failed")
         if reading.method == "failed":
@@ -105,7 +128,6 @@ class _Recording:
 
     def _served(self, state: State, claim: Claim, generation: int, *, failed: bool) -> None:
         """What a reading under a claim means for when its metric is measured again."""
-        state.attempts = leases.POISON - 1 if claim.aside else 0  # one that was set aside is tried once, alone
         if failed:
             backoff = BACKOFF_MAX if claim.aside else BACKOFF * 2 ** min(state.failures, 10)
             state.not_before = self.now + min(backoff, BACKOFF_MAX)
@@ -133,7 +155,8 @@ class _Recording:
         state = self.states[name]
         failed = {one for one, read in latest.items() if read.method == "failed"}
         as_of = min((s.failed_at if s.metric in failed else s.as_of) or self.measured.as_of for s in inputs)
-        if state.as_of is not None and as_of < state.as_of and reading.method != "failed":
+        # Without a baseline it is newly defined, and what it read before is no measure
+        if state.as_of and state.baseline_as_of and as_of < state.as_of and reading.method != "failed":
             return _superseded(reading, as_of, "a newer reading is recorded already")
         if not failed and any(self._still_due(read, known) for read in metric.inputs):
             waits = "an input is still due"

@@ -86,10 +86,13 @@ def new(redis: Redis) -> list[Entry]:
     return _read(redis, ">")
 
 
-def newest(redis: Redis) -> bytes:
-    """The id of the stream's last entry; 0-0 where it is empty."""
-    found: Any = redis.xrevrange(STREAM, count=1)
-    return bytes(found[0][0]) if found else b"0-0"
+def first(redis: Redis, wait_ms: int) -> list[Entry]:
+    """The next entry that nobody has taken yet, as soon as there is one; empty where none comes in time.
+
+    It is one, whatever its size, and in our hands by the answer that wakes us: nothing else is to be asked first.
+    """
+    answer = cast(Any, redis.xreadgroup(GROUP, consumer(), {STREAM: ">"}, count=1, block=wait_ms))
+    return [(key, fields) for key, fields in answer[0][1]] if answer else []
 
 
 def done(redis: Redis, keys: Sequence[bytes]) -> None:

@@ -81,7 +81,7 @@ def ingest_bell() -> str:
     redis.delete(BELL)  # before reading: what comes later rings anew
     ingested = drain(redis, _engine(), _planner())
     for source, why in sorted(ingested.sources.items()):
-        ring_verify(app, config, source, why)
+        ring_verify(app, config, source, str(why), why.more)
     return str(ingested)
 
 

@@ -68,7 +68,6 @@ class Watched:
         try:
             self._open()
         except OSError as error:
-            self.close()
             self._complain(f"cannot be watched, and is tried again: {error} ({_LIMIT})")
             self._not_before = time.monotonic() + _REFUSED
             return False

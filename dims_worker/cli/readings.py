@@ -95,6 +95,8 @@ def done_text(item: Judged) -> str:
     """What was done with a reading."""
     if item.status == "new" and item.outcome == "accepted":
         return "new: first baseline"
+    if item.outcome == "superseded" and item.reason:
+        return clean(item.reason)
     said = DONE.get(item.outcome, item.outcome)
     if item.status == "ok" and item.outcome in ("accepted", "looked"):
         said = "ok"

@@ -63,7 +63,7 @@ def verify(
     names = selected(config, categories, metrics)
     with session.database() as engine:
         with transaction(engine) as connection:
-            register(connection, config)
+            register(connection, config, whole=update)  # a look changes nothing
         sources = {one.source for n in config.with_inputs(names) if isinstance(one := config.metrics[n], SourceMetric)}
         with session.err.status(f"measuring {count(len(names), 'metric')} of {count(len(sources), 'source')} …"):
             runs = request(engine, config, names) if update else [look(engine, config, names)]

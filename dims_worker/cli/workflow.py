@@ -122,7 +122,7 @@ def _run(engine: Engine, config: Config, name: str, how: How) -> Found:
     producer = f"dims:workflow.{worker_name()}"
     event = Event.new(WORKFLOW_REQUESTED, producer, now=datetime.now(UTC), data={"workflow": name})
     with transaction(engine) as connection:
-        register(connection, config)
+        register(connection, config, whole=False)
         stored = store(connection, Planner(config), [Received("", event.to_json().encode())])
     run_id = _serve(engine, config, source, stored.generations, how)
     with transaction(engine) as connection:

@@ -107,10 +107,14 @@ def _database_url(url: str | None) -> str | None:
     try:
         parts = urlsplit(url)
         fits = parts.scheme == "postgresql+psycopg2" and (parts.port or 1) > 0 and len(parts.path) > 1
+        fits = fits and url.partition("?")[0].count("@") < 2  # else half a password would be shown as the host
     except ValueError:
         fits = False
     if not fits:
-        raise ConfigError("DIMS_DATABASE_URL is no URL of PostgreSQL: postgresql://USER:PASSWORD@HOST:5432/NAME")
+        raise ConfigError(
+            "DIMS_DATABASE_URL is no URL of PostgreSQL: postgresql://USER:PASSWORD@HOST:5432/NAME "
+            "(special characters of a password as %XX)"
+        )
     return url
 
 

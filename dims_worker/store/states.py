@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -102,7 +103,9 @@ def register(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> list[
             "measured_gen = CASE WHEN r.source IS NULL THEN m.requested_gen ELSE m.measured_gen END, "
             "due_since = CASE WHEN r.requested_gen > 0 THEN coalesce(due_since, clock_timestamp()) END, "
             "baseline = NULL, baseline_as_of = NULL, accepted = NULL, accepted_as_of = NULL, "
-            "rejected = NULL, rejected_as_of = NULL "
+            "rejected = NULL, rejected_as_of = NULL, "
+            # What went wrong was measured otherwise
+            "failures = 0, attempts = 0, not_before = NULL, error = NULL, failed_at = NULL "
             f"FROM {recordset(metrics, names)} WHERE m.metric = r.metric"
         ),
         {"rows": as_json(listed[name] for name in changed if name in known)},
@@ -121,6 +124,20 @@ def retire(connection: Connection, names: Sequence[str]) -> list[str]:
         {"names": list(names)},
     )
     return sorted(row.metric for row in found)
+
+
+def uncomputed(connection: Connection, definitions: Mapping[str, str]) -> list[str]:
+    """Of these derived metrics those that have neither a baseline nor an error since they are defined so. They are
+    locked; what somebody else has locked is somebody else's."""
+    found = connection.execute(
+        text(
+            "SELECT metric FROM dims_metrics WHERE baseline_as_of IS NULL AND error IS NULL AND retired_at IS NULL "
+            "AND definition = (CAST(:definitions AS jsonb) ->> metric) "
+            'ORDER BY metric COLLATE "C" FOR UPDATE SKIP LOCKED'
+        ),
+        {"definitions": json.dumps(dict(definitions))},
+    )
+    return [row.metric for row in found]
 
 
 def lock(connection: Connection, names: Iterable[str]) -> dict[str, State]:

@@ -122,7 +122,7 @@ def _fill_warehouse(warehouse: Engine, world: World) -> None:
 
 
 def _fill_project(project: Project, world: World) -> None:
-    shutil.copytree(REPO / "config", project.folder / "config")
+    shutil.copytree(REPO / "config", project.folder / "config", ignore=shutil.ignore_patterns("*.py"))
     _write(project.folder, world.tree)
     seconds = world.inventory_at.timestamp()
     os.utime(project.folder / "FILE_INVENTORY.md", (seconds, seconds))

@@ -85,7 +85,7 @@ class Machine:
         """Whether all that was told is stored and measured, and nothing waits anywhere."""
         number = len(list((self.folder / "tree").iterdir()))
         with Redis.from_url(self.broker.url, socket_timeout=5) as redis:
-            waiting = len(self.spool) + int(redis.xlen(STREAM))  # type: ignore[arg-type]
+            waiting = len(self.spool) + int(redis.xlen(STREAM))
         values = f"SELECT count(*) FROM dims_metrics WHERE value = to_jsonb({number}) AND requested_gen = measured_gen"
         told = "SELECT count(*) FROM dims_event_log WHERE event_id LIKE 'scraped-%'"
         return not waiting and self.scalar(values) == 2 and self.scalar(told) == number

@@ -13,10 +13,10 @@ from tests.fire.fire import SHORT, Fire
 
 def test_nothing_is_lost_under_fire(tmp_path: Path) -> None:
     seed = int(os.environ.get("DIMS_TEST_SEED") or random.SystemRandom().randrange(10**6))
-    told = Fire(tmp_path, seed, SHORT).run()
-    print(told)
-    if told.problems:
-        pytest.fail(f"again with DIMS_TEST_SEED={seed}\n{told}", pytrace=False)
-    assert told.killed.total() == SHORT.kills
-    assert set(told.killed) == {"main", "child", "broker", "database"}
-    assert told.events == SHORT.events
+    report = Fire(tmp_path, seed, SHORT).run()
+    print(report)
+    if report.problems:
+        pytest.fail(f"again with DIMS_TEST_SEED={seed}\n{report}", pytrace=False)
+    assert report.killed.total() == SHORT.kills
+    assert set(report.killed) == {"main", "child", "broker", "database"}
+    assert report.events == SHORT.events

@@ -24,10 +24,10 @@ def main() -> int:
     print(f"fire: seed {given.seed}; again with: make fire SEED={given.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="dims-fire-") as folder:
         size = replace(WHOLE, events=given.events, kills=given.kills, gap=given.gap)
-        told = Fire(Path(folder), given.seed, size, say=lambda line: print(line, flush=True)).run()
-    print(told)
-    print(f"fire: {'LOST' if told.problems else 'ok'} seed={told.seed}")
-    return 1 if told.problems else 0
+        report = Fire(Path(folder), given.seed, size, say=lambda line: print(line, flush=True)).run()
+    print(report)
+    print(f"fire: {'LOST' if report.problems else 'ok'} seed={report.seed}")
+    return 1 if report.problems else 0
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 import psycopg2
 import redis
-from sqlalchemy.engine import make_url
 
 from dims_worker.events import STREAM
 from tests.fire.stack import Program, Server, send, wait_until
@@ -62,7 +62,7 @@ class Arsonist(threading.Thread):
             for kind in self._plan:
                 if self.stopped.wait(min(self._rng.expovariate(1 / self._gap), 4 * self._gap)):
                     return
-                wait_until(lambda kind=kind: self.stopped.is_set() or self._kill(kind), PATIENCE, f"a {kind} to kill")
+                wait_until(partial(self._strike, kind), PATIENCE, f"a {kind} to kill")
                 self.killed[kind] += 1
                 self._last = time.monotonic()
                 if self._rng.random() < 0.15:
@@ -76,6 +76,9 @@ class Arsonist(threading.Thread):
         for pid, thaw in self.frozen.items():
             thaw.cancel()
             send(pid, signal.SIGCONT)
+
+    def _strike(self, kind: str) -> bool:
+        return self.stopped.is_set() or self._kill(kind)
 
     def _kill(self, kind: str) -> bool:
         """Kill one of a kind; False: none lives now."""
@@ -153,13 +156,10 @@ class Arsonist(threading.Thread):
 
     def _holders(self) -> Mapping[int, str]:
         """Who holds a lease, and of which source."""
-        url = make_url(self._database.url)
-        place = {"host": url.host, "port": url.port, "user": url.username, "password": url.password}
+        place = self._database.url.replace("+psycopg2", "")  # as libpq writes it
         with (
             suppress(psycopg2.Error),
-            closing(
-                psycopg2.connect(**place, dbname=url.database, connect_timeout=2, options="-c statement_timeout=1000")
-            ) as connection,
+            closing(psycopg2.connect(place, connect_timeout=2, options="-c statement_timeout=1000")) as connection,
             connection.cursor() as cursor,
         ):
             cursor.execute("SELECT lease_holder, source FROM dims_sources WHERE lease_until > clock_timestamp()")

@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from redis import Redis
 from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
 from dims_worker.store.migrations import migrate
 from producers.spool import Spool
@@ -46,7 +48,7 @@ SHORT = Size(events=500, kills=12, gap=1.0)
 
 
 @dataclass
-class Told:
+class Report:
     """What happened."""
 
     seed: int
@@ -89,7 +91,7 @@ class Fire:
 
     def __init__(self, folder: Path, seed: int, size: Size, say: Callable[[str], None] = lambda _: None) -> None:
         self.size, self.say = size, say
-        self.told = Told(seed)
+        self.report = Report(seed)
         self._folder = folder
         self._rng = random.Random(seed)
         self._database, self._broker = Server(folder, "database"), Server(folder, "broker")
@@ -97,19 +99,21 @@ class Fire:
         self._programs: list[Program] = []
         self._keepers: list[Keeper] = []
 
-    def run(self) -> Told:
+    def run(self) -> Report:
         began = time.monotonic()
         try:
             with self._running():
                 self._burn()
-                self._recover()
-                self._judge()
+                with Redis.from_url(self._broker.url, socket_timeout=5) as redis:
+                    judge = Judge(self._world, create_engine(self._database.url, poolclass=NullPool), redis)
+                    self._recover(judge)
+                    self._sum_up(judge)
         except Exception as error:
-            self.told.problems.append(f"{type(error).__name__}: {error}")
+            self.report.problems.append(f"{type(error).__name__}: {error}")
         finally:
-            self.told.seconds = time.monotonic() - began
-            self.told.logs = ends_of_logs([self._database, self._broker, *self._programs])
-        return self.told
+            self.report.seconds = time.monotonic() - began
+            self.report.logs = ends_of_logs([self._database, self._broker, *self._programs])
+        return self.report
 
     @contextmanager
     def _running(self) -> Iterator[None]:
@@ -126,7 +130,7 @@ class Fire:
                 self._programs.append(program)
                 self._keep(program)
             for worker in self._workers:
-                wait_until(lambda worker=worker: worker.alive() and " ready." in worker.told(), 60, f"{worker.name}")
+                wait_until(partial(_ready, worker), 60, worker.name)
             yield
         finally:
             for keeper in reversed(self._keepers):
@@ -179,42 +183,38 @@ class Fire:
                     raise TimeoutError(
                         f"{arsonist.killed.total()} kills and {len(self._world.told)} events in {self.size.longest:g} s"
                     )
-                for thread in (*threads, *self._keepers):
-                    if trouble := thread.trouble:
-                        raise RuntimeError(f"the {thread.name}: {trouble!r}") from trouble
+                for one in (*threads, *self._keepers):
+                    if one.trouble:
+                        raise RuntimeError(f"the {one.name}: {one.trouble!r}") from one.trouble
                 time.sleep(0.2)
         finally:
             arsonist.stop()
-            self.told.frozen = len(arsonist.frozen)
-            self.told.killed, self.told.aimed = arsonist.killed, arsonist.aimed
-            self.told.events, self.told.again = len(self._world.told), self._world.again
-            self.told.burnt = time.monotonic() - began
-        self.say(f"{self.told.killed.total()} kills and {self.told.events} events in {self.told.burnt:.0f} s")
+            for sender in senders:
+                sender.join(10)
+            self.report.frozen = len(arsonist.frozen)
+            self.report.killed, self.report.aimed = arsonist.killed, arsonist.aimed
+            self.report.events, self.report.again = len(self._world.told), self._world.again
+            self.report.burnt = time.monotonic() - began
+        self.say(f"{self.report.killed.total()} kills and {self.report.events} events in {self.report.burnt:.0f} s")
 
     def _sender(self, number: int, arsonist: Arsonist) -> Sender:
         """One of four: two send by a spool, two by plain XADDs; two have a second source, of one host's queue."""
         share = self.size.events // len(LAKES) + (number < self.size.events % len(LAKES))
-        sources = [LAKES[number], *HOSTS[number : number + 1]]
-        spool = Spool(self._folder / "spool" / str(number)) if number % 2 == 0 else None
-        turn = iter(range(share))
-
-        def turns() -> bool:
-            mine = next(turn, None)
-            while mine is not None and arsonist.heat < mine / share and not arsonist.stopped.wait(0.02):
-                pass
-            return mine is not None and not arsonist.stopped.is_set()
-
-        rng = random.Random(self._rng.random())
-        return Sender(self._world, self._broker.url, sources, rng, spool=spool, turns=turns)
+        return Sender(
+            self._world,
+            self._broker.url,
+            [LAKES[number], *HOSTS[number : number + 1]],
+            random.Random(self._rng.random()),
+            spool=Spool(self._folder / "spool" / str(number)) if number % 2 == 0 else None,
+            turns=_turns(share, arsonist),
+            stopped=arsonist.stopped,
+        )
 
     # --- afterwards -----------------------------------------------------------------------------------
 
-    def _judged(self) -> Judge:
-        return Judge(self._world, create_engine(self._database.url), Redis.from_url(self._broker.url, socket_timeout=5))
-
-    def _recover(self) -> None:
+    def _recover(self, judge: Judge) -> None:
         """Until nothing waits anywhere, every worker has all its children, and no process is left over."""
-        judge, began = self._judged(), time.monotonic()
+        began = time.monotonic()
         left: list[str] = []
 
         def settled() -> bool:
@@ -224,8 +224,8 @@ class Fire:
         try:
             wait_until(settled, self.size.settle, "all to be settled", period=0.3)
         except TimeoutError as error:
-            self.told.problems.append(f"{error}: {'; '.join(left)}")
-        self.told.settled = time.monotonic() - began
+            self.report.problems.append(f"{error}: {'; '.join(left)}")
+        self.report.settled = time.monotonic() - began
 
     def _unwell(self) -> list[str]:
         found = []
@@ -236,15 +236,24 @@ class Fire:
                 found.append(f"{worker.name} left processes behind: {leftovers}")
         return found
 
-    def _judge(self) -> None:
-        judge = self._judged()
-        ((self.told.runs, self.told.superseded, self.told.failed),) = judge.rows(
-            "SELECT count(*), count(*) FILTER (WHERE status = 'superseded'), coalesce(sum(failed), 0) "
-            "FROM dims_verification_runs"
-        )
+    def _sum_up(self, judge: Judge) -> None:
         problems = judge.problems()
-        self.told.problems += problems
+        self.report.problems += problems
+        self.report.runs, self.report.superseded, self.report.failed = judge.runs()
         if not problems:
-            self.told.waits = judge.waits()
-        starts = {keeper.kept.name: keeper.starts for keeper in self._keepers}
-        self.say(f"starts: {starts}")
+            self.report.waits = judge.waits()
+        self.say(f"starts: { ({keeper.kept.name: keeper.starts for keeper in self._keepers}) }")
+
+
+def _ready(worker: Program) -> bool:
+    return worker.alive() and " ready." in worker.told()
+
+
+def _turns(number: int, arsonist: Arsonist) -> Iterator[None]:
+    """So many turns, spread over the fire: as much has been sent as has burnt."""
+    for turn in range(number):
+        while arsonist.heat < turn / number and not arsonist.stopped.wait(0.02):
+            pass
+        if arsonist.stopped.is_set():
+            return
+        yield

@@ -145,6 +145,14 @@ class Judge:
         ):
             yield f"two runs of {row.source} at once: {row.run_id} and the one before it"
 
+    def runs(self) -> tuple[int, int, int]:
+        """All runs, those whose lease was lost, and the readings that failed."""
+        (row,) = self.rows(
+            "SELECT count(*) AS runs, count(*) FILTER (WHERE status = 'superseded') AS lost, "
+            "coalesce(sum(failed), 0) AS failed FROM dims_verification_runs"
+        )
+        return row.runs, row.lost, row.failed
+
     def waits(self) -> Waits:
         """How long events waited."""
         served = {

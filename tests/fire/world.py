@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from dims_worker.config.rules import Settings
 from dims_worker.errors import BrokerUnreachable
@@ -28,41 +30,43 @@ SLOW = "slow"
 BASE = "base"
 """A file that stays as it is."""
 
-CONFIG = f"""
-settings: {{lease: 3s, sweep: 1s{", orphan: 3s" if "orphan" in Settings.model_fields else ""}}}
-sources:
-{
-    "".join(
-        f"  {name}: {{type: files, path: {name}, cooldown: {'1500ms' if name == 'lake3' else '0s'}}}" + chr(10)
-        for name in LAKES
-    )
+LEASE = "3s"
+COUNTED: dict[str, dict[str, Any]] = {
+    "files": {"measure": "count"},
+    "lines": {"measure": "lines", "paths": "text/**"},
+    "bytes": {"measure": "bytes", "paths": "blobs/**", "critical": True},
 }
-{"".join(f"  {name}: {{type: files, path: {name}, queue: {name}}}" + chr(10) for name in HOSTS)}
-  slow: {{type: command}}
-metrics:
-{
-    "".join(
-        f'''
-  {name}:
-    files: {{source: {name}, measure: count}}
-    lines: {{source: {name}, measure: lines, paths: "text/**"}}
-    bytes: {{source: {name}, measure: bytes, paths: "blobs/**", critical: true}}
-'''
-        for name in FILES
-    )
-}
-  slow:
-    files: {{source: slow, command: "sleep 0.4; find slow -type f | wc -l", shell: true}}
-  all:
-    files: {{derive: "{" + ".join(f"{name}.files" for name in FILES)}"}}
-    lines: {{derive: "{" + ".join(f"{name}.lines" for name in FILES)}"}}
-    both: {{derive: "all.files + 2 * all.lines"}}
-rules:
-  changed: {{on: dims.files.changed}}
-  scraped: {{on: dims.scraper.complete, metrics: ["slow.*", "lake*.*"]}}
-"""
+"""What is measured of each tree of files."""
 
-SCRAPED = frozenset({"slow.files", *(f"{name}.{what}" for name in LAKES for what in ("files", "lines", "bytes"))})
+
+def configuration() -> dict[str, Any]:
+    """What stands in `dims.yaml`."""
+    trees = {name: {"type": "files", "path": name} for name in FILES}
+    trees["lake3"] |= {"cooldown": "1500ms"}
+    for name in HOSTS:
+        trees[name] |= {"queue": name}
+    command = f"sleep 0.4; find {SLOW} -type f | wc -l"
+    return {
+        "settings": {"lease": LEASE, "sweep": "1s"} | ({"orphan": "3s"} if "orphan" in Settings.model_fields else {}),
+        "sources": {**trees, SLOW: {"type": "command"}},
+        "metrics": {
+            **{name: {what: {"source": name, **how} for what, how in COUNTED.items()} for name in FILES},
+            SLOW: {"files": {"source": SLOW, "command": command, "shell": True}},
+            "all": {
+                "files": {"derive": " + ".join(f"{name}.files" for name in FILES)},
+                "lines": {"derive": " + ".join(f"{name}.lines" for name in FILES)},
+                "both": {"derive": "all.files + 2 * all.lines"},
+            },
+        },
+        "rules": {
+            "changed": {"on": FILES_CHANGED},
+            "scraped": {"on": SCRAPER_COMPLETE, "metrics": [f"{SLOW}.*", "lake*.*"]},
+        },
+    }
+
+
+SCRAPED = frozenset({f"{SLOW}.files", *(f"{name}.{what}" for name in LAKES for what in COUNTED)})
+"""What the rule `scraped` concerns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,8 @@ class World:
                 (self.folder / name / kind).mkdir(parents=True)
             # So large that the critical bytes drift slowly at first, and are held later on
             (self.folder / name / "blobs" / BASE).write_bytes(b"x" * 20_000)
-        (self.folder / "slow").mkdir()
-        (self.folder / "dims.yaml").write_text(CONFIG, encoding="utf-8")
+        (self.folder / SLOW).mkdir()
+        (self.folder / "dims.yaml").write_text(yaml.safe_dump(configuration()), encoding="utf-8")
 
     def truth(self) -> dict[str, int]:
         """The value of every metric, counted by a plain loop."""
@@ -100,7 +104,7 @@ class World:
             found[f"{name}.files"] = len(text) + len(blobs)
             found[f"{name}.lines"] = sum(path.read_bytes().count(b"\n") for path in text)
             found[f"{name}.bytes"] = sum(len(path.read_bytes()) for path in blobs)
-        found["slow.files"] = len(list((self.folder / "slow").iterdir()))
+        found[f"{SLOW}.files"] = len(list((self.folder / SLOW).iterdir()))
         found["all.files"] = sum(found[f"{name}.files"] for name in FILES)
         found["all.lines"] = sum(found[f"{name}.lines"] for name in FILES)
         found["all.both"] = found["all.files"] + 2 * found["all.lines"]
@@ -118,18 +122,18 @@ class Sender(threading.Thread):
         rng: random.Random,
         *,
         spool: Spool | None,
-        turns: Callable[[], bool],
+        turns: Iterator[None],
+        stopped: threading.Event,
     ) -> None:
-        """`turns` waits for the next turn; False: there is none."""
         super().__init__(name=f"sender of {sources[0]}", daemon=True)
         self.trouble: Exception | None = None
         self._world, self._url, self._sources, self._rng = world, url, sources, rng
-        self._spool, self._turns = spool, turns
+        self._spool, self._turns, self._stopped = spool, turns, stopped
         self._number = 0
 
     def run(self) -> None:
         try:
-            while self._turns():
+            for _ in self._turns:
                 self._number += 1
                 told = self._change(self._rng.choice(self._sources))
                 self._world.told.append(told)
@@ -159,11 +163,11 @@ class Sender(threading.Thread):
         metrics = {f"{source}.files", f"{source}.{'lines' if kind == 'text' else 'bytes'}"}
         how, event_type = self._rng.random(), FILES_CHANGED
         if how < 0.05 and source in LAKES:
-            (self._world.folder / "slow" / f"{source} {self._number}").touch()
+            (self._world.folder / SLOW / f"{source} {self._number}").touch()
             done = datetime.now(UTC)
             event_type, data, metrics = SCRAPER_COMPLETE, {}, set(SCRAPED)
         elif how < 0.15:
-            data["paths"], metrics = [], {f"{source}.{what}" for what in ("files", "lines", "bytes")}
+            data["paths"], metrics = [], {f"{source}.{what}" for what in COUNTED}
         name = f"{self.name} {self._number}"
         return Told(Event.new(event_type, "fire", now=done, id=name, data=data), frozenset(metrics), done)
 
@@ -171,15 +175,15 @@ class Sender(threading.Thread):
         if self._spool:
             send_by_spool(event, self._spool, self._url)  # else it waits there, and leaves with a later one
             return
-        while True:  # the same event, until the broker has said that it has it
+        while not self._stopped.is_set():  # the same event, until the broker has said that it has it
             try:
                 publish([event], self._url)
                 return
             except BrokerUnreachable:
-                time.sleep(0.1)
+                self._stopped.wait(0.1)
 
     def _flush(self) -> None:
-        while self._spool and len(self._spool):
+        while self._spool and len(self._spool) and not self._stopped.is_set():
             with contextlib.suppress(BrokerUnreachable):
                 self._spool.flush(lambda events: publish(events, self._url))
-            time.sleep(0.1)
+            self._stopped.wait(0.1)

@@ -28,7 +28,7 @@ from tests.conftest import Project, Worker, wait_for
 
 CONF = flower_variables({})["DIMS_FLOWER_CONFIG"]
 AUTH = "ada:flower-hunter2,bob:other:pass"
-ROW = "lake · s3_upload_complete · 28 events · dims events show 1234"
+ROW, MORE = "lake · s3_upload_complete · 28 events", "dims events show 1234"
 
 
 @dataclass
@@ -158,7 +158,7 @@ def test_flower_knows_each_name_of_the_configuration(tmp_path: Path) -> None:
         "max_tasks": 10_000,
         "purge_offline_workers": 86_400,
         "natural_time": True,
-        "tasks_columns": "received,name,args,result,state,runtime,worker,uuid",
+        "tasks_columns": "received,name,args,kwargs,result,state,runtime,worker,uuid",
         "format_task": "readable",
     }
     assert {name for name in others if not name.startswith("_")} == {"ConfigError", "Path", "access", "os", "readable"}
@@ -174,18 +174,21 @@ def test_without_a_password_it_shows_and_commands_nothing(
     assert listening == [("127.0.0.1", flower.port)]
     assert not socket_path.exists()
     hears(project, flower)
-    send(project, "told", argsrepr=ROW)
+    send(project, "told", argsrepr=ROW, kwargsrepr=MORE)
     send(project, "plain", args=["lake", 1])
     wait_for(lambda: [row["state"] for row in flower.rows() if row["uuid"] != "heard"] == ["SUCCESS", "SUCCESS"])
     rows = {row["uuid"]: row for row in flower.rows()}
-    assert (rows["told"]["args"], rows["plain"]["args"], rows["heard"]["args"]) == (ROW, "lake, 1", "")
-    assert {(row["kwargs"], row["result"], row["name"]) for row in rows.values()} == {("", "", SWEEP)}
+    assert {id: (row["args"], row["kwargs"], row["result"], row["name"]) for id, row in rows.items()} == {
+        "told": (ROW, MORE, "", SWEEP),
+        "plain": ("lake, 1", "", "", SWEEP),
+        "heard": ("", "", "", SWEEP),
+    }
     tasks = flower.ask("/tasks")[1]
     assert re.findall(r'data-column="(\w+)"', tasks) == [
-        *("received", "name", "args", "result", "state", "runtime", "worker", "uuid")
+        *("received", "name", "args", "kwargs", "result", "state", "runtime", "worker", "uuid")
     ]
     assert "value=\"natural-time-UTC\" id='time'" in tasks
-    assert ROW in flower.ask("/task/told")[1]
+    assert re.search(rf"{ROW}.*{MORE}", flower.ask("/task/told")[1], re.DOTALL)
     (name,) = [one["hostname"] for one in flower.workers()]
     page = wait_for(lambda: flower.ask(f"/worker/{name}")[1] if flower.ask(f"/worker/{name}")[0] == 200 else None)
     assert "worker-tab-pool" in page
@@ -202,7 +205,7 @@ def test_with_a_password_it_asks_for_it_everywhere_but_for_metrics_and_health(
 ) -> None:
     flower = start_flower({"DIMS_FLOWER_AUTH": AUTH, "FLOWER_UNAUTHENTICATED_API": "1"}, login="ada:flower-hunter2")
     hears(project, flower)
-    send(project, "told", argsrepr=ROW)
+    send(project, "told", argsrepr=ROW, kwargsrepr=MORE)
     wait_for(lambda: ROW in [row["args"] for row in flower.rows()])
     wait_for(lambda: "conf" in flower.ask("/api/workers")[1])
     (name,) = json.loads(flower.ask("/api/workers")[1])

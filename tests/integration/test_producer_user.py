@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from dims_worker import services
+from dims_worker.errors import BrokerUnreachable
 from dims_worker.events import STREAM, Event
 from dims_worker.services import valkey
 from dims_worker.services.home import Home
@@ -25,7 +27,7 @@ from producers.git_hook import install
 from producers.publish import broker_url, publish
 from producers.spool import Spool
 from producers.watch_files import watch
-from tests.conftest import GIT_ENV, wait_for
+from tests.conftest import GIT_ENV, REPO, wait_for
 
 
 class Broker:
@@ -150,6 +152,31 @@ def test_the_secrets_lie_in_files_of_the_owner_and_the_configuration_has_the_has
     for name in ("producer.env", "servers.json", "valkey/password", "valkey/producer-password", "valkey/valkey.conf"):
         assert (broker.home / name).stat().st_mode & 0o777 == 0o600, name
     assert password not in repr(broker.servers) + (broker.home / "logs/valkey.log").read_text()
+
+
+def test_the_line_for_brokers_of_ones_own_makes_the_same_user(broker: Broker) -> None:
+    (line,) = re.findall(r"^ACL SETUSER .*$", (REPO / "docs/security.md").read_text(), re.MULTILINE)
+    broker.full.execute_command(*line.replace("dims-producer", "other").replace("PASSWORD", "hunter2").split())
+    ours, other = broker.full.acl_getuser(valkey.PRODUCER), broker.full.acl_getuser("other")
+    assert ours.pop("passwords") != other.pop("passwords")
+    assert ours == other
+    publish([event("1")], f"redis://other:hunter2@{str(broker.servers.broker_url).rpartition('@')[2]}")
+    assert [one.id for one in broker.events()] == ["1"]
+    broker.full.acl_deluser("other")
+
+
+def test_what_a_stolen_key_can_still_do_is_what_the_guide_says(broker: Broker) -> None:
+    for options in ("MAXLEN 0 *", "MINID 99999999999999-0 *"):
+        broker.mine.xadd(STREAM, {"event": "{}"})
+        broker.mine.execute_command("XADD", STREAM, *options.split(), "event", "{}")
+        assert broker.full.xlen(STREAM) == 0
+    broker.mine.xadd(STREAM, {"event": "{}"}, id="9999999999999-0")
+    assert broker.mine.xadd(STREAM, {"event": "{}"}) == b"9999999999999-1"
+    last = f"{2**64 - 1}-{2**64 - 1}"
+    assert last in (REPO / "docs/security.md").read_text()
+    broker.mine.xadd(STREAM, {"event": "{}"}, id=last)
+    with pytest.raises(BrokerUnreachable, match="exhausted the last possible ID"):
+        publish([event("1")], str(broker.servers.producer_url))
 
 
 # --- every producer, with this user -------------------------------------------------------------------

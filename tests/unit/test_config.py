@@ -178,6 +178,15 @@ def test_the_database_s_url(url: str, translated: str | None, load_text: Load):
     assert load_text("", {"DIMS_DATABASE_URL": url}).database_url == translated
 
 
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:ge@heim@h/d", "postgresql://u:1/ge@heim@h/d", "postgresql://u:geheim@h:x/d"]
+)
+def test_a_database_url_that_would_be_taken_apart_wrongly_is_refused_and_not_shown(load_text: Load, url: str):
+    with pytest.raises(ConfigError, match="special characters of a password as %XX") as caught:
+        load_text("", {"DIMS_DATABASE_URL": url})
+    assert "heim" not in str(caught.value)
+
+
 def test_secrets_are_not_shown(load_text: Load):
     env = {"DIMS_DATABASE_URL": "postgresql://u:geheim@h/d", "DIMS_BROKER_URL": "redis://:geheim@h/0"}
     config = load_text(HEAD, env)

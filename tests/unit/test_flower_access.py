@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import socket
+import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import dims_worker
+from dims_worker.cli.stack import flower_variables
 from dims_worker.errors import ConfigError
 from dims_worker.services.flower import access, readable
 
@@ -60,3 +65,18 @@ def test_a_task_reads_like_a_sentence(shown: str | None, read: str | None) -> No
     task = SimpleNamespace(args=shown, kwargs=shown, result=shown)
     assert readable(task) is task
     assert (task.args, task.kwargs, task.result) == (read, read, read)
+
+
+def test_dims_up_tells_flower_a_free_port_and_where_its_configuration_is() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        asked = flower_variables({"DIMS_FLOWER_PORT": port})
+        assert asked["DIMS_FLOWER_PORT"] == port  # who names one wants that one
+    root = Path(dims_worker.__file__).parents[1]
+    assert asked["DIMS_FLOWER_CONFIG"] == str(root / "config" / "flowerconfig.py")
+    assert flower_variables({"DIMS_FLOWER_CONFIG": "mine.py"})["DIMS_FLOWER_CONFIG"] == "mine.py"
+    assert flower_variables({})["DIMS_FLOWER_PORT"].isdecimal()
+    # An installed package finds both beside its modules
+    built = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert built["force-include"]["config/flowerconfig.py"] == "dims_worker/flowerconfig.py"
+    assert built["force-include"]["Procfile"] == "dims_worker/Procfile"

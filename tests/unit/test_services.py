@@ -55,8 +55,8 @@ def test_procfile_errors_name_the_line(text, reason):
 def test_the_repository_s_procfile():
     entries = parse((ROOT / "Procfile").read_text())
     assert [entry.name for entry in entries] == ["ingest", "worker", "beat", "flower", "watch"]
-    flower = expand(entries[3].words, {"DIMS_HOME": "/x"})
-    assert flower[-2:] == ["--address=127.0.0.1", "--port=5555"]
+    assert expand(entries[3].words, {})[-1] == "--conf=config/flowerconfig.py"
+    assert expand(entries[3].words, {"DIMS_FLOWER_CONFIG": "/a b/c.py"})[-1] == "--conf=/a b/c.py"
 
 
 @pytest.mark.parametrize(

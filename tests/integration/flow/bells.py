@@ -14,7 +14,9 @@ from dims_worker.app import ring_verify
 from dims_worker.broker import BELL, INGEST
 from dims_worker.config import Config
 from dims_worker.plan import Planner
-from tests.integration.flow.process import Killed
+from tests.integration.flow.process import halt
+
+AWAY = "the database is away"
 
 Bell = tuple[str, ...]
 """The task, and the source where it has one."""
@@ -22,28 +24,27 @@ Bell = tuple[str, ...]
 
 @dataclass
 class Bells:
-    """In the place of a Celery app: the bells that were rung and not answered. `broken`: whoever rings dies of it."""
+    """In the place of a Celery app: the bells that were rung and not answered."""
 
     engine: Engine
     redis: Redis
     rung: set[Bell] = field(default_factory=set)
-    broken: bool = False
 
     def send_task(self, task: str, *, args: Bell, **_: Any) -> None:
-        if self.broken:
-            raise Killed
+        halt("ring")
         self.rung.add((task, *args))
 
-    def round(self, config: Config, *, registers: bool = False) -> set[Bell]:
-        """A doorman starts, makes one round (register, mend, sweep, notice), and is stopped. Returns what is rung."""
-        made = doorman.Doorman(self, config, registers=registers)  # type: ignore[arg-type]
-        made.stopped = _OneRound()  # type: ignore[assignment]
+    def round(self, config: Config, *, takes_in: bool = True) -> set[Bell]:
+        """A worker starts, and its doorman makes one round: register, mend, sweep, take in. Returns what is rung."""
+        made = doorman.Doorman(self, config, takes_in=takes_in)  # type: ignore[arg-type]
+        made.stopped = once = _OneRound()  # type: ignore[assignment]
         with (
             patch.object(doorman, "WAIT_MS", 1),
             patch.object(doorman, "connect", lambda *_, **__: self.redis),
             patch.object(doorman, "engine", lambda _: self.engine),
         ):
             made.run()
+        assert not once.troubled or made.trouble == AWAY, f"the doorman waits: {made.trouble}"
         return self.rung
 
     def take(self) -> Bell:
@@ -56,7 +57,7 @@ class Bells:
         """What the tasks do."""
         if task == INGEST:
             self.redis.delete(BELL)
-            for touched, why in ingest.drain(self.redis, self.engine, Planner(config)).sources.items():
+            for touched, why in sorted(ingest.drain(self.redis, self.engine, Planner(config)).sources.items()):
                 ring_verify(self, config, touched, why)  # type: ignore[arg-type]
             return
         while verify.serve(self.engine, config, *source):
@@ -68,10 +69,11 @@ class _OneRound:
     """In the place of the event that stops a doorman."""
 
     asked: int = 0
+    troubled: bool = False
 
     def is_set(self) -> bool:
         self.asked += 1
         return self.asked > 2
 
     def wait(self, seconds: float) -> None:
-        raise AssertionError(f"the doorman is in trouble, and would try again in {seconds} s")
+        self.asked, self.troubled = 2, seconds == doorman.RETRY

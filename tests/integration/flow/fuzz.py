@@ -101,7 +101,9 @@ def _instant(value: Any) -> datetime:
     *numbers, fraction, _, sign, hours, minutes = match.groups()
     offset = timedelta(hours=int(hours), minutes=int(minutes)) if sign else timedelta(0)
     zone = timezone(-offset if sign == "-" else offset)
-    told = datetime(*map(int, numbers), int(((fraction or "") + "000000")[:6]), zone)
+    microseconds = int(((fraction or "") + "000000")[:6])
+    year, month, day, hour, minute, second = map(int, numbers)
+    told = datetime(year, month, day, hour, minute, second, microseconds, zone)
     time = told.astimezone(UTC)
     if not (2000 <= told.year <= 2100 and 2000 <= time.year <= 2100):
         raise ValueError
@@ -110,23 +112,45 @@ def _instant(value: Any) -> datetime:
 
 # --- the envelopes ------------------------------------------------------------------------------------
 
+_BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 TYPES = ("scraped", "dims.scraper.complete", "dims.files.changed", "dims.git.commit", "dims.schedule.tick",
          "dims.verify.requested", "dims.workflow.requested", "com.amazonaws.s3.ObjectCreated:Put", "dims.no.rule",
          "x" * 2048, "*", "[", "🜁")  # fmt: skip
-TEXTS = ("", "a", "one/x", "é🜁𝔘", "\x01\x1f\x7f\u200f\ufeff", "'; DROP TABLE dims_metrics; --", "%s %(x)s :name {}",
-         "\\", "null", "a" * 2048, "..", "/", "~", "~nobody/x", "/" + "d/" * 3000, "n" * 5000, "\n\r\t", "m.a")  # fmt: skip
+TEXTS = ("", "a", "one/x", "é🜁", "\x01\x1f\x7f\u200f\ufeff", "'; DROP TABLE dims_metrics; --", "%s %(x)s :name {}",
+         "\\", "null", "a" * 2048, "..", "/", "~", "~nobody/x", "/" + "d/" * 3000, "n" * 5000, "\n\r\t")  # fmt: skip
 NUMBERS = (0, 1, True, 1.0, -1, 10**30, -(10**300), 1e22, 1e300, 1e-300, 5e-324, 0.1, 2**63, 1.7976931348623157e308)
-WRONG = (None, 0, 1.5, True, False, [], {}, [1], {"a": 1}, "", " ", "1.0", "a\0b", "\ud800", "x" * 2049, "x" * 2048)
+WRONG: tuple[Any, ...] = (
+    None,
+    0,
+    1.5,
+    True,
+    False,
+    [],
+    {},
+    [1],
+    {"a": 1},
+    "",
+    " ",
+    "1.0",
+    "a\0b",
+    "\ud800",
+    "x" * 2049,
+    "x" * 2048,
+)
 TIMES = ("2026-11-22T09:00:00Z", "2026-11-22t09:00:00.123456789z", "2026-11-22 09:00:00+23:59", "2000-01-01T00:00:00Z",
          "2100-12-31T23:59:59.999999Z", "0000-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z",
          "9999-12-31T23:59:59-14:00", "2100-12-31T23:59:59-00:01", "1999-12-31T23:59:59-01:00", "2026-11-22T09:00:60Z",
          "2026-02-30T09:00:00Z", "2026-11-22T09:00:00", "2026-11-22", "2026-W47-7T09:00:00Z", "20261122T090000Z",
          "٢٠٢٦-11-22T09:00:00Z", "2026-11-22T09:00:00+24:00", "now", "1732266000", "")  # fmt: skip
 KEYS = ("root", "paths", "bucket", "key", "keys", "metrics", "workflow", "rule", "", "é", "a\tb", "data", "__class__")
-LATE = ('"x":NaN', '"x":-Infinity', '"x":1e999', '"x":"\\u0000"', '"x":"\\ud800"', '"\\udfff":1', '"x":"\\ud83d\\ude00"',
-        '"id":"another"', '"data":{"again":1}', '"specversion":"0.3"', '"x":01', '"x":1.', '"x":+1', "'x':1", '"x":' + "9" * 4300,
-        '"x":' + "9" * 5000, '"x":"\t"', '"x":"\x00"', '"x":1e-999', '"x":\u00a01', '"x":[' + "[" * 62 + "]" * 63,
-        '"x":[' + "[" * 61 + "]" * 62, '"x":' + '{"a":' * 200 + "1" + "}" * 200, '"x":' + "[" * 100_000 + "]" * 100_000)  # fmt: skip
+LATE = (
+    *('"x":NaN', '"x":-Infinity', '"x":1e999', '"x":1e-999', '"x":01', '"x":1.', '"x":+1', "'x':1", '"x":\u00a01'),
+    *('"x":"\\u0000"', '"x":"\\ud800"', '"\\udfff":1', '"x":"\\ud83d\\ude00"', '"x":"\t"', '"x":"\0"'),
+    *('"id":"another"', '"data":{"again":1}', '"specversion":"0.3"'),
+    *('"x":' + "9" * digits for digits in (4_300, 5_000)),
+    *('"x":' + "[" * levels + "]" * levels for levels in (62, 63, 64, 65, 100_000)),
+    *('"x":' + '{"a":' * levels + "1" + "}" * levels for levels in (63, 64, 200)),
+)
 """What may be written behind the last field of an envelope."""
 
 
@@ -155,7 +179,7 @@ class Fuzz:
             "id": f"{len(self.made)}",
             "source": self.rng.choice(("p", "q", "producer-é", "p" * 2048)),
             "type": self.rng.choice(TYPES),
-            "time": f"2026-{self.rng.randrange(1, 13):02}-{self.rng.randrange(1, 29):02}T09:00:00.{self.rng.randrange(10**6):06}Z",
+            "time": (_BEGIN + timedelta(microseconds=self.rng.randrange(10**13))).isoformat(),
             "data": self._object(3),
         }
         if self.rng.random() < 0.5:
@@ -214,9 +238,8 @@ class Fuzz:
                 case 3:
                     payload[at:at] = self.rng.choice((b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\\u0000"))
                 case 4:
-                    payload = bytearray(
-                        payload.decode("utf-8", "replace").encode(self.rng.choice(("utf-16", "utf-8-sig")))
-                    )
+                    other = self.rng.choice(("utf-16", "utf-8-sig"))
+                    payload = bytearray(payload.decode("utf-8", "replace").encode(other))
         return {b"event": bytes(payload)}
 
     def binary(self) -> Fields:

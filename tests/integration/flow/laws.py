@@ -35,7 +35,7 @@ class Tables:
             return cls(
                 states.read(connection, METRICS),
                 connection.execute(
-                    text("SELECT producer, event_id, outcome, metrics, received_at FROM dims_event_log")
+                    text("SELECT producer, event_id, outcome, metrics, received_at FROM dims_event_log ORDER BY seq")
                 ).fetchall(),
                 requests.open_requests(connection),
             )
@@ -58,9 +58,22 @@ def nothing_goes_back(before: Tables, now: Tables) -> None:
         new = now.states[name]
         assert new.requested_gen >= old.requested_gen, name
         assert new.requested_gen >= new.measured_gen >= old.measured_gen, name
-        assert not old.as_of or new.as_of >= old.as_of, name
+        assert (new.due_since is not None) == new.due, name
+        assert not old.as_of or new.as_of >= old.as_of or old.definition != new.definition, name
         if new.baseline_as_of and old.baseline_as_of:
             assert new.baseline_as_of >= old.baseline_as_of, name
+
+
+def generations_are_raised_by_new_events_alone(before: Tables, now: Tables) -> None:
+    """And by a configuration that says something else. What is known already makes nobody measure again."""
+    if {(n, s.definition, s.retired_at) for n, s in before.states.items()} != {
+        (n, s.definition, s.retired_at) for n, s in now.states.items()
+    }:
+        return
+    new = now.log[len(before.log) :]
+    for name, state in now.states.items():
+        told = sum(name in row.metrics for row in new)
+        assert state.requested_gen - before.states[name].requested_gen <= told, name
 
 
 def no_baseline_moves_far_without_a_person(config: Config, before: Tables, now: Tables, person: str | None) -> None:
@@ -92,6 +105,8 @@ def what_is_not_due_is_true(config: Config, now: Tables, world: World, told: Col
         if not isinstance(metric, DerivedMetric):
             assert state.as_of is not None, f"{name} is not due and was never measured"
             assert last is None or state.as_of > last, f"{name} was not measured after its last event"
+        elif state.baseline_as_of is None:
+            continue  # newly defined: the next sweep computes it
         assert state.value == world.truth(config, name), f"{name} is not due, and its last reading is not true"
 
 

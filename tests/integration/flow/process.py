@@ -1,7 +1,8 @@
 """Processes that a test lets on step by step, or kills: real code, in the order that the test wants.
 
 A process halts wherever it is about to touch what others see: before each transaction, before it acknowledges
-entries, before it reads the world that it measures. Nothing else runs meanwhile, so one order gives one outcome.
+entries, before it rings, before it reads the world that it measures. Nothing else runs meanwhile, so one order gives
+one outcome.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Process:
         """What it is about to do; None: it has ended."""
         self.error: BaseException | None = None
         self._killed = False
+        self._trouble: Exception | None = None
+        self._troubled = False
         self._mine, self._tests = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, args=(call,), name=name, daemon=True)
         self._thread.start()
@@ -65,6 +68,11 @@ class Process:
         self._killed = True
         self.finish()
 
+    def trouble(self, error: Exception) -> None:
+        """Let it on, but what it is about to do fails with this error. It may end with that."""
+        self._trouble = error
+        self.go_on()
+
     def halt(self, at: str) -> None:
         """From the process itself: wait until the test lets it on."""
         if not self._killed:
@@ -73,6 +81,9 @@ class Process:
             assert self._mine.acquire(timeout=10 * PATIENCE), f"the test has forgotten {self.name}"
         if self._killed:
             raise Killed
+        if self._trouble and not self._troubled:
+            self._troubled = True
+            raise self._trouble
 
     def _run(self, call: Callable[[], object]) -> None:
         self._mine.acquire()
@@ -83,7 +94,7 @@ class Process:
         except Killed:
             pass
         except BaseException as error:
-            self.error = error
+            self.error = error if error is not self._trouble else None
         self.halted_at = None
         self._tests.release()
 

@@ -4,11 +4,15 @@ retired; and who works by an older configuration changes nothing that it does no
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
+from dims_worker.config import load
+from dims_worker.ingest import register
+from dims_worker.record import OTHERWISE
 from dims_worker.store.engine import transaction
 from dims_worker.store.events import raise_generations
 from dims_worker.verify import serve
@@ -116,7 +120,7 @@ def test_a_definition_that_changes_while_it_is_measured_leaves_the_reading_to_hi
     claim = measured.claimed("m.a", "m.c")
     later = restart(OTHER_A)
     items = {item.metric: item for item in measured.record(claim, {"m.a": 50, "m.c": 101}).items}
-    assert (items["m.a"].outcome, items["m.a"].reason) == ("superseded", "its definition has changed since")
+    assert (items["m.a"].outcome, items["m.a"].reason) == ("superseded", OTHERWISE)
     assert items["m.c"].outcome == "accepted"
     assert "m.sum" not in items or items["m.sum"].outcome == "superseded"
     assert (later.state("m.a").value, due(later)) == (1, {"m.a"})
@@ -163,3 +167,18 @@ def test_a_category_of_another_file_is_read_again(tmp_path: Path, restart: Resta
     later = restart("include: [more.yaml]\n" + CONFIG)
     assert "n.x" in due(later)
     assert [file.name for file in later.config.files] == ["dims.yaml", "more.yaml"]
+
+
+def test_who_only_looks_gives_rows_to_what_has_none_and_changes_nothing_else(measured: Flow, tmp_path: Path) -> None:
+    """A shell without the workers' environment, or a file that is being edited: no way around approval."""
+    before = {row.metric: row for row in measured.rows("SELECT * FROM dims_metrics")}
+    (tmp_path / "dims.yaml").write_text(OTHER_C.replace("  m:\n", "  n: {x: {source: one, measure: count}}\n  m:\n"))
+    other = copy(measured)
+    other.config = load(None, {}, tmp_path)
+    with transaction(other.engine) as connection:
+        register(connection, other.config, whole=False)
+    after = {row.metric: row for row in measured.rows("SELECT * FROM dims_metrics")}
+    assert after.keys() - before.keys() == {"n.x"}
+    assert {name: after[name] for name in before} == before
+    assert other.look(c=5)["m.c"].outcome == "superseded"
+    assert measured.state("m.c").baseline == 100

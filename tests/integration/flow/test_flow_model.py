@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -41,25 +40,25 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 from redis.exceptions import ResponseError
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 
 from dims_worker import approvals, stream, verify
 from dims_worker.broker import BELL, INGEST, VERIFY
 from dims_worker.cli import verify as command
 from dims_worker.config import Config, load
-from dims_worker.errors import Refused
+from dims_worker.errors import DatabaseUnreachable, Refused
 from dims_worker.events import SCRAPER_COMPLETE, STREAM, VERIFY_REQUESTED, Event
 from dims_worker.plan import Planner
-from dims_worker.record import Measured, Run
-from dims_worker.store import leases, requests
+from dims_worker.store import requests
 from dims_worker.store.engine import transaction
-from dims_worker.store.leases import Claim
+from dims_worker.store.models import metadata
 from dims_worker.store.requests import Request
 from tests.integration.flow import laws
-from tests.integration.flow.bells import Bells
+from tests.integration.flow.bells import AWAY, Bells
+from tests.integration.flow.claims import Claims, Worker
 from tests.integration.flow.kit import NOW
 from tests.integration.flow.laws import Tables
-from tests.integration.flow.process import HaltingRedis, Killed, Process, current, halt, halting
+from tests.integration.flow.process import HaltingRedis, current, halt, halting
 from tests.integration.flow.world import CONFIG, CONFIGS, MEASURED, Scan, World
 
 NEW_WALKS = int(os.environ.get("DIMS_MODEL", "0"))
@@ -75,15 +74,16 @@ WALKS = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-HOUR = timedelta(hours=1)
 VALUES = (100, 104, 110, 114, 120, 200)
 """So that a step may be minor, moderate, major or extreme, and need a person or not."""
 SOURCES = st.sampled_from(["one", "two"])
 NAMED = st.sets(st.sampled_from(["m.a", "m.b", "m.c", "m.sum"]), min_size=1)
+OLDER = st.booleans()
+"""Whether a process started before the configuration last changed."""
 FAR = st.booleans()
 """Whether a process is let on to its end, or to its next halt."""
 
-_claim, _record, _sleep = leases.claim, verify.record, time.sleep
+_sleep = time.sleep
 
 
 @dataclass(frozen=True)
@@ -95,16 +95,10 @@ class Stage:
     configs: dict[str, Config]
 
     def clear(self) -> None:
-        tables = "dims_event_log, dims_event_marks, dims_metrics, dims_sources, dims_verification_runs, "
         with self.engine.begin() as connection:
-            connection.execute(text(f"TRUNCATE {tables} dims_metrics_history, dims_approval_requests, dims_schedules"))
+            for table in reversed(metadata.sorted_tables):
+                connection.execute(table.delete())
         self.redis.flushdb()
-
-
-class Worker(Process):
-    """A process that may hold a claim."""
-
-    claim: Claim | None = None
 
 
 class Protocol(RuleBasedStateMachine):
@@ -118,7 +112,7 @@ class Protocol(RuleBasedStateMachine):
         super().__init__()
         stage.clear()
         self.stage, self.engine, self.redis = stage, stage.engine, stage.redis
-        self.config = stage.configs["plain"]
+        self.config = self.older = stage.configs["plain"]
         self.world = World()
         self.bells = Bells(stage.engine, stage.redis)
         self.alive: list[Worker] = []
@@ -127,24 +121,19 @@ class Protocol(RuleBasedStateMachine):
         """Every event of the producers, by id. Each is sent at least once in the end."""
         self.sent: set[str] = set()
         self.rubbish = 0
-        self.holders: dict[str, Process | None] = {}
-        """Whose lease of a source has not run out."""
-        self.lost: Counter[str] = Counter()
-        """By metric: claims since the last that was recorded, which never will be."""
-        self.waiting: set[str] = set()
-        """Sources that cool down, and metrics that back off."""
+        self.claims = Claims()
         self.seen: Request | None = None
         self.approved: str | None = None
         self.patches = ExitStack()
+        self.patches.enter_context(self.claims.noted())
         for where, name, what in [
             *((stream, "BATCH", 2), (stream, "FORGOTTEN_MS", -1)),  # every consumer has been silent for long
-            (stream, "consumer", lambda: process.name if (process := current()) else "doorman"),
-            *((leases, "claim", self._claim), (verify, "record", self._record)),
+            (stream, "consumer", lambda: process.name if (process := current()) else "nobody"),
             (verify, "begin", lambda config, _, names: Scan(self.world, config, tuple(names))),
             (time, "sleep", lambda seconds: halt("sleep") if current() else _sleep(seconds)),
         ]:
             self.patches.enter_context(patch.object(where, name, what))
-        self.doorman(registers=True)
+        self.doorman(takes_in=True)
         self.before = self.tables()
 
     @initialize(measured=st.booleans())
@@ -200,18 +189,15 @@ class Protocol(RuleBasedStateMachine):
 
     # --- processes ------------------------------------------------------------------------------------
 
-    @rule(dies=st.booleans(), registers=st.booleans())
-    def doorman(self, dies: bool = False, registers: bool = False) -> None:
-        """A worker starts, and its doorman makes a round: register, mend, sweep, notice. It may die as it rings."""
-        self.bells.broken = dies
-        try:
-            self.bells.round(self.config, registers=registers)
-        except Killed:
-            assert dies
-        self.bells.broken = False
-
     def room(self) -> bool:
         return sum(process.alive for process in self.alive) < 6
+
+    @precondition(room)
+    @rule(target=processes, takes_in=st.booleans(), far=FAR)
+    def doorman(self, takes_in: bool = False, far: bool = True) -> Worker:
+        """A worker starts, and its doorman makes a round: register, mend, sweep, take in what has come."""
+        config = self.config
+        return self.start(self.numbered("doorman"), lambda: self.bells.round(config, takes_in=takes_in), far)
 
     @precondition(room)
     @rule(target=processes, reborn=st.booleans(), far=FAR)
@@ -222,17 +208,17 @@ class Protocol(RuleBasedStateMachine):
         return self.start(name, lambda: self.bells.answer(config, INGEST), far)
 
     @precondition(room)
-    @rule(target=processes, source=SOURCES, far=FAR)
-    def serve(self, source: str, far: bool = True) -> Worker:
+    @rule(target=processes, source=SOURCES, older=OLDER, far=FAR)
+    def serve(self, source: str, older: bool, far: bool) -> Worker:
         """A bell for a source is answered."""
-        config = self.config
+        config = self.older if older else self.config
         return self.start(self.numbered("worker"), lambda: self.bells.answer(config, VERIFY, source), far)
 
     @precondition(room)
-    @rule(target=processes, names=NAMED, far=FAR)
-    def look(self, names: set[str], far: bool) -> Worker:
+    @rule(target=processes, names=NAMED, older=OLDER, far=FAR)
+    def look(self, names: set[str], older: bool, far: bool) -> Worker:
         """`dims verify`."""
-        config = self.config
+        config = self.older if older else self.config
         return self.start(self.numbered("look"), lambda: verify.look(self.engine, config, sorted(names)), far)
 
     @precondition(room)
@@ -255,35 +241,38 @@ class Protocol(RuleBasedStateMachine):
         process.go_on()
         while far and process.alive and process.halted_at != "sleep":
             process.go_on()
-        self.note_end(process)
+        self.claims.ended(process)
 
     @rule(process=processes)
     def kill(self, process: Worker) -> None:
         process.kill()
-        self.note_end(process)
+        self.claims.ended(process)
+
+    @rule(process=processes)
+    def database_is_away(self, process: Worker) -> None:
+        """For the one transaction that it is about to begin."""
+        if process.halted_at == "BEGIN":
+            process.trouble(DatabaseUnreachable(AWAY))
+            self.claims.ended(process)
 
     @rule(process=processes)
     def renew(self, process: Worker) -> None:
         """The thread that renews the lease of a living process does so."""
-        if process.alive and process.claim:
-            with transaction(self.engine) as connection:
-                renewed = leases.renew(connection, process.claim, HOUR)
-            if renewed:
-                assert self.holders.setdefault(process.claim.source, process) is process
+        self.claims.renew(self.engine, process)
 
     # --- time, people, configurations -----------------------------------------------------------------
 
     @rule(source=SOURCES)
     def lease_runs_out(self, source: str) -> None:
         """Its holder is slow, or dead."""
-        self.holders.pop(source, None)
+        self.claims.holders.pop(source, None)
         self.do("UPDATE dims_sources SET lease_until = clock_timestamp() - interval '1 s' "
                 "WHERE source = :source AND lease_until IS NOT NULL", source=source)  # fmt: skip
 
     @rule()
     def time_passes(self) -> None:
         """Cooldowns and back-offs end, a bell's key is forgotten, whoever holds entries has been silent for long."""
-        self.waiting.clear()
+        self.claims.waiting.clear()
         for table in ("dims_sources", "dims_metrics"):
             self.do(f"UPDATE {table} SET not_before = clock_timestamp() - interval '1 s' WHERE not_before IS NOT NULL")
         self.redis.delete(BELL)
@@ -312,10 +301,10 @@ class Protocol(RuleBasedStateMachine):
     def configure(self, name: str) -> None:
         """What takes events in is started anew with another configuration; what measures or looks may go on."""
         for process in self.alive:
-            if process.name.startswith(("ingest", "update")):
+            if process.name.startswith(("doorman", "ingest", "update")):
                 self.kill(process)
-        self.config = self.stage.configs[name]
-        self.doorman(registers=True)
+        self.older, self.config = self.config, self.stage.configs[name]
+        self.doorman(takes_in=True)
 
     # --- what must always be so -----------------------------------------------------------------------
 
@@ -323,15 +312,14 @@ class Protocol(RuleBasedStateMachine):
     def holds(self) -> None:
         before, now = self.before, self.tables()
         laws.nothing_goes_back(before, now)
+        laws.generations_are_raised_by_new_events_alone(before, now)
         laws.no_baseline_moves_far_without_a_person(self.config, before, now, self.approved)
         laws.requests_are_about_the_baseline(now)
         unstored = self.no_event_is_lost_or_stored_twice(now)
         planner = Planner(self.config)
         told = {name for id in unstored for name in planner.plan(self.told[id]).metrics}
         laws.what_is_not_due_is_true(self.config, now, self.world, told)
-        for name, state in now.states.items():
-            claimed = sum(one.claim is not None and name in one.claim.generations for one in self.alive)
-            assert state.attempts <= self.lost[name] + claimed, f"{name}: more attempts than leases that were lost"
+        self.claims.attempts_are_claims_that_were_lost(self.alive, now.states)
         self.before, self.approved = now, None
 
     def no_event_is_lost_or_stored_twice(self, now: Tables) -> set[str]:
@@ -342,42 +330,6 @@ class Protocol(RuleBasedStateMachine):
         for id in self.sent - set(stored):
             assert self.told[id].to_json().encode() in entries, f"{id} is neither in the stream nor in the database"
         return set(self.told) - set(stored)
-
-    def _claim(self, connection: Connection, source: str, *args: Any, at_once: bool) -> Claim | None:
-        """The real one; a source has one holder, and who is no person waits for cooldowns and back-offs."""
-        claim = _claim(connection, source, *args, at_once=at_once)
-        if claim:
-            assert source not in self.holders, f"{source} is claimed while another holds it"
-            assert at_once or not self.waiting & {source, *claim.generations}
-            process = current()
-            assert isinstance(process, Worker)
-            process.claim = claim
-            self.holders[source] = process
-        return claim
-
-    def _record(self, connection: Connection, config: Config, measured: Measured) -> Run:
-        """The real one, and what it means for who may be measured next."""
-        run, claim = _record(connection, config, measured), measured.claim
-        if claim is None:
-            return run
-        process = current()
-        assert isinstance(process, Worker)
-        process.claim = None
-        if run.status == "superseded":
-            self.lost.update(claim.generations)
-            return run
-        if self.holders.get(claim.source) is process:
-            del self.holders[claim.source]
-        for name in claim.generations:
-            self.lost[name] = leases.POISON - 1 if claim.aside else 0
-        failed = {item.metric for item in run.items if item.outcome == "failed" and item.generation}
-        self.waiting = self.waiting - set(claim.generations) | failed | ({"one"} & {claim.source})
-        return run
-
-    def note_end(self, process: Worker) -> None:
-        if not process.alive and process.claim:
-            self.lost.update(process.claim.generations)
-            process.claim = None
 
     # --- the calm at the end --------------------------------------------------------------------------
 
@@ -402,7 +354,7 @@ class Protocol(RuleBasedStateMachine):
         self.calm_down()
         for process in self.alive:
             process.finish()
-            self.note_end(process)
+            self.claims.ended(process)
         self.calm_down()
 
     def calm_down(self) -> None:
@@ -416,8 +368,8 @@ class Protocol(RuleBasedStateMachine):
             if not self.bells.rung or (not self.redis.xlen(STREAM) and self.tables().due <= self.world.hindered):
                 break
             while self.bells.rung:
-                task, *of = self.bells.take()
-                self.ingest() if task == INGEST else self.serve(*of)
+                bell = self.bells.take()
+                self.start(self.numbered("calm"), lambda bell=bell: self.bells.answer(self.config, *bell), far=True)
         if set(self.told) == self.sent:
             self.all_is_measured()
 

@@ -255,7 +255,7 @@ def test_many_at_once_are_told_as_each_alone(repo: Path, git, tmp_path: Path) ->
         note(repo, merged, hook="post-merge", before=shas[4]),
         note(repo, merged),
         note(repo, ""),
-        note(repo, shas[4], hook="post-rewrite", before=shas[3]),
+        note(repo, shas[3], hook="post-rewrite", before=shas[1]),
     ]
     together = events_of(notes)
     assert together == [event_of(one) for one in notes]
@@ -268,7 +268,7 @@ def test_many_at_once_are_told_as_each_alone(repo: Path, git, tmp_path: Path) ->
         ["side"],
         ["side"],
         ["side"],
-        ["f4"],
+        ["f2", "f3"],
     ]
 
 

@@ -233,6 +233,27 @@ def test_a_rebase_that_stops_is_told_when_it_ends(hooked: Path, git, watched: Sp
     assert (events[-1].data["before"], events[-1].data["commit"]) == (old, head(git, hooked))
 
 
+@pytest.mark.parametrize("backend", ["--merge", "--apply"])
+def test_a_rebase_that_stopped_knows_where_it_began(hooked: Path, git, watched: Spool, backend: str) -> None:
+    branch(git, hooked, "side", "s1", "same")
+    git(hooked, "checkout", "-q", "main")
+    commit(git, hooked, "same")
+    git(hooked, "checkout", "-q", "side")
+    old = head(git, hooked)
+    with pytest.raises(subprocess.CalledProcessError):
+        git(hooked, "rebase", "-q", backend, "main")
+    git(hooked, "update-ref", "ORIG_HEAD", "main")  # as a reset in between would leave it
+    (hooked / "same").write_text("both")
+    git(hooked, "add", "same")
+    told_before = told(watched)
+    git(hooked, "-c", "core.editor=true", "rebase", "--continue")
+    events: list[Event] = []
+    watched.flush(events.extend)
+    assert told_before and events[-1].type == "dims.git.rewrite"
+    assert (events[-1].data["before"], events[-1].data["commit"]) == (old, head(git, hooked))
+    assert (events[-1].data["paths"], events[-1].subject) == (["same"], "side")
+
+
 def test_an_amended_commit_within_a_rebase_is_told_by_its_own_pair(
     hooked: Path, git, watched: Spool, monkeypatch
 ) -> None:
