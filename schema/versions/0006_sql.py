@@ -211,7 +211,9 @@ def upgrade() -> None:
         op.execute(f"COMMENT ON FUNCTION {name} IS '{comment}'")
     op.execute(ROLES)
     op.execute(GRANT)
-    op.execute("COMMENT ON PROCEDURE dims_grant IS 'Gives dims_app and dims_reader what they may do, where they exist.'")
+    op.execute(
+        "COMMENT ON PROCEDURE dims_grant IS 'Gives dims_app and dims_reader what they may do, where they exist.'"
+    )
     op.execute("REVOKE EXECUTE ON PROCEDURE dims_grant FROM PUBLIC")
     op.execute("CALL dims_grant()")
 

@@ -30,7 +30,8 @@ CATALOG = """
     ORDER BY 1, 2
 """
 BESIDE = """
-    SELECT relname, pg_get_viewdef(oid) || obj_description(oid) FROM pg_class WHERE relkind = 'v' AND relname LIKE 'dims%'
+    SELECT relname, pg_get_viewdef(oid) || obj_description(oid) FROM pg_class
+        WHERE relkind = 'v' AND relname LIKE 'dims%'
     UNION ALL SELECT proname, pg_get_functiondef(oid) FROM pg_proc WHERE proname LIKE 'dims%'
     UNION ALL SELECT relname, relacl::text FROM pg_class WHERE relacl IS NOT NULL AND relname LIKE 'dims%'
     UNION ALL SELECT 'later ' || defaclobjtype::text, defaclacl::text FROM pg_default_acl
