@@ -70,7 +70,8 @@ def untold_words(untold: Untold, told: Told) -> str:
         said = "unexplained: no event told of a change"
         likely = [_SILENT[kind] for kind in untold.kinds if kind in _SILENT]
     if untold.later:
-        likely.append(f"one of the {count(untold.later, 'event')} that came after the reading tells of it")
+        which = "the event" if untold.later == 1 else f"one of the {untold.later:,} events"
+        likely.append(f"{which} that came after the reading tells of it")
     return f"{said}; likely {', or '.join(likely)}" if likely else said
 
 

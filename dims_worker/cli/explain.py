@@ -227,7 +227,7 @@ def document(config: Config, one: Explanation) -> dict[str, Any]:
             "limit": judged.limit,
             "recorded_otherwise": judged.otherwise,
         } if judged else None,
-        "policy": {key: {"value": value, "from": one.origins[key]} for key, value in policy.items()},
+        "policy": {key: {"value": policy[key], "from": origin} for key, origin in one.origins.items()},
         "formula": one.formula,
         "inputs": [_facts(each) for each in one.inputs],
         **evidence_document(one.evidence, one.gaps),
