@@ -84,10 +84,10 @@ def show(session: Session, request: str, as_json: bool) -> None:
 def print_request(session: Session, request: Request, now: datetime) -> None:
     """A request in words, with what to do about it."""
     out = session.out
-    baseline, proposed = (_value(session, request, v, now) for v in (request.baseline, request.value))
+    proposed = _value(session, request, request.value, now)
     drift = drift_text(request.value, request.baseline, request.drift_pct)
     out.print(f"request {request.id}, version {request.version}: {request.metric}", style="bold")
-    out.print(f"  baseline  {baseline if request.baseline_as_of else NOTHING}", soft_wrap=True)
+    out.print(f"  baseline  {_baseline(session, request, now)}", soft_wrap=True)
     out.print(f"  proposed  {proposed}  ({drift}, {request.severity})", soft_wrap=True)
     out.print(f"  why       {clean(request.reason)}", soft_wrap=True)
     run = f", run {request.run_id}" if request.run_id is not None else ""
@@ -121,7 +121,7 @@ def history(session: Session, metric: str | None, limit: int, as_json: bool) -> 
     for request in found:
         by = f"{clean(request.decided_by)} ({request.known_by})" if request.decided_by else "itself"
         table.add_row(
-            str(request.id), request.metric, _value(session, request, request.baseline, now),
+            str(request.id), request.metric, _baseline(session, request, now),
             _value(session, request, request.value, now),
             drift_text(request.value, request.baseline, request.drift_pct),
             "set by hand" if request.kind == "baseline" else request.state, by, ago(request.decided_at, now),
@@ -183,6 +183,12 @@ approvals.add_command(_decision("rejected", "reject", "the baseline stays."))
 
 def _value(session: Session, request: Request, value: object, now: datetime) -> str:
     return value_text(value, request.unit, session.config.metrics.get(request.metric), now)
+
+
+def _baseline(session: Session, request: Request, now: datetime) -> str:
+    """What was accepted before; a metric may have had no baseline when one was set by hand."""
+    none = request.kind == "baseline" and request.baseline_as_of is None
+    return NOTHING if none else _value(session, request, request.baseline, now)
 
 
 def _facts(request: Request) -> dict[str, object]:
