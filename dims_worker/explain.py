@@ -107,6 +107,7 @@ def explain(connection: Connection, config: Config, metric: str) -> Explanation:
     state = known or State(metric, config.source_of(metric))
     now = clock(connection)
     reading = reading_at(connection, metric, state.as_of) if state.as_of else None
+    run = next(iter(runs_by_number(connection, [reading.run_id])), None) if reading else None
     newest = newest_reading(connection, metric) if state.as_of else None
     against, person = _accepted_before(connection, state, reading)
     judged = judged_by(Judge.of(config, metric), reading, against, person, now) if reading and configured else None
@@ -123,13 +124,13 @@ def explain(connection: Connection, config: Config, metric: str) -> Explanation:
         origins=config.policy_origins(metric) if configured else {},
         redefined=bool(known and configured and state.changed(config.definitions[metric])),
         reading=reading,
-        run=next(iter(runs_by_number(connection, [reading.run_id])), None) if reading else None,
+        run=run,
         waits=newest if newest and reading and newest.outcome == "provisional" and newest.id > reading.id else None,
         since=_since(connection, state),
         judged=judged,
         formula=declared.derive if isinstance(declared, DerivedMetric) else None,
         inputs=inputs,
-        evidence=None if is_age else _evidence(connection, config, reading, against, inputs),
+        evidence=None if is_age else _evidence(connection, config, reading, run, against),
         gaps=gaps(reading.details, reading.value) if reading else (),
         request=next((one for one in decided if one.state == "open"), None),
         decisions=tuple(one for one in decided if one.state in ("approved", "rejected", "expired"))[:DECISIONS],
@@ -137,11 +138,15 @@ def explain(connection: Connection, config: Config, metric: str) -> Explanation:
 
 
 def explain_request(connection: Connection, config: Config, request: Request) -> tuple[Evidence | None, list[Gap]]:
-    """The same evidence for what a request proposes, or proposed."""
-    details = (request.evidence or {}).get("details")
-    if request.baseline_as_of is None or request.kind != "drift":
+    """The same evidence for what a request proposes, or proposed; none for a baseline that was set by hand."""
+    if request.baseline_as_of is None or request.run_id is None:
         return None, []
-    change = Change(request.baseline, request.value, request.baseline_as_of, request.as_of)
+    (run,) = runs_by_number(connection, [request.run_id])
+    against = last_accepted(connection, request.metric, request.baseline_as_of)
+    known = against is not None and against.begun < run.started_at  # not what became of the request itself
+    after = against.begun if against and known else request.baseline_as_of
+    change = Change(request.baseline, request.value, after, run.started_at)
+    details = (request.evidence or {}).get("details")
     return evidence(connection, config, request.metric, change), list(gaps(details, request.value))
 
 
@@ -217,14 +222,10 @@ def _inputs(connection: Connection, config: Config, metric: DerivedMetric) -> tu
 
 
 def _evidence(
-    connection: Connection,
-    config: Config,
-    reading: PastReading | None,
-    against: Acceptance | None,
-    inputs: tuple[Input, ...],
+    connection: Connection, config: Config, reading: PastReading | None, run: RunRow | None, against: Acceptance | None
 ) -> Evidence | None:
-    if reading is None or against is None or against.as_of >= reading.as_of:  # a person has set it since
+    """What speaks for the change from one run to the other; nothing where a person has set the baseline since."""
+    if reading is None or run is None or against is None or against.begun >= run.started_at:
         return None
-    # A derived reading is as old as its oldest input: what changed it may be told by a later event
-    until = max([reading.as_of, *(one.as_of for one in inputs if one.as_of)])
-    return evidence(connection, config, reading.metric, Change(against.value, reading.value, against.as_of, until))
+    change = Change(against.value, reading.value, against.begun, run.started_at)
+    return evidence(connection, config, reading.metric, change)

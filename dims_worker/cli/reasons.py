@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dims_worker.cli.shown import Line, Shown, accepted_by, is_number, percent, plain
 from dims_worker.config import Policy
 from dims_worker.config.quantities import words
-from dims_worker.decide import at_least
+from dims_worker.decide import at_least, drift_pct
 from dims_worker.explain import Judged, Weighed
 from dims_worker.store.runs import PastReading
 
@@ -40,7 +40,7 @@ class _Reasons:
         judged, verdict = self.judged, self.judged.verdict
         if judged.baseline:
             was = judged.baseline.against
-            if judged.baseline.drift_pct != 0 and was.as_of != self.shown.one.state.baseline_as_of:  # it took its place
+            if drift_pct(was.value, self.shown.one.state.baseline) != 0:  # the reading took its place
                 yield "against", f"{self.shown.value(was.value)}, {accepted_by(was, self.shown.one.now)}"
             yield "drift", self._drift(judged.baseline)
         yield "status", f"{verdict.status}: {self._status()}"

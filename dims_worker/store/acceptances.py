@@ -18,12 +18,14 @@ How = Literal["first", "policy", "approved", "by hand"]
 class Acceptance:
     """A value that became the baseline. `as_of`: when its measurement began, or when it was set by hand.
 
+    `begun`: when its run began. A derived reading is as old as its oldest input, and its run is that of the newest.
     `run_id` of a reading; the rest of what a person did: the request in the log, when, who, how that is known, why.
     """
 
     value: Any
     as_of: datetime
     how: How
+    begun: datetime
     run_id: int | None = None
     request: int | None = None
     decided_at: datetime | None = None
@@ -46,8 +48,10 @@ def _one(connection: Connection, chosen: str, parameters: dict[str, Any]) -> Acc
     found = connection.execute(
         text(
             f"WITH a AS NOT MATERIALIZED ({_ALL}), chosen AS ({chosen} LIMIT 1) "
-            "SELECT c.value, c.as_of, c.how, c.run_id, r.id, r.decided_at, r.decided_by, r.known_by, r.note "
-            "FROM chosen c LEFT JOIN LATERAL (SELECT * FROM dims_approval_requests r WHERE r.metric = :metric "
+            "SELECT c.value, c.as_of, c.how, coalesce(v.started_at, c.as_of), c.run_id, r.id, r.decided_at, "
+            "r.decided_by, r.known_by, r.note "
+            "FROM chosen c LEFT JOIN dims_verification_runs v USING (run_id) "
+            "LEFT JOIN LATERAL (SELECT * FROM dims_approval_requests r WHERE r.metric = :metric "
             "AND r.as_of = c.as_of AND r.state = 'approved' AND c.how IN ('approved', 'by hand') "
             "ORDER BY r.id DESC LIMIT 1) r ON true"
         ),

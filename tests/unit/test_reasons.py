@@ -22,13 +22,14 @@ from dims_worker.store.runs import PastReading
 from dims_worker.store.states import State
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
-FIRST = Acceptance(100, NOW - timedelta(days=2), "first", run_id=1)
+FIRST = Acceptance(100, NOW - timedelta(days=2), "first", NOW - timedelta(days=2), run_id=1)
 
 
 def accepted(value: Any, how: str = "policy") -> Acceptance:
     ada = {"request": 3, "decided_at": NOW - timedelta(hours=1), "decided_by": "ada", "known_by": "option"}
     extra = ada if how in ("approved", "by hand") else {}
-    return Acceptance(value, NOW - timedelta(hours=2), how, run_id=1, **extra)  # type: ignore[arg-type]
+    then = NOW - timedelta(hours=2)
+    return Acceptance(value, then, how, then, run_id=1, **extra)  # type: ignore[arg-type]
 
 
 def explained(
@@ -47,7 +48,9 @@ def explained(
         9, 7, "m.c", value, "files", "exact", NOW, NOW, against.value if against else None, verdict.drift_pct,
         verdict.status, verdict.severity, verdict.tier, "held", verdict.reason, None, None,
     )  # fmt: skip
-    state = State("m.c", "one", value=value, as_of=NOW, baseline_as_of=against.as_of if against else None)
+    state = State("m.c", "one", value=value, as_of=NOW)
+    if against:
+        state.baseline, state.baseline_as_of = against.value, against.as_of
     return Explanation(
         metric="m.c", unit="files", now=NOW, state=state, policy=policy,
         origins=dict.fromkeys(Policy.model_fields, "default") | dict(origins or {}), redefined=False, reading=reading,
@@ -196,6 +199,12 @@ def test_another_policy_than_the_recorded_one_is_told() -> None:
     again = judged_by(strict, one.reading, accepted(100), None, NOW)
     assert again is not None
     assert (again.otherwise, one.judged and one.judged.otherwise) == (True, False)
+
+
+def test_a_reading_whose_baseline_is_not_known_any_more_has_no_reasons() -> None:
+    one = explained(Policy(), 120, accepted(100))
+    assert one.reading is not None
+    assert judged_by(Judge(), one.reading, None, None, NOW) is None
 
 
 # --- laws -----------------------------------------------------------------------------------------------

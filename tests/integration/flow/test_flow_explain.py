@@ -375,6 +375,38 @@ def test_a_provisional_value_waits_for_its_input(make_flow: Make) -> None:
     assert said(flow, "m.cost")["input"].endswith("; failed: away")
 
 
+def test_a_derived_value_that_is_as_old_as_its_oldest_input_has_the_events_of_the_newest(make_flow: Make) -> None:
+    flow = make_flow(CONFIG.replace("m.size * prices.gb + m.size.extra", "m.size + m.rows"))
+    flow.serve(rows=2)
+    flow.store(upload())
+    flow.serve(size=100)  # the first
+    flow.store(upload(), upload())
+    flow.serve(size=104)
+    found = said(flow, "m.cost")
+    assert flow.scalar("SELECT count(DISTINCT as_of) FROM dims_metrics_history WHERE metric = 'm.cost'") == 1
+    assert found["against"] == "102 USD, the first good reading, T ago (run 2)"
+    assert found["upload"].startswith("2 created in s3://lake/raw/2026/")
+    assert "untold" not in found
+
+
+def test_a_derived_metrics_request_has_the_events_of_the_newest_input(make_flow: Make) -> None:
+    text = CONFIG.replace("m.size * prices.gb + m.size.extra", "m.size + m.rows")
+    flow = make_flow(text.replace("unit: USD,", "unit: USD, critical: true,"))
+    flow.serve(rows=2)
+    flow.serve(size=100)
+    flow.store(upload(), upload())
+    flow.serve(size=200)
+    with transaction(flow.engine) as connection:
+        found, _ = explain_request(connection, flow.config, show(flow.engine, "m.cost"))
+    assert found is not None
+    assert (found.told.created, found.untold) == (2, None)
+    choose(flow, "approved", metric="m.cost")
+    with transaction(flow.engine) as connection:  # all since the oldest input then: the approved reading ties with it
+        again, _ = explain_request(connection, flow.config, show(flow.engine, "m.cost"))
+    assert again is not None
+    assert again.told.created == 2
+
+
 def test_a_retired_metric_keeps_what_is_known_of_it(flow: Flow, restart: Make) -> None:
     flow.serve(objects=100)
     flow.serve(objects=150)
@@ -503,6 +535,13 @@ def test_whatever_the_value_is(flow: Flow, values: tuple[Any, Any, Any]) -> None
     if type(values[1]) is type(values[0]):
         set_baselines(flow.engine, flow.config, [Baseline("m.rows", values[1])], ADA)
         assert (since(flow, "m.rows").value, since(flow, "m.rows").how) == (values[1], "by hand")
+    set_baselines(flow.engine, flow.config, [Baseline("m.rows", None)], ADA)
+    assert (since(flow, "m.rows").value, since(flow, "m.rows").how) == (
+        None,
+        "policy" if values[2] is None else "by hand",
+    )
+    flow.serve(rows=None)
+    assert since(flow, "m.rows").value is None
 
 
 def test_the_last_acceptance_before_a_reading_and_by_a_person(flow: Flow) -> None:

@@ -218,6 +218,15 @@ def test_the_history_is_never_read_from_its_beginning_to_its_end(grown: Flow, qu
     assert all(kind in ("Index Scan", "Bitmap Heap Scan", "Index Only Scan") for kind in found), found
 
 
+def test_recent_drift_goes_by_metric_even_where_most_of_the_history_is_recent(grown: Flow) -> None:
+    grown.do("UPDATE dims_metrics_history SET as_of = now() - id * interval '15 seconds'")
+    with grown.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+    found = [kind for kind, relation in scans(grown.engine, "SELECT * FROM dims_recent_drift") if relation == HISTORY]
+    assert found
+    assert "Seq Scan" not in found
+
+
 def test_what_is_latest_asks_no_history(grown: Flow) -> None:
     for view in ("dims_metrics_latest", "dims_pending_approvals"):
         relations = {relation for _, relation in scans(grown.engine, f"SELECT * FROM {view}")}
