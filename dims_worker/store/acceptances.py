@@ -34,23 +34,32 @@ class Acceptance:
     note: str | None = None
 
 
-# By hand comes from no reading: 0 stands in for its number. JSON's null and SQL's NULL are one here
-_ALL = (
-    "SELECT h.id, h.value, h.as_of, h.run_id, CASE WHEN h.status = 'new' THEN 'first' "
-    "WHEN h.outcome = 'approved' THEN 'approved' ELSE 'policy' END AS how FROM dims_metrics_history h "
-    "WHERE h.metric = :metric AND h.outcome IN ('accepted', 'approved') "
-    "UNION ALL SELECT 0, nullif(r.value, 'null'), r.as_of, NULL, 'by hand' FROM dims_approval_requests r "
-    "WHERE r.metric = :metric AND r.kind = 'baseline' AND r.state = 'approved'"
+_READINGS = (
+    "SELECT id, value, as_of, run_id, CASE WHEN status = 'new' THEN 'first' WHEN outcome = 'approved' THEN 'approved' "
+    "ELSE 'policy' END AS how FROM dims_metrics_history "
+    "WHERE metric = :metric AND outcome IN ('accepted', 'approved') AND as_of <= :until"
 )
+# Of no reading: 0 stands in for its number. JSON's null and SQL's NULL are one here
+_BY_HAND = (
+    "SELECT 0 AS id, nullif(value, 'null') AS value, as_of, CAST(NULL AS bigint) AS run_id, 'by hand' AS how "
+    "FROM dims_approval_requests "
+    "WHERE metric = :metric AND kind = 'baseline' AND state = 'approved' AND as_of <= :until"
+)
+
+
+def _first(condition: str, way: Literal["ASC", "DESC"]) -> str:
+    """The first acceptance in this order: the first of each kind is looked up, by the index of the history."""
+    order = f"ORDER BY as_of {way}, id {way} LIMIT 1"
+    each = (f"(SELECT * FROM ({kind}) a WHERE {condition} {order})" for kind in (_READINGS, _BY_HAND))
+    return f"SELECT * FROM ({' UNION ALL '.join(each)}) a {order}"
 
 
 def _one(connection: Connection, chosen: str, parameters: dict[str, Any]) -> Acceptance | None:
     found = connection.execute(
         text(
-            f"WITH a AS NOT MATERIALIZED ({_ALL}), chosen AS ({chosen} LIMIT 1) "
             "SELECT c.value, c.as_of, c.how, coalesce(v.started_at, c.as_of), c.run_id, r.id, r.decided_at, "
-            "r.decided_by, r.known_by, r.note "
-            "FROM chosen c LEFT JOIN dims_verification_runs v USING (run_id) "
+            f"r.decided_by, r.known_by, r.note FROM ({chosen}) c "
+            "LEFT JOIN dims_verification_runs v USING (run_id) "
             "LEFT JOIN LATERAL (SELECT * FROM dims_approval_requests r WHERE r.metric = :metric "
             "AND r.as_of = c.as_of AND r.state = 'approved' AND c.how IN ('approved', 'by hand') "
             "ORDER BY r.id DESC LIMIT 1) r ON true"
@@ -67,21 +76,20 @@ def last_accepted(
 
     `by_person`: of those that a person made, for whom the first reading stands in.
     """
-    person = "AND how <> 'policy'" if by_person else ""
+    person = " AND how <> 'policy'" if by_person else ""
     return _one(
         connection,
-        f"SELECT * FROM a WHERE (as_of, id) < (:until, :before) {person} ORDER BY as_of DESC, id DESC",
+        _first(f"(as_of, id) < (:until, :before){person}", "DESC"),
         {"metric": metric, "until": until, "before": 2**63 - 1 if before is None else before},
     )
 
 
 def standing_since(connection: Connection, metric: str, value: Any, until: datetime) -> Acceptance | None:
     """The acceptance from which on this value was the baseline without a break, until then."""
-    another = "SELECT max(as_of) FROM a WHERE as_of <= :until AND "
+    another = _first("value IS DISTINCT FROM CAST(:value AS jsonb) OR how = 'first'", "DESC")
+    same = "value IS NOT DISTINCT FROM CAST(:value AS jsonb)"
     return _one(
         connection,
-        "SELECT * FROM a WHERE as_of <= :until AND value IS NOT DISTINCT FROM CAST(:value AS jsonb) "
-        f"AND as_of >= coalesce(({another} value IS DISTINCT FROM CAST(:value AS jsonb)), '-infinity') "
-        f"AND as_of >= coalesce(({another} how = 'first'), '-infinity') ORDER BY as_of, id",
+        _first(f"{same} AND as_of >= coalesce((SELECT as_of FROM ({another}) b), '-infinity')", "ASC"),
         {"metric": metric, "value": None if value is None else dumps(value), "until": until},
     )
