@@ -209,7 +209,7 @@ def _inputs(connection: Connection, config: Config, metric: DerivedMetric) -> tu
     """What the formula reads, in the order of the formula."""
     known = states.of(connection, metric.inputs)
     found = []
-    for name in sorted(expression(metric.derive).names, key=metric.derive.index):
+    for name in sorted(expression(metric.derive).names, key=metric.derive.find):
         if name in config.price_of:
             found.append(Input(name, config.price_of[name], "", None, None, due=False))
             continue

@@ -361,6 +361,8 @@ def test_what_fails_and_what_is_stale(make_flow: Make) -> None:
 
 def test_a_provisional_value_waits_for_its_input(make_flow: Make) -> None:
     flow = make_flow(CONFIG.replace("m.size * prices.gb + m.size.extra", "m.size + m.rows"))
+    spaced = CONFIG.replace("m.size * prices.gb + m.size.extra", "m . size + m.rows")
+    assert "m . size" in said(flow, "m.cost", spaced)["formula"]  # however it is written
     flow.serve(size=1.5)
     flow.serve(rows=2)
     flow.ask("m.size", "m.rows")
