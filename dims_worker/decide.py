@@ -104,14 +104,24 @@ class Judge:
         assert isinstance(old, int | float) and isinstance(new, int | float)
         if new == old:
             return 0.0, "the same", True
-        way: Literal["up", "down"] = "up" if new > old else "down"
-        if self.policy.direction not in ("both", way):
+        way = "up" if new > old else "down"
+        noise = self.noise(old, new)
+        if noise == "direction":
             return drift, f"goes {way}, and only {self.policy.direction} is watched", False
-        if abs(new - old) < self.policy.min_abs:
+        if noise == "min_abs":
             return drift, f"changes by less than min_abs = {self.policy.min_abs:g}", False
         if old == 0:
             return drift, "from 0, which counts as 100 %", True
         return drift, f"{way} {drift:.1f} %", True
+
+    def noise(self, old: Value, new: Value) -> Literal["direction", "min_abs"] | None:
+        """The key of policy that makes a change of numbers noise; None: it is watched, as any other change is."""
+        if not (_is_number(old) and _is_number(new)) or old == new:
+            return None
+        assert isinstance(old, int | float) and isinstance(new, int | float)
+        if self.policy.direction not in ("both", "up" if new > old else "down"):
+            return "direction"
+        return "min_abs" if abs(new - old) < self.policy.min_abs else None
 
     def _status(self, drift: float) -> Status:
         limits = self.policy.thresholds
@@ -129,19 +139,26 @@ class Judge:
         return self.policy.critical and drift is not None and drift >= self.policy.require_approval_pct
 
     def _broken_limit(self, value: Value, now: datetime) -> str | None:
-        if self.is_age:
-            if self.policy.max_age is None or not isinstance(value, str):
-                return None
+        key = self.broken_limit(value, now)
+        if key == "max_age":
+            assert isinstance(value, str) and self.policy.max_age is not None
             age = now - datetime.fromisoformat(value)
-            over = age > self.policy.max_age
-            return f"{words(age)} old, more than max_age = {words(self.policy.max_age)}" if over else None
+            return f"{words(age)} old, more than max_age = {words(self.policy.max_age)}"
+        if key is None:
+            return None
+        return f"{value} is {'below' if key == 'min' else 'above'} {key} = {getattr(self.policy, key):g}"
+
+    def broken_limit(self, value: Value, now: datetime) -> Literal["min", "max", "max_age"] | None:
+        """The absolute limit of policy that a value is beyond at `now`."""
+        if self.is_age:
+            longest = self.policy.max_age
+            old = longest is not None and isinstance(value, str) and now - datetime.fromisoformat(value) > longest
+            return "max_age" if old else None
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
         if self.policy.min is not None and value < self.policy.min:
-            return f"{value} is below min = {self.policy.min:g}"
-        if self.policy.max is not None and value > self.policy.max:
-            return f"{value} is above max = {self.policy.max:g}"
-        return None
+            return "min"
+        return "max" if self.policy.max is not None and value > self.policy.max else None
 
 
 def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:

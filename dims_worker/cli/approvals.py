@@ -12,17 +12,21 @@ from rich.text import Text
 
 from dims_worker import approvals as room
 from dims_worker.approvals import Choice, Person
+from dims_worker.cli.evidence import evidence_document, evidence_lines, gap_lines
+from dims_worker.cli.explain import decide_words, print_lines
 from dims_worker.cli.readings import plain_table
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import ago, clean, drift_text, event_words, value_text
+from dims_worker.cli.shown import because
+from dims_worker.cli.words import NOTHING, ago, clean, drift_text, value_text
+from dims_worker.config.quantities import words
+from dims_worker.explain import explain_request
 from dims_worker.store.engine import clock, transaction
-from dims_worker.store.events import events_behind
 from dims_worker.store.requests import Request, list_requests, open_requests
 
 
 @click.group()
 def approvals() -> None:
-    """What waits for a person: list, show, approve, reject.
+    """What waits for a person, what was decided, and deciding.
 
     \b
     Examples:
@@ -64,38 +68,36 @@ def list_(session: Session, everything: bool, as_json: bool) -> None:
 @json_option
 @pass_session
 def show(session: Session, request: str, as_json: bool) -> None:
-    """One request: what is proposed, against what, why, and the events behind it. REQUEST is its number or a
-    metric."""
+    """One request: what is proposed, against what, why, and what speaks for it. REQUEST is its number or a metric."""
     with session.database() as engine:
         found = room.show(engine, request)
         with transaction(engine) as connection:
-            behind = events_behind(connection, found.run_id) if found.run_id is not None else []
+            evidence, gaps = explain_request(connection, session.config, found)
             now = clock(connection)
     if as_json:
-        session.print_json({**_facts(found), "events": [event.event_id for event in behind]})
+        session.print_json({**_facts(found), **evidence_document(evidence, gaps)})
         return
     print_request(session, found, now)
-    for event in behind[:10]:
-        session.out.print(f"  after     {event_words(event)}", soft_wrap=True)
-    if len(behind) > 10:
-        session.out.print(f"            and {len(behind) - 10} more events")
+    print_lines(session, [*(evidence_lines(evidence, now) if evidence else ()), *gap_lines(gaps)])
 
 
 def print_request(session: Session, request: Request, now: datetime) -> None:
     """A request in words, with what to do about it."""
     out = session.out
-    baseline, proposed = (_value(session, request, v, now) for v in (request.baseline, request.value))
+    proposed = _value(session, request, request.value, now)
     drift = drift_text(request.value, request.baseline, request.drift_pct)
     out.print(f"request {request.id}, version {request.version}: {request.metric}", style="bold")
-    out.print(f"  baseline  {baseline}", soft_wrap=True)
+    out.print(f"  baseline  {_baseline(session, request, now)}", soft_wrap=True)
     out.print(f"  proposed  {proposed}  ({drift}, {request.severity})", soft_wrap=True)
     out.print(f"  why       {clean(request.reason)}", soft_wrap=True)
-    out.print(f"  since     {ago(request.opened_at, now)}, run {request.run_id}; {request.state}", soft_wrap=True)
+    run = f", run {request.run_id}" if request.run_id is not None else ""
+    ends = f"; it ends by itself in {words(request.expires_at - now)}" if request.expires_at else ""
+    out.print(f"  since     {ago(request.opened_at, now)}{run}; {request.state}{ends}", soft_wrap=True)
     if request.state == "open":
-        out.print(f"  decide    dims approvals approve {request.id} --version {request.version}   (or reject)")
+        out.print(f"  decide    {decide_words(request)}")
     else:
-        decided = f"{request.decided_by or 'by itself'}{f': {clean(request.note)}' if request.note else ''}"
-        out.print(f"  decided   {ago(request.decided_at, now)}, {decided}", soft_wrap=True)
+        who = f"{clean(request.decided_by)} ({request.known_by})" if request.decided_by else "by itself"
+        out.print(f"  decided   {ago(request.decided_at, now)}, {who}{because(request.note)}", soft_wrap=True)
 
 
 @approvals.command()
@@ -119,7 +121,7 @@ def history(session: Session, metric: str | None, limit: int, as_json: bool) -> 
     for request in found:
         by = f"{clean(request.decided_by)} ({request.known_by})" if request.decided_by else "itself"
         table.add_row(
-            str(request.id), request.metric, _value(session, request, request.baseline, now),
+            str(request.id), request.metric, _baseline(session, request, now),
             _value(session, request, request.value, now),
             drift_text(request.value, request.baseline, request.drift_pct),
             "set by hand" if request.kind == "baseline" else request.state, by, ago(request.decided_at, now),
@@ -181,6 +183,12 @@ approvals.add_command(_decision("rejected", "reject", "the baseline stays."))
 
 def _value(session: Session, request: Request, value: object, now: datetime) -> str:
     return value_text(value, request.unit, session.config.metrics.get(request.metric), now)
+
+
+def _baseline(session: Session, request: Request, now: datetime) -> str:
+    """What was accepted before; a metric may have had no baseline when one was set by hand."""
+    none = request.kind == "baseline" and request.baseline_as_of is None
+    return NOTHING if none else _value(session, request, request.baseline, now)
 
 
 def _facts(request: Request) -> dict[str, object]:

@@ -28,6 +28,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "verify": "dims_worker.cli.verify",
         "metrics": "dims_worker.cli.look",
         "history": "dims_worker.cli.look",
+        "explain": "dims_worker.cli.explain",
         "events": "dims_worker.cli.events",
         "runs": "dims_worker.cli.look",
         "follow": "dims_worker.cli.follow",

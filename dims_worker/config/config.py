@@ -9,10 +9,11 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from dims_worker.config.expression import PRICES
 from dims_worker.config.metrics import DerivedMetric, Metric, SourceMetric
-from dims_worker.config.policy import Policy, PolicySection
+from dims_worker.config.policy import Origin, Policy, PolicySection, said
 from dims_worker.config.rules import Rule, Settings
 from dims_worker.config.sources import Source
 from dims_worker.config.workflows import WORKFLOW_NAMES, Workflow, WorkflowName, Workflows
@@ -109,7 +110,22 @@ class Config:
 
     def policy_of(self, name: str) -> Policy:
         """The policy of a metric: its own keys before its category's, these before the general section's."""
-        return self.policy.under(self.policy.categories.get(name.partition(".")[0])).under(self.metric_of(name))
+        return self.policy.under(self._category(name)).under(self.metric_of(name))
+
+    def policy_origins(self, name: str) -> Mapping[str, Origin]:
+        """Which layer each key of a metric's policy comes from."""
+        layers: dict[Origin, dict[str, Any]] = {
+            "metric": said(self.metric_of(name)),
+            "category": said(self._category(name)),
+            "general": said(self.policy),
+        }
+        return {
+            key: next((origin for origin, keys in layers.items() if key in keys), "default")
+            for key in Policy.model_fields
+        }
+
+    def _category(self, name: str) -> Policy | None:
+        return self.policy.categories.get(name.partition(".")[0])
 
     def definition(self, name: str) -> str:
         """A digest of what is measured and how, inputs included; descriptions, policy and display are no part

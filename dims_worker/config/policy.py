@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -44,14 +44,19 @@ class Policy(Model):
 
     def under(self, layer: Model | None) -> Policy:
         """This policy with what `layer`, a category's policy or a metric, says itself."""
-        if layer is None:
-            return self
-        said = {key: getattr(layer, key) for key in Policy.model_fields if key in layer.model_fields_set}
-        return self.model_copy(update={key: value for key, value in said.items() if value is not None or key in NULLS})
+        return self.model_copy(update=said(layer)) if layer else self
 
 
 NULLS = frozenset({"expire_after", "stale_after", "min", "max", "max_age"})
 """Keys whose null says something: never, no limit."""
+
+Origin = Literal["metric", "category", "general", "default"]
+
+
+def said(layer: Model | None) -> dict[str, Any]:
+    """The keys of policy that a layer (the general section, a category's, a metric) says itself."""
+    keys = Policy.model_fields.keys() & (layer.model_fields_set if layer else set())
+    return {key: value for key in keys if (value := getattr(layer, key)) is not None or key in NULLS}
 
 
 class PolicySection(Policy):

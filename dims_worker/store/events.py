@@ -206,24 +206,6 @@ def served(connection: Connection, event: Logged) -> list[Served]:
     return [Served(*row) for row in found]
 
 
-def events_behind(connection: Connection, run_id: int, limit: int = 50) -> list[Logged]:
-    """The events that a run served: those whose marks its readings were the first to reach."""
-    columns = ", ".join(f"e.{name}" for name in Logged.__slots__)
-    found = connection.execute(
-        text(
-            f"SELECT {columns} FROM dims_event_log e WHERE e.mark_id IN ("
-            "  SELECT k.mark_id FROM dims_metrics_history h "
-            "  JOIN dims_event_marks k ON k.metric = h.metric AND k.generation <= h.generation "
-            "  WHERE h.run_id = :run AND k.generation > coalesce(("
-            "    SELECT max(p.generation) FROM dims_metrics_history p WHERE p.metric = h.metric "
-            "    AND p.id < h.id AND p.method <> 'failed' AND p.outcome <> 'superseded'), 0)"
-            ") ORDER BY e.seq DESC LIMIT :limit"
-        ),
-        {"run": run_id, "limit": limit},
-    )
-    return [Logged(*row) for row in found]
-
-
 def last_event(connection: Connection) -> int:
     """The newest event's place in the log; 0 where there is none."""
     return int(connection.execute(text("SELECT coalesce(max(seq), 0) FROM dims_event_log")).scalar_one())

@@ -156,3 +156,24 @@ def history_of(connection: Connection, metric: str, span: timedelta) -> list[Pas
         {"metric": metric, "span": span},
     )
     return [PastReading(*row) for row in found]
+
+
+def reading_at(connection: Connection, metric: str, as_of: datetime) -> PastReading | None:
+    """The last good reading that was begun then and judged."""
+    found = connection.execute(
+        text(
+            f"SELECT {_PAST} FROM dims_metrics_history WHERE metric = :metric AND as_of = :as_of "
+            "AND outcome NOT IN ('superseded', 'provisional', 'failed') ORDER BY id DESC LIMIT 1"
+        ),
+        {"metric": metric, "as_of": as_of},
+    ).first()
+    return PastReading(*found) if found else None
+
+
+def newest_reading(connection: Connection, metric: str) -> PastReading | None:
+    """The newest reading of any kind."""
+    found = connection.execute(
+        text(f"SELECT {_PAST} FROM dims_metrics_history WHERE metric = :metric ORDER BY as_of DESC, id DESC LIMIT 1"),
+        {"metric": metric},
+    ).first()
+    return PastReading(*found) if found else None

@@ -333,7 +333,7 @@ def _own(model: type[BaseModel], *without: type[BaseModel]) -> set[str]:
 
 KEYS: dict[tuple[str, str], set[str]] = {
     ("settings", "key"): _own(rules.Settings),
-    ("policy", "key"): _own(policy.Policy),
+    ("policy", "key"): _own(policy.PolicySection),
     ("Every source", "key"): _own(sources.Source),
     **{(f"type: {kind}", "key"): _own(model, sources.Source) for kind, model in sources.SOURCES.items()},
     ("Every metric", "key"): _own(metrics.Metric, policy.Policy),
@@ -368,7 +368,7 @@ MEASURES: dict[str, type[metrics.SourceMetric]] = {
 }
 DEFAULTS: dict[tuple[str, str], type[BaseModel]] = {
     ("settings", "key"): rules.Settings,
-    ("policy", "key"): policy.Policy,
+    ("policy", "key"): policy.PolicySection,
     ("Every source", "key"): sources.Source,
     **{(f"type: {kind}", "key"): model for kind, model in sources.SOURCES.items()},
     ("Every metric", "key"): metrics.Metric,

@@ -25,14 +25,24 @@ CATALOG = """
     WHERE c.relkind IN ('r', 'S') AND c.relname LIKE 'dims%'
     UNION ALL SELECT indexname, indexdef FROM pg_indexes WHERE tablename LIKE 'dims%'
     UNION ALL SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid::regclass::text LIKE 'dims%'
-    UNION ALL SELECT relname, coalesce(obj_description(oid), '') FROM pg_class WHERE relname LIKE 'dims%'
+    UNION ALL SELECT relname, coalesce(obj_description(oid), '') FROM pg_class
+        WHERE relname LIKE 'dims%' AND relkind <> 'v'
     ORDER BY 1, 2
 """
+BESIDE = """
+    SELECT relname, pg_get_viewdef(oid) || obj_description(oid) FROM pg_class
+        WHERE relkind = 'v' AND relname LIKE 'dims%'
+    UNION ALL SELECT proname, pg_get_functiondef(oid) FROM pg_proc WHERE proname LIKE 'dims%'
+    UNION ALL SELECT relname, relacl::text FROM pg_class WHERE relacl IS NOT NULL AND relname LIKE 'dims%'
+    UNION ALL SELECT 'later ' || defaclobjtype::text, defaclacl::text FROM pg_default_acl
+    ORDER BY 1, 2
+"""
+"""What the models do not speak of: views, functions, and who may what."""
 
 
-def catalog(engine: Engine) -> list[tuple[Any, ...]]:
+def catalog(engine: Engine, *queries: str) -> list[tuple[Any, ...]]:
     with engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(text(CATALOG))]
+        return [tuple(row) for query in queries or (CATALOG,) for row in connection.execute(text(query))]
 
 
 @pytest.fixture
@@ -67,14 +77,15 @@ def test_migrating_twice_changes_nothing(engine: Engine) -> None:
 
 
 def test_a_downgrade_leaves_nothing_and_an_upgrade_brings_it_back(engine: Engine) -> None:
-    before = catalog(engine)
+    before = catalog(engine, CATALOG, BESIDE)
+    assert len(catalog(engine, BESIDE)) > 20
     config = _config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, "base")
-    assert catalog(engine) == []
+    assert catalog(engine, CATALOG, BESIDE) == []
     assert migrate(engine) == (None, newest())
-    assert catalog(engine) == before
+    assert catalog(engine, CATALOG, BESIDE) == before
 
 
 def test_two_that_migrate_at_once_take_turns(empty: Engine, engine: Engine, beside: Threads) -> None:
