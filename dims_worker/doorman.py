@@ -17,12 +17,13 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from dims_worker import schedule, stream
-from dims_worker.app import ring_ingest, ring_verify
+from dims_worker.app import ring_ingest, ring_notify, ring_verify
 from dims_worker.broker import BELL, INGEST
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
 from dims_worker.events import FIELD, STREAM, Event
 from dims_worker.ingest import register
+from dims_worker.notify import settle
 from dims_worker.store import schedules, states
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.requests import expire_requests
@@ -110,6 +111,7 @@ def sweep(app: Celery, config: Config, redis: Redis) -> None:
         sources = states.overdue(connection, measured)
         expired = expire_requests(connection)
         ticks = _missed(connection, config)
+        channels = settle(connection, config)
     for metric in expired:
         log.info("nobody decided on %s in time: its baseline stays", metric)
     for event in ticks:
@@ -117,6 +119,8 @@ def sweep(app: Celery, config: Config, redis: Redis) -> None:
         redis.xadd(STREAM, {FIELD: event.to_json()})
     for source in sources:
         ring_verify(app, config, source, "still due")
+    for channel in channels:
+        ring_notify(app, channel)
 
 
 def _missed(connection: Connection, config: Config) -> list[Event]:

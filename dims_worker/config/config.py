@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dims_worker.config.expression import PRICES
 from dims_worker.config.metrics import DerivedMetric, Metric, SourceMetric
+from dims_worker.config.notify import Notify
 from dims_worker.config.policy import Policy, PolicySection
 from dims_worker.config.rules import Rule, Settings
 from dims_worker.config.sources import Source
@@ -42,6 +43,7 @@ class Config:
     settings: Settings = field(default_factory=Settings)
     prices: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
     workflows: Workflows = field(default_factory=Workflows)
+    notify: Notify = field(default_factory=Notify)
     database_url: str | None = field(default=None, repr=False)
     broker_url: str | None = field(default=None, repr=False)
 
