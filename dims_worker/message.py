@@ -20,9 +20,10 @@ Tone = Literal["info", "success", "warning", "failure"]
 
 LONGEST = 8_000
 """Characters of a message: what does not fit is counted."""
-SHORTEST = 100
-QUOTED = 300
-"""Characters of a text from outside, such as the reason of a failure."""
+SHORTEST = 400
+"""A service that takes less gets this in parts: the first metric, with what to do."""
+QUOTED, SHORT = 300, 100
+"""Characters of a text from outside, such as the reason of a failure; of one that is a part of a sentence."""
 OVER = "over"
 
 _TITLES: dict[str, tuple[str, str]] = {
@@ -127,7 +128,7 @@ class _Speaker:
         request = self._request(one)
         drift = self._drifted(one, request.value, request.baseline, request.drift_pct, request.severity)
         more = request.reason.partition("; ")[2]  # what the numbers do not say
-        said = f"{drift}: waits for you since {_when(request.opened_at)}{f'; {tame(more)}' if more else ''}"
+        said = f"{drift}: waits for you since {_when(request.opened_at)}{f'; {tame(more, SHORT)}' if more else ''}"
         choose = f"dims approvals approve {request.id} --version {request.version}"
         return said, f"{choose}   (or reject; dims explain {one.metric})"
 
@@ -172,10 +173,11 @@ class _Speaker:
         request = self._request(one)
         proposed, baseline = self._value(one, request.value), self._value(one, request.baseline)
         asked = f"{baseline} -> {proposed} ({drift_text(request.value, request.baseline, request.drift_pct)})"
-        who = f" by {tame(request.decided_by, 60)}" if request.decided_by else ""
+        who = f" by {tame(request.decided_by, SHORT)}" if request.decided_by else ""
         why = f": {tame(request.note)}" if request.note else ""
         reads = f", it reads {self._value(one, one.ending['value'])}" if one.ending and "value" in one.ending else ""
-        return f"{asked} was {request.state}{who}{why}{reads}"
+        done = "expired" if request.state == "expired" else f"was {request.state}"
+        return f"{asked} {done}{who}{why}{reads}"
 
     def _request(self, one: Notification) -> Request:
         assert one.request is not None
@@ -183,7 +185,7 @@ class _Speaker:
 
     def _value(self, one: Notification, value: Any) -> str:
         unit = one.facts.get("unit") or (one.ending or {}).get("unit")
-        return tame(value_text(value, unit, self.config.metrics.get(one.metric), self.now))
+        return tame(value_text(value, unit, self.config.metrics.get(one.metric), self.now), SHORT)
 
 
 def _when(time: datetime) -> str:

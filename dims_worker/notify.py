@@ -1,7 +1,7 @@
 """Sends what is to be told (`outbox` writes it), at least once, one message for all that a channel waits for.
 
-1. *Claim.* One transaction locks the channel's row, or finds that another has it, and holds it for `settings.lease`.
-   What the channel is still to be told is read in it.
+1. *Claim.* One transaction takes the channel for a minute, or finds that another has it. What the channel is still to
+   be told is read in it.
 2. *Carry.* One message, in no transaction, within half a lease.
 3. *Mark.* Another transaction marks what was sent as told, and frees the channel. If the message was not taken, all
    stays to be sent, and the channel is tried again after 10 s, 20 s, up to 15 minutes, for ever.
@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine
 
 from dims_worker import message
 from dims_worker.config import Channel, Config
-from dims_worker.courier import LONGEST, Courier
+from dims_worker.courier import Courier
 from dims_worker.errors import NotSent
 from dims_worker.outbox import settle_waiting
 from dims_worker.store import notifications
@@ -32,6 +32,8 @@ from dims_worker.wording import count
 
 log = logging.getLogger(__name__)
 
+LEASE = timedelta(seconds=60)
+"""A sender that was killed is another's after this, or after `settings.lease` where that is less."""
 BACKOFF = timedelta(seconds=10)
 BACKOFF_MAX = timedelta(minutes=15)
 
@@ -62,14 +64,14 @@ def send(engine: Engine, config: Config, name: str, *, at_once: bool = False) ->
 
     `at_once` waits for no back-off: a person asked.
     """
-    sent = Sent()
+    sent, lease = Sent(), min(LEASE, config.settings.lease)
     channel = config.notify.on.get(name)
     while channel is not None and sent.error is None:
         with transaction(engine) as connection:
-            claimed = notifications.claim(connection, name, config.settings.lease, at_once=at_once)
+            claimed = notifications.claim(connection, name, lease, at_once=at_once)
         if claimed is None:
             break
-        sent.error = _carry(engine, config, channel, claimed)
+        sent.error = _carry(engine, config, channel, claimed, lease / 2)
         with transaction(engine) as connection:
             if sent.error is None:
                 notifications.mark_told(connection, claimed)
@@ -82,7 +84,7 @@ def send(engine: Engine, config: Config, name: str, *, at_once: bool = False) ->
     return sent
 
 
-def _carry(engine: Engine, config: Config, channel: Channel, claimed: Claimed) -> str | None:
+def _carry(engine: Engine, config: Config, channel: Channel, claimed: Claimed, longest: timedelta) -> str | None:
     """Send one message; None, or why it was not taken."""
     asked = [one.request for one in claimed.notifications if one.request is not None]
     with transaction(engine) as connection:  # as they are now: people decide on what they read
@@ -92,7 +94,7 @@ def _carry(engine: Engine, config: Config, channel: Channel, claimed: Claimed) -
         text = message.compose(
             config, claimed.notifications, requests, now, longest=min(courier.longest, message.LONGEST)
         )
-        courier.carry(text.title, text.body, text.tone, min(LONGEST, config.settings.lease / 2))
+        courier.carry(text.title, text.body, text.tone, longest)
     except NotSent as error:
         return str(error)
     return None

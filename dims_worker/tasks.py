@@ -96,7 +96,7 @@ def verify_bell(source: str) -> str:
             report(_engine(), config, run)
         except OSError as error:  # recorded it is: `dims workflow NAME --last` tells it all the same
             log.warning("the report of %s was not written: %s", source, error)
-        for channel in run.tells:
+        for channel in config.notify.on.keys() & run.tells:
             ring_notify(app, channel)
     return "; ".join(runs[-3:]) or "nothing to do"
 

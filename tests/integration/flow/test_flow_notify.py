@@ -37,7 +37,9 @@ def test_ten(telling, receiver: Receiver) -> None:
         print(send(flow))
     flow.serve(c=100)
     print(send(flow))
-    for m in receiver.took: print(m["title"]); print(m["message"])
+    for m in receiver.took:
+        print(m["title"])
+        print(m["message"])
     assert len(receiver.took) == 2
 
 
