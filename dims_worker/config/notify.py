@@ -17,7 +17,8 @@ def _given(value: Any) -> Any:
 
 
 def _apprise(value: SecretStr) -> SecretStr:
-    if value.get_secret_value() and not _URL.fullmatch(value.get_secret_value()):
+    url = value.get_secret_value()
+    if url and not _URL.fullmatch(url) and not url.startswith("${"):  # a variable that is not set was blamed for that
         raise ValueError("is no Apprise URL, such as mailtos://… or slack://…")  # and is not quoted: it is secret
     return value
 
