@@ -12,7 +12,7 @@ from celery.schedules import BaseSchedule, schedstate
 from kombu.entity import Queue
 
 from dims_worker import schedule
-from dims_worker.broker import INGEST, VERIFY, queues
+from dims_worker.broker import INGEST, NOTIFY, VERIFY, queues
 from dims_worker.config import Config, Rule
 from dims_worker.errors import BrokerUnreachable
 from producers.address import Address
@@ -130,6 +130,11 @@ def ring_verify(app: Celery, config: Config, source: str, why: str, more: str = 
     which it shows 50 characters each); nobody else reads them.
     """
     _ring(app, VERIFY, config.queue_of(source) or VERIFY, source, said=f"{source} · {why}", more=more)
+
+
+def ring_notify(app: Celery, channel: str) -> None:
+    """Somebody send to a channel what it is to be told."""
+    _ring(app, NOTIFY, VERIFY, channel, said=channel)
 
 
 def _ring(app: Celery, task: str, queue: str, *args: Any, said: str, more: str = "") -> None:

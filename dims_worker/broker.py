@@ -9,6 +9,9 @@ INGEST = "dims.ingest"
 VERIFY = "dims.verify"
 """The usual queue, and the task, of those who measure."""
 
+NOTIFY = "dims.notify"
+"""The task of those who tell people, on the usual queue: it takes a second, and a channel that is slow half a lease."""
+
 BELL = "dims:bell:ingest"
 """Set while a bell for ingest is on its way; ingest deletes it BEFORE it reads the stream."""
 BEAT = "dims:beat"

@@ -58,7 +58,7 @@ class Judge:
         `baseline` is the last accepted value, `accepted` the last one that a person accepted (critical
         metrics are judged against both, so that many small steps do not slip by).
         """
-        broken = self._broken_limit(value, now)
+        broken = self.limit_words(value, now)
         if self.is_age or baseline is None:
             status: Status = "new" if baseline is None else "ok"
             said = "the first good reading" if baseline is None else "an age, judged by its limit alone"
@@ -138,7 +138,8 @@ class Judge:
     def _needs_person(self, drift: float | None) -> bool:
         return self.policy.critical and drift is not None and drift >= self.policy.require_approval_pct
 
-    def _broken_limit(self, value: Value, now: datetime) -> str | None:
+    def limit_words(self, value: Value, now: datetime) -> str | None:
+        """Which of `min`, `max`, `max_age` a value breaks, in words; None: none."""
         key = self.broken_limit(value, now)
         if key == "max_age":
             assert isinstance(value, str) and self.policy.max_age is not None

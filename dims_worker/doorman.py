@@ -18,12 +18,13 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from dims_worker import schedule, stream
-from dims_worker.app import ring_ingest, ring_verify
+from dims_worker.app import ring_ingest, ring_notify, ring_verify
 from dims_worker.broker import BELL, INGEST
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
 from dims_worker.events import FIELD, STREAM, Event
 from dims_worker.ingest import register, take_in
+from dims_worker.notify import settle
 from dims_worker.plan import Planner
 from dims_worker.record import catch_up
 from dims_worker.store import schedules, states
@@ -125,6 +126,7 @@ def sweep(app: Celery, config: Config, redis: Redis) -> None:
         sources = states.overdue(connection, measured)
         expired = expire_requests(connection)
         ticks = _missed(connection, config)
+        channels = settle(connection, config)
     for metric in expired:
         log.info("nobody decided on %s in time: its baseline stays", metric)
     for event in ticks:
@@ -132,6 +134,8 @@ def sweep(app: Celery, config: Config, redis: Redis) -> None:
         redis.xadd(STREAM, {FIELD: event.to_json()})
     for source in sources:
         ring_verify(app, config, source, "still due")
+    for channel in channels:
+        ring_notify(app, channel)
 
 
 def _missed(connection: Connection, config: Config) -> list[Event]:

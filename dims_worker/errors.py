@@ -82,3 +82,9 @@ class NotAllowed(DimsError):
     """Somebody else may decide this."""
 
     exit_code = 1
+
+
+class NotSent(DimsError):
+    """The channel did not take the message."""
+
+    exit_code = 3

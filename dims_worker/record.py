@@ -1,4 +1,4 @@
-"""Readings, verdicts, baselines, requests and the run: one transaction, the rows locked in one order."""
+"""Readings, verdicts, baselines, requests, what people are told, and the run: one transaction, rows locked in order."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from dims_worker.config import Config, DerivedMetric
 from dims_worker.decide import FAILED, Judge, Known, Verdict, inside_band
+from dims_worker.outbox import settle_notices
 from dims_worker.probes.base import Reading, Value
 from dims_worker.probes.derived import derive
 from dims_worker.request import settle_requests
@@ -297,8 +298,10 @@ def _write(
         },
     )
     insert_readings(connection, ({"run_id": run_id, **asdict(item)} for item in items))
+    tells: tuple[str, ...] = ()
     if config:
         settle_requests(connection, config, run_id, items, locked)
+        tells = settle_notices(connection, config, run_id, items, locked)
     return Run(
         run_id=run_id,
         trigger=measured.trigger,
@@ -308,4 +311,5 @@ def _write(
         finished_at=finished_at,
         requests=measured.requests,
         items=tuple(items),
+        tells=tells,
     )

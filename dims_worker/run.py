@@ -35,7 +35,7 @@ class Item:
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run as it was recorded. `trigger`: event, or verify (a look: no lease, no generation, no new baseline
-    but a first one)."""
+    but a first one). `tells`: the channels that have something to be told."""
 
     run_id: int
     trigger: str
@@ -45,3 +45,4 @@ class Run:
     finished_at: datetime
     requests: int
     items: tuple[Item, ...]
+    tells: tuple[str, ...] = ()

@@ -21,11 +21,12 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from dims_worker import doorman
-from dims_worker.app import SWEEP, TICK, build_app, ring_verify
-from dims_worker.broker import BEAT, BELL, INGEST, VERIFY
+from dims_worker.app import SWEEP, TICK, build_app, ring_notify, ring_verify
+from dims_worker.broker import BEAT, BELL, INGEST, NOTIFY, VERIFY
 from dims_worker.config import load
 from dims_worker.errors import BrokerUnreachable, DatabaseUnreachable
 from dims_worker.ingest import drain
+from dims_worker.notify import send
 from dims_worker.plan import Planner
 from dims_worker.schedule import last_tick, tick_event
 from dims_worker.store.engine import engine
@@ -95,7 +96,15 @@ def verify_bell(source: str) -> str:
             report(_engine(), config, run)
         except OSError as error:  # recorded it is: `dims workflow NAME --last` tells it all the same
             log.warning("the report of %s was not written: %s", source, error)
+        for channel in config.notify.on.keys() & run.tells:
+            ring_notify(app, channel)
     return "; ".join(runs[-3:]) or "nothing to do"
+
+
+@_patient(NOTIFY)
+def notify_bell(channel: str) -> str:
+    """Send a channel what it is to be told."""
+    return str(send(_engine(), config, channel))
 
 
 @_patient(TICK)

@@ -21,6 +21,9 @@ from sqlalchemy import Engine, create_engine, text
 from dims_worker import services
 from dims_worker.config import Config, load
 from dims_worker.store.migrations import migrate
+from tests.receivers import mailbox, receiver
+
+__all__ = ["mailbox", "receiver"]  # fixtures
 
 REPO = Path(__file__).parents[1]
 GIT_ENV = {

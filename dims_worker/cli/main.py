@@ -40,6 +40,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Operate": {
         "config": "dims_worker.cli.setup",
         "migrate": "dims_worker.cli.setup",
+        "notify": "dims_worker.cli.notify",
         "enqueue": "dims_worker.cli.events",
         "hook": "dims_worker.cli.producers",
         "watch": "dims_worker.cli.producers",

@@ -63,6 +63,9 @@ def check(session: Session) -> None:
         count(len(loaded.sources), "source"), count(len(loaded.metrics), "metric"), count(len(loaded.rules), "rule")
     )  # fmt: skip
     click.echo(f"{loaded.file}: fine: {', '.join(parts)}")
+    for name, channel in loaded.notify.channels.items():
+        if not channel.on:
+            click.echo(f"the channel {name} is off: its url is empty")
 
 
 @config.command("schema")
@@ -100,6 +103,7 @@ def show(session: Session) -> None:
             "metrics": metrics,
             "rules": {name: rule.model_dump(mode="json") for name, rule in loaded.rules.items()},
             "watch": list(loaded.watch),
+            "notify": loaded.notify.model_dump(mode="json"),
         }
     )
 

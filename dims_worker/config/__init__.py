@@ -17,6 +17,7 @@ from dims_worker.config.metrics import (
     SourceMetric,
     SqlMetric,
 )
+from dims_worker.config.notify import Channel, Notify
 from dims_worker.config.policy import Policy, PolicySection, Thresholds
 from dims_worker.config.rules import Rule, Settings
 from dims_worker.config.sources import (
@@ -49,6 +50,7 @@ __all__ = [
     "AwsInventory",
     "AwsMetric",
     "AwsSource",
+    "Channel",
     "CommandMetric",
     "CommandSource",
     "Config",
@@ -66,6 +68,7 @@ __all__ = [
     "LocalFolder",
     "LocalInventory",
     "Metric",
+    "Notify",
     "Pair",
     "Policy",
     "PolicySection",

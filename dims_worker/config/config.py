@@ -13,6 +13,7 @@ from typing import Any
 
 from dims_worker.config.expression import PRICES
 from dims_worker.config.metrics import DerivedMetric, Metric, SourceMetric
+from dims_worker.config.notify import Notify
 from dims_worker.config.policy import Origin, Policy, PolicySection, said
 from dims_worker.config.rules import Rule, Settings
 from dims_worker.config.sources import Source
@@ -43,6 +44,7 @@ class Config:
     settings: Settings = field(default_factory=Settings)
     prices: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
     workflows: Workflows = field(default_factory=Workflows)
+    notify: Notify = field(default_factory=Notify)
     database_url: str | None = field(default=None, repr=False)
     broker_url: str | None = field(default=None, repr=False)
 

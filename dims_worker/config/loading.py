@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from dims_worker.config.config import Config
 from dims_worker.config.document import Document, Problem, Where
 from dims_worker.config.metrics import METRICS, DerivedMetric, Metric
+from dims_worker.config.notify import Channel, Notify
 from dims_worker.config.policy import PolicySection
 from dims_worker.config.references import check_references, unknown_name
 from dims_worker.config.rules import ConfigFile, PriceTable, Rule, Settings
@@ -78,6 +79,7 @@ def load(path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:
         settings=_model(document, Settings, ("settings",)) or Settings(),
         prices=table.prices if (table := _model(document, PriceTable, (), only=("prices",))) else {},
         workflows=_model(document, Workflows, ("workflows",)) or Workflows(),
+        notify=_notify(document),
         database_url=_database_url(env.get("DIMS_DATABASE_URL") or None),
         broker_url=env.get("DIMS_BROKER_URL") or None,
     )
@@ -166,6 +168,14 @@ def _model(document: Document, model: type[_M], where: Where, only: Sequence[str
             else:
                 document.blame(key, error["msg"].removeprefix("Value error, "))
     return None
+
+
+def _notify(document: Document) -> Notify:
+    for key in _mapping(document, ("notify",)).keys() - Notify.model_fields.keys():
+        document.blame(("notify", key), _unknown(key, Notify.model_fields))
+    written = {name: ("notify", "channels", name) for name in _mapping(document, ("notify", "channels"))}
+    channels = {name: _model(document, Channel, where) for name, where in written.items()}
+    return Notify(channels={name: channel for name, channel in channels.items() if channel})
 
 
 def _unknown(key: str, known: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from dims_worker.config.config import Config
+from dims_worker.config.config import WORKFLOW, Config
 from dims_worker.config.document import Document, Where
 from dims_worker.config.expression import PRICES, expression
 from dims_worker.config.metrics import DerivedMetric, ExpectedQuery, S3Metric
@@ -33,6 +33,7 @@ def check_references(document: Document, config: Config) -> None:
             _check_source(document, config, where, metric.expected.source, SqlSource)
     _check_rules(document, config, written)
     _check_workflows(document, config, written)
+    _check_channels(document, config, written)
     categories = {name.partition(".")[0]: None for name in written}
     for category in config.policy.categories:
         if category not in categories:
@@ -98,6 +99,13 @@ def _check_workflows(document: Document, config: Config, written: set[str]) -> N
                 document.blame((*where, "metric"), f"{compared} is no metric of measure sync_status")
             elif compared not in written:
                 document.blame((*where, "metric"), unknown_name(compared, "metric", config.metrics))
+
+
+def _check_channels(document: Document, config: Config, written: set[str]) -> None:
+    told = {*written, *(f"{WORKFLOW}{name}" for name in config.configured_workflows)}
+    for name, channel in config.notify.channels.items():
+        if "metrics" in channel.model_fields_set:
+            _check_patterns(document, config, ("notify", "channels", name, "metrics"), channel.metrics, told)
 
 
 def _check_derived(document: Document, config: Config, written: set[str]) -> None:

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dims_worker.config.base import Model, Texts
 from dims_worker.config.metrics import AnyMetric
+from dims_worker.config.notify import Notify
 from dims_worker.config.policy import PolicySection
 from dims_worker.config.quantities import Duration
 from dims_worker.config.sources import AnySource
@@ -94,3 +95,4 @@ class ConfigFile(Model):
     watch: Texts = ()
     prices: Prices = Field(default_factory=dict)
     workflows: Workflows = Workflows()
+    notify: Notify = Notify()

@@ -221,3 +221,36 @@ requests = Table(
     Index("dims_approval_requests_open", "metric", unique=True, postgresql_where=text("state = 'open'")),
     comment="What waits for a person, and what people decided.",
 )
+
+channels = Table(
+    "dims_channels",
+    metadata,
+    Column("channel", Text, primary_key=True),
+    Column("lease_until", Instant, comment="somebody sends until then"),
+    Column("not_before", Instant, comment="after a failure: not tried again before"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("error", Text, comment="of the latest message; NULL where it was taken"),
+    Column("sent_at", Instant, comment="the latest message that was taken"),
+    comment="One row a channel: who sends there now, and when it may be tried again. Its URL is nowhere here.",
+)
+
+notifications = Table(
+    "dims_notifications",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("channel", Text, nullable=False),
+    Column("metric", Text, nullable=False),
+    Column("state", Text, nullable=False, comment="held:REQUEST, limit, drift:STATUS, attention, failed, stale"),
+    Column("facts", JSONB, nullable=False, comment="the values at its beginning"),
+    Column("run_id", BigInteger, ForeignKey("dims_verification_runs.run_id"), comment="NULL: the sweep noticed"),
+    Column("since", Instant, nullable=False, server_default=func.clock_timestamp()),
+    Column("ended_at", Instant, comment="NULL: it stands"),
+    Column("ending", JSONB, comment="the values at its end"),
+    Column("told_at", Instant, comment="NULL: still to be sent"),
+    Column("end_told_at", Instant, comment="of an end; set with it where nobody needs to hear of it"),
+    Index("dims_notifications_standing", "channel", "metric", "state", unique=True,
+          postgresql_where=text("ended_at IS NULL")),
+    Index("dims_notifications_unsent", "channel", "id",
+          postgresql_where=text("told_at IS NULL OR (ended_at IS NOT NULL AND end_told_at IS NULL)")),
+    comment="What people are told: a row for each time that a state stands of a metric, and each channel.",
+)  # fmt: skip

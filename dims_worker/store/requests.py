@@ -84,6 +84,14 @@ def find_request(connection: Connection, name: str, *, lock: bool = False) -> Re
     return Request(*row) if row else None
 
 
+def requests_by_number(connection: Connection, numbers: Iterable[int]) -> dict[int, Request]:
+    """These requests, by number."""
+    found = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM dims_approval_requests WHERE id = ANY(:numbers)"), {"numbers": list(numbers)}
+    )
+    return {row.id: Request(*row) for row in found}
+
+
 def _typed(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts with their values as JSON in which numbers keep their type."""
     values = ("value", "anchor", "baseline", "evidence")

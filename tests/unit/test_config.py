@@ -346,6 +346,7 @@ def test_the_schema_says_what_it_is_and_is_json():
         "include",
         "prices",
         "workflows",
+        "notify",
         "settings",
         "policy",
         "sources",
