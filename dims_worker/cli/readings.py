@@ -96,7 +96,7 @@ def done_text(item: Judged) -> str:
     if item.status == "new" and item.outcome == "accepted":
         return "new: first baseline"
     if item.outcome == "superseded" and item.reason:
-        return clean(item.reason)
+        return clean(item.reason if item.error is None else f"failed: {item.error}; {item.reason}")
     said = DONE.get(item.outcome, item.outcome)
     if item.status == "ok" and item.outcome in ("accepted", "looked"):
         said = "ok"

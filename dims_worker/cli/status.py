@@ -27,6 +27,7 @@ from dims_worker.events import STREAM
 from dims_worker.store import leases, states
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.events import count_rejected, last_event
+from dims_worker.store.notifications import ChannelRow, channel_rows
 from dims_worker.store.requests import open_requests
 from dims_worker.store.runs import requests_since
 from producers.publish import connect
@@ -116,6 +117,7 @@ def _database(config: Config, url: str, lines: Lines) -> None:
         waiting, events, now = open_requests(connection), last_event(connection), clock(connection)
         rejected, scans = count_rejected(connection), leases.held(connection)
         made = requests_since(connection, MONTH)
+        channels = channel_rows(connection, list(config.notify.channels))
     due = [state for state in known if state.due]
     oldest = max((now - state.due_since for state in due if state.due_since), default=timedelta(0))
     failed = [state.metric for state in known if state.error is not None]
@@ -128,12 +130,25 @@ def _database(config: Config, url: str, lines: Lines) -> None:
     lines.text["failed"] = _named(failed)
     lines.text["stale"] = _named(stale)
     lines.text["requests"] = f"{count(len(waiting), 'request')} waiting for a person" if waiting else "none"
+    if channels:
+        lines.text["notify"] = "; ".join(_channel(one) for one in channels)
     if (listing := _listing(config, made)) is not None:
         lines.text["listing"] = listing
     lines.numbers |= {
         **{"events": events, "rejected": rejected, "due": len(due), "oldest_due_seconds": oldest.total_seconds()},
-        **{"scans": scans, "failed": failed, "stale": stale, "requests": len(waiting)},
+        **{
+            "unsent": {one.channel: one.unsent for one in channels},
+            "scans": scans,
+            "failed": failed,
+            "stale": stale,
+            "requests": len(waiting),
+        },
     }
+
+
+def _channel(row: ChannelRow) -> str:
+    waits = f"{count(row.unsent, 'notification')} to be sent" if row.unsent else "nothing to be sent"
+    return f"{row.channel} {waits}{f', failed {row.failures} times' if row.failures else ''}"
 
 
 def _is_stale(config: Config, state: states.State, now: datetime) -> bool:

@@ -148,7 +148,7 @@ def _item(reading: PastReading) -> Item:
 
 def exit_code(items: Sequence[Item], fail_on: Severity) -> int:
     """DESIGN section 8: 3 something could not be measured, 1 drift or a held value, 0 fine."""
-    if any(item.outcome == "failed" for item in items):
+    if any(item.method == "failed" for item in items):  # whatever became of the reading
         return 3
     drifted = any(item.severity in SEVERITIES and at_least(item.severity, fail_on) for item in items)
     return int(drifted or any(item.outcome == "held" for item in items))

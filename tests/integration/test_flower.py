@@ -179,9 +179,9 @@ def test_without_a_password_it_shows_and_commands_nothing(
     wait_for(lambda: [row["state"] for row in flower.rows() if row["uuid"] != "heard"] == ["SUCCESS", "SUCCESS"])
     rows = {row["uuid"]: row for row in flower.rows()}
     assert {id: (row["args"], row["kwargs"], row["result"], row["name"]) for id, row in rows.items()} == {
-        "told": (ROW, MORE, "", SWEEP),
-        "plain": ("lake, 1", "", "", SWEEP),
-        "heard": ("", "", "", SWEEP),
+        "told": (ROW, MORE, "swept", SWEEP),
+        "plain": ("lake, 1", "", "swept", SWEEP),
+        "heard": ("", "", "swept", SWEEP),
     }
     tasks = flower.ask("/tasks")[1]
     assert re.findall(r'data-column="(\w+)"', tasks) == [
