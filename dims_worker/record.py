@@ -279,15 +279,13 @@ def _write(
 ) -> Run:
     failed = sum(item.outcome == "failed" for item in items)
     status = "partial" if failed else "ok" if config else "superseded"
-    finished_at = clock(connection)
-    run_id = insert_run(
+    run_id, finished_at = insert_run(
         connection,
         {
             "trigger": measured.trigger,
             "source": measured.source,
             "status": status,
             "started_at": measured.as_of,
-            "finished_at": finished_at,
             "lease_epoch": measured.claim.epoch if measured.claim else None,
             "worker": measured.worker,
             "readings": len(items),

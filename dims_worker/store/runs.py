@@ -18,9 +18,11 @@ _HISTORY = (
 )
 
 
-def insert_run(connection: Connection, row: Mapping[str, Any]) -> int:
-    """A run's row; returns its number."""
-    return int(connection.execute(insert(runs).values(**row).returning(runs.c.run_id)).scalar_one())
+def insert_run(connection: Connection, row: Mapping[str, Any]) -> tuple[int, datetime]:
+    """A run's row; returns its number, and when it finished: now, by the database's clock."""
+    inserted = insert(runs).values(**row).returning(runs.c.run_id, runs.c.finished_at)
+    number, finished_at = connection.execute(inserted).one()
+    return number, finished_at
 
 
 def insert_readings(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -156,12 +156,15 @@ def of(connection: Connection, names: Iterable[str]) -> dict[str, State]:
 
 
 def _select(connection: Connection, names: Iterable[str], suffix: str) -> dict[str, State]:
+    listed = list(names)
+    if not listed:
+        return {}
     found = connection.execute(
         text(
             f"SELECT {', '.join(_NAMES)} FROM dims_metrics WHERE metric = ANY(:names) "
             f'ORDER BY metric COLLATE "C" {suffix}'
         ),
-        {"names": list(names)},
+        {"names": listed},
     )
     return {row.metric: State(*row) for row in found}
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, TypeAdapter
 from dims_worker import events
 from dims_worker.broker import VERIFY
 from dims_worker.cli.main import SECTIONS, cli
-from dims_worker.config import WORKFLOW_NAMES, Config, load, metrics, policy, rules, sources, workflows
+from dims_worker.config import WORKFLOW_NAMES, Config, load, metrics, notify, policy, rules, sources, workflows
 from dims_worker.events import Event
 from dims_worker.services import procfile
 from producers import enqueue
@@ -348,6 +348,7 @@ KEYS: dict[tuple[str, str], set[str]] = {
     ("sync_status", "in `pairs`"): _own(metrics.Pair),
     ("derive", "key"): _own(metrics.DerivedMetric, metrics.Metric),
     ("rules", "key"): _own(rules.Rule),
+    ("notify", "key of a channel"): _own(notify.Channel),
     ("Every workflow", "key"): _own(workflows.Workflow),
     ("file-inventory", "key"): _own(workflows.FileInventory, workflows.Workflow),
     ("local-inventory", "key"): _own(workflows.LocalInventory, workflows.Workflow),
@@ -373,6 +374,7 @@ DEFAULTS: dict[tuple[str, str], type[BaseModel]] = {
     **{(f"type: {kind}", "key"): model for kind, model in sources.SOURCES.items()},
     ("Every metric", "key"): metrics.Metric,
     **{(title, "key"): model for title, model in MEASURES.items()},
+    ("notify", "key of a channel"): notify.Channel,
     ("Every workflow", "key"): workflows.Workflow,
     ("file-inventory", "key"): workflows.FileInventory,
     ("local-inventory", "key"): workflows.LocalInventory,
