@@ -29,7 +29,7 @@ _READINGS = f"""
     FROM generate_series(1, :slots) AS s(s) CROSS JOIN {_METRICS}
     CROSS JOIN LATERAL (SELECT CAST(:until AS timestamptz) - (:slots - s.s) * CAST(:step AS interval) AS as_of) at
     CROSS JOIN LATERAL (SELECT ((m.n + 3) * 1000 * (1 + s.s::float8 / :slots / 2))::bigint AS usual) usual
-"""  # noqa: S608
+"""
 _JUDGED = f"""
     SELECT r.*,
         CASE
@@ -42,7 +42,7 @@ _JUDGED = f"""
             ELSE 'accepted' END AS outcome,
         CASE WHEN r.s = :slots THEN r.waits ELSE r.x BETWEEN 6 AND 15 END AND r.kind IN ('int', 'float') AS drifts
     FROM ({_READINGS}) r
-"""  # noqa: S608
+"""
 
 
 def fill(engine: Engine, config: Config, *, until: datetime, days: int = 365, per_day: int = 1, log: int = 500) -> None:
@@ -113,7 +113,7 @@ _RUNS = f"""
         j.as_of + make_interval(secs => 0.1 + (j.s % 50) * 0.2), 'worker@host', count(*),
         count(*) FILTER (WHERE j.outcome = 'failed'), count(*) FILTER (WHERE j.outcome = 'held'), j.source_n % 3 * 5
     FROM ({_JUDGED}) j GROUP BY j.s, j.source, j.source_n, j.as_of
-"""  # noqa: S608
+"""
 _VALUE = """
     CASE WHEN j.outcome = 'failed' THEN NULL
         WHEN j.drifts AND j.kind = 'int' THEN to_jsonb(round((j.baseline #>> '{}')::numeric * 1.187)::bigint)
@@ -134,7 +134,7 @@ _HISTORY = f"""
         j.outcome, CASE WHEN j.drifts THEN 'major: 18.7 %' END,
         CASE WHEN j.outcome = 'failed' THEN 'the bucket did not answer within 60 s' END
     FROM ({_JUDGED}) j
-"""  # noqa: S608
+"""
 _STATES = f"""
     UPDATE dims_metrics d SET requested_gen = :slots, measured_gen = CASE WHEN j.outcome = 'failed' THEN :slots - 1
             ELSE :slots END, due_since = CASE WHEN j.outcome = 'failed' THEN j.as_of END,
@@ -144,12 +144,13 @@ _STATES = f"""
         failed_at = CASE WHEN j.outcome = 'failed' THEN j.as_of END, unit = j.unit, method = 'exact',
         value = CASE WHEN j.outcome = 'failed' THEN j.baseline ELSE {_VALUE} END,
         as_of = CASE WHEN j.outcome = 'failed' THEN j.as_of - CAST(:step AS interval) ELSE j.as_of END,
-        status = CASE WHEN j.drifts THEN 'major' ELSE 'ok' END, severity = CASE WHEN j.drifts THEN 'high' ELSE 'none' END,
+        status = CASE WHEN j.drifts THEN 'major' ELSE 'ok' END,
+        severity = CASE WHEN j.drifts THEN 'high' ELSE 'none' END,
         drift_pct = CASE WHEN j.drifts THEN 18.7 ELSE 0 END, baseline = j.baseline,
         baseline_as_of = CASE WHEN j.outcome = 'accepted' THEN j.as_of ELSE j.as_of - CAST(:step AS interval) END,
         baseline_version = :slots
     FROM ({_JUDGED}) j WHERE j.s = :slots AND d.metric = j.metric
-"""  # noqa: S608
+"""
 _EVENTS = """
     INSERT INTO dims_event_log (seq, producer, event_id, digest, type, subject, event_time, received_at, stream_id,
         outcome, reason, data, payload, rules, metrics, mark_id)
@@ -174,7 +175,7 @@ _EVENTS = """
 _MARKS = f"""
     INSERT INTO dims_event_marks (mark_id, metric, generation)
     SELECT s, m.metric, s FROM generate_series(:slots - :log + 1, :slots) AS s CROSS JOIN {_METRICS}
-"""  # noqa: S608
+"""
 _REQUESTS = """
     INSERT INTO dims_approval_requests (metric, state, value, unit, as_of, anchor, baseline, baseline_as_of,
         baseline_version, drift_pct, severity, reason, run_id, opened_at, updated_at, decided_at, decided_by, known_by,
@@ -189,7 +190,8 @@ _REQUESTS = """
     FROM dims_metrics_history h WHERE h.outcome IN ('held', 'approved', 'rejected') ORDER BY h.as_of, h.metric
 """
 _SEQUENCES = (
-    "SELECT setval(pg_get_serial_sequence('dims_verification_runs', 'run_id'), max(run_id)) FROM dims_verification_runs",
+    "SELECT setval(pg_get_serial_sequence('dims_verification_runs', 'run_id'), max(run_id)) "
+    "FROM dims_verification_runs",
     "SELECT setval(pg_get_serial_sequence('dims_event_log', 'seq'), max(seq)) FROM dims_event_log",
     "SELECT setval('dims_mark_ids', :slots)",
 )

@@ -64,8 +64,9 @@ def daily(connection: Connection, metrics: Collection[str], days: int) -> dict[s
     without one is not there."""
     found = connection.execute(
         text(
-            f"SELECT m.metric, d.day::date, {_DAY} FROM unnest(CAST(:metrics AS text[])) WITH ORDINALITY AS m(metric, n) "
-            "CROSS JOIN generate_series(date_trunc('day', now(), 'UTC') - make_interval(days => :days - 1), now(), "
+            f"SELECT m.metric, d.day::date, {_DAY} "
+            "FROM unnest(CAST(:metrics AS text[])) WITH ORDINALITY AS m(metric, n) CROSS JOIN "
+            "generate_series(date_trunc('day', now(), 'UTC') - make_interval(days => :days - 1), now(), "
             "interval '1 day') AS d(day) CROSS JOIN LATERAL ("
             f"SELECT {_DAY} FROM dims_metrics_history h WHERE h.metric = m.metric AND h.as_of >= d.day "
             "AND h.as_of < d.day + interval '1 day' AND h.outcome <> ALL(:unjudged) "
