@@ -31,6 +31,7 @@ from dims_worker.plan import Planner
 from dims_worker.schedule import last_tick, tick_event
 from dims_worker.store.engine import engine
 from dims_worker.verify import report, serve
+from dims_worker.wording import count
 from producers.publish import connect, publish
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def verify_bell(source: str) -> str:
     """Measure what is due of a source, until nothing is; a workflow's report is written after its run."""
     runs = []
     while run := serve(_engine(), config, source):
-        runs.append(f"dims runs {run.run_id}: {len(run.items)} readings, {run.status}")
+        runs.append(f"dims runs {run.run_id}: {count(len(run.items), 'reading')}, {run.status}")
         try:
             report(_engine(), config, run)
         except OSError as error:  # recorded it is: `dims workflow NAME --last` tells it all the same

@@ -326,7 +326,9 @@ NOBODY = [None, "", "garbage", "999999999", f"{os.getpid()}\n1\n", f"{os.getpid(
 
 
 @pytest.mark.parametrize("file", ["watcher.pid", SENDER])
-@pytest.mark.parametrize("pid", NOBODY)
+@pytest.mark.parametrize(
+    "pid", NOBODY, ids=["none", "empty", "garbage", "no process", "this process since 1", "this process since 999"]
+)
 def test_without_a_living_watcher_or_sender_a_flush_is_started(
     repo: Path, home: Path, git, recorder: Recorder, pid: str | None, file: str
 ) -> None:
