@@ -12,8 +12,8 @@ help: ## what can be made
 demo: .venv/.demo ## the whole way, on real parts, in a minute
 	@$(BIN)/dims demo
 
-test: .venv/.dev ## all tests
-	@$(BIN)/python -m pytest
+test: .venv/.dev ## all tests, some at once: make test AT_ONCE=1
+	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),3) --dist worksteal
 
 check: .venv/.dev ## style, types, arrows between rooms, documents
 	$(BIN)/ruff check .

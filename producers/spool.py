@@ -158,7 +158,7 @@ class Spool:
             else:
                 return Kept(path.name, path.read_bytes(), status.st_mtime_ns)
         except FileNotFoundError:
-            pass
+            return None  # sent since it was listed
         except OSError as error:  # too many open files, a disk that stumbles: it may be read another time
             log.warning("%s cannot be read now, and waits: %s", path, error)
         return None

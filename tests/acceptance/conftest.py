@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +16,11 @@ from sqlalchemy import Engine, create_engine, text
 
 from dims_worker import services
 from tests import made_world
-from tests.conftest import REPO, Lake, Project
+from tests.conftest import REPO, Lake, Project, Worker
 from tests.made_world import World
 
 BUCKET = "made-lake"
+Start = Callable[..., Worker]
 
 
 @dataclass
@@ -136,3 +137,18 @@ def _fill_project(project: Project, world: World) -> None:
         if commit.branch != "main":
             project.git("checkout", "-q", "main")
     del project.env["GIT_COMMITTER_DATE"], project.env["GIT_AUTHOR_DATE"]
+
+
+@pytest.fixture
+def start(start_worker: Start) -> Iterator[Start]:
+    """Starts workers that are killed at the end: what they leave is dropped, and a warm shutdown takes seconds."""
+    workers: list[Worker] = []
+
+    def begin() -> Worker:
+        workers.append(start_worker())
+        return workers[-1]
+
+    yield begin
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.kill()

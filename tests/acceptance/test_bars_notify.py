@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,21 +44,6 @@ def told(project: Project, receiver: Receiver) -> Project:
     project.write({"dims.yaml": CONFIG, **{f"data/{n}": "" for n in range(10)}})
     project.env |= {"DIMS_NOTIFY_URL": receiver.url}
     return project
-
-
-@pytest.fixture
-def start(start_worker: Start) -> Iterator[Start]:
-    """Starts workers that are killed at the end: a warm shutdown takes seconds."""
-    workers: list[Worker] = []
-
-    def begin() -> Worker:
-        workers.append(start_worker())
-        return workers[-1]
-
-    yield begin
-    for worker in workers:
-        if worker.process.poll() is None:
-            worker.kill()
 
 
 def measured(engine: Engine) -> int:

@@ -52,21 +52,6 @@ def event(kind: str, id: str, **data: Any) -> Event:
     return Event.new(kind, "test", now=datetime.now(UTC), id=id, data=data)
 
 
-@pytest.fixture
-def start(start_worker: Start) -> Iterator[Start]:
-    """Starts workers that are killed at the end: what they leave is dropped, and a warm shutdown takes seconds."""
-    workers: list[Worker] = []
-
-    def begin() -> Worker:
-        workers.append(start_worker())
-        return workers[-1]
-
-    yield begin
-    for worker in workers:
-        if worker.process.poll() is None:
-            worker.kill()
-
-
 # --- events -------------------------------------------------------------------------------------------
 
 EVENTS = """
