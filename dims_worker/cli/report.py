@@ -1,0 +1,114 @@
+"""`dims report`: everything that is known, to be read, kept or taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from dims_worker.cli.session import Session, pass_session
+from dims_worker.cli.words import clean
+from dims_worker.config.quantities import duration
+from dims_worker.errors import UsageError
+from dims_worker.report import documents, html, markdown
+from dims_worker.report.files import save, save_text
+from dims_worker.report.inventory import Inventory, gather
+from dims_worker.store.engine import transaction
+
+FORMATS = ("markdown", "json", "csv", "excel", "html")
+TEXTS: dict[str, Callable[[Inventory], str]] = {
+    "json": documents.as_json,
+    "csv": documents.as_csv,
+    "html": html.page,
+}
+LONGEST = timedelta(days=36_500)
+
+
+class Since(click.ParamType):
+    """How far back, or from when on."""
+
+    name = "since"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta | datetime:
+        """`7d`, `48h`; `2026-11-01`, `2026-11-01T09:00+01:00` (without a zone: UTC)."""
+        if isinstance(value, timedelta | datetime):
+            return value
+        written = str(value)
+        try:
+            back = duration(written)
+            if timedelta(0) < back <= LONGEST:
+                return back
+        except ValueError:
+            pass
+        else:
+            self.fail(f"{written} is no span that can be told of", param, ctx)
+        try:
+            instant = datetime.fromisoformat(written)
+        except ValueError:
+            self.fail(f"{written!r} is neither a span, such as 7d or 48h, nor a date, such as 2026-11-01", param, ctx)
+        instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+        if instant > datetime.now(UTC):
+            self.fail(f"{written} has not come yet", param, ctx)
+        return instant
+
+
+@click.command()
+@click.argument("format", type=click.Choice(FORMATS))
+@click.option("--since", type=Since(), default="7d", show_default=True,
+              help="What is told of the past begins here: a span, such as 30d, or a date.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+              help="Where it goes, else standard output; of markdown a folder for both documents.")  # fmt: skip
+@pass_session
+def report(session: Session, format: str, since: timedelta | datetime, output: Path | None) -> None:
+    """Everything that is known in one document: metrics by category, health, trends, drift, requests, gaps.
+
+    \b
+    Examples:
+      dims report html -o inventory.html              one page, to look at or to send
+      dims report markdown -o docs                    two documents, to be kept in git
+      dims report excel --since 90d -o inventory.xlsx
+      dims report json | jq .health
+      dims report csv --since 2026-11-01 > metrics.csv
+    """
+    path = session.cwd / output.expanduser() if output else None
+    if format == "excel":
+        if path is None:
+            raise UsageError("a workbook is nothing for a terminal: name its file, -o inventory.xlsx")
+        _excel(session, since, path)
+        return
+    with session.database() as engine, transaction(engine) as connection:
+        found = gather(connection, session.config, since, from_newest=format == "markdown")
+    if format == "markdown":
+        _markdown(session, found, path)
+        return
+    text = TEXTS[format](found)
+    if path is None:
+        click.echo(text, nl=False)
+    else:
+        _say(session, path, save_text(path, text))
+
+
+def _markdown(session: Session, found: Inventory, path: Path | None) -> None:
+    if path is None:
+        click.echo(markdown.master(found), nl=False)
+    elif path.suffix == ".md":
+        _say(session, path, save_text(path, markdown.master(found)))
+    else:
+        for name, text in markdown.documents(found).items():
+            _say(session, path / name, save_text(path / name, text))
+
+
+def _excel(session: Session, since: timedelta | datetime, path: Path) -> None:
+    from dims_worker.report import excel  # the library that it needs may not be here
+
+    with session.database() as engine, transaction(engine) as connection:
+        found = gather(connection, session.config, since)
+        _say(session, path, save(path, lambda draft: excel.workbook(connection, session.config, found, draft)))
+
+
+def _say(session: Session, path: Path, written: bool) -> None:
+    """To standard error: standard output is for what was asked for."""
+    name = path.relative_to(session.cwd) if path.is_relative_to(session.cwd) else path
+    session.err.print(f"{clean(name)} {'written' if written else 'unchanged'}", soft_wrap=True, markup=False)

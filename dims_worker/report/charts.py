@@ -1,0 +1,184 @@
+"""Trends as inline SVG, drawn by ourselves: no script, no font, no library. Colours are the page's classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from html import escape
+
+from dims_worker.report.inventory import Standing, is_number
+from dims_worker.store.series import Day, Point
+from dims_worker.wording import clean, drift_text, number, value_text
+
+WIDTH, HEIGHT = 360, 150
+LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 20
+STANDS = ("accepted", "approved", "looked")
+"""Outcomes of readings that the line of a trend goes through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """From days and values to places: x to the right, y downwards, both in user units."""
+
+    first: date
+    last: date
+    low: float
+    high: float
+    left: float
+    top: float
+    width: float
+    height: float
+
+    def x(self, day: date) -> float:
+        span = (self.last - self.first).days
+        return self.left + (self.width * (day - self.first).days / span if span else self.width / 2)
+
+    def y(self, value: float) -> float:
+        span = self.high - self.low
+        return self.top + (self.height * (1 - (value - self.low) / span) if span else self.height / 2)
+
+    def path(self, points: Iterable[tuple[date, float]], *, steps: bool = False) -> str:
+        """The `d` of a line through the points."""
+        parts: list[str] = []
+        for day, value in points:
+            x, y = _place(self.x(day)), _place(self.y(value))
+            if not parts:
+                parts.append(f"M{x} {y}")
+            else:
+                parts.append(f"H{x}V{y}" if steps else f"L{x} {y}")
+        return "".join(parts)
+
+
+def sparkline(one: Standing, first: date, last: date) -> str:
+    """A metric's days in the height of a line; nothing where no day has a number."""
+    points = list(_line(one.days))
+    if not points:
+        return ""
+    low, high = min(value for _, value in points), max(value for _, value in points)
+    scale = Scale(first, last, low, high, 2, 3, 116, 22)
+    day, value = points[-1]
+    end = f'<circle cx="{_place(scale.x(day))}" cy="{_place(scale.y(value))}" r="2.2"/>'
+    said = f"{len(points)} days, from {number(low)} to {number(high)}"
+    return (
+        f'<svg class="spark" viewBox="0 0 120 28" role="img" aria-label="{escape(said)}">'
+        f'<path d="{scale.path(points)}"/>{end}</svg>'
+    )
+
+
+def trend(one: Standing, first: date, last: date, now: datetime) -> str:
+    """A metric's trend: values, the steps of its baseline, and what was held, approved, rejected, or failed."""
+    line, steps = list(_line(one.days)), list(_steps(one.days, last))
+    marked = [point for point in one.marks if is_number(point.value)]
+    values = [value for _, value in (*line, *steps)] + [float(point.value) for point in marked]
+    ticks = _ticks(min(values), max(values))
+    scale = Scale(first, last, min(ticks[0], *values), max(ticks[-1], *values), LEFT, TOP,
+                  WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)  # fmt: skip
+    return "".join(
+        (
+            f'<svg class="trend" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(_said(one, line))}">',
+            *_grid(scale, ticks),
+            f'<path class="base" d="{scale.path(steps, steps=True)}"/>' if steps else "",
+            f'<path class="line" d="{scale.path(line)}"/>' if line else "",
+            *(_mark(one, scale, point, now) for point in one.marks if point.as_of.astimezone(UTC).date() >= first),
+            "</svg>",
+        )
+    )
+
+
+def legend() -> str:
+    """What the marks of a trend mean."""
+    signs = {
+        "accepted": '<path class="line" d="M1 6H21"/>',
+        "baseline": '<path class="base" d="M1 6H21"/>',
+        **{outcome: _sign(outcome, 11, 6) for outcome in ("held", "approved", "rejected", "failed")},
+    }
+    drawn = (f'<li><svg viewBox="0 0 22 12" aria-hidden="true">{s}</svg>{name}</li>' for name, s in signs.items())
+    return f'<ul class="legend">{"".join(drawn)}</ul>'
+
+
+def compact(value: float) -> str:
+    """172,000 as `172k`: at most four characters and a sign, as an axis wants it."""
+    for factor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor and (factor > 1e3 or abs(value) >= 1e4):
+            return f"{value / factor:.3g}{letter}" if abs(value) < 1e15 else f"{value:.1e}"
+    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def _said(one: Standing, line: Sequence[tuple[date, float]]) -> str:
+    marked: dict[str, int] = {}
+    for point in one.marks:
+        marked[point.outcome] = marked.get(point.outcome, 0) + 1
+    ends = f" from {number(line[0][1])} to {number(line[-1][1])}" if line else ""
+    more = "".join(f", {n} {outcome}" for outcome, n in marked.items())
+    return f"{one.metric}: {len(line)} days{ends}{more}"
+
+
+def _line(days: Sequence[Day]) -> Iterator[tuple[date, float]]:
+    return ((each.day, float(each.value)) for each in days if is_number(each.value) and each.outcome in STANDS)
+
+
+def _steps(days: Sequence[Day], last: date) -> Iterator[tuple[date, float]]:
+    """The baseline where it moved, and up to the end."""
+    known: float | None = None
+    for each in days:
+        if is_number(each.baseline) and float(each.baseline) != known:
+            known = float(each.baseline)
+            yield each.day, known
+    if known is not None:
+        yield last, known
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to six round numbers that hold the values between them."""
+    if low == high:
+        reach = abs(low) * 0.1 or 1.0
+        low, high = low - reach, high + reach
+    rough = (high - low) / 3
+    power = 10.0 ** math.floor(math.log10(rough)) if rough > 0 else 1.0
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    begin = math.floor(low / step)
+    return [round(n * step, 12) for n in range(begin, math.ceil(high / step) + 1)][:12]
+
+
+def _grid(scale: Scale, ticks: Sequence[float]) -> Iterator[str]:
+    for tick in ticks:
+        y = _place(scale.y(tick))
+        yield f'<path class="rule" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>'
+        yield f'<text x="{LEFT - 6}" y="{y}" dy="3.5" text-anchor="end">{compact(tick)}</text>'
+    days = (scale.last - scale.first).days
+    for part in (0, 0.5, 1) if days > 1 else (0.5,):
+        day = scale.first + timedelta(days=round(days * part))
+        anchor = {0: "start", 1: "end"}.get(part, "middle")
+        yield f'<text x="{_place(scale.x(day))}" y="{HEIGHT - 5}" text-anchor="{anchor}">{day.day} {day:%b}</text>'
+
+
+def _mark(one: Standing, scale: Scale, point: Point, now: datetime) -> str:
+    day = point.as_of.astimezone(UTC).date()
+    failed = point.outcome == "failed"
+    if not failed and not is_number(point.value):
+        return ""
+    y = HEIGHT - BOTTOM if failed else scale.y(float(point.value))
+    value = clean(point.error or "") if failed else value_text(point.value, point.unit, one.declared, now)
+    drift = "" if failed else f" ({drift_text(point.value, point.baseline, point.drift_pct)})"
+    title = f"<title>{escape(f'{day}, {point.outcome}: {value}{drift}')}</title>"
+    return _sign(point.outcome, scale.x(day), y, title)
+
+
+def _sign(outcome: str, x: float, y: float, title: str = "") -> str:
+    """Each outcome has a shape of its own, for those who do not tell its colour."""
+    shapes = {
+        "held": "m0 -4.5 4.5 4.5 -4.5 4.5 -4.5 -4.5z",
+        "rejected": "m-3.5 -3.5 7 7m0 -7 -7 7",
+        "failed": "m0 -7v7",
+    }
+    at = f"M{_place(x)} {_place(y)}"
+    if outcome in shapes:
+        return f'<path class="{outcome}" d="{at}{shapes[outcome]}">{title}</path>'
+    return f'<circle class="{escape(outcome)}" cx="{_place(x)}" cy="{_place(y)}" r="3.2">{title}</circle>'
+
+
+def _place(value: float) -> str:
+    """With one decimal at most: a tenth of a pixel is more than anybody sees."""
+    return f"{value:.1f}".removesuffix(".0")
