@@ -26,37 +26,33 @@ TEXTS: dict[str, Callable[[Inventory], str]] = {
 LONGEST = timedelta(days=36_500)
 
 
-class Since(click.ParamType):
-    """How far back, or from when on."""
+def since_when(context: click.Context, parameter: click.Parameter, written: str) -> timedelta | datetime:
+    """How far back (`7d`, `48h`), or from when on (`2026-11-01`, `2026-11-01T09:00+01:00`; without a zone: UTC)."""
+    try:
+        back = duration(written)
+    except ValueError:
+        return _instant(written)
+    if not timedelta(0) < back <= LONGEST:
+        raise click.BadParameter(f"{written} is no span that can be told of")
+    return back
 
-    name = "since"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta | datetime:
-        """`7d`, `48h`; `2026-11-01`, `2026-11-01T09:00+01:00` (without a zone: UTC)."""
-        if isinstance(value, timedelta | datetime):
-            return value
-        written = str(value)
-        try:
-            back = duration(written)
-            if timedelta(0) < back <= LONGEST:
-                return back
-        except ValueError:
-            pass
-        else:
-            self.fail(f"{written} is no span that can be told of", param, ctx)
-        try:
-            instant = datetime.fromisoformat(written)
-        except ValueError:
-            self.fail(f"{written!r} is neither a span, such as 7d or 48h, nor a date, such as 2026-11-01", param, ctx)
-        instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-        if instant > datetime.now(UTC):
-            self.fail(f"{written} has not come yet", param, ctx)
-        return instant
+def _instant(written: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(written)
+    except ValueError:
+        raise click.BadParameter(
+            f"{written!r} is neither a span, such as 7d or 48h, nor a date, such as 2026-11-01"
+        ) from None
+    instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+    if instant > datetime.now(UTC):
+        raise click.BadParameter(f"{written} has not come yet")
+    return instant
 
 
 @click.command()
 @click.argument("format", type=click.Choice(FORMATS))
-@click.option("--since", type=Since(), default="7d", show_default=True,
+@click.option("--since", callback=since_when, default="7d", show_default=True,
               help="What is told of the past begins here: a span, such as 30d, or a date.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
               help="Where it goes, else standard output; of markdown a folder for both documents.")  # fmt: skip
@@ -105,7 +101,7 @@ def _excel(session: Session, since: timedelta | datetime, path: Path) -> None:
 
     with session.database() as engine, transaction(engine) as connection:
         found = gather(connection, session.config, since)
-        _say(session, path, save(path, lambda draft: excel.workbook(connection, session.config, found, draft)))
+        _say(session, path, save(path, lambda draft: excel.workbook(connection, found, draft)))
 
 
 def _say(session: Session, path: Path, written: bool) -> None:

@@ -148,9 +148,9 @@ def _grid(scale: Scale, ticks: Sequence[float]) -> Iterator[str]:
         yield f'<path class="rule" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>'
         yield f'<text x="{LEFT - 6}" y="{y}" dy="3.5" text-anchor="end">{compact(tick)}</text>'
     days = (scale.last - scale.first).days
-    for part in (0, 0.5, 1) if days > 1 else (0.5,):
+    labels = ((0.0, "start"), (0.5, "middle"), (1.0, "end"))
+    for part, anchor in labels if days > 1 else labels[1:2]:
         day = scale.first + timedelta(days=round(days * part))
-        anchor = {0: "start", 1: "end"}.get(part, "middle")
         yield f'<text x="{_place(scale.x(day))}" y="{HEIGHT - 5}" text-anchor="{anchor}">{day.day} {day:%b}</text>'
 
 

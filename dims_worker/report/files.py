@@ -10,7 +10,7 @@ from pathlib import Path
 from dims_worker.errors import UsageError
 
 
-def save(path: Path, write: Callable[[Path], None]) -> bool:
+def save(path: Path, write: Callable[[Path], object]) -> bool:
     """Have `write` fill a draft beside the file, and put it in the file's place. False: it says the same already.
 
     Raises UsageError, with the reason, where it cannot be written there.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeGuard
@@ -164,7 +164,7 @@ class Inventory:
     @property
     def health(self) -> dict[str, list[str]]:
         """The metrics by what is the matter with them; one may be in several."""
-        matters = {
+        matters: dict[str, Callable[[Standing], object]] = {
             "waiting": lambda one: one.request,
             "failed": lambda one: one.failed,
             "beyond limits": lambda one: one.broken,

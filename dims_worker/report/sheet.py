@@ -1,0 +1,112 @@
+"""A sheet of a workbook: rows in their order, each value as the type it is, headers that stay, filters, widths.
+
+XlsxWriter writes row by row to disk (`constant_memory`), so the memory it takes does not grow with the rows. What Excel
+can hold is bounded: 1,048,576 rows a sheet, 32,767 characters a cell, 15 digits a number
+(https://support.microsoft.com/office/1672b34d-7043-467e-8e27-269d656771c3).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from dims_worker.wording import clean
+
+if TYPE_CHECKING:
+    from xlsxwriter import Workbook
+    from xlsxwriter.format import Format
+
+ROWS = 1_048_576
+LONGEST = 32_767
+DIGITS = 10**15
+NAME = 31
+"""Characters of a sheet's name."""
+FIRST_DAY = datetime(1900, 3, 1, tzinfo=UTC)
+"""Excel takes 1900 for a leap year: before this its dates are another's."""
+
+
+class Book:
+    """A workbook and the formats that its sheets share."""
+
+    def __init__(self, workbook: Workbook) -> None:
+        self.workbook = workbook
+        self.head = workbook.add_format({"bold": True, "bg_color": "#E8EEF2", "bottom": 1, "valign": "top"})
+        self.date = workbook.add_format({"num_format": "yyyy-mm-dd hh:mm:ss", "align": "left"})
+        self.whole = workbook.add_format({"num_format": "#,##0"})
+        self.note = workbook.add_format({"italic": True, "font_color": "#5B6770"})
+        self.title = workbook.add_format({"bold": True, "font_size": 13})
+
+    def sheet(self, name: str, widths: Sequence[int] = ()) -> Sheet:
+        """A new, empty sheet; `widths` in characters."""
+        return Sheet(self, name, widths)
+
+
+class Sheet:
+    """Rows are written from the top down; `at` is the next one's number, from 0."""
+
+    def __init__(self, book: Book, name: str, widths: Sequence[int]) -> None:
+        self._book = book
+        self.sheet = book.workbook.add_worksheet(name[:NAME])
+        self.at = 0
+        for column, width in enumerate(widths):
+            self.sheet.set_column(column, column, width)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+        """A header that stays in sight with a filter, and the rows. Returns how many there were; those for which the
+        sheet has no room are counted in words in its last row."""
+        first, written, beyond = self.at, 0, 0
+        self.line(columns, self._book.head)
+        self.sheet.freeze_panes(self.at, 1)
+        for row in rows:
+            if self.at >= ROWS - 1:
+                beyond += 1
+                continue
+            self.line(row)
+            written += 1
+        self.sheet.autofilter(first, 0, max(self.at - 1, first), len(columns) - 1)
+        if beyond:
+            self.line([f"{beyond:,} more rows do not fit on a sheet: --since a later day"], self._book.note)
+        return written + beyond
+
+    def line(self, values: Sequence[Any], style: Format | None = None) -> None:
+        """One row."""
+        for column, value in enumerate(values):
+            self._cell(column, value, style)
+        self.at += 1
+
+    def note(self, text: str) -> None:
+        self.line([text], self._book.note)
+
+    def title(self, text: str) -> None:
+        self.line([text], self._book.title)
+
+    def _cell(self, column: int, value: Any, style: Format | None) -> None:
+        sheet, at = self.sheet, self.at
+        if value is None:
+            return
+        if isinstance(value, bool):
+            sheet.write_boolean(at, column, value, style)
+        elif isinstance(value, int) and abs(value) < DIGITS:
+            sheet.write_number(at, column, value, style or (self._book.whole if abs(value) >= 1000 else None))
+        elif isinstance(value, float) and math.isfinite(value):
+            sheet.write_number(at, column, value, style)
+        elif isinstance(value, datetime) and value >= FIRST_DAY:
+            sheet.write_datetime(at, column, value.astimezone(UTC).replace(tzinfo=None), style or self._book.date)
+        else:  # never as a formula or a link, whatever it looks like
+            sheet.write_string(at, column, as_text(value), style)
+
+
+def as_text(value: Any) -> str:
+    """A value as the text of a cell: what is made of parts as JSON, what is too long cut and counted."""
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    if isinstance(value, Mapping | list | tuple):
+        value = json.dumps(value, ensure_ascii=False)
+    text = clean(value)
+    if len(text) <= LONGEST:
+        return text
+    told = f"… ({len(text):,} characters)"
+    return text[: LONGEST - len(told)] + told
