@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from dims_worker.config import load
 from dims_worker.workflows import Outcome, markdown, run
 from tests.conftest import Lake
-from tests.integration.workflows.kit import FEEDS, REAL, real_lake
+from tests.integration.workflows.kit import FEEDS, real_lake, real_place
 
 CONFIG = """
 sources:
@@ -38,7 +38,7 @@ def project(tmp_path: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Path
         monkeypatch.setenv(name, value)
     lake.put("nba-lake", real_lake())
     for feed in FEEDS:
-        shutil.copytree(REAL / feed, tmp_path / "lake" / feed)
+        shutil.copytree(real_place() / feed, tmp_path / "lake" / feed)
     (tmp_path / "dims.yaml").write_text(CONFIG)
     return tmp_path
 

@@ -11,7 +11,7 @@ import pytest
 
 from dims_worker import workflows
 from tests.conftest import Lake, Project
-from tests.integration.workflows.kit import BUCKET, CONFIG, REAL
+from tests.integration.workflows.kit import BUCKET, CONFIG, real_place
 
 HOSTILE = ["a b.txt", "it's `$(x)`.txt", "100%+🏀.txt", "tab\there.txt", "line\nbreak.txt", "back\\slash.txt", "-rf"]
 
@@ -30,7 +30,7 @@ def sides(project: Project, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Proj
 
 def listing(side: str) -> dict[str, str]:
     """path -> blob hash, which stands for the content."""
-    with (REAL / "sync_listings" / f"{side}.tsv").open(encoding="utf-8", newline="") as file:
+    with (real_place() / "sync_listings" / f"{side}.tsv").open(encoding="utf-8", newline="") as file:
         return {row[0]: row[1] for row in csv.reader(file, delimiter="\t") if len(row) > 1}
 
 
