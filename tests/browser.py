@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,15 @@ _FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"),
     *("--disable-dev-shm-usage", "--force-color-profile=srgb"),
 )
+
+_BEGIN = """
+import fcntl, os, sys
+far = [fcntl.fcntl(int(one), fcntl.F_DUPFD, 10) for one in sys.argv[1:3]]  # out of the way of each other
+for number, one in zip((3, 4), far):
+    os.dup2(one, number)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Chromium reads commands from descriptor 3 and answers on 4."""
 
 
 @dataclass
@@ -114,7 +124,7 @@ def browser(profile: Path) -> Iterator[Page]:
     for number in (there, here):
         os.set_inheritable(number, True)
     command = [
-        *("/bin/sh", "-c", f'exec "$0" "$@" 3<&{there} 4>&{here}'),
+        *(sys.executable, "-c", _BEGIN, str(there), str(here)),
         *(CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"),
     ]
     process = subprocess.Popen(command, pass_fds=(there, here), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -1,0 +1,50 @@
+"""The page of a year: 68 metrics, each measured daily, from the database to the file."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+
+from dims_worker import services
+from dims_worker.config import load
+from dims_worker.report import html
+from dims_worker.report.files import save_text
+from dims_worker.report.inventory import gather
+from dims_worker.store.engine import engine as engine_of
+from dims_worker.store.engine import transaction
+from dims_worker.store.migrations import migrate
+from tests.filled import fill
+
+REPO = Path(__file__).parents[1]
+SECONDS, BYTES, TURNS = 3, 2_000_000, 5
+
+
+def main() -> None:
+    config = load(REPO / "config" / "dims.yaml", {}, REPO)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        home = place / "home"
+        home.mkdir()
+        try:
+            engine = engine_of(str(services.start(home, fast=True).database_url))
+            migrate(engine)
+            fill(engine, config, until=datetime.now(UTC))
+            took = []
+            for turn in range(TURNS):
+                begin = time.perf_counter()
+                with transaction(engine) as connection:
+                    found = gather(connection, config, timedelta(days=365))
+                save_text(place / f"{turn}.html", html.page(found))
+                took.append(time.perf_counter() - begin)
+            size = (place / "0.html").stat().st_size
+            engine.dispose()
+        finally:
+            services.stop(home)
+    worst = "within" if median(took) <= SECONDS and size <= BYTES else "BEYOND"
+    print(
+        f"report html, {len(found.standings)} metrics x 365 days: {median(took):.2f} s (median of {TURNS}), "
+        f"{size / 1e6:.2f} MB; {worst} the {SECONDS} s and 2 MB"
+    )

@@ -1,0 +1,99 @@
+"""`dims report` as it is typed."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pytest
+from sqlalchemy import Engine, text
+
+from tests.conftest import Project
+
+CONFIG = """
+sources: {project: {type: files, path: data}}
+metrics: {lake: {files: {source: project, measure: count, critical: true, unit: files}}}
+"""
+
+
+@pytest.fixture
+def measured(project: Project) -> Project:
+    """Ten files, measured; then fifteen, which wait."""
+    project.write({"dims.yaml": CONFIG, **{f"data/{n}": "" for n in range(10)}})
+    project.dims("verify", "--update", check=True)
+    project.write({f"data/more{n}": "" for n in range(5)})
+    assert project.dims("verify", "--update").returncode == 1
+    return project
+
+
+def latest(path: Path) -> dict[str, Any]:
+    head, row = openpyxl.load_workbook(path)["latest"].iter_rows(values_only=True)
+    return dict(zip(head, row, strict=True))
+
+
+def test_an_approved_integer_is_one_in_table_json_and_excel(measured: Project) -> None:
+    measured.dims("approvals", "approve", "lake.files", "--version", "1", check=True)
+    assert "15 files" in measured.dims("metrics", check=True).stdout
+    (told,) = json.loads(measured.dims("metrics", "--json", check=True).stdout)["metrics"]
+    measured.dims("report", "excel", "-o", "out.xlsx", check=True)
+    reported = json.loads(measured.dims("report", "json", check=True).stdout)["categories"][0]["metrics"][0]
+    for row in (told, reported, latest(measured.folder / "out.xlsx")):
+        assert (row["value"], type(row["value"])) == (15, int)
+        assert (row["baseline"], type(row["baseline"])) == (15, int)
+
+
+def test_each_format_goes_where_it_is_told(measured: Project) -> None:
+    first = measured.dims("report", "markdown", "-o", "docs", check=True)
+    again = measured.dims("report", "markdown", "-o", "docs", check=True)
+    assert (first.stdout, first.stderr) == ("", "docs/MASTER_DATA_INVENTORY.md written\n")
+    assert again.stderr == "docs/MASTER_DATA_INVENTORY.md unchanged\n"
+    assert measured.dims("report", "csv", check=True).stdout.startswith("metric,category,")
+    page = measured.dims("report", "html", check=True).stdout
+    assert page.startswith("<!doctype html>") and "dims approvals approve" in page
+    measured.dims("report", "html", "--since", "2026-01-01", "-o", "deep/er/page.html", check=True)
+    assert (measured.folder / "deep/er/page.html").is_file()
+    assert [file.name for file in (measured.folder / "deep/er").iterdir()] == ["page.html"]  # no draft stays
+
+
+def test_what_cannot_be_done_is_said(measured: Project) -> None:
+    said = {
+        ("excel",): "a workbook is nothing for a terminal: name its file, -o inventory.xlsx",
+        ("html", "-o", "data"): "it is a folder; name a file",
+        ("html", "-o", "dims.yaml/x.html"): "the report cannot be written to",
+        ("json", "--since", "soon"): "'soon' is neither a span, such as 7d or 48h, nor a date, such as 2026-11-01",
+        ("json", "--since", "2999-01-01"): "2999-01-01 has not come yet",
+        ("pdf",): "'pdf' is not one of",
+    }
+    for arguments, reason in said.items():
+        done = measured.dims("report", *arguments)
+        assert done.returncode == 2, arguments
+        assert reason in done.stderr, arguments
+        assert "Traceback" not in done.stderr
+
+
+def test_one_who_may_only_read_has_every_format_and_changes_nothing(measured: Project, engine: Engine) -> None:
+    name = f"reader_{engine.url.database}"
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD 'a long one' IN ROLE dims_reader"))
+    try:
+        reader = engine.url.set(username=name, password="a long one").render_as_string(hide_password=False)
+        before = _counts(engine)
+        measured.env |= {"DIMS_DATABASE_URL": reader}
+        for kind in ("markdown", "json", "csv", "html", "excel"):
+            measured.dims("report", kind, "-o", f"out.{kind}", check=True)
+            assert (measured.folder / f"out.{kind}").exists()
+        assert _counts(engine) == before
+        assert not (measured.folder / "out.json").stat().st_mode & stat.S_IWOTH
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text(f"DROP ROLE {name}"))
+
+
+def _counts(engine: Engine) -> dict[str, int]:
+    listed = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE 'dims\\_%'"
+    with engine.connect() as connection:
+        names = connection.execute(text(listed)).scalars().all()
+        return {name: connection.execute(text(f"SELECT count(*) FROM {name}")).scalar_one() for name in names}
