@@ -1,0 +1,1 @@
+"""Everything that is known, to be looked at and taken away."""
