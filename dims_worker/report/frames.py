@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Engine, text
 from dims_worker import services
 from dims_worker.config import Config, load
 from dims_worker.config.quantities import AGES
-from dims_worker.report import advice, findings
+from dims_worker.report import advice, findings, queries
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.migrations import migrate
 from dims_worker.store.series import daily
@@ -86,7 +86,7 @@ class Known:
         failed, held, stale, never, due), critical, failures, error, request, baseline_as_of. `state` keeps those."""
         with transaction(self.engine) as connection:
             now = _begin(connection)
-            rows = _rows(connection, _LATEST, {})
+            rows = _rows(connection, queries.LATEST, {})
         chosen = [row for row in rows if fnmatchcase(row["metric"], pattern)]
         for row in chosen:
             row["number"] = self._number(row, "value", now)
@@ -102,12 +102,12 @@ class Known:
         baseline_number, run_id, reason, error. Superseded and provisional readings are left out."""
         with transaction(self.engine) as connection:
             _begin(connection)
-            rows = _rows(connection, _HISTORY, {"days": days, "metrics": self._metrics(connection, pattern)})
+            rows = _rows(connection, queries.HISTORY, {"days": days, "metrics": self._metrics(connection, pattern)})
         for row in rows:
             row["number"] = self._number(row, "value", row["as_of"])
             row["baseline_number"] = self._number(row, "baseline", row["as_of"])
             row["shown"] = "accepted" if row["outcome"] == "approved" else row["outcome"]
-        return frame(rows, _HISTORY_COLUMNS)
+        return frame(rows, queries.HISTORY_COLUMNS)
 
     def daily(self, pattern: str = "*", days: int = 90) -> pd.DataFrame:
         """A row a metric and day (UTC) with a judged reading, the day's last one: metric, day, as_of, value, number,
@@ -122,7 +122,7 @@ class Known:
         ]
         for row in rows:
             row["number"] = self._number(row, "value", row["as_of"])
-        return frame(rows, _DAILY_COLUMNS)
+        return frame(rows, queries.DAILY_COLUMNS)
 
     def drift(self, days: float = 30) -> pd.DataFrame:
         """The readings of `history` that differed from what they were judged against, largest drift first."""
@@ -144,7 +144,7 @@ class Known:
     def runs(self, days: float = 30) -> pd.DataFrame:
         """A row a run, oldest first: run_id, trigger, source, status, started_at, finished_at, seconds, readings,
         failed, held, requests (LIST and the like)."""
-        return self._frame(_RUNS, _RUN_COLUMNS, days=days)
+        return self._frame(queries.RUNS, queries.RUN_COLUMNS, days=days)
 
     def requests(self) -> pd.DataFrame:
         """A row an approval request, oldest first, baselines set by hand among them: request, metric, kind, state,
@@ -152,21 +152,21 @@ class Known:
         decided_by, note, hours (it took or, while open, waits)."""
         with transaction(self.engine) as connection:
             now = _begin(connection)
-            rows = _rows(connection, _REQUESTS, {})
+            rows = _rows(connection, queries.REQUESTS, {})
         for row in rows:
             row["number"] = self._number(row, "value", now)
             row["baseline_number"] = self._number(row, "baseline", now)
-        return frame(rows, _REQUEST_COLUMNS)
+        return frame(rows, queries.REQUEST_COLUMNS)
 
     def events(self, days: float = 30) -> pd.DataFrame:
         """A row an event, oldest first: seq, producer, event_id, type, subject, event_time, received_at, lag_seconds,
         outcome (`planned`, `unmatched`, `rejected`), reason, rules (in one text)."""
-        return self._frame(_EVENTS, _EVENT_COLUMNS, days=days)
+        return self._frame(queries.EVENTS, queries.EVENT_COLUMNS, days=days)
 
     def event_flow(self, days: float = 30) -> pd.DataFrame:
         """A row a day and producer: day, producer, events, rejected, unmatched, lag_p50 and lag_max (seconds from an
         event's own time to its receipt)."""
-        return self._frame(_FLOW, _FLOW_COLUMNS, days=days)
+        return self._frame(queries.FLOW, queries.FLOW_COLUMNS, days=days)
 
     # --- workflows ------------------------------------------------------------------------------------
 
@@ -218,7 +218,7 @@ class Known:
             connection.execute(
                 text("SELECT set_config('dims.query', :query, true)"), {"query": query.strip().rstrip(";")}
             )
-            connection.exec_driver_sql(_OPEN)
+            connection.exec_driver_sql(queries.OPEN)
             answer = connection.exec_driver_sql(f"FETCH FORWARD {_LONGEST + 1} FROM dims_answer")
             columns, rows = list(answer.keys()), answer.fetchall()
         if len(rows) > _LONGEST:
@@ -308,65 +308,3 @@ def _begin(connection: Connection) -> datetime:
 
 def _rows(connection: Connection, query: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [dict(row) for row in connection.execute(text(query), values).mappings()]
-
-
-# A cursor takes one query that gives rows and nothing after it, so that no COMMIT slips in behind it
-_OPEN = """DO $$
-    DECLARE answer refcursor := 'dims_answer';
-    BEGIN OPEN answer NO SCROLL FOR EXECUTE current_setting('dims.query'); END
-$$"""
-_LATEST = (
-    "SELECT metric, category, name, value, unit, baseline, as_of, extract(epoch FROM age)::float8 / 3600 AS age_hours, "
-    "status, severity, drift_pct, due, failures, error, request, baseline_as_of FROM dims_metrics_latest "
-    "WHERE retired_at IS NULL ORDER BY metric"
-)
-_HISTORY_COLUMNS = (
-    *("metric", "as_of", "value", "number", "unit", "outcome", "shown", "status", "severity", "drift_pct"),
-    *("baseline", "baseline_number", "run_id", "reason", "error"),
-)
-_HISTORY = (
-    "SELECT h.metric, as_of, value, unit, outcome, status, severity, drift_pct, baseline, run_id, reason, error "
-    "FROM unnest(CAST(:metrics AS text[])) AS m(metric) CROSS JOIN LATERAL (SELECT * FROM dims_metrics_history h "
-    "WHERE h.metric = m.metric AND h.as_of > clock_timestamp() - make_interval(secs => :days * 86400) "
-    "AND h.outcome NOT IN ('superseded', 'provisional')) AS h ORDER BY h.metric, as_of, id"
-)
-_DAILY_COLUMNS = ("metric", "day", "as_of", "value", "number", "outcome", "status", "drift_pct", "baseline")
-_RUN_COLUMNS = (
-    *("run_id", "trigger", "source", "status", "started_at", "finished_at", "seconds", "readings", "failed"),
-    *("held", "requests"),
-)
-_RUNS = (
-    "SELECT run_id, trigger, coalesce(source, 'several') AS source, status, started_at, finished_at, "
-    "extract(epoch FROM finished_at - started_at)::float8 AS seconds, readings, failed, held, requests "
-    "FROM dims_verification_runs WHERE started_at > clock_timestamp() - make_interval(secs => :days * 86400) "
-    "ORDER BY started_at, run_id"
-)
-_REQUEST_COLUMNS = (
-    *("request", "metric", "kind", "state", "version", "value", "number", "unit", "baseline", "baseline_number"),
-    *("drift_pct", "severity", "reason", "opened_at", "decided_at", "decided_by", "note", "hours"),
-)
-_REQUESTS = (
-    "SELECT id AS request, metric, kind, state, version, value, unit, baseline, drift_pct, severity, reason, "
-    "opened_at, decided_at, decided_by, note, extract(epoch FROM coalesce(decided_at, CASE WHEN state = 'open' "
-    "THEN clock_timestamp() ELSE updated_at END) - opened_at)::float8 / 3600 AS hours "
-    "FROM dims_approval_requests ORDER BY opened_at, id"
-)
-_EVENT_COLUMNS = (
-    *("seq", "producer", "event_id", "type", "subject", "event_time", "received_at", "lag_seconds", "outcome"),
-    *("reason", "rules"),
-)
-_EVENTS = (
-    "SELECT seq, producer, event_id, type, subject, event_time, received_at, "
-    "extract(epoch FROM received_at - event_time)::float8 AS lag_seconds, outcome, reason, "
-    "array_to_string(rules, ', ') AS rules FROM dims_event_log "
-    "WHERE received_at > clock_timestamp() - make_interval(secs => :days * 86400) ORDER BY received_at, seq"
-)
-_FLOW_COLUMNS = ("day", "producer", "events", "rejected", "unmatched", "lag_p50", "lag_max")
-_FLOW = (
-    "SELECT date_trunc('day', received_at, 'UTC') AS day, coalesce(producer, 'unknown') AS producer, "
-    "count(*) AS events, count(*) FILTER (WHERE outcome = 'rejected') AS rejected, "
-    "count(*) FILTER (WHERE outcome = 'unmatched') AS unmatched, "
-    "percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM received_at - event_time)::float8) AS lag_p50, "
-    "extract(epoch FROM max(received_at - event_time))::float8 AS lag_max FROM dims_event_log "
-    "WHERE received_at > clock_timestamp() - make_interval(secs => :days * 86400) GROUP BY 1, 2 ORDER BY 1, 2"
-)

@@ -10,7 +10,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from dims_worker.report import advice, figures, findings, frames, workbook
+from dims_worker.report import advice, figures, findings, frames, queries, workbook
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
 HOSTILE = '=HYPERLINK("http://x")<script>alert(1)</script>\x1b[31m'
@@ -24,15 +24,15 @@ def history(*rows: tuple[str, Any]) -> pd.DataFrame:
              "outcome": outcome, "unit": "files", "baseline_number": 5, "error": HOSTILE if number is None else None}
             for day, (outcome, number) in enumerate(rows)
         ],
-        frames._HISTORY_COLUMNS,
+        queries.HISTORY_COLUMNS,
     )  # fmt: skip
 
 
 EMPTY = {
-    figures.states: advice.LATEST, figures.trend: frames._HISTORY_COLUMNS, figures.drift_map: frames._DAILY_COLUMNS,
-    figures.volatility: advice.VOLATILITY, figures.runs: frames._RUN_COLUMNS, figures.durations: frames._RUN_COLUMNS,
-    figures.requests: frames._REQUEST_COLUMNS, figures.deciders: frames._REQUEST_COLUMNS,
-    figures.event_flow: frames._FLOW_COLUMNS, figures.event_lag: frames._FLOW_COLUMNS, figures.advice: advice.ADVICE,
+    figures.states: advice.LATEST, figures.trend: queries.HISTORY_COLUMNS, figures.drift_map: queries.DAILY_COLUMNS,
+    figures.volatility: advice.VOLATILITY, figures.runs: queries.RUN_COLUMNS, figures.durations: queries.RUN_COLUMNS,
+    figures.requests: queries.REQUEST_COLUMNS, figures.deciders: queries.REQUEST_COLUMNS,
+    figures.event_flow: queries.FLOW_COLUMNS, figures.event_lag: queries.FLOW_COLUMNS, figures.advice: advice.ADVICE,
     figures.gaps: findings.GAPS, figures.sides: findings.SIDES, figures.costs: findings.COSTS,
     figures.completeness: findings.COMPLETENESS,
 }  # fmt: skip
@@ -45,7 +45,7 @@ def test_a_chart_of_nothing_says_so(chart: Any) -> None:
 
 
 def test_nothing_gives_no_advice() -> None:
-    daily = frames.frame([], frames._DAILY_COLUMNS)
+    daily = frames.frame([], queries.DAILY_COLUMNS)
     volatile = advice.volatility(daily)
     assert list(volatile.columns) == list(advice.VOLATILITY)
     assert advice.recommendations(frames.frame([], advice.LATEST), volatile, daily).empty
@@ -96,7 +96,7 @@ def test_the_formula_of_volatility() -> None:
     days = [{"metric": "m.a", "number": n, "outcome": "accepted", "drift_pct": 10} for n in (10, 20, 30)]
     days += [{"metric": "m.b", "number": n, "outcome": "accepted"} for n in (1, 2)]
     days += [{"metric": "m.zero", "number": n, "outcome": "accepted"} for n in (-1, 0, 1)]
-    found = advice.volatility(frames.frame(days, frames._DAILY_COLUMNS)).set_index("metric")
+    found = advice.volatility(frames.frame(days, queries.DAILY_COLUMNS)).set_index("metric")
     assert found.loc["m.a", "volatility_pct"] == pytest.approx(50)
     assert found["volatility_pct"].isna().to_dict() == {"m.a": False, "m.b": True, "m.zero": True}
 
@@ -104,7 +104,7 @@ def test_the_formula_of_volatility() -> None:
 @pytest.mark.parametrize(("pct", "named"), [(15.0, False), (15.1, True)])
 def test_drift_is_named_above_its_limit(pct: float, named: bool) -> None:
     latest = frames.frame([{"metric": "m.a", "drift_pct": pct, "state": "ok"}], advice.LATEST)
-    daily = frames.frame([], frames._DAILY_COLUMNS)
+    daily = frames.frame([], queries.DAILY_COLUMNS)
     found = advice.recommendations(latest, advice.volatility(daily), daily)
     assert list(found["kind"]) == (["drift"] if named else [])
 
