@@ -37,7 +37,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "workflow": "dims_worker.cli.workflow",
     },
     "Decide": {"approvals": "dims_worker.cli.approvals", "baseline": "dims_worker.cli.baseline"},
-    "Report": {"report": "dims_worker.cli.report"},
+    "Report": {"report": "dims_worker.cli.report", "notebook": "dims_worker.cli.notebook"},
     "Operate": {
         "config": "dims_worker.cli.setup",
         "migrate": "dims_worker.cli.setup",

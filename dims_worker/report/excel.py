@@ -11,10 +11,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from dims_worker.errors import UsageError
 from dims_worker.report import documents, words
 from dims_worker.report.inventory import Found, Inventory, Standing, any_number
-from dims_worker.report.sheet import NAME, Book, Sheet
+from dims_worker.report.sheet import NAME, Book, Sheet, opened
 from dims_worker.store import overview
 from dims_worker.store.events import list_events
 from dims_worker.store.requests import list_requests
@@ -51,15 +50,10 @@ def workbook(connection: Connection, found: Inventory, path: Path) -> None:
 
     Raises UsageError where XlsxWriter is not installed.
     """
-    try:
-        import xlsxwriter
-    except ImportError:
-        raise UsageError("XlsxWriter is not installed: pip install 'dims[report]'") from None
-    with xlsxwriter.Workbook(
-        str(path), {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
-    ) as made:
-        made.set_properties({"title": f"{found.project}: data inventory", "created": found.now.replace(tzinfo=None)})
-        book = Book(made)
+    with opened(path) as book:
+        book.workbook.set_properties(
+            {"title": f"{found.project}: data inventory", "created": found.now.replace(tzinfo=None)}
+        )
         _overview(book, found)
         _table(book, "latest", LATEST, _latest(found))
         _history(book, connection, found)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dims_worker.errors import UsageError
 from dims_worker.wording import clean
 
 if TYPE_CHECKING:
@@ -26,6 +29,21 @@ NAME = 31
 """Characters of a sheet's name."""
 FIRST_DAY = datetime(1900, 3, 1, tzinfo=UTC)
 """Excel takes 1900 for a leap year: before this its dates are another's."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Book]:
+    """A new workbook, which is written when the block ends.
+
+    Raises UsageError where XlsxWriter is not installed.
+    """
+    try:
+        import xlsxwriter
+    except ImportError:
+        raise UsageError("XlsxWriter is not installed: pip install 'dims[report]'") from None
+    options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
+    with xlsxwriter.Workbook(str(path), options) as made:
+        yield Book(made)
 
 
 class Book:
