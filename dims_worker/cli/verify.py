@@ -10,6 +10,7 @@ from typing import Any
 import click
 from sqlalchemy import Engine
 
+from dims_worker.cli import build
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.readings import reading_json, readings_table
 from dims_worker.cli.session import Session, json_option, pass_session
@@ -26,6 +27,8 @@ from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import PastReading, readings_of
 from dims_worker.verify import look, serve, worker_name
 
+FORMATS = ("text", "json", "github", "junit")
+
 
 @click.command(epilog="Exit codes: 0 fine, 1 drift at or above --fail-on or a value held, 2 usage or config, "
                "3 something could not be measured, 4 internal error.")  # fmt: skip
@@ -36,6 +39,8 @@ from dims_worker.verify import look, serve, worker_name
               help="The severity from which drift ends with exit code 1.")  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="One line.")
 @click.option("--verbose", "-v", is_flag=True, help="The whole verdict: status, severity, tier, method, why.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True,
+              help="For a build: github (annotations) or junit (XML).")  # fmt: skip
 @json_option
 @pass_session
 def verify(
@@ -46,6 +51,7 @@ def verify(
     fail_on: Severity,
     quiet: bool,
     verbose: bool,
+    form: str,
     as_json: bool,
 ) -> None:
     """Measure now and compare with the baselines.
@@ -58,6 +64,7 @@ def verify(
       dims verify                          everything
       dims verify -c code_base -c git      two categories
       dims verify --update --json | jq .   accept what policy accepts, as JSON
+      dims verify --format junit > dims.xml
     """
     config = session.config
     names = selected(config, categories, metrics)
@@ -71,7 +78,11 @@ def verify(
             now = clock(connection)
     items = [item for run in runs for item in run.items if item.metric in names or item.outcome == "held"]
     items.sort(key=lambda item: list(config.metrics).index(item.metric))
-    _print(session, runs, items, now, as_json=as_json, quiet=quiet, verbose=verbose)
+    form = "json" if as_json else form
+    if form in ("github", "junit"):
+        _print_for_build(session, runs, items, now, form, fail_on)
+    else:
+        _print(session, runs, items, now, as_json=form == "json", quiet=quiet, verbose=verbose)
     exit_with(exit_code(items, fail_on))
 
 
@@ -164,7 +175,7 @@ def _print(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    status = "partial" if any(run.status == "partial" for run in runs) else "ok"
+    status = status_of(runs)
     if as_json:
         session.print_json(
             {
@@ -181,6 +192,25 @@ def _print(
     session.out.print(summary(runs, items, status), soft_wrap=True)
 
 
+def _print_for_build(
+    session: Session, runs: Sequence[Run], items: Sequence[Item], now: datetime, form: str, fail_on: Severity
+) -> None:
+    """Past the terminal's own rendering: no line may be folded."""
+    if form == "junit":
+        click.echo(build.junit(session.config, items, now, fail_on, seconds_of(runs)))
+        return
+    for line in build.github(session.config, items, now, fail_on, summary(runs, items, status_of(runs))):
+        click.echo(line)
+
+
+def status_of(runs: Sequence[Run]) -> str:
+    return "partial" if any(run.status == "partial" for run in runs) else "ok"
+
+
+def seconds_of(runs: Sequence[Run]) -> float:
+    return sum((run.finished_at - run.as_of).total_seconds() for run in runs)
+
+
 def summary(runs: Sequence[Run], items: Sequence[Item], status: str) -> str:
     """One line: `run 3 ok: 12 metrics measured, 11 ok, 1 moderate`."""
     tally: dict[str, int] = {}
@@ -189,5 +219,5 @@ def summary(runs: Sequence[Run], items: Sequence[Item], status: str) -> str:
         tally[word] = tally.get(word, 0) + 1
     told = ", ".join(f"{number} {word}" for word, number in tally.items())
     numbers = ", ".join(str(run.run_id) for run in runs)
-    seconds = sum((run.finished_at - run.as_of).total_seconds() for run in runs)
+    seconds = seconds_of(runs)
     return f"run {numbers} {status}: {count(len(items), 'metric')} in {seconds:.2f} s: {told or 'nothing to measure'}"

@@ -98,7 +98,8 @@ def test_help_groups_the_commands(dims: Dims):
     said = dims("--help")
     assert said.code == 0
     lines = said.out.splitlines()
-    places = [lines.index(f"{title}:") for title in ("Start", "Look", "Decide", "Operate")]
+    places = [lines.index(f"{title}:") for title in SECTIONS]
+    assert list(SECTIONS) == ["Start", "Look", "Decide", "Report", "Operate"]
     assert places == sorted(places)
     for title, start, end in zip(SECTIONS, places, [*places[1:], len(lines)], strict=True):
         listed = {
