@@ -29,6 +29,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "metrics": "dims_worker.cli.look",
         "history": "dims_worker.cli.look",
         "explain": "dims_worker.cli.explain",
+        "suggest": "dims_worker.cli.suggest",
         "events": "dims_worker.cli.events",
         "runs": "dims_worker.cli.look",
         "follow": "dims_worker.cli.follow",
