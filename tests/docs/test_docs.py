@@ -101,6 +101,29 @@ def test_the_readme_links_every_guide() -> None:
     assert {page.relative_to(REPO).as_posix() for page in DOCS} <= linked
 
 
+def test_the_index_lists_every_guide() -> None:
+    listed = set(re.findall(r"\]\((\w+\.md)\)", TEXTS["docs/README.md"]))
+    assert listed == {page.name for page in DOCS} - {"README.md"}
+
+
+def test_every_message_that_a_symptom_quotes_is_one_of_the_code() -> None:
+    code = "\n".join(
+        re.sub(r'"\s*\n\s*f?"', "", file.read_text(encoding="utf-8"))
+        for package in ("dims_worker", "producers")
+        for file in sorted((REPO / package).rglob("*.py"))
+    )
+    symptoms = [row[0] for row in _rows(TEXTS["docs/troubleshooting.md"], "symptom")]
+    assert len(symptoms) > 40
+    quoted = [span for symptom in symptoms for span in _SPAN.findall(symptom)]
+    assert [span for span in quoted if not _says(code, span)] == []
+
+
+def _says(code: str, span: str) -> bool:
+    """Whether the code says these words; the numbers are filled in."""
+    parts = [re.escape(part) for part in re.split(r"\b\d+\b", span) if part.strip()]
+    return re.search(r"[^\n]*".join(parts), code) is not None
+
+
 @each_page
 def test_no_page_names_a_place_of_one_machine_or_a_registry(page: str) -> None:
     assert not re.findall(r"(?<![\w.])/(?:root|home|work|tmp|Users)\b[^\s`]*", TEXTS[page])
