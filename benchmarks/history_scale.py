@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, Engine, text
 
 from benchmarks.machine import machine
-from dims_worker.config import Config, load
+from dims_worker.config import Config
 from dims_worker.store import states
 from dims_worker.store.engine import engine as engine_of
 from dims_worker.store.migrations import migrate
@@ -73,7 +73,10 @@ def main() -> None:
             if counted != rows:
                 raise AssertionError(f"{counted:,} rows instead of {rows:,}")
             engines.append(engine)
-        print(f"history, {LARGE:,} rows of {METRICS} metrics: filled in {seconds[1]:.0f} s ({SMALL:,} in {seconds[0]:.1f} s)")
+        print(
+            f"history, {LARGE:,} rows of {METRICS} metrics: filled in {seconds[1]:.0f} s, "
+            f"{SMALL:,} rows in {seconds[0]:.1f} s"
+        )
         for name, look in looks(made.config).items():
             calls = CALLS if "overview" not in name else 4
             pairs = [[timed(engine, look, calls) for engine in engines] for _ in range(ROUNDS)]
