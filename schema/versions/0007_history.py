@@ -64,6 +64,8 @@ STATEMENTS = (
 # Whoever may call these can take away what is old, and nothing that is young or that is kept for ever: the floor and
 # the exceptions are in here, and the tables themselves give no right to delete.
 _AGED = "least({0}.before, now() - interval '7 days')"
+# A lot is small, the tables are not: row by row, by index, whatever the statistics of the day say
+_BY_INDEX = "SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off"
 FUNCTIONS = {
     "dims_forget_readings": (
         f"""
@@ -184,7 +186,7 @@ def upgrade() -> None:
     for name, (body, comment) in FUNCTIONS.items():
         op.execute(
             f"CREATE FUNCTION {name}(before timestamp with time zone, at_most integer) RETURNS bigint "
-            f"LANGUAGE plpgsql SECURITY DEFINER SET search_path = {schema}, pg_temp "
+            f"LANGUAGE plpgsql SECURITY DEFINER SET search_path = {schema}, pg_temp {_BY_INDEX} "
             f"AS $$ DECLARE gone bigint; marks bigint[]; BEGIN {body} RETURN gone; END $$"
         )
         op.execute(f"COMMENT ON FUNCTION {name} IS '{comment}'")
