@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,19 +35,21 @@ def ask(engine: Engine, statement: str, **values: Any) -> Any:
 
 
 def house(engine: Engine, *, days: int = 365, lots: int = 10_000, lot: int = 2_000) -> int:
-    config = CONFIG.model_copy(update={"settings": CONFIG.settings.model_copy(update={"history_days": days})})
+    config = replace(CONFIG, settings=CONFIG.settings.model_copy(update={"history_days": days}))
     return keep_house(engine, config, lot=lot, lots=lots)
 
 
 def test_what_is_old_goes_and_what_people_need_stays(engine: Engine) -> None:
-    fill(engine, CONFIG, until=NOW, days=60, log=60)
+    fill(engine, CONFIG, until=NOW, days=400, log=400)
     old = "as_of < now() - interval '30 days'"
     readings, requests = (ask(engine, f"SELECT count(*) FROM dims_{one}")
                           for one in ("metrics_history", "approval_requests"))  # fmt: skip
     young = ask(engine, f"SELECT count(*) FROM dims_metrics_history WHERE NOT {old}")
     decided = ask(engine, f"SELECT count(*) FROM dims_approval_requests WHERE {old}")
     assert decided > 5
-    assert house(engine, days=30, lot=100) > readings - young - 3 * decided
+    new_events = "SELECT count(*) FROM dims_event_log WHERE received_at > now() - interval '29 days'"
+    events = ask(engine, new_events)
+    assert house(engine, days=30, lot=1000) > readings - young - 3 * decided
     assert ask(engine, f"SELECT count(*) FROM dims_metrics_history WHERE NOT {old}") == young
     assert ask(engine, "SELECT count(*) FROM dims_approval_requests") == requests
     left = ask(engine, f"SELECT count(*) FROM dims_metrics_history WHERE {old}")
@@ -54,7 +57,7 @@ def test_what_is_old_goes_and_what_people_need_stays(engine: Engine) -> None:
         WHERE r.metric = h.metric AND h.as_of IN (r.as_of, r.baseline_as_of))"""
     assert 0 < decided <= left == ask(engine, about)
     assert ask(engine, "SELECT count(*) FROM dims_event_log WHERE received_at < now() - interval '31 days'") == 0
-    assert ask(engine, "SELECT count(*) FROM dims_event_log WHERE received_at > now() - interval '29 days'") == 87
+    assert ask(engine, new_events) == events > 80
     orphans = "SELECT count(*) FROM dims_event_marks WHERE mark_id NOT IN (SELECT mark_id FROM dims_event_log)"
     assert ask(engine, orphans) == 0
     assert ask(engine, "SELECT count(*) FROM dims_event_marks") > 0
@@ -109,8 +112,7 @@ def test_it_goes_in_lots_and_the_next_sweep_goes_on(engine: Engine) -> None:
 
 def test_a_day_is_begun_once_whoever_comes(engine: Engine, beside: Threads) -> None:
     fill(engine, CONFIG, until=NOW, days=10)
-    for one in [beside(house, engine) for _ in range(4)]:
-        outcome(one)
+    assert [outcome(one) for one in [beside(house, engine) for _ in range(4)]] == [0] * 4
     assert ask(engine, "SELECT count(*) FROM dims_snapshots WHERE daily") == 1
     assert ask(engine, "SELECT count(*) FROM dims_housekeeping") == 1
     with transaction(engine) as connection:
