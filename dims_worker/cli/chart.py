@@ -129,26 +129,35 @@ class _States:
 
 
 class _Grid:
-    """Columns of time, rows of values; each place holds the most telling outcome that fell there."""
+    """Columns of time, rows of values; each place holds the most telling outcome that fell there. Dots are drawn
+    oldest first."""
 
     def __init__(self, columns: int, rows: int, since: datetime, until: datetime) -> None:
         self.columns, self.since = columns, since
         self.span = max((until - since) / timedelta(seconds=1), 1e-9)
         self.places: list[list[str | None]] = [[None] * columns for _ in range(rows)]
         self.failures = [False] * columns
+        self.drawn = -1
 
     def draw(self, dot: Dot, scale: _Numbers | _States) -> None:
         share = (dot.at - self.since) / timedelta(seconds=1) / self.span
         column = min(self.columns - 1, max(0, int(share * self.columns)))
         if dot.outcome == "failed":
             self.failures[column] = True
-        for value, outcome in ((dot.baseline, "baseline"), (dot.value, dot.outcome)):
-            row = None if value is None else scale.row(value)
-            if row is None or (dot.outcome == "failed" and outcome == "failed"):
-                continue
-            there = self.places[row][column]
-            if there is None or _ORDER.get(outcome, 0) > _ORDER.get(there, 0):
-                self.places[row][column] = outcome
+        elif dot.value is not None:
+            self._put(scale.row(dot.value), column, dot.outcome)
+        if dot.baseline is not None:  # it stood since the reading before
+            row = scale.row(dot.baseline)
+            for between in range(self.drawn + 1, column + 1):
+                self._put(row, between, "baseline")
+        self.drawn = column
+
+    def _put(self, row: int | None, column: int, outcome: str) -> None:
+        if row is None:
+            return
+        there = self.places[row][column]
+        if there is None or _ORDER.get(outcome, 0) > _ORDER.get(there, 0):
+            self.places[row][column] = outcome
 
     def row(self, row: int, plain: bool) -> list[tuple[str, str]]:
         marks = (MARKS.get(one or "") for one in self.places[row])

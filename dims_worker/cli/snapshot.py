@@ -6,7 +6,7 @@ import click
 
 from dims_worker.cli.readings import plain_table
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import NOTHING, ago, clean, count
+from dims_worker.cli.words import NOTHING, ago, clean, count, kept_text
 from dims_worker.errors import NotFound, Refused
 from dims_worker.snapshot import name_of
 from dims_worker.store import housekeeping, snapshots
@@ -66,18 +66,7 @@ def list_command(session: Session, as_json: bool) -> None:
         kept_for = f"{session.config.settings.snapshot_days} days" if one.daily else "for ever"
         table.add_row(one.name, ago(one.taken_at, now), f"{one.metrics:,}", kept_for, clean(one.note or NOTHING))
     session.out.print(table)
-    session.out.print(kept_text(kept, now), soft_wrap=True)
-
-
-def kept_text(kept: housekeeping.Kept | None, now: object) -> str:
-    """When the work of a day was last done, and how much was forgotten."""
-    if kept is None:
-        return "housekeeping: never yet; the first sweep of a worker does it"
-    done = "done" if kept.finished_at else "under way"
-    return (
-        f"housekeeping: {done} for {kept.day}, {count(kept.readings, 'reading')}, {count(kept.events, 'event')} and "
-        f"{count(kept.runs, 'run')} forgotten"
-    )
+    session.out.print(f"housekeeping: {kept_text(kept)}", soft_wrap=True)
 
 
 @snapshot.command("delete")

@@ -104,13 +104,15 @@ def values_in(connection: Connection, snapshot: int) -> dict[str, Was]:
 
 
 def values_at(connection: Connection, instant: datetime) -> dict[str, Was]:
-    """What each metric, retired ones among them, was at an instant, by the index of the history; one that had no
-    good reading yet is not there, nor one that was retired by then."""
+    """What was known of each metric at an instant, by the index of the history; one that had no good reading yet is
+    not there, nor one that was retired by then. A derived reading is as old as its oldest input: when it was recorded
+    tells whether it was known."""
     found = connection.execute(
         text(
             "SELECT m.metric, h.value, h.unit, h.as_of FROM dims_metrics m CROSS JOIN LATERAL ("
             "SELECT value, unit, as_of FROM dims_metrics_history h "
-            "WHERE h.metric = m.metric AND h.as_of <= :instant AND h.outcome <> ALL(:unjudged) "
+            "WHERE h.metric = m.metric AND h.as_of <= :instant AND h.recorded_at <= :instant "
+            "AND h.outcome <> ALL(:unjudged) "
             "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h "
             "WHERE coalesce(m.retired_at > :instant, true)"
         ),
