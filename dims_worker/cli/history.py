@@ -81,7 +81,7 @@ def _draw(session: Session, found: list[PastReading], declared: Metric | None, s
             one.as_of,
             _outcome(one),
             _value(one, one.value, age),
-            _value(one, one.baseline, age) if one.status != "new" else None,
+            _judged_against(one, age),
         )
         for one in found
         if one.outcome not in ("superseded", "provisional")

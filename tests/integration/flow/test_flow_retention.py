@@ -13,11 +13,12 @@ from sqlalchemy.exc import DBAPIError
 
 from dims_worker.config import load
 from dims_worker.retention import keep_house
+from dims_worker.snapshot import differences, moment
 from dims_worker.store import housekeeping, snapshots
 from dims_worker.store.engine import transaction
 from tests.conftest import REPO
 from tests.filled import fill
-from tests.integration.flow.kit import Threads, outcome
+from tests.integration.flow.kit import Flow, Threads, outcome
 from tests.integration.flow.test_flow_roles import Login, login  # noqa: F401 - a fixture
 
 CONFIG = load(REPO / "config" / "dims.yaml", {}, REPO)
@@ -129,6 +130,19 @@ def test_who_keeps_house_is_alone_and_nobody_waits_for_it(engine: Engine) -> Non
     assert house(engine, days=30) > 0
 
 
+def test_nobody_who_records_waits_for_it(flow: Flow) -> None:
+    for value in (100, 101, 102):
+        flow.serve(c=value, a=1)
+    ask(flow.engine, "UPDATE dims_metrics_history SET as_of = as_of - interval '400 days' WHERE value = '100'")
+    ask(flow.engine, "UPDATE dims_verification_runs SET started_at = now() - interval '400 days' WHERE run_id = 1")
+    with transaction(flow.engine) as connection:
+        day = housekeeping.today(connection)
+        housekeeping.begin(connection, day)
+        assert housekeeping.forget(connection, "readings", day, timedelta(days=365), 100) == 1
+        assert flow.serve(c=103, a=2)["m.c"].outcome == "accepted"  # not yet committed, and yet it is not in the way
+    assert ask(flow.engine, "SELECT count(*) FROM dims_metrics_history WHERE metric = 'm.c'") == 3
+
+
 def test_old_daily_snapshots_go_and_named_ones_stay(engine: Engine) -> None:
     for name, daily, days in (("a", True, 91), ("b", True, 89), ("c", False, 900)):
         ask(engine, "INSERT INTO dims_snapshots (name, daily, taken_at) VALUES "
@@ -149,6 +163,11 @@ def test_dims_app_keeps_house_and_can_take_away_nothing_else(engine: Engine, log
     with transaction(app) as connection:
         assert snapshots.take(connection, "mine", daily=False)
         assert snapshots.delete_snapshot(connection, "mine")
+    with transaction(reader) as connection:  # who only reads may compare
+        since, until = moment(connection, "20d"), moment(connection, "now")
+        assert differences(connection, CONFIG, since, until)
+        assert housekeeping.last(connection)
+        assert [one.daily for one in snapshots.list_snapshots(connection)] == [True]
     refused = ("DELETE FROM dims_metrics_history", "DELETE FROM dims_housekeeping", "DELETE FROM dims_snapshot_values",
                "UPDATE dims_snapshot_values SET value = '1'", "UPDATE dims_snapshots SET name = 'x'")  # fmt: skip
     calls = ("SELECT dims_forget_readings(now(), 1)", "SELECT dims_forget_events(now(), 1)",
