@@ -5,7 +5,16 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("git_hook", "files_walk", "s3_listing", "event_throughput", "event_latency", "event_drain", "report_html")
+BENCHMARKS = (
+    "git_hook",
+    "files_walk",
+    "s3_listing",
+    "event_throughput",
+    "event_latency",
+    "event_drain",
+    "report_html",
+    "history_scale",
+)
 
 for chosen in sys.argv[1:] or BENCHMARKS:
     importlib.import_module(f"benchmarks.{chosen}").main()

@@ -27,6 +27,7 @@ from dims_worker.ingest import register, take_in
 from dims_worker.notify import settle
 from dims_worker.plan import Planner
 from dims_worker.record import catch_up
+from dims_worker.retention import keep_house
 from dims_worker.store import schedules, states
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.requests import expire_requests
@@ -116,7 +117,8 @@ class Doorman:
 def sweep(app: Celery, config: Config, redis: Redis) -> None:
     """Ring for whatever still waits, whether or not somebody rang before: a lost bell costs one period.
 
-    Ticks of schedules that nobody published are made up for, and so are derived metrics that nobody computed.
+    Ticks of schedules that nobody published are made up for, and so are derived metrics that nobody computed. What is
+    to be done once a day is done when the day's first sweep finds it undone.
     """
     if redis.xlen(STREAM):
         ring_ingest(app)
@@ -136,6 +138,8 @@ def sweep(app: Celery, config: Config, redis: Redis) -> None:
         ring_verify(app, config, source, "still due")
     for channel in channels:
         ring_notify(app, channel)
+    if forgotten := keep_house(engine(str(config.database_url)), config):
+        log.info("%d old rows were forgotten", forgotten)
 
 
 def _missed(connection: Connection, config: Config) -> list[Event]:

@@ -45,7 +45,9 @@ _JUDGED = f"""
 """
 
 
-def fill(engine: Engine, config: Config, *, until: datetime, days: int = 365, per_day: int = 1, log: int = 500) -> None:
+def fill(
+    engine: Engine, config: Config, *, until: datetime, days: float = 365, per_day: float = 1, log: int = 500
+) -> None:
     """Give each enabled metric `days` x `per_day` readings, the last one at `until`, and the newest `log` readings'
     times an event of each kind."""
     names = [name for name, metric in config.metrics.items() if metric.enabled]
@@ -59,7 +61,7 @@ def fill(engine: Engine, config: Config, *, until: datetime, days: int = 365, pe
         }
         for n, name in enumerate(names)
     ]
-    slots = days * per_day
+    slots = round(days * per_day)
     values = {
         **{"metrics": json.dumps(facts), "until": until, "slots": slots, "sources": sources, "width": len(sources)},
         **{"step": f"{86400 / per_day} seconds", "log": min(log, slots)},

@@ -1,21 +1,19 @@
-"""`dims metrics`, `dims history`, `dims runs`: what is known."""
+"""`dims metrics`, `dims runs`: what is known."""
 
 from __future__ import annotations
-
-from datetime import timedelta
 
 import click
 from rich.text import Text
 
 from dims_worker.cli.main import exit_with
-from dims_worker.cli.readings import done_text, plain_table, reading_json, readings_table
+from dims_worker.cli.readings import plain_table, reading_json, readings_table
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import NOTHING, STYLES, ago, clean, count, drift_text, value_text
+from dims_worker.cli.words import NOTHING, STYLES, ago, clean, value_text
 from dims_worker.errors import NotFound
 from dims_worker.store import states
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.requests import open_requests
-from dims_worker.store.runs import history_of, list_runs, readings_of
+from dims_worker.store.runs import list_runs, readings_of
 
 
 @click.command()
@@ -71,44 +69,6 @@ def metrics(session: Session, pattern: str, as_json: bool) -> None:
             Text(", ".join(words) or "ok", STYLES.get(str(row["status"]), "")),
         )
     session.out.print(table)
-
-
-@click.command()
-@click.argument("metric")
-@click.option("--days", type=click.FloatRange(min=0, min_open=True, max=36_500), default=30, show_default=True,
-              help="How far back.")  # fmt: skip
-@json_option
-@pass_session
-def history(session: Session, metric: str, days: float, as_json: bool) -> None:
-    """A metric's readings, oldest first: value, drift, verdict, what was done.
-
-    \b
-    Example:
-      dims history s3_storage.total_objects --days 90
-    """
-    config = session.config
-    with session.database() as engine, transaction(engine) as connection:
-        found = history_of(connection, metric, timedelta(days=days))
-    if not found and metric not in config.metrics:
-        raise NotFound(f"no metric is called {metric}: `dims metrics` lists them")
-    if as_json:
-        readings = [{**reading_json(config, one), "run": one.run_id} for one in found]
-        session.print_json({"metric": metric, "readings": readings})
-        return
-    table = plain_table("as of", "run", "value", "drift", "status", "done", numbers=("run", "value", "drift"))
-    declared = config.metrics.get(metric)
-    for one in found:
-        failed = one.method == "failed"
-        table.add_row(
-            one.as_of.strftime("%Y-%m-%d %H:%M:%S"),
-            str(one.run_id),
-            "unavailable" if failed else value_text(one.value, one.unit, declared, one.as_of),
-            drift_text(one.value, one.baseline, one.drift_pct),
-            Text(one.status or NOTHING, STYLES.get(one.status or "", "")),
-            f"failed: {clean(one.error)}" if failed else done_text(one),
-        )
-    session.out.print(table)
-    session.out.print(f"{metric}: {count(len(found), 'reading')} in {days:g} days (times are UTC)", soft_wrap=True)
 
 
 @click.command()

@@ -27,7 +27,9 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Look": {
         "verify": "dims_worker.cli.verify",
         "metrics": "dims_worker.cli.look",
-        "history": "dims_worker.cli.look",
+        "history": "dims_worker.cli.history",
+        "diff": "dims_worker.cli.diff",
+        "snapshot": "dims_worker.cli.snapshot",
         "explain": "dims_worker.cli.explain",
         "suggest": "dims_worker.cli.suggest",
         "events": "dims_worker.cli.events",

@@ -19,12 +19,12 @@ from dims_worker.broker import BEAT, REFUSED, queues
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.readings import plain_table
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import NOTHING, ago, count
+from dims_worker.cli.words import NOTHING, ago, count, kept_text
 from dims_worker.config import Config, S3Source
 from dims_worker.config.quantities import words
 from dims_worker.errors import DimsError
 from dims_worker.events import STREAM
-from dims_worker.store import leases, states
+from dims_worker.store import housekeeping, leases, states
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.events import count_rejected, last_event
 from dims_worker.store.notifications import ChannelRow, channel_rows
@@ -118,6 +118,7 @@ def _database(config: Config, url: str, lines: Lines) -> None:
         rejected, scans = count_rejected(connection), leases.held(connection)
         made = requests_since(connection, MONTH)
         channels = channel_rows(connection, list(config.notify.channels))
+        kept = housekeeping.last(connection)
     due = [state for state in known if state.due]
     oldest = max((now - state.due_since for state in due if state.due_since), default=timedelta(0))
     failed = [state.metric for state in known if state.error is not None]
@@ -130,6 +131,7 @@ def _database(config: Config, url: str, lines: Lines) -> None:
     lines.text["failed"] = _named(failed)
     lines.text["stale"] = _named(stale)
     lines.text["requests"] = f"{count(len(waiting), 'request')} waiting for a person" if waiting else "none"
+    lines.text["kept"] = kept_text(kept)
     if channels:
         lines.text["notify"] = "; ".join(_channel(one) for one in channels)
     if (listing := _listing(config, made)) is not None:
@@ -139,6 +141,7 @@ def _database(config: Config, url: str, lines: Lines) -> None:
         **{
             "unsent": {one.channel: one.unsent for one in channels},
             "scans": scans,
+            "housekeeping": kept.day.isoformat() if kept and kept.finished_at else None,
             "failed": failed,
             "stale": stale,
             "requests": len(waiting),

@@ -7,12 +7,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from dims_worker.store.events import Logged
+from dims_worker.store.housekeeping import Kept
 from dims_worker.wording import NOTHING, ago, clean, clock_text, count, drift_text, number, value_text
 from producers.git_note import HISTORY_ALONE
 
 __all__ = [
     "DONE", "NOTHING", "STYLES", "ago", "clean", "clock_text", "count", "drift_text", "event_kind", "event_words",
-    "number", "value_text",
+    "kept_text", "number", "value_text",
 ]  # fmt: skip
 GIT = "dims.git."
 STYLES = {
@@ -47,6 +48,15 @@ def event_words(event: Logged) -> str:
         return f"{_paths(data)} changed in {clean(data.get('root', '?'))}"
     about = f" about {subject}" if subject else ""
     return f"{clean(kind)}{about} from {clean(unquote(event.producer or '?'))}"
+
+
+def kept_text(kept: Kept | None) -> str:
+    """When the work of a day was last done, and how much was forgotten."""
+    if kept is None:
+        return "not yet; a worker's first sweep of a day begins it"
+    done = "done" if kept.finished_at else "under way"
+    gone = f"{count(kept.readings, 'reading')}, {count(kept.events, 'event')} and {count(kept.runs, 'run')}"
+    return f"{done} for {kept.day}, {gone} forgotten"
 
 
 def event_kind(event: Logged) -> str:

@@ -71,6 +71,8 @@ class Settings(Model):
         gt=timedelta(0),
         description="Events that a worker took and did not store for this long are another's.",
     )
+    history_days: int = Field(365, ge=7, le=36_500, description="Readings, runs and events are kept for so many days.")
+    snapshot_days: int = Field(90, ge=1, le=36_500, description="The snapshot of each day is kept for so many days.")
 
 
 Prices = dict[str, float | dict[str, float]]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
+    Date,
     DateTime,
     Float,
     ForeignKey,
@@ -111,6 +113,8 @@ runs = Table(
     Column("held", Integer, nullable=False, server_default="0"),
     Column("requests", Integer, nullable=False, server_default="0", comment="LIST and the like"),
     Column("result", JSONB, comment="of a workflow: everything that its report tells"),
+    Index("dims_verification_runs_started", "started_at"),
+    Index("dims_verification_runs_result", "source", "run_id", postgresql_where=text("result IS NOT NULL")),
 )
 
 history = Table(
@@ -218,6 +222,7 @@ requests = Table(
     Column("known_by", Text, comment="how who decided is known: option, environment, system"),
     Column("note", Text),
     Index("dims_approval_requests_metric", "metric", "id"),
+    Index("dims_approval_requests_run", "run_id", postgresql_where=text("run_id IS NOT NULL")),
     Index("dims_approval_requests_open", "metric", unique=True, postgresql_where=text("state = 'open'")),
     comment="What waits for a person, and what people decided.",
 )
@@ -250,7 +255,46 @@ notifications = Table(
     Column("end_told_at", Instant, comment="of an end; set with it where nobody needs to hear of it"),
     Index("dims_notifications_standing", "channel", "metric", "state", unique=True,
           postgresql_where=text("ended_at IS NULL")),
+    Index("dims_notifications_run", "run_id", postgresql_where=text("run_id IS NOT NULL")),
     Index("dims_notifications_unsent", "channel", "id",
           postgresql_where=text("told_at IS NULL OR (ended_at IS NOT NULL AND end_told_at IS NULL)")),
     comment="What people are told: a row for each time that a state stands of a metric, and each channel.",
 )  # fmt: skip
+
+snapshots = Table(
+    "dims_snapshots",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("daily", Boolean, nullable=False, server_default="false",
+           comment="taken by the sweep, and dropped after settings.snapshot_days"),
+    Column("taken_at", Instant, nullable=False, server_default=func.clock_timestamp()),
+    Column("note", Text),
+    comment="Points in time with a name, to compare with.",
+)  # fmt: skip
+
+snapshot_values = Table(
+    "dims_snapshot_values",
+    metadata,
+    Column("snapshot", BigInteger, ForeignKey("dims_snapshots.id", ondelete="CASCADE"), primary_key=True),
+    Column("metric", Text, primary_key=True),
+    Column("value", JSONB),
+    Column("unit", Text),
+    Column("as_of", Instant, nullable=False),
+    Column("status", Text),
+    Column("baseline", JSONB),
+    Column("baseline_as_of", Instant),
+    comment="What each metric was at a snapshot: its last good reading then, and its baseline.",
+)
+
+housekeeping = Table(
+    "dims_housekeeping",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("begun_at", Instant, nullable=False, server_default=func.clock_timestamp()),
+    Column("finished_at", Instant, comment="NULL: there may be more to forget"),
+    Column("readings", BigInteger, nullable=False, server_default="0"),
+    Column("events", BigInteger, nullable=False, server_default="0"),
+    Column("runs", BigInteger, nullable=False, server_default="0"),
+    comment="One row a day (UTC): its snapshot was taken, and so many old rows were forgotten.",
+)

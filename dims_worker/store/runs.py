@@ -12,6 +12,9 @@ from sqlalchemy import Connection, insert, text
 from dims_worker.store.models import history, runs
 from dims_worker.store.rows import as_json, recordset
 
+AGO = "(SELECT clock_timestamp() - CAST(:span AS interval))"
+"""`:span` ago, asked once: beside the bare clock, which moves while a query runs, no index helps."""
+
 _HISTORY = (
     *("run_id", "metric", "value", "unit", "method", "as_of", "generation", "baseline", "drift_pct"),
     *("status", "severity", "tier", "outcome", "reason", "error", "details"),
@@ -112,7 +115,7 @@ def requests_since(connection: Connection, span: timedelta) -> dict[str | None, 
     found = connection.execute(
         text(
             "SELECT source, sum(requests) AS made FROM dims_verification_runs "
-            "WHERE started_at > clock_timestamp() - :span GROUP BY source HAVING sum(requests) > 0"
+            f"WHERE started_at > {AGO} GROUP BY source HAVING sum(requests) > 0"
         ),
         {"span": span},
     )
@@ -151,10 +154,7 @@ def readings_of(connection: Connection, run_ids: Sequence[int]) -> list[PastRead
 def history_of(connection: Connection, metric: str, span: timedelta) -> list[PastReading]:
     """A metric's readings of the last `span`, oldest first."""
     found = connection.execute(
-        text(
-            f"SELECT {_PAST} FROM dims_metrics_history "
-            "WHERE metric = :metric AND as_of > clock_timestamp() - :span ORDER BY as_of, id"
-        ),
+        text(f"SELECT {_PAST} FROM dims_metrics_history WHERE metric = :metric AND as_of > {AGO} ORDER BY as_of, id"),
         {"metric": metric, "span": span},
     )
     return [PastReading(*row) for row in found]

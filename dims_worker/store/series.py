@@ -10,6 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from dims_worker.store.runs import AGO
+
 UNJUDGED = ("failed", "superseded", "provisional")
 """Outcomes of readings that say nothing of a value."""
 
@@ -52,7 +54,7 @@ def trend(connection: Connection, metric: str, span: timedelta) -> list[Point]:
     found = connection.execute(
         text(
             f"SELECT {_POINT} FROM dims_metrics_history WHERE metric = :metric "
-            "AND as_of > clock_timestamp() - :span AND outcome NOT IN ('superseded', 'provisional') ORDER BY as_of, id"
+            f"AND as_of > {AGO} AND outcome NOT IN ('superseded', 'provisional') ORDER BY as_of, id"
         ),
         {"metric": metric, "span": span},
     )

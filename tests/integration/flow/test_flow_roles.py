@@ -126,6 +126,8 @@ def test_a_real_worker_and_the_commands_work_as_dims_app(
     project.dims("events", "replay", "1", check=True)
     wait_for(lambda: do(app, "SELECT 1 FROM dims_metrics WHERE baseline = '3' AND value = '3' AND failures = 0"))
     assert do(app, "SELECT count(*) FROM dims_approval_requests WHERE state = 'approved'")[0][0] == 1
+    wait_for(lambda: do(app, "SELECT 1 FROM dims_housekeeping WHERE finished_at IS NOT NULL"))
+    assert do(app, "SELECT count(*) FROM dims_snapshots WHERE daily")[0][0] == 1
 
 
 HAPPENED = ("dims_event_log", "dims_event_marks", "dims_verification_runs", "dims_metrics_history",

@@ -1,0 +1,90 @@
+"""What a long history costs those who look: the latest values and a metric's trend, at 10,000 rows and 10,000,000."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, Engine, text
+
+from benchmarks.machine import machine
+from dims_worker.config import Config
+from dims_worker.store import states
+from dims_worker.store.engine import engine as engine_of
+from dims_worker.store.migrations import migrate
+from dims_worker.store.series import daily, trend
+from tests.filled import fill
+
+METRICS = 500
+SMALL, LARGE = 10_000, int(os.environ.get("BENCH_ROWS", "10_000_000"))
+DAYS = 90
+READINGS = SMALL / METRICS
+"""Of each metric in the last 90 days, in both databases: what is looked at is equal, and what lies behind it is not."""
+ROUNDS, CALLS = 5, 40
+BAR = 2.0
+
+PROJECT = f"""
+sources: {{lake: {{type: s3, bucket: bench}}}}
+metrics:
+  m:
+{"".join(f"    n{n}: {{source: lake, prefix: p{n}/, measure: count}}{chr(10)}" for n in range(METRICS))}
+"""
+Look = Callable[[Connection, int], object]
+
+
+def looks(config: Config) -> dict[str, Look]:
+    """What is timed, each of a connection and the number of the call."""
+    names = sorted(config.metrics)
+    return {
+        "latest values": lambda connection, _: states.of(connection, names),
+        f"{DAYS}-day trend": lambda connection, n: trend(connection, names[n * 37 % METRICS], timedelta(days=DAYS)),
+        f"overview, {DAYS} days": lambda connection, _: daily(connection, names[:50], DAYS),
+    }
+
+
+def timed(engine: Engine, look: Look, calls: int) -> float:
+    """The median of so many calls, in seconds."""
+    took = []
+    with engine.connect() as connection:
+        for number in range(calls):
+            begun = time.perf_counter()
+            look(connection, number)
+            took.append(time.perf_counter() - begun)
+    return statistics.median(took)
+
+
+def main() -> None:
+    """Both databases on one server, asked in turn."""
+    with machine({"dims.yaml": PROJECT}) as made:
+        engines, seconds = [], []
+        for rows in (SMALL, LARGE):
+            with made.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as admin:
+                admin.execute(text(f"CREATE DATABASE rows_{rows}"))
+            engine = engine_of(made.engine.url.set(database=f"rows_{rows}").render_as_string(hide_password=False))
+            migrate(engine)
+            begun = time.monotonic()
+            fill(engine, made.config, until=datetime.now(UTC), days=DAYS * rows / SMALL, per_day=READINGS / DAYS)
+            seconds.append(time.monotonic() - begun)
+            with engine.connect() as connection:
+                counted = connection.execute(text("SELECT count(*) FROM dims_metrics_history")).scalar_one()
+            if counted != rows:
+                raise AssertionError(f"{counted:,} rows instead of {rows:,}")
+            engines.append(engine)
+        print(
+            f"history, {LARGE:,} rows of {METRICS} metrics: filled in {seconds[1]:.0f} s, "
+            f"{SMALL:,} rows in {seconds[0]:.1f} s"
+        )
+        for name, look in looks(made.config).items():
+            calls = CALLS if "overview" not in name else 4
+            pairs = [[timed(engine, look, calls) for engine in engines] for _ in range(ROUNDS)]
+            small, large = (statistics.median(column) for column in zip(*pairs, strict=True))
+            verdict = "within" if large <= BAR * small else "OVER"
+            print(
+                f"history, {name}: {large * 1000:.2f} ms at {LARGE:,} rows, {small * 1000:.2f} ms at {SMALL:,} rows, "
+                f"medians; {large / small:.2f} times, {verdict} the {BAR:g}"
+            )
+        for engine in engines:
+            engine.dispose()

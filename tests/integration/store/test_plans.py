@@ -1,0 +1,166 @@
+"""What DIMS asks of the history is found by an index, however long that is: the planner says so of each query."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, event, text
+
+from dims_worker.config import load
+from dims_worker.store import acceptances, events, leases, overview, runs, series, snapshots, told
+from tests.conftest import REPO, servers, template  # noqa: F401 - fixtures
+from tests.filled import fill
+
+CONFIG = load(REPO / "config" / "dims.yaml", {}, REPO)
+NAMES = [name for name, metric in CONFIG.metrics.items() if metric.enabled]
+ONE = "s3_storage.total_objects"
+NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
+LONG, FEW = "dims_metrics_history", "dims_event_log"
+Ask = Callable[[Connection], Any]
+
+
+@pytest.fixture(scope="module")
+def filled(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """100,000 readings and 10,000 events, analyzed: a sequential scan would be chosen where no index fits."""
+    url = str(request.getfixturevalue("servers").database_url).rpartition("/")[0]
+    admin = create_engine(f"{url}/postgres", isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE plans TEMPLATE {request.getfixturevalue('template')}"))
+    engine = create_engine(f"{url}/plans")
+    fill(engine, CONFIG, until=NOW, days=800, per_day=2, log=1600)
+    yield engine
+    engine.dispose()
+    with admin.connect() as connection:
+        connection.execute(text("DROP DATABASE plans WITH (FORCE)"))
+    admin.dispose()
+
+
+def _event(connection: Connection) -> events.Logged:
+    return events.find_events(connection, "event-1500-0")[0]
+
+
+def _span() -> told.Span:
+    return told.Span([ONE], NOW - DAY, NOW)
+
+
+def sql(query: str) -> Ask:
+    return lambda connection: connection.execute(text(query))
+
+
+HISTORY: dict[str, Ask] = {
+    "series.trend": lambda c: series.trend(c, ONE, 90 * DAY),
+    "series.daily": lambda c: series.daily(c, NAMES, 90),
+    "runs.readings_of": lambda c: runs.readings_of(c, [5, 17]),
+    "runs.mark_reading": lambda c: runs.mark_reading(c, ONE, NOW, "approved"),
+    "runs.history_of": lambda c: runs.history_of(c, ONE, 90 * DAY),
+    "runs.reading_at": lambda c: runs.reading_at(c, ONE, NOW),
+    "runs.newest_reading": lambda c: runs.newest_reading(c, ONE),
+    "overview.values_at": lambda c: overview.values_at(c, NAMES, NOW - 30 * DAY),
+    "overview.stood_out": lambda c: overview.stood_out(c, NAMES, NOW - 30 * DAY, 10),
+    "overview.drifts": lambda c: overview.drifts(c, NAMES, NOW - 30 * DAY, 10),
+    "overview.readings_since": lambda c: list(overview.readings_since(c, NAMES, NOW - 30 * DAY, 10)),
+    "snapshots.values_at": lambda c: snapshots.values_at(c, NOW - 30 * DAY),
+    "events.served": lambda c: events.served(c, _event(c)),
+    "leases.serving_runs": lambda c: leases.serving_runs(c, {ONE: 1600, NAMES[0]: 1599}),
+    "acceptances.last_accepted": lambda c: acceptances.last_accepted(c, ONE, NOW),
+    "acceptances.standing_since": lambda c: acceptances.standing_since(c, ONE, 5, NOW),
+    "dims_metric_trend": sql("SELECT * FROM dims_metric_trend('s3_storage', 'total_objects', 90)"),
+    "dims_metric_stats": sql("SELECT * FROM dims_metric_stats('s3_storage', 'total_objects', 90)"),
+    "dims_recent_drift": sql("SELECT * FROM dims_recent_drift"),
+}
+EVENTS: dict[str, Ask] = {
+    "list_events": lambda c: events.list_events(c, limit=20),
+    "count_rejected": events.count_rejected,
+    "marks_after": lambda c: events.marks_after(c, 1590),
+    "events_of_marks": lambda c: events.events_of_marks(c, [1500]),
+    "find_events": lambda c: events.find_events(c, "event-15"),
+    "event_by_id": lambda c: events.event_by_id(c, "event-1500-0"),
+    "last_event": events.last_event,
+    "last_mark": events.last_mark,
+    "events_between": lambda c: events.events_between(c, [ONE], NOW - DAY, NOW, 5),
+    "events_since": lambda c: overview.events_since(c, NOW - DAY),
+}
+BOUNDED = ("series.trend", "series.daily", "runs.history_of", "overview.values_at", "snapshots.values_at",
+           "dims_metric_trend", "dims_metric_stats", "dims_recent_drift")  # fmt: skip
+"""These are bounded by time in the index itself, and do not walk through a metric's whole past."""
+
+
+def plans(engine: Engine, ask: Ask, table: str) -> list[dict[str, Any]]:
+    """The plan's nodes that read the table, of every statement that `ask` sends."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        sent.append((statement, parameters))
+
+    with engine.connect() as connection:
+        event.listen(connection, "before_cursor_execute", note)
+        ask(connection)
+        event.remove(connection, "before_cursor_execute", note)
+        cursor = connection.connection.cursor()
+        found: list[dict[str, Any]] = []
+        for statement, parameters in sent:
+            cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}", parameters or None)
+            plan = cursor.fetchone()
+            assert plan is not None
+            found += _nodes((plan[0] if isinstance(plan[0], list) else json.loads(plan[0]))[0]["Plan"])
+        connection.rollback()
+    return [node for node in found if node.get("Relation Name") == table]
+
+
+def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(node for part in plan.get("Plans", []) for node in _nodes(part))]
+
+
+@pytest.mark.parametrize("name", HISTORY)
+def test_nothing_reads_the_history_from_end_to_end(filled: Engine, name: str) -> None:
+    nodes = plans(filled, HISTORY[name], LONG)
+    assert nodes
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}
+    if name in BOUNDED:
+        assert all("as_of" in node.get("Index Cond", node.get("Recheck Cond", "")) for node in nodes)
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_nothing_reads_the_events_from_end_to_end(filled: Engine, name: str) -> None:
+    nodes = plans(filled, EVENTS[name], FEW)
+    assert nodes or name in ("last_event", "last_mark")
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}
+
+
+def test_the_list_of_what_is_asked_of_the_history_is_whole() -> None:
+    asking = set()
+    for path in sorted((REPO / "dims_worker").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and f"FROM {LONG}" in ast.unparse(node).replace('"', ""):
+                asking.add(f"{path.stem}.{node.name}")
+    assert asking <= HISTORY.keys()
+    assert len(asking) > 8
+
+
+def test_a_query_that_no_index_serves_is_noticed(filled: Engine) -> None:
+    nodes = plans(filled, sql(f"SELECT count(*) FROM {LONG} WHERE unit = 'files'"), LONG)
+    assert {node["Node Type"] for node in nodes} & {"Seq Scan"}
+
+
+def test_forgetting_looks_by_index_too(filled: Engine) -> None:
+    def scans(connection: Connection) -> dict[str, int]:
+        connection.execute(text("SELECT pg_stat_force_next_flush()"))
+        connection.commit()
+        found = connection.execute(text("SELECT relname, seq_scan FROM pg_stat_user_tables WHERE relname LIKE 'dims%'"))
+        counted = {row.relname: row.seq_scan for row in found}
+        connection.commit()
+        return counted
+
+    with filled.connect() as connection:
+        before = scans(connection)
+        for kind in ("readings", "events", "runs"):
+            connection.execute(text(f"SELECT dims_forget_{kind}(now() - interval '790 days', 500)"))
+        connection.rollback()
+        after = scans(connection)
+    assert {name for name in (LONG, FEW, "dims_verification_runs") if after[name] > before[name]} == set()
