@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from sqlalchemy import Connection
 
 from dims_worker.config import Config
-from dims_worker.config.quantities import duration
+from dims_worker.config.quantities import since
 from dims_worker.decide import drift_pct
 from dims_worker.errors import ConfigError, NotFound
 from dims_worker.store import snapshots
@@ -63,16 +63,12 @@ def moment(connection: Connection, told: str) -> Moment:
     if found := snapshots.find_snapshot(connection, told):
         return Moment(told, found.taken_at, found.id)
     try:
-        return Moment(told, now - duration(told))
+        found_at = since(told)
+        return Moment(told, found_at if isinstance(found_at, datetime) else now - found_at)
     except (ValueError, OverflowError):
-        pass
-    try:
-        at = datetime.fromisoformat(told)
-    except ValueError:
         raise NotFound(
             f"{told} is no snapshot (`dims snapshot list`), no span such as 7d, and no date such as 2026-11-01"
         ) from None
-    return Moment(told, at if at.tzinfo else at.replace(tzinfo=UTC))
 
 
 def values(connection: Connection, one: Moment) -> dict[str, Was]:
@@ -85,19 +81,19 @@ def values(connection: Connection, one: Moment) -> dict[str, Was]:
 
 
 def differences(
-    connection: Connection, config: Config, since: Moment, until: Moment, pattern: str = "*"
+    connection: Connection, config: Config, begin: Moment, until: Moment, pattern: str = "*"
 ) -> list[Difference]:
     """What differs between two moments, in the order of the metrics' names; those that are no longer configured are
     among them. Of an age that is the instant: it has no drift. Raises ConfigError where the one is after the other."""
-    if until.at < since.at:
-        raise ConfigError(f"--until {until.name} is before --since {since.name}")
-    then, now = values(connection, since), values(connection, until)
+    if until.at < begin.at:
+        raise ConfigError(f"--until {until.name} is before --since {begin.name}")
+    then, now = values(connection, begin), values(connection, until)
     names = sorted(
         name
         for name in then.keys() | now.keys()
         if fnmatchcase(name, pattern) and not _is_outcome(config, name) and not _same(then.get(name), now.get(name))
     )
-    decided = snapshots.decisions(connection, names, since.at, until.at)
+    decided = snapshots.decisions(connection, names, begin.at, until.at)
     return [_difference(config, name, then.get(name), now.get(name), decided.get(name)) for name in names]
 
 

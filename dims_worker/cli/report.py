@@ -10,7 +10,7 @@ import click
 
 from dims_worker.cli.session import Session, pass_session
 from dims_worker.cli.words import clean
-from dims_worker.config.quantities import duration
+from dims_worker.config.quantities import since as since_of
 from dims_worker.errors import UsageError
 from dims_worker.report import documents, html, markdown
 from dims_worker.report.files import save, save_text
@@ -27,27 +27,18 @@ LONGEST = timedelta(days=36_500)
 
 
 def since_when(context: click.Context, parameter: click.Parameter, written: str) -> timedelta | datetime:
-    """How far back (`7d`, `48h`), or from when on (`2026-11-01`, `2026-11-01T09:00+01:00`; without a zone: UTC)."""
+    """A span or an instant that a report can begin with."""
     try:
-        back = duration(written)
-    except ValueError:
-        return _instant(written)
-    if not timedelta(0) < back <= LONGEST:
-        raise click.BadParameter(f"{written} is no span that can be told of")
-    return back
-
-
-def _instant(written: str) -> datetime:
-    try:
-        instant = datetime.fromisoformat(written)
+        begin = since_of(written)
     except ValueError:
         raise click.BadParameter(
             f"{written!r} is neither a span, such as 7d or 48h, nor a date, such as 2026-11-01"
         ) from None
-    instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-    if instant > datetime.now(UTC):
+    if isinstance(begin, datetime) and begin > datetime.now(UTC):
         raise click.BadParameter(f"{written} has not come yet")
-    return instant
+    if isinstance(begin, timedelta) and not timedelta(0) < begin <= LONGEST:
+        raise click.BadParameter(f"{written} is no span that can be told of")
+    return begin
 
 
 @click.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -32,6 +32,16 @@ def duration(value: Any) -> timedelta:
         return value if isinstance(value, timedelta) else timedelta(seconds=_parse(value, SECONDS, "60s"))
     except OverflowError:
         raise ValueError(f"{value} is longer than can be reckoned with") from None
+
+
+def since(told: str) -> timedelta | datetime:
+    """How far back (`7d`, `48h`), or from when on (`2026-11-01`, `2026-11-01T09:00+01:00`; without a zone: UTC).
+    Raises ValueError where it is neither."""
+    try:
+        return duration(told)
+    except ValueError:
+        instant = datetime.fromisoformat(told)
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 def size(value: Any) -> int:
