@@ -21,6 +21,8 @@ from dims_worker.store.runs import PastReading, history_of
 
 PIPE_WIDTH = 100
 """Columns of a picture that nobody watches."""
+LARGEST = 1e308
+"""An integer that no float holds is drawn as a text."""
 
 
 @click.command()
@@ -116,7 +118,7 @@ def _value(one: PastReading, value: Any, age: bool) -> float | str | None:
     if age and isinstance(value, str):
         seconds = age_of(value, one.as_of)
         return None if seconds is None else seconds / AGES[one.unit]
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST:
         return value
     if value is None:
         return None if age else "null"

@@ -228,7 +228,10 @@ def test_config_show_fills_in_and_holds_no_secret(dims: Dims, configured: Path):
     shown = json.loads(said.out)
     assert (shown["database"], shown["broker"]) == ("DIMS_DATABASE_URL", "DIMS_BROKER_URL")
     assert shown["policy"]["require_approval_pct"] == 15
-    assert shown["settings"] == {"lease": "60s", "sweep": "5s", "orphan": "30s"}
+    assert shown["settings"] == {
+        **{"lease": "60s", "sweep": "5s", "orphan": "30s"},
+        **{"history_days": 365, "snapshot_days": 90},
+    }
     assert shown["sources"]["lake"]["timeout"] == "300s"
     assert shown["metrics"]["docs.lines"]["unit"] == "lines"
     assert shown["home"] == str(configured / ".dims")
