@@ -40,7 +40,11 @@ SECTIONS: dict[str, dict[str, str]] = {
         "workflow": "dims_worker.cli.workflow",
     },
     "Decide": {"approvals": "dims_worker.cli.approvals", "baseline": "dims_worker.cli.baseline"},
-    "Report": {"report": "dims_worker.cli.report", "notebook": "dims_worker.cli.notebook"},
+    "Report": {
+        "report": "dims_worker.cli.report",
+        "notebook": "dims_worker.cli.notebook",
+        "exporter": "dims_worker.cli.exporter",
+    },
     "Operate": {
         "config": "dims_worker.cli.setup",
         "migrate": "dims_worker.cli.setup",

@@ -48,7 +48,9 @@ def values_at(connection: Connection, metrics: Collection[str], instant: datetim
     found = connection.execute(
         text(
             f"SELECT m.metric, h.value, h.as_of {_EACH} (SELECT value, as_of FROM dims_metrics_history h "
-            "WHERE h.metric = m.metric AND h.as_of <= :instant AND h.outcome <> ALL(:unjudged) "
+            # A derived reading is as old as its oldest input: what was recorded later was not known then
+            "WHERE h.metric = m.metric AND h.as_of <= :instant AND h.recorded_at <= :instant "
+            "AND h.outcome <> ALL(:unjudged) "
             "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h"
         ),
         {"metrics": list(metrics), "instant": instant, "unjudged": list(UNJUDGED)},

@@ -1,0 +1,52 @@
+"""`dims exporter`: metrics for Prometheus."""
+
+from __future__ import annotations
+
+import threading
+
+import click
+
+from dims_worker import services
+from dims_worker.cli.session import Session, pass_session
+from dims_worker.errors import BrokerUnreachable, DatabaseUnreachable, ServiceError, UsageError
+
+PORT = 9599
+
+
+@click.command()
+@click.option("--address", default="127.0.0.1", show_default=True, help="Where it listens; it asks for no password.")
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: a free one.")
+@pass_session
+def exporter(session: Session, address: str, port: int) -> None:
+    """Serve metrics for Prometheus at /metrics, until Ctrl-C.
+
+    \b
+    Examples:
+      dims exporter
+      dims exporter --address 0.0.0.0 --port 9600    for a Prometheus on another machine
+    """
+    try:
+        from prometheus_client import CollectorRegistry, start_http_server
+
+        from dims_worker.exporter import Exporter
+    except ImportError:
+        raise UsageError("prometheus-client is not installed: pip install 'dims[exporter]'") from None
+    config, servers = session.config, services.running(session.config.home)
+    database = config.database_url or (servers.database_url if servers else None)
+    broker = config.broker_url or (servers.broker_url if servers else None)
+    if database is None:
+        raise DatabaseUnreachable
+    if broker is None:
+        raise BrokerUnreachable
+    registry = CollectorRegistry()
+    registry.register(Exporter(config, database, broker))
+    try:
+        server, thread = start_http_server(port, address, registry)
+    except OSError as error:
+        raise ServiceError(f"{address}:{port} cannot be listened on: {error.strerror or error}") from None
+    session.err.print(f"metrics at http://{address}:{server.server_port}/metrics", soft_wrap=True)
+    try:
+        threading.Event().wait()
+    finally:
+        server.shutdown()
+        thread.join()

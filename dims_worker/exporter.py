@@ -1,0 +1,152 @@
+"""Metrics for Prometheus: what the inventory holds and how the machine does, asked anew at each scrape.
+
+Names and units follow https://prometheus.io/docs/practices/naming/. A part that is away (database, broker) is told by
+`dims_up` and takes its own metrics with it: a scrape never fails, and no number is made up. Counters begin at zero when
+the exporter starts, as Prometheus expects of a process.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from redis.exceptions import RedisError
+from sqlalchemy import text
+
+from dims_worker.broker import queues
+from dims_worker.config import Config
+from dims_worker.config.quantities import AGES
+from dims_worker.decide import age_of
+from dims_worker.errors import DimsError
+from dims_worker.events import STREAM
+from dims_worker.store import states
+from dims_worker.store.engine import clock, engine, transaction
+from dims_worker.store.requests import open_requests
+from dims_worker.store.tallies import events_tally, runs_tally
+from producers.publish import connect
+
+log = logging.getLogger(__name__)
+
+BOUND = 5.0
+"""Seconds that the database, and the broker, have to answer: Prometheus waits for ten by default."""
+TYPES = 100
+"""So many types of events are told apart; anybody may publish, and each type is a time series."""
+OTHER = "other"
+
+
+@dataclass(eq=False)  # a registry keeps its collectors by who they are
+class Exporter(Collector):
+    """What Prometheus collects. One scrape at a time asks."""
+
+    config: Config
+    database_url: str
+    broker_url: str
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        self._events, self._runs = events_tally(), runs_tally()
+        self._types: set[str] = set()
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: what there is needs a scrape to know."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        with self._lock:
+            up = GaugeMetricFamily("dims_up", "Whether a part answers: database, broker.", labels=["part"])
+            for part, ask in (("database", self._database), ("broker", self._broker)):
+                try:
+                    found = ask()
+                except (DimsError, RedisError, OSError) as error:
+                    log.warning("the %s does not answer: %s", part, error)
+                    found = []
+                up.add_metric([part], float(bool(found)))
+                yield from found
+            yield up
+
+    def _database(self) -> list[Metric]:
+        with transaction(engine(self.database_url)) as connection:
+            connection.execute(text(f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {int(BOUND * 1000)}"))
+            known = list(states.of(connection, self.config.metrics).values())
+            waiting, now = len(open_requests(connection)), clock(connection)
+            events, runs = self._events.count(connection), self._runs.count(connection)
+        oldest = max((now - one.due_since for one in known if one.due and one.due_since), default=timedelta(0))
+        return [
+            *self._values(known, now),
+            self._counted("dims_events", "Events stored.", ["type", "outcome"], self._bounded(events)),
+            self._counted("dims_runs", "Runs recorded.", ["status"], runs),
+            GaugeMetricFamily(
+                "dims_event_lag_seconds",
+                "How long the oldest event has waited for its reading.",
+                oldest.total_seconds(),
+            ),
+            GaugeMetricFamily("dims_approvals_pending", "Values that wait for a person.", waiting),
+        ]
+
+    def _values(self, known: Iterable[states.State], now: datetime) -> list[Metric]:
+        value = GaugeMetricFamily(
+            "dims_metric_value", "The last good reading, in its unit; an age as it is now.", labels=["metric", "unit"]
+        )
+        baseline = GaugeMetricFamily("dims_metric_baseline", "The last accepted value.", labels=["metric", "unit"])
+        measured = GaugeMetricFamily(
+            "dims_metric_measured_timestamp_seconds", "When the last good reading was measured.", labels=["metric"]
+        )
+        stale = GaugeMetricFamily("dims_metric_stale", "Unmeasured for longer than stale_after.", labels=["metric"])
+        failed = GaugeMetricFamily("dims_metric_failed", "Whether the last attempt failed.", labels=["metric"])
+        for one in known:
+            declared = self.config.metrics[one.metric]
+            if not declared.enabled and one.as_of is None:
+                continue
+            labels = [one.metric, declared.shown_unit]
+            for family, there, of in ((value, one.as_of, one.value), (baseline, one.baseline_as_of, one.baseline)):
+                number = self._number(one.metric, of, now) if there else None
+                if number is not None:
+                    family.add_metric(labels, number)
+            after = self.config.policy_of(one.metric).stale_after
+            if one.as_of:
+                measured.add_metric([one.metric], one.as_of.timestamp())
+                stale.add_metric([one.metric], float(bool(after and now - one.as_of > after)))
+            failed.add_metric([one.metric], float(one.error is not None))
+        return [value, baseline, measured, stale, failed]
+
+    def _number(self, name: str, value: object, now: datetime) -> float | None:
+        """A number or a truth as a float, an age in its unit; None for what is no number."""
+        declared = self.config.metrics[name]
+        if declared.is_age:
+            seconds = age_of(value if isinstance(value, str) else None, now)
+            return None if seconds is None else seconds / AGES[declared.shown_unit]
+        return float(value) if isinstance(value, int | float) else None
+
+    def _bounded(self, events: Counter[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
+        """The events with the types that came beyond the bound under one name. Which those are stays."""
+        told: Counter[tuple[str, ...]] = Counter()
+        for (kind, outcome), number in sorted(events.items()):
+            if kind not in self._types and len(self._types) < TYPES:
+                self._types.add(kind)
+            told[kind if kind in self._types else OTHER, outcome] += number
+        return told
+
+    def _counted(self, name: str, about: str, labels: list[str], counted: Counter[tuple[str, ...]]) -> Metric:
+        family = CounterMetricFamily(name, about, labels=labels)
+        for values, number in sorted(counted.items()):
+            family.add_metric(list(values), number)
+        return family
+
+    def _broker(self) -> list[Metric]:
+        names = queues(self.config)
+        length = GaugeMetricFamily(
+            "dims_queue_length", f"What waits: events in the stream {STREAM}, bells in the queues.", labels=["queue"]
+        )
+        with connect(self.broker_url, timeout=BOUND) as client, client.pipeline(transaction=False) as pipe:
+            pipe.xlen(STREAM)
+            for name in names:
+                pipe.llen(name)
+            for name, number in zip([STREAM, *names], pipe.execute(), strict=True):
+                length.add_metric([name], number)
+        return [length]
