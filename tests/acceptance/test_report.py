@@ -74,7 +74,7 @@ def test_what_cannot_be_done_is_said(measured: Project) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_one_who_may_only_read_has_every_format_and_changes_nothing(measured: Project, engine: Engine) -> None:
+def test_one_who_may_only_read_sees_it_all_and_changes_nothing(measured: Project, engine: Engine) -> None:
     name = f"reader_{engine.url.database}"
     with engine.begin() as connection:
         connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD 'a long one' IN ROLE dims_reader"))
@@ -85,6 +85,19 @@ def test_one_who_may_only_read_has_every_format_and_changes_nothing(measured: Pr
         for kind in ("markdown", "json", "csv", "html", "excel"):
             measured.dims("report", kind, "-o", f"out.{kind}", check=True)
             assert (measured.folder / f"out.{kind}").exists()
+        for words in (
+            *(["history", "lake.files"], ["history", "lake.files", "--chart"], ["diff", "--since", "1d"]),
+            *(
+                ["suggest", "lake.*"],
+                ["snapshot", "list"],
+                ["metrics"],
+                ["explain", "lake.files"],
+                ["approvals", "list"],
+            ),
+        ):
+            measured.dims(*words, check=True)
+        assert _counts(engine) == before
+        assert measured.dims("snapshot", "take", "mine").returncode != 0
         assert _counts(engine) == before
         assert not (measured.folder / "out.json").stat().st_mode & stat.S_IWOTH
     finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
@@ -15,6 +17,15 @@ from tests.filled import fill
 
 HOSTILE = '=HYPERLINK("http://x.example","<script>alert(1)</script>|`x`")'
 """A text that is a formula to a spreadsheet, a script to a browser and markup to Markdown."""
+
+
+def found(workflow: str, n: int) -> dict[str, Any]:
+    """A result with figures, tables, and a hostile text."""
+    return {
+        **{"workflow": workflow, "generated_at": "2026-11-25T09:00:00+00:00", "quick": False, "unreached": {}},
+        **{"summary": [["games", n], ["share", 0.5]], "attention": [HOSTILE]},
+        "games": {"all": {"games": 1230 + n, "coverage_pct": 97.5}, "missing": [{"id": "0021", "season": 2013}]},
+    }
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +52,14 @@ def filled(servers: services.Servers, template: str, year: Config) -> Iterator[E
             text("UPDATE dims_event_log SET subject = :bad WHERE seq = (SELECT max(seq) FROM dims_event_log)"),
             {"bad": HOSTILE},
         )
+        for n, name in enumerate(year.configured_workflows):
+            connection.execute(
+                text(
+                    "INSERT INTO dims_verification_runs (trigger, source, status, started_at, result) "
+                    "VALUES ('workflow', :source, 'ok', now(), CAST(:result AS jsonb))"
+                ),
+                {"source": f"workflow.{name}", "result": json.dumps(found(name, n))},
+            )
     yield engine
     engine.dispose()
     with admin.connect() as connection:

@@ -52,8 +52,18 @@ def alike(there: Any, value: Any) -> bool:
     return bool(there == pytest.approx(value))
 
 
+def test_each_workflow_has_a_sheet_with_its_figures_as_numbers(book: Any, year: Config) -> None:
+    assert book.sheetnames[len(SHEETS) :] == list(year.configured_workflows)
+    assert len(year.configured_workflows) == 6  # five, and the audit
+    for n, name in enumerate(year.configured_workflows):
+        cells = {row[0]: row[1] for row in book[name].iter_rows(values_only=True)}
+        assert (cells["games.all.games"], cells["games.all.coverage_pct"]) == (1230 + n, 97.5)
+        assert cells["games"] == n  # of the summary
+        assert cells["0021"] == 2013
+
+
 def test_every_sheet_has_rows_a_header_that_stays_and_a_filter(book: Any) -> None:
-    assert book.sheetnames == SHEETS
+    assert book.sheetnames[: len(SHEETS)] == SHEETS
     for name in SHEETS[:-1]:
         sheet = book[name]
         assert sheet.max_row > 10, name
