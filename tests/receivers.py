@@ -56,14 +56,15 @@ def receiver() -> Iterator[Receiver]:
             message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             made.began.append(message)
             made.door.wait(60)
+            if made.status == 200:
+                made.took.append(message)  # before it is answered: whoever hears the answer finds it here
             try:
                 self.send_response(made.status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
-            except OSError:
-                return  # who sent it was killed, or has given up
-            if made.status == 200:
-                made.took.append(message)
+            except OSError:  # who sent it was killed, or has given up
+                if made.status == 200:
+                    made.took.remove(message)
 
         def log_message(self, *_: Any) -> None:
             pass
