@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from dims_worker.broker import queues
 from dims_worker.config import Config
@@ -38,6 +39,8 @@ BOUND = 5.0
 TYPES = 100
 """So many types of events are told apart; anybody may publish, and each type is a time series."""
 OTHER = "other"
+STATUSES = ("ok", "partial", "superseded")
+"""Of runs."""
 
 
 @dataclass(eq=False)  # a registry keeps its collectors by who they are
@@ -52,6 +55,7 @@ class Exporter(Collector):
     def __post_init__(self) -> None:
         self._events, self._runs = events_tally(), runs_tally()
         self._types: set[str] = set()
+        self._asking: dict[str, threading.Thread] = {}
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: what there is needs a scrape to know."""
@@ -61,14 +65,28 @@ class Exporter(Collector):
         with self._lock:
             up = GaugeMetricFamily("dims_up", "Whether a part answers: database, broker.", labels=["part"])
             for part, ask in (("database", self._database), ("broker", self._broker)):
-                try:
-                    found = ask()
-                except (DimsError, RedisError, OSError) as error:
-                    log.warning("the %s does not answer: %s", part, error)
-                    found = []
+                found = self._asked(part, ask)
                 up.add_metric([part], float(bool(found)))
                 yield from found
             yield up
+
+    def _asked(self, part: str, ask: Callable[[], list[Metric]]) -> list[Metric]:
+        """What a part answers within the bound, else nothing. A server that takes connections and falls silent cannot
+        be given up from within, so it is asked in a thread; while one waits, no second is sent after it."""
+        if (last := self._asking.get(part)) is not None and last.is_alive():
+            return []
+        found: list[Metric] = []
+
+        def run() -> None:
+            try:
+                found.extend(ask())
+            except (DimsError, RedisError, SQLAlchemyError, OSError) as error:
+                log.warning("the %s does not answer: %s", part, error)
+
+        thread = self._asking[part] = threading.Thread(target=run, name=f"ask {part}", daemon=True)
+        thread.start()
+        thread.join(BOUND)
+        return [] if thread.is_alive() else found
 
     def _database(self) -> list[Metric]:
         with transaction(engine(self.database_url)) as connection:
@@ -79,8 +97,10 @@ class Exporter(Collector):
         oldest = max((now - one.due_since for one in known if one.due and one.due_since), default=timedelta(0))
         return [
             *self._values(known, now),
-            self._counted("dims_events", "Events stored.", ["type", "outcome"], self._bounded(events)),
-            self._counted("dims_runs", "Runs recorded.", ["status"], runs),
+            self._counted(
+                "dims_events", "Events stored.", ["type", "outcome"], self._bounded(events), [("", "rejected")]
+            ),
+            self._counted("dims_runs", "Runs recorded.", ["status"], runs, [(one,) for one in STATUSES]),
             GaugeMetricFamily(
                 "dims_event_lag_seconds",
                 "How long the oldest event has waited for its reading.",
@@ -103,7 +123,8 @@ class Exporter(Collector):
             declared = self.config.metrics[one.metric]
             if not declared.enabled and one.as_of is None:
                 continue
-            labels = [one.metric, declared.shown_unit]
+            # The unit that it was measured in: the configuration may have another by now
+            labels = [one.metric, declared.shown_unit if declared.is_age else one.unit or declared.shown_unit]
             for family, there, of in ((value, one.as_of, one.value), (baseline, one.baseline_as_of, one.baseline)):
                 number = self._number(one.metric, of, now) if there else None
                 if number is not None:
@@ -118,10 +139,13 @@ class Exporter(Collector):
     def _number(self, name: str, value: object, now: datetime) -> float | None:
         """A number or a truth as a float, an age in its unit; None for what is no number."""
         declared = self.config.metrics[name]
-        if declared.is_age:
-            seconds = age_of(value if isinstance(value, str) else None, now)
-            return None if seconds is None else seconds / AGES[declared.shown_unit]
-        return float(value) if isinstance(value, int | float) else None
+        try:
+            if declared.is_age:
+                seconds = age_of(value if isinstance(value, str) else None, now)
+                return None if seconds is None else seconds / AGES[declared.shown_unit]
+            return float(value) if isinstance(value, int | float) else None
+        except (OverflowError, ValueError):  # an integer that no float holds, a text that is no instant
+            return None
 
     def _bounded(self, events: Counter[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
         """The events with the types that came beyond the bound under one name. Which those are stays."""
@@ -132,9 +156,17 @@ class Exporter(Collector):
             told[kind if kind in self._types else OTHER, outcome] += number
         return told
 
-    def _counted(self, name: str, about: str, labels: list[str], counted: Counter[tuple[str, ...]]) -> Metric:
+    def _counted(
+        self,
+        name: str,
+        about: str,
+        labels: list[str],
+        counted: Counter[tuple[str, ...]],
+        known: Iterable[tuple[str, ...]],
+    ) -> Metric:
+        """A counter; those that are `known` are told at zero, too: of a series that begins at 50 nothing increases."""
         family = CounterMetricFamily(name, about, labels=labels)
-        for values, number in sorted(counted.items()):
+        for values, number in sorted({**dict.fromkeys(known, 0), **counted}.items()):
             family.add_metric(list(values), number)
         return family
 

@@ -23,6 +23,7 @@ class Tally:
     labels: tuple[str, ...]
     settled: int | None = None
     before: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    at_first: Counter[tuple[str, ...]] | None = None
 
     def count(self, connection: Connection) -> Counter[tuple[str, ...]]:
         """How many rows there are by their labels since this was first called ('' for NULL). It never falls."""
@@ -31,7 +32,10 @@ class Tally:
         place = self._settled(connection, self.settled)
         self.before += self._between(connection, self.settled, place)
         self.settled = place
-        return self.before + self._between(connection, place, None)
+        found = self.before + self._between(connection, place, None)
+        if self.at_first is None:
+            self.at_first = found
+        return found - self.at_first
 
     def _settled(self, connection: Connection, known: int) -> int:
         """The last number that is old enough, found backwards by the key's index."""
