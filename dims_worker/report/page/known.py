@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dims_worker.evidence import Gap
 from dims_worker.report import charts, words
 from dims_worker.report.inventory import Category, Inventory, Standing
 from dims_worker.report.page.markup import chip, chips, e, folded, name, table
@@ -98,7 +99,12 @@ def gaps(inventory: Inventory, span: Span) -> Iterator[str]:
         names = "".join(f"<code>{e(each)}</code>" for each in gap.named[:NAMED])
         shown = min(len(gap.named), NAMED)
         more = f"{gap.total:,}" if shown == gap.total else f"{shown:,} of {gap.total:,}"
-        yield folded(f"{one.metric}: {gap.name.replace('_', ' ')}", more, f'<div class="names">{names}</div>')
+        yield folded(f"{one.metric}: {_what(one, gap)}", more, f'<div class="names">{names}</div>')
+
+
+def _what(one: Standing, gap: Gap) -> str:
+    """What the names are; `rows` of a query are what its metric counts."""
+    return one.unit or "names" if gap.name == "rows" else gap.name.replace("_", " ")
 
 
 def _seasons(result: Mapping[str, Any]) -> str:
@@ -106,15 +112,15 @@ def _seasons(result: Mapping[str, Any]) -> str:
     rows = [
         [
             e(season["season"]),
+            bar(season["coverage_pct"]),
             f"{season['games']:,}",
             f"{season['without_box_score']:,}",
             f"{season['without_play_by_play']:,}",
-            bar(season["coverage_pct"]),
         ]
         for season in seasons[-SEASONS:]
     ]
-    heads = ("season", "games", "no box score", "no play-by-play", "play-by-play")
-    return table(heads, rows, (1, 2, 3)) if rows else ""
+    heads = ("season", "play-by-play", "games", "no box score", "no play-by-play")
+    return table(heads, rows, (2, 3, 4)) if rows else ""
 
 
 def bar(percent: float | None) -> str:
@@ -131,8 +137,10 @@ def workflows(inventory: Inventory, span: Span) -> Iterator[str]:
     if not inventory.workflows:
         return
     for one in inventory.workflows:
-        rows = [[e(what), e(figure)] for what, figure in catalogue.summary(one.result)]
-        body = table(("what", "figure"), rows, (1,)) if rows else ""
+        figures = "".join(
+            f"<div><dt>{e(what)}</dt><dd>{e(said)}</dd></div>" for what, said in catalogue.summary(one.result)
+        )
+        body = f'<dl class="figures">{figures}</dl>' if figures else ""
         said = [*(f"{s} was not reached: {why}" for s, why in sorted(one.result["unreached"].items())),
                 *one.result.get("attention", ())]  # fmt: skip
         body += f'<ul class="plain">{"".join(f"<li>{e(each)}</li>" for each in said[:NAMED])}</ul>' if said else ""

@@ -18,13 +18,26 @@ from tests.filled import fill
 HOSTILE = '=HYPERLINK("http://x.example","<script>alert(1)</script>|`x`")'
 """A text that is a formula to a spreadsheet, a script to a browser and markup to Markdown."""
 
+GAPS: dict[str, dict[str, Any]] = {
+    "basketball_reference_data.completeness_pct": {"missing": 2, "missing_ids": ["201304160IND", "x" * 90]},
+    "data_gaps.missing_games_count": {"rows": ["0021201048"], "rows_total": 1},
+}
+"""Details that name what is missing, of the longest name of a metric, one of them without a place to break it."""
+
 
 def found(workflow: str, n: int) -> dict[str, Any]:
     """A result with figures, tables, and a hostile text."""
     return {
         **{"workflow": workflow, "generated_at": "2026-11-25T09:00:00+00:00", "quick": False, "unreached": {}},
-        **{"summary": [["games", n], ["share", 0.5]], "attention": [HOSTILE]},
-        "games": {"all": {"games": 1230 + n, "coverage_pct": 97.5}, "missing": [{"id": "0021", "season": 2013}]},
+        **{"summary": [["games", n], ["share", 0.5]], "attention": [HOSTILE, "/".join(("a_long_folder",) * 9)]},
+        "games": {
+            "all": {"games": 1230 + n, "coverage_pct": 97.5},
+            "seasons": [
+                {"season": "2013-14", "games": 1230, "without_box_score": 3, "without_play_by_play": 31}
+                | {"coverage_pct": 97.5}
+            ],
+            "missing": [{"id": "0021", "season": 2013}],
+        },
     }
 
 
@@ -52,6 +65,11 @@ def filled(servers: services.Servers, template: str, year: Config) -> Iterator[E
             text("UPDATE dims_event_log SET subject = :bad WHERE seq = (SELECT max(seq) FROM dims_event_log)"),
             {"bad": HOSTILE},
         )
+        for name, details in GAPS.items():
+            connection.execute(
+                text("UPDATE dims_metrics SET details = CAST(:details AS jsonb) WHERE metric = :name"),
+                {"name": name, "details": json.dumps(details)},
+            )
         for n, name in enumerate(year.configured_workflows):
             connection.execute(
                 text(

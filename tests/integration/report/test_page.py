@@ -69,6 +69,20 @@ def test_it_is_readable_on_a_phone_and_in_the_dark(page: tuple[Page, str], width
     assert all(part < 60 for part in ground) if dark else all(part > 230 for part in ground)
 
 
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_that_is_unfolded_is_wider_than_the_page_or_out_of_sight(page: tuple[Page, str], width: int) -> None:
+    tab, url = page
+    tab.size(width, 900)
+    tab.open(url)
+    tab.value("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert tab.value("document.documentElement.scrollWidth") <= width
+    there = tab.value("document.querySelector('#gaps').textContent")
+    assert "basketball_reference_data.completeness_pct: missing ids" in there and "missing_games_count: games" in there
+    seen = "one => one.getBoundingClientRect().right <= innerWidth"
+    shown = f"[...document.querySelectorAll('#workflows dd, #gaps .bar')].map({seen})"
+    assert len(tab.value(shown)) > 5 and all(tab.value(shown))
+
+
 def test_a_hostile_text_is_a_text(page: tuple[Page, str]) -> None:
     tab, url = page
     tab.open(url)
