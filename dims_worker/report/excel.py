@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from dims_worker.report import documents, words
+from dims_worker.report import documents, results, words
 from dims_worker.report.inventory import Found, Inventory, Standing, any_number
 from dims_worker.report.sheet import NAME, Book, Sheet, opened
 from dims_worker.store import overview
@@ -183,46 +183,17 @@ def _chart(book: Book, sheet: Sheet, one: Standing, column: int, days: int, at: 
 
 
 def _workflow(book: Book, found: Found) -> None:
-    """The result of a workflow: its figures, then each list of it as a table."""
+    """The result of a workflow: its figures, then each list of it as a table; the longest can be filtered."""
     sheet = book.sheet(found.name[:NAME], (44, 22, *(18 for _ in range(10))))
     sheet.title(f"{found.name}: {catalogue.status(found.result)}")
+    sheet.sheet.freeze_panes(1, 1)
     sheet.line(["run", found.run.run_id])
     sheet.line(["began", found.run.started_at])
-    figures, tables = flat(found.result)
-    for path, value in figures:
+    for path, value in results.figures(found.result):
         sheet.line([path, value])
-    for path, rows in tables:
+    tables = results.tables(found.result)
+    longest = max(tables, key=lambda table: len(table.rows), default=None)
+    for table in tables:
         sheet.at += 1
-        sheet.title(path)
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        sheet.line(columns, book.head)
-        for row in rows:
-            sheet.line([row.get(key) for key in columns])
-    sheet.sheet.freeze_panes(1, 1)
-
-
-Table = tuple[str, list[dict[str, Any]]]
-
-
-def flat(result: Any, path: str = "") -> tuple[list[tuple[str, Any]], list[Table]]:
-    """A nested result as figures by their paths (`games.all.missing`) and tables: each list is one, and so is what
-    has mappings by a key, such as seasons."""
-    if isinstance(result, Mapping):
-        inner = list(result.values())
-        if path and len(inner) > 1 and all(isinstance(one, Mapping) for one in inner):
-            return [], [(path, [{"": key, **one} for key, one in result.items()])]
-        figures: list[tuple[str, Any]] = []
-        tables: list[Table] = []
-        for key, value in result.items():
-            more = flat(value, f"{path}.{key}" if path else str(key))
-            figures += more[0]
-            tables += more[1]
-        return figures, tables
-    if isinstance(result, list):
-        rows = [dict(one) if isinstance(one, Mapping) else _listed(one) for one in result]
-        return ([(path, 0)], []) if not rows else ([], [(path, rows)])
-    return [(path, result)], []
-
-
-def _listed(one: Any) -> dict[str, Any]:
-    return {str(n): part for n, part in enumerate(one, 1)} if isinstance(one, list) else {"1": one}
+        sheet.title(table.title)
+        sheet.table(table.columns, table.rows, head=table is longest)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 ROWS = 1_048_576
 LONGEST = 32_767
 DIGITS = 10**15
+TOP = 20
+"""A header further down would leave no room under it."""
 NAME = 31
 """Characters of a sheet's name."""
 FIRST_DAY = datetime(1900, 3, 1, tzinfo=UTC)
@@ -72,19 +74,21 @@ class Sheet:
         for column, width in enumerate(widths):
             self.sheet.set_column(column, column, width)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
-        """A header that stays in sight with a filter, and the rows. Returns how many there were; those for which the
-        sheet has no room are counted in words in its last row."""
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, head: bool = True) -> int:
+        """The rows under a header; where it is the sheet's `head`, with a filter, and, at its top, in sight for ever.
+        Returns how many there were; those for which the sheet has no room are counted in words in its last row."""
         first, written, beyond = self.at, 0, 0
         self.line(columns, self._book.head)
-        self.sheet.freeze_panes(self.at, 1)
+        if head and first <= TOP:
+            self.sheet.freeze_panes(self.at, 1)
         for row in rows:
             if self.at >= ROWS - 1:
                 beyond += 1
                 continue
             self.line(row)
             written += 1
-        self.sheet.autofilter(first, 0, max(self.at - 1, first), len(columns) - 1)
+        if head:
+            self.sheet.autofilter(first, 0, max(self.at - 1, first), len(columns) - 1)
         if beyond:
             self.line([f"{beyond:,} more rows do not fit on a sheet: --since a later day"], self._book.note)
         return written + beyond

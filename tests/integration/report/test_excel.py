@@ -60,6 +60,7 @@ def test_each_workflow_has_a_sheet_with_its_figures_as_numbers(book: Any, year: 
         assert (cells["games.all.games"], cells["games.all.coverage_pct"]) == (1230 + n, 97.5)
         assert cells["games"] == n  # of the summary
         assert cells["0021"] == 2013
+        assert book[name].freeze_panes and book[name].auto_filter.ref
 
 
 def test_every_sheet_has_rows_a_header_that_stays_and_a_filter(book: Any) -> None:
@@ -130,19 +131,6 @@ def test_nothing_is_a_formula_or_a_link(book: Any) -> None:
     assert "f" not in kinds
     assert not [one for sheet in book for row in sheet.iter_rows() for one in row if one.hyperlink]
     assert any(str(one.value).startswith("=HYPERLINK") for row in book["events"].iter_rows() for one in row)
-
-
-def test_a_result_is_figures_and_tables() -> None:
-    result = {
-        **{"workflow": "x", "all": {"games": 3}, "summary": [["games", 3]], "attention": []},
-        "seasons": {"2024": {"n": 1}, "2025": {"n": 2}},
-    }
-    figures, tables = excel.flat(result)
-    assert figures == [("workflow", "x"), ("all.games", 3), ("attention", 0)]
-    assert tables == [
-        ("summary", [{"1": "games", "2": 3}]),
-        ("seasons", [{"": "2024", "n": 1}, {"": "2025", "n": 2}]),
-    ]
 
 
 def test_what_no_cell_can_hold_is_told_in_words() -> None:
