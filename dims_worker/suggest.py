@@ -5,7 +5,7 @@ found by quantiles, which a few odd days do not move:
 
 | key | proposed |
 |---|---|
-| `thresholds` | major: half as much again as 99 % of the changes are, rounded up; the others as in the defaults |
+| `thresholds` | major: twice what 95 % of the changes are, rounded up; the others as in the defaults |
 | `require_approval_pct` | the same as major, for a critical metric |
 | `min_abs` | of small whole numbers, where a step of one is many percent: what 95 % of the steps stay below |
 | `volatility` | `stable` where 9 of 10 readings are as the one before |
@@ -111,8 +111,8 @@ def _changes(policy: Policy, accepted: Sequence[Accepted]) -> Iterator[Advice]:
 
 
 def _thresholds(policy: Policy, drifts: Sequence[float]) -> Iterator[Advice]:
-    usual = quantile(drifts, 0.99)
-    major = rounded_up(usual * 1.5)
+    usual = quantile(drifts, 0.95)  # a spike is two changes: of sixty days one does not move it
+    major = rounded_up(usual * 2)
     if major is None:
         return
     default = Thresholds()
@@ -120,7 +120,7 @@ def _thresholds(policy: Policy, drifts: Sequence[float]) -> Iterator[Advice]:
         **{"moderate": _plain(major * default.moderate / default.major), "major": _plain(major)},
         **{"extreme": _plain(major * default.extreme / default.major)},
     }
-    reason = f"99 % of {len(drifts):,} changes are {usual:.2g} % or less, and half as much again is {usual * 1.5:.2g} %"
+    reason = f"95 % of {len(drifts):,} changes are {usual:.2g} % or less, and twice that is {usual * 2:.2g} %"
     yield Advice("thresholds", rising, reason)
     if policy.critical:
         yield Advice("require_approval_pct", _plain(major), "as far as major")

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
@@ -218,6 +219,21 @@ def test_a_server_that_falls_silent_is_given_up(
             assert found["dims_up", "database"] == 0 and found["dims_up", "broker"] == 1
         asking = [one for one in threading.enumerate() if one.name == "ask database"]
         assert len(asking) <= 1
+
+
+def test_parts_are_asked_at_once(config: Config) -> None:
+    """Two silent parts cost one bound, not two: else Prometheus gives the scrape up, and nobody hears which is away."""
+    exporter = Exporter(config, "", "")
+    meeting = threading.Barrier(2, timeout=3)
+
+    def meet() -> list[Metric]:
+        meeting.wait()
+        return [GaugeMetricFamily("met", "Met.", 1)]
+
+    exporter._database = exporter._broker = meet  # type: ignore[method-assign]
+    registry = CollectorRegistry()
+    registry.register(exporter)
+    assert {value for key, value in scraped(registry).items() if key[0] == "dims_up"} == {1.0}
 
 
 def test_odd_values_are_left_out_and_the_others_told(filled: Engine, config: Config, broker_url: str) -> None:

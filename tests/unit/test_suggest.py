@@ -33,7 +33,7 @@ STEADY = [1000 + 10 * n for n in range(101)]
 @pytest.mark.parametrize(
     ("values", "policy", "expected"),
     [
-        # the 99th of 100 changes is 10/1010 = 0.99 %, half as much again 1.49, rounded up 2; 2/3 and 10/3 beside it
+        # the 95th of 100 changes is 10/1050 = 0.95 %, twice that 1.9, rounded up 2; 2/3 and 10/3 beside it
         (STEADY, {}, {"thresholds": {"moderate": 0.67, "major": 2, "extreme": 3.33}, "stale_after": "3d"}),
         (
             STEADY,
@@ -50,6 +50,9 @@ STEADY = [1000 + 10 * n for n in range(101)]
         # 10 -> 11 -> 10 is noise of one unit: min_abs, and nothing is left that would be a drift
         ([10, 11] * 30, {"stale_after": "3d"},
          {"min_abs": 2, "thresholds": {"moderate": 0.33, "major": 1, "extreme": 1.67}}),
+        # a spike of +65 % in sixty days is two changes, and neither is usual
+        ([*STEADY[:30], 2145, *STEADY[31:60]], {"stale_after": "3d"},
+         {"thresholds": {"moderate": 0.67, "major": 2, "extreme": 3.33}}),
         # a metric that doubles and halves has no threshold that says something
         ([1000, 2000] * 30, {"stale_after": "3d"}, {}),
         # texts have no percentages
@@ -87,7 +90,7 @@ def test_how_often_people_would_have_been_told_is_counted_by_the_judge_itself() 
     wild = [1000 + 200 * (n % 2) for n in range(60)]  # 20 % up, 17 % down, each day
     found = suggest(Policy(critical=True, stale_after="3d"), daily(wild))
     assert (found.today, found.then) == (59, 0)
-    assert {one.key: one.value for one in found.advice}["require_approval_pct"] == 30
+    assert {one.key: one.value for one in found.advice}["require_approval_pct"] == 40
 
 
 def test_little_is_too_little() -> None:
@@ -125,8 +128,8 @@ def test_what_is_printed_can_be_pasted() -> None:
     assert lines("lake.files", found["lake.files"]) == [
         "lake.files: 101 accepted readings in 14.3 weeks",
         "  stale_after: 3d: 95 % of its readings come within 1 day of the one before",
-        "  thresholds: {moderate: 0.67, major: 2, extreme: 3.33}: 99 % of 100 changes are 0.99 % or less, and half as "
-        "much again is 1.5 %",
+        "  thresholds: {moderate: 0.67, major: 2, extreme: 3.33}: 95 % of 100 changes are 0.95 % or less, and twice "
+        "that is 1.9 %",
         "  require_approval_pct: 2: as far as major",
         "  with it people would have been told 0 times, with today's policy 0",
     ]
