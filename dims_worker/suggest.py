@@ -81,10 +81,15 @@ def suggest(policy: Policy, accepted: Sequence[Accepted], *, is_age: bool = Fals
 
 
 def _told(policy: Policy, accepted: Sequence[Accepted], *, is_age: bool) -> int:
-    """How often a verdict on one reading against the one before would have gone to people."""
-    judge = Judge(policy, is_age)
-    verdicts = (judge.decide(Known(old.value), new.value, None, new.as_of) for old, new in pairwise(accepted))
-    return sum(verdict.tier != "auto" for verdict in verdicts)
+    """How often a verdict on one reading against the one before, and of a critical metric against what a person last
+    accepted, would have gone to people, who approve."""
+    judge, told = Judge(policy, is_age), 0
+    person = Known(accepted[0].value)
+    for old, new in pairwise(accepted):
+        verdict = judge.decide(Known(old.value), new.value, person, new.as_of)
+        told += verdict.tier != "auto"
+        person = Known(new.value) if verdict.tier == "approve" else person
+    return told
 
 
 def _changes(policy: Policy, accepted: Sequence[Accepted]) -> Iterator[Advice]:
