@@ -4,7 +4,7 @@ dates (UTC)."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
@@ -57,23 +57,31 @@ def workbook(connection: Connection, found: Inventory, path: Path) -> None:
         _overview(book, found)
         _table(book, "latest", LATEST, _latest(found))
         _history(book, connection, found)
-        names = [one.metric for one in found.standings]
-        drifts = overview.drifts(connection, names, found.since, MOST)
         known = {one.metric: one for one in found.standings}
-        _table(book, "drift", READING, (_reading(one, known) for one in drifts))
-        runs = [one for one in list_runs(connection, limit=MOST) if one.started_at > found.since]
-        _table(book, "runs", RUN, (_run(one) for one in runs))
-        asked = list_requests(connection, limit=MOST)
-        _table(book, "approvals", APPROVAL, ([getattr(one, name) for name in APPROVAL] for one in asked))
-        events = [one for one in list_events(connection, limit=MOST) if one.received_at > found.since]
-        _table(book, "events", EVENT, ([getattr(one, name) for name in EVENT] for one in events))
+        drifts = overview.drifts(connection, list(known), found.since, MOST + 1)
+        _newest(book, "drift", READING, [_reading(one, known) for one in drifts])
+        runs = list_runs(connection, limit=MOST + 1)
+        _newest(book, "runs", RUN, [_run(one) for one in runs if one.started_at > found.since])
+        asked = list_requests(connection, limit=MOST + 1)
+        _newest(book, "approvals", APPROVAL, [[getattr(one, name) for name in APPROVAL] for one in asked])
+        events = [one for one in list_events(connection, limit=MOST + 1) if one.received_at > found.since]
+        _newest(book, "events", EVENT, [[getattr(one, name) for name in EVENT] for one in events])
         _trends(book, found)
         for workflow in found.workflows:
             _workflow(book, workflow)
 
 
-def _table(book: Book, name: str, columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
-    book.sheet(name, [WIDTHS.get(column, 12) for column in columns]).table(columns, rows)
+def _table(book: Book, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Sheet:
+    sheet = book.sheet(name, [WIDTHS.get(column, 12) for column in columns])
+    sheet.table(columns, rows)
+    return sheet
+
+
+def _newest(book: Book, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """The first `MOST` of the rows; where there is one more, the sheet says so."""
+    sheet = _table(book, name, columns, rows[:MOST])
+    if len(rows) > MOST:
+        sheet.note(f"Only the newest {MOST:,} are here")
 
 
 def _overview(book: Book, found: Inventory) -> None:
@@ -123,13 +131,13 @@ def _history(book: Book, connection: Connection, found: Inventory) -> None:
     counted: Counter[str] = Counter()
 
     def rows() -> Iterator[list[Any]]:
-        for reading in overview.readings_since(connection, list(known), found.since, each):
+        for reading in overview.readings_since(connection, list(known), found.since, each + 1):
             counted[reading.metric] += 1
-            yield _reading(reading, known)
+            if counted[reading.metric] <= each:
+                yield _reading(reading, known)
 
-    sheet = book.sheet("history", [WIDTHS.get(column, 12) for column in READING])
-    sheet.table(READING, rows())
-    if cut := [name for name, number in counted.items() if number == each]:
+    sheet = _table(book, "history", READING, rows())
+    if cut := [name for name, number in counted.items() if number > each]:
         sheet.note(f"Of these only the newest {each:,} readings are here: {', '.join(cut)}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import openpyxl
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from dims_worker.config import Config
-from dims_worker.report import excel
+from dims_worker.report import excel, sheet
 from dims_worker.report.inventory import gather
 from dims_worker.report.sheet import as_text
 from dims_worker.store.engine import transaction
@@ -138,3 +139,49 @@ def test_what_no_cell_can_hold_is_told_in_words() -> None:
     assert as_text({"a": [1]}) == '{"a": [1]}'
     assert as_text(10**20) == "100000000000000000000"
     assert as_text("a\x00b") == "a\\x00b"
+
+
+def written(engine: Engine, year: Config, folder: Path) -> Any:
+    with transaction(engine) as connection:
+        excel.workbook(connection, gather(connection, year, YEAR), folder / "cut.xlsx")
+    return openpyxl.load_workbook(folder / "cut.xlsx")
+
+
+def ends(book: Any) -> dict[str, tuple[int, str]]:
+    """Of each sheet the rows under its header, and the first cell of the last one."""
+    return {one.title: (one.max_row - 1, str(one.cell(one.max_row, 1).value)) for one in book}
+
+
+def test_what_is_left_out_is_told_on_its_sheet(
+    filled: Engine, year: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = sum(metric.enabled for metric in year.metrics.values())
+    monkeypatch.setattr(excel, "MOST", 5)
+    monkeypatch.setattr(excel, "READINGS", metrics * 3)
+    cut = ends(written(filled, year, tmp_path))
+    for name in ("drift", "runs", "approvals", "events"):
+        assert cut[name] == (5 + 1, "Only the newest 5 are here"), name
+    assert cut["history"][0] == metrics * 3 + 1
+    assert cut["history"][1].startswith("Of these only the newest 3 readings are here: s3_storage.total_objects, ")
+
+
+def test_what_just_fits_is_not_said_to_be_cut(
+    filled: Engine, year: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (asked_for,) = asked(filled, "SELECT count(*) AS n FROM dims_approval_requests")
+    readings = "SELECT count(*) AS n FROM dims_metrics_history GROUP BY metric ORDER BY n DESC LIMIT 1"
+    (most,) = asked(filled, readings)
+    metrics = sum(metric.enabled for metric in year.metrics.values())
+    monkeypatch.setattr(excel, "MOST", asked_for["n"])
+    monkeypatch.setattr(excel, "READINGS", most["n"] * metrics)
+    whole = ends(written(filled, year, tmp_path))
+    assert whole["approvals"][0] == asked_for["n"]
+    assert not whole["history"][1].startswith("Of these only")
+
+
+def test_rows_that_no_sheet_has_room_for_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheet, "ROWS", 5)
+    with sheet.opened(tmp_path / "small.xlsx") as made:
+        assert made.sheet("numbers").table(("n",), ([n] for n in range(9))) == 9
+    cells = [row[0] for row in openpyxl.load_workbook(tmp_path / "small.xlsx")["numbers"].iter_rows(values_only=True)]
+    assert cells == ["n", 0, 1, 2, "6 more rows do not fit on a sheet: --since a later day"]
