@@ -1,4 +1,5 @@
-"""What the frames ask the database, and the columns that each has. Spans are in days."""
+"""What the frames ask the database, and the columns that each has. Spans are in days, and end when the transaction
+began: beside `now()` an index bounds them, beside the clock, which moves while a query runs, none does."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ HISTORY_COLUMNS = (
 HISTORY = (
     "SELECT h.metric, as_of, value, unit, outcome, status, severity, drift_pct, baseline, run_id, reason, error "
     "FROM unnest(CAST(:metrics AS text[])) AS m(metric) CROSS JOIN LATERAL (SELECT * FROM dims_metrics_history h "
-    "WHERE h.metric = m.metric AND h.as_of > clock_timestamp() - make_interval(secs => :days * 86400) "
+    "WHERE h.metric = m.metric AND h.as_of > now() - make_interval(secs => :days * 86400) "
     "AND h.outcome NOT IN ('superseded', 'provisional')) AS h ORDER BY h.metric, as_of, id"
 )
 DAILY_COLUMNS = ("metric", "day", "as_of", "value", "number", "outcome", "status", "drift_pct", "baseline")
@@ -30,7 +31,7 @@ RUN_COLUMNS = (
 RUNS = (
     "SELECT run_id, trigger, coalesce(source, 'several') AS source, status, started_at, finished_at, "
     "extract(epoch FROM finished_at - started_at)::float8 AS seconds, readings, failed, held, requests "
-    "FROM dims_verification_runs WHERE started_at > clock_timestamp() - make_interval(secs => :days * 86400) "
+    "FROM dims_verification_runs WHERE started_at > now() - make_interval(secs => :days * 86400) "
     "ORDER BY started_at, run_id"
 )
 REQUEST_COLUMNS = (
@@ -51,7 +52,7 @@ EVENTS = (
     "SELECT seq, producer, event_id, type, subject, event_time, received_at, "
     "extract(epoch FROM received_at - event_time)::float8 AS lag_seconds, outcome, reason, "
     "array_to_string(rules, ', ') AS rules FROM dims_event_log "
-    "WHERE received_at > clock_timestamp() - make_interval(secs => :days * 86400) ORDER BY received_at, seq"
+    "WHERE received_at > now() - make_interval(secs => :days * 86400) ORDER BY received_at, seq"
 )
 FLOW_COLUMNS = ("day", "producer", "events", "rejected", "unmatched", "lag_p50", "lag_max")
 FLOW = (
@@ -60,5 +61,5 @@ FLOW = (
     "count(*) FILTER (WHERE outcome = 'unmatched') AS unmatched, "
     "percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM received_at - event_time)::float8) AS lag_p50, "
     "extract(epoch FROM max(received_at - event_time))::float8 AS lag_max FROM dims_event_log "
-    "WHERE received_at > clock_timestamp() - make_interval(secs => :days * 86400) GROUP BY 1, 2 ORDER BY 1, 2"
+    "WHERE received_at > now() - make_interval(secs => :days * 86400) GROUP BY 1, 2 ORDER BY 1, 2"
 )
