@@ -108,6 +108,16 @@ def test_the_newest_result_of_a_workflow_stays(engine: Engine) -> None:
     assert ask(engine, "SELECT array_agg(now()::date - started_at::date) FROM dims_verification_runs") == [400]
 
 
+def test_a_run_of_which_people_were_told_stays(engine: Engine) -> None:
+    for trigger in ("told", "untold"):
+        ask(engine, "INSERT INTO dims_verification_runs (trigger, source, status, started_at) VALUES "
+            "(:trigger, 'lake', 'ok', now() - interval '400 days')", trigger=trigger)  # fmt: skip
+    ask(engine, "INSERT INTO dims_notifications (channel, metric, state, facts, run_id) "
+        "SELECT 'mail', 'm.c', 'failed', '{}', run_id FROM dims_verification_runs WHERE trigger = 'told'")  # fmt: skip
+    house(engine)
+    assert ask(engine, "SELECT array_agg(trigger) FROM dims_verification_runs") == ["told"]
+
+
 def test_it_goes_in_lots_and_the_next_sweep_goes_on(engine: Engine) -> None:
     fill(engine, CONFIG, until=NOW, days=60)
     assert house(engine, days=30, lot=100, lots=3) == 300

@@ -87,6 +87,18 @@ def test_what_is_retired_is_told(flow: Flow) -> None:
     assert (gone.kind, gone.now) == ("retired", None)
 
 
+def test_a_snapshot_leaves_out_what_is_retired(flow: Flow) -> None:
+    flow.serve(c=100, a=1)
+    with transaction(flow.engine) as connection:
+        connection.execute(text("UPDATE dims_metrics SET retired_at = clock_timestamp() WHERE metric = 'm.c'"))
+    keep(flow.engine, "after")
+    with transaction(flow.engine) as connection:
+        kept = snapshots.find_snapshot(connection, "after")
+        assert kept
+        assert "m.c" not in snapshots.values_in(connection, kept.id)
+        assert "m.a" in snapshots.values_in(connection, kept.id)
+
+
 def test_integers_and_truth_are_told_apart(flow: Flow) -> None:
     flow.serve(c=1)
     keep(flow.engine, "one")
