@@ -30,6 +30,10 @@ SCRAPER_COMPLETE = "dims.scraper.complete"
 SCHEDULE_TICK = "dims.schedule.tick"
 VERIFY_REQUESTED = "dims.verify.requested"
 WORKFLOW_REQUESTED = "dims.workflow.requested"
+OWN_TYPES = (
+    *(GIT_COMMIT, GIT_MERGE, GIT_REWRITE, FILES_CHANGED),
+    *(SCRAPER_COMPLETE, SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUESTED),
+)
 S3_PREFIX = "com.amazonaws.s3."
 
 MAX_BYTES = 256 * 1024

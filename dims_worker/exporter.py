@@ -26,7 +26,7 @@ from dims_worker.config import Config
 from dims_worker.config.quantities import AGES
 from dims_worker.decide import age_of
 from dims_worker.errors import DimsError
-from dims_worker.events import STREAM
+from dims_worker.events import OWN_TYPES, STREAM
 from dims_worker.store import states
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.requests import open_requests
@@ -39,7 +39,7 @@ BOUND = 4.0
 """Seconds that database and broker together have to answer. Prometheus waits for ten by default, and two of them may
 ask at once, one after the other."""
 TYPES = 100
-"""So many types of events are told apart; anybody may publish, and each type is a time series."""
+"""So many types of events beside the known ones are told apart; anybody may publish, and each is a time series."""
 OTHER = "other"
 STATUSES = ("ok", "partial", "superseded")
 """Of runs."""
@@ -56,6 +56,8 @@ class Exporter(Collector):
 
     def __post_init__(self) -> None:
         self._events, self._runs = events_tally(), runs_tally()
+        rules = self.config.rules
+        self._known = {"", *OWN_TYPES, *rules, *(kind for rule in rules.values() for kind in rule.on)}
         self._types: set[str] = set()
         self._asking: dict[str, threading.Thread] = {}
 
@@ -153,12 +155,13 @@ class Exporter(Collector):
             return None
 
     def _bounded(self, events: Counter[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
-        """The events with the types that came beyond the bound under one name. Which those are stays."""
+        """The events with the types that came beyond the bound under one name. Which those are stays; ours, and those
+        that the configuration names, are never among them."""
         told: Counter[tuple[str, ...]] = Counter()
         for (kind, outcome), number in sorted(events.items()):
-            if kind not in self._types and len(self._types) < TYPES:
+            if kind not in self._known and len(self._types) < TYPES:
                 self._types.add(kind)
-            told[kind if kind in self._types else OTHER, outcome] += number
+            told[kind if kind in self._known | self._types else OTHER, outcome] += number
         return told
 
     def _counted(

@@ -17,7 +17,7 @@ from dims_worker.cli.session import Session, json_option, pass_session
 from dims_worker.cli.words import count
 from dims_worker.config import Config, SourceMetric
 from dims_worker.decide import SEVERITIES, Severity, at_least
-from dims_worker.errors import MeasureError, NotFound
+from dims_worker.errors import MeasureError, NotFound, UsageError
 from dims_worker.events import VERIFY_REQUESTED, Event
 from dims_worker.ingest import Received, register, store
 from dims_worker.plan import Planner
@@ -66,6 +66,8 @@ def verify(
       dims verify --update --json | jq .   accept what policy accepts, as JSON
       dims verify --format junit > dims.xml
     """
+    if as_json and form not in ("text", "json"):
+        raise UsageError(f"say --json or --format {form}, not both")
     config = session.config
     names = selected(config, categories, metrics)
     with session.database() as engine:

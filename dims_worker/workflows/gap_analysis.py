@@ -224,7 +224,7 @@ def _attention(parts: Mapping[str, Any]) -> list[str]:
     if parts["games"] and not parts["games"]["all"]["games"]:
         found.append("the warehouse holds no games at all")
     inside = [gap for gap in parts["date_gaps"] if gap["when"] == "in season"]
-    found += [f"{len(inside):,} gaps between dates in season"] if inside else []
+    found += [f"{len(inside):,} gap{'s' if len(inside) > 1 else ''} between dates in season"] if inside else []
     unreadable = sum(holding["unreadable"] for holding in parts["lake"] or ())
     found += [f"{unreadable:,} keys have neither an id nor a date"] if unreadable else []
     for pair in parts["lake_and_database"]:

@@ -257,11 +257,13 @@ def test_hostile_types_are_texts_and_bounded(filled: Engine, config: Config, bro
     scraped(registry)
     happen(filled, 1, 'a"} 1\n# HELP x\\ {')
     for number in range(TYPES + 20):
-        happen(filled, 1, f"kind.{number}")
+        happen(filled, 1, f"a.{number}")
+    happen(filled, 4, "dims.git.commit")  # after all that, and behind it in the alphabet
     found = scraped(registry)
     kinds = {key[2] for key in found if key[0] == "dims_events_total"}
     assert 'a"} 1\n# HELP x\\ {' in kinds
-    assert len(kinds - {""}) == TYPES + 1 and OTHER in kinds
+    assert len(kinds - {"", "dims.git.commit"}) == TYPES + 1 and OTHER in kinds
+    assert found["dims_events_total", "planned", "dims.git.commit"] == 4
     assert sum(value for key, value in found.items() if key[0] == "dims_events_total") >= TYPES + 21
 
 

@@ -94,6 +94,12 @@ def configured(folder: Path) -> Path:
 # --- help and usage -------------------------------------------------------------------------------------
 
 
+def test_a_look_has_one_form(dims: Dims):
+    said = dims("verify", "--json", "--format", "junit")
+    assert said.code == 2
+    assert "say --json or --format junit, not both" in said.err
+
+
 def test_help_groups_the_commands(dims: Dims):
     said = dims("--help")
     assert said.code == 0
