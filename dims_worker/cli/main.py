@@ -41,6 +41,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Decide": {"approvals": "dims_worker.cli.approvals", "baseline": "dims_worker.cli.baseline"},
     "Report": {
+        "web": "dims_worker.cli.web",
         "report": "dims_worker.cli.report",
         "notebook": "dims_worker.cli.notebook",
         "exporter": "dims_worker.cli.exporter",

@@ -29,6 +29,7 @@ from dims_worker.config.sources import (
     Source,
     SqlSource,
 )
+from dims_worker.config.web import Proxy, Web
 from dims_worker.config.workflows import (
     WORKFLOW_NAMES,
     Audit,
@@ -73,6 +74,7 @@ __all__ = [
     "Policy",
     "PolicySection",
     "Problem",
+    "Proxy",
     "Rule",
     "S3Metric",
     "S3Source",
@@ -83,6 +85,7 @@ __all__ = [
     "SqlSource",
     "SyncStatus",
     "Thresholds",
+    "Web",
     "Workflow",
     "WorkflowName",
     "Workflows",

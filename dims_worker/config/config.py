@@ -17,6 +17,7 @@ from dims_worker.config.notify import Notify
 from dims_worker.config.policy import Origin, Policy, PolicySection, said
 from dims_worker.config.rules import Rule, Settings
 from dims_worker.config.sources import Source
+from dims_worker.config.web import Web
 from dims_worker.config.workflows import WORKFLOW_NAMES, Workflow, WorkflowName, Workflows
 
 WORKFLOW = "workflow."
@@ -45,6 +46,7 @@ class Config:
     prices: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
     workflows: Workflows = field(default_factory=Workflows)
     notify: Notify = field(default_factory=Notify)
+    web: Web = field(default_factory=Web)
     database_url: str | None = field(default=None, repr=False)
     broker_url: str | None = field(default=None, repr=False)
 

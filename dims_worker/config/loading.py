@@ -19,6 +19,7 @@ from dims_worker.config.policy import PolicySection
 from dims_worker.config.references import check_references, unknown_name
 from dims_worker.config.rules import ConfigFile, PriceTable, Rule, Settings
 from dims_worker.config.sources import SOURCES, Source
+from dims_worker.config.web import Web
 from dims_worker.config.workflows import Workflows
 from dims_worker.errors import ConfigError
 
@@ -80,6 +81,7 @@ def load(path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:
         prices=table.prices if (table := _model(document, PriceTable, (), only=("prices",))) else {},
         workflows=_model(document, Workflows, ("workflows",)) or Workflows(),
         notify=_notify(document),
+        web=_model(document, Web, ("web",)) or Web(),
         database_url=_database_url(env.get("DIMS_DATABASE_URL") or None),
         broker_url=env.get("DIMS_BROKER_URL") or None,
     )

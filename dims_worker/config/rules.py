@@ -15,6 +15,7 @@ from dims_worker.config.notify import Notify
 from dims_worker.config.policy import PolicySection
 from dims_worker.config.quantities import Duration
 from dims_worker.config.sources import AnySource
+from dims_worker.config.web import Web
 from dims_worker.config.workflows import WorkflowName, Workflows
 
 
@@ -98,3 +99,4 @@ class ConfigFile(Model):
     prices: Prices = Field(default_factory=dict)
     workflows: Workflows = Workflows()
     notify: Notify = Notify()
+    web: Web = Web()

@@ -1,0 +1,91 @@
+"""`dims web`: the page with live values and approvals, and its JSON API."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+
+import click
+
+from dims_worker import services
+from dims_worker.cli.session import Session, pass_session
+from dims_worker.errors import ConfigError, DimsError, UsageError
+from dims_worker.services.flower import access as flower_access
+from dims_worker.services.home import Home, read_json, secret, write_json
+from producers.publish import broker_url
+
+PORT = 8420
+SIGNS = "DIMS_WEB_SECRET"
+"""Signs sessions; where it is not set, one is drawn and kept in the home."""
+MISSING = "Starlette, Jinja and Uvicorn are not all installed: pip install 'dims[web]'"
+
+
+@click.command()
+@click.option("--address", envvar="DIMS_WEB_ADDRESS", default="127.0.0.1", show_default=True, help="Where it listens.")
+@click.option("--port", envvar="DIMS_WEB_PORT", type=click.IntRange(0, 65535), default=PORT, show_default=True,
+              help="0: a free one.")  # fmt: skip
+@click.option("--link", is_flag=True, help="Print a link that signs you in to the site that runs, and end.")
+@click.option("--as", "name", metavar="NAME", help="Whom --link signs in (default: you).")
+@pass_session
+def web(session: Session, address: str, port: int, link: bool, name: str | None) -> None:
+    """Serve the page with live values and approvals, and its JSON API, until Ctrl-C.
+
+    \b
+    Examples:
+      dims web                        http://127.0.0.1:8420, for this machine alone
+      dims web --link                 a link that signs you in
+      dims web --address 0.0.0.0      for others, who sign in (web.tokens or web.proxy)
+    """
+    try:
+        from dims_worker.web.access import Access
+        from dims_worker.web.app import build, is_this_machine
+        from dims_worker.web.live import Hub
+        from dims_worker.web.serve import listen, serve
+        from dims_worker.web.site import Site
+    except ImportError:
+        raise UsageError(MISSING) from None
+    config = session.config
+    home = Home.at(config.home).make()
+    access = Access(config.web, session.env.get(SIGNS) or secret(home.run, None, "web_secret"))
+    if link:
+        click.echo(f"{_running_at(home)}/sign-in?code={access.link(name or getpass.getuser())}")
+        return
+    if name:
+        raise UsageError("--as belongs to --link")
+    if not is_this_machine(address) and not (config.web.named or config.web.proxy):
+        raise ConfigError(
+            f"the page would listen on {address}, and nobody could sign in: set web.tokens or web.proxy, "
+            "or leave --address out"
+        )
+    listening = listen(address, port)
+    shown = f"http://{f'[{address}]' if ':' in address else address}:{listening.getsockname()[1]}"
+    with session.database() as engine:
+        site = Site(config, engine, _broker(session), access, _flower(session), Hub(engine, config))
+        write_json(home.run / "web.json", {"url": shown})
+        session.err.print(f"the page is at {shown}; `dims web --link` signs you in", soft_wrap=True)
+        logging.getLogger("asyncio").setLevel(logging.WARNING)
+        serve(build(site, address), listening)
+
+
+def _running_at(home: Home) -> str:
+    """Where the page was served last."""
+    found = read_json(home.run / "web.json").get("url")
+    if not found:
+        raise UsageError(f"no page was served from {home.path} yet: `dims up` or `dims web` does")
+    return str(found)
+
+
+def _broker(session: Session) -> str | None:
+    """Where events go, as any producer finds it; None where nobody says: then nothing can be started from the page."""
+    try:
+        return broker_url(session.env, session.config.home)
+    except DimsError:
+        servers = services.running(session.config.home)
+        return servers.broker_url if servers else None
+
+
+def _flower(session: Session) -> str | None:
+    """Where people reach Flower: what the configuration says, else where `dims up` runs it."""
+    if session.config.web.flower or not session.env.get("DIMS_FLOWER_PORT"):
+        return session.config.web.flower
+    return flower_access(session.env).url

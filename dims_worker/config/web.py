@@ -1,0 +1,71 @@
+"""Who may look at the page, who may decide there, and who may send events over HTTP."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from dims_worker.config.base import Model, Texts
+from dims_worker.config.quantities import Duration
+
+SHORTEST = 20
+"""A token has at least so many characters: nobody guesses it, however often they try."""
+
+
+def _given(value: Any) -> Any:
+    return "" if value is None else value  # what YAML makes of a plain ${NAME:-} without a value
+
+
+def _token(value: SecretStr) -> SecretStr:
+    token = value.get_secret_value()
+    if token and not token.startswith("${"):  # a variable that is not set was blamed for that
+        if len(token) < SHORTEST:
+            raise ValueError(f"is shorter than {SHORTEST} characters: `openssl rand -hex 24` draws a good one")
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise ValueError("may hold printable ASCII without spaces only: it travels in a header")
+    return value
+
+
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for one in value:
+        try:
+            ipaddress.ip_network(one)
+        except ValueError:
+            raise ValueError(f"{one!r} is neither an address nor a network such as 10.0.0.0/8") from None
+    return value
+
+
+Token = Annotated[SecretStr, BeforeValidator(_given), AfterValidator(_token)]
+"""A secret out of the environment. Empty: it is off."""
+
+
+class Proxy(Model):
+    """A proxy that has signed people in already, such as oauth2-proxy or an identity-aware load balancer."""
+
+    header: str = Field("X-Forwarded-User", pattern=r"^[A-Za-z0-9-]+$", description="It holds the person's name.")
+    trusted: Annotated[Texts, AfterValidator(_networks)] = Field(
+        description="Addresses or networks that the header is believed from; from any other it is not read."
+    )
+
+
+class Web(Model):
+    """The web section."""
+
+    read: Literal["signed_in", "anyone"] = Field(
+        "signed_in", description="anyone: who reaches the page may look at it; to decide, all sign in."
+    )
+    tokens: dict[str, Token] = Field(default_factory=dict, description="A person's name and token.")
+    proxy: Proxy | None = Field(None, description="A proxy that says who somebody is.")
+    events_token: Token = Field(SecretStr(""), description="What producers send to POST /api/events. Empty: it is off.")
+    session: Duration = Field(timedelta(hours=12), description="How long somebody stays signed in.")
+    hosts: Texts = Field((), description="Names it is reached by beside this machine's, such as dims.example.org.")
+    flower: str | None = Field(None, pattern=r"^https?://", description="Where people reach Flower.")
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The tokens that are set, by the name of their person."""
+        said = {name: token.get_secret_value() for name, token in self.tokens.items()}
+        return {name: token for name, token in said.items() if token}

@@ -1,0 +1,81 @@
+"""The site as an ASGI application: its pages, its API, and what stands before them."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from dims_worker.errors import DimsError
+from dims_worker.web import api, happened, live, metric, overview, problem, requests, signin, workflows
+from dims_worker.web.guard import Guard
+from dims_worker.web.site import Site
+
+LOCAL = ("localhost", "127.0.0.1", "[::1]")
+
+
+async def healthz(request: Request) -> Response:
+    """Alive, whatever the database is doing."""
+    return PlainTextResponse("ok\n")
+
+
+async def page_css(request: Request) -> Response:
+    """The report's own style: a report and the site look alike."""
+    return FileResponse(str(files("dims_worker.report").joinpath("page", "page.css")))
+
+
+def hosts(address: str, named: tuple[str, ...]) -> list[str]:
+    """The names that a request may call this site by. On this machine alone they are bounded, so that no page of
+    another site can reach it under a name of its own (DNS rebinding)."""
+    if named:
+        return [*named, *LOCAL]
+    return [*LOCAL, address] if is_this_machine(address) else ["*"]
+
+
+def is_this_machine(address: str) -> bool:
+    try:
+        return address == "localhost" or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False  # a name: who knows where it leads
+
+
+def build(site: Site, address: str = "127.0.0.1") -> Starlette:
+    """The application of a site that listens on `address`."""
+
+    @asynccontextmanager
+    async def life(app: Starlette) -> AsyncIterator[None]:
+        await site.live.start()
+        try:
+            yield
+        finally:
+            await site.live.stop()
+
+    rooms = (overview, metric, happened, requests, workflows, live, api, signin)
+    app = Starlette(
+        routes=[
+            *(route for room in rooms for route in room.routes),
+            Route("/healthz", healthz),
+            Route("/static/page.css", page_css),
+            Mount("/static", StaticFiles(packages=[("dims_worker.web", "static")]), name="static"),
+        ],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts(address, site.access.web.hosts), www_redirect=False),
+            Middleware(Guard, access=site.access),
+            Middleware(GZipMiddleware, minimum_size=2000, compresslevel=5),
+        ],
+        exception_handlers={HTTPException: problem.of_http, DimsError: problem.of_dims},
+        lifespan=life,
+    )
+    app.state.site = site
+    return app

@@ -1,0 +1,125 @@
+"""Before every page: whose request it is, whether it may pass, and what a browser may do with the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import quote, urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dims_worker.web import problem
+from dims_worker.web.access import Access, Viewer
+from dims_worker.web.site import site_of, viewer_of
+
+T = TypeVar("T")
+
+COOKIE = "dims_session"
+OPEN = ("/sign-in", "/static/", "/healthz")
+"""What anybody may ask for: else nobody could sign in."""
+EVENTS = "/api/events"
+API = "/api"
+SAFE = ("GET", "HEAD", "OPTIONS")
+FORM_BYTES = 64 * 1024
+"""The longest form that is read."""
+
+HEADERS = {
+    # No script and no style but our own files; nothing is loaded from, sent to or framed by anybody else
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+class Guard:
+    """ASGI middleware: names the viewer in the scope, turns away who may not pass, sets the headers."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self.app, self.access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        connection = HTTPConnection(scope)
+        scope["viewer"] = self._viewer(connection)
+        refused = self._refusal(scope, connection)
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=message["headers"])
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        await (refused or self.app)(scope, receive, guarded)
+
+    def _viewer(self, connection: HTTPConnection) -> Viewer | None:
+        kind, _, token = connection.headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and connection.url.path.startswith(API):
+            return self.access.by_token(token.strip())  # a script says who it is; a browser's cookie is not looked at
+        client = connection.client
+        return self.access.by_proxy(client.host if client else None, connection.headers) or self.access.by_session(
+            connection.cookies.get(COOKIE, "")
+        )
+
+    def _refusal(self, scope: Scope, connection: HTTPConnection) -> Response | None:
+        path, method = connection.url.path, scope["method"]
+        if path == EVENTS and method == "POST":
+            return None  # the producers' own token is asked for there
+        if method not in SAFE and not _from_here(connection.headers):
+            return problem.page_or_json(connection, 403, "the form was sent from another site")
+        if path.startswith(OPEN):
+            return None
+        if scope["viewer"] is None and (method not in SAFE or not self.access.read_by_anyone):
+            if path.startswith(API):
+                return problem.json(401, "who asks? Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
+            back = f"{path}?{connection.url.query}" if connection.url.query else path
+            return RedirectResponse(f"/sign-in?next={quote(back)}" if method in SAFE else "/sign-in", 303)
+        return None
+
+
+def _from_here(headers: Headers) -> bool:
+    """Whether a browser says that one of our own pages sent this; what is no browser says nothing."""
+    if site := headers.get("sec-fetch-site"):
+        return site in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == headers.get("host")
+
+
+async def form_of(request: Request) -> FormData:
+    """The fields of a form that this viewer was shown. Raises HTTPException: 401, 403, 413."""
+    viewer = viewer_of(request)
+    if viewer is None:
+        raise HTTPException(401, "sign in first")
+    form = await small_form(request)
+    token = form.get("form_token")
+    if not isinstance(token, str) or not site_of(request).access.is_form_of(viewer, token):
+        raise HTTPException(403, "the form is too old or was not made for you: load the page again")
+    return form
+
+
+async def small_form(request: Request) -> FormData:
+    """The fields of a form, of bounded length. Raises HTTPException."""
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal():
+        raise HTTPException(411, "a form says how long it is")
+    if int(length) > FORM_BYTES:
+        raise HTTPException(413, "the form is too long")
+    return await request.form(max_files=0, max_fields=50)
+
+
+async def aside(work: Callable[..., T], *arguments: object) -> T:
+    """The result of work that waits for the database, done in a thread, so that nobody else waits."""
+    return await run_in_threadpool(work, *arguments)

@@ -1,0 +1,73 @@
+"""Signing in, by a token or by a link that `dims web --link` prints, and out."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from dims_worker.web.access import Viewer
+from dims_worker.web.guard import COOKIE, form_of, small_form
+from dims_worker.web.site import site_of, viewer_of
+
+
+async def shown(request: Request) -> Response:
+    """The form; with a link's code a button that names who signs in."""
+    site = site_of(request)
+    code, to = request.query_params.get("code", ""), _inside(request.query_params.get("next", "/"))
+    if viewer_of(request) and not code:
+        return RedirectResponse(to, 303)
+    asked = site.access.by_link(code) if code else None
+    wrong = "this link was used or is too old: `dims web --link` prints another" if code and not asked else ""
+    return _page(request, to, wrong, code if asked else "", asked)
+
+
+async def sign_in(request: Request) -> Response:
+    """Open a session, or say what is wrong."""
+    access, form = site_of(request).access, await small_form(request)
+    token, code, to = (str(form.get(name, "")).strip() for name in ("token", "code", "next"))
+    to = _inside(to)
+    viewer = access.by_link(code, use=True) if code else access.by_token(token)
+    if viewer is None:
+        wrong = "this link was used or is too old" if code else "nobody has this token"
+        return _page(request, to, wrong, status=403)
+    answer = RedirectResponse(to, 303)
+    answer.set_cookie(
+        COOKIE, access.session(viewer), max_age=int(access.web.session.total_seconds()), httponly=True,
+        samesite="lax", secure=request.url.scheme == "https",
+    )  # fmt: skip
+    return answer
+
+
+async def sign_out(request: Request) -> Response:
+    await form_of(request)
+    answer = RedirectResponse("/sign-in", 303)
+    answer.delete_cookie(COOKIE, httponly=True, samesite="lax")
+    return answer
+
+
+def _page(
+    request: Request, to: str, wrong: str = "", code: str = "", asked: Viewer | None = None, status: int = 200
+) -> Response:
+    site = site_of(request)
+    values = {
+        **{"here": "sign-in", "title": "Sign in", "next": to, "wrong": wrong, "code": code, "asked": asked},
+        **{"tokens": bool(site.access.web.named), "proxy": site.access.web.proxy, "anyone": site.access.read_by_anyone},
+    }
+    return site.page(request, "sign_in.html", values, status)
+
+
+def _inside(to: str) -> str:
+    """A place on this site: a link must not lead to another one after signing in."""
+    parts = urlsplit(to)
+    fits = to.startswith("/") and not to.startswith("//") and "\\" not in to and not parts.netloc and to.isprintable()
+    return to if fits else "/"
+
+
+routes = [
+    Route("/sign-in", shown),
+    Route("/sign-in", sign_in, methods=["POST"]),
+    Route("/sign-out", sign_out, methods=["POST"]),
+]

@@ -1,0 +1,107 @@
+"""What every page is made from: the configuration, the database, the broker, the templates, and who looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from sqlalchemy import Connection, Engine
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from dims_worker.config import Config
+from dims_worker.report import words
+from dims_worker.report.page import markup
+from dims_worker.store import overview
+from dims_worker.store.engine import transaction
+from dims_worker.web.access import Access, Viewer
+from dims_worker.wording import ago, clean, count
+
+if TYPE_CHECKING:
+    from dims_worker.web.live import Hub
+
+
+@dataclass(frozen=True)
+class Site:
+    """One process's site. `broker_url` None: nobody told where events go, so nothing can be started from here.
+    `flower`: where people reach it; None: nowhere. `live`: who tells open pages what happens."""
+
+    config: Config
+    engine: Engine
+    broker_url: str | None = field(repr=False)
+    access: Access
+    flower: str | None
+    live: Hub
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that reads, of one moment."""
+        with transaction(self.engine) as connection:
+            overview.begin(connection)
+            yield connection
+
+    @cached_property
+    def templates(self) -> Environment:
+        """All that is written into a page is escaped, and what would move or hide text is made visible first."""
+        found = Environment(
+            loader=PackageLoader("dims_worker.web"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            finalize=_visible,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        found.globals.update(project=self.config.project.name, flower=self.flower)
+        found.filters.update(
+            ago=ago, count=count, short=words.short, when=words.when, stamp=stamp,
+            chip=lambda word: drawn(markup.chip(word)),
+        )  # fmt: skip
+        return found
+
+    def page(self, request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> HTMLResponse:
+        """A page as this viewer sees it. `here`: the part of the site that it belongs to, for the menu."""
+        viewer = viewer_of(request)
+        text = self.templates.get_template(template).render(
+            {
+                **{"viewer": viewer, "form_token": self.access.form_token(viewer) if viewer else ""},
+                **{"path": request.url.path, "status": status},
+                **values,
+            }
+        )
+        return HTMLResponse(text, status)
+
+
+def site_of(request: Request) -> Site:
+    found: Site = request.app.state.site
+    return found
+
+
+def viewer_of(request: Request) -> Viewer | None:
+    """Who looks, if they signed in."""
+    found: Viewer | None = request.scope.get("viewer")
+    return found
+
+
+def stamp(time: datetime | None) -> Markup:
+    """A time as a page shows it, in UTC, and as a machine reads it."""
+    if time is None:
+        return Markup("never")
+    return Markup('<time datetime="{}">{}</time>').format(time.isoformat(timespec="seconds"), words.short(time))
+
+
+def drawn(html: str) -> Markup:
+    """What `report.page` and `report.charts` have drawn: they escape what they are given."""
+    return Markup(html)  # noqa: S704
+
+
+def _visible(value: Any) -> Any:
+    """A text from outside without what would move or hide its neighbours, such as right-to-left marks."""
+    if isinstance(value, str) and not isinstance(value, Markup) and not value.isprintable():
+        return clean(value)
+    return value

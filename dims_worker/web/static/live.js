@@ -1,0 +1,1 @@
+// Live parts: filled by the room that tells what happens.
