@@ -24,7 +24,7 @@ from dims_worker import approvals, services
 from dims_worker.cli.approvals import print_request
 from dims_worker.cli.follow import Follower
 from dims_worker.cli.session import Session, pass_session
-from dims_worker.cli.stack import flower_variables, procfile_text
+from dims_worker.cli.stack import flower_variables, procfile_text, web_variables
 from dims_worker.config import load
 from dims_worker.errors import ServiceError, UsageError
 from dims_worker.store import states
@@ -111,7 +111,7 @@ class Demo:
         self.make_project()
         self.stack.enter_context(lake_server(self.env))
         self.fill_lake(0, OBJECTS)
-        self.say("The machine: PostgreSQL, Valkey, two workers, beat, flower and watch, in a temporary home")
+        self.say("The machine: PostgreSQL, Valkey, two workers, beat, flower, watch and web, in a temporary home")
         self.start_machine()
         self.say("Everything is measured for the first time")
         self.wait_until("the first measurement", self.nothing_due)
@@ -153,6 +153,7 @@ class Demo:
             "DIMS_BROKER_URL": str(servers.broker_url),
             "DIMS_PRODUCER_URL": str(servers.producer_url),
             **flower_variables(self.env),
+            **web_variables(self.env),
         }
         stop = threading.Event()
         supervisor = services.Supervisor(self.home, procfile_text(), self.env, self.project, self.whisper)

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from dims_worker import services
+from dims_worker.cli import web
 from dims_worker.cli.follow import follow_until
 from dims_worker.cli.session import Session, pass_session
 from dims_worker.cli.words import clock_text
@@ -45,6 +46,11 @@ def flower_variables(env: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def web_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """The page's port: one that is free, unless one is asked for."""
+    return {"DIMS_WEB_PORT": env.get("DIMS_WEB_PORT") or str(free_port(web.PORT))}
+
+
 def _shipped(in_package: str, in_checkout: str) -> Path:
     """A file that an installed package holds, and a checkout of the project elsewhere."""
     package = Path(__file__).parents[1]
@@ -58,9 +64,9 @@ def _shipped(in_package: str, in_checkout: str) -> Path:
 @pass_session
 def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> None:
     """Start the machine: PostgreSQL and Valkey (unless DIMS_DATABASE_URL and DIMS_BROKER_URL name others), then
-    worker, beat, flower and watch, each started again when it ends. Ctrl-C or `dims down` stops all in order.
+    worker, beat, flower, watch and web, each started again when it ends. Ctrl-C or `dims down` stops all in order.
     """
-    flower = flower_variables(session.env)
+    ports = {**flower_variables(session.env), **web_variables(session.env)}
     if detach:
         _detach(session, procfile, quiet=quiet)
         return
@@ -88,7 +94,7 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
             "DIMS_CONFIG": str(config.file),
             "DIMS_DATABASE_URL": url,
             "DIMS_BROKER_URL": str(config.broker_url or servers.broker_url),
-            **flower,
+            **ports,
         }
         supervisor = services.Supervisor(
             config.home, procfile.read_text() if procfile else procfile_text(), env, config.project, tell,
@@ -97,6 +103,8 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
         )  # fmt: skip
         asks = " (it asks for a password)" if access(env).auth else ""
         tell(f"DIMS is up in {config.home}; Flower: {access(env).url}{asks}; Ctrl-C stops all")
+        page = web.url(env.get("DIMS_WEB_ADDRESS") or "127.0.0.1", int(env["DIMS_WEB_PORT"]))
+        tell(f"the page: {page} (`dims web --link` signs you in)")
         teller = threading.Thread(target=follow_until, args=(stop, engine(url), config, session.tell), daemon=True)
         if not quiet:
             teller.start()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import getpass
-import logging
 
 import click
 
 from dims_worker import services
 from dims_worker.cli.session import Session, pass_session
-from dims_worker.errors import ConfigError, DimsError, UsageError
+from dims_worker.errors import DimsError, UsageError
 from dims_worker.services.flower import access as flower_access
 from dims_worker.services.home import Home, read_json, secret, write_json
 from producers.publish import broker_url
@@ -52,19 +51,21 @@ def web(session: Session, address: str, port: int, link: bool, name: str | None)
         return
     if name:
         raise UsageError("--as belongs to --link")
-    if not is_this_machine(address) and not (config.web.named or config.web.proxy):
-        raise ConfigError(
-            f"the page would listen on {address}, and nobody could sign in: set web.tokens or web.proxy, "
-            "or leave --address out"
-        )
     listening = listen(address, port)
-    shown = f"http://{f'[{address}]' if ':' in address else address}:{listening.getsockname()[1]}"
+    shown = url(address, listening.getsockname()[1])
     with session.database() as engine:
         site = Site(config, engine, _broker(session), access, _flower(session), Hub(engine, config))
         write_json(home.run / "web.json", {"url": shown})
         session.err.print(f"the page is at {shown}; `dims web --link` signs you in", soft_wrap=True)
-        logging.getLogger("asyncio").setLevel(logging.WARNING)
+        if not is_this_machine(address):
+            session.err.print("it is not encrypted: let a proxy with TLS stand before it", soft_wrap=True)
         serve(build(site, address), listening)
+
+
+def url(address: str, port: int) -> str:
+    """Where a browser of this machine finds it."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - any of them is this machine
+    return f"http://{f'[{address}]' if ':' in address else address}:{port}"
 
 
 def _running_at(home: Home) -> str:

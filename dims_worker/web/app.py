@@ -11,7 +11,6 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
@@ -19,10 +18,10 @@ from starlette.staticfiles import StaticFiles
 
 from dims_worker.errors import DimsError
 from dims_worker.web import api, happened, live, metric, overview, problem, requests, signin, workflows
-from dims_worker.web.guard import Guard
+from dims_worker.web.guard import HEADERS, Guard
 from dims_worker.web.site import Site
 
-LOCAL = ("localhost", "127.0.0.1", "[::1]")
+LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 async def healthz(request: Request) -> Response:
@@ -30,17 +29,23 @@ async def healthz(request: Request) -> Response:
     return PlainTextResponse("ok\n")
 
 
+async def bug(request: Request, error: Exception) -> Response:
+    """An error that nobody foresaw: it is in the log, with its place; the page tells nothing of it."""
+    found = problem.page_or_json(request, 500, "something went wrong here; the log of `dims web` says what")
+    found.headers.update(HEADERS)  # what stands outside of all else answers, so outside of the guard too
+    return found
+
+
 async def page_css(request: Request) -> Response:
     """The report's own style: a report and the site look alike."""
     return FileResponse(str(files("dims_worker.report").joinpath("page", "page.css")))
 
 
-def hosts(address: str, named: tuple[str, ...]) -> list[str]:
-    """The names that a request may call this site by. On this machine alone they are bounded, so that no page of
-    another site can reach it under a name of its own (DNS rebinding)."""
-    if named:
-        return [*named, *LOCAL]
-    return [*LOCAL, address] if is_this_machine(address) else ["*"]
+def hosts(address: str, named: tuple[str, ...]) -> frozenset[str]:
+    """The names that a request may call this site by; none: any. On this machine alone they are bounded, so that no
+    page of another site can reach it under a name of its own (DNS rebinding)."""
+    local = is_this_machine(address)
+    return frozenset((*named, *LOCAL, *((address,) if local else ()))) if named or local else frozenset()
 
 
 def is_this_machine(address: str) -> bool:
@@ -70,11 +75,10 @@ def build(site: Site, address: str = "127.0.0.1") -> Starlette:
             Mount("/static", StaticFiles(packages=[("dims_worker.web", "static")]), name="static"),
         ],
         middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=hosts(address, site.access.web.hosts), www_redirect=False),
-            Middleware(Guard, access=site.access),
+            Middleware(Guard, access=site.access, hosts=hosts(address, site.access.web.hosts)),
             Middleware(GZipMiddleware, minimum_size=2000, compresslevel=5),
         ],
-        exception_handlers={HTTPException: problem.of_http, DimsError: problem.of_dims},
+        exception_handlers={HTTPException: problem.of_http, DimsError: problem.of_dims, Exception: bug},
         lifespan=life,
     )
     app.state.site = site

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dims_worker.web import problem
@@ -44,8 +44,8 @@ HEADERS = {
 class Guard:
     """ASGI middleware: names the viewer in the scope, turns away who may not pass, sets the headers."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self.app, self.access = app, access
+    def __init__(self, app: ASGIApp, access: Access, hosts: Collection[str]) -> None:
+        self.app, self.access, self.hosts = app, access, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,7 +67,7 @@ class Guard:
 
     def _viewer(self, connection: HTTPConnection) -> Viewer | None:
         kind, _, token = connection.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and connection.url.path.startswith(API):
+        if kind.lower() == "bearer" and connection.scope["path"].startswith(API):
             return self.access.by_token(token.strip())  # a script says who it is; a browser's cookie is not looked at
         client = connection.client
         return self.access.by_proxy(client.host if client else None, connection.headers) or self.access.by_session(
@@ -75,19 +75,33 @@ class Guard:
         )
 
     def _refusal(self, scope: Scope, connection: HTTPConnection) -> Response | None:
-        path, method = connection.url.path, scope["method"]
+        """What is answered in the place of the site; None: the request may pass."""
+        path, method = scope["path"], scope["method"]
+        if self.hosts and _host(connection.headers) not in self.hosts:
+            return PlainTextResponse(
+                "this site is not known by that name: web.hosts in its configuration adds it\n", 400
+            )
         if path == EVENTS and method == "POST":
             return None  # the producers' own token is asked for there
         if method not in SAFE and not _from_here(connection.headers):
             return problem.page_or_json(connection, 403, "the form was sent from another site")
-        if path.startswith(OPEN):
-            return None
-        if scope["viewer"] is None and (method not in SAFE or not self.access.read_by_anyone):
-            if path.startswith(API):
-                return problem.json(401, "who asks? Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
-            back = f"{path}?{connection.url.query}" if connection.url.query else path
-            return RedirectResponse(f"/sign-in?next={quote(back)}" if method in SAFE else "/sign-in", 303)
-        return None
+        reads = method in SAFE and self.access.read_by_anyone
+        return None if scope["viewer"] or reads or path.startswith(OPEN) else _sign_in_first(path, method, connection)
+
+
+def _sign_in_first(path: str, method: str, connection: HTTPConnection) -> Response:
+    if path.startswith(API):
+        return problem.json(401, "who asks? Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
+    back = f"{path}?{connection.url.query}" if connection.url.query else path
+    return RedirectResponse(f"/sign-in?next={quote(back)}" if method in SAFE else "/sign-in", 303)
+
+
+def _host(headers: Headers) -> str:
+    """The name that a request calls this site by, without its port."""
+    try:
+        return urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _from_here(headers: Headers) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -11,6 +12,8 @@ from starlette.routing import Route
 from dims_worker.web.access import Viewer
 from dims_worker.web.guard import COOKIE, form_of, small_form
 from dims_worker.web.site import site_of, viewer_of
+
+log = logging.getLogger(__name__)
 
 
 async def shown(request: Request) -> Response:
@@ -32,11 +35,12 @@ async def sign_in(request: Request) -> Response:
     viewer = access.by_link(code, use=True) if code else access.by_token(token)
     if viewer is None:
         wrong = "this link was used or is too old" if code else "nobody has this token"
+        log.warning("a sign-in failed, from %s", request.client.host if request.client else "a socket")
         return _page(request, to, wrong, status=403)
     answer = RedirectResponse(to, 303)
     answer.set_cookie(
         COOKIE, access.session(viewer), max_age=int(access.web.session.total_seconds()), httponly=True,
-        samesite="lax", secure=request.url.scheme == "https",
+        samesite="lax", secure=_is_tls(request),
     )  # fmt: skip
     return answer
 
@@ -57,6 +61,11 @@ def _page(
         **{"tokens": bool(site.access.web.named), "proxy": site.access.web.proxy, "anyone": site.access.read_by_anyone},
     }
     return site.page(request, "sign_in.html", values, status)
+
+
+def _is_tls(request: Request) -> bool:
+    """Whether the browser came by TLS, to us or to a proxy before us."""
+    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
 
 
 def _inside(to: str) -> str:

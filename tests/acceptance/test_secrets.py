@@ -230,7 +230,7 @@ def test_no_password_is_told_whatever_goes_wrong(machine: Machine) -> None:
                   "Cannot connect to redis://:**@", "redis://:********@127.0.0.1", "transport:redis"):  # fmt: skip
         assert words in everything, words
     assert {Path(where).name for where in machine.said if "/logs/" in where} >= {
-        *("ingest.log", "worker.log", "beat.log", "flower.log", "watch.log", "valkey.log", "postgres.log")
+        *("ingest.log", "worker.log", "beat.log", "flower.log", "watch.log", "web.log", "valkey.log", "postgres.log")
     }
 
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, TypeAdapter
 from dims_worker import events
 from dims_worker.broker import VERIFY
 from dims_worker.cli.main import SECTIONS, cli
-from dims_worker.config import WORKFLOW_NAMES, Config, load, metrics, notify, policy, rules, sources, workflows
+from dims_worker.config import WORKFLOW_NAMES, Config, load, metrics, notify, policy, rules, sources, web, workflows
 from dims_worker.events import Event
 from dims_worker.services import procfile
 from producers import enqueue
@@ -372,6 +372,8 @@ KEYS: dict[tuple[str, str], set[str]] = {
     ("derive", "key"): _own(metrics.DerivedMetric, metrics.Metric),
     ("rules", "key"): _own(rules.Rule),
     ("notify", "key of a channel"): _own(notify.Channel),
+    ("web", "key"): _own(web.Web),
+    ("web", "key of `proxy`"): _own(web.Proxy),
     ("Every workflow", "key"): _own(workflows.Workflow),
     ("file-inventory", "key"): _own(workflows.FileInventory, workflows.Workflow),
     ("local-inventory", "key"): _own(workflows.LocalInventory, workflows.Workflow),
@@ -398,6 +400,7 @@ DEFAULTS: dict[tuple[str, str], type[BaseModel]] = {
     ("Every metric", "key"): metrics.Metric,
     **{(title, "key"): model for title, model in MEASURES.items()},
     ("notify", "key of a channel"): notify.Channel,
+    ("web", "key"): web.Web,
     ("Every workflow", "key"): workflows.Workflow,
     ("file-inventory", "key"): workflows.FileInventory,
     ("local-inventory", "key"): workflows.LocalInventory,
@@ -481,7 +484,7 @@ def compose() -> Any:
 
 
 def test_compose_has_the_services_and_publishes_on_this_machine_alone(compose: Any) -> None:
-    assert {"postgres", "valkey", "worker", "beat", "flower"} <= compose["services"].keys()
+    assert {"postgres", "valkey", "worker", "beat", "flower", "web"} <= compose["services"].keys()
     ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
     assert ports
     assert all(str(port).startswith("127.0.0.1:") for port in ports)
@@ -489,7 +492,7 @@ def test_compose_has_the_services_and_publishes_on_this_machine_alone(compose: A
         assert "network_mode" not in service
 
 
-@pytest.mark.parametrize("name", ["worker", "beat", "flower"])
+@pytest.mark.parametrize("name", ["worker", "beat", "flower", "web"])
 def test_compose_runs_what_the_procfile_runs(compose: Any, name: str) -> None:
     entries = {entry.name: entry for entry in procfile.parse((REPO / "Procfile").read_text(encoding="utf-8"))}
     own = re.compile(r"\S*beat-schedule|(?<=--conf=)\S+")  # where a container's place is another's

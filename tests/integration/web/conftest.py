@@ -19,7 +19,7 @@ from dims_worker.web.live import Hub
 from dims_worker.web.site import Site
 
 TOKENS = {"ada": "ada-token-" + "x" * 20, "bob": "bob-token-" + "y" * 20}
-EVENTS_TOKEN = "events-token-" + "z" * 20  # noqa: S105
+EVENTS_TOKEN = "events-token-" + "z" * 20
 
 Visit = Callable[..., TestClient]
 
@@ -37,13 +37,14 @@ def visit(engine: Engine) -> Iterator[Visit]:
             on: Engine | None = None,
             broker_url: str | None = None,
             live: bool = False,
+            address: str = "127.0.0.1",
             **web: Any,
         ) -> TestClient:
             said = Web.model_validate({"tokens": TOKENS, "events_token": EVENTS_TOKEN, **web})
             access = Access(said, "a secret of the tests")
             with_web = replace(config, web=said)
             site = Site(with_web, on or engine, broker_url, access, None, Hub(on or engine, with_web))
-            client = TestClient(build(site), base_url="http://localhost", follow_redirects=False)
+            client = TestClient(build(site, address), base_url="http://localhost", follow_redirects=False)
             if live:
                 stack.enter_context(client)
             if who:
