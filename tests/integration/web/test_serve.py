@@ -1,0 +1,123 @@
+"""`dims web` as a process: where it listens, signing in by its link, how it ends, what it tells nobody."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.conftest import Project, wait_for
+
+CONFIG = "web: {tokens: {ada: '${TOKEN_ADA}'}}\n"
+TOKEN = "mark-of-ada-" + "x" * 20
+
+
+@dataclass
+class Served:
+    process: subprocess.Popen[bytes]
+    url: str
+    said: Path
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(15)
+
+
+@pytest.fixture
+def serve(project: Project, tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """`serve("--port", "0")`: `dims web` once it listens."""
+    started: list[subprocess.Popen[bytes]] = []
+    project.write({"dims.yaml": CONFIG})
+    project.env["TOKEN_ADA"] = TOKEN
+
+    def made(*arguments: str) -> Served:
+        said = tmp_path / f"web{len(started)}.log"
+        with said.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dims_worker", "web", *arguments],
+                cwd=project.folder, env={**os.environ, **project.env}, stdout=output, stderr=output,
+            )  # fmt: skip
+        started.append(process)
+        found = wait_for(lambda: re.search(r"the page is at (\S+);", said.read_text()) or process.poll() is not None)
+        assert found is not True, said.read_text()
+        wait_for(lambda: _answers(found[1]))
+        return Served(process, found[1], said)
+
+    yield made
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/healthz").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def test_a_link_signs_in_and_a_secret_is_told_nowhere(serve: Callable[..., Served], project: Project) -> None:
+    served = serve("--port", "0")
+    assert served.url.startswith("http://127.0.0.1:")
+    link = project.dims("web", "--link", "--as", "eve", check=True).stdout.strip()
+    assert link.startswith(f"{served.url}/sign-in?code=")
+    code = link.partition("code=")[2]
+    with httpx2.Client(base_url=served.url) as client:
+        assert "Sign in as eve" in client.get("/sign-in", params={"code": code}).text
+        assert client.post("/sign-in", data={"code": code}).status_code == 303
+        assert ">eve<" in client.get("/nowhere").text
+    assert httpx2.post(f"{served.url}/sign-in", data={"token": "wrong-mark-" + "x" * 20}).status_code == 403
+    assert served.end() == 143  # by SIGTERM, as any command
+    said = served.said.read_text()
+    secret = (Path(project.env["DIMS_HOME"]) / "run" / "web_secret").read_text()
+    assert "a sign-in failed, from 127.0.0.1" in said
+    for one in (TOKEN, code, secret, "wrong-mark", "Traceback"):
+        assert one not in said
+
+
+def test_it_ends_while_somebody_listens(serve: Callable[..., Served]) -> None:
+    served = serve("--port", "0")
+    with httpx2.Client(base_url=served.url) as client:
+        client.post("/sign-in", data={"token": TOKEN})
+        with client.stream("GET", "/live") as stream:
+            assert stream.status_code == 200
+            assert served.end() == 143  # by SIGTERM, as any command
+
+
+def test_a_port_that_is_taken_is_named(project: Project) -> None:
+    project.write({"dims.yaml": CONFIG.replace("${TOKEN_ADA}", "")})
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = project.dims("web", "--port", str(port))
+    assert (done.returncode, f"127.0.0.1:{port} cannot be listened on" in done.stderr) == (3, True)
+
+
+def test_a_link_needs_a_page_and_a_name_needs_a_link(project: Project) -> None:
+    project.write({"dims.yaml": CONFIG.replace("${TOKEN_ADA}", "")})
+    done = project.dims("web", "--link")
+    assert (done.returncode, "no page was served" in done.stderr) == (2, True)
+    assert project.dims("web", "--as", "eve").returncode == 2
+
+
+def test_a_short_token_is_refused_where_it_is_written(project: Project) -> None:
+    project.write({"dims.yaml": CONFIG})
+    done = project.dims("config", "check")
+    assert done.returncode == 2
+    project.env["TOKEN_ADA"] = "mark-short"
+    done = project.dims("config", "check")
+    assert done.returncode == 2
+    assert "web.tokens.ada" in done.stdout + done.stderr
+    assert "shorter than 20" in done.stdout + done.stderr
+    assert "mark-short" not in done.stdout + done.stderr
