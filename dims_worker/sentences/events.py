@@ -1,4 +1,4 @@
-"""What happens, in a few words: events, and what was done with readings."""
+"""An event in a few words, and what was done with a reading."""
 
 from __future__ import annotations
 

@@ -21,15 +21,21 @@ from dims_worker.wording import ago, clean, count
 
 def headline(config: Config, one: Explanation) -> str:
     """The metric, its value, and what is the matter with it."""
+    if one.policy is None or one.reading is None:
+        return f"{one.metric} {standing(one)}"
+    return f"{one.metric}: {Shown(one, config.metrics.get(one.metric)).value(one.reading.value)}, {standing(one)}"
+
+
+def standing(one: Explanation) -> str:
+    """What is the matter with a metric, in a few words."""
     if one.policy is None:
-        return f"{one.metric} is no longer configured"
+        return "is no longer configured"
     if one.reading is None:
-        return f"{one.metric} was never measured"
-    value = Shown(one, config.metrics.get(one.metric)).value(one.reading.value)
+        return "was never measured"
     if one.state.error:
-        return f"{one.metric}: {value}, but the last attempt failed"
+        return "but the last attempt failed"
     beyond = f", beyond {one.judged.limit}" if one.judged and one.judged.limit else ""
-    return f"{one.metric}: {value}, {_word(one, one.reading)}{beyond}"
+    return f"{_word(one, one.reading)}{beyond}"
 
 
 def _word(one: Explanation, reading: PastReading) -> str:
@@ -44,19 +50,24 @@ def _word(one: Explanation, reading: PastReading) -> str:
 def lines(config: Config, one: Explanation) -> Iterator[Line]:
     """All that there is to say of a metric, the verdict's reasons after the values that it speaks of."""
     shown = Shown(one, config.metrics.get(one.metric))
-    yield from _reading(shown)
-    yield from _baseline(shown)
-    yield from _formula(shown)
-    yield from verdict_lines(shown)
-    if one.reading:
-        yield "outcome", f"{one.reading.outcome}: {outcome_words(shown, one.reading)}"
+    yield from reasons(shown)
     if one.evidence:
         yield from evidence_lines(one.evidence, one.now)
     yield from gap_lines(one.gaps)
     if one.request:
         yield from _request(shown, one.request)
     for decision in one.decisions:
-        yield "before", _decision(shown, decision)
+        yield "before", decision_words(shown, decision)
+
+
+def reasons(shown: Shown) -> Iterator[Line]:
+    """The values, how the verdict follows from them, and what became of the reading."""
+    yield from _reading(shown)
+    yield from _baseline(shown)
+    yield from _formula(shown)
+    yield from verdict_lines(shown)
+    if reading := shown.one.reading:
+        yield "outcome", f"{reading.outcome}: {outcome_words(shown, reading)}"
 
 
 def _reading(shown: Shown) -> Iterator[Line]:
@@ -157,7 +168,7 @@ def decide_words(request: Request) -> str:
     return f"dims approvals approve {request.id} --version {request.version}   (or reject)"
 
 
-def _decision(shown: Shown, request: Request) -> str:
+def decision_words(shown: Shown, request: Request) -> str:
     """What was decided, when, by whom, why."""
     value, before = shown.value(request.value), shown.value(request.baseline)
     by = f" by {clean(request.decided_by)} ({request.known_by})" if request.decided_by else ""
