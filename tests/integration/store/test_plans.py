@@ -57,7 +57,7 @@ def sql(query: str, **values: Any) -> Ask:
 HISTORY: dict[str, Ask] = {
     "series.trend": lambda c: series.trend(c, ONE, 90 * DAY),
     "series.daily": lambda c: series.daily(c, NAMES, 90),
-    "series.sampled": lambda c: series.sampled(c, ONE, NOW - 30 * DAY, DAY / 6),
+    "series.sampled": lambda c: series.sampled(c, ONE, NOW - 30 * DAY, DAY / 6, ["accepted", "looked"]),
     "runs.readings_of": lambda c: runs.readings_of(c, [5, 17]),
     "runs.mark_reading": lambda c: runs.mark_reading(c, ONE, NOW, "approved"),
     "runs.history_of": lambda c: runs.history_of(c, ONE, 90 * DAY),
