@@ -25,10 +25,11 @@ Choice = Literal["approved", "rejected"]
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who decides, and how that is known: by an `option`, the `environment`, or the `system`'s own user."""
+    """Who decides, and how that is known: by an `option`, the `environment`, or the `system`'s own user; on the site by
+    a `token`, a sign-in `link` or a trusted `proxy`."""
 
     name: str
-    known_by: Literal["option", "environment", "system"]
+    known_by: Literal["option", "environment", "system", "token", "link", "proxy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +155,20 @@ def _kind(value: Value) -> str:
     return "text" if isinstance(value, str) else "boolean" if isinstance(value, bool) else "number"
 
 
+def approvers_of(config: Config, metric: str) -> tuple[str, ...]:
+    """The patterns of who may decide on a metric; none: anybody."""
+    return config.policy_of(metric).approvers if metric in config.metrics else ()
+
+
+def may_decide(config: Config, metric: str, name: str) -> bool:
+    """Whether a person of this name may decide on a metric."""
+    approvers = approvers_of(config, metric)
+    return not approvers or any(fnmatchcase(name, pattern) for pattern in approvers)
+
+
 def _allowed(config: Config, metric: str, person: Person) -> None:
-    approvers = config.policy_of(metric).approvers if metric in config.metrics else ()
-    if approvers and not any(fnmatchcase(person.name, pattern) for pattern in approvers):
+    if not may_decide(config, metric, person.name):
+        approvers = approvers_of(config, metric)
         raise NotAllowed(f"{person.name} may not decide on {metric}: `approvers` names {', '.join(approvers)}")
 
 

@@ -12,15 +12,59 @@ from dims_worker.report.inventory import Standing, is_number
 from dims_worker.store.series import Day, Point
 from dims_worker.wording import clean, drift_text, number, value_text
 
-WIDTH, HEIGHT = 360, 150
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 20
 STANDS = ("accepted", "approved", "looked")
 """Outcomes of readings that the line of a trend goes through."""
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """A picture's width and height, in user units; `style`: a class of its own beside `trend`."""
+
+    width: int
+    height: int
+    style: str = ""
+
+
+SMALL = Size(360, 150)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A reading that stood out: `held`, `approved`, `rejected`, `failed`. `value` None: it failed, or was no number."""
+
+    at: date
+    outcome: str
+    value: float | None
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a value went between two moments; all are days, or all are instants.
+
+    `line`: the values that stood. `steps`: the baseline where it moved. `said`: the picture in words. `dots`: each
+    value of the line is seen.
+    """
+
+    first: date
+    last: date
+    line: Sequence[tuple[date, float]]
+    steps: Sequence[tuple[date, float]]
+    marks: Sequence[Mark]
+    said: str
+    dots: bool = False
+
+    @property
+    def values(self) -> list[float]:
+        """Everything that stands on the axis of values."""
+        marked = [mark.value for mark in self.marks if mark.value is not None]
+        return [value for _, value in (*self.line, *self.steps)] + marked
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
-    """From days and values to places: x to the right, y downwards, both in user units."""
+    """From days (or instants) and values to places: x to the right, y downwards, both in user units."""
 
     first: date
     last: date
@@ -32,8 +76,8 @@ class Scale:
     height: float
 
     def x(self, day: date) -> float:
-        span = (self.last - self.first).days
-        return self.left + (self.width * (day - self.first).days / span if span else self.width / 2)
+        span = self.last - self.first
+        return self.left + (self.width * ((day - self.first) / span) if span else self.width / 2)
 
     def y(self, value: float) -> float:
         span = self.high - self.low
@@ -69,19 +113,29 @@ def sparkline(one: Standing, first: date, last: date) -> str:
 
 def trend(one: Standing, first: date, last: date, now: datetime) -> str:
     """A metric's trend: values, the steps of its baseline, and what was held, approved, rejected, or failed."""
-    line, steps = list(_line(one.days)), list(_steps(one.days, last))
-    marked = [point for point in one.marks if is_number(point.value)]
-    values = [value for _, value in (*line, *steps)] + [float(point.value) for point in marked]
+    line = list(_line(one.days))
+    marks = [_mark(one, point, now) for point in one.marks]
+    seen = [mark for mark in marks if mark.at >= first and (mark.outcome == "failed" or mark.value is not None)]
+    return picture(Course(first, last, line, list(_steps(one.days, last)), seen, _said(one, line)), SMALL)
+
+
+def picture(course: Course, size: Size) -> str:
+    """A course as SVG; nothing where it has no number."""
+    values = course.values
+    if not values:
+        return ""
     ticks = _ticks(min(values), max(values))
-    scale = Scale(first, last, min(ticks[0], *values), max(ticks[-1], *values), LEFT, TOP,
-                  WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)  # fmt: skip
+    scale = Scale(course.first, course.last, min(ticks[0], *values), max(ticks[-1], *values), LEFT, TOP,
+                  size.width - LEFT - RIGHT, size.height - TOP - BOTTOM)  # fmt: skip
     return "".join(
         (
-            f'<svg class="trend" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(_said(one, line))}">',
-            *_grid(scale, ticks),
-            f'<path class="base" d="{scale.path(steps, steps=True)}"/>' if steps else "",
-            f'<path class="line" d="{scale.path(line)}"/>' if line else "",
-            *(_mark(one, scale, point, now) for point in one.marks if point.as_of.astimezone(UTC).date() >= first),
+            f'<svg class="{f"trend {size.style}".strip()}" viewBox="0 0 {size.width} {size.height}" role="img" '
+            f'aria-label="{escape(course.said)}">',
+            *_grid(scale, ticks, size),
+            f'<path class="base" d="{scale.path(course.steps, steps=True)}"/>' if course.steps else "",
+            f'<path class="line" d="{scale.path(course.line)}"/>' if course.line else "",
+            *(_dot(scale, *one) for one in (course.line if course.dots else ())),
+            *(_drawn(scale, mark, size) for mark in course.marks),
             "</svg>",
         )
     )
@@ -142,28 +196,36 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(n * step, 12) for n in range(begin, math.ceil(high / step) + 1)][:12]
 
 
-def _grid(scale: Scale, ticks: Sequence[float]) -> Iterator[str]:
+def _grid(scale: Scale, ticks: Sequence[float], size: Size) -> Iterator[str]:
     for tick in ticks:
         y = _place(scale.y(tick))
-        yield f'<path class="rule" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>'
+        yield f'<path class="rule" d="M{LEFT} {y}H{size.width - RIGHT}"/>'
         yield f'<text x="{LEFT - 6}" y="{y}" dy="3.5" text-anchor="end">{compact(tick)}</text>'
     days = (scale.last - scale.first).days
     labels = ((0.0, "start"), (0.5, "middle"), (1.0, "end"))
     for part, anchor in labels if days > 1 else labels[1:2]:
         day = scale.first + timedelta(days=round(days * part))
-        yield f'<text x="{_place(scale.x(day))}" y="{HEIGHT - 5}" text-anchor="{anchor}">{day.day} {day:%b}</text>'
+        yield f'<text x="{_place(scale.x(day))}" y="{size.height - 5}" text-anchor="{anchor}">{day.day} {day:%b}</text>'
 
 
-def _mark(one: Standing, scale: Scale, point: Point, now: datetime) -> str:
+def _mark(one: Standing, point: Point, now: datetime) -> Mark:
     day = point.as_of.astimezone(UTC).date()
-    failed = point.outcome == "failed"
-    if not failed and not is_number(point.value):
-        return ""
-    y = HEIGHT - BOTTOM if failed else scale.y(float(point.value))
-    value = clean(point.error or "") if failed else value_text(point.value, point.unit, one.declared, now)
-    drift = "" if failed else f" ({drift_text(point.value, point.baseline, point.drift_pct)})"
-    title = f"<title>{escape(f'{day}, {point.outcome}: {value}{drift}')}</title>"
-    return _sign(point.outcome, scale.x(day), y, title)
+    value = float(point.value) if is_number(point.value) else None
+    if point.outcome == "failed":
+        return Mark(day, "failed", None, f"{day}, failed: {clean(point.error or '')}")
+    drift = drift_text(point.value, point.baseline, point.drift_pct)
+    told = f"{value_text(point.value, point.unit, one.declared, now)} ({drift})"
+    return Mark(day, point.outcome, value, f"{day}, {point.outcome}: {told}")
+
+
+def _drawn(scale: Scale, mark: Mark, size: Size) -> str:
+    """A failure stands on the axis of time: it has no value."""
+    y = size.height - BOTTOM if mark.value is None else scale.y(mark.value)
+    return _sign(mark.outcome, scale.x(mark.at), y, f"<title>{escape(mark.title)}</title>")
+
+
+def _dot(scale: Scale, at: date, value: float) -> str:
+    return f'<circle class="dot" cx="{_place(scale.x(at))}" cy="{_place(scale.y(value))}" r="2"/>'
 
 
 def _sign(outcome: str, x: float, y: float, title: str = "") -> str:

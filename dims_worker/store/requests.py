@@ -71,6 +71,18 @@ def list_requests(connection: Connection, *, limit: int, metric: str | None = No
     return [Request(*row) for row in found]
 
 
+def decided_requests(connection: Connection, *, limit: int, before: int | None = None) -> list[Request]:
+    """The newest requests that are open no more, newest first; of those before the number `before`."""
+    found = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM dims_approval_requests WHERE state <> 'open' "
+            "AND (CAST(:before AS bigint) IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit"
+        ),
+        {"limit": limit, "before": before},
+    )
+    return [Request(*row) for row in found]
+
+
 def find_request(connection: Connection, name: str, *, lock: bool = False) -> Request | None:
     """A request by its number, or a metric's open (else newest) one by the metric's name."""
     row = connection.execute(

@@ -160,6 +160,17 @@ def history_of(connection: Connection, metric: str, span: timedelta) -> list[Pas
     return [PastReading(*row) for row in found]
 
 
+def newest_readings(connection: Connection, metric: str, limit: int) -> list[PastReading]:
+    """A metric's newest readings of any kind, newest first."""
+    found = connection.execute(
+        text(
+            f"SELECT {_PAST} FROM dims_metrics_history WHERE metric = :metric ORDER BY as_of DESC, id DESC LIMIT :limit"
+        ),
+        {"metric": metric, "limit": limit},
+    )
+    return [PastReading(*row) for row in found]
+
+
 def reading_at(connection: Connection, metric: str, as_of: datetime) -> PastReading | None:
     """The last good reading that was begun then and judged."""
     found = connection.execute(
@@ -174,8 +185,4 @@ def reading_at(connection: Connection, metric: str, as_of: datetime) -> PastRead
 
 def newest_reading(connection: Connection, metric: str) -> PastReading | None:
     """The newest reading of any kind."""
-    found = connection.execute(
-        text(f"SELECT {_PAST} FROM dims_metrics_history WHERE metric = :metric ORDER BY as_of DESC, id DESC LIMIT 1"),
-        {"metric": metric},
-    ).first()
-    return PastReading(*found) if found else None
+    return next(iter(newest_readings(connection, metric, 1)), None)

@@ -80,3 +80,20 @@ def daily(connection: Connection, metrics: Collection[str], days: int) -> dict[s
     for row in found:
         series[row.metric].append(Day(*row[1:]))
     return series
+
+
+def sampled(
+    connection: Connection, metric: str, first: datetime, step: timedelta, outcomes: Collection[str]
+) -> list[Point]:
+    """The last reading with one of these outcomes in each `step` from `first` until now, oldest first. A step without
+    one is not there."""
+    found = connection.execute(
+        text(
+            f"SELECT {_POINT} FROM generate_series(CAST(:first AS timestamptz), now(), CAST(:step AS interval)) s(s) "
+            f"CROSS JOIN LATERAL (SELECT {_POINT} FROM dims_metrics_history h WHERE h.metric = :metric "
+            "AND h.as_of >= s.s AND h.as_of < s.s + CAST(:step AS interval) AND h.outcome = ANY(:outcomes) "
+            "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h ORDER BY s.s"
+        ),
+        {"metric": metric, "first": first, "step": step, "outcomes": list(outcomes)},
+    )
+    return [Point(*row) for row in found]

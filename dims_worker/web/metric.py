@@ -1,7 +1,168 @@
-"""One metric's whole story on one page."""
+"""One metric's whole story on one page: its value, how it went, why it is judged so, what changed, who decided."""
 
 from __future__ import annotations
 
-from starlette.routing import BaseRoute
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
-routes: list[BaseRoute] = []
+import yaml
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dims_worker.config import Config, DerivedMetric, Policy
+from dims_worker.config.expression import PRICES
+from dims_worker.config.policy import Thresholds
+from dims_worker.config.quantities import words as in_a_word
+from dims_worker.errors import NotFound
+from dims_worker.explain import Explanation, explain
+from dims_worker.report import charts
+from dims_worker.sentences.evidence import placed_lines
+from dims_worker.sentences.metric import decision_words, reasons, standing
+from dims_worker.sentences.readings import done_text
+from dims_worker.sentences.shown import Shown, is_number, plain
+from dims_worker.store.runs import PastReading, newest_readings
+from dims_worker.web.course import SPANS, pictures
+from dims_worker.web.named import Named
+from dims_worker.web.requests import Ask
+from dims_worker.web.site import drawn, site_of
+from dims_worker.wording import NOTHING, drift_text, value_text
+
+DAYS = 30
+"""A picture shows so many days, unless another span is asked for."""
+READINGS = 50
+"""So many readings are told, the newest."""
+
+
+def page(request: Request) -> Response:
+    """`/metrics/{name}`; raises NotFound."""
+    site, name = site_of(request), request.path_params["name"]
+    days = _days(request.query_params.get("days"))
+    if "\0" in name:
+        raise NotFound("no metric has such a name")
+    with site.reading() as connection:
+        one = explain(connection, site.config, name)
+        picture = pictures(connection, site.config, one.state, one.now, days)
+        readings = newest_readings(connection, name, READINGS)
+    shown = Shown(one, site.config.metrics.get(name))
+    values = {
+        **{"here": "inventory", "title": name, "one": one, "days": days, "spans": SPANS},
+        **{"value": shown.value(one.reading.value) if one.reading else None, "standing": standing(one)},
+        **{"chips": states(one), "picture": picture, "legend": drawn(charts.legend())},
+        **{
+            "reasons": list(_reasons(shown)),
+            "changes": list(placed_lines(one.evidence, one.now)) if one.evidence else [],
+        },
+        **{
+            "gaps": [Named(gap, one.unit) for gap in one.gaps],
+            "rows": [Row.of(site.config, each) for each in readings],
+        },
+        **{"decisions": [(each.id, decision_words(shown, each)) for each in one.decisions]},
+        **{"definition": definition(site.config, name), "policy": policy(one), "links": links(site.config, name)},
+        **{"description": shown.metric.description if shown.metric else "", "inputs": [*_inputs(shown)]},
+        **{"asked": Ask.of(site.config, one.request, one.now) if one.request else None},
+        **{"command": f"dims verify -m {name}", "critical": bool(one.policy and one.policy.critical)},
+    }
+    return site.page(request, "metric.html", values)
+
+
+def _days(said: str | None) -> int:
+    """The span that is asked for; the usual one where that is none."""
+    return next((days for days in SPANS if str(days) == said), DAYS)
+
+
+def states(one: Explanation) -> list[str]:
+    """What is the matter with a metric, worst first; `ok` where it is well."""
+    state, status = one.state, one.judged.verdict.status if one.judged else one.state.status
+    found = [f"waits: request {one.request.id}"] if one.request else []
+    found += ["failed"] if state.error else []
+    found += ["beyond its limit"] if one.judged and one.judged.limit else []
+    found += ["stale"] if one.stale else []
+    found += [status] if status in ("moderate", "major", "extreme") and not one.request else []
+    found += ["not measured yet"] if one.reading is None and not state.error else []
+    found += ["retired"] if state.retired_at else []
+    return found or ["ok"]
+
+
+def _reasons(shown: Shown) -> Iterator[tuple[str, str]]:
+    """The sentences of the verdict. A derived metric's inputs stand in a table of their own."""
+    return (line for line in reasons(shown) if line[0] != "input")
+
+
+def _inputs(shown: Shown) -> Iterator[dict[str, Any]]:
+    """What a derived metric reads, as its table tells it."""
+    for each in shown.one.inputs:
+        said = plain(each.value) if is_number(each.value) else shown.quoted(each.value)
+        never = "a price" if each.name.startswith(f"{PRICES}.") else "never"
+        parts = {"name": each.name, "as_of": each.as_of, "error": each.error, "due": each.due, "never": never}
+        yield {**parts, "value": f"{said} {each.unit}".strip()}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A reading as the table tells it. An age is as old as it was then."""
+
+    reading: PastReading
+    value: str
+    drift: str
+    done: str
+
+    @classmethod
+    def of(cls, config: Config, one: PastReading) -> Row:
+        failed = one.method == "failed"
+        value = NOTHING if failed else value_text(one.value, one.unit, config.metrics.get(one.metric), one.as_of)
+        done = f"failed: {one.error}" if failed else done_text(one)
+        return cls(one, value, drift_text(one.value, one.baseline, one.drift_pct), done)
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The metrics that a formula reads, with where their pages are, and those that read this one."""
+
+    inputs: dict[str, str]
+    dependents: tuple[str, ...]
+
+
+def links(config: Config, name: str) -> Links:
+    metric = config.metrics.get(name)
+    read = metric.inputs if isinstance(metric, DerivedMetric) else frozenset()
+    formula = metric.derive if isinstance(metric, DerivedMetric) else ""
+    inputs = {each: ".".join(each.split(".")[:2]) for each in re.findall(r"[a-z]\w*(?:\.\w+)+", formula)}
+    known = {each: page for each, page in inputs.items() if page in read}
+    return Links(known, tuple(each for each, other in config.derived.items() if name in other.inputs))
+
+
+def definition(config: Config, name: str) -> str:
+    """A metric as the configuration says it, without what it says of policy; nothing of what is not configured."""
+    metric = config.metrics.get(name)
+    if metric is None:
+        return ""
+    said = metric.model_dump(mode="json", exclude_unset=True, exclude={*Policy.model_fields, "description"})
+    category, _, short = name.partition(".")
+    text: str = yaml.safe_dump({category: {short: said}}, sort_keys=False, allow_unicode=True, width=100)
+    return text.rstrip()
+
+
+def policy(one: Explanation) -> list[tuple[str, str, str]]:
+    """Each key of the policy in force, its value, and where it is said."""
+    if one.policy is None:
+        return []
+    return [(key, _plain(getattr(one.policy, key)), Shown(one, None).origin(key)) for key in Policy.model_fields]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Thresholds):
+        return ", ".join(f"{key} {each:g} %" for key, each in value)
+    if isinstance(value, timedelta):
+        return in_a_word(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "anybody"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+routes = [Route("/metrics/{name}", page, name="metric")]

@@ -57,10 +57,12 @@ def sql(query: str, **values: Any) -> Ask:
 HISTORY: dict[str, Ask] = {
     "series.trend": lambda c: series.trend(c, ONE, 90 * DAY),
     "series.daily": lambda c: series.daily(c, NAMES, 90),
+    "series.sampled": lambda c: series.sampled(c, ONE, NOW - 30 * DAY, DAY / 6, ["accepted", "looked"]),
     "runs.readings_of": lambda c: runs.readings_of(c, [5, 17]),
     "runs.mark_reading": lambda c: runs.mark_reading(c, ONE, NOW, "approved"),
     "runs.history_of": lambda c: runs.history_of(c, ONE, 90 * DAY),
     "runs.reading_at": lambda c: runs.reading_at(c, ONE, NOW),
+    "runs.newest_readings": lambda c: runs.newest_readings(c, ONE, 50),
     "runs.newest_reading": lambda c: runs.newest_reading(c, ONE),
     "overview.values_at": lambda c: overview.values_at(c, NAMES, NOW - 30 * DAY),
     "overview.stood_out": lambda c: overview.stood_out(c, NAMES, NOW - 30 * DAY, 10),
@@ -90,8 +92,9 @@ EVENTS: dict[str, Ask] = {
     "queries.EVENTS": sql(queries.EVENTS, days=1.0),
     "queries.FLOW": sql(queries.FLOW, days=1.0),
 }
-BOUNDED = ("series.trend", "series.daily", "runs.history_of", "overview.values_at", "snapshots.values_at",
-           "queries.HISTORY", "dims_metric_trend", "dims_metric_stats", "dims_recent_drift")  # fmt: skip
+BOUNDED = ("series.trend", "series.daily", "series.sampled", "runs.history_of", "overview.values_at",
+           "snapshots.values_at", "queries.HISTORY", "dims_metric_trend", "dims_metric_stats",
+           "dims_recent_drift")  # fmt: skip
 """These are bounded by time in the index itself, and do not walk through a metric's whole past."""
 
 

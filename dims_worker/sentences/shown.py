@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
-from dims_worker.cli.words import ago, clean, value_text
 from dims_worker.config import Metric, Policy
 from dims_worker.explain import Explanation
 from dims_worker.store.acceptances import Acceptance
+from dims_worker.wording import ago, clean, value_text
 
 Line = tuple[str, str]
 """What it is about, in a word of at most nine letters, and a sentence."""
@@ -43,13 +43,18 @@ class Shown:
 
     def band(self, anchor: Any, policy: Policy) -> str:
         """The values that one request stands for: `200,900 to 209,100 objects`."""
-        if not is_number(anchor) or not policy.tolerance_pct or not anchor:
-            return self.quoted(anchor)
-        reach = abs(anchor) * policy.tolerance_pct / 100
-        low, high = anchor - reach, anchor + reach
-        if isinstance(anchor, int):
-            low, high = math.ceil(low), math.floor(high)
-        return f"{plain(low)} to {plain(high)} {self.one.unit}".strip()
+        return band(anchor, policy.tolerance_pct, self.one.unit) or self.quoted(anchor)
+
+
+def band(anchor: Any, tolerance_pct: float, unit: str) -> str:
+    """The values around a request's first one that it stands for, too; empty where it is that one alone."""
+    if not is_number(anchor) or not tolerance_pct or not anchor:
+        return ""
+    reach = abs(anchor) * tolerance_pct / 100
+    low, high = anchor - reach, anchor + reach
+    if isinstance(anchor, int):
+        low, high = math.ceil(low), math.floor(high)
+    return f"{plain(low)} to {plain(high)} {unit}".strip()
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:

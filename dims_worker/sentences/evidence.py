@@ -7,10 +7,10 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from dims_worker.cli.shown import Line
-from dims_worker.cli.words import ago, clean, count
 from dims_worker.evidence import PREFIXES, Evidence, Gap, Told, Untold
+from dims_worker.sentences.shown import Line
 from dims_worker.store.told import Folder
+from dims_worker.wording import ago, clean, count
 
 _NAMED = 10
 """So many names of a gap are written."""
@@ -23,32 +23,41 @@ _SILENT = {
 """Why nobody told of a change in a source, by its kind."""
 
 
+Placed = tuple[str, str, int | None]
+"""A line, and the place in the log of the event that it speaks of."""
+
+
 def evidence_lines(found: Evidence, now: datetime) -> Iterator[Line]:
     """What the events between a baseline and a reading say of the change."""
+    return ((about, sentence) for about, sentence, _ in placed_lines(found, now))
+
+
+def placed_lines(found: Evidence, now: datetime) -> Iterator[Placed]:
+    """The same, each line with its event's place in the log; of several, with the newest's."""
     told = found.told
     same = "" if found.changed else ", and no change"
-    yield "events", f"{count(told.number, 'event')} between the baseline and the reading{same}"
+    yield "events", f"{count(told.number, 'event')} between the baseline and the reading{same}", None
     if not found.changed:
         return
     for commit in told.commits:
         data = commit.data or {}
         subject = f" “{clean(data['subject'])}”" if data.get("subject") else ""
         name = clean(data.get("commit") or commit.event_id)[:7]
-        yield "commit", f"{name}{subject}, {ago(commit.received_at, now)}"
+        yield "commit", f"{name}{subject}, {ago(commit.received_at, now)}", commit.seq
     if told.number_of_commits > len(told.commits):
-        yield "", f"and {count(told.number_of_commits - len(told.commits), 'commit')} before"
+        yield "", f"and {count(told.number_of_commits - len(told.commits), 'commit')} before", None
     for one in told.uploads[:PREFIXES]:
-        yield "upload" if one.created else "removal", _folder(one)
+        yield "upload" if one.created else "removal", _folder(one), one.last
     if rest := told.uploads[PREFIXES:]:
-        yield "", f"and {count(sum(one.created + one.removed for one in rest), 'object')} elsewhere"
-    yield from (("others", f"{number:,} {clean(kind)}") for kind, number in sorted((told.others or {}).items()))
+        yield "", f"and {count(sum(one.created + one.removed for one in rest), 'object')} elsewhere", None
+    yield from (("others", f"{number:,} {clean(kind)}", None) for kind, number in sorted((told.others or {}).items()))
     if told.asked:
         asked = ", ".join(f"{number:,} {kind}" for kind, number in sorted(told.asked.items()))
-        yield "asked", f"{asked}: asked for a measurement, told of no change"
+        yield "asked", f"{asked}: asked for a measurement, told of no change", None
     if found.seen is not None and told.uploads:
-        yield "seen", f"{found.seen:+,} objects; told of {told.created:,} created and {told.removed:,} removed"
+        yield "seen", f"{found.seen:+,} objects; told of {told.created:,} created and {told.removed:,} removed", None
     if found.untold:
-        yield "untold", untold_words(found.untold, told)
+        yield "untold", untold_words(found.untold, told), None
 
 
 def _folder(one: Folder) -> str:

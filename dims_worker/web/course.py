@@ -1,0 +1,100 @@
+"""How a metric went, as a large picture: the values that stood, its baseline, and each reading that stood out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from markupsafe import Markup
+from sqlalchemy import Connection
+
+from dims_worker.config import Config, Metric
+from dims_worker.config.quantities import AGES
+from dims_worker.decide import age_of
+from dims_worker.report import words
+from dims_worker.report.charts import STANDS, Course, Mark, Size, picture
+from dims_worker.sentences.shown import is_number
+from dims_worker.store.overview import stood_out
+from dims_worker.store.series import Point, sampled
+from dims_worker.store.states import State
+from dims_worker.web.site import drawn
+from dims_worker.wording import clean, count, drift_text, number, value_text
+
+SPANS = (7, 30, 90, 365)
+"""Days that a picture may show."""
+STEPS = 180
+"""A picture shows so many values at most: more would stand on the same place."""
+MARKS = 100
+"""So many readings that stood out are marked, the newest."""
+APART = 60
+"""So many values are seen as points of their own."""
+LARGEST = 1e300
+"""What is larger cannot be told apart on an axis."""
+SIZES = (Size(1000, 300, "wide"), Size(360, 220, "narrow"))
+
+
+def pictures(connection: Connection, config: Config, state: State, now: datetime, days: int) -> Markup:
+    """A metric's last days for a wide screen and for a phone; nothing where it had no numbers."""
+    span = timedelta(days=days)
+    first = now - span
+    points = sampled(connection, state.metric, first, span / STEPS, STANDS)
+    marks = stood_out(connection, [state.metric], first, MARKS)[state.metric]
+    found = course(config.metrics.get(state.metric), state, points, marks, (first, now))
+    if not found.line and all(mark.value is None for mark in found.marks):
+        return drawn("")
+    return drawn("".join(picture(found, size) for size in SIZES))
+
+
+def course(
+    metric: Metric | None,
+    state: State,
+    points: Sequence[Point],
+    marks: Sequence[Point],
+    span: tuple[datetime, datetime],
+) -> Course:
+    """What the picture is drawn from. Pure."""
+    line = [(point.as_of, value) for point in points if (value := _number(metric, point.value, point)) is not None]
+    steps = [] if metric is not None and metric.is_age else list(_steps(state, points, span))
+    seen = [_mark(metric, point) for point in marks]
+    shown = [mark for mark in seen if mark.outcome == "failed" or mark.value is not None]
+    return Course(*span, line, steps, shown, _said(state, line, shown), dots=len(line) <= APART)
+
+
+def _number(metric: Metric | None, value: Any, point: Point) -> float | None:
+    """A value as it is drawn: an age in its unit, when the reading began; None where it is no number."""
+    if metric is not None and metric.is_age:
+        seconds = age_of(value, point.as_of)
+        return None if seconds is None else seconds / AGES[metric.shown_unit]
+    return float(value) if is_number(value) and abs(value) < LARGEST else None
+
+
+def _steps(state: State, points: Sequence[Point], span: tuple[datetime, datetime]) -> Iterator[tuple[datetime, float]]:
+    """The baseline that readings were judged against, where it moved, then the one that stands."""
+    known: float | None = None
+    first, now = span
+    stands = [(max(state.baseline_as_of, first), state.baseline)] if state.baseline_as_of else []
+    for at, value in (*((point.as_of, point.baseline) for point in points), *stands):
+        if is_number(value) and abs(value) < LARGEST and float(value) != known:
+            known = float(value)
+            yield at, known
+    if known is not None:
+        yield now, known
+
+
+def _mark(metric: Metric | None, point: Point) -> Mark:
+    when = words.short(point.as_of)
+    if point.outcome == "failed":
+        return Mark(point.as_of, "failed", None, f"{when}, failed: {clean(point.error or '')}")
+    drift = drift_text(point.value, point.baseline, point.drift_pct)
+    told = f"{value_text(point.value, point.unit, metric, point.as_of)} ({drift})"
+    return Mark(point.as_of, point.outcome, _number(metric, point.value, point), f"{when}, {point.outcome}: {told}")
+
+
+def _said(state: State, line: Sequence[tuple[datetime, float]], marks: Sequence[Mark]) -> str:
+    ends = f" from {number(line[0][1])} to {number(line[-1][1])} {state.unit or ''}".rstrip() if line else ""
+    told: dict[str, int] = {}
+    for mark in marks:
+        told[mark.outcome] = told.get(mark.outcome, 0) + 1
+    more = "".join(f", {n} {outcome}" for outcome, n in told.items())
+    return f"{state.metric}: {count(len(line), 'value')}{ends}{more}; the table of readings below tells the same"
