@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from html import escape
 
-from dims_worker.report.inventory import Standing, is_number
+from dims_worker.report.standing import Standing, is_number
 from dims_worker.store.series import Day, Point
 from dims_worker.wording import clean, drift_text, number, value_text
 
