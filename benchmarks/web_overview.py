@@ -114,7 +114,7 @@ async def compare(config: Config, engine: Engine, connection: Connection) -> Non
                 raise AssertionError(f"{answer.status_code}: not the page")
             if coding == "gzip" and answer.headers.get("content-encoding") != "gzip":
                 raise AssertionError("not packed")
-            sizes[name] = len(answer.content)
+            sizes[name] = int(answer.headers["content-length"])
         if turn == 0:
             took.clear()  # the first of each fills caches
     medians = {name: statistics.median(times) for name, times in took.items()}
@@ -128,7 +128,7 @@ async def compare(config: Config, engine: Engine, connection: Connection) -> Non
         ratio = medians[name] / medians[best]
         verdict = "within" if ratio <= BAR else "OVER"
         print(
-            f"web overview, {name}: {medians[name] * 1000:.0f} ms, {size / 1000:,.0f} kB of HTML; "
+            f"web overview, {name}: {medians[name] * 1000:.0f} ms, {size / 1000:,.0f} kB; "
             f"{ratio:.2f} times, {verdict} the {BAR:g}"
         )
     await client.aclose()

@@ -25,12 +25,12 @@ class Sort:
 
 
 SORTS: Mapping[str, Sort] = {
-    "waiting": Sort("waiting for a person", "warn", MATTERS["waiting"]),
+    "waiting": Sort("waiting", "warn", MATTERS["waiting"]),
     "failed": Sort("failed", "lost", MATTERS["failed"]),
     "limit": Sort("beyond limits", "bad", MATTERS["beyond limits"]),
     "stale": Sort("stale", "warn", MATTERS["stale"]),
     "drifted": Sort("drifted", "bad", lambda one: one.drifted),
-    "unmeasured": Sort("never measured", "quiet", MATTERS["unmeasured"]),
+    "unmeasured": Sort("unmeasured", "quiet", MATTERS["unmeasured"]),
     "due": Sort("due", "quiet", MATTERS["due"]),
     "well": Sort("well", "ok", lambda one: one.well),
 }
