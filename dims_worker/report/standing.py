@@ -151,8 +151,9 @@ def _standing(
     days: Sequence[Day],
     now: datetime,
 ) -> Standing:
-    policy = config.policy_of(state.metric)
+    judge = Judge.of(config, state.metric)
+    policy = judge.policy
     stale = bool(policy.stale_after and state.as_of and now - state.as_of > policy.stale_after)
-    broken = Judge.of(config, state.metric).limit_words(state.value, now) if state.as_of else None
+    broken = judge.limit_words(state.value, now) if state.as_of else None
     declared, source = config.metrics[state.metric], config.source_of(state.metric)
     return Standing(state.metric, declared, source, state, policy.critical, stale, broken, request, before, days)

@@ -28,8 +28,10 @@ DAYS = 30
 YESTERDAY = timedelta(hours=24)
 FIRST = 10
 """So much of what needs a person is told; the rest is a click away."""
-LONGEST = 400
+LONGEST = 200
 """A reason is cut after so many characters; the metric's own page has it whole."""
+WIDEST = 60
+"""And so is a value, which may be any text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +116,25 @@ def _row(one: Standing, shown: Shown, *, pictured: bool = True) -> Row:
     why = "; ".join(text for text in (one.state.error, one.broken) if text)
     return Row(
         one,
-        words.value(one, one.state.value, shown.now),
+        _cut(words.value(one, one.state.value, shown.now), WIDEST),
         words.change(one),
         drawn(charts.spark(line, DAYS)) if line else Markup(),
         words.states(one) or ["ok"],
-        why if len(why) <= LONGEST else f"{why[:LONGEST]}…",
+        _cut(why, LONGEST),
     )
 
 
 def _ask(config: Config, request: asked.Request, now: datetime) -> Ask:
     declared = config.metrics.get(request.metric)
-    old, new = (value_text(value, request.unit, declared, now) for value in (request.baseline, request.value))
+    old, new = (
+        _cut(value_text(value, request.unit, declared, now), WIDEST) for value in (request.baseline, request.value)
+    )
     drift = drift_text(request.value, request.baseline, request.drift_pct)
     return Ask(request, old, new, drift, declared is not None)
+
+
+def _cut(said: str, longest: int) -> str:
+    return said if len(said) <= longest else f"{said[:longest]}…"
 
 
 def _categories(rows: Iterable[Row]) -> dict[str, list[Row]]:
