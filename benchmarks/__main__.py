@@ -14,6 +14,7 @@ BENCHMARKS = (
     "event_drain",
     "report_html",
     "history_scale",
+    "web_overview",
 )
 
 for chosen in sys.argv[1:] or BENCHMARKS:

@@ -6,15 +6,15 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from html import escape
+from itertools import repeat
 
-from dims_worker.report.inventory import Standing, is_number
-from dims_worker.store.series import Day, Point
+from dims_worker.report.standing import Standing, is_number
+from dims_worker.store.series import STANDS, Day, Line, Point
 from dims_worker.wording import clean, drift_text, number, value_text
 
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 20
-STANDS = ("accepted", "approved", "looked")
-"""Outcomes of readings that the line of a trend goes through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +97,31 @@ class Scale:
 
 def sparkline(one: Standing, first: date, last: date) -> str:
     """A metric's days in the height of a line; nothing where no day has a number."""
-    points = list(_line(one.days))
-    if not points:
+    points = [(day, value) for day, value in _line(one.days) if day >= first]
+    line = Line([(day - first).days for day, _ in points], [value for _, value in points])
+    return spark(line, (last - first).days + 1)
+
+
+def spark(line: Line, days: int) -> str:
+    """The same of a line that reaches over so many days. Made for hundreds on one page."""
+    if not line.days:
         return ""
-    low, high = min(value for _, value in points), max(value for _, value in points)
-    scale = Scale(first, last, low, high, 2, 3, 116, 22)
-    day, value = points[-1]
-    end = f'<circle cx="{_place(scale.x(day))}" cy="{_place(scale.y(value))}" r="2.2"/>'
+    low, high = min(line.values), max(line.values)
+    places, span = _places(days), high - low
+    heights = (25 - 22 * ((value - low) / span) for value in line.values) if span else repeat(14.0)
+    points = [f"{places[day]} {y:.1f}" for day, y in zip(line.days, heights, strict=False)]
+    x, _, y = points[-1].partition(" ")
     said = f"{len(points)} days, from {number(low)} to {number(high)}"
     return (
-        f'<svg class="spark" viewBox="0 0 120 28" role="img" aria-label="{escape(said)}">'
-        f'<path d="{scale.path(points)}"/>{end}</svg>'
+        f'<svg class="spark" viewBox="0 0 120 28" role="img" aria-label="{said}">'
+        f'<path d="M{"L".join(points)}"/><circle cx="{x}" cy="{y}" r="2.2"/></svg>'
     )
+
+
+@cache
+def _places(days: int) -> list[str]:
+    """Where each of so many days stands in a sparkline."""
+    return [_place(2 + 116 * day / (days - 1) if days > 1 else 60) for day in range(days)]
 
 
 def trend(one: Standing, first: date, last: date, now: datetime) -> str:

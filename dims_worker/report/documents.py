@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from dims_worker.report import words
-from dims_worker.report.inventory import Inventory, Standing
+from dims_worker.report.inventory import Inventory
+from dims_worker.report.standing import Standing
 from dims_worker.workflows import catalogue
 
 COLUMNS = (

@@ -12,8 +12,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from dims_worker.report import documents, results, words
-from dims_worker.report.inventory import Found, Inventory, Standing, any_number
+from dims_worker.report.inventory import Found, Inventory
 from dims_worker.report.sheet import NAME, Book, Sheet, opened
+from dims_worker.report.standing import Standing, any_number
 from dims_worker.store import overview
 from dims_worker.store.events import list_events
 from dims_worker.store.requests import list_requests

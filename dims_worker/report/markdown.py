@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from dims_worker.evidence import Gap
 from dims_worker.report import words
-from dims_worker.report.inventory import Category, Found, Inventory, Standing
+from dims_worker.report.inventory import Category, Found, Inventory
+from dims_worker.report.standing import Standing
 from dims_worker.wording import NOTHING, count, drift_text, value_text
 from dims_worker.workflows import catalogue
 from dims_worker.workflows.tables import code, table, text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from dims_worker.report.inventory import Standing
+from dims_worker.report.standing import Standing
 from dims_worker.store.requests import Request
 from dims_worker.wording import NOTHING, count, number, value_text
 

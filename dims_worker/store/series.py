@@ -3,7 +3,7 @@ history, a metric and a span at a time, so that it costs what it returns, howeve
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -14,6 +14,8 @@ from dims_worker.store.runs import AGO
 
 UNJUDGED = ("failed", "superseded", "provisional")
 """Outcomes of readings that say nothing of a value."""
+STANDS = ("accepted", "approved", "looked")
+"""Outcomes of readings that the line of a trend goes through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,17 @@ class Day:
     baseline: Any
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The numbers that a metric had at the ends of days (UTC): `days` counts from the first day looked at, 0."""
+
+    days: Sequence[int] = ()
+    values: Sequence[float] = ()
+
+
+_EACH_DAY = (
+    "generate_series(date_trunc('day', now(), 'UTC') - make_interval(days => :days - 1), now(), interval '1 day')"
+)
 _POINT = ", ".join(Point.__slots__)
 _DAY = ", ".join(name for name in Day.__slots__ if name != "day")
 
@@ -68,8 +81,7 @@ def daily(connection: Connection, metrics: Collection[str], days: int) -> dict[s
         text(
             f"SELECT m.metric, d.day::date, {_DAY} "
             "FROM unnest(CAST(:metrics AS text[])) WITH ORDINALITY AS m(metric, n) CROSS JOIN "
-            "generate_series(date_trunc('day', now(), 'UTC') - make_interval(days => :days - 1), now(), "
-            "interval '1 day') AS d(day) CROSS JOIN LATERAL ("
+            f"{_EACH_DAY} AS d(day) CROSS JOIN LATERAL ("
             f"SELECT {_DAY} FROM dims_metrics_history h WHERE h.metric = m.metric AND h.as_of >= d.day "
             "AND h.as_of < d.day + interval '1 day' AND h.outcome <> ALL(:unjudged) "
             "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h ORDER BY m.n, d.day"
@@ -97,3 +109,23 @@ def sampled(
         {"metric": metric, "first": first, "step": step, "outcomes": list(outcomes)},
     )
     return [Point(*row) for row in found]
+
+
+def lines(connection: Connection, metrics: Collection[str], days: int) -> dict[str, Line]:
+    """The same days as lines to be drawn, a row a metric: the last judged reading of a day where it is a number and
+    stands. A metric without one is not there."""
+    found = connection.execute(
+        text(
+            "SELECT m.metric, l.days, l.values FROM unnest(CAST(:metrics AS text[])) AS m(metric) CROSS JOIN LATERAL ("
+            "SELECT array_agg(d.n - 1 ORDER BY d.n) AS days, array_agg(h.value::float8 ORDER BY d.n) AS values "
+            f"FROM {_EACH_DAY} WITH ORDINALITY AS d(day, n) CROSS JOIN LATERAL ("
+            "SELECT value, outcome FROM dims_metrics_history h WHERE h.metric = m.metric AND h.as_of >= d.day "
+            "AND h.as_of < d.day + interval '1 day' AND h.outcome <> ALL(:unjudged) "
+            "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h "
+            # What no double holds is no point of a line, and must not end the query
+            "WHERE CASE jsonb_typeof(h.value) WHEN 'number' THEN abs(h.value::numeric) < 1e300 END "
+            "AND h.outcome = ANY(:stands)) AS l WHERE l.days IS NOT NULL"
+        ),
+        {"metrics": list(metrics), "days": days, "unjudged": list(UNJUDGED), "stands": list(STANDS)},
+    )
+    return {row.metric: Line(row.days, row.values) for row in found}

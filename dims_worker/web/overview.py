@@ -1,7 +1,154 @@
-"""The first page: what needs a person, then all metrics by category."""
+"""The first page: what needs a person, then all metrics by category. Its cost is that of the rows which it shows: as
+many queries for five hundred metrics as for five, and each metric is drawn once."""
 
 from __future__ import annotations
 
-from starlette.routing import BaseRoute
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-routes: list[BaseRoute] = []
+from markupsafe import Markup
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from dims_worker.config import Config
+from dims_worker.report import charts, words
+from dims_worker.report.standing import Standing, gather_standings, health
+from dims_worker.store import requests as asked
+from dims_worker.store.engine import clock
+from dims_worker.store.series import Line, lines
+from dims_worker.web.filter import SORTS, Filter
+from dims_worker.web.site import Site, drawn, site_of
+from dims_worker.wording import drift_text, value_text
+
+DAYS = 30
+"""So many days a sparkline shows."""
+YESTERDAY = timedelta(hours=24)
+FIRST = 10
+"""So much of what needs a person is told; the rest is a click away."""
+LONGEST = 200
+"""A reason is cut after so many characters; the metric's own page has it whole."""
+WIDEST = 60
+"""And so is a value, which may be any text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Everything that the page shows, of one moment. `requests` are open, oldest first; `lines` are by metric."""
+
+    now: datetime
+    standings: Mapping[str, Standing]
+    requests: Sequence[asked.Request]
+    lines: Mapping[str, Line]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A metric as a line of a table."""
+
+    one: Standing
+    value: str
+    change: str
+    picture: Markup
+    said: Sequence[str]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """An open request in a few words."""
+
+    request: asked.Request
+    old: str
+    new: str
+    drift: str
+    configured: bool
+
+
+def look(connection: Connection, config: Config) -> Shown:
+    """How all enabled metrics stand, in a transaction of its own (`Site.reading`): five queries."""
+    now = clock(connection)
+    names = [name for name, metric in config.metrics.items() if metric.enabled]
+    waiting = asked.open_requests(connection)
+    standings = gather_standings(connection, config, names, waiting, now=now, since=now - YESTERDAY)
+    return Shown(now, standings, tuple(waiting.values()), lines(connection, names, DAYS))
+
+
+def page(request: Request) -> Response:
+    site, wanted = site_of(request), Filter.of(request.query_params)
+    with site.reading() as connection:
+        shown = look(connection, site.config)
+    found = [one for one in shown.standings.values() if wanted.names(site.config, one.metric) and wanted.states(one)]
+    return site.page(
+        request,
+        "overview.html",
+        {"here": "inventory", "title": "Inventory", "days": DAYS, "first": FIRST, "now": shown.now, "sorts": SORTS}
+        | {"wanted": wanted, "found": len(found), "total": len(shown.standings)}
+        | {"categories": _categories(_row(one, shown) for one in found), "off": _off(site.config, wanted)}
+        | {"names": list(dict.fromkeys(name.partition(".")[0] for name in site.config.metrics))}
+        | _needs(site, shown),
+    )
+
+
+routes: list[BaseRoute] = [Route("/", page)]
+
+
+def _needs(site: Site, shown: Shown) -> dict[str, object]:
+    """What needs a person, and how many metrics stand how."""
+    standings = list(shown.standings.values())
+    troubled = [one for one in standings if one.failed or one.broken or one.stale or not one.measured]
+    first = sorted(troubled, key=lambda one: one.weight, reverse=True)[:FIRST]
+    return {
+        "measured": max((one.state.as_of for one in standings if one.state.as_of), default=None),
+        "verdict": words.verdict(health(standings)),
+        "asks": [_ask(site.config, one, shown.now) for one in shown.requests[:FIRST]],
+        "asked": len(shown.requests),
+        "look": [_row(one, shown, pictured=False) for one in first],
+        "troubled": len(troubled),
+        "counts": {name: sum(bool(sort.true(one)) for one in standings) for name, sort in SORTS.items()},
+    }
+
+
+def _row(one: Standing, shown: Shown, *, pictured: bool = True) -> Row:
+    line = shown.lines.get(one.metric) if pictured else None
+    why = "; ".join(text for text in (one.state.error, one.broken) if text)
+    return Row(
+        one,
+        _cut(words.value(one, one.state.value, shown.now), WIDEST),
+        words.change(one),
+        drawn(charts.spark(line, DAYS)) if line else Markup(),
+        words.states(one) or ["ok"],
+        _cut(why, LONGEST),
+    )
+
+
+def _ask(config: Config, request: asked.Request, now: datetime) -> Ask:
+    declared = config.metrics.get(request.metric)
+    old, new = (
+        _cut(value_text(value, request.unit, declared, now), WIDEST) for value in (request.baseline, request.value)
+    )
+    drift = drift_text(request.value, request.baseline, request.drift_pct)
+    return Ask(request, old, new, drift, declared is not None)
+
+
+def _cut(said: str, longest: int) -> str:
+    return said if len(said) <= longest else f"{said[:longest]}…"
+
+
+def _categories(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The metrics that are shown by category, in the order of the configuration."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.one.metric.partition(".")[0], []).append(row)
+    return found
+
+
+def _off(config: Config, wanted: Filter) -> list[str]:
+    """The metrics that are measured only when they are named: they stand in no state."""
+    return [
+        name
+        for name, metric in config.metrics.items()
+        if not metric.enabled and not wanted.state and wanted.names(config, name)
+    ]

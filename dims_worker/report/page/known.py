@@ -7,9 +7,10 @@ from typing import Any
 
 from dims_worker.evidence import Gap
 from dims_worker.report import charts, words
-from dims_worker.report.inventory import Category, Inventory, Standing
+from dims_worker.report.inventory import Category, Inventory
 from dims_worker.report.page.markup import chip, chips, e, folded, name, table
 from dims_worker.report.page.span import Span
+from dims_worker.report.standing import Standing
 from dims_worker.wording import count
 from dims_worker.workflows import catalogue
 

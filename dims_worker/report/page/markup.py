@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
 from dims_worker.report import words
-from dims_worker.report.inventory import Standing
+from dims_worker.report.standing import Standing
 from dims_worker.wording import clean
 
 LONGEST = 400

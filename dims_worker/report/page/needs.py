@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dims_worker.report import words
-from dims_worker.report.inventory import Inventory, Standing
+from dims_worker.report.inventory import Inventory
 from dims_worker.report.page.markup import chip, e, name, table
 from dims_worker.report.page.span import Span
+from dims_worker.report.standing import Standing
 from dims_worker.store.requests import Request
 from dims_worker.wording import count, drift_text, value_text
 

@@ -58,6 +58,7 @@ HISTORY: dict[str, Ask] = {
     "series.trend": lambda c: series.trend(c, ONE, 90 * DAY),
     "series.daily": lambda c: series.daily(c, NAMES, 90),
     "series.sampled": lambda c: series.sampled(c, ONE, NOW - 30 * DAY, DAY / 6, ["accepted", "looked"]),
+    "series.lines": lambda c: series.lines(c, NAMES, 30),
     "runs.readings_of": lambda c: runs.readings_of(c, [5, 17]),
     "runs.mark_reading": lambda c: runs.mark_reading(c, ONE, NOW, "approved"),
     "runs.history_of": lambda c: runs.history_of(c, ONE, 90 * DAY),
@@ -92,7 +93,7 @@ EVENTS: dict[str, Ask] = {
     "queries.EVENTS": sql(queries.EVENTS, days=1.0),
     "queries.FLOW": sql(queries.FLOW, days=1.0),
 }
-BOUNDED = ("series.trend", "series.daily", "series.sampled", "runs.history_of", "overview.values_at",
+BOUNDED = ("series.trend", "series.daily", "series.sampled", "series.lines", "runs.history_of", "overview.values_at",
            "snapshots.values_at", "queries.HISTORY", "dims_metric_trend", "dims_metric_stats",
            "dims_recent_drift")  # fmt: skip
 """These are bounded by time in the index itself, and do not walk through a metric's whole past."""

@@ -1,0 +1,159 @@
+"""A metric as it stands, and how many of them are gathered at once: in the same few queries however many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeGuard
+
+from sqlalchemy import Connection
+
+from dims_worker.config import Config, Metric
+from dims_worker.config.quantities import AGES
+from dims_worker.decide import SEVERITIES, Judge, age_of
+from dims_worker.evidence import Gap, gaps
+from dims_worker.store import overview, states
+from dims_worker.store.overview import Before
+from dims_worker.store.requests import Request
+from dims_worker.store.series import Day, Point
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A metric as it stands. `before`: what it was at the report's `since`. `broken`: the limit that its value is
+    beyond, in words. `marks`: of a trend, the readings that stood out."""
+
+    metric: str
+    declared: Metric
+    source: str | None
+    state: states.State
+    critical: bool
+    stale: bool
+    broken: str | None
+    request: Request | None
+    before: Before | None
+    days: Sequence[Day]
+    marks: Sequence[Point] = ()
+
+    @property
+    def name(self) -> str:
+        return self.metric.partition(".")[2]
+
+    @property
+    def unit(self) -> str:
+        return self.declared.shown_unit
+
+    @property
+    def measured(self) -> bool:
+        return self.state.as_of is not None
+
+    @property
+    def failed(self) -> bool:
+        return self.state.error is not None
+
+    @property
+    def drifted(self) -> bool:
+        return self.state.status in ("moderate", "major", "extreme")
+
+    @property
+    def status(self) -> str:
+        """`failed`, `unmeasured`, or what was said of the last good reading."""
+        return "failed" if self.failed else (self.state.status or "unmeasured")
+
+    @property
+    def well(self) -> bool:
+        """Nothing is the matter with it: to be due soon is no trouble."""
+        return not any(true(self) for word, true in MATTERS.items() if word != "due")
+
+    @property
+    def change(self) -> int | float | None:
+        """Since `before`, in the metric's unit; None where there is none to tell, and of ages, which only pass."""
+        if self.before is None or self.declared.is_age:
+            return None
+        now, then = self.state.value, self.before.value
+        return now - then if self.measured and is_number(now) and is_number(then) else None
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        return gaps(self.state.details, self.state.value)
+
+    def number(self, value: Any, now: datetime) -> int | float | None:
+        """A value as a number: an age in its unit at `now`; None where it is none."""
+        if self.declared.is_age:
+            seconds = age_of(value, now)
+            return None if seconds is None else seconds / AGES[self.unit]
+        return value if is_number(value) else None
+
+    @property
+    def weight(self) -> tuple[bool, bool, bool, int, bool]:
+        """How much it matters, to be sorted by, the most important last."""
+        severity = SEVERITIES.index(self.state.severity) if self.state.severity in SEVERITIES else 0
+        return (bool(self.request), self.failed, bool(self.broken), severity, self.critical)
+
+    @property
+    def matters(self) -> bool:
+        return bool(self.request) or self.failed or bool(self.broken) or self.drifted or self.critical
+
+
+MATTERS: Mapping[str, Callable[[Standing], object]] = {
+    "waiting": lambda one: one.request,
+    "failed": lambda one: one.failed,
+    "beyond limits": lambda one: one.broken,
+    "stale": lambda one: one.stale,
+    "due": lambda one: one.state.due,
+    "unmeasured": lambda one: not one.measured,
+}
+"""What may be the matter with a metric; several things may."""
+
+
+def health(standings: Iterable[Standing]) -> dict[str, list[str]]:
+    """The metrics by what is the matter with them."""
+    listed = list(standings)
+    return {word: [one.metric for one in listed if true(one)] for word, true in MATTERS.items()}
+
+
+def gather_standings(
+    connection: Connection,
+    config: Config,
+    names: Sequence[str],
+    waiting: Mapping[str, Request],
+    *,
+    now: datetime,
+    since: datetime,
+    series: Mapping[str, Sequence[Day]] | None = None,
+) -> dict[str, Standing]:
+    """How these metrics stand, by name, in two queries. `waiting`: the open requests. `since`: the instant that
+    changes are told from. `series`: their days, where a report draws them."""
+    known = states.of(connection, names)
+    before = overview.values_at(connection, names, since)
+    days = series or {}
+    return {
+        name: _standing(config, known[name], waiting.get(name), before.get(name), days.get(name, ()), now)
+        for name in names
+    }
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def any_number(one: Standing) -> bool:
+    """Whether a trend has anything to draw."""
+    return any(is_number(day.value) for day in one.days)
+
+
+def _standing(
+    config: Config,
+    state: states.State,
+    request: Request | None,
+    before: Before | None,
+    days: Sequence[Day],
+    now: datetime,
+) -> Standing:
+    judge = Judge.of(config, state.metric)
+    policy = judge.policy
+    stale = bool(policy.stale_after and state.as_of and now - state.as_of > policy.stale_after)
+    broken = judge.limit_words(state.value, now) if state.as_of else None
+    declared, source = config.metrics[state.metric], config.source_of(state.metric)
+    return Standing(state.metric, declared, source, state, policy.critical, stale, broken, request, before, days)
