@@ -108,7 +108,7 @@ class Follower:
 
     def _run(self, run: RunRow) -> str:
         took = (run.finished_at - run.started_at).total_seconds() * 1000
-        what = f"run {run.run_id} measured {run.source or 'several sources'}"
+        what = f"run {run.run_id} measured {clean(run.source or 'several sources')}"
         return (
             f"{clock_text(run.finished_at)}  {what}: {count(run.readings, 'reading')} in {took:,.0f} ms, {run.status}"
         )

@@ -59,6 +59,29 @@ def open_requests(connection: Connection, metrics: Iterable[str] | None = None) 
     return {row.metric: Request(*row) for row in found}
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What of a request tells whether it has changed."""
+
+    id: int
+    metric: str
+    state: str
+    version: int
+    updated_at: datetime
+
+
+def standing(connection: Connection) -> list[Standing]:
+    """The open requests, and the newest one, which may have been decided as it was made."""
+    names = ", ".join(Standing.__slots__)
+    found = connection.execute(
+        text(
+            f"SELECT {names} FROM dims_approval_requests WHERE state = 'open' "
+            f"UNION (SELECT {names} FROM dims_approval_requests ORDER BY id DESC LIMIT 1)"
+        )
+    )
+    return [Standing(*row) for row in found]
+
+
 def list_requests(connection: Connection, *, limit: int, metric: str | None = None) -> list[Request]:
     """The newest requests in any state, newest first; of one metric where it is named."""
     found = connection.execute(
