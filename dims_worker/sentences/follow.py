@@ -27,6 +27,13 @@ def bursts(events: list[Logged]) -> list[list[Logged]]:
     return [list(group) for _, group in grouped]
 
 
+def run_words(run: RunRow) -> str:
+    """What a run did: `measured s3: 3 readings in 120 ms, ok`."""
+    took = (run.finished_at - run.started_at).total_seconds() * 1000
+    what = f"measured {clean(run.source or 'several sources')}"
+    return f"{what}: {count(run.readings, 'reading')} in {took:,.0f} ms, {run.status}"
+
+
 @dataclass(frozen=True)
 class News:
     """Events in the order of their arrival, runs with their readings, and the requests that held ones wait in, by
@@ -107,11 +114,7 @@ class Follower:
         return f"{clock_text(event.received_at)}  {what} {fate}"
 
     def _run(self, run: RunRow) -> str:
-        took = (run.finished_at - run.started_at).total_seconds() * 1000
-        what = f"run {run.run_id} measured {clean(run.source or 'several sources')}"
-        return (
-            f"{clock_text(run.finished_at)}  {what}: {count(run.readings, 'reading')} in {took:,.0f} ms, {run.status}"
-        )
+        return f"{clock_text(run.finished_at)}  run {run.run_id} {run_words(run)}"
 
     def verdict(self, one: PastReading, requests: dict[str, int]) -> str:
         metric = self.config.metrics.get(one.metric)

@@ -107,6 +107,14 @@ def find_request(connection: Connection, name: str, *, lock: bool = False) -> Re
     return Request(*row) if row else None
 
 
+def requests_of_run(connection: Connection, run_id: int) -> dict[str, Request]:
+    """The requests that a run opened or gave their latest facts, by metric."""
+    found = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM dims_approval_requests WHERE run_id = :run ORDER BY id"), {"run": run_id}
+    )
+    return {row.metric: Request(*row) for row in found}
+
+
 def requests_by_number(connection: Connection, numbers: Iterable[int]) -> dict[int, Request]:
     """These requests, by number."""
     found = connection.execute(
