@@ -44,16 +44,19 @@ function listen() {
   addEventListener("pagehide", () => source.close(), { once: true });
 }
 
+// The newest sentences, on a page that has a place for them; what was read is not moved by what comes after it
 function tell(sentences) {
   if (!told) return;
+  const atEnd = told.scrollTop + told.clientHeight >= told.scrollHeight - 4;
   for (const sentence of sentences) {
     const line = document.createElement("li");
-    line.textContent = sentence.trimStart();
+    line.textContent = sentence.trim();
     if (sentence.startsWith("  ")) line.className = "of-run";
     told.append(line);
+    document.getElementById("told-last").textContent = line.textContent;
   }
-  while (told.childElementCount > 8) told.firstElementChild.remove();
-  told.closest("[hidden]")?.removeAttribute("hidden");
+  while (told.childElementCount > 200) told.firstElementChild.remove();
+  if (atEnd) told.scrollTop = told.scrollHeight;
 }
 
 function refreshSoon() {
@@ -138,4 +141,5 @@ addEventListener("pageshow", (event) => {
   lost = true;
   listen();
 });
+told?.closest("[hidden]")?.removeAttribute("hidden");
 if (status && !location.pathname.startsWith("/sign-in")) listen();
