@@ -93,7 +93,8 @@ function take(page) {
     old.replaceWith(document.adoptNode(now));
     if (focused) find(focused)?.focus({ preventScroll: true });
   }
-  if (above) scrollBy(0, (find(above.place)?.getBoundingClientRect().top ?? above.top) - above.top);
+  const moved = above && find(above.place)?.getBoundingClientRect().top - above.top;
+  if (moved) scrollBy({ top: moved, behavior: "instant" });
 }
 
 // Who has scrolled down keeps what they read in its place while rows come in above it

@@ -3,86 +3,25 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
-import uvicorn
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.event import listen, remove
 
-from dims_worker.config import Web, load
+from dims_worker.config import load
 from dims_worker.store.bells import NAME
 from dims_worker.store.runs import insert_run
 from dims_worker.web import live
-from dims_worker.web.access import Access, Viewer
-from dims_worker.web.app import build
-from dims_worker.web.guard import COOKIE
 from dims_worker.web.live import Hub
-from dims_worker.web.serve import listen as listen_on
-from dims_worker.web.site import Site
 from tests.conftest import wait_for
 from tests.integration.flow.kit import CONFIG, NOW, Flow, event
+from tests.integration.web.serving import Served, serving
 
 HOSTILE = "x\n\ndata: <script>alert(1)</script>\u202e"
-
-
-@dataclass
-class Open:
-    """An open page's stream: what it was told so far."""
-
-    connection: socket.socket
-    said: bytes = b""
-    ended: bool = False
-
-    def read(self, seconds: float = 10) -> None:
-        self.connection.settimeout(seconds)
-        try:
-            more = self.connection.recv(65536)
-        except TimeoutError:
-            return
-        self.said += more
-        self.ended = not more
-
-    def until(self, what: str, seconds: float = 15) -> None:
-        end = time.monotonic() + seconds
-        while what.encode() not in self.said:
-            assert time.monotonic() < end and not self.ended, f"{what} was not told: {self.said!r}"
-            self.read(0.5)
-
-    @property
-    def happened(self) -> list[dict[str, Any]]:
-        lines = self.said.decode().splitlines()
-        return [json.loads(b[6:]) for a, b in pairwise(lines) if a == "event: happened"]
-
-
-@dataclass
-class Served:
-    """A site that is served as `dims web` serves it."""
-
-    hub: Hub
-    port: int
-    cookie: str
-    stack: ExitStack = field(repr=False)
-
-    def open(self, path: str = "/live", *, method: str = "GET", cookie: bool = True) -> Open:
-        connection = socket.create_connection(("127.0.0.1", self.port), 10)
-        self.stack.callback(connection.close)
-        said = f"Cookie: {COOKIE}={self.cookie}\r\n" if cookie else ""
-        connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{said}\r\n".encode())
-        return Open(connection)
-
-    def live(self) -> Open:
-        found = self.open()
-        found.until("event: here")
-        return found
 
 
 @pytest.fixture
@@ -93,25 +32,8 @@ def flow(tmp_path: Path, engine: Engine) -> Flow:
 
 @pytest.fixture
 def served(flow: Flow) -> Iterator[Served]:
-    said = Web.model_validate({"tokens": {"ada": "ada-token-" + "x" * 20}})
-    access = Access(said, "a secret of the tests")
-    config = replace(flow.config, web=said)
-    hub = Hub(flow.engine, config)
-    app = build(Site(config, flow.engine, None, access, None, hub))
-    listening = listen_on("127.0.0.1", 0)
-    options = uvicorn.Config(app, http="h11", ws="none", loop="asyncio", lifespan="on", log_config=None,
-                             access_log=False, timeout_graceful_shutdown=5)  # fmt: skip
-    server = uvicorn.Server(options)
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    with ExitStack() as stack:
-        wait_for(lambda: server.started)
-        yield Served(hub, listening.getsockname()[1], access.session(Viewer("ada", "token")), stack)
-        hub.close()
-        server.should_exit = True
-        thread.join(15)
-        assert not thread.is_alive()
-    listening.close()
+    with serving(flow.engine, flow.config) as found:
+        yield found
 
 
 @pytest.fixture
