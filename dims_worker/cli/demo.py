@@ -22,11 +22,11 @@ from sqlalchemy import Engine
 
 from dims_worker import approvals, services
 from dims_worker.cli.approvals import print_request
-from dims_worker.cli.follow import Follower
 from dims_worker.cli.session import Session, pass_session
 from dims_worker.cli.stack import flower_variables, procfile_text, web_variables
 from dims_worker.config import load
 from dims_worker.errors import ServiceError, UsageError
+from dims_worker.sentences.follow import Follower
 from dims_worker.store import states
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.events import Logged, event_by_id, list_events, served

@@ -21,6 +21,7 @@ from dims_worker.errors import MeasureError, NotFound, UsageError
 from dims_worker.events import Event
 from dims_worker.plan import Planner, explain
 from dims_worker.sentences.events import event_words
+from dims_worker.sentences.served import envelope, verdict_text
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.events import Logged, Served, event_by_id, find_events, list_events, served
 from producers.enqueue import data_of, deliver, enqueue_file, event_of
@@ -88,7 +89,7 @@ def show(session: Session, event_id: str, verbose: bool, as_json: bool) -> None:
     if event.outcome == "rejected":
         out.print(f"  payload   {clean(event.payload)}", soft_wrap=True)
         return
-    reasons = explain(config, _envelope(event))
+    reasons = explain(config, envelope(event))
     table = plain_table("metric", "why", "run", "value", "drift", "verdict", numbers=("run", "value", "drift"))
     for one in outcomes:
         metric = config.metrics.get(one.metric)
@@ -106,26 +107,12 @@ events.add_command(rejected)
 events.add_command(replay)
 
 
-def verdict_text(one: Served) -> str:
-    """`moderate, accepted`, `failed: …`, or `due: not measured yet`."""
-    if one.run_id is None:
-        return "due: not measured yet"
-    if one.outcome == "failed":
-        return f"failed: {clean(one.error)}; still due"
-    return f"{one.status}, {one.outcome}" if one.status else str(one.outcome)
-
-
 def _facts(event: Logged) -> dict[str, Any]:
     return {
         **{name: getattr(event, name) for name in event.__slots__ if name not in ("data", "payload", "mark_id")},
         "metrics": list(event.metrics),
         "rules": list(event.rules),
     }
-
-
-def _envelope(event: Logged) -> Event:
-    assert event.event_id and event.producer and event.type and event.event_time
-    return Event(event.event_id, event.producer, event.type, event.event_time, event.subject, event.data or {})
 
 
 @click.command()

@@ -2,123 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import click
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from dims_worker.cli.session import Session, pass_session
-from dims_worker.cli.words import clean, clock_text, count, drift_text, value_text
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
-from dims_worker.sentences.events import DONE, event_kind, event_words
+from dims_worker.sentences.follow import Follower
 from dims_worker.store.engine import clock, transaction
-from dims_worker.store.events import Logged, events_of_marks, last_mark, marks_after
-from dims_worker.store.requests import open_requests
-from dims_worker.store.runs import PastReading, RunRow, list_runs, readings_of
+from dims_worker.wording import clock_text
 
 PERIOD = 0.3
 """Seconds between two looks at the database."""
-_MARGIN = 32
-"""Numbers of ingests and runs are drawn before their rows are committed: so many back are looked at again."""
-
-
-BURST = 5
-"""So many events of one kind, stored together, are told in one sentence."""
-
-
-def bursts(events: list[Logged]) -> list[list[Logged]]:
-    """Neighbours that came by one ingest, are of one type and concern the same metrics, together."""
-    grouped = itertools.groupby(events, key=lambda e: (e.mark_id, e.type, e.outcome, tuple(e.metrics)))
-    return [list(group) for _, group in grouped]
-
-
-@dataclass
-class Follower:
-    """What is new since the last look."""
-
-    config: Config
-    mark: int = 0
-    run: int = 0
-    seen_marks: set[int] = field(default_factory=set)
-    seen_runs: set[int] = field(default_factory=set)
-
-    def start(self, connection: Connection) -> None:
-        """From now on: what is there already is not told again."""
-        self.mark = last_mark(connection)
-        newest = list_runs(connection, limit=1)
-        self.run = newest[0].run_id if newest else 0
-        self.seen_marks = set(marks_after(connection, self.mark - _MARGIN))
-        self.seen_runs = {run.run_id for run in list_runs(connection, limit=_MARGIN)}
-
-    def sentences(self, connection: Connection) -> Iterator[str]:
-        """What happened since the last call, in the order of its recording."""
-        marks = [m for m in marks_after(connection, self.mark - _MARGIN) if m not in self.seen_marks]
-        events = events_of_marks(connection, marks)
-        runs = [
-            r for r in list_runs(connection, limit=10_000, after=self.run - _MARGIN) if r.run_id not in self.seen_runs
-        ]
-        self.mark = max([self.mark, *marks])
-        self.run = max([self.run, *(run.run_id for run in runs)])
-        self.seen_marks = {m for m in (*self.seen_marks, *marks) if m > self.mark - _MARGIN}
-        self.seen_runs = {r for r in (*self.seen_runs, *(one.run_id for one in runs)) if r > self.run - _MARGIN}
-        readings = readings_of(connection, [run.run_id for run in runs])
-        waiting = open_requests(connection) if any(one.outcome == "held" for one in readings) else {}
-        requests = {metric: request.id for metric, request in waiting.items()}
-        told: list[tuple[object, list[str]]] = [(b[0].received_at, self._events(b)) for b in bursts(events)]
-        for run in sorted(runs, key=lambda run: run.run_id):
-            mine = [one for one in readings if one.run_id == run.run_id]
-            told.append((run.finished_at, [self._run(run), *(self.verdict(one, requests) for one in mine)]))
-        for _, lines in sorted(told, key=lambda pair: str(pair[0])):
-            yield from lines
-
-    def _events(self, burst: list[Logged]) -> list[str]:
-        """A sentence an event; a burst of one kind that concerns the same metrics is one sentence."""
-        if len(burst) < BURST:
-            return [self._event(event, f"event {event.seq}: {event_words(event)}; it") for event in burst]
-        first, last = burst[0], burst[-1]
-        what = f"events {first.seq} to {last.seq}: {count(len(burst), event_kind(first))}, the last {event_words(last)}"
-        return [self._event(last, f"{what}; each")]
-
-    def _event(self, event: Logged, what: str) -> str:
-        total = sum(len(names) for names in self.config.of_source.values())
-        if event.outcome == "rejected":
-            fate = "is kept, and measured by nobody"
-        elif event.outcome == "unmatched":
-            fate = "matches no rule"
-        elif event.metrics:
-            alone = total - len(event.metrics)
-            fate = f"concerns {count(len(event.metrics), 'metric')} and leaves {count(alone, 'other')} alone"
-        else:
-            fate = "concerns no metric"
-        return f"{clock_text(event.received_at)}  {what} {fate}"
-
-    def _run(self, run: RunRow) -> str:
-        took = (run.finished_at - run.started_at).total_seconds() * 1000
-        what = f"run {run.run_id} measured {run.source or 'several sources'}"
-        return (
-            f"{clock_text(run.finished_at)}  {what}: {count(run.readings, 'reading')} in {took:,.0f} ms, {run.status}"
-        )
-
-    def verdict(self, one: PastReading, requests: dict[str, int]) -> str:
-        metric = self.config.metrics.get(one.metric)
-        name = f"{' ' * 10}{one.metric}"
-        if one.method == "failed":
-            return f"{name} is unavailable: {clean(one.error)}; its baseline stays"
-        value = value_text(one.value, one.unit, metric, one.as_of)
-        if one.status == "new":
-            return f"{name} is {value}: new, the first baseline"
-        before = value_text(one.baseline, None if isinstance(one.baseline, int) else one.unit, metric, one.as_of)
-        done = DONE.get(one.outcome, one.outcome)
-        if one.outcome == "held" and one.metric in requests:
-            done = f"held until somebody decides (dims approvals approve {requests[one.metric]})"
-        if one.status == "ok":
-            return f"{name} is still {value}: ok" if one.value == one.baseline else f"{name} is {value}: ok"
-        return f"{name} {before} -> {value}, {drift_text(one.value, one.baseline, one.drift_pct)}, {one.status}: {done}"
 
 
 def follow_until(stop: threading.Event, engine: Engine, config: Config, say: Callable[[str], None]) -> None:

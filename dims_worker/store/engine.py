@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
@@ -22,20 +23,20 @@ def engine(url: str) -> Engine:
 
 @cache
 def _engine(url: str, pid: int) -> Engine:
-    return create_engine(
-        url,
-        pool_pre_ping=True,
-        pool_size=5,
-        connect_args={
-            "connect_timeout": 5,
-            "application_name": "dims",
-            # A server that vanished without a word is noticed, instead of waited for without end
-            **{"keepalives": 1, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3},
-            "tcp_user_timeout": 30_000,  # and so while a query is under way, for which TCP would try 15 minutes
-            # To compile a query of thousands of look-ups in an index takes longer than to answer it
-            "options": "-c timezone=UTC -c lock_timeout=30s -c jit=off",
-        },
-    )
+    return create_engine(url, pool_pre_ping=True, pool_size=5, connect_args=connect_args("dims"))
+
+
+def connect_args(name: str) -> dict[str, Any]:
+    """How we connect; `name` is what the server's list of connections says of it."""
+    return {
+        "connect_timeout": 5,
+        "application_name": name,
+        # A server that vanished without a word is noticed, instead of waited for without end
+        **{"keepalives": 1, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3},
+        "tcp_user_timeout": 30_000,  # and so while a query is under way, for which TCP would try 15 minutes
+        # To compile a query of thousands of look-ups in an index takes longer than to answer it
+        "options": "-c timezone=UTC -c lock_timeout=30s -c jit=off",
+    }
 
 
 @contextmanager

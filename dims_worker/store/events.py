@@ -102,18 +102,40 @@ _LOGGED = ", ".join(Logged.__slots__)
 
 
 def list_events(
-    connection: Connection, *, limit: int, outcome: str | None = None, replayed: bool | None = None
+    connection: Connection,
+    *,
+    limit: int,
+    outcome: str | None = None,
+    replayed: bool | None = None,
+    type: str | None = None,
+    before: int | None = None,
+    after: int = 0,
 ) -> list[Logged]:
-    """The newest events, newest first; of one outcome, and those that were replayed, or not, where that is asked."""
+    """The newest events, newest first; of one outcome, those that were replayed, or not, of one type, and those
+    `before` and `after` a place in the log, where that is asked.
+
+    No index knows types: who asks for a rare one says how far back to look (`after`).
+    """
     found = connection.execute(
         text(
             f"SELECT {_LOGGED} FROM dims_event_log WHERE (CAST(:outcome AS text) IS NULL OR outcome = :outcome) "
             "AND (CAST(:replayed AS boolean) IS NULL OR (replayed_at IS NOT NULL) = :replayed) "
+            "AND (CAST(:type AS text) IS NULL OR type = :type) "
+            "AND (CAST(:before AS bigint) IS NULL OR seq < :before) AND seq > :after "
             "ORDER BY seq DESC LIMIT :limit"
         ),
-        {"limit": limit, "outcome": outcome, "replayed": replayed},
+        {
+            **{"limit": limit, "outcome": outcome, "replayed": replayed, "type": type},
+            **{"before": before, "after": after},
+        },
     )
     return [Logged(*row) for row in found]
+
+
+def event_at(connection: Connection, seq: int) -> Logged | None:
+    """The event at a place in the log."""
+    row = connection.execute(text(f"SELECT {_LOGGED} FROM dims_event_log WHERE seq = :seq"), {"seq": seq}).first()
+    return Logged(*row) if row else None
 
 
 def count_rejected(connection: Connection) -> int:
@@ -204,6 +226,38 @@ def served(connection: Connection, event: Logged) -> list[Served]:
         {"mark": event.mark_id, "metrics": list(event.metrics)},
     )
     return [Served(*row) for row in found]
+
+
+_REACH = 5000
+"""So many events before a run are looked through for those that it served."""
+
+
+def served_by(connection: Connection, run_id: int, limit: int) -> list[Logged]:
+    """The newest events that a run's readings were the first to serve, newest first: those whose marks are later than
+    what each metric's reading before served. Looked for among the last events before the run's end."""
+    found = connection.execute(
+        text(
+            "WITH mine AS MATERIALIZED ("
+            "  SELECT h.metric, h.generation, coalesce(former.generation, 0) AS served, v.finished_at"
+            "  FROM dims_verification_runs v JOIN dims_metrics_history h ON h.run_id = v.run_id LEFT JOIN LATERAL ("
+            "    SELECT p.generation FROM dims_metrics_history p WHERE p.metric = h.metric AND p.as_of < h.as_of"
+            "    AND p.method <> 'failed' AND p.outcome <> 'superseded' AND p.generation IS NOT NULL"
+            "    ORDER BY p.as_of DESC, p.id DESC LIMIT 1) former ON true"
+            "  WHERE v.run_id = :run AND h.method <> 'failed' AND h.outcome <> 'superseded'"
+            "  AND h.generation IS NOT NULL"
+            "), near AS MATERIALIZED ("
+            "  SELECT e.seq, e.mark_id, e.metrics FROM dims_event_log e"
+            "  WHERE e.received_at <= (SELECT max(finished_at) FROM mine) AND e.metrics <> '{}'"
+            "  ORDER BY e.received_at DESC LIMIT :reach"
+            f") SELECT {_LOGGED} FROM dims_event_log WHERE seq IN ("
+            "  SELECT n.seq FROM near n JOIN mine m ON m.metric = ANY(n.metrics)"
+            "  JOIN dims_event_marks k ON k.mark_id = n.mark_id AND k.metric = m.metric"
+            "  AND k.generation > m.served AND k.generation <= m.generation"
+            ") ORDER BY seq DESC LIMIT :limit"
+        ),
+        {"run": run_id, "reach": _REACH, "limit": limit},
+    )
+    return [Logged(*row) for row in found]
 
 
 def last_event(connection: Connection) -> int:

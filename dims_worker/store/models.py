@@ -173,6 +173,7 @@ events = Table(
     ),
     Index("dims_event_log_mark", "mark_id"),
     Index("dims_event_log_received", "received_at"),
+    Index("dims_event_log_unplanned", "outcome", "seq", postgresql_where=text("outcome <> 'planned'")),
     Index("dims_event_log_rejected", "stream_id", "digest", unique=True, postgresql_where=text("outcome = 'rejected'")),
     comment="Every event, once. A known id with another payload stands beside the first.",
 )

@@ -59,6 +59,29 @@ def open_requests(connection: Connection, metrics: Iterable[str] | None = None) 
     return {row.metric: Request(*row) for row in found}
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What of a request tells whether it has changed."""
+
+    id: int
+    metric: str
+    state: str
+    version: int
+    updated_at: datetime
+
+
+def standing(connection: Connection) -> list[Standing]:
+    """The open requests, and the newest one, which may have been decided as it was made."""
+    names = ", ".join(Standing.__slots__)
+    found = connection.execute(
+        text(
+            f"SELECT {names} FROM dims_approval_requests WHERE state = 'open' "
+            f"UNION (SELECT {names} FROM dims_approval_requests ORDER BY id DESC LIMIT 1)"
+        )
+    )
+    return [Standing(*row) for row in found]
+
+
 def list_requests(connection: Connection, *, limit: int, metric: str | None = None) -> list[Request]:
     """The newest requests in any state, newest first; of one metric where it is named."""
     found = connection.execute(
@@ -94,6 +117,14 @@ def find_request(connection: Connection, name: str, *, lock: bool = False) -> Re
         {"name": name},
     ).first()
     return Request(*row) if row else None
+
+
+def requests_of_run(connection: Connection, run_id: int) -> dict[str, Request]:
+    """The requests that a run opened or gave their latest facts, by metric."""
+    found = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM dims_approval_requests WHERE run_id = :run ORDER BY id"), {"run": run_id}
+    )
+    return {row.metric: Request(*row) for row in found}
 
 
 def requests_by_number(connection: Connection, numbers: Iterable[int]) -> dict[int, Request]:

@@ -92,13 +92,33 @@ _RUN = ", ".join(RunRow.__slots__)
 _PAST = ", ".join(PastReading.__slots__)
 
 
-def list_runs(connection: Connection, *, limit: int, after: int = 0) -> list[RunRow]:
-    """The newest runs, newest first."""
+def list_runs(
+    connection: Connection,
+    *,
+    limit: int,
+    after: int = 0,
+    before: int | None = None,
+    source: str | None = None,
+    status: str | None = None,
+) -> list[RunRow]:
+    """The newest runs, newest first; those `before` and `after` a number, of one source, of one status, where that is
+    asked. No index knows sources: who asks for a rare one says how far back to look (`after`)."""
     found = connection.execute(
-        text(f"SELECT {_RUN} FROM dims_verification_runs WHERE run_id > :after ORDER BY run_id DESC LIMIT :limit"),
-        {"limit": limit, "after": after},
+        text(
+            f"SELECT {_RUN} FROM dims_verification_runs WHERE run_id > :after "
+            "AND (CAST(:before AS bigint) IS NULL OR run_id < :before) "
+            "AND (CAST(:source AS text) IS NULL OR source = :source) "
+            "AND (CAST(:status AS text) IS NULL OR status = :status) ORDER BY run_id DESC LIMIT :limit"
+        ),
+        {"limit": limit, "after": after, "before": before, "source": source, "status": status},
     )
     return [RunRow(*row) for row in found]
+
+
+def last_run(connection: Connection) -> int:
+    """The newest run's number; 0 where there is none."""
+    query = "SELECT coalesce(max(run_id), 0) FROM dims_verification_runs"
+    return int(connection.execute(text(query)).scalar_one())
 
 
 def runs_by_number(connection: Connection, run_ids: Sequence[int]) -> list[RunRow]:

@@ -1,7 +1,214 @@
-"""Events and runs, as they happen."""
+"""Events and runs, as they happen, and the whole story of each."""
 
 from __future__ import annotations
 
-from starlette.routing import BaseRoute
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
 
-routes: list[BaseRoute] = []
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from dims_worker.config import Config
+from dims_worker.config.config import WORKFLOW
+from dims_worker.errors import NotFound, UsageError
+from dims_worker.plan import explain
+from dims_worker.sentences.events import DONE, event_words
+from dims_worker.sentences.follow import run_words
+from dims_worker.sentences.served import envelope, verdict_text
+from dims_worker.store import requests
+from dims_worker.store.engine import clock
+from dims_worker.store.events import Served, event_at, last_event, list_events, served, served_by
+from dims_worker.store.runs import PastReading, last_run, list_runs, readings_of, runs_by_number
+from dims_worker.web.site import site_of
+from dims_worker.wording import NOTHING, clean, drift_text, value_text
+
+PAGE = 50
+"""Rows on a page."""
+REACH = 50_000
+"""So many rows a page of one type, source or status looks back through; a link goes on from there."""
+EVENTS = 30
+"""So many events of a run are named."""
+LONGEST = 20_000
+"""Characters of an event's data that are shown; `dims events show --json` has all."""
+OUTCOMES = ("planned", "unmatched", "rejected")
+STATUSES = ("ok", "partial", "superseded")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A page of rows, newest first. `older`: where the next page is; `looked_back`: where this one gave up looking."""
+
+    rows: Sequence[Any]
+    older: str | None
+    looked_back: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A reading in words: of a run, or what served an event's metric. `run` and `request`: their numbers."""
+
+    metric: str
+    value: str
+    baseline: str
+    drift: str
+    status: str
+    verdict: str
+    why: str
+    run: int | None = None
+    request: int | None = None
+
+
+def events_page(request: Request) -> Response:
+    site, wanted = site_of(request), _asked(request, "type", "outcome")
+    before = _before(request)
+    few = wanted.get("outcome") in ("unmatched", "rejected")  # found by an index, however long ago they came
+    with site.reading() as connection:
+        now = clock(connection)
+        top = before or last_event(connection) + 1
+        after = top - 1 - REACH if wanted and not few else 0
+        kind, outcome = wanted.get("type"), wanted.get("outcome")
+        found = list_events(connection, limit=PAGE, type=kind, outcome=outcome, before=before, after=max(after, 0))
+    listed = _listed(request, found, [event.seq for event in found], after, wanted)
+    types = sorted({event.type for event in found if event.type} | _types(site.config))
+    values = {"here": "events", "title": "Events", "listed": listed, "wanted": wanted, "now": now, "words": event_words}
+    return site.page(request, "events.html", {**values, "types": types, "outcomes": OUTCOMES, "newest": before is None})
+
+
+def event_page(request: Request) -> Response:
+    site, seq = site_of(request), _number(request.path_params["seq"], "event")
+    with site.reading() as connection:
+        event, now = event_at(connection, seq), clock(connection)
+        outcomes = served(connection, event) if event else []
+    if event is None:
+        raise NotFound(f"there is no event {seq}; it may be so old that it was forgotten")
+    reasons = explain(site.config, envelope(event)) if event.outcome != "rejected" else {}
+    alone = sorted({name for names in site.config.of_source.values() for name in names} - set(event.metrics))
+    values = {
+        **{"here": "events", "title": f"Event {seq}", "event": event, "now": now, "said": event_words(event)},
+        "rows": [_served_row(site.config, one, reasons.get(one.metric), now) for one in outcomes],
+        "alone": alone,
+        "data": _pretty(event.data),
+    }
+    return site.page(request, "event.html", values)
+
+
+def runs_page(request: Request) -> Response:
+    site, wanted = site_of(request), _asked(request, "source", "status")
+    before = _before(request)
+    with site.reading() as connection:
+        now = clock(connection)
+        top = before or last_run(connection) + 1
+        after = top - 1 - REACH if wanted else 0
+        found = list_runs(connection, limit=PAGE, before=before, after=max(after, 0), **wanted)
+    listed = _listed(request, found, [run.run_id for run in found], after, wanted)
+    sources = sorted({*site.config.of_source, *site.config.scans, *(run.source for run in found if run.source)})
+    values = {"here": "runs", "title": "Runs", "listed": listed, "wanted": wanted, "now": now, "words": run_words}
+    more = {"sources": sources, "statuses": STATUSES, "newest": before is None}
+    return site.page(request, "runs.html", {**values, **more})
+
+
+def run_page(request: Request) -> Response:
+    site, number = site_of(request), _number(request.path_params["run_id"], "run")
+    with site.reading() as connection:
+        found, now = runs_by_number(connection, [number]), clock(connection)
+        if not found:
+            raise NotFound(f"there is no run {number}; it may be so old that it was forgotten")
+        readings = readings_of(connection, [number])
+        asked = requests.requests_of_run(connection, number)
+        events = served_by(connection, number, EVENTS + 1)
+    run = found[0]
+    values = {
+        **{"here": "runs", "title": f"Run {number}", "run": run, "now": now, "said": run_words(run)},
+        "rows": [_reading_row(site.config, one, asked.get(one.metric)) for one in readings],
+        "workflow": run.source.removeprefix(WORKFLOW) if run.source and run.source.startswith(WORKFLOW) else None,
+        **{"events": events[:EVENTS], "more": len(events) > EVENTS, "words": event_words},
+        "took": f"{(run.finished_at - run.started_at).total_seconds() * 1000:,.0f} ms",
+    }
+    return site.page(request, "run.html", values)
+
+
+def _served_row(config: Config, one: Served, why: str | None, now: datetime) -> Row:
+    metric = config.metrics.get(one.metric)
+    return Row(
+        metric=one.metric,
+        value=value_text(one.value, one.unit, metric, one.as_of or now) if one.as_of else NOTHING,
+        baseline=NOTHING,
+        drift=drift_text(one.value, one.baseline, one.drift_pct),
+        status="failed" if one.outcome == "failed" else one.status or "",
+        verdict=verdict_text(one),
+        why=why or NOTHING,
+        run=one.run_id,
+    )
+
+
+def _reading_row(config: Config, one: PastReading, request: requests.Request | None) -> Row:
+    metric = config.metrics.get(one.metric)
+    failed = one.method == "failed"
+    return Row(
+        metric=one.metric,
+        value=NOTHING if failed else value_text(one.value, one.unit, metric, one.as_of),
+        baseline=NOTHING if one.baseline is None else value_text(one.baseline, one.unit, metric, one.as_of),
+        drift=drift_text(one.value, one.baseline, one.drift_pct),
+        status="failed" if failed else one.status or "",
+        verdict=DONE.get(one.outcome, one.outcome),
+        why=one.error or one.reason or NOTHING,
+        request=request.id if request else None,
+    )
+
+
+def _asked(request: Request, *names: str) -> dict[str, str]:
+    """The filters that are set. No text of a database holds a NUL."""
+    said = {name: request.query_params.get(name, "").replace("\x00", "").strip() for name in names}
+    return {name: text for name, text in said.items() if text}
+
+
+def _before(request: Request) -> int | None:
+    said = request.query_params.get("before", "")
+    return _number(said, "page") if said else None
+
+
+def _number(said: str, what: str) -> int:
+    if not (said.isascii() and said.isdecimal() and len(said) < 19):
+        raise (UsageError if what == "page" else NotFound)(f"there is no {what} {clean(said)[:40]}: it is a number")
+    return int(said)
+
+
+def _listed(
+    request: Request, rows: Sequence[Any], numbers: Sequence[int], after: int, wanted: Mapping[str, str]
+) -> Listed:
+    """A page of rows whose `numbers` are these, looked for down to the number `after`."""
+    if len(rows) == PAGE:
+        before = numbers[-1]
+    elif after > 0:
+        before = after + 1
+    else:
+        return Listed(rows, None, looked_back=False)
+    older = f"{request.url.path}?{urlencode({**wanted, 'before': before})}"
+    return Listed(rows, older, looked_back=len(rows) < PAGE)
+
+
+def _types(config: Config) -> set[str]:
+    """The types that rules name in full."""
+    return {kind for rule in config.rules.values() for kind in rule.on if not set(kind) & set("*?[")}
+
+
+def _pretty(data: Mapping[str, Any] | None) -> Markup | None:
+    """JSON on lines of its own, each of them only text."""
+    if data is None:
+        return None
+    lines = json.dumps(data, indent=2, ensure_ascii=False)[:LONGEST].split("\n")
+    return Markup("\n").join(clean(line) for line in lines)
+
+
+routes: list[BaseRoute] = [
+    Route("/events", events_page),
+    Route("/events/{seq}", event_page),
+    Route("/runs", runs_page),
+    Route("/runs/{run_id}", run_page),
+]

@@ -11,13 +11,13 @@ import redis
 from sqlalchemy import Engine, text
 
 from dims_worker import verify
-from dims_worker.cli.follow import Follower
 from dims_worker.config import S3Source
 from dims_worker.events import STREAM, Event
 from dims_worker.ingest import Received, drain, register, store
 from dims_worker.plan import Planner
 from dims_worker.probes import scan
 from dims_worker.probes.base import Deadline, Surroundings
+from dims_worker.sentences.follow import Follower
 from tests.conftest import Project
 
 CONFIG = """

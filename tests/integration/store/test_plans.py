@@ -71,6 +71,7 @@ HISTORY: dict[str, Ask] = {
     "overview.readings_since": lambda c: list(overview.readings_since(c, NAMES, NOW - 30 * DAY, 10)),
     "snapshots.values_at": lambda c: snapshots.values_at(c, NOW - 30 * DAY),
     "events.served": lambda c: events.served(c, _event(c)),
+    "events.served_by": lambda c: events.served_by(c, 5000, 30),
     "leases.serving_runs": lambda c: leases.serving_runs(c, {ONE: 1600, NAMES[0]: 1599}),
     "acceptances.last_accepted": lambda c: acceptances.last_accepted(c, ONE, NOW),
     "acceptances.standing_since": lambda c: acceptances.standing_since(c, ONE, 5, NOW),
@@ -81,6 +82,12 @@ HISTORY: dict[str, Ask] = {
 }
 EVENTS: dict[str, Ask] = {
     "list_events": lambda c: events.list_events(c, limit=20),
+    "list_events of a type": lambda c: events.list_events(
+        c, limit=50, type="x", outcome="planned", before=9000, after=8000
+    ),
+    "list_events of an outcome": lambda c: events.list_events(c, limit=50, outcome="unmatched"),
+    "event_at": lambda c: events.event_at(c, 5000),
+    "served_by": lambda c: events.served_by(c, 5000, 30),
     "count_rejected": events.count_rejected,
     "marks_after": lambda c: events.marks_after(c, 1590),
     "events_of_marks": lambda c: events.events_of_marks(c, [1500]),
@@ -92,6 +99,11 @@ EVENTS: dict[str, Ask] = {
     "events_since": lambda c: overview.events_since(c, NOW - DAY),
     "queries.EVENTS": sql(queries.EVENTS, days=1.0),
     "queries.FLOW": sql(queries.FLOW, days=1.0),
+}
+ASKED: dict[str, Ask] = {
+    "queries.RUNS": sql(queries.RUNS, days=1.0),
+    "list_runs": lambda c: runs.list_runs(c, limit=50, before=900),
+    "list_runs of a source": lambda c: runs.list_runs(c, limit=50, source="x", status="ok", before=900, after=200),
 }
 BOUNDED = ("series.trend", "series.daily", "series.sampled", "series.lines", "runs.history_of", "overview.values_at",
            "snapshots.values_at", "queries.HISTORY", "dims_metric_trend", "dims_metric_stats",
@@ -141,8 +153,9 @@ def test_nothing_reads_the_events_from_end_to_end(filled: Engine, name: str) -> 
     assert "Seq Scan" not in {node["Node Type"] for node in nodes}
 
 
-def test_the_runs_of_a_day_are_found_by_index(filled: Engine) -> None:
-    nodes = plans(filled, sql(queries.RUNS, days=1.0), RUNS)
+@pytest.mark.parametrize("name", ASKED)
+def test_runs_are_found_by_index(filled: Engine, name: str) -> None:
+    nodes = plans(filled, ASKED[name], RUNS)
     assert nodes
     assert "Seq Scan" not in {node["Node Type"] for node in nodes}
 

@@ -1,0 +1,102 @@
+"""A site served on a port as `dims web` serves it, and open pages' streams."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import uvicorn
+from sqlalchemy import Engine
+
+from dims_worker.config import Config, Web
+from dims_worker.web.access import Access, Viewer
+from dims_worker.web.app import build
+from dims_worker.web.guard import COOKIE
+from dims_worker.web.live import Hub
+from dims_worker.web.serve import listen
+from dims_worker.web.site import Site
+from tests.conftest import wait_for
+
+
+@dataclass
+class Open:
+    """An open page's stream: what it was told so far."""
+
+    connection: socket.socket
+    said: bytes = b""
+    ended: bool = False
+
+    def read(self, seconds: float = 10) -> None:
+        self.connection.settimeout(seconds)
+        try:
+            more = self.connection.recv(65536)
+        except TimeoutError:
+            return
+        self.said += more
+        self.ended = not more
+
+    def until(self, what: str, seconds: float = 15) -> None:
+        end = time.monotonic() + seconds
+        while what.encode() not in self.said:
+            assert time.monotonic() < end and not self.ended, f"{what} was not told: {self.said!r}"
+            self.read(0.5)
+
+    @property
+    def happened(self) -> list[dict[str, Any]]:
+        lines = self.said.decode().splitlines()
+        return [json.loads(b[6:]) for a, b in pairwise(lines) if a == "event: happened"]
+
+
+@dataclass
+class Served:
+    """A site that is served as `dims web` serves it."""
+
+    hub: Hub
+    port: int
+    cookie: str
+    stack: ExitStack = field(repr=False)
+
+    def open(self, path: str = "/live", *, method: str = "GET", cookie: bool = True) -> Open:
+        connection = socket.create_connection(("127.0.0.1", self.port), 10)
+        self.stack.callback(connection.close)
+        said = f"Cookie: {COOKIE}={self.cookie}\r\n" if cookie else ""
+        connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{said}\r\n".encode())
+        return Open(connection)
+
+    def live(self) -> Open:
+        found = self.open()
+        found.until("event: here")
+        return found
+
+
+@contextmanager
+def serving(engine: Engine, config: Config, **web: Any) -> Iterator[Served]:
+    """The site, until the end of the block; `web`: keys of its section of the configuration."""
+    said = Web.model_validate({"tokens": {"ada": "ada-token-" + "x" * 20}, **web})
+    access = Access(said, "a secret of the tests")
+    config = replace(config, web=said)
+    hub = Hub(engine, config)
+    app = build(Site(config, engine, None, access, None, hub))
+    listening = listen("127.0.0.1", 0)
+    options = uvicorn.Config(app, http="h11", ws="none", loop="asyncio", lifespan="on", log_config=None,
+                             access_log=False, timeout_graceful_shutdown=5)  # fmt: skip
+    server = uvicorn.Server(options)
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        with ExitStack() as stack:
+            wait_for(lambda: server.started)
+            yield Served(hub, listening.getsockname()[1], access.session(Viewer("ada", "token")), stack)
+    finally:
+        hub.close()
+        server.should_exit = True
+        thread.join(15)
+        listening.close()
+    assert not thread.is_alive()

@@ -1,0 +1,230 @@
+"""What happens reaches every open page, by one listener on the database, and nothing is lost for long."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.event import listen, remove
+
+from dims_worker.config import load
+from dims_worker.store.bells import NAME
+from dims_worker.store.runs import insert_run
+from dims_worker.web import live
+from dims_worker.web.live import Hub
+from tests.conftest import wait_for
+from tests.integration.flow.kit import CONFIG, NOW, Flow, event
+from tests.integration.web.serving import Served, serving
+
+HOSTILE = "x\n\ndata: <script>alert(1)</script>\u202e"
+
+
+@pytest.fixture
+def flow(tmp_path: Path, engine: Engine) -> Flow:
+    (tmp_path / "dims.yaml").write_text(CONFIG)
+    return Flow(engine, load(None, {}, tmp_path))
+
+
+@pytest.fixture
+def served(flow: Flow) -> Iterator[Served]:
+    with serving(flow.engine, flow.config) as found:
+        yield found
+
+
+@pytest.fixture
+def asked() -> Iterator[list[str]]:
+    """Every statement of the listener's thread from now on."""
+    seen: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if threading.current_thread().name == "live":
+            seen.append(statement)
+
+    listen(Engine, "before_cursor_execute", note)
+    yield seen
+    remove(Engine, "before_cursor_execute", note)
+
+
+def listeners(engine: Engine) -> int:
+    with engine.connect() as connection:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND datname = current_database()"
+        return int(connection.execute(text(query), {"name": NAME}).scalar_one())
+
+
+@pytest.fixture
+def by_bell_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is looked for unless a bell rings."""
+    monkeypatch.setattr(live, "PERIOD", 3600.0)
+
+
+def test_two_hundred_open_pages_cost_one_listener_and_one_look(
+    by_bell_alone: None, served: Served, flow: Flow, asked: list[str]
+) -> None:
+    first = served.live()
+    asked.clear()
+    flow.store(event("dims.scraper.complete", id="one"))
+    first.until('"id": 1')
+    wait_for(lambda: asked)
+    alone = len(asked)
+    pages = [first, *(served.live() for _ in range(199))]
+    assert len(served.hub.streams) == 200
+    asked.clear()
+    flow.store(event("dims.scraper.complete", id="two"))
+    for page in pages:
+        page.until('"id": 2')
+    assert 0 < len(asked) <= alone < 10
+    assert listeners(flow.engine) == 1
+    assert {json.dumps(page.happened[-1]) for page in pages} == {json.dumps(first.happened[-1])}
+    assert first.happened[-1]["events"] and first.happened[-1]["metrics"] == ["m.a", "m.b", "m.c", "m.e"]
+    assert "dims.scraper.complete" in first.happened[-1]["sentences"][0]
+
+
+def test_a_run_and_a_decision_ring_too(by_bell_alone: None, served: Served, flow: Flow) -> None:
+    page = served.live()
+    flow.serve(a=10, c=10)
+    page.until('"runs": [1]')
+    flow.serve(c=900)
+    page.until('"open": 1')
+    assert "held until somebody decides (dims approvals approve 1)" in page.said.decode()
+    with flow.engine.begin() as connection:
+        connection.execute(text("UPDATE dims_approval_requests SET state = 'approved', decided_at = now()"))
+    page.until('"open": 0')
+    assert page.happened[-1]["metrics"] == ["m.c"]
+
+
+@pytest.fixture
+def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "PERIOD", 0.2)
+
+
+def test_a_bell_that_is_lost_costs_a_period(looking_often: None, served: Served, flow: Flow) -> None:
+    with flow.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE dims_event_log DISABLE TRIGGER dims_ring"))
+    page = served.live()
+    flow.store(event("dims.scraper.complete"))
+    page.until("event: happened")
+
+
+def test_a_burst_makes_few_messages_that_speak_of_all(served: Served, flow: Flow) -> None:
+    page = served.live()
+    begun = time.monotonic()
+    for batch in range(50):
+        flow.store(*(event("dims.scraper.complete", id=f"burst-{batch}-{n}") for n in range(200)))
+    flow.store(event("dims.scraper.complete", id="the-last"))
+    with flow.engine.connect() as connection:
+        last = connection.execute(text("SELECT max(seq) FROM dims_event_log")).scalar_one()
+    page.until(f"{last}]")
+    took = time.monotonic() - begun
+    assert len(page.happened) <= took / live.SPACE + 2
+    assert all(len(one["sentences"]) <= live.LISTED and len(one["events"]) <= live.LISTED for one in page.happened)
+    assert max(len(one["events"]) for one in page.happened) == live.LISTED
+
+
+def test_a_database_that_goes_away_is_said_once_and_so_is_its_return(
+    monkeypatch: pytest.MonkeyPatch, served: Served, flow: Flow
+) -> None:
+    monkeypatch.setattr(live, "BACK_OFF", (0.05, 0.1))
+    page = served.live()
+    name = make_url(flow.engine.url).database
+    admin = create_engine(make_url(flow.engine.url).set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+        connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :n"), {"n": name}
+        )
+        page.until("event: away")
+        late = served.open()
+        late.until("event: away")
+        connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+    admin.dispose()
+    page.said = page.said.split(b"event: away")[1]
+    page.until("event: here")
+    late.until("event: here")
+    assert b"event: away" not in page.said
+    flow.engine.dispose()
+    flow.store(event("dims.scraper.complete"))
+    page.until("event: happened")
+
+
+def test_closing_ends_every_stream_at_once(served: Served) -> None:
+    pages = [served.live() for _ in range(20)]
+    served.hub.close()
+    for page in pages:
+        while not page.ended and b"0\r\n\r\n" not in page.said:
+            page.read(10)
+    wait_for(lambda: not served.hub.streams)
+    page = served.open()  # one that comes too late ends as well
+    while b"0\r\n\r\n" not in page.said:
+        page.read(10)
+
+
+def test_a_page_that_left_is_forgotten(served: Served) -> None:
+    page = served.live()
+    page.connection.close()
+    wait_for(lambda: not served.hub.streams)
+
+
+def test_what_happened_while_a_page_was_made_is_not_lost(served: Served, flow: Flow) -> None:
+    page = served.live()
+    flow.store(event("dims.scraper.complete"))
+    page.until("event: happened")
+    late = served.open("/live?age=60000")
+    late.until("event: missed")
+    assert b"missed" not in page.said
+    for odd in ("-1", "x", "9" * 40, "%C2%B2"):
+        served.open(f"/live?age={odd}").until("event: here")
+
+
+def test_hostile_texts_stay_within_their_message(served: Served, flow: Flow) -> None:
+    page = served.live()
+    flow.store(event(f"dims.{HOSTILE[:30]}", path=HOSTILE))
+    with flow.engine.begin() as connection:
+        row = {"trigger": "event", "source": HOSTILE, "status": "ok", "started_at": NOW}
+        insert_run(connection, row)
+    page.until('"runs": [1]')
+    hostile = [line for line in page.said.decode().splitlines() if "alert(1)" in line]
+    assert hostile and all(line.startswith("data: {") for line in hostile)
+    assert any("<script>" in sentence for one in page.happened for sentence in one["sentences"])
+    assert "\u202e" not in json.dumps(page.happened, ensure_ascii=False)
+
+
+def test_streams_are_bounded_and_need_the_right_to_look(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
+    monkeypatch.setattr(live, "STREAMS", 2)
+    for _ in range(2):
+        served.live()
+    third = served.open()
+    third.until("HTTP/1.1 503")
+    third.until("retry-after")
+    stranger = served.open(cookie=False)
+    stranger.until("HTTP/1.1 303")
+    head = served.open(method="HEAD")
+    head.until("HTTP/1.1")
+
+
+def test_a_stream_ends_with_the_session_that_opened_it(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
+    monkeypatch.setattr(live, "PING", 0.05)
+    page = served.live()
+    page.until(": ping")
+    monkeypatch.setattr(live, "_may_look", lambda request: False)
+    while b"0\r\n\r\n" not in page.said:
+        page.read(10)
+
+
+def test_a_slow_page_is_told_that_it_missed_something(flow: Flow) -> None:
+    hub = Hub(flow.engine, flow.config)
+    slow, quick = hub.subscribe(), hub.subscribe()
+    hub._hand_out(live.HERE)
+    heard: list[bytes | None] = []
+    for number in range(live.WAITING + 5):
+        hub._hand_out(live.frame("happened", {"id": number}))
+        while not quick.empty():
+            heard.append(quick.get_nowait())
+    assert len(heard) == live.WAITING + 7 and live.MISSED not in heard
+    kept = [slow.get_nowait() for _ in range(slow.qsize())]
+    assert kept[:2] == [live.HERE, live.MISSED] and kept[-1] == heard[-1]
+    assert slow.maxsize == live.WAITING

@@ -1,0 +1,110 @@
+"""An open page in a real browser: what happens appears in it, and nobody loses what they were at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from dims_worker.config import load
+from tests.browser import CHROMIUM, Page, browser
+from tests.conftest import wait_for
+from tests.integration.flow.kit import CONFIG, Flow, event
+from tests.integration.web.serving import Served, serving
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+LIVE = "document.getElementById('live').textContent"
+
+
+@pytest.fixture
+def flow(tmp_path: Path, engine: Engine) -> Flow:
+    (tmp_path / "dims.yaml").write_text(CONFIG)
+    return Flow(engine, load(None, {}, tmp_path))
+
+
+@pytest.fixture
+def served(flow: Flow) -> Iterator[Served]:
+    with serving(flow.engine, flow.config, read="anyone") as found:
+        yield found
+
+
+@pytest.fixture
+def tab(tmp_path: Path) -> Iterator[Page]:
+    with browser(tmp_path / "profile") as page:
+        page.size(1200, 800)
+        yield page
+
+
+def opened(tab: Page, served: Served, path: str) -> Page:
+    tab.open(f"http://localhost:{served.port}{path}")
+    wait_for(lambda: tab.value(LIVE) == "live")
+    tab.value("window.same = true")
+    return tab
+
+
+def soon(tab: Page, expression: str) -> None:
+    wait_for(lambda: tab.value(expression), timeout=15)
+    assert tab.value("window.same") is True  # it was not loaded again
+    assert not tab.console
+
+
+def test_an_event_appears_without_a_reload(tab: Page, served: Served, flow: Flow) -> None:
+    page = opened(tab, served, "/events")
+    assert "dims hook install" in page.value("document.body.innerText")
+    flow.store(event("dims.<script>alert(1)</script>"))
+    soon(page, "document.querySelectorAll('.log li').length === 1")
+    assert "<script>alert(1)</script>" in page.value("document.querySelector('.log a.what').textContent")
+    assert page.value("document.querySelectorAll('script').length") == 1
+    assert "<script>" in page.value("document.getElementById('told-last').textContent")
+
+
+def test_the_keyboard_and_what_was_opened_stay_where_they_were(tab: Page, served: Served, flow: Flow) -> None:
+    flow.store(event("dims.scraper.complete"))
+    page = opened(tab, served, "/events/1")
+    page.value("document.getElementById('alone')?.setAttribute('open', '')")
+    page.value("document.querySelector('#concerned a.name').focus()")
+    name = page.value("document.activeElement.textContent")
+    flow.record(flow.claim("one"), {"m.a": 5, "m.c": 3})
+    soon(page, "document.querySelector('#concerned a[href^=\"/runs/\"]') !== null")
+    assert page.value("document.activeElement.textContent") == name
+
+
+def test_an_opened_part_stays_open(tab: Page, served: Served, flow: Flow) -> None:
+    flow.ask("m.a")
+    page = opened(tab, served, "/events/1")
+    page.value("document.getElementById('alone').open = true")
+    flow.record(flow.claim("one"), {"m.a": 5})
+    soon(page, "document.querySelector('#concerned a[href^=\"/runs/\"]') !== null")
+    assert page.value("document.getElementById('alone').open") is True
+
+
+def test_what_somebody_reads_does_not_move(tab: Page, served: Served, flow: Flow) -> None:
+    flow.store(*(event("dims.scraper.complete") for _ in range(60)))
+    page = opened(tab, served, "/events")
+    page.value("document.getElementById('event-30').scrollIntoView({behavior: 'instant'})")
+    before = page.value("document.getElementById('event-30').getBoundingClientRect().top")
+    flow.store(*(event("dims.scraper.complete") for _ in range(5)))
+    soon(page, "document.getElementById('event-65') !== null")
+    assert abs(page.value("document.getElementById('event-30').getBoundingClientRect().top") - before) < 2
+
+
+def test_a_hidden_page_asks_when_it_is_seen_again(tab: Page, served: Served, flow: Flow) -> None:
+    page = opened(tab, served, "/events")
+    state = "Object.defineProperty(document, 'visibilityState', {{value: '{}', configurable: true}})"
+    page.value(state.format("hidden"))
+    page.requests.clear()
+    flow.store(event("dims.scraper.complete"))
+    soon(page, "document.getElementById('told-last').textContent !== 'nothing yet'")
+    assert not [url for url in page.requests if url.endswith("/events")]
+    page.value(f"{state.format('visible')}; document.dispatchEvent(new Event('visibilitychange'))")
+    soon(page, "document.querySelectorAll('.log li').length === 1")
+
+
+def test_a_site_that_stops_is_said_and_its_return_is_noticed(tab: Page, flow: Flow) -> None:
+    with serving(flow.engine, flow.config, read="anyone") as served:
+        page = opened(tab, served, "/events")
+        served.hub.close()
+        wait_for(lambda: page.value(LIVE).startswith("not live"))
+        assert page.value("document.getElementById('live').className") == "live away"
