@@ -12,14 +12,15 @@ from rich.text import Text
 
 from dims_worker import approvals as room
 from dims_worker.approvals import Choice, Person
-from dims_worker.cli.evidence import evidence_document, evidence_lines, gap_lines
-from dims_worker.cli.explain import decide_words, print_lines
+from dims_worker.cli.explain import print_lines
 from dims_worker.cli.readings import plain_table
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.shown import because
 from dims_worker.cli.words import NOTHING, ago, clean, drift_text, value_text
 from dims_worker.config.quantities import words
 from dims_worker.explain import explain_request
+from dims_worker.sentences.evidence import evidence_document, evidence_lines, gap_lines
+from dims_worker.sentences.metric import decide_words
+from dims_worker.sentences.shown import because
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.requests import Request, list_requests, open_requests
 

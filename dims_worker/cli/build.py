@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import Literal
 from xml.etree import ElementTree
 
-from dims_worker.cli.readings import done_text
 from dims_worker.cli.words import clean, drift_text, value_text
 from dims_worker.config import Config
 from dims_worker.decide import SEVERITIES, Severity, at_least
 from dims_worker.run import Item
+from dims_worker.sentences.readings import done_text
 
 Level = Literal["error", "failure", "drift", "fine"]
 

@@ -15,11 +15,12 @@ from dims_worker.cli.main import exit_with
 from dims_worker.cli.readings import plain_table
 from dims_worker.cli.rejected import rejected, replay
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import NOTHING, STYLES, ago, clean, count, drift_text, event_words, value_text
+from dims_worker.cli.words import NOTHING, STYLES, ago, clean, count, drift_text, value_text
 from dims_worker.decide import SEVERITIES, Severity, at_least
 from dims_worker.errors import MeasureError, NotFound, UsageError
 from dims_worker.events import Event
 from dims_worker.plan import Planner, explain
+from dims_worker.sentences.events import event_words
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.events import Logged, Served, event_by_id, find_events, list_events, served
 from producers.enqueue import data_of, deliver, enqueue_file, event_of

@@ -12,9 +12,10 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from dims_worker.cli.session import Session, pass_session
-from dims_worker.cli.words import DONE, clean, clock_text, count, drift_text, event_kind, event_words, value_text
+from dims_worker.cli.words import clean, clock_text, count, drift_text, value_text
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
+from dims_worker.sentences.events import DONE, event_kind, event_words
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.events import Logged, events_of_marks, last_mark, marks_after
 from dims_worker.store.requests import open_requests

@@ -9,13 +9,14 @@ import click
 from rich.text import Text
 
 from dims_worker.cli.chart import Dot, chart
-from dims_worker.cli.readings import done_text, plain_table, reading_json
+from dims_worker.cli.readings import plain_table
 from dims_worker.cli.session import Session, json_option, pass_session
 from dims_worker.cli.words import NOTHING, STYLES, clean, count, drift_text, number, value_text
 from dims_worker.config import Metric
 from dims_worker.config.quantities import AGES
 from dims_worker.decide import age_of
 from dims_worker.errors import NotFound
+from dims_worker.sentences.readings import done_text, reading_json
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import PastReading, history_of
 

@@ -6,10 +6,11 @@ import click
 from rich.text import Text
 
 from dims_worker.cli.main import exit_with
-from dims_worker.cli.readings import plain_table, reading_json, readings_table
+from dims_worker.cli.readings import plain_table, readings_table
 from dims_worker.cli.session import Session, json_option, pass_session
 from dims_worker.cli.words import NOTHING, STYLES, ago, clean, value_text
 from dims_worker.errors import NotFound
+from dims_worker.sentences.readings import reading_json
 from dims_worker.store import states
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.requests import open_requests

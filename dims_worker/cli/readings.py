@@ -1,53 +1,17 @@
-"""Readings as a table and as JSON."""
+"""Readings as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Protocol
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from dims_worker.cli.words import DONE, NOTHING, STYLES, clean, drift_text, value_text
+from dims_worker.cli.words import NOTHING, STYLES, clean, drift_text, value_text
 from dims_worker.config import Config
-from dims_worker.config.quantities import AGES
-from dims_worker.decide import age_of
-
-
-class Judged(Protocol):
-    """A reading with its verdict: an item of a run, or a row of the history."""
-
-    @property
-    def metric(self) -> str: ...
-    @property
-    def value(self) -> Any: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def as_of(self) -> datetime: ...
-    @property
-    def baseline(self) -> Any: ...
-    @property
-    def drift_pct(self) -> float | None: ...
-    @property
-    def status(self) -> str | None: ...
-    @property
-    def severity(self) -> str | None: ...
-    @property
-    def tier(self) -> str | None: ...
-    @property
-    def outcome(self) -> str: ...
-    @property
-    def reason(self) -> str | None: ...
-    @property
-    def error(self) -> str | None: ...
-    @property
-    def details(self) -> Mapping[str, Any] | None: ...
-
+from dims_worker.sentences.readings import Judged, done_text
 
 FOLDS = ("what", "why", "done", "verdict", "state")
 """Columns of prose, which may take several lines; names and numbers never do."""
@@ -89,48 +53,3 @@ def readings_table(config: Config, items: Iterable[Judged], now: datetime, *, ve
             ),
         )  # fmt: skip
     return table
-
-
-def done_text(item: Judged) -> str:
-    """What was done with a reading."""
-    if item.status == "new" and item.outcome == "accepted":
-        return "new: first baseline"
-    if item.outcome == "superseded" and item.reason:
-        return clean(item.reason if item.error is None else f"failed: {item.error}; {item.reason}")
-    said = DONE.get(item.outcome, item.outcome)
-    if item.status == "ok" and item.outcome in ("accepted", "looked"):
-        said = "ok"
-    return said
-
-
-def reading_json(config: Config, item: Judged) -> dict[str, Any]:
-    """A reading as `--json` prints it. An age is a number in its unit, at `as_of`; its instant stands beside it."""
-    metric = config.metrics.get(item.metric)
-    value, baseline = item.value, item.baseline
-    instant = {}
-    if metric is not None and metric.is_age:
-        instant = {"instant": value}
-        value = _age(value, item)
-        baseline = _age(baseline, item)
-    return {
-        "metric": item.metric,
-        "value": value,
-        "unit": item.unit,
-        "baseline": baseline,
-        "drift_pct": item.drift_pct,
-        "status": item.status,
-        "severity": item.severity,
-        "tier": item.tier,
-        "method": item.method,
-        "as_of": item.as_of,
-        "error": item.error,
-        "outcome": item.outcome,
-        "reason": item.reason,
-        "details": item.details,
-        **instant,
-    }
-
-
-def _age(value: Any, item: Judged) -> float | None:
-    seconds = age_of(value, item.as_of)
-    return None if seconds is None else seconds / AGES[item.unit]

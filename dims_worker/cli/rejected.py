@@ -12,9 +12,10 @@ from sqlalchemy import Connection
 
 from dims_worker.cli.readings import plain_table
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import ago, clean, event_words
+from dims_worker.cli.words import ago, clean
 from dims_worker.errors import NotFound, UsageError
 from dims_worker.events import Event
+from dims_worker.sentences.events import event_words
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.events import Logged, find_events, list_events, mark_replayed
 from producers.name import producer_name

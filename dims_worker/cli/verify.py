@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from dims_worker.cli import build
 from dims_worker.cli.main import exit_with
-from dims_worker.cli.readings import reading_json, readings_table
+from dims_worker.cli.readings import readings_table
 from dims_worker.cli.session import Session, json_option, pass_session
 from dims_worker.cli.words import count
 from dims_worker.config import Config, SourceMetric
@@ -22,6 +22,7 @@ from dims_worker.events import VERIFY_REQUESTED, Event
 from dims_worker.ingest import Received, register, store
 from dims_worker.plan import Planner
 from dims_worker.run import Item, Run
+from dims_worker.sentences.readings import reading_json
 from dims_worker.store import leases, states
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import PastReading, readings_of

@@ -1,53 +1,17 @@
-"""What only the terminal says, beside `wording`: colours, what was done, events in a few words."""
+"""What only the terminal says, beside `wording`: colours, and how far housekeeping is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-from urllib.parse import unquote
-
-from dims_worker.store.events import Logged
 from dims_worker.store.housekeeping import Kept
 from dims_worker.wording import NOTHING, ago, clean, clock_text, count, drift_text, number, value_text
-from producers.git_note import HISTORY_ALONE
 
 __all__ = [
-    "DONE", "NOTHING", "STYLES", "ago", "clean", "clock_text", "count", "drift_text", "event_kind", "event_words",
-    "kept_text", "number", "value_text",
+    "NOTHING", "STYLES", "ago", "clean", "clock_text", "count", "drift_text", "kept_text", "number", "value_text",
 ]  # fmt: skip
-GIT = "dims.git."
 STYLES = {
     **{"new": "cyan", "ok": "green", "minor": "green", "moderate": "yellow", "major": "red"},
     **{"extreme": "bold red", "failed": "bold magenta"},
 }
-DONE = {
-    "accepted": "accepted",
-    "held": "held: waits for approval",
-    "looked": "looked, baseline kept",
-    "superseded": "superseded by a newer reading",
-    "provisional": "provisional: an input is still due",
-    "failed": "failed, baseline kept",
-    "approved": "approved",
-    "rejected": "rejected, baseline kept",
-}
-
-
-def event_words(event: Logged) -> str:
-    """What an event says, in a few words: `commit 3f2a9c1 on main “Fix the loader”, 2 paths`."""
-    data: Mapping[str, Any] = event.data or {}
-    kind, subject = event.type or "", clean(event.subject or "")
-    if event.outcome == "rejected":
-        return f"a rejected event ({clean(event.reason)})"
-    if kind.startswith(GIT):
-        branch = f" on {subject}" if subject else ""
-        said = f" “{clean(data.get('subject', ''))}”" if data.get("subject") else ""
-        return f"{event_kind(event)} {clean(data.get('commit', event.event_id))[:7]}{branch}{said}, {_paths(data)}"
-    if kind.startswith("com.amazonaws.s3."):
-        return f"{event_kind(event)} of s3://{clean(data.get('bucket', '?'))}/{subject}"
-    if kind == "dims.files.changed":
-        return f"{_paths(data)} changed in {clean(data.get('root', '?'))}"
-    about = f" about {subject}" if subject else ""
-    return f"{clean(kind)}{about} from {clean(unquote(event.producer or '?'))}"
 
 
 def kept_text(kept: Kept | None) -> str:
@@ -57,18 +21,3 @@ def kept_text(kept: Kept | None) -> str:
     done = "done" if kept.finished_at else "under way"
     gone = f"{count(kept.readings, 'reading')}, {count(kept.events, 'event')} and {count(kept.runs, 'run')}"
     return f"{done} for {kept.day}, {gone} forgotten"
-
-
-def event_kind(event: Logged) -> str:
-    """What sort of event it is, in one word: `upload`, `commit`, `merge`."""
-    kind = event.type or ""
-    if kind.startswith("com.amazonaws.s3."):
-        return {"ObjectCreated": "upload", "ObjectRemoved": "removal"}.get(kind.split(".")[3].split(":")[0], "change")
-    return clean(kind.removeprefix(GIT)) if kind.startswith(GIT) else "event"
-
-
-def _paths(data: Mapping[str, Any]) -> str:
-    paths = data.get("paths")
-    if paths == HISTORY_ALONE:
-        return "no paths"
-    return count(len(paths), "path") if isinstance(paths, list) and paths else "unknown paths"

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dims_worker.cli.evidence import evidence_lines, gap_lines
 from dims_worker.evidence import (
     PREFIXES,
     Change,
@@ -22,6 +21,7 @@ from dims_worker.evidence import (
     untold_by,
     what_was_told,
 )
+from dims_worker.sentences.evidence import evidence_lines, gap_lines
 from dims_worker.store.events import Logged
 from dims_worker.store.told import Folder
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dims_worker.cli.reasons import verdict_lines
-from dims_worker.cli.shown import Shown, percent, plain
 from dims_worker.config import FilesMetric, Metric, Policy, Thresholds
 from dims_worker.config.policy import Origin
 from dims_worker.decide import Judge, Known
 from dims_worker.explain import Explanation, judged_by
+from dims_worker.sentences.reasons import verdict_lines
+from dims_worker.sentences.shown import Shown, percent, plain
 from dims_worker.store.acceptances import Acceptance
 from dims_worker.store.runs import PastReading
 from dims_worker.store.states import State

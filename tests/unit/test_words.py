@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dims_worker.cli.words import ago, clean, count, drift_text, event_words, number, value_text
+from dims_worker.cli.words import ago, clean, count, drift_text, number, value_text
 from dims_worker.config import FilesMetric
+from dims_worker.sentences.events import event_words
 from dims_worker.store.events import Logged
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)

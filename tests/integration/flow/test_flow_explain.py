@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from dims_worker.approvals import Baseline, Choice, Person, decide, set_baselines, show
-from dims_worker.cli.explain import document, headline, lines
 from dims_worker.config import Config, load
 from dims_worker.errors import NotFound
 from dims_worker.events import SCHEDULE_TICK, Event
 from dims_worker.explain import Explanation, explain, explain_request
 from dims_worker.probes.base import Reading
 from dims_worker.record import Measured, record
+from dims_worker.sentences.metric import document, headline, lines
 from dims_worker.store.acceptances import Acceptance, last_accepted, standing_since
 from dims_worker.store.engine import transaction
 from dims_worker.store.requests import expire_requests

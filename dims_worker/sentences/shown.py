@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
-from dims_worker.cli.words import ago, clean, value_text
 from dims_worker.config import Metric, Policy
 from dims_worker.explain import Explanation
 from dims_worker.store.acceptances import Acceptance
+from dims_worker.wording import ago, clean, value_text
 
 Line = tuple[str, str]
 """What it is about, in a word of at most nine letters, and a sentence."""

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from dims_worker.cli.shown import Line
-from dims_worker.cli.words import ago, clean, count
 from dims_worker.evidence import PREFIXES, Evidence, Gap, Told, Untold
+from dims_worker.sentences.shown import Line
 from dims_worker.store.told import Folder
+from dims_worker.wording import ago, clean, count
 
 _NAMED = 10
 """So many names of a gap are written."""
