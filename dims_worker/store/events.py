@@ -102,16 +102,25 @@ _LOGGED = ", ".join(Logged.__slots__)
 
 
 def list_events(
-    connection: Connection, *, limit: int, outcome: str | None = None, replayed: bool | None = None
+    connection: Connection,
+    *,
+    limit: int,
+    outcome: str | None = None,
+    replayed: bool | None = None,
+    type: str | None = None,
+    before: int | None = None,
 ) -> list[Logged]:
-    """The newest events, newest first; of one outcome, and those that were replayed, or not, where that is asked."""
+    """The newest events, newest first; of one outcome, those that were replayed, or not, of one type, and those
+    `before` a place in the log, where that is asked."""
     found = connection.execute(
         text(
             f"SELECT {_LOGGED} FROM dims_event_log WHERE (CAST(:outcome AS text) IS NULL OR outcome = :outcome) "
             "AND (CAST(:replayed AS boolean) IS NULL OR (replayed_at IS NOT NULL) = :replayed) "
+            "AND (CAST(:type AS text) IS NULL OR type = :type) "
+            "AND (CAST(:before AS bigint) IS NULL OR seq < :before) "
             "ORDER BY seq DESC LIMIT :limit"
         ),
-        {"limit": limit, "outcome": outcome, "replayed": replayed},
+        {"limit": limit, "outcome": outcome, "replayed": replayed, "type": type, "before": before},
     )
     return [Logged(*row) for row in found]
 

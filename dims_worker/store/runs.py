@@ -92,11 +92,24 @@ _RUN = ", ".join(RunRow.__slots__)
 _PAST = ", ".join(PastReading.__slots__)
 
 
-def list_runs(connection: Connection, *, limit: int, after: int = 0) -> list[RunRow]:
-    """The newest runs, newest first."""
+def list_runs(
+    connection: Connection,
+    *,
+    limit: int,
+    after: int = 0,
+    before: int | None = None,
+    source: str | None = None,
+    status: str | None = None,
+) -> list[RunRow]:
+    """The newest runs, newest first; those `before` a number, of one source, of one status, where that is asked."""
     found = connection.execute(
-        text(f"SELECT {_RUN} FROM dims_verification_runs WHERE run_id > :after ORDER BY run_id DESC LIMIT :limit"),
-        {"limit": limit, "after": after},
+        text(
+            f"SELECT {_RUN} FROM dims_verification_runs WHERE run_id > :after "
+            "AND (CAST(:before AS bigint) IS NULL OR run_id < :before) "
+            "AND (CAST(:source AS text) IS NULL OR source = :source) "
+            "AND (CAST(:status AS text) IS NULL OR status = :status) ORDER BY run_id DESC LIMIT :limit"
+        ),
+        {"limit": limit, "after": after, "before": before, "source": source, "status": status},
     )
     return [RunRow(*row) for row in found]
 
