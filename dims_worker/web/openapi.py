@@ -13,7 +13,6 @@ from dims_worker.web.parameters import LARGEST, Parameter
 
 Schema = dict[str, Any]
 
-_ANY: Schema = {}
 _FLAG: Schema = {"type": "boolean"}
 _TEXT: Schema = {"type": "string"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
@@ -117,7 +116,7 @@ _CLOUD_EVENT = {
         },
         "subject": {"type": ["string", "null"], "maxLength": MAX_TEXT, "pattern": r"^[^\u0000]*$"},
         **{
-            "datacontenttype": {"const": "application/json"},
+            "datacontenttype": {"description": "What data is in any case: application/json."},
             "data": {"type": ["object", "null"]},
             "data_base64": False,
         },
@@ -223,7 +222,7 @@ def _sending() -> Schema:
             "content": {
                 STRUCTURED: {"schema": _ref("CloudEvent")},
                 BATCH: {"schema": {"type": "array", "items": _ref("CloudEvent"), "maxItems": MAX_EVENTS}},
-                BINARY: {"schema": {"type": "object", "description": "The data of an event."}},
+                BINARY: {"schema": {"type": ["object", "null"], "description": "The data of an event."}},
             },
         },
         "responses": {

@@ -41,5 +41,14 @@ def config(project: Project) -> Config:
 def test_x(config: Config, engine: Engine, visit: Visit) -> None:
     fill(engine, config, until=datetime.now(UTC), days=30)
     client = visit(config, "ada")
-    for path in ("metrics", "metrics/docs.pages", "metrics/docs.newest", "events?limit=2", "runs?limit=2", "requests?limit=2", "events?bla=1", "events?limit=0"):
+    for path in (
+        "metrics",
+        "metrics/docs.pages",
+        "metrics/docs.newest",
+        "events?limit=2",
+        "runs?limit=2",
+        "requests?limit=2",
+        "events?bla=1",
+        "events?limit=0",
+    ):
         print(path, json.dumps(client.get(f"/api/{path}").json(), indent=1)[:3000])
