@@ -39,8 +39,9 @@ rejection.expected_statuses = [*rejection.expected_statuses, "413"]  # of a batc
 class Asked:
     """The site of the test that runs; without its listener, which schemathesis would never end."""
 
-    site: Any = None
-    answers: Counter[int] = Counter()
+    def __init__(self) -> None:
+        self.site: Any = None
+        self.answers: Counter[int] = Counter()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -68,7 +69,13 @@ def site(project: Project, engine: Engine, visit: Visit, broker_url: str) -> Ite
         sent: Any = redis.xrange(STREAM)
     for _, fields in sent:
         Event.from_json(fields[FIELD.encode()])  # what was let in is what the stream takes
-    print(asked.answers, len(sent))
+
+
+@pytest.fixture
+def thorough(site: Counter[int]) -> Iterator[None]:
+    """At the end it must have taken many requests, and refused many."""
+    yield
+    assert min(site[200] + site[202] + site[404], site[400]) > 20, site
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -77,8 +84,17 @@ def bearer(token: str) -> dict[str, str]:
 
 @schema.parametrize()
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
-def test_the_api_is_as_it_is_described(case: Any, site: Counter[int]) -> None:
+def test_the_api_is_as_it_is_described(case: Any, thorough: None) -> None:
     if case.media_type == BINARY:  # what no schema can say: this mode has its attributes in headers
         case.headers.update({f"ce-{name}": value for name, value in zip(ATTRIBUTES, VALUES, strict=True)})
     token = EVENTS_TOKEN if case.method == "POST" else TOKENS["ada"]
     case.call_and_validate(headers=bearer(token))
+
+
+def test_metrics_that_there_are_look_as_described(site: Counter[int]) -> None:
+    """Of a metric's name only those that exist say much."""
+    for name in ("docs.pages", "docs.newest", "lake.half", "lake.off"):
+        case = schema["/api/metrics/{name}"]["GET"].Case(path_parameters={"name": name}, query={"days": 365})
+        response = case.call_and_validate(headers=bearer(TOKENS["ada"]))
+        assert response.status_code == 200
+        assert bool(response.json()["history"]["points"]) is (name != "lake.off")
