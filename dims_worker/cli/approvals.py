@@ -18,6 +18,7 @@ from dims_worker.cli.session import Session, json_option, pass_session
 from dims_worker.cli.words import NOTHING, ago, clean, drift_text, value_text
 from dims_worker.config.quantities import words
 from dims_worker.explain import explain_request
+from dims_worker.sentences.documents import facts
 from dims_worker.sentences.evidence import evidence_document, evidence_lines, gap_lines
 from dims_worker.sentences.metric import decide_words
 from dims_worker.sentences.shown import because
@@ -47,7 +48,7 @@ def list_(session: Session, everything: bool, as_json: bool) -> None:
         found = list_requests(connection, limit=200) if everything else list(open_requests(connection).values())
         now = clock(connection)
     if as_json:
-        session.print_json({"requests": [_facts(request) for request in found]})
+        session.print_json({"requests": [facts(request) for request in found]})
         return
     if not found:
         session.out.print("nothing waits for a person")
@@ -76,7 +77,7 @@ def show(session: Session, request: str, as_json: bool) -> None:
             evidence, gaps = explain_request(connection, session.config, found)
             now = clock(connection)
     if as_json:
-        session.print_json({**_facts(found), **evidence_document(evidence, gaps)})
+        session.print_json({**facts(found), **evidence_document(evidence, gaps)})
         return
     print_request(session, found, now)
     print_lines(session, [*(evidence_lines(evidence, now) if evidence else ()), *gap_lines(gaps)])
@@ -112,7 +113,7 @@ def history(session: Session, metric: str | None, limit: int, as_json: bool) -> 
         found = [one for one in list_requests(connection, limit=limit, metric=metric) if one.state != "open"]
         now = clock(connection)
     if as_json:
-        session.print_json({"requests": [_facts(request) for request in found]})
+        session.print_json({"requests": [facts(request) for request in found]})
         return
     if not found:
         session.out.print("nothing was decided yet")
@@ -190,7 +191,3 @@ def _baseline(session: Session, request: Request, now: datetime) -> str:
     """What was accepted before; a metric may have had no baseline when one was set by hand."""
     none = request.kind == "baseline" and request.baseline_as_of is None
     return NOTHING if none else _value(session, request, request.baseline, now)
-
-
-def _facts(request: Request) -> dict[str, object]:
-    return {name: getattr(request, name) for name in request.__slots__}

@@ -20,10 +20,11 @@ from dims_worker.decide import SEVERITIES, Severity, at_least
 from dims_worker.errors import MeasureError, NotFound, UsageError
 from dims_worker.events import Event
 from dims_worker.plan import Planner, explain
+from dims_worker.sentences.documents import event_document, facts
 from dims_worker.sentences.events import event_words
 from dims_worker.sentences.served import envelope, verdict_text
 from dims_worker.store.engine import clock, transaction
-from dims_worker.store.events import Logged, Served, event_by_id, find_events, list_events, served
+from dims_worker.store.events import Served, event_by_id, find_events, list_events, served
 from producers.enqueue import data_of, deliver, enqueue_file, event_of
 
 
@@ -47,7 +48,7 @@ def events(ctx: click.Context, limit: int, as_json: bool) -> None:
     with session.database() as engine, transaction(engine) as connection:
         found, now = list_events(connection, limit=limit), clock(connection)
     if as_json:
-        session.print_json({"events": [_facts(event) for event in found]})
+        session.print_json({"events": [event_document(event) for event in found]})
         return
     table = plain_table("event", "when", "what", "outcome", "metrics", numbers=("event", "metrics"))
     for event in found:
@@ -75,8 +76,8 @@ def show(session: Session, event_id: str, verbose: bool, as_json: bool) -> None:
     alone = sorted({name for names in config.of_source.values() for name in names} - set(event.metrics))
     if as_json:
         session.print_json(
-            {**_facts(event), "data": event.data, "left_alone": alone,
-             "served": [{name: getattr(one, name) for name in one.__slots__} for one in outcomes]}
+            {**event_document(event), "data": event.data, "left_alone": alone,
+             "served": [facts(one) for one in outcomes]}
         )  # fmt: skip
         return
     out = session.out
@@ -105,14 +106,6 @@ def show(session: Session, event_id: str, verbose: bool, as_json: bool) -> None:
 
 events.add_command(rejected)
 events.add_command(replay)
-
-
-def _facts(event: Logged) -> dict[str, Any]:
-    return {
-        **{name: getattr(event, name) for name in event.__slots__ if name not in ("data", "payload", "mark_id")},
-        "metrics": list(event.metrics),
-        "rules": list(event.rules),
-    }
 
 
 @click.command()

@@ -10,6 +10,7 @@ from dims_worker.cli.readings import plain_table, readings_table
 from dims_worker.cli.session import Session, json_option, pass_session
 from dims_worker.cli.words import NOTHING, STYLES, ago, clean, value_text
 from dims_worker.errors import NotFound
+from dims_worker.sentences.documents import facts, metric_document
 from dims_worker.sentences.readings import reading_json
 from dims_worker.store import states
 from dims_worker.store.engine import clock, transaction
@@ -39,25 +40,14 @@ def metrics(session: Session, pattern: str, as_json: bool) -> None:
             open_requests(connection, names),
             clock(connection),
         )
-    rows = []
-    for name in names:
-        state, metric = known[name], config.metrics[name]
-        stale_after = config.policy_of(name).stale_after
-        stale = bool(stale_after and state.as_of and now - state.as_of > stale_after)
-        rows.append(
-            {
-                "metric": name, "value": state.value, "unit": metric.shown_unit, "baseline": state.baseline,
-                "status": "failed" if state.error else state.status, "as_of": state.as_of, "error": state.error,
-                "due": state.due, "stale": stale, "request": waiting[name].id if name in waiting else None,
-            }
-        )  # fmt: skip
+    rows = [metric_document(config, known[name], waiting.get(name), now) for name in names]
     if as_json:
         session.print_json({"metrics": rows})
         return
     table = plain_table("metric", "last reading", "baseline", "measured", "state",
                         numbers=("last reading", "baseline"))  # fmt: skip
     for row in rows:
-        state, metric = known[str(row["metric"])], config.metrics[str(row["metric"])]
+        state, metric = known[row["metric"]], config.metrics[row["metric"]]
         words = [word for word in ("stale", "due") if row[word]]
         words += [f"held: request {row['request']}"] if row["request"] else []
         words += [f"failed: {clean(state.error)}"] if state.error else []
@@ -67,7 +57,7 @@ def metrics(session: Session, pattern: str, as_json: bool) -> None:
             value_text(state.value, metric.shown_unit, metric, now) if state.as_of else NOTHING,
             value_text(state.baseline, metric.shown_unit, metric, now) if state.baseline_as_of else NOTHING,
             ago(state.as_of, now),
-            Text(", ".join(words) or "ok", STYLES.get(str(row["status"]), "")),
+            Text(", ".join(words) or "ok", STYLES.get(row["status"], "")),
         )
     session.out.print(table)
 
@@ -92,7 +82,7 @@ def runs(session: Session, run_id: int | None, limit: int, verbose: bool, as_jso
     with session.database() as engine, transaction(engine) as connection:
         found, now = list_runs(connection, limit=limit), clock(connection)
     if as_json:
-        session.print_json({"runs": [{name: getattr(row, name) for name in row.__slots__} for row in found]})
+        session.print_json({"runs": [facts(row) for row in found]})
         return
     table = plain_table("run", "when", "trigger", "source", "status", "readings", "failed", "held", "took",
                         numbers=("run", "readings", "failed", "held", "took"))  # fmt: skip

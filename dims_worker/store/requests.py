@@ -82,14 +82,24 @@ def standing(connection: Connection) -> list[Standing]:
     return [Standing(*row) for row in found]
 
 
-def list_requests(connection: Connection, *, limit: int, metric: str | None = None) -> list[Request]:
-    """The newest requests in any state, newest first; of one metric where it is named."""
+def list_requests(
+    connection: Connection,
+    *,
+    limit: int,
+    metric: str | None = None,
+    state: str | None = None,
+    before: int | None = None,
+) -> list[Request]:
+    """The newest requests, newest first; of one metric, in one state, and those `before` a number, where that is
+    asked."""
     found = connection.execute(
         text(
             f"SELECT {_COLUMNS} FROM dims_approval_requests "
-            "WHERE CAST(:metric AS text) IS NULL OR metric = :metric ORDER BY id DESC LIMIT :limit"
+            "WHERE (CAST(:metric AS text) IS NULL OR metric = :metric) "
+            "AND (CAST(:state AS text) IS NULL OR state = :state) "
+            "AND (CAST(:before AS bigint) IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit"
         ),
-        {"limit": limit, "metric": metric},
+        {"limit": limit, "metric": metric, "state": state, "before": before},
     )
     return [Request(*row) for row in found]
 

@@ -62,16 +62,18 @@ _POINT = ", ".join(Point.__slots__)
 _DAY = ", ".join(name for name in Day.__slots__ if name != "day")
 
 
-def trend(connection: Connection, metric: str, span: timedelta) -> list[Point]:
-    """A metric's readings of the last `span`, oldest first; superseded and provisional ones are left out."""
+def trend(connection: Connection, metric: str, span: timedelta, limit: int | None = None) -> list[Point]:
+    """A metric's readings of the last `span`, the newest `limit` of them, oldest first; superseded and provisional
+    ones are left out."""
     found = connection.execute(
         text(
             f"SELECT {_POINT} FROM dims_metrics_history WHERE metric = :metric "
-            f"AND as_of > {AGO} AND outcome NOT IN ('superseded', 'provisional') ORDER BY as_of, id"
+            f"AND as_of > {AGO} AND outcome NOT IN ('superseded', 'provisional') "
+            "ORDER BY as_of DESC, id DESC LIMIT :limit"
         ),
-        {"metric": metric, "span": span},
+        {"metric": metric, "span": span, "limit": limit},
     )
-    return [Point(*row) for row in found]
+    return [Point(*row) for row in found][::-1]
 
 
 def daily(connection: Connection, metrics: Collection[str], days: int) -> dict[str, list[Day]]:

@@ -1,7 +1,210 @@
-"""The JSON API."""
+"""The JSON API: what is known, to be read by programs, and the way in for producers that speak HTTP."""
 
 from __future__ import annotations
 
-from starlette.routing import BaseRoute
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-routes: list[BaseRoute] = []
+from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dims_worker.errors import BrokerUnreachable, NotFound
+from dims_worker.events import MAX_TEXT
+from dims_worker.explain import explain
+from dims_worker.sentences.documents import MATTERS, Document, event_document, facts, point_document, standing
+from dims_worker.sentences.metric import document
+from dims_worker.store.events import list_events
+from dims_worker.store.requests import list_requests
+from dims_worker.store.runs import list_runs
+from dims_worker.store.series import trend
+from dims_worker.web.envelopes import MAX_BODY, envelopes, mode_of
+from dims_worker.web.guard import aside
+from dims_worker.web.openapi import description
+from dims_worker.web.parameters import LARGEST, Parameter, asked, choice, whole, words
+from dims_worker.web.site import site_of
+from producers.publish import append
+
+LIMIT = whole("limit", "At most so many items.", 500, 50)
+BEFORE = whole("before", "Only older items: the `next` of the list before.", LARGEST)
+METRICS = (
+    words("category", "Metrics of one category."),
+    choice("state", "Metrics of which this is true.", list(MATTERS)),
+    words("q", "Metrics whose name or description has this text, in any case."),
+)
+METRIC = (
+    whole("days", "How far back the history goes.", 3650, 30),
+    whole("limit", "At most so many points, the newest.", 10_000, 1000),
+)
+EVENTS = (
+    words("type", "Events of one type, written in full.", MAX_TEXT),
+    choice("outcome", "Events of which this became.", ["planned", "unmatched", "rejected"]),
+    BEFORE,
+    LIMIT,
+)
+RUNS = (
+    words("source", "Runs of one source."),
+    choice("status", "Runs that ended so.", ["ok", "partial", "superseded"]),
+    BEFORE,
+    LIMIT,
+)
+REQUESTS = (
+    choice("state", "Requests in one state.", ["open", "approved", "rejected", "superseded", "withdrawn", "expired"]),
+    words("metric", "Requests of one metric."),
+    BEFORE,
+    LIMIT,
+)
+
+
+class Answer(Response):
+    """A JSON document: numbers keep their type, times are ISO 8601 in UTC, what is no number is null."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(_plain(content), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def metrics(request: Request) -> Response:
+    """Every metric as it stands, by name."""
+    said, site = asked(request, METRICS), site_of(request)
+    with site.reading() as connection:
+        found: Iterable[Document] = standing(connection, site.config, sorted(site.config.metrics))
+    if category := said["category"]:
+        found = (one for one in found if one["category"] == category)
+    if state := said["state"]:
+        found = (one for one in found if MATTERS[state](one))
+    if text := (said["q"] or "").casefold():
+        found = (one for one in found if text in f"{one['metric']}\n{one['description']}".casefold())
+    return Answer({"items": list(found), "next": None})
+
+
+def metric(request: Request) -> Response:
+    """One metric: as it stands, how it went, and the facts of its verdict. Raises NotFound."""
+    said, site, name = asked(request, METRIC), site_of(request), request.path_params["name"]
+    if "\0" in name:
+        raise NotFound("no metric is called so: GET /api/metrics lists them")
+    with site.reading() as connection:
+        explained = document(site.config, explain(connection, site.config, name))
+        (now,) = standing(connection, site.config, [name])
+        points = trend(connection, name, timedelta(days=said["days"]), said["limit"] + 1)
+    shown = [point_document(site.config, name, point) for point in points[-said["limit"] :]]
+    history = {"days": said["days"], "points": shown, "left_off": len(points) > len(shown)}
+    return Answer({**now, "history": history, "explanation": explained})
+
+
+def runs(request: Request) -> Response:
+    """The newest runs."""
+    return _listed(request, RUNS, list_runs, facts, "run_id")
+
+
+def requests(request: Request) -> Response:
+    """The newest requests."""
+    return _listed(request, REQUESTS, list_requests, facts, "id")
+
+
+class Events(HTTPEndpoint):
+    """The event log: reading it, and sending to it."""
+
+    def get(self, request: Request) -> Response:
+        """The newest events."""
+        return _listed(request, EVENTS, list_events, event_document, "seq")
+
+    async def post(self, request: Request) -> Response:
+        """Publish events, all or none: answered 202 once they are in the stream. A producer's token is needed."""
+        site = site_of(request)
+        _let_in(request)
+        asked(request, ())
+        mode = mode_of(request.headers)
+        taken = await aside(envelopes, mode, request.headers, await _body(request))
+        if site.broker_url is None:
+            raise BrokerUnreachable("no broker is known here, so nothing was sent: set DIMS_BROKER_URL")
+        await aside(append, [envelope for _, envelope in taken], site.broker_url)
+        return Answer({"accepted": len(taken), "ids": [event.id for event, _ in taken]}, 202)
+
+
+def _listed(
+    request: Request,
+    parameters: Sequence[Parameter],
+    list_: Callable[..., Sequence[Any]],
+    document_of: Callable[[Any], Document],
+    number: str,
+) -> Response:
+    """A page of a list, newest first, and from where the next one goes on."""
+    said = asked(request, parameters)
+    with site_of(request).reading() as connection:
+        found = list_(connection, **{**said, "limit": said["limit"] + 1})
+    items = found[: said["limit"]]
+    more = len(found) > len(items)
+    return Answer({"items": list(map(document_of, items)), "next": getattr(items[-1], number) if more else None})
+
+
+def _let_in(request: Request) -> None:
+    """Raises HTTPException: 403 where no producer may send, 401 where it is none."""
+    access = site_of(request).access
+    if not access.web.events_token.get_secret_value():
+        raise HTTPException(403, "nobody may send events over HTTP here: set web.events_token in the configuration")
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not access.may_send_events(token.strip()):
+        raise HTTPException(
+            401,
+            "events are sent with the token of producers: Authorization: Bearer TOKEN",
+            {"www-authenticate": "Bearer"},
+        )
+
+
+async def _body(request: Request) -> bytes:
+    """The body, of bounded length. Raises HTTPException."""
+    too_long = HTTPException(413, f"a body has at most {MAX_BODY:,} bytes", {"connection": "close"})
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > MAX_BODY:
+        raise too_long
+    found = bytearray()
+    try:
+        async for chunk in request.stream():
+            found += chunk
+            if len(found) > MAX_BODY:
+                raise too_long
+    except ClientDisconnect:
+        raise HTTPException(400, "the body ended too early") from None
+    return bytes(found)
+
+
+PATHS = {
+    "/api/metrics": ("Every metric as it stands.", METRICS, "Metrics"),
+    "/api/metrics/{name}": ("A metric, its history and its explanation.", METRIC, "WholeMetric"),
+    "/api/events": ("Events, newest first.", EVENTS, "Events"),
+    "/api/runs": ("Runs, newest first.", RUNS, "Runs"),
+    "/api/requests": ("Requests, newest first.", REQUESTS, "Requests"),
+}
+
+
+def described(request: Request) -> Response:
+    """What this API is, for programs."""
+    asked(request, ())
+    return Answer(description(PATHS, site_of(request).access.read_by_anyone))
+
+
+routes = [
+    Route("/api/openapi.json", described),
+    Route("/api/metrics", metrics),
+    Route("/api/metrics/{name}", metric),
+    Route("/api/events", Events),
+    Route("/api/runs", runs),
+    Route("/api/requests", requests),
+]

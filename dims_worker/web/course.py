@@ -13,10 +13,10 @@ from dims_worker.config import Config, Metric
 from dims_worker.config.quantities import AGES
 from dims_worker.decide import age_of
 from dims_worker.report import words
-from dims_worker.report.charts import STANDS, Course, Mark, Size, picture
+from dims_worker.report.charts import Course, Mark, Size, picture
 from dims_worker.sentences.shown import is_number
 from dims_worker.store.overview import stood_out
-from dims_worker.store.series import Point, sampled
+from dims_worker.store.series import STANDS, Point, sampled
 from dims_worker.store.states import State
 from dims_worker.web.site import drawn
 from dims_worker.wording import clean, count, drift_text, number, value_text
