@@ -34,7 +34,6 @@ SUBJECT = "<img src=x onerror=alert(2)> \"quoted\" 'and' \u202eturned round"
 """The subject of such a commit."""
 
 CONFIG = """
-project: {name: Basketball lake}
 settings: {lease: 5s, sweep: 1s}
 sources:
   project: {type: files, path: code}
@@ -46,7 +45,7 @@ metrics:
   git:
     commits: {source: repo, measure: commits}
   s3_storage:
-%s
+METRICS
 rules:
   git_post_commit: {on: "dims.git.*"}
   s3_upload_complete: {on: "com.amazonaws.s3.*"}
@@ -55,7 +54,10 @@ workflows:
   file_inventory: {source: project}
 web:
   tokens: {ada: "${ADA_TOKEN:-}", bob: "${BOB_TOKEN:-}"}
-""" % "\n".join(f"    {name}: {{source: lake, prefix: {name}/, measure: count, critical: true}}" for name in HELD)
+""".replace(
+    "METRICS",
+    "\n".join(f"    {name}: {{source: lake, prefix: {name}/, measure: count, critical: true}}" for name in HELD),
+)
 
 
 @dataclass
