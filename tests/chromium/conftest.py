@@ -44,6 +44,7 @@ def chromium() -> Iterator[Browser]:
     driver = pytest.importorskip("playwright.sync_api", reason="no Playwright: `make test-browser` installs it")
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
+    driver.expect.set_options(timeout=15_000)
     with driver.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield browser
