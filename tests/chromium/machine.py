@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
-from moto.moto_api._internal import moto_api_backend
-from moto.server import ThreadedMotoServer
 from sqlalchemy import Engine, create_engine, text
 
 from dims_worker.events import Event
+from dims_worker.services.ports import choose, is_free
 from dims_worker.store.engine import transaction
 from dims_worker.store.requests import Request, open_requests
 from producers.publish import publish
@@ -66,7 +66,6 @@ class Machine:
 
     project: Project
     engine: Engine
-    lake: Lake
     url: str
 
     def publish(self, kind: str, producer: str, **said: Any) -> None:
@@ -112,14 +111,19 @@ class Machine:
 def machine(database_url: str, broker_url: str, folder: Path) -> Iterator[Machine]:
     """Start it all; nothing of it is left. Its critical metrics have accepted values, and all but `clicked` wait."""
     with ExitStack() as stack:
-        lake = stack.enter_context(_lake())
-        lake.put("lake", {f"{name}/{number}.parquet": b"x" for name in HELD for number in range(10)})
+        port = choose(None)
         env = {"DIMS_DATABASE_URL": database_url, "DIMS_BROKER_URL": broker_url, "DIMS_HOME": str(folder / "home")}
-        env |= {**lake.env, **{f"{name.upper()}_TOKEN": token for name, token in TOKENS.items()}}
+        env |= {f"{name.upper()}_TOKEN": token for name, token in TOKENS.items()}
+        env |= Lake(f"http://127.0.0.1:{port}").env
         project = Project(folder / "project", env)
         project.folder.mkdir()
         project.git("init", "-q", "-b", "main")
         project.commit("Begin", {"dims.yaml": CONFIG, "code/a.md": "# A\n", "code/a.py": '"""Adds."""\n'})
+        # A process of its own: other tests of this session empty the lake within it
+        _process(stack, project, folder / "lake.log", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port))
+        wait_for(lambda: not is_free(port))
+        _client(env).create_bucket(Bucket="lake")
+        put(env, [f"{name}/{number}.parquet" for name in HELD for number in range(10)])
         engine = create_engine(database_url)
         stack.callback(engine.dispose)
         _process(
@@ -130,7 +134,7 @@ def machine(database_url: str, broker_url: str, folder: Path) -> Iterator[Machin
         _process(stack, project, folder / "web.log", *("-m", "dims_worker", "web", "--port", "0"))
         project.dims("hook", "install", check=True)
         told = folder / "home" / "run" / "web.json"
-        made = Machine(project, engine, lake, "")
+        made = Machine(project, engine, "")
         wait_for(made.served)
         _fill(made)
         made.url = json.loads(wait_for(lambda: told.is_file() and told.read_text()))["url"]
@@ -149,16 +153,21 @@ def _fill(made: Machine) -> None:
     wait_for(lambda: made.one("SELECT count(*) FROM dims_event_log WHERE type = 'dims.git.commit'"))
 
 
-@contextmanager
-def _lake() -> Iterator[Lake]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        yield Lake(f"http://{host}:{port}")
-    finally:
-        server.stop()
-        moto_api_backend.reset()
+def put(env: Mapping[str, str], keys: list[str]) -> None:
+    """Objects of the lake."""
+    client = _client(env)
+    for key in keys:
+        client.put_object(Bucket="lake", Key=key, Body=b"x" * 100)
+
+
+def _client(env: Mapping[str, str]) -> Any:
+    return boto3.client(
+        "s3",
+        endpoint_url=env["AWS_ENDPOINT_URL"],
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        region_name="us-east-1",
+    )
 
 
 def _process(stack: ExitStack, project: Project, log: Path, *arguments: str) -> None:

@@ -62,7 +62,6 @@ def test_a_page_is_accessible_and_fits(name: str, site: Machine, visit: Visit, s
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_does_not_jump_nor_scroll_sideways(name: str, site: Machine, visit: Visit, seen: Seen) -> None:
     page = opened(site, visit, name, seen, viewport={"width": 360, "height": 740})
-    page.wait_for_load_state("networkidle") if name == "sign-in" else page.wait_for_load_state("load")
     page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
     assert page.evaluate("window.shift") < 0.05
     for width in (360, 390, 768, 1280):
