@@ -75,7 +75,7 @@ class Machine:
     def upload(self, prefix: str, names: list[str]) -> None:
         """Objects of the lake, and the events that S3 sends of them."""
         keys = [f"{prefix}/{name}" for name in names]
-        self.lake.put("lake", dict.fromkeys(keys, b"x" * 100))
+        put(self.project.env, keys)
         for key in keys:
             data = {"bucket": "lake", "key": key, "size": 100}
             self.publish("com.amazonaws.s3.ObjectCreated:Put", "aws:s3.us-east-1.lake", subject=key, data=data)
