@@ -4,16 +4,21 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check fire bench lambda clean
+AXE := build/axe/node_modules/axe-core/axe.min.js
+
+.PHONY: help demo test test-browser check fire bench lambda clean
 
 help: ## what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: .venv/.demo ## the whole way, on real parts, in a minute
 	@$(BIN)/dims demo
 
 test: .venv/.dev ## all tests, some at once: make test AT_ONCE=1
 	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),3) --dist worksteal
+
+test-browser: .venv/.browser $(AXE) ## the page in this machine's own Chromium, with axe-core where there is npm
+	@$(BIN)/python -m pytest tests/chromium
 
 check: .venv/.dev ## style, types, arrows between rooms, documents
 	$(BIN)/ruff check .
@@ -47,3 +52,12 @@ clean: ## remove what was made; a running machine is stopped first
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) --editable '.[dev]'
 	@touch $@ .venv/.demo
+
+.venv/.browser: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) --editable '.[browser]'
+	@touch $@ .venv/.dev .venv/.demo
+
+$(AXE):
+	@if command -v npm >/dev/null; then \
+		npm install --no-save --no-audit --no-fund --silent --prefix build/axe axe-core@4.14.1; \
+	else echo "no npm here: the tests with axe-core are skipped" >&2; fi

@@ -24,6 +24,7 @@ _READINGS = f"""
         CASE m.kind
             WHEN 'age' THEN to_jsonb(to_char(at.as_of - interval '5 hours', 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"'))
             WHEN 'text' THEN '"synced"'::jsonb
+            WHEN 'percent' THEN to_jsonb(round(88 + 11.0 * s.s / :slots - m.n % 7, 1))
             WHEN 'float' THEN to_jsonb(round(usual.usual::numeric / 7, 4))
             ELSE to_jsonb(usual.usual) END AS baseline
     FROM generate_series(1, :slots) AS s(s) CROSS JOIN {_METRICS}
@@ -104,6 +105,8 @@ def _kind(config: Config, name: str) -> str:
         return "age"
     if getattr(metric, "measure", None) == "sync_status":
         return "text"
+    if metric.shown_unit == "%":
+        return "percent"  # never beyond 100, and so without the drift that is made by a factor
     return "float" if metric.precision else "int"
 
 

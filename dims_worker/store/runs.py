@@ -154,6 +154,18 @@ def last_result(connection: Connection, source: str) -> tuple[RunRow, Mapping[st
     return (RunRow(*found[:-1]), found[-1]) if found else None
 
 
+def runs_of(connection: Connection, source: str, *, limit: int) -> list[RunRow]:
+    """The newest runs of a workflow (`workflow.gap-analysis`), newest first."""
+    found = connection.execute(
+        text(
+            f"SELECT {_RUN} FROM dims_verification_runs WHERE source = :source AND result IS NOT NULL "
+            "ORDER BY run_id DESC LIMIT :limit"
+        ),
+        {"source": source, "limit": limit},
+    )
+    return [RunRow(*row) for row in found]
+
+
 def result_of(connection: Connection, run_id: int) -> Mapping[str, Any] | None:
     """What a workflow's run found, whole; None for any other run."""
     found: Mapping[str, Any] | None = connection.execute(

@@ -1,0 +1,119 @@
+"""A person decides: by mouse, by keys, beside another person, and without JavaScript."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.chromium.conftest import Visit, expect
+from tests.chromium.machine import TOKENS, Machine
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+FOCUS = """() => {
+  const on = document.activeElement, style = getComputedStyle(on), box = on.getBoundingClientRect();
+  const ringed = (style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0) || style.boxShadow !== "none";
+  const inside = box.bottom > 0 && box.top < innerHeight && box.width > 0 && box.height > 0;
+  return {what: on.getAttribute("href") || on.innerText || on.id || on.tagName, seen: ringed && inside};
+}"""
+
+
+def sign_in(page: Page, who: str) -> None:
+    page.get_by_label("Your token").fill(TOKENS[who])
+    page.get_by_role("button", name="Sign in").click()
+
+
+def test_a_held_upload_is_approved_by_clicking(site: Machine, visit: Visit) -> None:
+    metric = "s3_storage.clicked"
+    page = visit()
+    page.goto("/requests")
+    sign_in(page, "ada")
+    expect(page).to_have_url(f"{site.url}/requests")
+    expect(page.locator("#live")).to_have_class("live on")
+    assert site.baseline(metric) == 10
+
+    page.evaluate("window.stayed = true")
+    site.upload("clicked", list("abc"))
+    request = site.request(metric)
+    link = page.locator(f'a[href="/requests/{request.id}"]').first
+    expect(link).to_be_visible()  # it came by itself
+    assert page.evaluate("window.stayed") is True
+    assert site.baseline(metric) == 10
+
+    link.click()
+    expect(page.locator("#main")).to_contain_text("13")
+    page.get_by_role("textbox", name="note").fill("the new season")
+    page.get_by_role("button", name="Approve").click()
+    expect(page.locator("#main")).to_contain_text("approved")
+    expect(page.locator("#main")).to_contain_text("ada")
+    expect(page.locator("#main")).to_contain_text("the new season")
+    assert site.baseline(metric) == 13
+
+
+def test_keys_alone_are_enough_and_the_focus_is_always_seen(site: Machine, visit: Visit) -> None:
+    request = site.request("s3_storage.keyed")
+    page = visit()
+    page.goto("/")
+    page.keyboard.type(TOKENS["ada"])  # the field has the focus
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{site.url}/")
+    tab_to(page, f"/requests/{request.id}")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{site.url}/requests/{request.id}")
+    tab_to(page, "Approve")
+    page.keyboard.press("Space")
+    expect(page.locator("#main")).to_contain_text("approved")
+    assert site.baseline("s3_storage.keyed") == 15
+
+
+def tab_to(page: Page, wanted: str) -> None:
+    """Press Tab until the focus is there; on its way it is always to be seen."""
+    for _ in range(100):
+        page.keyboard.press("Tab")
+        focus = page.evaluate(FOCUS)
+        assert focus["seen"], f"on {page.url} nobody sees the focus on {focus['what']}"
+        if focus["what"].strip() == wanted:
+            return
+    raise AssertionError(f"on {page.url} no Tab leads to {wanted}")
+
+
+def test_the_second_of_two_people_is_told(site: Machine, visit: Visit) -> None:
+    request = site.request("s3_storage.raced")
+    ada, bob = visit("ada"), visit("bob", java_script_enabled=False)
+    for page in (ada, bob):
+        page.goto(f"/requests/{request.id}")
+    ada.get_by_role("button", name="Approve").click()
+    expect(ada.locator("#main")).to_contain_text("approved")
+    with bob.expect_response("**/reject") as answer:
+        bob.get_by_role("button", name="Reject").click()
+    assert answer.value.status == 409
+    expect(bob.locator("#main")).to_contain_text("approved")
+    expect(bob.locator("#main")).to_contain_text("ada")
+    decided = site.one("SELECT state || ' by ' || decided_by FROM dims_approval_requests WHERE id = :id", id=request.id)
+    assert decided == "approved by ada" and site.baseline("s3_storage.raced") == 15
+
+
+def test_what_came_in_between_is_shown_and_not_overwritten(site: Machine, visit: Visit) -> None:
+    request = site.request("s3_storage.moved")
+    page = visit("bob", java_script_enabled=False)
+    page.goto(f"/requests/{request.id}")
+    site.upload("moved", [f"later {number}" for number in range(15)])
+    site.request("s3_storage.moved", version=request.version + 1)
+    with page.expect_response("**/approve") as answer:
+        page.get_by_role("button", name="Approve").click()
+    assert answer.value.status == 409
+    expect(page.locator("#main")).to_contain_text("30")  # what it is now
+    assert site.baseline("s3_storage.moved") == 10
+    page.get_by_role("button", name="Approve").or_(page.locator(f'a[href="/requests/{request.id}"]')).first.click()
+    if page.get_by_role("button", name="Approve").count():  # the page of what changed leads back to the request
+        page.get_by_role("button", name="Approve").click()
+    assert site.baseline("s3_storage.moved") == 30
+
+
+def test_a_decision_needs_no_javascript(site: Machine, visit: Visit) -> None:
+    page = visit(java_script_enabled=False)
+    page.goto(f"/requests/{site.request('s3_storage.plain').id}")
+    sign_in(page, "ada")
+    page.get_by_role("button", name="Reject").click()
+    expect(page.locator("#main")).to_contain_text("rejected")
+    assert site.baseline("s3_storage.plain") == 10

@@ -1,0 +1,84 @@
+"""Every page, light and dark, on a phone and on a wide screen, with and without JavaScript."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.chromium.conftest import Seen, Visit
+from tests.chromium.machine import Machine
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PAGES = {
+    **{"overview": "/", "searched": "/?q=hostile", "nothing found": "/?q=no+such+metric"},
+    **{"metric": "/metrics/s3_storage.waiting", "another metric": "/metrics/git.commits"},
+    **{"requests": "/requests?state=all", "request": "/requests/{request}", "events": "/events"},
+    **{"event": "/events/{event}", "runs": "/runs", "run": "/runs/{run}", "workflows": "/workflows"},
+    **{"workflow": "/workflows/file-inventory", "never run": "/workflows/audit", "problem": "/workflows/nothing"},
+    "sign-in": "/sign-in",
+}
+
+
+def address(site: Machine, name: str) -> str:
+    return PAGES[name].format(
+        request=site.request("s3_storage.waiting").id,
+        event=site.one("SELECT max(seq) FROM dims_event_log WHERE metrics @> '{s3_storage.waiting}'"),
+        run=site.one("SELECT max(run_id) FROM dims_verification_runs WHERE readings > 0"),
+    )
+
+
+def opened(site: Machine, visit: Visit, name: str, seen: Seen, **options: Any) -> Page:
+    """The page; its status is what it should be, and of what Chromium tells the expected 404 is left out."""
+    page = visit(None if name == "sign-in" else "ada", **options)
+    answer = page.goto(address(site, name))
+    assert answer is not None and answer.status == (404 if name == "problem" else 200)
+    if name == "problem":
+        seen.console[:] = [said for said in seen.console if "404" not in said]
+    return page
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_accessible_and_fits(name: str, site: Machine, visit: Visit, seen: Seen, axe: str) -> None:
+    page = opened(site, visit, name, seen, viewport={"width": 360, "height": 740})
+    page.evaluate(axe)
+    faults = []
+    for width in (360, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+            faults += [
+                f"{width} {scheme}: {one['id']} ({one['impact']}): {node['html'][:200]}: {node['failureSummary'][:300]}"
+                for one in found["violations"]
+                if one["impact"] in ("serious", "critical")
+                for node in one["nodes"][:3]
+            ]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_does_not_jump_nor_scroll_sideways(name: str, site: Machine, visit: Visit, seen: Seen) -> None:
+    page = opened(site, visit, name, seen, viewport={"width": 360, "height": 740})
+    page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
+    assert page.evaluate("window.shift") < 0.05
+    for width in (360, 390, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, f"{wide} px on a screen of {width}: {page.evaluate(WIDEST)}"
+    assert page.locator("h1").count() == 1
+
+
+WIDEST = """[...document.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+  .slice(0, 5).map(e => e.tagName + "." + e.className + " " + e.innerText?.slice(0, 40)).join("; ")"""
+
+
+def test_every_page_works_without_javascript(site: Machine, visit: Visit, seen: Seen) -> None:
+    page = visit("ada", java_script_enabled=False)
+    for name in PAGES:
+        answer = page.goto(address(site, name))
+        assert answer is not None and answer.status == (404 if name == "problem" else 200), name
+        assert page.locator("h1").count() == 1, name
+    seen.console[:] = [said for said in seen.console if "404" not in said]

@@ -1,0 +1,55 @@
+"""What happens is seen while it happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.chromium.conftest import Visit, expect
+from tests.chromium.machine import Machine
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+def stays(page: Page) -> None:
+    """Mark the page: a page that is loaded anew has no such mark."""
+    page.evaluate("window.stayed = true")
+
+
+def test_a_commit_appears_among_the_events_without_a_reload(site: Machine, visit: Visit) -> None:
+    page = visit("ada")
+    page.goto("/events")
+    expect(page.locator("#live")).to_have_class("live on")
+    stays(page)
+    site.commit("Say where the games are", {"code/games.md": "# Games\n"})
+    expect(page.locator("#main")).to_contain_text("Say where the games are")
+    assert page.evaluate("window.stayed") is True
+
+
+def test_a_commit_changes_a_value_without_a_reload(site: Machine, visit: Visit) -> None:
+    page = visit("ada")
+    page.goto("/")
+    expect(page.locator("#live")).to_have_class("live on")
+    row = page.locator("tr").filter(has=page.locator('a[href="/metrics/git.commits"]')).first
+    before = site.one("SELECT value FROM dims_metrics WHERE metric = 'git.commits'")
+    expect(row).to_contain_text(f"{before:,}")
+    stays(page)
+    jumped = page.evaluate("window.shift")
+    site.commit("One more", {"code/one_more.py": "x = 2\n"})
+    expect(row).to_contain_text(f"{before + 1:,}")
+    assert page.evaluate("window.stayed") is True
+    assert page.evaluate("window.shift") - jumped < 0.05
+
+
+def test_a_workflow_that_is_started_shows_its_report_without_a_reload(site: Machine, visit: Visit) -> None:
+    page = visit("ada")
+    page.goto("/workflows/file-inventory")
+    before = site.one("SELECT max(run_id) FROM dims_verification_runs WHERE result IS NOT NULL")
+    page.get_by_role("button", name="Start file-inventory").click()
+    expect(page.get_by_role("status").filter(has_text="sked for")).to_be_visible()
+    stays(page)
+    expect(page.locator("#standing")).to_contain_text("asked for is done")
+    after = site.one("SELECT max(run_id) FROM dims_verification_runs WHERE result IS NOT NULL")
+    assert after > before
+    expect(page.locator("#standing")).to_contain_text(f"run {after}")
+    assert page.evaluate("window.stayed") is True
