@@ -345,6 +345,7 @@ def test_the_schema_says_what_it_is_and_is_json():
     assert set(made["properties"]) == {
         "include",
         "prices",
+        "web",
         "workflows",
         "notify",
         "settings",

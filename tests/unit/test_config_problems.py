@@ -34,7 +34,7 @@ def metric(body: str) -> str:
 # --- every kind of problem: the text from line 1, then the problems -------------------------------------
 
 NAME = "a name is lower-case letters, digits and _, a letter first"
-KNOWN = "known are include, metrics, notify, policy, prices, rules, settings, sources, watch, workflows"
+KNOWN = "known are include, metrics, notify, policy, prices, rules, settings, sources, watch, web, workflows"
 PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "no YAML": ("sources:\n  a: [1,\n  b: }\n", ["3: is not YAML: expected the node content, but found '}'"]),
     "a tab": ("sources:\n\tp: 1\n", ["2: is not YAML: found character '\\t' that cannot start any token"]),
