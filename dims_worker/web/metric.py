@@ -21,7 +21,7 @@ from dims_worker.errors import NotFound
 from dims_worker.explain import Explanation, explain
 from dims_worker.report import charts
 from dims_worker.sentences.evidence import placed_lines
-from dims_worker.sentences.metric import decision_words, reasons, standing
+from dims_worker.sentences.metric import reasons, standing
 from dims_worker.sentences.readings import done_text
 from dims_worker.sentences.shown import Shown, is_number, plain
 from dims_worker.store.runs import PastReading, newest_readings
@@ -60,7 +60,7 @@ def page(request: Request) -> Response:
             "gaps": [Named(gap, one.unit) for gap in one.gaps],
             "rows": [Row.of(site.config, each) for each in readings],
         },
-        **{"decisions": [(each.id, decision_words(shown, each)) for each in one.decisions]},
+        **{"decisions": [Ask.of(site.config, each, one.now) for each in one.decisions]},
         **{"definition": definition(site.config, name), "policy": policy(one), "links": links(site.config, name)},
         **{"description": shown.metric.description if shown.metric else "", "inputs": [*_inputs(shown)]},
         **{"asked": Ask.of(site.config, one.request, one.now) if one.request else None},
@@ -135,15 +135,15 @@ def links(config: Config, name: str) -> Links:
     return Links(known, tuple(each for each, other in config.derived.items() if name in other.inputs))
 
 
-def definition(config: Config, name: str) -> str:
-    """A metric as the configuration says it, without what it says of policy; nothing of what is not configured."""
+def definition(config: Config, name: str) -> list[str]:
+    """The lines of a metric in the configuration, without what it says of policy; none of what is not configured."""
     metric = config.metrics.get(name)
     if metric is None:
-        return ""
+        return []
     said = metric.model_dump(mode="json", exclude_unset=True, exclude={*Policy.model_fields, "description"})
     category, _, short = name.partition(".")
     text: str = yaml.safe_dump({category: {short: said}}, sort_keys=False, allow_unicode=True, width=100)
-    return text.rstrip()
+    return text.splitlines()
 
 
 def policy(one: Explanation) -> list[tuple[str, str, str]]:

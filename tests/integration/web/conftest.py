@@ -20,7 +20,7 @@ from dims_worker.web.site import Site
 from tests.integration.flow.conftest import beside, flow, make_flow, queries, restart  # noqa: F401 - fixtures
 
 TOKENS = {"ada": "ada-token-" + "x" * 20, "bob": "bob-token-" + "y" * 20}
-EVENTS_TOKEN = "events-token-" + "z" * 20  # noqa: S105
+EVENTS_TOKEN = "events-token-" + "z" * 20
 
 Visit = Callable[..., TestClient]
 
