@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dims_worker.config import Config, DerivedMetric, Policy
+from dims_worker.config.config import WORKFLOW
 from dims_worker.config.expression import PRICES
 from dims_worker.config.policy import Thresholds
 from dims_worker.config.quantities import words as in_a_word
@@ -49,22 +50,28 @@ def page(request: Request) -> Response:
         readings = newest_readings(connection, name, READINGS)
     shown = Shown(one, site.config.metrics.get(name))
     values = {
-        **{"here": "inventory", "title": name, "one": one, "days": days, "spans": SPANS},
-        **{"value": shown.value(one.reading.value) if one.reading else None, "standing": standing(one)},
-        **{"chips": states(one), "picture": picture, "legend": drawn(charts.legend())},
-        **{
-            "reasons": list(_reasons(shown)),
-            "changes": list(placed_lines(one.evidence, one.now)) if one.evidence else [],
-        },
-        **{
-            "gaps": [Named(gap, one.unit) for gap in one.gaps],
-            "rows": [Row.of(site.config, each) for each in readings],
-        },
-        **{"decisions": [Ask.of(site.config, each, one.now) for each in one.decisions]},
-        **{"definition": definition(site.config, name), "policy": policy(one), "links": links(site.config, name)},
-        **{"description": shown.metric.description if shown.metric else "", "inputs": [*_inputs(shown)]},
-        **{"asked": Ask.of(site.config, one.request, one.now) if one.request else None},
-        **{"command": f"dims verify -m {name}", "critical": bool(one.policy and one.policy.critical)},
+        "here": "inventory",
+        "title": name,
+        "one": one,
+        "value": shown.value(one.reading.value) if one.reading else None,
+        "standing": standing(one),
+        "chips": states(one),
+        "description": shown.metric.description if shown.metric else "",
+        "workflow": name.removeprefix(WORKFLOW) if name.startswith(WORKFLOW) else None,
+        "asked": Ask.of(site.config, one.request, one.now) if one.request else None,
+        "days": days,
+        "spans": SPANS,
+        "picture": picture,
+        "legend": drawn(charts.legend()),
+        "rows": [Row.of(site.config, each) for each in readings],
+        "reasons": list(_reasons(shown)),
+        "inputs": list(_inputs(shown)),
+        "changes": list(placed_lines(one.evidence, one.now)) if one.evidence else [],
+        "gaps": [Named(gap, one.unit) for gap in one.gaps],
+        "decisions": [Ask.of(site.config, each, one.now) for each in one.decisions],
+        "definition": definition(site.config, name),
+        "policy": policy(one),
+        "links": links(site.config, name),
     }
     return site.page(request, "metric.html", values)
 

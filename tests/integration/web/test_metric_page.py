@@ -195,3 +195,14 @@ def test_queries_do_not_grow_with_the_history(flow: Flow, visit: Visit, queries:
 def test_who_is_not_signed_in_is_sent_to_do_so(flow: Flow, visit: Visit) -> None:
     answer = visit(flow.config).get("/metrics/m.c?days=7")
     assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in?next=/metrics/m.c%3Fdays%3D7")
+
+
+def test_a_workflows_outcome_has_a_page_too(make_flow: Make, visit: Visit) -> None:
+    flow = make_flow(
+        "sources: {one: {type: files, path: one}}\nmetrics: {m: {a: {source: one, measure: count}}}\nrules: {}\n"
+        "workflows: {file_inventory: {source: one}}"
+    )
+    assert "workflow.file-inventory" in flow.config.definitions
+    page = visit(flow.config, "ada").get("/metrics/workflow.file-inventory").text
+    assert 'href="/workflows/file-inventory"' in page
+    assert "dims workflow file-inventory" in page

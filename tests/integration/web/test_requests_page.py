@@ -83,7 +83,7 @@ def test_approving_makes_the_value_the_baseline(flow: Flow, waiting: Request, vi
     assert 'class="decide"' not in page
     listed = words_of(client.get("/requests").text)
     assert "Nothing waits for a person." in listed
-    assert "ada (token)" in listed
+    assert "ada" in listed
     assert "100 files → 150 files, ada (token)" in words_of(client.get("/metrics/m.c").text)
 
 

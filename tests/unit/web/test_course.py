@@ -17,8 +17,9 @@ HOSTILE = "<b>\"'&\u202e"
 
 
 def point(days: float, value: Any, outcome: str = "accepted", **more: Any) -> Point:
-    facts = {"unit": "files", "status": "ok", "severity": "none", "drift_pct": 0.0, "baseline": None}
-    return Point(as_of=NOW - timedelta(days=days), value=value, outcome=outcome, run_id=1, **{"error": None, **facts, **more})
+    facts: dict[str, Any] = {"unit": "files", "status": "ok", "severity": "none", "drift_pct": 0.0, "baseline": None}
+    facts |= {"error": None, "run_id": 1, **more}
+    return Point(as_of=NOW - timedelta(days=days), value=value, outcome=outcome, **facts)
 
 
 def made(*points: Point, marks: tuple[Point, ...] = (), metric: FilesMetric | None = None, **state: Any) -> Course:
