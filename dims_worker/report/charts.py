@@ -238,7 +238,8 @@ def _drawn(scale: Scale, mark: Mark, size: Size) -> str:
 
 
 def _dot(scale: Scale, at: date, value: float) -> str:
-    return f'<circle class="dot" cx="{_place(scale.x(at))}" cy="{_place(scale.y(value))}" r="2"/>'
+    title = f"<title>{at:%Y-%m-%d %H:%M}: {number(value)}</title>"
+    return f'<circle class="dot" cx="{_place(scale.x(at))}" cy="{_place(scale.y(value))}" r="2">{title}</circle>'
 
 
 def _sign(outcome: str, x: float, y: float, title: str = "") -> str:

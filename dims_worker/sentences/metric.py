@@ -57,7 +57,7 @@ def lines(config: Config, one: Explanation) -> Iterator[Line]:
     if one.request:
         yield from _request(shown, one.request)
     for decision in one.decisions:
-        yield "before", decision_words(shown, decision)
+        yield "before", _decision(shown, decision)
 
 
 def reasons(shown: Shown) -> Iterator[Line]:
@@ -168,7 +168,7 @@ def decide_words(request: Request) -> str:
     return f"dims approvals approve {request.id} --version {request.version}   (or reject)"
 
 
-def decision_words(shown: Shown, request: Request) -> str:
+def _decision(shown: Shown, request: Request) -> str:
     """What was decided, when, by whom, why."""
     value, before = shown.value(request.value), shown.value(request.baseline)
     by = f" by {clean(request.decided_by)} ({request.known_by})" if request.decided_by else ""

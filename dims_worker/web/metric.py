@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dims_worker.config import Config, DerivedMetric, Policy
+from dims_worker.config.config import WORKFLOW
 from dims_worker.config.expression import PRICES
 from dims_worker.config.policy import Thresholds
 from dims_worker.config.quantities import words as in_a_word
@@ -21,7 +22,7 @@ from dims_worker.errors import NotFound
 from dims_worker.explain import Explanation, explain
 from dims_worker.report import charts
 from dims_worker.sentences.evidence import placed_lines
-from dims_worker.sentences.metric import decision_words, reasons, standing
+from dims_worker.sentences.metric import reasons, standing
 from dims_worker.sentences.readings import done_text
 from dims_worker.sentences.shown import Shown, is_number, plain
 from dims_worker.store.runs import PastReading, newest_readings
@@ -49,22 +50,28 @@ def page(request: Request) -> Response:
         readings = newest_readings(connection, name, READINGS)
     shown = Shown(one, site.config.metrics.get(name))
     values = {
-        **{"here": "inventory", "title": name, "one": one, "days": days, "spans": SPANS},
-        **{"value": shown.value(one.reading.value) if one.reading else None, "standing": standing(one)},
-        **{"chips": states(one), "picture": picture, "legend": drawn(charts.legend())},
-        **{
-            "reasons": list(_reasons(shown)),
-            "changes": list(placed_lines(one.evidence, one.now)) if one.evidence else [],
-        },
-        **{
-            "gaps": [Named(gap, one.unit) for gap in one.gaps],
-            "rows": [Row.of(site.config, each) for each in readings],
-        },
-        **{"decisions": [(each.id, decision_words(shown, each)) for each in one.decisions]},
-        **{"definition": definition(site.config, name), "policy": policy(one), "links": links(site.config, name)},
-        **{"description": shown.metric.description if shown.metric else "", "inputs": [*_inputs(shown)]},
-        **{"asked": Ask.of(site.config, one.request, one.now) if one.request else None},
-        **{"command": f"dims verify -m {name}", "critical": bool(one.policy and one.policy.critical)},
+        "here": "inventory",
+        "title": name,
+        "one": one,
+        "value": shown.value(one.reading.value) if one.reading else None,
+        "standing": standing(one),
+        "chips": states(one),
+        "description": shown.metric.description if shown.metric else "",
+        "workflow": name.removeprefix(WORKFLOW) if name.startswith(WORKFLOW) else None,
+        "asked": Ask.of(site.config, one.request, one.now) if one.request else None,
+        "days": days,
+        "spans": SPANS,
+        "picture": picture,
+        "legend": drawn(charts.legend()),
+        "rows": [Row.of(site.config, each) for each in readings],
+        "reasons": list(_reasons(shown)),
+        "inputs": list(_inputs(shown)),
+        "changes": list(placed_lines(one.evidence, one.now)) if one.evidence else [],
+        "gaps": [Named(gap, one.unit) for gap in one.gaps],
+        "decisions": [Ask.of(site.config, each, one.now) for each in one.decisions],
+        "definition": definition(site.config, name),
+        "policy": policy(one),
+        "links": links(site.config, name),
     }
     return site.page(request, "metric.html", values)
 
@@ -135,15 +142,15 @@ def links(config: Config, name: str) -> Links:
     return Links(known, tuple(each for each, other in config.derived.items() if name in other.inputs))
 
 
-def definition(config: Config, name: str) -> str:
-    """A metric as the configuration says it, without what it says of policy; nothing of what is not configured."""
+def definition(config: Config, name: str) -> list[str]:
+    """The lines of a metric in the configuration, without what it says of policy; none of what is not configured."""
     metric = config.metrics.get(name)
     if metric is None:
-        return ""
+        return []
     said = metric.model_dump(mode="json", exclude_unset=True, exclude={*Policy.model_fields, "description"})
     category, _, short = name.partition(".")
     text: str = yaml.safe_dump({category: {short: said}}, sort_keys=False, allow_unicode=True, width=100)
-    return text.rstrip()
+    return text.splitlines()
 
 
 def policy(one: Explanation) -> list[tuple[str, str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dims_worker.evidence import Gap
 
-NAMED = 200
+NAMED = 60
 """So many names of a gap are told."""
 
 

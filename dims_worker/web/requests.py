@@ -106,7 +106,7 @@ def listed(request: Asked) -> Response:
     waiting = [one for one in everything if one.id > (after or 0)] if state != "decided" and not before else []
     values = {
         **{"here": "requests", "title": "Requests", "state": state, "states": STATES, "now": now, "older": before},
-        **{"number": len(everything), "newest": max((one.updated_at for one in everything), default=None)},
+        **{"number": len(everything), "newest": max(everything, key=lambda one: one.updated_at, default=None)},
         **{"waiting": [Ask.of(site.config, one, now, viewer) for one in waiting[:PAGE]]},
         **{"next_open": waiting[PAGE - 1].id if len(waiting) > PAGE else None},
         **{"decided": [Ask.of(site.config, one, now) for one in decided[:PAGE]]},
@@ -141,6 +141,11 @@ def _page(request: Asked, site: Site, conflict: Conflict | None) -> Response:
         **{"open": next((each.id for each in others if each.state == "open"), None), "known_by": KNOWN_BY},
     }
     return site.page(request, "request.html", values, 409 if conflict else 200)
+
+
+async def back(request: Asked) -> Response:
+    """The address of a button, loaded: its request as it stands."""
+    return RedirectResponse(f"/requests/{request.path_params['id']}", 303)
 
 
 async def approve(request: Asked) -> Response:
@@ -217,4 +222,6 @@ routes = [
     Route("/requests/{id:int}", shown),
     Route("/requests/{id:int}/approve", approve, methods=["POST"]),
     Route("/requests/{id:int}/reject", reject, methods=["POST"]),
+    Route("/requests/{id:int}/approve", back),
+    Route("/requests/{id:int}/reject", back),
 ]

@@ -83,8 +83,8 @@ def test_approving_makes_the_value_the_baseline(flow: Flow, waiting: Request, vi
     assert 'class="decide"' not in page
     listed = words_of(client.get("/requests").text)
     assert "Nothing waits for a person." in listed
-    assert "ada (token)" in listed
-    assert "approved by ada (token)" in words_of(client.get("/metrics/m.c").text)
+    assert "ada" in listed
+    assert "100 files → 150 files, ada (token)" in words_of(client.get("/metrics/m.c").text)
 
 
 def test_rejecting_keeps_the_baseline(flow: Flow, waiting: Request, visit: Visit) -> None:
@@ -111,6 +111,14 @@ def test_a_version_that_was_not_seen_is_shown_and_not_decided(flow: Flow, waitin
     assert "of &#34;2019&#34; &lt;b&gt;</textarea>" in answer.text  # what was typed is not lost
     assert client.post(f"/requests/{waiting.id}/approve", data=again).status_code == 303
     assert flow.state("m.c").baseline == 152
+
+
+def test_a_baseline_that_moved_meanwhile_is_no_ground_to_decide_on(flow: Flow, waiting: Request, visit: Visit) -> None:
+    flow.do("UPDATE dims_metrics SET baseline_version = baseline_version + 1")
+    answer = post(visit(flow.config, "ada"), waiting.id)
+    assert answer.status_code == 409
+    assert "The baseline is another one now" in words_of(answer.text)
+    assert flow.open("m.c") is not None
 
 
 def test_who_comes_second_is_told_who_decided_and_when(flow: Flow, waiting: Request, visit: Visit) -> None:
@@ -219,7 +227,8 @@ def test_a_form_that_is_not_ours_decides_nothing(
 def test_another_persons_form_is_refused(flow: Flow, waiting: Request, visit: Visit) -> None:
     form = fields(visit(flow.config, "ada").get("/requests").text)
     assert visit(flow.config, "bob").post(f"/requests/{waiting.id}/approve", data=form).status_code == 403
-    assert visit(flow.config, "ada").get(f"/requests/{waiting.id}/approve").status_code == 405
+    loaded = visit(flow.config, "ada").get(f"/requests/{waiting.id}/approve")
+    assert (loaded.status_code, loaded.headers["location"]) == (303, f"/requests/{waiting.id}")
     assert flow.open("m.c") is not None
 
 
