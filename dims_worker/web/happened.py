@@ -69,14 +69,13 @@ def events_page(request: Request) -> Response:
     before = _before(request)
     few = wanted.get("outcome") in ("unmatched", "rejected")  # found by an index, however long ago they came
     with site.reading() as connection:
-        now = clock(connection)
         top = before or last_event(connection) + 1
         after = top - 1 - REACH if wanted and not few else 0
         kind, outcome = wanted.get("type"), wanted.get("outcome")
         found = list_events(connection, limit=PAGE, type=kind, outcome=outcome, before=before, after=max(after, 0))
     listed = _listed(request, found, [event.seq for event in found], after, wanted)
     types = sorted({event.type for event in found if event.type} | _types(site.config))
-    values = {"here": "events", "title": "Events", "listed": listed, "wanted": wanted, "now": now, "words": event_words}
+    values = {"here": "events", "title": "Events", "listed": listed, "wanted": wanted, "words": event_words}
     return site.page(request, "events.html", {**values, "types": types, "outcomes": OUTCOMES, "newest": before is None})
 
 
@@ -90,7 +89,7 @@ def event_page(request: Request) -> Response:
     reasons = explain(site.config, envelope(event)) if event.outcome != "rejected" else {}
     alone = sorted({name for names in site.config.of_source.values() for name in names} - set(event.metrics))
     values = {
-        **{"here": "events", "title": f"Event {seq}", "event": event, "now": now, "said": event_words(event)},
+        **{"here": "events", "title": f"Event {seq}", "event": event, "said": event_words(event)},
         "rows": [_served_row(site.config, one, reasons.get(one.metric), now) for one in outcomes],
         "alone": alone,
         "data": _pretty(event.data),
@@ -102,13 +101,12 @@ def runs_page(request: Request) -> Response:
     site, wanted = site_of(request), _asked(request, "source", "status")
     before = _before(request)
     with site.reading() as connection:
-        now = clock(connection)
         top = before or last_run(connection) + 1
         after = top - 1 - REACH if wanted else 0
         found = list_runs(connection, limit=PAGE, before=before, after=max(after, 0), **wanted)
     listed = _listed(request, found, [run.run_id for run in found], after, wanted)
     sources = sorted({*site.config.of_source, *site.config.scans, *(run.source for run in found if run.source)})
-    values = {"here": "runs", "title": "Runs", "listed": listed, "wanted": wanted, "now": now, "words": run_words}
+    values = {"here": "runs", "title": "Runs", "listed": listed, "wanted": wanted, "words": run_words}
     more = {"sources": sources, "statuses": STATUSES, "newest": before is None}
     return site.page(request, "runs.html", {**values, **more})
 
@@ -116,7 +114,7 @@ def runs_page(request: Request) -> Response:
 def run_page(request: Request) -> Response:
     site, number = site_of(request), _number(request.path_params["run_id"], "run")
     with site.reading() as connection:
-        found, now = runs_by_number(connection, [number]), clock(connection)
+        found = runs_by_number(connection, [number])
         if not found:
             raise NotFound(f"there is no run {number}; it may be so old that it was forgotten")
         readings = readings_of(connection, [number])
@@ -124,7 +122,7 @@ def run_page(request: Request) -> Response:
         events = served_by(connection, number, EVENTS + 1)
     run = found[0]
     values = {
-        **{"here": "runs", "title": f"Run {number}", "run": run, "now": now, "said": run_words(run)},
+        **{"here": "runs", "title": f"Run {number}", "run": run, "said": run_words(run)},
         "rows": [_reading_row(site.config, one, asked.get(one.metric)) for one in readings],
         "workflow": run.source.removeprefix(WORKFLOW) if run.source and run.source.startswith(WORKFLOW) else None,
         **{"events": events[:EVENTS], "more": len(events) > EVENTS, "words": event_words},

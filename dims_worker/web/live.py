@@ -80,6 +80,10 @@ class Hub:
         self._thread = threading.Thread(target=self._listen, name="live", daemon=True)
         self._thread.start()
 
+    @property
+    def closed(self) -> bool:
+        return self._over.is_set()
+
     def close(self) -> None:
         """End every stream; from any thread, and from a signal's handler."""
         self._over.set()
@@ -102,7 +106,7 @@ class Hub:
         stream.put_nowait(self._state)
         if time.monotonic() - age < self._told_at:
             stream.put_nowait(MISSED)
-        if self._over.is_set():
+        if self.closed:
             stream.put_nowait(None)
         self.streams.add(stream)
         return stream
@@ -181,6 +185,8 @@ class Hub:
 async def live(request: Request) -> Response:
     """The stream of one page, until it leaves, an hour is over, or whoever looks may look no more."""
     hub, said = site_of(request).live, request.query_params.get("age", "")
+    if hub.closed:
+        raise HTTPException(503, "the site is about to stop", {"retry-after": "5"})
     if len(hub.streams) >= STREAMS:
         raise HTTPException(503, f"{STREAMS} pages are open: come back later", {"retry-after": "30"})
     if request.method == "HEAD":

@@ -4,12 +4,14 @@
 // is said of the connection is set as text. Without this file a page is as good, until the next reload.
 
 const SETTLE = 300; // ms of quiet before a page asks again, and up to as many more, so that not all pages ask at once
+const PATIENCE = 4000; // ms that a stream may take to come back before anything is said: most ends are no news
 const AGAIN = 15000; // ms until another stream is tried where the site refused one
 const KEPT = "input:not([type=hidden]), textarea, select"; // nobody's typing is taken away
 
 const status = document.getElementById("live");
 const told = document.getElementById("told");
 let lost = false; // what is shown may be old: nothing was heard for a while
+let worry = 0; // the timer of saying that the stream is gone
 let due = 0; // the timer of the next refresh
 let asking = false;
 let stale = false; // something happened while nobody looked, or while the answer was on its way
@@ -23,6 +25,8 @@ function say(state, words) {
 function listen() {
   const source = new EventSource(`/live?age=${Math.round(performance.now())}`);
   source.addEventListener("here", () => {
+    clearTimeout(worry);
+    worry = 0;
     say("on", "live");
     if (lost) refreshSoon();
     lost = false;
@@ -38,8 +42,12 @@ function listen() {
   });
   source.addEventListener("error", () => {
     lost = true;
-    say("away", "not live: trying again");
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN); // refused: the browser gives up, we do not
+    if (source.readyState === EventSource.CLOSED) { // refused: the browser gives up, and we do not
+      say("away", "not live: load the page again");
+      setTimeout(listen, AGAIN);
+    } else {
+      worry ||= setTimeout(say, PATIENCE, "away", "not live: trying again");
+    }
   });
   addEventListener("pagehide", () => source.close(), { once: true });
 }

@@ -77,14 +77,14 @@ class Served:
 
 
 @contextmanager
-def serving(engine: Engine, config: Config, **web: Any) -> Iterator[Served]:
+def serving(engine: Engine, config: Config, port: int = 0, **web: Any) -> Iterator[Served]:
     """The site, until the end of the block; `web`: keys of its section of the configuration."""
     said = Web.model_validate({"tokens": {"ada": "ada-token-" + "x" * 20}, **web})
     access = Access(said, "a secret of the tests")
     config = replace(config, web=said)
     hub = Hub(engine, config)
-    app = build(Site(config, engine, None, access, None, hub))
-    listening = listen("127.0.0.1", 0)
+    app = build(Site(config, engine, None, access, said.flower, hub))
+    listening = listen("127.0.0.1", port)
     options = uvicorn.Config(app, http="h11", ws="none", loop="asyncio", lifespan="on", log_config=None,
                              access_log=False, timeout_graceful_shutdown=5)  # fmt: skip
     server = uvicorn.Server(options)

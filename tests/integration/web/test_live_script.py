@@ -105,6 +105,11 @@ def test_a_hidden_page_asks_when_it_is_seen_again(tab: Page, served: Served, flo
 def test_a_site_that_stops_is_said_and_its_return_is_noticed(tab: Page, flow: Flow) -> None:
     with serving(flow.engine, flow.config, read="anyone") as served:
         page = opened(tab, served, "/events")
-        served.hub.close()
-        wait_for(lambda: page.value(LIVE).startswith("not live"))
-        assert page.value("document.getElementById('live').className") == "live away"
+    wait_for(lambda: page.value(LIVE).startswith("not live"))
+    assert page.value("document.getElementById('live').className") == "live away"
+    flow.store(event("dims.scraper.complete"))
+    with serving(flow.engine, flow.config, served.port, read="anyone"):
+        wait_for(lambda: page.value(LIVE) == "live")
+        wait_for(lambda: page.value("document.querySelectorAll('.log li').length === 1"))
+        assert page.value("window.same") is True
+        page.open("about:blank")
