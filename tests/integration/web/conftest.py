@@ -19,7 +19,7 @@ from dims_worker.web.live import Hub
 from dims_worker.web.site import Site
 
 TOKENS = {"ada": "ada-token-" + "x" * 20, "bob": "bob-token-" + "y" * 20}
-EVENTS_TOKEN = "events-token-" + "z" * 20  # noqa: S105
+EVENTS_TOKEN = "events-token-" + "z" * 20
 
 Visit = Callable[..., TestClient]
 
