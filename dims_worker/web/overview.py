@@ -101,6 +101,7 @@ def _needs(site: Site, shown: Shown) -> dict[str, object]:
     troubled = [one for one in standings if one.failed or one.broken or one.stale or not one.measured]
     first = sorted(troubled, key=lambda one: one.weight, reverse=True)[:FIRST]
     return {
+        "begun": any(one.measured or one.failed for one in standings),
         "measured": max((one.state.as_of for one in standings if one.state.as_of), default=None),
         "verdict": words.verdict(health(standings)),
         "asks": [_ask(site.config, one, shown.now) for one in shown.requests[:FIRST]],

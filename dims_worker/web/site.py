@@ -92,7 +92,7 @@ def stamp(time: datetime | None) -> Markup:
     """A time as a page shows it, in UTC, and as a machine reads it."""
     if time is None:
         return Markup("never")
-    return Markup('<time datetime="{}">{}</time>').format(time.isoformat(timespec="seconds"), words.short(time))
+    return drawn(f'<time datetime="{time.isoformat(timespec="seconds")}">{words.short(time)}</time>')  # only digits
 
 
 def drawn(html: str) -> Markup:
