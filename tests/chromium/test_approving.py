@@ -42,7 +42,7 @@ def test_a_held_upload_is_approved_by_clicking(site: Machine, visit: Visit) -> N
 
     link.click()
     expect(page.locator("#main")).to_contain_text("13")
-    page.get_by_role("textbox", name="note").fill("the new season")
+    page.locator("[name=note]").fill("the new season")
     page.get_by_role("button", name="Approve").click()
     expect(page.locator("#main")).to_contain_text("approved")
     expect(page.locator("#main")).to_contain_text("ada")
