@@ -19,7 +19,7 @@ from tests.browser import CHROMIUM
 from tests.chromium.machine import TOKENS, Machine, machine
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page, expect
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 else:
     try:
         from playwright.sync_api import expect
@@ -76,6 +76,12 @@ class Seen:
     console: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
 
+    def hear(self, page: Page, message: ConsoleMessage) -> None:
+        """What Chromium says of a page that is itself an answer such as 404 or 409 is no fault; the rest is."""
+        of_itself = message.text.startswith("Failed to load resource: ") and message.location["url"] == page.url
+        if not of_itself:
+            self.console.append(f"{page.url}: {message.text}")
+
     @property
     def faults(self) -> list[str]:
         return [*self.dialogs, *self.console, *self.elsewhere]
@@ -106,7 +112,7 @@ def visit(chromium: Browser, site: Machine, seen: Seen) -> Iterator[Visit]:
             context.request.post("/sign-in", form={"token": TOKENS[who], "next": "/healthz"})
         page = context.new_page()
         page.on("dialog", lambda dialog: (seen.dialogs.append(dialog.message), dialog.dismiss()))
-        page.on("console", lambda message: seen.console.append(f"{page.url}: {message.text}"))
+        page.on("console", lambda message: seen.hear(page, message))
         page.on("pageerror", lambda error: seen.console.append(f"{page.url}: {error}"))
         page.on("request", lambda one: one.url.startswith((site.url, "data:")) or seen.elsewhere.append(one.url))
         return page

@@ -56,8 +56,12 @@ web:
   tokens: {ada: "${ADA_TOKEN:-}", bob: "${BOB_TOKEN:-}"}
 """.replace(
     "METRICS",
-    "\n".join(f"    {name}: {{source: lake, prefix: {name}/, measure: count, critical: true}}" for name in HELD),
+    "\n".join(
+        f"    {name}: {{source: lake, prefix: {name}/, measure: count, critical: true, tolerance_pct: 20}}"
+        for name in HELD
+    ),
 )
+"""A value within 20 % of the one that waits updates its request."""
 
 
 @dataclass
