@@ -91,9 +91,8 @@ EVENTS: dict[str, Ask] = {
     "queries.EVENTS": sql(queries.EVENTS, days=1.0),
     "queries.FLOW": sql(queries.FLOW, days=1.0),
 }
-BOUNDED = ("series.trend", "series.daily", "series.sampled", "series.lines", "runs.history_of", "overview.values_at",
-           "snapshots.values_at", "queries.HISTORY", "dims_metric_trend", "dims_metric_stats",
-           "dims_recent_drift")  # fmt: skip
+BOUNDED = ("series.trend", "series.daily", "series.lines", "runs.history_of", "overview.values_at",
+           "snapshots.values_at", "queries.HISTORY", "dims_metric_trend", "dims_metric_stats", "dims_recent_drift")  # fmt: skip
 """These are bounded by time in the index itself, and do not walk through a metric's whole past."""
 
 
