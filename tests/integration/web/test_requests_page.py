@@ -301,7 +301,7 @@ def test_the_lists_go_on_by_cursor(flow: Flow, waiting: Request, visit: Visit, q
     more = re.search(r'href="([^"]*)">More that wait', client.get("/requests?state=open").text)
     assert more
     assert client.get(unescape(more[1])).text.count('class="decide"') == 11
-    for wrong in ("before=x", "before=" + "9" * 30, "after=-1", "state=both"):
+    for wrong in ("before=x", "before=" + "9" * 30, "before=" + "0" * 20 + "9" * 19, "after=-1", "state=both"):
         assert client.get(f"/requests?{wrong}").status_code == 400
 
 
