@@ -205,7 +205,7 @@ def _number(request: Asked, name: str) -> int | None:
     said = request.query_params.get(name)
     if said is None:
         return None
-    if not (said.isascii() and said.isdecimal() and int(said[:20]) <= LARGEST):
+    if not (said.isascii() and said.isdecimal() and len(said) < 20 and int(said) <= LARGEST):
         raise UsageError(f"{name} is the number of a request")
     return int(said)
 
