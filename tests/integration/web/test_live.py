@@ -94,10 +94,14 @@ def test_a_run_and_a_decision_ring_too(by_bell_alone: None, served: Served, flow
     flow.serve(c=900)
     page.until('"open": 1')
     assert "held until somebody decides (dims approvals approve 1)" in page.said.decode()
-    with flow.engine.begin() as connection:
-        connection.execute(text("UPDATE dims_approval_requests SET state = 'approved', decided_at = now()"))
-    page.until('"open": 0')
-    assert page.happened[-1]["metrics"] == ["m.c"]
+    columns = "kind, value, unit, as_of, baseline_version, severity, reason"
+    flow.do(
+        f"INSERT INTO dims_approval_requests (metric, state, {columns})"
+        f" SELECT 'm.b', 'approved', {columns} FROM dims_approval_requests"
+    )
+    page.until('"metrics": ["m.b"]')  # decided as it was made, as a baseline that is set by hand
+    flow.do("UPDATE dims_approval_requests SET state = 'approved', decided_at = now() WHERE state = 'open'")
+    page.until('"metrics": ["m.c"], "open": 0')
 
 
 @pytest.fixture
