@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.event import listen, remove
 
 from dims_worker.config import load
-from dims_worker.store.bells import NAME
+from dims_worker.ingest import store
+from dims_worker.store.bells import CHANNEL, NAME, heard, listening
 from dims_worker.store.runs import insert_run
 from dims_worker.web import live
 from dims_worker.web.live import Hub
 from tests.conftest import wait_for
-from tests.integration.flow.kit import CONFIG, NOW, Flow, event
+from tests.integration.flow.kit import CONFIG, NOW, Flow, event, received
 from tests.integration.web.serving import Served, serving
 
 HOSTILE = "x\n\ndata: <script>alert(1)</script>\u202e"
@@ -91,15 +94,42 @@ def test_a_run_and_a_decision_ring_too(by_bell_alone: None, served: Served, flow
     flow.serve(c=900)
     page.until('"open": 1')
     assert "held until somebody decides (dims approvals approve 1)" in page.said.decode()
-    with flow.engine.begin() as connection:
-        connection.execute(text("UPDATE dims_approval_requests SET state = 'approved', decided_at = now()"))
-    page.until('"open": 0')
-    assert page.happened[-1]["metrics"] == ["m.c"]
+    columns = "kind, value, unit, as_of, baseline_version, severity, reason"
+    flow.do(
+        f"INSERT INTO dims_approval_requests (metric, state, {columns})"
+        f" SELECT 'm.b', 'approved', {columns} FROM dims_approval_requests"
+    )
+    page.until('"metrics": ["m.b"]')  # decided as it was made, as a baseline that is set by hand
+    flow.do("UPDATE dims_approval_requests SET state = 'approved', decided_at = now() WHERE state = 'open'")
+    page.until('"metrics": ["m.c"], "open": 0')
 
 
 @pytest.fixture
 def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "PERIOD", 0.2)
+
+
+def test_one_transaction_rings_once_a_table_and_what_is_undone_never(flow: Flow) -> None:
+    ear, wake = socket.socketpair()
+    with ear, wake, listening(flow.engine) as connection:
+        raw: Any = connection.connection.dbapi_connection
+        with flow.engine.begin() as writing:
+            for number in range(3):
+                kept = writing.begin_nested()
+                insert_run(writing, {"trigger": "verify", "source": "one", "status": "ok", "started_at": NOW})
+                kept.rollback() if number == 1 else kept.commit()
+            store(writing, flow.planner, received(event("dims.scraper.complete"), event("dims.scraper.complete")))
+        connection.execute(text("SELECT 1"))
+        assert sorted(one.payload for one in raw.notifies) == ["dims_event_log", "dims_verification_runs"]
+        assert {one.channel for one in raw.notifies} == {CHANNEL}
+        connection.rollback()
+        assert heard(connection, 0, ear) and not heard(connection, 0, ear)
+        flow.look(a=1)
+        with pytest.raises(ZeroDivisionError), flow.engine.begin() as writing:
+            insert_run(writing, {"trigger": "verify", "source": "one", "status": "ok", "started_at": NOW})
+            raise ZeroDivisionError
+        assert heard(connection, 10, ear)
+        assert not heard(connection, 0, ear)
 
 
 def test_a_bell_that_is_lost_costs_a_period(looking_often: None, served: Served, flow: Flow) -> None:
@@ -203,6 +233,15 @@ def test_streams_are_bounded_and_need_the_right_to_look(monkeypatch: pytest.Monk
     stranger.until("HTTP/1.1 303")
     head = served.open(method="HEAD")
     head.until("HTTP/1.1")
+
+
+def test_a_stream_ends_after_its_time(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
+    monkeypatch.setattr(live, "LONGEST", 0.3)
+    monkeypatch.setattr(live, "PING", 0.05)
+    page = served.open()
+    while b"0\r\n\r\n" not in page.said:
+        page.read(10)
+    assert b": ping" in page.said
 
 
 def test_a_stream_ends_with_the_session_that_opened_it(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
