@@ -52,9 +52,9 @@ SUBJECTS = (
 _EVENTS = (
     "UPDATE dims_event_log SET data = jsonb_set(data, '{subject}', to_jsonb((CAST(:subjects AS text[]))[1 + seq % 7])) "
     "WHERE type = 'dims.git.commit'",
-    "UPDATE dims_event_log SET subject = 'espn_play_by_play/00213' || lpad((seq % 1230)::text, 5, '0') || '.json', "
-    "data = jsonb_set(data, '{key}', to_jsonb('espn_play_by_play/00213' || lpad((seq % 1230)::text, 5, '0') || '.json'))"
-    " WHERE type LIKE 'com.amazonaws.s3.%'",
+    "UPDATE dims_event_log SET subject = k.key, data = jsonb_set(data, '{key}', to_jsonb(k.key)) FROM (SELECT seq AS n, "
+    "'espn_play_by_play/00213' || lpad((seq % 1230)::text, 5, '0') || '.json' AS key FROM dims_event_log) k "
+    "WHERE seq = k.n AND type LIKE 'com.amazonaws.s3.%'",
 )
 _NAMES = {
     "metric": "SELECT metric FROM dims_approval_requests WHERE state = 'open' LIMIT 1",
@@ -69,13 +69,17 @@ PALETTE = """async png => {
   board.drawImage(image, 0, 0);
   const seen = new Uint32Array(board.getImageData(0, 0, width, height).data.buffer), often = new Map();
   for (const one of seen) often.set(one, (often.get(one) || 0) + 1);
-  const palette = [...often].sort((a, b) => b[1] - a[1]).slice(0, 256).map(each => each[0]);
-  const parts = one => [one & 255, one >> 8 & 255, one >> 16 & 255], known = palette.map(parts), nearest = new Map();
+  const parts = one => [one & 255, one >> 8 & 255, one >> 16 & 255], known = [], nearest = new Map();
+  const apart = ([x, y, z], [r, g, b]) => (x - r) ** 2 + (y - g) ** 2 + (z - b) ** 2;
+  for (const [one] of [...often].sort((a, b) => b[1] - a[1])) {  // hardly another colour would cost a rare one its place
+    const color = parts(one);
+    if (known.length < 256 && known.every(other => apart(other, color) > 40)) known.push(color);
+  }
   for (const one of often.keys()) {
-    const [r, g, b] = parts(one);
+    const color = parts(one);
     let best = 0, least = Infinity;
-    known.forEach(([x, y, z], index) => {
-      const far = (x - r) ** 2 + (y - g) ** 2 + (z - b) ** 2;
+    known.forEach((other, index) => {
+      const far = apart(other, color);
       if (far < least) [best, least] = [index, far];
     });
     nearest.set(one, best);
@@ -87,7 +91,7 @@ PALETTE = """async png => {
   for (let at = 0; at < rows.length; at += 32768) said += String.fromCharCode(...rows.subarray(at, at + 32768));
   return {width, height, palette: known.flat(), rows: btoa(said)};
 }"""
-"""A picture in the 256 colours that it has most of: rows of indices, each after the filter's 0."""
+"""A picture in at most 256 of its colours: rows of indices, each after the filter's 0."""
 
 
 def main() -> None:
