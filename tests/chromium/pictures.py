@@ -50,11 +50,15 @@ SUBJECTS = (
 )
 
 _EVENTS = (
-    "UPDATE dims_event_log SET data = jsonb_set(data, '{subject}', to_jsonb((CAST(:subjects AS text[]))[1 + seq % 7])) "
+    "UPDATE dims_event_log SET subject = 'main', "
+    "metrics = '{documentation.markdown_files, documentation.total_size_mb}', data = jsonb_set(data, '{subject}', to_jsonb((CAST(:subjects AS text[]))[1 + seq % 7])) "
     "WHERE type = 'dims.git.commit'",
-    "UPDATE dims_event_log SET subject = k.key, data = jsonb_set(data, '{key}', to_jsonb(k.key)) FROM (SELECT seq AS n, "
+    "UPDATE dims_event_log SET subject = k.key, data = jsonb_set(data, '{key}', to_jsonb(k.key)), "
+    "metrics = '{espn_data.pbp_file_count, s3_storage.total_objects, s3_storage.total_size_gb}' FROM (SELECT seq AS n, "
     "'espn_play_by_play/00213' || lpad((seq % 1230)::text, 5, '0') || '.json' AS key FROM dims_event_log) k "
     "WHERE seq = k.n AND type LIKE 'com.amazonaws.s3.%'",
+    "UPDATE dims_event_log SET metrics = '{sync_status.local_s3_sync_status}' WHERE type = 'dims.schedule.tick' "
+    "AND outcome = 'planned'",
 )
 _NAMES = {
     "metric": "SELECT metric FROM dims_approval_requests WHERE state = 'open' LIMIT 1",
@@ -71,7 +75,8 @@ PALETTE = """async png => {
   for (const one of seen) often.set(one, (often.get(one) || 0) + 1);
   const parts = one => [one & 255, one >> 8 & 255, one >> 16 & 255], known = [], nearest = new Map();
   const apart = ([x, y, z], [r, g, b]) => (x - r) ** 2 + (y - g) ** 2 + (z - b) ** 2;
-  for (const [one] of [...often].sort((a, b) => b[1] - a[1])) {  // hardly another colour would cost a rare one its place
+  // The commonest first; one that is hardly another colour would cost a rare one its place
+  for (const [one] of [...often].sort((a, b) => b[1] - a[1])) {
     const color = parts(one);
     if (known.length < 256 && known.every(other => apart(other, color) > 40)) known.push(color);
   }
