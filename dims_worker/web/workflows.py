@@ -82,7 +82,7 @@ def listed(request: Request) -> Response:
         now = clock(connection)
         shown = [_shown(site.config, connection, name, now) for name in site.config.configured_workflows]
     ids = {one.name: _drawn() for one in shown}
-    values = {**_said(site, now), "shown": shown, "ids": ids, "few": FEW, "title": "Workflows"}
+    values = {**_said(site), "shown": shown, "ids": ids, "few": FEW, "title": "Workflows"}
     return site.page(request, "workflows.html", values)
 
 
@@ -97,7 +97,7 @@ def one(request: Request) -> Response:
         asked = _asked(connection, request.query_params.get("asked", ""))
     report = body(shown.result) if shown.result else ""
     values = {
-        **{**_said(site, now), "title": name, "one": shown, "past": past, "more": len(past) == PAST, "asked": asked},
+        **{**_said(site), "title": name, "one": shown, "past": past, "more": len(past) == PAST, "asked": asked},
         **{"report": report_html(report) if report else "", "cut": is_long(report), "event_id": _drawn()},
     }
     return site.page(request, "workflow.html", values)
@@ -123,8 +123,8 @@ async def start(request: Request) -> Response:
     return RedirectResponse(f"/workflows/{name}?asked={event_id}", 303)
 
 
-def _said(site: Site, now: datetime) -> dict[str, Any]:
-    return {"here": "workflows", "now": now, "can_start": site.broker_url is not None, "file": site.config.file}
+def _said(site: Site) -> dict[str, Any]:
+    return {"here": "workflows", "can_start": site.broker_url is not None, "file": site.config.file}
 
 
 def _known(config: Config, name: str) -> None:
