@@ -51,7 +51,8 @@ SUBJECTS = (
 
 _EVENTS = (
     "UPDATE dims_event_log SET subject = 'main', "
-    "metrics = '{documentation.markdown_files, documentation.total_size_mb}', data = jsonb_set(data, '{subject}', to_jsonb((CAST(:subjects AS text[]))[1 + seq % 7])) "
+    "metrics = '{documentation.markdown_files, documentation.total_size_mb}', "
+    "data = jsonb_set(data, '{subject}', to_jsonb((CAST(:subjects AS text[]))[1 + seq % 7])) "
     "WHERE type = 'dims.git.commit'",
     "UPDATE dims_event_log SET subject = k.key, data = jsonb_set(data, '{key}', to_jsonb(k.key)), "
     "metrics = '{espn_data.pbp_file_count, s3_storage.total_objects, s3_storage.total_size_gb}' FROM (SELECT seq AS n, "

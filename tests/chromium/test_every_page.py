@@ -20,12 +20,19 @@ PAGES = {
     **{"workflow": "/workflows/file-inventory", "never run": "/workflows/audit", "problem": "/workflows/nothing"},
     "sign-in": "/sign-in",
 }
+LONG = {
+    **{"long event": "/events/{long}", "long request": "/requests/{odd}", "long metric": "/metrics/s3_storage.hostile"},
+    "long events": "/events?type=com.amazonaws.s3.ObjectCreated:Put",
+}
+"""What speaks of an object whose name has hundreds of characters."""
 
 
 def address(site: Machine, name: str) -> str:
-    return PAGES[name].format(
+    return (PAGES | LONG)[name].format(
         request=site.request("s3_storage.waiting").id,
         event=site.one("SELECT max(seq) FROM dims_event_log WHERE metrics @> '{s3_storage.waiting}'"),
+        odd=site.request("s3_storage.hostile").id,
+        long=site.one("SELECT seq FROM dims_event_log WHERE subject LIKE 'hostile/<%'"),
         run=site.one("SELECT max(run_id) FROM dims_verification_runs WHERE readings > 0"),
     )
 
@@ -57,7 +64,7 @@ def test_a_page_is_accessible_and_fits(name: str, site: Machine, visit: Visit, a
     assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", PAGES | LONG)
 def test_a_page_does_not_jump_nor_scroll_sideways(name: str, site: Machine, visit: Visit) -> None:
     page = opened(site, visit, name, viewport={"width": 360, "height": 740})
     page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
