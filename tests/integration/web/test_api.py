@@ -224,6 +224,11 @@ def test_the_lists_say_what_the_commands_print(api: TestClient, project: Project
     assert items(api, "/api/events?limit=20") == printed["events"]
     assert items(api, "/api/runs?limit=20") == printed["runs"]
     assert items(api, "/api/requests?state=open") == printed["requests"]
+    listed = json.loads(project.dims("metrics", "--json", check=True).stdout)["metrics"]
+    told = [one for one in items(api, "/api/metrics") if one["enabled"]]  # the command shows others when they are named
+    still = [[{**one, "value": 0, "baseline": 0} if "instant" in one else one for one in each] for each in
+             (told, listed)]  # fmt: skip  # an age passes
+    assert still[0] == still[1]
 
 
 def test_what_is_hostile_comes_through_as_it_is(api: TestClient, engine: Engine) -> None:
