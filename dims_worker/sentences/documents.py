@@ -22,12 +22,13 @@ Document = dict[str, Any]
 MATTERS: Mapping[str, Callable[[Document], object]] = {
     "waiting": lambda one: one["request"],
     "failed": lambda one: one["failed"],
-    "beyond limits": lambda one: one["beyond"],
+    "limit": lambda one: one["beyond"],
     "stale": lambda one: one["stale"],
     "due": lambda one: one["due"],
     "unmeasured": lambda one: one["as_of"] is None,
+    "drifted": lambda one: one["status"] in ("moderate", "major", "extreme"),
 }
-"""What may be the matter with a metric, of its document; several things may."""
+"""What may be the matter with a metric, of its document; several things may. The page has the same words."""
 
 
 def facts(row: Any) -> Document:

@@ -35,7 +35,7 @@ BEFORE = whole("before", "Only older items: the `next` of the list before.", LAR
 METRICS = (
     words("category", "Metrics of one category."),
     choice("state", "Metrics of which this is true.", list(MATTERS)),
-    words("q", "Metrics whose name or description has this text, in any case."),
+    words("q", "Metrics whose name and description have all these words, in any case."),
 )
 METRIC = (
     whole("days", "How far back the history goes.", 3650, 30),
@@ -89,8 +89,8 @@ def metrics(request: Request) -> Response:
         found = (one for one in found if one["category"] == category)
     if state := said["state"]:
         found = (one for one in found if MATTERS[state](one))
-    if text := (said["q"] or "").casefold():
-        found = (one for one in found if text in f"{one['metric']}\n{one['description']}".casefold())
+    for word in (said["q"] or "").casefold().split():
+        found = [one for one in found if word in f"{one['metric']}\n{one['description']}".casefold()]
     return Answer({"items": list(found), "next": None})
 
 

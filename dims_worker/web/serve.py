@@ -30,6 +30,7 @@ def listen(address: str, port: int) -> socket.socket:
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(where)
+        found.listen()  # from now on whoever comes waits for the server, and is not sent away
     except OSError as error:
         raise ServiceError(f"{address}:{port} cannot be listened on: {error.strerror or error}") from None
     return found

@@ -120,7 +120,7 @@ def test_limits_and_age_make_metrics_stand_out(project: Project, engine: Engine,
     fill(engine, project.config, until=datetime.now(UTC) - timedelta(hours=1), days=3)
     api = visit(project.config, "ada")
     assert [one["metric"] for one in items(api, "/api/metrics?state=stale")] == ["docs.bytes"]
-    (one,) = items(api, "/api/metrics?state=beyond limits")
+    (one,) = items(api, "/api/metrics?state=limit")
     assert one["metric"] == "docs.bytes"
     assert "max" in one["beyond"]
 
@@ -260,7 +260,7 @@ def test_no_number_is_null_and_times_are_utc(api: TestClient, engine: Engine, co
 
 
 REFUSED = [
-    ("metrics?state=good", "state must be one of waiting, failed, beyond limits, stale, due, unmeasured; not"),
+    ("metrics?state=good", "state must be one of waiting, failed, limit, stale, due, unmeasured, drifted; not"),
     ("metrics?limit=1", "there is no parameter 'limit' here: category, state, q is known"),
     ("metrics/docs.pages?days=0", "days must be a whole number from 1 to 3650; not '0'"),
     ("metrics/docs.pages?days=1e3", "days must be"),
