@@ -220,7 +220,7 @@ requests = Table(
     Column("expires_at", Instant),
     Column("decided_at", Instant),
     Column("decided_by", Text),
-    Column("known_by", Text, comment="how who decided is known: option, environment, system"),
+    Column("known_by", Text, comment="how who decided is known: option, environment, system, token, link, proxy"),
     Column("note", Text),
     Index("dims_approval_requests_metric", "metric", "id"),
     Index("dims_approval_requests_run", "run_id", postgresql_where=text("run_id IS NOT NULL")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ class Site:
         text = self.templates.get_template(template).render(
             {
                 **{"viewer": viewer, "form_token": self.access.form_token(viewer) if viewer else ""},
-                **{"path": request.url.path, "status": status},
+                **{"path": request.url.path, "status": status, "made": datetime.now(UTC)},
                 **values,
             }
         )

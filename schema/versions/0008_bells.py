@@ -17,6 +17,8 @@ BELLS = {
     "dims_approval_requests": "INSERT OR UPDATE",
 }
 
+KNOWN_BY = "COMMENT ON COLUMN dims_approval_requests.known_by IS 'how who decided is known: option, environment, system"
+
 
 def upgrade() -> None:
     op.execute(
@@ -35,8 +37,11 @@ def upgrade() -> None:
     # Few among many: to be found however long ago they came; planned ones, nearly all, cost nothing
     op.execute("CREATE INDEX dims_event_log_unplanned ON dims_event_log (outcome, seq) WHERE outcome <> 'planned'")
 
+    op.execute(KNOWN_BY + ", token, link, proxy'")
+
 
 def downgrade() -> None:
+    op.execute(KNOWN_BY + "'")
     op.execute("DROP INDEX dims_event_log_unplanned")
     for table in BELLS:
         op.execute(f"DROP TRIGGER dims_ring ON {table}")

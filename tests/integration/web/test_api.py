@@ -103,7 +103,7 @@ CHOSEN = [
     ("state=due", ["lake.objects"]),
     ("state=unmeasured", ["lake.off"]),
     ("state=stale", []),
-    ("state=beyond%20limits", []),
+    ("state=limit", []),
     ("q=PAGES", ["docs.pages"]),
     ("q=%3Cb%3Eof", ["docs.pages"]),
     ("q=lake.O&state=unmeasured", ["lake.off"]),
