@@ -293,8 +293,8 @@ def test_what_changes_is_marked_to_be_renewed(visit: Visit, config: Config) -> N
     def live(asked: str) -> list[str | None]:
         return [had["id"] for _, had in Tags(visit(config, "ada").get(asked).text).elements if "data-live" in had]
 
-    assert live("/") == ["needs", "tiles", "c-raw", "c-parsed"]
-    assert live("/?q=raw") == ["needs", "tiles", "inventory"]  # a category may come and go
+    assert live("/") == ["needs", "tiles", "c-raw", "c-parsed", "made"]
+    assert live("/?q=raw") == ["needs", "tiles", "inventory", "made"]  # a category may come and go
 
 
 @pytest.mark.parametrize("asked", ["/", "/?q=shard&state=well"])
