@@ -139,8 +139,8 @@ def _served_row(config: Config, one: Served, why: str | None, now: datetime) -> 
         baseline=NOTHING,
         drift=drift_text(one.value, one.baseline, one.drift_pct),
         status="failed" if one.outcome == "failed" else one.status or "",
-        verdict=verdict_text(one),
-        why=why or NOTHING,
+        verdict=str(one.outcome) if one.status and one.outcome != "failed" else verdict_text(one),
+        why=why or "",
         run=one.run_id,
     )
 
@@ -155,7 +155,7 @@ def _reading_row(config: Config, one: PastReading, request: requests.Request | N
         drift=drift_text(one.value, one.baseline, one.drift_pct),
         status="failed" if failed else one.status or "",
         verdict=DONE.get(one.outcome, one.outcome),
-        why=one.error or one.reason or NOTHING,
+        why=one.error or one.reason or "",
         request=request.id if request else None,
     )
 

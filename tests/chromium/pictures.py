@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import secrets
 import shutil
 import struct
 import subprocess
@@ -54,7 +55,8 @@ _EVENTS = (
     "metrics = '{documentation.markdown_files, documentation.total_size_mb}', "
     "data = jsonb_set(data, '{subject}', to_jsonb((CAST(:subjects AS text[]))[1 + seq % 7])) "
     "WHERE type = 'dims.git.commit'",
-    "UPDATE dims_event_log SET subject = k.key, data = jsonb_set(data, '{key}', to_jsonb(k.key)), "
+    "UPDATE dims_event_log SET subject = k.key, data = data || jsonb_build_object('key', k.key, "
+    "'bucket', CAST(:bucket AS text)), "
     "metrics = '{espn_data.pbp_file_count, s3_storage.total_objects, s3_storage.total_size_gb}' FROM (SELECT seq AS n, "
     "'espn_play_by_play/00213' || lpad((seq % 1230)::text, 5, '0') || '.json' AS key FROM dims_event_log) k "
     "WHERE seq = k.n AND type LIKE 'com.amazonaws.s3.%'",
@@ -163,9 +165,11 @@ def _site() -> Iterator[tuple[str, str, dict[str, Any]]]:
     with tempfile.TemporaryDirectory() as scratch:
         project, home = Path(scratch) / "nba_panel", Path(scratch) / "home"
         shutil.copytree(REPO / "config", project / "config")
+        with (project / "config" / "dims.yaml").open("a") as file:
+            file.write("web: {tokens: {ada: '${TOKEN}'}}\n")
         started = services.start(Path(scratch) / "servers", fast=True)
         env = {**os.environ, "DIMS_DATABASE_URL": str(started.database_url), "DIMS_HOME": str(home)}
-        env |= {"DIMS_BROKER_URL": str(started.broker_url)}
+        env |= {"DIMS_BROKER_URL": str(started.broker_url), "TOKEN": secrets.token_hex(24)}
         command = [sys.executable, "-m", "dims_worker", "web"]
         try:
             names = _filled(str(started.database_url), load(project / "config" / "dims.yaml", env, project))
@@ -194,7 +198,8 @@ def _filled(url: str, config: Config) -> dict[str, Any]:
     fill(engine, config, until=now)
     with engine.begin() as connection:
         for statement in _EVENTS:
-            connection.execute(text(statement), {"subjects": list(SUBJECTS)} if ":subjects" in statement else {})
+            told = {"subjects": list(SUBJECTS), "bucket": config.sources["lake"].bucket}  # type: ignore[union-attr]
+            connection.execute(text(statement), {name: told[name] for name in told if f":{name}" in statement})
         for result in RESULTS:
             run = {"trigger": "event", "source": f"workflow.{result['workflow']}", "started_at": now, "requests": 41}
             run |= {"status": "partial" if result["unreached"] else "ok", "readings": 1, "held": 0}

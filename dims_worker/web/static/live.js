@@ -69,7 +69,7 @@ function tell(sentences) {
 
 function refreshSoon() {
   stale = true;
-  if (document.visibilityState !== "visible" || asking || !document.querySelector("[data-live]")) return;
+  if (document.visibilityState !== "visible" || asking || !document.querySelector("main [data-live]")) return;
   clearTimeout(due);
   due = setTimeout(refresh, SETTLE + Math.random() * SETTLE);
 }
