@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import httpx
 from sqlalchemy import Connection, Engine, text
 
 from benchmarks.machine import machine
@@ -101,8 +100,8 @@ async def compare(config: Config, engine: Engine, connection: Connection) -> Non
     def query(sql: str) -> Callable[[], object]:
         return lambda: connection.execute(text(sql), {"names": names}).all()
 
-    transport = httpx.ASGITransport(app=build(site))
-    client = httpx.AsyncClient(transport=transport, base_url="http://localhost", cookies={COOKIE: session})
+    transport = httpx2.ASGITransport(app=build(site))
+    client = httpx2.AsyncClient(transport=transport, base_url="http://localhost", cookies={COOKIE: session})
     took: dict[str, list[float]] = {}
     sizes: dict[str, int] = {}
     for turn in range(ROUNDS + 1):

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 
-from dims_worker.errors import ConfigError, DatabaseUnreachable, DimsError
+from dims_worker.errors import ConfigError, DatabaseUnreachable, DimsError, NotAllowed
 
 
 def engine(url: str) -> Engine:
@@ -44,7 +44,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """One transaction: committed at the end, rolled back by an exception.
 
     Raises DatabaseUnreachable, which names the host and never the password, where there is no database,
-    and DimsError with the remedy where it lacks our tables.
+    DimsError with the remedy where it lacks our tables, and NotAllowed where its user may only look.
     """
     try:
         with engine.begin() as connection:
@@ -58,6 +58,8 @@ def transaction(engine: Engine) -> Iterator[Connection]:
             raise ConfigError("DIMS_DATABASE_URL has an option that libpq does not know") from None
         if getattr(error.orig, "pgcode", None) == "42P01":  # undefined_table
             raise DimsError(f"{_place(engine)} lacks DIMS's tables: run `dims migrate`") from error
+        if getattr(error.orig, "pgcode", None) == "42501":  # insufficient_privilege
+            raise NotAllowed(f"{_place(engine)}: its user {engine.url.username} may not do this, only look") from error
         raise
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -21,6 +22,8 @@ from dims_worker.web import api, happened, live, metric, overview, problem, requ
 from dims_worker.web.guard import HEADERS, Guard
 from dims_worker.web.site import Site
 
+THREADS = 12
+"""So many pages are made at once."""
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -60,6 +63,8 @@ def build(site: Site, address: str = "127.0.0.1") -> Starlette:
 
     @asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
+        # No more pages at once than connections: one that waits for its turn is better than one that waits for the pool
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         await site.live.start()
         try:
             yield

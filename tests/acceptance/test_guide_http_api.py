@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
@@ -85,8 +84,8 @@ def served(project: Project, engine: Engine, tmp_path: Path) -> Iterator[Served]
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url).status_code == 200
-    except httpx.ConnectError:  # it is told where, and does not listen yet
+        return httpx2.get(url).status_code == 200
+    except httpx2.ConnectError:  # it is told where, and does not listen yet
         return False
 
 

@@ -8,8 +8,8 @@ from html import unescape
 from typing import Any
 
 import pytest
-from httpx import Response
-from sqlalchemy import text
+from httpx2 import Response
+from sqlalchemy import create_engine, text
 from starlette.testclient import TestClient
 
 from dims_worker.approvals import Baseline, Person, decide, set_baselines, show
@@ -66,6 +66,21 @@ def test_what_waits_stands_on_a_card_with_its_form(flow: Flow, waiting: Request,
     live = re.findall(r'<(\w+) [^>]*id="[^"]+" data-live>(.*?)</\1>', page, re.S)
     assert live
     assert all("<textarea" not in inner for _, inner in live)
+
+
+def test_who_may_only_look_at_the_database_is_told_so(flow: Flow, waiting: Request, visit: Visit) -> None:
+    name = f"{flow.engine.url.database}_looks"
+    with flow.engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' IN ROLE dims_reader"))
+    theirs = create_engine(flow.engine.url.set(username=name, password="secret"))
+    try:
+        answer = post(visit(flow.config, "ada", on=theirs), waiting.id)
+        assert (answer.status_code, "may not do this" in answer.text) == (403, True)
+        assert flow.state("m.c").baseline == 100
+    finally:
+        theirs.dispose()
+        with flow.engine.begin() as connection:
+            connection.execute(text(f"DROP ROLE {name}"))
 
 
 def test_approving_makes_the_value_the_baseline(flow: Flow, waiting: Request, visit: Visit) -> None:
