@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import httpx2
 from sqlalchemy import Connection, Engine, text
 
 from benchmarks.machine import machine
