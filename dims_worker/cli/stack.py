@@ -150,6 +150,8 @@ def free_port(wanted: int) -> int:
     """The port, or a free one where it is taken."""
     for port in (wanted, 0):
         with socket.socket() as probe:
+            # As who listens there does: what was served before and is ended leaves the port to the next, at once
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
@@ -185,7 +187,7 @@ def _detach(session: Session, procfile: Path | None, *, quiet: bool) -> None:
             time.sleep(0.1)
         else:
             raise ServiceError(f"not all processes run after {PATIENCE:g} s: see `dims status` and {log.parent}")
-    session.out.print(f"DIMS is up: {', '.join(one.name for one in states_)}. See `dims follow`, `dims status`; "
+    session.out.print(f"DIMS is up: {', '.join(one.name for one in states_)}. See `dims web --link`, `dims follow`, `dims status`; "
                       "`dims down` stops it.", soft_wrap=True)  # fmt: skip
 
 
