@@ -187,8 +187,9 @@ def _detach(session: Session, procfile: Path | None, *, quiet: bool) -> None:
             time.sleep(0.1)
         else:
             raise ServiceError(f"not all processes run after {PATIENCE:g} s: see `dims status` and {log.parent}")
-    session.out.print(f"DIMS is up: {', '.join(one.name for one in states_)}. See `dims web --link`, `dims follow`, `dims status`; "
-                      "`dims down` stops it.", soft_wrap=True)  # fmt: skip
+    names = ", ".join(one.name for one in states_)
+    session.out.print(f"DIMS is up: {names}. See `dims web --link`, `dims follow`, `dims status`; `dims down` stops it.",
+                      soft_wrap=True)  # fmt: skip
 
 
 @click.command()
