@@ -188,8 +188,8 @@ def _detach(session: Session, procfile: Path | None, *, quiet: bool) -> None:
         else:
             raise ServiceError(f"not all processes run after {PATIENCE:g} s: see `dims status` and {log.parent}")
     names = ", ".join(one.name for one in states_)
-    session.out.print(f"DIMS is up: {names}. See `dims web --link`, `dims follow`, `dims status`; `dims down` stops it.",
-                      soft_wrap=True)  # fmt: skip
+    session.out.print(f"DIMS is up: {names}. See `dims web --link`, `dims follow`, `dims status`; "
+                      "`dims down` stops it.", soft_wrap=True)  # fmt: skip
 
 
 @click.command()
