@@ -129,7 +129,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         made.process = subprocess.Popen([sys.executable, "-m", "dims_worker", "up"], cwd=folder, env=made.env,
                                         stdout=output, stderr=output)  # fmt: skip
         try:
-            wait_for(lambda: made.process is None or made.process.poll() is not None or len(made.pids()) == 7, 90)
+            wait_for(lambda: made.process is None or made.process.poll() is not None or len(made.pids()) == 8, 90)
             assert made.process.poll() is None, log.read_text()
             yield made
         finally:
