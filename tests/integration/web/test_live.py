@@ -7,30 +7,22 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.event import listen, remove
 
-from dims_worker.config import load
 from dims_worker.ingest import store
 from dims_worker.store.bells import CHANNEL, NAME, heard, listening
 from dims_worker.store.runs import insert_run
 from dims_worker.web import live
 from dims_worker.web.live import Hub
 from tests.conftest import wait_for
-from tests.integration.flow.kit import CONFIG, NOW, Flow, event, received
+from tests.integration.flow.kit import NOW, Flow, event, received
 from tests.integration.web.serving import Served, serving
 
 HOSTILE = "x\n\ndata: <script>alert(1)</script>\u202e"
-
-
-@pytest.fixture
-def flow(tmp_path: Path, engine: Engine) -> Flow:
-    (tmp_path / "dims.yaml").write_text(CONFIG)
-    return Flow(engine, load(None, {}, tmp_path))
 
 
 @pytest.fixture

@@ -6,22 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
 
-from dims_worker.config import load
 from tests.browser import CHROMIUM, Page, browser
 from tests.conftest import wait_for
-from tests.integration.flow.kit import CONFIG, Flow, event
+from tests.integration.flow.kit import Flow, event
 from tests.integration.web.serving import Served, serving
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 LIVE = "document.getElementById('live').textContent"
-
-
-@pytest.fixture
-def flow(tmp_path: Path, engine: Engine) -> Flow:
-    (tmp_path / "dims.yaml").write_text(CONFIG)
-    return Flow(engine, load(None, {}, tmp_path))
 
 
 @pytest.fixture
