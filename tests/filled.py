@@ -29,7 +29,8 @@ _READINGS = f"""
             ELSE to_jsonb(usual.usual) END AS baseline
     FROM generate_series(1, :slots) AS s(s) CROSS JOIN {_METRICS}
     CROSS JOIN LATERAL (SELECT CAST(:until AS timestamptz) - (:slots - s.s) * CAST(:step AS interval) AS as_of) at
-    CROSS JOIN LATERAL (SELECT ((m.n + 3) * 1000 * (1 + s.s::float8 / :slots / 2))::bigint AS usual) usual
+    CROSS JOIN LATERAL (SELECT ((m.n + 3) * 1000
+        * (1 + (s.s - (m.waits AND s.s = :slots)::int)::float8 / :slots / 2))::bigint AS usual) usual
 """
 _JUDGED = f"""
     SELECT r.*,

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -37,7 +38,9 @@ class Access:
     web: Web
     secret: str = field(repr=False)
     used: set[str] = field(default_factory=set, repr=False)
-    """Links that were opened while this process lives; older ones have run out by then, or soon do."""
+    """Links that were opened since `begun`."""
+    begun: int = field(default_factory=lambda: int(time.time()), repr=False)
+    """Seconds since 1970. No link of before opens: which of them were used, nobody knows any more."""
 
     @property
     def read_by_anyone(self) -> bool:
@@ -80,16 +83,19 @@ class Access:
 
     def link(self, name: str) -> str:
         """The code of a sign-in link: who can make one can read the secret, and so is this machine's keeper."""
-        return self._signer("link").dumps([name, secrets.token_hex(8)])
+        return self._signer("link").dumps([name, int(time.time()), secrets.token_hex(8)])
 
     def by_link(self, code: str, *, use: bool = False) -> Viewer | None:
         """For whom a link is; nobody, once it was used or is too old."""
         said = self._read("link", code, LINK_SECONDS)
-        if not isinstance(said, list) or len(said) != 2 or said[1] in self.used:
+        if not isinstance(said, list) or len(said) != 3:
+            return None
+        name, made, drawn = said
+        if made < self.begun or drawn in self.used:
             return None
         if use:
-            self.used.add(said[1])
-        return Viewer(said[0], "link")
+            self.used.add(drawn)
+        return Viewer(name, "link")
 
     def form_token(self, viewer: Viewer) -> str:
         """What a form carries, so that it can only have come from a page that this person was shown."""

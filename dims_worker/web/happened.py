@@ -117,7 +117,7 @@ def run_page(request: Request) -> Response:
         found = runs_by_number(connection, [number])
         if not found:
             raise NotFound(f"there is no run {number}; it may be so old that it was forgotten")
-        readings = readings_of(connection, [number])
+        readings = sorted(readings_of(connection, [number]), key=_rank)
         asked = requests.requests_of_run(connection, number)
         events = served_by(connection, number, EVENTS + 1)
     run = found[0]
@@ -158,6 +158,13 @@ def _reading_row(config: Config, one: PastReading, request: requests.Request | N
         why=one.error or one.reason or "",
         request=request.id if request else None,
     )
+
+
+def _rank(one: PastReading) -> int:
+    """Where a reading stands among a run's: what waits for a person, what failed, what drifted, and then the rest."""
+    if one.outcome in ("held", "failed"):
+        return 0 if one.outcome == "held" else 1
+    return 3 if one.status in ("ok", "new") else 2
 
 
 def _asked(request: Request, *names: str) -> dict[str, str]:

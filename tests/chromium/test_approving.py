@@ -54,7 +54,8 @@ def test_keys_alone_are_enough_and_the_focus_is_always_seen(site: Machine, visit
     request = site.request("s3_storage.keyed")
     page = visit()
     page.goto("/")
-    page.keyboard.type(TOKENS["ada"])  # the field has the focus
+    expect(page.get_by_label("Your token")).to_be_focused()  # the page gives it, a moment after it is drawn
+    page.keyboard.type(TOKENS["ada"])
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{site.url}/")
     tab_to(page, f"/requests/{request.id}")

@@ -70,6 +70,17 @@ def test_a_link_opens_once_and_for_some_minutes(monkeypatch: pytest.MonkeyPatch)
     assert site.by_link(late) is None
 
 
+def test_a_link_of_before_the_site_began_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = access()
+    code = before.link("eve")
+    assert before.by_link(code, use=True)
+    now = __import__("time").time()
+    monkeypatch.setattr("itsdangerous.timed.time.time", lambda: now + 1)
+    again = access()
+    assert again.by_link(code) is None
+    assert again.by_link(again.link("eve"), use=True) == Viewer("eve", "link")
+
+
 def test_what_is_signed_for_one_thing_is_good_for_no_other() -> None:
     site, ada = access(), Viewer("ada", "token")
     session, link, form = site.session(ada), site.link("ada"), site.form_token(ada)
