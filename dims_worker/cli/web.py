@@ -8,6 +8,7 @@ import click
 
 from dims_worker import services
 from dims_worker.cli.session import Session, pass_session
+from dims_worker.config.web import SHORTEST
 from dims_worker.errors import DimsError, UsageError
 from dims_worker.services.flower import access as flower_access
 from dims_worker.services.home import Home, read_json, secret, write_json
@@ -45,7 +46,7 @@ def web(session: Session, address: str, port: int, link: bool, name: str | None)
         raise UsageError(MISSING) from None
     config = session.config
     home = Home.at(config.home).make()
-    access = Access(config.web, session.env.get(SIGNS) or secret(home.run, None, "web_secret"))
+    access = Access(config.web, _secret(session, home))
     if link:
         click.echo(f"{_running_at(home)}/sign-in?code={access.link(name or getpass.getuser())}")
         return
@@ -60,6 +61,20 @@ def web(session: Session, address: str, port: int, link: bool, name: str | None)
         if not is_this_machine(address):
             session.err.print("it is not encrypted: let a proxy with TLS stand before it", soft_wrap=True)
         serve(build(site, address), listening)
+
+
+def _secret(session: Session, home: Home) -> str:
+    """What signs. Raises UsageError where it is so short that somebody might guess it."""
+    said = session.env.get(SIGNS)
+    found = secret(home.run, None, "web_secret") if said is None else said.strip()
+    if len(found) >= SHORTEST:
+        return found
+    if said is None:
+        raise UsageError(f"{home.run / 'web_secret'} is cut short: remove it, and another is drawn")
+    raise UsageError(
+        f"{SIGNS} is shorter than {SHORTEST} characters: `openssl rand -hex 24` draws a good one; "
+        "where it is not set, one is drawn and kept"
+    )
 
 
 def url(address: str, port: int) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from dims_worker.config.base import Model, Texts
 from dims_worker.config.quantities import Duration
@@ -15,18 +16,29 @@ SHORTEST = 20
 """A token has at least so many characters: nobody guesses it, however often they try."""
 
 
+_UNSET = re.compile(r"\$\{[^{}]*\}")
+"""A variable that is not set, which was blamed for that."""
+
+
 def _given(value: Any) -> Any:
     return "" if value is None else value  # what YAML makes of a plain ${NAME:-} without a value
 
 
 def _token(value: SecretStr) -> SecretStr:
     token = value.get_secret_value()
-    if token and not token.startswith("${"):  # a variable that is not set was blamed for that
+    if token and not _UNSET.fullmatch(token):
         if len(token) < SHORTEST:
             raise ValueError(f"is shorter than {SHORTEST} characters: `openssl rand -hex 24` draws a good one")
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise ValueError("may hold printable ASCII without spaces only: it travels in a header")
     return value
+
+
+def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    for one in value:
+        if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*", one):
+            raise ValueError(f"{one!r} is not a name such as dims.example.org: without scheme, port and path")
+    return tuple(one.lower() for one in value)
 
 
 def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -61,8 +73,21 @@ class Web(Model):
     proxy: Proxy | None = Field(None, description="A proxy that says who somebody is.")
     events_token: Token = Field(SecretStr(""), description="What producers send to POST /api/events. Empty: it is off.")
     session: Duration = Field(timedelta(hours=12), description="How long somebody stays signed in.")
-    hosts: Texts = Field((), description="Names it is reached by beside this machine's, such as dims.example.org.")
+    hosts: Annotated[Texts, AfterValidator(_hosts)] = Field(
+        (), description="Names it is reached by beside this machine's, such as dims.example.org."
+    )
     flower: str | None = Field(None, pattern=r"^https?://", description="Where people reach Flower.")
+
+    @model_validator(mode="after")
+    def _each_its_own(self) -> Self:
+        """One token of two people would let one decide in the other's name."""
+        seen: dict[str, str] = {}
+        for name, token in (*((f"tokens.{name}", one) for name, one in self.tokens.items()),
+                            ("events_token", self.events_token)):  # fmt: skip
+            said = token.get_secret_value()
+            if said and not _UNSET.fullmatch(said) and seen.setdefault(said, name) != name:
+                raise ValueError(f"{seen[said]} and {name} are the same token: each has its own")
+        return self
 
     @property
     def named(self) -> dict[str, str]:

@@ -11,14 +11,16 @@ import hmac
 import ipaddress
 import secrets
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from itsdangerous import BadData, URLSafeTimedSerializer
+from starlette.datastructures import Headers
 
 from dims_worker.config import Web
 
+LONGEST_NAME = 200
+"""Characters of a name that a proxy gives."""
 LINK_SECONDS = 600
 """A sign-in link opens so long, and once."""
 
@@ -56,8 +58,9 @@ class Access:
         known = self.web.events_token.get_secret_value()
         return bool(known) and _same(token, known)
 
-    def by_proxy(self, peer: str | None, headers: Mapping[str, str]) -> Viewer | None:
-        """The person whom a trusted proxy names; nobody where another peer says so."""
+    def by_proxy(self, peer: str | None, headers: Headers) -> Viewer | None:
+        """The person whom a trusted proxy names; nobody where another peer says so, or where two are named: a proxy
+        that adds its header to the browser's would let that one choose."""
         proxy = self.web.proxy
         if proxy is None or peer is None:
             return None
@@ -65,9 +68,11 @@ class Access:
             address = ipaddress.ip_address(peer)
         except ValueError:
             return None
-        name = headers.get(proxy.header, "").strip()
-        trusted = any(address in ipaddress.ip_network(one) for one in proxy.trusted)
-        return Viewer(name, "proxy") if trusted and name else None
+        if not any(address in ipaddress.ip_network(one) for one in proxy.trusted):
+            return None
+        said = headers.getlist(proxy.header)
+        name = _name(said[0]) if len(said) == 1 else ""
+        return Viewer(name, "proxy") if name else None
 
     def session(self, viewer: Viewer) -> str:
         """A cookie's value for somebody who signed in."""
@@ -83,19 +88,16 @@ class Access:
 
     def link(self, name: str) -> str:
         """The code of a sign-in link: who can make one can read the secret, and so is this machine's keeper."""
-        return self._signer("link").dumps([name, int(time.time()), secrets.token_hex(8)])
+        return self._signer("link").dumps([name, secrets.token_hex(8)])
 
     def by_link(self, code: str, *, use: bool = False) -> Viewer | None:
         """For whom a link is; nobody, once it was used or is too old."""
-        said = self._read("link", code, LINK_SECONDS)
-        if not isinstance(said, list) or len(said) != 3:
-            return None
-        name, made, drawn = said
-        if made < self.begun or drawn in self.used:
+        said = self._read("link", code, LINK_SECONDS, since=self.begun)
+        if not isinstance(said, list) or len(said) != 2 or said[1] in self.used:
             return None
         if use:
-            self.used.add(drawn)
-        return Viewer(name, "link")
+            self.used.add(said[1])
+        return Viewer(said[0], "link")
 
     def form_token(self, viewer: Viewer) -> str:
         """What a form carries, so that it can only have come from a page that this person was shown."""
@@ -113,11 +115,21 @@ class Access:
     def _signer(self, what: str) -> URLSafeTimedSerializer:
         return URLSafeTimedSerializer(self.secret, salt=f"dims.{what}", signer_kwargs={"digest_method": hashlib.sha256})
 
-    def _read(self, what: str, text: str, seconds: float) -> Any:
+    def _read(self, what: str, text: str, seconds: float, since: float = 0) -> Any:
         try:
-            return self._signer(what).loads(text, max_age=int(seconds))
+            said, signed = self._signer(what).loads(text, max_age=int(seconds), return_timestamp=True)
         except BadData:  # forged, cut, or too old
             return None
+        return said if signed.timestamp() >= since else None
+
+
+def _name(said: str) -> str:
+    """A person's name in a header, which is UTF-8 on the wire; empty where nobody is called so."""
+    try:
+        name = said.encode("latin-1").decode().strip()
+    except UnicodeError:
+        return ""
+    return name if name.isprintable() and len(name) <= LONGEST_NAME else ""
 
 
 def _same(one: str, other: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -23,6 +23,7 @@ from dims_worker.store.events import list_events
 from dims_worker.store.requests import list_requests
 from dims_worker.store.runs import list_runs
 from dims_worker.store.series import trend
+from dims_worker.web.body import body_of
 from dims_worker.web.envelopes import MAX_BODY, envelopes, mode_of
 from dims_worker.web.guard import aside
 from dims_worker.web.openapi import description
@@ -128,10 +129,14 @@ class Events(HTTPEndpoint):
     async def post(self, request: Request) -> Response:
         """Publish events, all or none: answered 202 once they are in the stream. A producer's token is needed."""
         site = site_of(request)
-        _let_in(request)
+        refused = _refusal(request)
+        body = await body_of(request, 0 if refused else MAX_BODY)
+        if refused:
+            raise refused
+        if body is None:
+            raise HTTPException(413, f"a body has at most {MAX_BODY:,} bytes", {"connection": "close"})
         asked(request, ())
-        mode = mode_of(request.headers)
-        taken = await aside(envelopes, mode, request.headers, await _body(request))
+        taken = await aside(envelopes, mode_of(request.headers), request.headers, body)
         if site.broker_url is None:
             raise BrokerUnreachable("no broker is known here, so nothing was sent: set DIMS_BROKER_URL")
         await aside(append, [envelope for _, envelope in taken], site.broker_url)
@@ -154,35 +159,16 @@ def _listed(
     return Answer({"items": list(map(document_of, items)), "next": getattr(items[-1], number) if more else None})
 
 
-def _let_in(request: Request) -> None:
-    """Raises HTTPException: 403 where no producer may send, 401 where it is none."""
+def _refusal(request: Request) -> HTTPException | None:
+    """Why who sends may not: 403 where no producer may, 401 where it is none."""
     access = site_of(request).access
     if not access.web.events_token.get_secret_value():
-        raise HTTPException(403, "nobody may send events over HTTP here: set web.events_token in the configuration")
+        return HTTPException(403, "nobody may send events over HTTP here: set web.events_token in the configuration")
     kind, _, token = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() != "bearer" or not access.may_send_events(token.strip()):
-        raise HTTPException(
-            401,
-            "events are sent with the token of producers: Authorization: Bearer TOKEN",
-            {"www-authenticate": "Bearer"},
-        )
-
-
-async def _body(request: Request) -> bytes:
-    """The body, of bounded length. Raises HTTPException."""
-    too_long = HTTPException(413, f"a body has at most {MAX_BODY:,} bytes", {"connection": "close"})
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > MAX_BODY:
-        raise too_long
-    found = bytearray()
-    try:
-        async for chunk in request.stream():
-            found += chunk
-            if len(found) > MAX_BODY:
-                raise too_long
-    except ClientDisconnect:
-        raise HTTPException(400, "the body ended too early") from None
-    return bytes(found)
+    if kind.lower() == "bearer" and access.may_send_events(token.strip()):
+        return None
+    said = "events are sent with the token of producers: Authorization: Bearer TOKEN"
+    return HTTPException(401, said, {"www-authenticate": "Bearer"})
 
 
 PATHS = {

@@ -86,5 +86,6 @@ def build(site: Site, address: str = "127.0.0.1") -> Starlette:
         exception_handlers={HTTPException: problem.of_http, DimsError: problem.of_dims, Exception: bug},
         lifespan=life,
     )
+    app.router.redirect_slashes = False  # where to would be said with the scheme that we see, not the browser's
     app.state.site = site
     return app

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dims_worker.web import problem
 from dims_worker.web.access import Access, Viewer
+from dims_worker.web.body import form_in
 from dims_worker.web.site import site_of, viewer_of
 
 T = TypeVar("T")
@@ -25,8 +26,6 @@ OPEN = ("/sign-in", "/static/", "/healthz")
 EVENTS = "/api/events"
 API = "/api"
 SAFE = ("GET", "HEAD", "OPTIONS")
-FORM_BYTES = 64 * 1024
-"""The longest form that is read."""
 
 HEADERS = {
     # No script and no style but our own files; nothing is loaded from, sent to or framed by anybody else
@@ -78,14 +77,14 @@ class Guard:
         """What is answered in the place of the site; None: the request may pass."""
         path, method = scope["path"], scope["method"]
         if self.hosts and _host(connection.headers) not in self.hosts:
-            return PlainTextResponse(
-                "this site is not known by that name: web.hosts in its configuration adds it\n", 400
-            )
+            said = "this site is not known by that name: web.hosts in its configuration adds it"
+            return problem.json(400, said) if path.startswith(API) else PlainTextResponse(f"{said}\n", 400)
         if path == EVENTS and method == "POST":
             return None  # the producers' own token is asked for there
         if method not in SAFE and not _from_here(connection.headers):
             return problem.page_or_json(connection, 403, "the form was sent from another site")
-        reads = method in SAFE and self.access.read_by_anyone
+        unknown = path.startswith(API) and "authorization" in connection.headers  # a wrong token is told, not passed by
+        reads = method in SAFE and self.access.read_by_anyone and not unknown
         return None if scope["viewer"] or reads or path.startswith(OPEN) else _sign_in_first(path, method, connection)
 
 
@@ -109,29 +108,19 @@ def _from_here(headers: Headers) -> bool:
     if site := headers.get("sec-fetch-site"):
         return site in ("same-origin", "none")
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
+    return origin is None or origin.partition("://")[2] == headers.get("host")
 
 
 async def form_of(request: Request) -> FormData:
-    """The fields of a form that this viewer was shown. Raises HTTPException: 401, 403, 413."""
+    """The fields of a form that this viewer was shown. Raises HTTPException: 401, 403, and what `form_in` raises."""
     viewer = viewer_of(request)
     if viewer is None:
         raise HTTPException(401, "sign in first")
-    form = await small_form(request)
+    form = await form_in(request)
     token = form.get("form_token")
     if not isinstance(token, str) or not site_of(request).access.is_form_of(viewer, token):
         raise HTTPException(403, "the form is too old or was not made for you: load the page again")
     return form
-
-
-async def small_form(request: Request) -> FormData:
-    """The fields of a form, of bounded length. Raises HTTPException."""
-    length = request.headers.get("content-length", "")
-    if not length.isdecimal():
-        raise HTTPException(411, "a form says how long it is")
-    if int(length) > FORM_BYTES:
-        raise HTTPException(413, "the form is too long")
-    return await request.form(max_files=0, max_fields=50)
 
 
 async def aside(work: Callable[..., T], *arguments: object) -> T:

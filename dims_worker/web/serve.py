@@ -2,17 +2,64 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import resource
 import socket
 from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dims_worker.errors import ServiceError
 
 GRACE = 5
 """Seconds that requests under way have when the server stops."""
+
+CONNECTIONS = 800
+"""So many are open at once; who comes beyond them is hung up on."""
+ASKING = 20.0
+"""Seconds in which who comes has said what they want."""
+FILES = 200
+"""So many files and connections of its own the process may have open beside."""
+
+
+class Caller(H11Protocol):
+    """A connection that is let go where it is one too many, or says nothing whole."""
+
+    _hurry: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > most_connections():
+            transport.abort()
+        else:
+            self._await_a_request()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._await_a_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._hurry:
+            self._hurry.cancel()
+        super().connection_lost(exc)
+
+    def _await_a_request(self) -> None:
+        """Until a request's head is whole there is a deadline, which no single byte moves."""
+        served = self.cycle is not None and not self.cycle.response_complete
+        if served and self._hurry:
+            self._hurry.cancel()
+            self._hurry = None
+        elif not served and not self._hurry:
+            self._hurry = self.loop.call_later(ASKING, self.transport.abort)
+
+
+def most_connections() -> int:
+    """`CONNECTIONS`, or fewer where the system lets a process open few files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS if soft == resource.RLIM_INFINITY else min(CONNECTIONS, max(soft - FILES, 1))
 
 
 class Server(uvicorn.Server):
@@ -36,11 +83,20 @@ def listen(address: str, port: int) -> socket.socket:
     return found
 
 
-def serve(app: Starlette, listening: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM. Nothing of a request's query is logged: it may hold a sign-in code."""
+def server(app: Starlette) -> Server:
+    """What serves it. Nothing of a request's query is logged: it may hold a sign-in code."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     options = uvicorn.Config(
-        app, http="h11", ws="none", loop="asyncio", lifespan="on", access_log=False, log_config=None,
+        app, http=Caller, ws="none", loop="asyncio", lifespan="on", access_log=False, log_config=None,
         proxy_headers=False, server_header=False, timeout_graceful_shutdown=GRACE, timeout_keep_alive=30,
     )  # fmt: skip
-    Server(options).run(sockets=[listening])
+    return Server(options)
+
+
+def serve(app: Starlette, listening: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + FILES if hard == resource.RLIM_INFINITY else min(CONNECTIONS + FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    server(app).run(sockets=[listening])

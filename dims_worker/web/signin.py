@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from dims_worker.web.access import Viewer
-from dims_worker.web.guard import COOKIE, form_of, small_form
+from dims_worker.web.body import form_in
+from dims_worker.web.guard import COOKIE, form_of
 from dims_worker.web.site import site_of, viewer_of
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ async def shown(request: Request) -> Response:
 
 async def sign_in(request: Request) -> Response:
     """Open a session, or say what is wrong."""
-    access, form = site_of(request).access, await small_form(request)
+    access, form = site_of(request).access, await form_in(request)
     token, code, to = (str(form.get(name, "")).strip() for name in ("token", "code", "next"))
     to = _inside(to)
     viewer = access.by_link(code, use=True) if code else access.by_token(token)
@@ -65,13 +65,13 @@ def _page(
 
 def _is_tls(request: Request) -> bool:
     """Whether the browser came by TLS, to us or to a proxy before us."""
-    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+    first = request.headers.get("x-forwarded-proto", "").partition(",")[0]
+    return "https" in (request.url.scheme, first.strip().lower())
 
 
 def _inside(to: str) -> str:
     """A place on this site: a link must not lead to another one after signing in."""
-    parts = urlsplit(to)
-    fits = to.startswith("/") and not to.startswith("//") and "\\" not in to and not parts.netloc and to.isprintable()
+    fits = to.startswith("/") and not to.startswith("//") and "\\" not in to and to.isprintable()
     return to if fits else "/"
 
 

@@ -28,7 +28,8 @@ Visit = Callable[..., TestClient]
 @pytest.fixture
 def visit(engine: Engine) -> Iterator[Visit]:
     """`visit(config, "ada")`: a client that is signed in as ada; `visit(config)`: one that is not. `web`: keys of the
-    web section; `broker_url`; `on`: another engine; `live=True`: with the lifespan, so with its listener."""
+    web section; `broker_url`; `on`: another engine; `live=True`: with the lifespan, so with its listener; `peer`:
+    where it comes from."""
     with ExitStack() as stack:
 
         def made(
@@ -39,13 +40,16 @@ def visit(engine: Engine) -> Iterator[Visit]:
             broker_url: str | None = None,
             live: bool = False,
             address: str = "127.0.0.1",
+            peer: str = "testclient",
             **web: Any,
         ) -> TestClient:
             said = Web.model_validate({"tokens": TOKENS, "events_token": EVENTS_TOKEN, **web})
             access = Access(said, "a secret of the tests")
             with_web = replace(config, web=said)
             site = Site(with_web, on or engine, broker_url, access, None, Hub(on or engine, with_web))
-            client = TestClient(build(site, address), base_url="http://localhost", follow_redirects=False)
+            client = TestClient(
+                build(site, address), base_url="http://localhost", follow_redirects=False, client=(peer, 1)
+            )
             if live:
                 stack.enter_context(client)
             if who:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-import uvicorn
 from sqlalchemy import Engine
 
 from dims_worker.config import Config, Web
@@ -20,7 +19,7 @@ from dims_worker.web.access import Access, Viewer
 from dims_worker.web.app import build
 from dims_worker.web.guard import COOKIE
 from dims_worker.web.live import Hub
-from dims_worker.web.serve import listen
+from dims_worker.web.serve import listen, server
 from dims_worker.web.site import Site
 from tests.conftest import wait_for
 
@@ -64,10 +63,14 @@ class Served:
     stack: ExitStack = field(repr=False)
 
     def open(self, path: str = "/live", *, method: str = "GET", cookie: bool = True) -> Open:
+        said = f"Cookie: {COOKIE}={self.cookie}\r\n" if cookie else ""
+        return self.send(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{said}\r\n".encode())
+
+    def send(self, said: bytes) -> Open:
+        """A connection on which this is said, and no more."""
         connection = socket.create_connection(("127.0.0.1", self.port), 10)
         self.stack.callback(connection.close)
-        said = f"Cookie: {COOKIE}={self.cookie}\r\n" if cookie else ""
-        connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{said}\r\n".encode())
+        connection.sendall(said)
         return Open(connection)
 
     def live(self) -> Open:
@@ -85,18 +88,16 @@ def serving(engine: Engine, config: Config, port: int = 0, **web: Any) -> Iterat
     hub = Hub(engine, config)
     app = build(Site(config, engine, None, access, said.flower, hub))
     listening = listen("127.0.0.1", port)
-    options = uvicorn.Config(app, http="h11", ws="none", loop="asyncio", lifespan="on", log_config=None,
-                             access_log=False, timeout_graceful_shutdown=5)  # fmt: skip
-    server = uvicorn.Server(options)
-    thread = threading.Thread(target=server.run, args=([listening],))
+    serves = server(app)
+    thread = threading.Thread(target=serves.run, args=([listening],))
     thread.start()
     try:
         with ExitStack() as stack:
-            wait_for(lambda: server.started)
+            wait_for(lambda: serves.started)
             yield Served(hub, listening.getsockname()[1], access.session(Viewer("ada", "token")), stack)
     finally:
         hub.close()
-        server.should_exit = True
+        serves.should_exit = True
         thread.join(15)
         listening.close()
     assert not thread.is_alive()

@@ -38,6 +38,8 @@ def test_who_did_not_sign_in_is_asked_to_and_comes_back(visit: Visit, config: Co
 def test_a_cookie_is_for_tls_alone_where_the_browser_came_by_it(visit: Visit, config: Config) -> None:
     done = visit(config).post("/sign-in", data={"token": TOKENS["ada"]}, headers={"x-forwarded-proto": "https"})
     assert "Secure" in done.headers["set-cookie"]
+    done = visit(config).post("/sign-in", data={"token": TOKENS["ada"]}, headers={"x-forwarded-proto": "HTTPS, http"})
+    assert "Secure" in done.headers["set-cookie"]
 
 
 def test_a_wrong_token_opens_nothing_and_is_not_repeated(
@@ -73,7 +75,7 @@ def test_a_link_signs_in_once(visit: Visit, config: Config) -> None:
 
 def test_signing_out_needs_the_form_and_ends_it(visit: Visit, config: Config) -> None:
     client = visit(config, "ada")
-    assert client.post("/sign-out", data={}).status_code == 403
+    assert client.post("/sign-out", data={"a": "b"}).status_code == 403
     token = form_token(client.get("/nowhere").text)
     done = client.post("/sign-out", data={"form_token": token})
     assert done.headers["location"] == "/sign-in"
@@ -126,6 +128,46 @@ def test_a_proxys_header_is_not_believed_from_everywhere(visit: Visit, config: C
     assert far.get("/nowhere", headers=header).status_code == 303
 
 
+@pytest.mark.parametrize("name", ["José", "李"])
+def test_a_proxys_name_is_utf8(visit: Visit, config: Config, name: str) -> None:
+    client = visit(config, proxy={"trusted": "127.0.0.1"}, peer="127.0.0.1")
+    assert f">{name}<" in client.get("/nowhere", headers={"x-forwarded-user": name.encode()}).text
+    twice = [("x-forwarded-user", "eve"), ("x-forwarded-user", name.encode())]
+    assert client.get("/nowhere", headers=twice).status_code == 303  # who of the two? Nobody
+
+
+def test_a_wrong_token_is_told_where_anyone_may_read_and_a_cookie_is_not_looked_at(
+    visit: Visit, config: Config
+) -> None:
+    wrong = {"authorization": "Bearer " + "w" * 30}
+    assert visit(config, read="anyone").get("/api/nowhere", headers=wrong).status_code == 401
+    assert visit(config, "ada").get("/api/nowhere", headers=wrong).status_code == 401
+
+
+def test_a_form_that_is_none_of_ours_is_refused(visit: Visit, config: Config) -> None:
+    client = visit(config)
+    for body, kind, status in (
+        (b"--x\r\n", "multipart/form-data; boundary=x", 415),
+        (b"token=x", "", 415),
+        (b"token=\xff", "application/x-www-form-urlencoded", 400),
+        (b"&a=b" * 60, "application/x-www-form-urlencoded", 400),
+        (b"token=" + b"x" * 70_000, "application/x-www-form-urlencoded", 413),
+        (b"token=%ED%A0%80", "application/x-www-form-urlencoded; charset=utf-7", 403),
+    ):
+        answer = client.post("/sign-in", content=body, headers={"content-type": kind})
+        assert answer.status_code == status, (body[:20], answer.text)
+
+
+def test_a_place_that_is_none_leads_to_the_first_page(visit: Visit, config: Config) -> None:
+    assert visit(config, "ada").get("/sign-in?next=//[").headers["location"] == "/"
+    assert visit(config, "ada").get("/sign-in?next=/[").headers["location"] == "/["
+    assert visit(config).post("/sign-in", data={"token": "x"}, headers={"origin": "http://["}).status_code == 403
+
+
+def test_no_address_leads_to_another_by_a_slash(visit: Visit, config: Config) -> None:
+    assert visit(config, "ada").get("/api/metrics/", headers={"x-forwarded-proto": "https"}).status_code == 404
+
+
 def test_every_answer_forbids_what_a_page_does_not_need(visit: Visit, config: Config) -> None:
     client = visit(config, "ada")
     for path in ("/nowhere", "/sign-in?code=x", "/static/site.css", "/static/page.css", "/healthz", "/api/nowhere"):
@@ -135,6 +177,7 @@ def test_every_answer_forbids_what_a_page_does_not_need(visit: Visit, config: Co
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
         assert headers["x-frame-options"] == "DENY"
+        assert headers["cache-control"] == ("no-store" if "/static/" not in path else headers["cache-control"])
 
 
 def test_a_page_has_no_script_and_no_style_of_its_own(visit: Visit, config: Config) -> None:

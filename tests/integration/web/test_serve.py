@@ -111,6 +111,23 @@ def test_a_link_needs_a_page_and_a_name_needs_a_link(project: Project) -> None:
     assert project.dims("web", "--as", "eve").returncode == 2
 
 
+@pytest.mark.parametrize("secret", ["", " ", "a", "x" * 19])
+def test_a_secret_that_can_be_guessed_signs_nothing(project: Project, secret: str) -> None:
+    project.write({"dims.yaml": CONFIG.replace("${TOKEN_ADA}", "")})
+    project.env["DIMS_WEB_SECRET"] = secret
+    done = project.dims("web", "--port", "0")
+    assert (done.returncode, "DIMS_WEB_SECRET is shorter than 20 characters" in done.stderr) == (2, True)
+
+
+def test_a_secret_that_was_cut_short_signs_nothing(project: Project) -> None:
+    project.write({"dims.yaml": CONFIG.replace("${TOKEN_ADA}", "")})
+    kept = Path(project.env["DIMS_HOME"]) / "run" / "web_secret"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text("")
+    done = project.dims("web", "--port", "0")
+    assert (done.returncode, "web_secret is cut short: remove it" in done.stderr) == (2, True)
+
+
 def test_a_short_token_is_refused_where_it_is_written(project: Project) -> None:
     project.write({"dims.yaml": CONFIG})
     done = project.dims("config", "check")

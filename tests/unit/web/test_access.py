@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
+from starlette.datastructures import Headers
 
 from dims_worker.config import Web
 from dims_worker.web.access import Access, Viewer
@@ -111,8 +112,38 @@ def test_a_form_is_its_viewers_own() -> None:
 )
 def test_a_header_is_believed_from_a_trusted_proxy_alone(peer: str | None, name: str, known: Viewer | None) -> None:
     site = access(proxy={"header": "X-User", "trusted": ["127.0.0.1", "10.1.0.0/16"]})
-    assert site.by_proxy(peer, {"X-User": name}) == known
-    assert access().by_proxy(peer, {"X-User": name}) is None
+    assert site.by_proxy(peer, Headers({"X-User": name})) == known
+    assert access().by_proxy(peer, Headers({"X-User": name})) is None
+
+
+def test_a_name_in_a_header_is_bounded_text() -> None:
+    site = access(proxy={"header": "X-User", "trusted": "127.0.0.1"})
+    for said in (b"\xff", b"a\x1b[1m", b"a" * 201):
+        assert site.by_proxy("127.0.0.1", Headers(raw=[(b"x-user", said)])) is None
+    both = Headers(raw=[(b"x-user", b"eve"), (b"x-user", b"ada")])
+    assert site.by_proxy("127.0.0.1", both) is None
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"tokens": {"ada": ADA, "bob": ADA}},
+        {"tokens": {"ada": ADA}, "events_token": ADA},
+        {"tokens": {"ada": "${x"}},
+        {"hosts": [""]},
+        {"hosts": ["https://dims.example.org"]},
+        {"hosts": ["dims.example.org:8443"]},
+        {"hosts": ["dims.example.org/x"]},
+    ],
+)
+def test_what_would_let_in_another_or_nobody_is_refused(keys: dict[str, object]) -> None:
+    with pytest.raises(ValidationError) as error:
+        access(**keys)
+    assert ADA not in "\n".join(one["msg"] for one in error.value.errors())
+
+
+def test_hosts_are_names_in_any_case() -> None:
+    assert access(hosts=["Dims.Example.org", "::1"]).web.hosts == ("dims.example.org", "::1")
 
 
 @pytest.mark.parametrize("keys", [{"trusted": ["nonsense"]}, {"trusted": [], "header": "X User"}, {"header": "X-User"}])
