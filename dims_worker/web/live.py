@@ -39,7 +39,7 @@ STREAMS = 500
 WAITING = 16
 """So many messages wait for a slow page; then it misses them, and is told that it did."""
 PING = 15.0
-"""Seconds after which a silent stream says so, to notice who is gone."""
+"""Seconds after which a silent stream says how it is: so we notice who is gone, and a page that we are."""
 LONGEST = 3600.0
 """Seconds that a stream lasts; its page opens another."""
 LISTED = 100
@@ -65,7 +65,7 @@ class Hub:
     def __init__(self, engine: Engine, config: Config) -> None:
         self.engine, self.config = engine, config
         self.streams: set[Stream] = set()
-        self._state = AWAY
+        self.state = AWAY
         self._number = 0
         self._told_at = time.monotonic()
         self._standing: set[Standing] = set()
@@ -103,7 +103,7 @@ class Hub:
         """What a page is told from now on. `age`: seconds since it was asked for; what has happened meanwhile, it may
         have missed."""
         stream = Stream(WAITING)
-        stream.put_nowait(self._state)
+        stream.put_nowait(self.state)
         if time.monotonic() - age < self._told_at:
             stream.put_nowait(MISSED)
         if self.closed:
@@ -113,12 +113,12 @@ class Hub:
 
     def _hand_out(self, message: bytes | None) -> None:
         if message is not None and message in (HERE, AWAY):
-            self._state = message
+            self.state = message
         for stream in self.streams:
             if stream.full():
                 while not stream.empty():
                     stream.get_nowait()
-                stream.put_nowait(self._state)
+                stream.put_nowait(self.state)
                 stream.put_nowait(MISSED)
             stream.put_nowait(message)
 
@@ -206,7 +206,7 @@ async def _told(hub: Hub, age: float, may_look: Callable[[], bool]) -> AsyncIter
             try:
                 message = await asyncio.wait_for(stream.get(), PING)
             except TimeoutError:
-                message = b": ping\n\n"
+                message = hub.state
             if message is None:
                 return
             yield message

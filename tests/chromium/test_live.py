@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.chromium.conftest import Visit, expect
+from tests.chromium.conftest import Seen, Visit, expect
 from tests.chromium.machine import Machine
 
 if TYPE_CHECKING:
@@ -53,3 +53,41 @@ def test_a_workflow_that_is_started_shows_its_report_without_a_reload(site: Mach
     assert after > before
     expect(page.locator("#standing")).to_contain_text(f"run {after}")
     assert page.evaluate("window.stayed") is True
+
+
+def test_eight_open_tabs_hinder_nobody(site: Machine, visit: Visit) -> None:
+    """A browser keeps six connections to a site; a tab that nobody looks at needs none."""
+    page = visit("ada")
+    hidden = "Object.defineProperty(document, 'visibilityState', {value: 'hidden'})"
+    for _ in range(8):
+        other = page.context.new_page()
+        other.add_init_script(hidden)  # Chromium calls all tabs visible where there is no screen
+        other.goto("/events")
+    page.goto("/events")
+    expect(page.locator("#live")).to_have_class("live on")
+    site.commit("Eight tabs are open", {"code/tabs.md": "# Tabs\n"})
+    expect(page.locator("#main")).to_contain_text("Eight tabs are open")
+
+
+def test_time_alone_makes_a_page_ask_again(site: Machine, visit: Visit) -> None:
+    page = visit("ada")
+    page.clock.install()
+    page.goto("/")
+    expect(page.locator("#live")).to_have_class("live on")
+    with page.expect_request(f"{site.url}/", timeout=15_000):
+        page.clock.run_for(61_000)
+
+
+def test_a_stream_that_says_nothing_is_dead(site: Machine, visit: Visit, seen: Seen) -> None:
+    page = visit("ada")
+    page.clock.install()
+    page.goto("/")
+    expect(page.locator("#live")).to_have_class("live on")
+    page.context.set_offline(True)  # what is open stays open, and nothing more comes by it
+    page.clock.run_for(50_000)
+    expect(page.locator("#live")).to_have_text("not live: trying again")
+    page.context.set_offline(False)
+    page.clock.resume()
+    page.clock.run_for(20_000)
+    expect(page.locator("#live")).to_have_text("live")
+    seen.console = [one for one in seen.console if "ERR_INTERNET_DISCONNECTED" not in one]  # it was so

@@ -177,8 +177,7 @@ def test_closing_ends_every_stream_at_once(served: Served) -> None:
     pages = [served.live() for _ in range(20)]
     served.hub.close()
     for page in pages:
-        while not page.ended and b"0\r\n\r\n" not in page.said:
-            page.read(10)
+        page.until("0\r\n\r\n")
     wait_for(lambda: not served.hub.streams)
     served.open().until("HTTP/1.1 503")  # one that comes too late
     assert served.hub.subscribe().qsize() == 2  # and one that had just begun: ends at once
@@ -231,18 +230,21 @@ def test_a_stream_ends_after_its_time(monkeypatch: pytest.MonkeyPatch, served: S
     monkeypatch.setattr(live, "LONGEST", 0.3)
     monkeypatch.setattr(live, "PING", 0.05)
     page = served.open()
-    while b"0\r\n\r\n" not in page.said:
-        page.read(10)
-    assert b": ping" in page.said
+    page.until("0\r\n\r\n")
+    assert page.said.count(b"event: here") > 1  # it says how it is while nothing happens
 
 
-def test_a_stream_ends_with_the_session_that_opened_it(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
+def test_a_stream_ends_with_the_session_that_opened_it(monkeypatch: pytest.MonkeyPatch, flow: Flow) -> None:
     monkeypatch.setattr(live, "PING", 0.05)
-    page = served.live()
-    page.until(": ping")
-    monkeypatch.setattr(live, "_may_look", lambda request: False)
-    while b"0\r\n\r\n" not in page.said:
-        page.read(10)
+    with serving(flow.engine, flow.config, session="2s") as served:
+        page = served.live()
+        page.until("event: here")
+        page.until("0\r\n\r\n")
+        served.open().until("HTTP/1.1 303")
+    with serving(flow.engine, flow.config, session="2s", read="anyone") as served:
+        page = served.live()
+        page.read(3)
+        assert not page.ended and b"0\r\n\r\n" not in page.said
 
 
 def test_a_slow_page_is_told_that_it_missed_something(flow: Flow) -> None:

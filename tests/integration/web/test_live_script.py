@@ -82,16 +82,53 @@ def test_what_somebody_reads_does_not_move(tab: Page, served: Served, flow: Flow
     assert abs(page.value("document.getElementById('event-30').getBoundingClientRect().top") - before) < 2
 
 
-def test_a_hidden_page_asks_when_it_is_seen_again(tab: Page, served: Served, flow: Flow) -> None:
+def seen(page: Page, state: str) -> None:
+    """As if another tab were looked at, or this one again."""
+    page.value(f"Object.defineProperty(document, 'visibilityState', {{value: '{state}', configurable: true}})")
+    page.value("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+def test_a_hidden_page_keeps_no_connection_and_asks_when_it_is_seen_again(
+    tab: Page, served: Served, flow: Flow
+) -> None:
     page = opened(tab, served, "/events")
-    state = "Object.defineProperty(document, 'visibilityState', {{value: '{}', configurable: true}})"
-    page.value(state.format("hidden"))
+    seen(page, "hidden")
+    wait_for(lambda: not served.hub.streams)
     page.requests.clear()
     flow.store(event("dims.scraper.complete"))
-    soon(page, "document.getElementById('told-last').textContent !== 'nothing yet'")
+    page.value("new Promise(done => setTimeout(done, 1500))")
     assert not [url for url in page.requests if url.endswith("/events")]
-    page.value(f"{state.format('visible')}; document.dispatchEvent(new Event('visibilitychange'))")
+    seen(page, "visible")
     soon(page, "document.querySelectorAll('.log li').length === 1")
+    page.requests.clear()
+    seen(page, "hidden")
+    seen(page, "visible")
+    wait_for(lambda: served.hub.streams)
+    assert not [url for url in page.requests if url.endswith("/events")]  # nothing had happened
+
+
+def test_a_refresh_that_fails_is_made_up_for_and_said_meanwhile(tab: Page, served: Served, flow: Flow) -> None:
+    page = opened(tab, served, "/events")
+    page.value("""
+        window.asked = [];
+        const real = window.fetch;
+        window.fetch = (...all) => {
+          window.asked.push(document.getElementById('live').textContent);
+          if (window.asked.length === 1) return Promise.resolve(new Response('', {status: 503}));
+          if (window.asked.length === 2) return Promise.reject(new TypeError('no answer'));
+          return real(...all);
+        }; 0""")
+    flow.store(event("dims.scraper.complete"))
+    soon(page, "document.querySelectorAll('.log li').length === 1")
+    assert page.value("window.asked") == ["live", "not live: trying again", "not live: trying again"]
+    assert page.value(LIVE) == "live"
+
+
+def test_who_was_signed_out_is_told(tab: Page, served: Served, flow: Flow) -> None:
+    page = opened(tab, served, "/events")
+    page.value("window.fetch = () => Promise.resolve(new Response('', {status: 403})); 0")
+    flow.store(event("dims.scraper.complete"))
+    soon(page, f"{LIVE} === 'not live: load the page again'")
 
 
 def test_a_site_that_stops_is_said_and_its_return_is_noticed(tab: Page, flow: Flow) -> None:
