@@ -78,12 +78,12 @@ def test_time_alone_makes_a_page_ask_again(site: Machine, visit: Visit) -> None:
         page.clock.run_for(61_000)
 
 
-def test_a_stream_that_says_nothing_is_dead(site: Machine, visit: Visit, seen: Seen) -> None:
+def test_a_network_that_is_gone_is_said_and_so_is_its_return(site: Machine, visit: Visit, seen: Seen) -> None:
     page = visit("ada")
     page.clock.install()
     page.goto("/")
     expect(page.locator("#live")).to_have_class("live on")
-    page.context.set_offline(True)  # what is open stays open, and nothing more comes by it
+    page.context.set_offline(True)
     page.clock.run_for(50_000)
     expect(page.locator("#live")).to_have_text("not live: trying again")
     page.context.set_offline(False)
