@@ -168,6 +168,64 @@ def test_a_rare_type_is_looked_for_piece_by_piece(
     assert "/runs/1" in look(site, older).links
 
 
+def test_a_filter_of_runs_finds_those_and_no_others(site: TestClient, flow: Flow) -> None:
+    flow.do(
+        "INSERT INTO dims_verification_runs (trigger, source, status, started_at)"
+        " SELECT 'event', source, status, now() FROM unnest(ARRAY['one', 'two']) source,"
+        " unnest(ARRAY['ok', 'partial']) status ORDER BY source, status"
+    )
+
+    def found(query: str) -> set[str]:
+        return {link for link in look(site, f"/runs{query}").links if re.fullmatch(r"/runs/\d+", link)}
+
+    assert found("") == {"/runs/1", "/runs/2", "/runs/3", "/runs/4"}
+    assert found("?source=two") == {"/runs/3", "/runs/4"}
+    assert found("?status=partial") == {"/runs/2", "/runs/4"}
+    assert found("?source=one&status=ok") == {"/runs/1"}
+
+
+def test_no_row_is_lost_where_a_page_gave_up_looking(
+    site: TestClient, flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(happened, "REACH", 10)
+    for number in range(25):
+        flow.store(event("org.example.rare" if number % 2 else "dims.scraper.complete"))
+    seen, path = [], "/events?type=org.example.rare"
+    while path:
+        page = look(site, path)
+        seen += [link for link in page.links if re.fullmatch(r"/events/\d+", link)]
+        path = next((link for link in page.links if "before=" in link), "")
+    assert len(seen) == len(set(seen)) == 12
+
+
+def test_a_run_of_many_events_names_the_newest_and_says_that_there_were_more(
+    site: TestClient, flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(happened, "EVENTS", 3)
+    for _ in range(3):
+        flow.ask("m.a")
+    few = flow.record(flow.claim("one"), {"m.a": 5}).run_id
+    assert "there were more" not in look(site, f"/runs/{few}").text
+    for _ in range(4):
+        flow.ask("m.a")
+    many = flow.record(flow.claim("one"), {"m.a": 6}).run_id
+    page = look(site, f"/runs/{many}")
+    assert "These are the newest 3; there were more." in page.text
+    newest = flow.scalar("SELECT max(seq) FROM dims_event_log")
+    assert [link for link in page.links if re.fullmatch(r"/events/\d+", link)] == [
+        f"/events/{newest - place}" for place in range(3)
+    ]
+
+
+def test_what_an_event_left_alone_is_all_but_what_it_concerned(site: TestClient, flow: Flow) -> None:
+    flow.ask("m.a")
+    page = look(site, "/events/1")
+    concerned = set(flow.scalar("SELECT metrics FROM dims_event_log"))
+    everything = {name for names in flow.config.of_source.values() for name in names}
+    assert concerned and everything - concerned
+    assert f"{len(everything - concerned)} metric" in page.text
+
+
 ODD = ("/events/x", "/events/0", "/events/99999999999999999999", "/events/%C2%B2", "/runs/-1", "/runs/7", "/runs/%00")
 
 

@@ -130,8 +130,9 @@ def test_a_stale_metric_is_called_so(flow: Flow, visit: Visit) -> None:
     flow.serve(c=100)
     flow.do("UPDATE dims_metrics SET as_of = as_of - interval '8 days'")
     flow.do("UPDATE dims_metrics_history SET as_of = as_of - interval '8 days'")
-    said = words_of(visit(flow.config, "ada").get("/metrics/m.c").text)
-    assert "stale" in said
+    page = visit(flow.config, "ada").get("/metrics/m.c").text
+    said = words_of(page)
+    assert re.search(r'<span class="chip[^"]*">stale</span>', page)
     assert "longer than stale_after = 1 week (default)" in said
 
 
