@@ -10,6 +10,7 @@ from dims_worker import services
 from dims_worker.cli.session import Session, pass_session
 from dims_worker.config.web import SHORTEST
 from dims_worker.errors import DimsError, UsageError
+from dims_worker.services.address import is_this_machine
 from dims_worker.services.flower import access as flower_access
 from dims_worker.services.home import Home, read_json, secret, write_json
 from producers.publish import broker_url
@@ -38,7 +39,7 @@ def web(session: Session, address: str, port: int, link: bool, name: str | None)
     """
     try:
         from dims_worker.web.access import Access
-        from dims_worker.web.app import build, is_this_machine
+        from dims_worker.web.app import build
         from dims_worker.web.live import Hub
         from dims_worker.web.serve import listen, serve
         from dims_worker.web.site import Site

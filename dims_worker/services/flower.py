@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import ast
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from dims_worker.errors import ConfigError
+from dims_worker.services.address import is_this_machine
 from dims_worker.services.ports import HOST
 
 PORT = 5555
@@ -41,7 +41,7 @@ def access(env: Mapping[str, str]) -> Access:
     auth = tuple(filter(None, (pair.strip() for pair in asked.split(","))))
     if not all(_is_pair(pair) for pair in auth):
         raise ConfigError("DIMS_FLOWER_AUTH must be user:password, in ASCII; several are separated by commas")
-    if not auth and not _is_this_machine(address):
+    if not auth and not is_this_machine(address):
         raise ConfigError(
             f"Flower would listen on {address} and ask for no password: set DIMS_FLOWER_AUTH=user:password, "
             "or leave DIMS_FLOWER_ADDRESS out"
@@ -57,13 +57,6 @@ def access(env: Mapping[str, str]) -> Access:
 def _is_pair(pair: str) -> bool:
     user, colon, password = pair.partition(":")
     return bool(user and colon and password) and pair.isascii()  # Flower compares ASCII only
-
-
-def _is_this_machine(address: str) -> bool:
-    try:
-        return address == "localhost" or ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False  # a name: who knows where it leads
 
 
 def _port(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -18,6 +17,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from dims_worker.errors import DimsError
+from dims_worker.services.address import is_this_machine
 from dims_worker.web import api, happened, live, metric, overview, problem, requests, signin, workflows
 from dims_worker.web.guard import HEADERS, Guard
 from dims_worker.web.site import Site
@@ -49,13 +49,6 @@ def hosts(address: str, named: tuple[str, ...]) -> frozenset[str]:
     page of another site can reach it under a name of its own (DNS rebinding)."""
     local = is_this_machine(address)
     return frozenset((*named, *LOCAL, *((address,) if local else ()))) if named or local else frozenset()
-
-
-def is_this_machine(address: str) -> bool:
-    try:
-        return address == "localhost" or ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False  # a name: who knows where it leads
 
 
 def build(site: Site, address: str = "127.0.0.1") -> Starlette:
