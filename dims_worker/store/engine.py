@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, ProgrammingError
 
 from dims_worker.errors import ConfigError, DatabaseUnreachable, DimsError, NotAllowed
 
@@ -53,6 +53,10 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         if error.connection_invalidated or getattr(error.orig, "pgcode", None) is None:
             raise DatabaseUnreachable(f"{_place(engine)}: {str(error.orig).strip()}") from error
         raise
+    except InternalError as error:
+        if getattr(error.orig, "pgcode", None) == "25006":  # read_only_sql_transaction
+            raise NotAllowed(f"{_place(engine)} can only be read now: it may be a standby") from error
+        raise
     except ProgrammingError as error:
         if "invalid dsn" in str(error.orig):
             raise ConfigError("DIMS_DATABASE_URL has an option that libpq does not know") from None
@@ -61,6 +65,11 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         if getattr(error.orig, "pgcode", None) == "42501":  # insufficient_privilege
             raise NotAllowed(f"{_place(engine)}: its user {engine.url.username} may not do this, only look") from error
         raise
+
+
+def is_busy(error: DBAPIError) -> bool:
+    """Whether others hold what a transaction needs, and it may do when it is tried again."""
+    return getattr(error.orig, "pgcode", None) in ("40001", "40P01", "55P03", "57014")
 
 
 def _place(engine: Engine) -> str:

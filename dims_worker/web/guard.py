@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dims_worker.web import problem
@@ -73,7 +73,7 @@ class Guard:
             connection.cookies.get(COOKIE, "")
         )
 
-    def _refusal(self, scope: Scope, connection: HTTPConnection) -> Response | None:
+    def _refusal(self, scope: Scope, connection: HTTPConnection) -> ASGIApp | None:
         """What is answered in the place of the site; None: the request may pass."""
         path, method = scope["path"], scope["method"]
         if self.hosts and _host(connection.headers) not in self.hosts:
@@ -88,11 +88,25 @@ class Guard:
         return None if scope["viewer"] or reads or path.startswith(OPEN) else _sign_in_first(path, method, connection)
 
 
-def _sign_in_first(path: str, method: str, connection: HTTPConnection) -> Response:
+def _sign_in_first(path: str, method: str, connection: HTTPConnection) -> ASGIApp:
     if path.startswith(API):
         return problem.json(401, "who asks? Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
+    if method not in SAFE:
+        return RedirectResponse("/sign-in", 303) if path == "/sign-out" else _signed_out
     back = f"{path}?{connection.url.query}" if connection.url.query else path
-    return RedirectResponse(f"/sign-in?next={quote(back)}" if method in SAFE else "/sign-in", 303)
+    return RedirectResponse(f"/sign-in?next={quote(back)}", 303)
+
+
+async def _signed_out(scope: Scope, receive: Receive, send: Send) -> None:
+    """What is told to who presses a button after their session: nothing was done, and what they wrote is not lost."""
+    request = Request(scope, receive)
+    try:
+        note = (await form_in(request)).get("note", "")
+    except HTTPException:
+        note = ""  # no form of ours: so nobody wrote anything into one
+    place = request.url.path.rpartition("/")[0] or "/"  # the page that has the button
+    values = {"here": "sign-in", "title": "Signed out", "note": note, "next": place}
+    await site_of(request).page(request, "signed_out.html", values, 403)(scope, receive, send)
 
 
 def _host(headers: Headers) -> str:

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from sqlalchemy.exc import OperationalError
 from starlette.datastructures import FormData
 from starlette.requests import Request as Asked
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from dims_worker.approvals import Choice, Person, approvers_of, decide, may_decide
-from dims_worker.config import Config
+from dims_worker.config import Config, Policy
 from dims_worker.errors import NotFound, Refused, UsageError
 from dims_worker.explain import explain_request
+from dims_worker.report import charts
 from dims_worker.sentences.evidence import placed_lines
 from dims_worker.sentences.shown import band
 from dims_worker.store import requests as store
 from dims_worker.store import states
-from dims_worker.store.engine import clock
+from dims_worker.store.engine import clock, is_busy
 from dims_worker.store.requests import Request
 from dims_worker.web.access import Viewer
 from dims_worker.web.course import pictures
 from dims_worker.web.guard import aside, form_of
 from dims_worker.web.named import Named
-from dims_worker.web.site import Site, site_of, viewer_of
-from dims_worker.wording import NOTHING, drift_text, value_text
+from dims_worker.web.parameters import LARGEST
+from dims_worker.web.site import Site, drawn, site_of, viewer_of
+from dims_worker.wording import NOTHING, clean, drift_text, value_text
+
+log = logging.getLogger(__name__)
 
 PAGE = 50
 """So many requests stand on a page."""
 LONGEST = 2000
 """A note has so many characters at most."""
-LARGEST = 2**63 - 1
-"""The largest number that the database counts to."""
 STATES = ("all", "open", "decided")
 BEFORE = 6
 """So many earlier requests of the same metric are told."""
@@ -42,13 +46,14 @@ DAYS = 30
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request in words. `seen`: its values, as a form carries them back. `band`: other values that it stands for.
-    `others`: who may decide, where the viewer may not."""
+    """A request in words. `seen`: its values, as a form carries them back. `why` it waits. `band`: other values that it
+    stands for. `others`: who may decide, where the viewer may not."""
 
     request: Request
     old: str
     new: str
     drift: str
+    why: str
     band: str
     others: str = ""
 
@@ -70,26 +75,38 @@ class Ask:
         metric = config.metrics.get(request.metric)
         none = request.kind == "baseline" and request.baseline_as_of is None
         new, old = (value_text(value, request.unit, metric, now) for value in (request.value, request.baseline))
-        tolerance = config.policy_of(request.metric).tolerance_pct if request.metric in config.definitions else 0
+        policy = config.policy_of(request.metric) if request.metric in config.definitions else None
         may = viewer is None or may_decide(config, request.metric, viewer.name)
         return cls(
             request,
             NOTHING if none else old,
             new,
             drift_text(request.value, request.baseline, request.drift_pct),
-            band(request.anchor, tolerance, request.unit),
+            _why(request, policy),
+            band(request.anchor, policy.tolerance_pct if policy else 0, request.unit),
             "" if may else ", ".join(approvers_of(config, request.metric)),
         )
 
 
+def _why(request: Request, policy: Policy | None) -> str:
+    """Why a person is asked; that it drifted stands beside it already."""
+    drift = request.drift_pct
+    if policy is None or not policy.critical or drift is None or drift < policy.require_approval_pct:
+        return request.reason
+    return f"it is critical, and at {policy.require_approval_pct:g} % or more a person decides"
+
+
 @dataclass(frozen=True, slots=True)
-class Conflict:
-    """A decision that came too late: what was chosen, of which version, and what that said when it was seen."""
+class Choosing:
+    """What somebody chose: of which request and version, and what that said when it was seen. `busy`: why it could not
+    be done now."""
 
     choice: Choice
+    number: int
     version: int
     seen: str
     note: str
+    busy: bool = False
 
 
 def listed(request: Asked) -> Response:
@@ -120,32 +137,38 @@ def shown(request: Asked) -> Response:
     return _page(request, site_of(request), None)
 
 
-def _page(request: Asked, site: Site, conflict: Conflict | None) -> Response:
+def _page(request: Asked, site: Site, conflict: Choosing | None) -> Response:
     """Everything that a reviewer needs, as it stands now."""
-    number = request.path_params["id"]
+    number = _path(request)
     with site.reading() as connection:
-        found = store.requests_by_number(connection, [number]).get(number) if number <= LARGEST else None
+        found = store.requests_by_number(connection, [number]).get(number)
         if found is None:
             raise NotFound(f"there is no request {number}")
-        now = clock(connection)
+        waiting = store.open_requests(connection)
+        if conflict and found.state != "open" and found.decided_by is None:
+            found = waiting.get(found.metric, found)  # what took its place is what they want to decide on
+        number, now = found.id, clock(connection)
         evidence, gaps = explain_request(connection, site.config, found)
         others = [one for one in store.list_requests(connection, limit=BEFORE, metric=found.metric) if one.id != number]
         known = states.read(connection, [found.metric]).get(found.metric)
         picture = pictures(connection, site.config, known, now, DAYS) if known else ""
+    one, then = Ask.of(site.config, found, now, viewer_of(request)), waiting.get(found.metric)
+    following = [each for each in waiting.values() if each.id > number] or [*waiting.values()]
     values = {
-        **{"here": "requests", "title": f"Request {number}", "now": now, "conflict": conflict},
-        **{"one": Ask.of(site.config, found, now, viewer_of(request)), "days": DAYS, "picture": picture},
+        **{"here": "requests", "title": f"{found.metric}: {one.seen}", "now": now, "conflict": conflict, "one": one},
+        **{"days": DAYS, "picture": picture, "legend": drawn(charts.legend()), "at": f"/requests/{number}"},
+        **{"next": next(iter(following), None), "number_open": len(waiting)},
         **{"changes": list(placed_lines(evidence, now)) if evidence else []},
         **{"gaps": [Named(gap, found.unit) for gap in gaps]},
         **{"others": [Ask.of(site.config, each, now) for each in others]},
-        **{"open": next((each.id for each in others if each.state == "open"), None), "known_by": KNOWN_BY},
+        **{"open": then.id if then and then.id != number else None, "known_by": KNOWN_BY, "ended": ENDED},
     }
-    return site.page(request, "request.html", values, 409 if conflict else 200)
+    return site.page(request, "request.html", values, (503 if conflict.busy else 409) if conflict else 200)
 
 
 async def back(request: Asked) -> Response:
     """The address of a button, loaded: its request as it stands."""
-    return RedirectResponse(f"/requests/{request.path_params['id']}", 303)
+    return RedirectResponse(f"/requests/{_path(request)}", 303)
 
 
 async def approve(request: Asked) -> Response:
@@ -158,12 +181,13 @@ async def reject(request: Asked) -> Response:
 
 async def _decided(request: Asked, choice: Choice) -> Response:
     form = await form_of(request)
-    return await aside(_decide, request, Conflict(choice, _version(form), _text(form, "seen")[:400], _note(form)))
+    made = Choosing(choice, _path(request), _version(form), _text(form, "seen")[:400], _note(form))
+    return await aside(_decide, request, made)
 
 
-def _decide(request: Asked, made: Conflict) -> Response:
+def _decide(request: Asked, made: Choosing) -> Response:
     """The decision, once; who came too late is shown what stands now. Raises NotFound, NotAllowed."""
-    site, viewer, number = site_of(request), viewer_of(request), request.path_params["id"]
+    site, viewer, number = site_of(request), viewer_of(request), made.number
     assert viewer is not None  # form_of has asked
     person = Person(viewer.name, viewer.known_by)
     try:
@@ -173,9 +197,22 @@ def _decide(request: Asked, made: Conflict) -> Response:
         )  # fmt: skip
     except Refused:
         return _page(request, site, made)
+    except OperationalError as error:
+        if not is_busy(error):
+            raise
+        log.warning("request %s was not decided: %s", number, str(error.orig).splitlines()[0])
+        return _page(request, site, replace(made, busy=True))
     if decision.already and decision.request.decided_by != viewer.name:
         return _page(request, site, made)
     return RedirectResponse(f"/requests/{number}", 303)
+
+
+def _path(request: Asked) -> int:
+    """The number in a request's address. Raises NotFound."""
+    said = request.path_params["id"]
+    if not (said.isascii() and said.isdecimal() and len(said) < 20 and int(said) <= LARGEST):
+        raise NotFound(f"there is no request {clean(said)[:40]}")
+    return int(said)
 
 
 def _text(form: FormData, name: str) -> str:
@@ -210,6 +247,12 @@ def _number(request: Asked, name: str) -> int | None:
     return int(said)
 
 
+ENDED = {
+    "superseded": "A reading outside of its band came, and another request took its place.",
+    "withdrawn": "It needs no decision any more: a reading was accepted, the baseline was set, or the metric changed.",
+    "expired": "Nobody decided in time.",
+}
+"""How a request ends by itself."""
 KNOWN_BY = {
     **{"token": "signed in with a token", "link": "signed in by a link of `dims web --link`"},
     **{"proxy": "named by the sign-in proxy", "option": "named by `--as`", "environment": "named by DIMS_USER"},
@@ -219,9 +262,9 @@ KNOWN_BY = {
 
 routes = [
     Route("/requests", listed),
-    Route("/requests/{id:int}", shown),
-    Route("/requests/{id:int}/approve", approve, methods=["POST"]),
-    Route("/requests/{id:int}/reject", reject, methods=["POST"]),
-    Route("/requests/{id:int}/approve", back),
-    Route("/requests/{id:int}/reject", back),
+    Route("/requests/{id}", shown),
+    Route("/requests/{id}/approve", approve, methods=["POST"]),
+    Route("/requests/{id}/reject", reject, methods=["POST"]),
+    Route("/requests/{id}/approve", back),
+    Route("/requests/{id}/reject", back),
 ]

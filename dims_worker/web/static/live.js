@@ -154,6 +154,10 @@ function take(page) {
     old.replaceWith(document.adoptNode(now));
     if (focused) find(focused)?.focus({ preventScroll: true });
   }
+  for (const form of document.querySelectorAll("form[data-seen]")) {
+    const changed = page.getElementById(form.id)?.dataset.seen !== form.dataset.seen;
+    form.querySelector(".changed").hidden = !changed; // the form itself is never renewed: what is decided was seen
+  }
   const moved = above && find(above.place)?.getBoundingClientRect().top - above.top;
   if (moved) scrollBy({ top: moved, behavior: "instant" });
 }

@@ -195,11 +195,37 @@ def test_a_request_that_ended_by_itself_names_the_one_that_is_open(flow: Flow, w
     client = visit(flow.config, "ada")
     form = fields(client.get("/requests").text)
     flow.serve(c=200)
-    answer = client.post(f"/requests/{waiting.id}/approve", data=form)
+    page = client.get(f"/requests/{waiting.id}").text
+    assert f'nobody decided on it. <a href="/requests/{waiting.id + 1}">' in " ".join(page.split())
+    answer = client.post(f"/requests/{waiting.id}/approve", data={**form, "note": "mine"})
     assert answer.status_code == 409
-    assert "It was superseded" in words_of(answer.text)
-    assert f'<a href="/requests/{waiting.id + 1}">Request {waiting.id + 1}</a> is open' in answer.text
+    said = words_of(answer.text)
+    assert "It has changed since you looked; nothing was decided." in said
+    assert "You saw request 1: 100 files → 150 files. This one took its place: 100 files → 200 files (+100.0 %)" in said
     assert flow.state("m.c").baseline == 100
+    assert "mine</textarea>" in answer.text
+    assert 'data-at="/requests/2"' in answer.text  # where an open page asks again
+    assert client.post(f"/requests/{waiting.id + 1}/approve", data=fields(answer.text)).status_code == 303
+    assert flow.state("m.c").baseline == 200
+
+
+def test_a_long_lock_decides_nothing_and_loses_nothing(flow: Flow, waiting: Request, visit: Visit) -> None:
+    busy = create_engine(flow.engine.url, connect_args={"options": "-c lock_timeout=100"})
+    client = visit(flow.config, "ada", on=busy)
+    with transaction(flow.engine) as connection:
+        connection.execute(text("SELECT 1 FROM dims_metrics WHERE metric = 'm.c' FOR UPDATE"))
+        answer = post(client, waiting.id, note="mine")
+    busy.dispose()
+    assert answer.status_code == 503
+    assert "Nothing was decided" in words_of(answer.text) and "mine</textarea>" in answer.text
+    assert flow.state("m.c").baseline == 100
+
+
+def test_a_database_that_is_only_read_is_said(flow: Flow, waiting: Request, visit: Visit) -> None:
+    standby = create_engine(flow.engine.url, connect_args={"options": "-c default_transaction_read_only=on"})
+    answer = post(visit(flow.config, "ada", on=standby), waiting.id)
+    standby.dispose()
+    assert (answer.status_code, "can only be read now" in words_of(answer.text)) == (403, True)
 
 
 def test_only_approvers_may_decide(make_flow: Make, visit: Visit) -> None:
@@ -225,8 +251,10 @@ def test_who_is_not_signed_in_reads_where_the_config_says_so_and_decides_nothing
     assert 'class="decide"' not in page
     assert f'<a href="/sign-in?next=/requests/{waiting.id}">Sign in to decide</a>' in page
     form = fields(visit(flow.config, "ada").get("/requests").text)
-    answer = stranger.post(f"/requests/{waiting.id}/approve", data=form)
-    assert answer.headers["location"] == "/sign-in"
+    answer = stranger.post(f"/requests/{waiting.id}/approve", data={**form, "note": "mine <b>"})
+    assert answer.status_code == 403
+    assert "Nothing was done with what you sent." in answer.text and "mine &lt;b&gt;" in answer.text
+    assert f'href="/sign-in?next=/requests/{waiting.id}"' in answer.text
     assert visit(flow.config).get("/requests").status_code == 303
     assert flow.state("m.c").baseline == 100
 
