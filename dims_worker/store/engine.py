@@ -55,7 +55,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         raise
     except InternalError as error:
         if getattr(error.orig, "pgcode", None) == "25006":  # read_only_sql_transaction
-            raise NotAllowed(f"{_place(engine)} can only be read now: it may be a standby") from error
+            raise NotAllowed(f"{_place(engine)} can only be read from here: {str(error.orig).strip()}") from error
         raise
     except ProgrammingError as error:
         if "invalid dsn" in str(error.orig):

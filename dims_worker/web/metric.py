@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import yaml
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -29,7 +30,7 @@ from dims_worker.store.runs import PastReading, newest_readings
 from dims_worker.web.course import SPANS, pictures
 from dims_worker.web.named import Named
 from dims_worker.web.requests import Ask
-from dims_worker.web.site import drawn, site_of
+from dims_worker.web.site import codes, drawn, site_of
 from dims_worker.wording import NOTHING, drift_text, value_text
 
 DAYS = 30
@@ -66,7 +67,7 @@ def page(request: Request) -> Response:
         "rows": [Row.of(site.config, each) for each in readings],
         "reasons": list(_reasons(shown)),
         "inputs": list(_inputs(shown)),
-        "changes": list(placed_lines(one.evidence, one.now)) if one.evidence else [],
+        "changes": list(_changes(one)),
         "gaps": [Named(gap, one.unit) for gap in one.gaps],
         "decisions": [Ask.of(site.config, each, one.now) for each in one.decisions],
         "definition": definition(site.config, name),
@@ -97,6 +98,12 @@ def states(one: Explanation) -> list[str]:
 def _reasons(shown: Shown) -> Iterator[tuple[str, str]]:
     """The sentences of the verdict. A derived metric's inputs stand in a table of their own."""
     return (line for line in reasons(shown) if line[0] != "input")
+
+
+def _changes(one: Explanation) -> Iterator[tuple[str, Markup, int | None]]:
+    """What events told since the baseline, each line with its event's place in the log."""
+    told = placed_lines(one.evidence, one.now) if one.evidence else ()
+    return ((about, codes(sentence), seq) for about, sentence, seq in told)
 
 
 def _inputs(shown: Shown) -> Iterator[dict[str, Any]]:

@@ -23,11 +23,15 @@ from dims_worker.web.filter import SORTS, Filter
 from dims_worker.web.site import Site, drawn, site_of
 from dims_worker.wording import drift_text, value_text
 
+TROUBLES = ("failed", "limit", "stale", "unmeasured")
+"""The states that need a look, the worst first."""
 DAYS = 30
 """So many days a sparkline shows."""
 YESTERDAY = timedelta(hours=24)
-FIRST = 10
-"""So much of what needs a person is told; the rest is a click away."""
+FIRST, ASKS, NAMED = 10, 5, 5
+"""So many rows of what needs a look, open requests, and metrics of a row are told; the rest is a click away."""
+FEW = 60
+"""So many metrics are shown at once; of more, only the categories in which something is the matter."""
 LONGEST = 200
 """A reason is cut after so many characters; the metric's own page has it whole."""
 WIDEST = 60
@@ -54,6 +58,27 @@ class Row:
     picture: Markup
     said: Sequence[str]
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """The metrics of one first word. `matters`: how many of them are not well, as `1 failed, 2 stale`; `open`: they
+    are shown without a click."""
+
+    rows: Sequence[Row]
+    matters: str
+    open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Metrics of one source with the same matter for the same reason, the heaviest first. `said`: what is the matter
+    with all of them; `kind`: the state that leads to them all."""
+
+    rows: Sequence[Row]
+    said: Sequence[str]
+    why: str
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +109,9 @@ def page(request: Request) -> Response:
     return site.page(
         request,
         "overview.html",
-        {"here": "inventory", "title": "Inventory", "days": DAYS, "first": FIRST, "now": shown.now, "sorts": SORTS}
+        {"here": "inventory", "title": "Inventory", "days": DAYS, "named": NAMED, "now": shown.now, "sorts": SORTS}
         | {"wanted": wanted, "found": len(found), "total": len(shown.standings)}
-        | {"categories": _categories(_row(one, shown) for one in found), "off": _off(site.config, wanted)}
+        | {"categories": _categories(found, shown, wanted), "off": _off(site.config, wanted)}
         | {"names": list(dict.fromkeys(name.partition(".")[0] for name in site.config.metrics))}
         | _needs(site, shown),
     )
@@ -99,17 +124,36 @@ def _needs(site: Site, shown: Shown) -> dict[str, object]:
     """What needs a person, and how many metrics stand how."""
     standings = list(shown.standings.values())
     troubled = [one for one in standings if one.failed or one.broken or one.stale or not one.measured]
-    first = sorted(troubled, key=lambda one: one.weight, reverse=True)[:FIRST]
+    troubled.sort(key=lambda one: one.weight, reverse=True)
+    first = _troubles(_row(one, shown, pictured=False) for one in troubled)[:FIRST]
     return {
         "begun": any(one.measured or one.failed for one in standings),
         "measured": max((one.state.as_of for one in standings if one.state.as_of), default=None),
         "verdict": words.verdict(health(standings)),
-        "asks": [_ask(site.config, one, shown.now) for one in shown.requests[:FIRST]],
+        "asks": [_ask(site.config, one, shown.now) for one in shown.requests[:ASKS]],
         "asked": len(shown.requests),
-        "look": [_row(one, shown, pictured=False) for one in first],
+        "look": first,
+        "looked": sum(len(trouble.rows) for trouble in first),
         "troubled": len(troubled),
+        "troubles": TROUBLES,
         "counts": {name: sum(bool(sort.true(one)) for one in standings) for name, sort in SORTS.items()},
     }
+
+
+def _troubles(rows: Iterable[Row]) -> list[Trouble]:
+    """The rows by source and reason: a source that is away is one trouble, however many metrics it has."""
+    alike: dict[object, list[Row]] = {}
+    for row in rows:
+        reason = row.one.state.error or (row.why, *row.said)
+        alike.setdefault((row.one.source, reason), []).append(row)
+    return [_trouble(rows) for rows in alike.values()]
+
+
+def _trouble(rows: Sequence[Row]) -> Trouble:
+    first = rows[0]
+    said = [word for word in first.said if all(word in row.said for row in rows)]
+    why = first.why if all(row.why == first.why for row in rows) else _cut(first.one.state.error or "", LONGEST)
+    return Trouble(rows, said, why, next(name for name in TROUBLES if SORTS[name].true(first.one)))
 
 
 def _row(one: Standing, shown: Shown, *, pictured: bool = True) -> Row:
@@ -138,12 +182,21 @@ def _cut(said: str, longest: int) -> str:
     return said if len(said) <= longest else f"{said[:longest]}…"
 
 
-def _categories(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """The metrics that are shown by category, in the order of the configuration."""
+def _categories(standings: Iterable[Standing], shown: Shown, wanted: Filter) -> dict[str, Category]:
+    """The metrics that are shown by category, in the order of the configuration. Of many, what is well is folded,
+    unless it is asked for."""
     found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.one.metric.partition(".")[0], []).append(row)
-    return found
+    for one in standings:
+        found.setdefault(one.metric.partition(".")[0], []).append(_row(one, shown))
+    all_open = bool(wanted) or len(shown.standings) <= FEW
+    return {name: _category(rows, all_open) for name, rows in found.items()}
+
+
+def _category(rows: Sequence[Row], all_open: bool) -> Category:
+    counted = {name: sum(bool(SORTS[name].true(row.one)) for row in rows) for name in ("waiting", *TROUBLES)}
+    matters = ", ".join(f"{number} {SORTS[name].title}" for name, number in counted.items() if number)
+    # What was only never measured is no news: a new configuration would be all open
+    return Category(rows, matters, all_open or any(number for name, number in counted.items() if name != "unmeasured"))
 
 
 def _off(config: Config, wanted: Filter) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Any
 
@@ -34,13 +35,29 @@ def json(status: int, detail: str, headers: Mapping[str, str] | None = None, **m
     return JSONResponse(said, status, headers, media_type="application/problem+json")
 
 
-def page_or_json(connection: HTTPConnection, status: int, detail: str) -> Response:
-    """The same words in the form that fits whoever asked."""
+def page_or_json(connection: HTTPConnection, status: int, detail: str, title: str = "") -> Response:
+    """The same words in the form that fits whoever asked. A page has a title, the metrics that may be meant, and of
+    what a driver says in many lines the first."""
     if connection.url.path.startswith("/api"):
         return json(status, detail)
     request = Request(connection.scope)
-    values = {"here": "", "title": HTTPStatus(status).phrase, "detail": detail}
+    title = title or _TITLES.get(status, HTTPStatus(status).phrase)
+    values = {"here": "", "title": title, "detail": detail.partition("\n")[0], "near": []}
+    if status == 404:
+        values |= {"title": _missing(request.url.path), "near": _near(request)}
     return site_of(request).page(request, "problem.html", values, status)
+
+
+def _missing(path: str) -> str:
+    """What a path would have led to: `No such metric`."""
+    part, _, name = path.strip("/").partition("/")
+    return f"No such {part.removesuffix('s') if name and part in PARTS else 'page'}"
+
+
+def _near(request: Request) -> Sequence[str]:
+    """The metrics whose names are like the one that was asked for, the most alike first."""
+    _, _, asked = request.url.path.partition("/metrics/")
+    return get_close_matches(asked, site_of(request).config.definitions, cutoff=ALIKE) if asked else []
 
 
 def of_http(request: Request, error: Exception) -> Response:
@@ -57,10 +74,23 @@ def of_dims(request: Request, error: Exception) -> Response:
     """An error of ours: its sentence names the place and the remedy."""
     assert isinstance(error, DimsError)
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
-    found = page_or_json(request, status, str(error))
+    title = next((said for kind, said in _AWAY.items() if isinstance(error, kind)), "")
+    found = page_or_json(request, status, str(error), title)
     if status == 503:
         found.headers["retry-after"] = "5"
     return found
 
 
+ALIKE = 0.75
+"""Names are meant that are alike by so much, of 1; all of a category share their beginning."""
+PARTS = ("metrics", "requests", "events", "runs", "workflows")
+"""The first parts of addresses that name one thing of many."""
 _UNSAID = {404: "there is no such page", 405: "that is not done here"}
+_AWAY: dict[type[DimsError], str] = {
+    DatabaseUnreachable: "The database cannot be reached",
+    BrokerUnreachable: "The broker cannot be reached",
+}
+_TITLES = {
+    **{400: "That cannot be answered", 401: "Sign in first", 403: "That is not allowed", 405: "That is not done here"},
+    **{409: "It has changed since", 413: "The form is too long"},
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from sqlalchemy import Connection, Engine
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -60,7 +61,7 @@ class Site:
         found.globals.update(project=self.config.project.name, flower=self.flower)
         found.filters.update(
             ago=ago, count=count, short=words.short, when=words.when, stamp=stamp,
-            chip=lambda word: drawn(markup.chip(word)),
+            chip=lambda word: drawn(markup.chip(word)), codes=codes, grouped=grouped,
         )  # fmt: skip
         return found
 
@@ -93,6 +94,16 @@ def stamp(time: datetime | None) -> Markup:
     if time is None:
         return Markup("never")
     return drawn(f'<time datetime="{time.isoformat(timespec="seconds")}">{words.short(time)}</time>')  # only digits
+
+
+def codes(said: str) -> Markup:
+    """A sentence; what stands in `backticks` as code."""
+    return drawn(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(clean(said)))))
+
+
+def grouped(said: str) -> Markup:
+    """A value that is broken after its commas, if it must be, and not within a group of digits."""
+    return drawn(re.sub(r"(?<=\d),(?=\d)", ",<wbr>", str(escape(clean(said)))))
 
 
 def drawn(html: str) -> Markup:

@@ -76,6 +76,48 @@ def test_a_page_does_not_jump_nor_scroll_sideways(name: str, site: Machine, visi
     assert page.locator("h1").count() == 1
 
 
+NAMED = ("overview", "searched", "metric", "requests", "events", "run", "workflows", "problem")
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_long_names_fit(name: str, site: Machine, visit: Visit) -> None:
+    page = opened(site, visit, name, viewport={"width": 320, "height": 740})
+    page.evaluate(LENGTHEN)
+    assert len(page.locator(".project").inner_text()) == 120
+    for width in (320, 360, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, f"{wide} px on a screen of {width}: {page.evaluate(WIDEST)}"
+
+
+LENGTHEN = """for (const one of document.querySelectorAll(".project, h1, .category h2, .name, .rail a, option"))
+  (one.firstChild || one).textContent = "wide_".repeat(24)"""
+
+
+def test_what_is_searched_for_is_found_without_scrolling(site: Machine, visit: Visit) -> None:
+    page = opened(site, visit, "searched", viewport={"width": 360, "height": 740})
+    assert page.locator(".result").bounding_box()["y"] < 500  # type: ignore[index]
+    assert page.locator(".metrics .name").first.bounding_box()["y"] < 740  # type: ignore[index]
+
+
+def test_a_category_is_folded_and_opened_without_javascript(site: Machine, visit: Visit) -> None:
+    page = visit("ada", java_script_enabled=False)
+    page.goto("/")
+    page.locator("#d-git > summary").click()
+    assert not page.locator("#d-git table").is_visible()
+    page.locator("#d-git > summary").click()
+    assert page.locator("#d-git table").is_visible()
+
+
+def test_a_printed_page_has_no_forms(site: Machine, visit: Visit) -> None:
+    page = opened(site, visit, "overview")
+    page.emulate_media(media="print")
+    for part in ("form", ".who", ".bar-top nav"):
+        assert not [one for one in page.locator(part).all() if one.is_visible()], part
+    page.emulate_media(media="screen", forced_colors="active")
+    assert page.evaluate("getComputedStyle(document.querySelector('.chip:not(.ok)')).borderTopWidth") == "1px"
+
+
 WIDEST = """[...document.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
   .slice(0, 5).map(e => e.tagName + "." + e.className + " " + e.innerText?.slice(0, 40)).join("; ")"""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from sqlalchemy import create_engine
 from starlette.testclient import TestClient
 
 from dims_worker.config import load
@@ -224,6 +225,42 @@ def test_what_an_event_left_alone_is_all_but_what_it_concerned(site: TestClient,
     everything = {name for names in flow.config.of_source.values() for name in names}
     assert concerned and everything - concerned
     assert f"{len(everything - concerned)} metric" in page.text
+
+
+def test_a_list_cuts_a_long_event_and_tells_no_nought(site: TestClient, flow: Flow) -> None:
+    flow.store(event("org.example.other"))
+    flow.do("UPDATE dims_event_log SET subject = :it", it="long " * 100 + "end")
+    listed = site.get("/events").text
+    assert "long long" in listed and "…</a>" in listed and "end from" not in listed
+    assert max(len(text) for text in re.findall(r'class="what"[^>]*>([^<]*)<', listed)) <= 120
+    assert "0 metrics" not in listed and '<span class="chip quiet">unmatched</span>' in listed
+    seq = flow.scalar("SELECT max(seq) FROM dims_event_log")
+    assert "end from" in look(site, f"/events/{seq}").text
+
+
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [("/events/0", "event"), ("/runs/7", "run"), ("/metrics/m.x", "metric"), ("/events/0/x", "event"), ("/x", "page")],
+)
+def test_a_page_of_what_is_missing_is_called_so(site: TestClient, path: str, title: str) -> None:
+    page = site.get(path).text
+    assert f"<h1>No such {title}</h1>" in page and f"<title>No such {title} · " in page
+
+
+def test_a_name_that_is_nearly_one_leads_to_it(site: TestClient) -> None:
+    page = look(site, "/metrics/m.aa", 404)
+    assert "Did you mean m.a" in page.text and "/metrics/m.a" in page.links
+    assert "Did you mean" not in look(site, "/metrics/wholly.else", 404).text
+    assert "Did you mean" not in look(site, "/events/0", 404).text
+    said = site.get("/metrics/%3Cb%3E").text
+    assert "no metric is called &lt;b&gt;: <code>dims metrics</code> lists them" in said
+
+
+def test_a_drivers_words_are_cut_after_their_first_line(visit: Visit, flow: Flow) -> None:
+    away = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none")
+    page = look(visit(flow.config, "ada", on=away), "/events", 503)
+    assert "The database cannot be reached" in page.text and "127.0.0.1" in page.text
+    assert r"\x0a" not in page.text and "Is the server" not in page.text
 
 
 ODD = ("/events/x", "/events/0", "/events/99999999999999999999", "/events/%C2%B2", "/runs/-1", "/runs/7", "/runs/%00")

@@ -1,0 +1,32 @@
+"""The filters that all pages' templates have."""
+
+from __future__ import annotations
+
+import pytest
+
+from dims_worker.web.site import codes, grouped
+
+
+@pytest.mark.parametrize(
+    ("said", "page"),
+    [
+        ("`dims up` starts `it`", "<code>dims up</code> starts <code>it</code>"),
+        ("a `<b>` & a lone `", "a <code>&lt;b&gt;</code> &amp; a lone `"),
+        ("turned \u202eround", r"turned \x202eround"),
+        ("``", "``"),
+    ],
+)
+def test_what_stands_in_backticks_is_code(said: str, page: str) -> None:
+    assert codes(said) == page
+
+
+@pytest.mark.parametrize(
+    ("said", "page"),
+    [
+        ("+1,234,567 files", "+1,<wbr>234,<wbr>567 files"),
+        ("a, b", "a, b"),
+        ("<b>1,2", "&lt;b&gt;1,<wbr>2"),
+    ],
+)
+def test_a_number_may_be_broken_after_its_commas(said: str, page: str) -> None:
+    assert grouped(said) == page
