@@ -15,6 +15,10 @@ from dims_worker.web.site import site_of, viewer_of
 
 log = logging.getLogger(__name__)
 
+OLD = "This link was used or is too old."
+UNKNOWN = "Nobody has this token."
+"""What did not open; the page says beside it what to do."""
+
 
 async def shown(request: Request) -> Response:
     """The form; with a link's code a button that names who signs in."""
@@ -23,7 +27,7 @@ async def shown(request: Request) -> Response:
     if viewer_of(request) and not code:
         return RedirectResponse(to, 303)
     asked = site.access.by_link(code) if code else None
-    wrong = "this link was used or is too old: `dims web --link` prints another" if code and not asked else ""
+    wrong = OLD if code and not asked else ""
     return _page(request, to, wrong, code if asked else "", asked)
 
 
@@ -34,7 +38,7 @@ async def sign_in(request: Request) -> Response:
     to = _inside(to)
     viewer = access.by_link(code, use=True) if code else access.by_token(token)
     if viewer is None:
-        wrong = "this link was used or is too old" if code else "nobody has this token"
+        wrong = OLD if code else UNKNOWN
         log.warning("a sign-in failed, from %s", request.client.host if request.client else "a socket")
         return _page(request, to, wrong, status=403)
     answer = RedirectResponse(to, 303)
@@ -57,7 +61,8 @@ def _page(
 ) -> Response:
     site = site_of(request)
     values = {
-        **{"here": "sign-in", "title": "Sign in", "next": to, "wrong": wrong, "code": code, "asked": asked},
+        **{"here": "sign-in", "title": "Sign in", "next": to, "code": code, "asked": asked},
+        **{"wrong": wrong, "old": wrong == OLD},
         **{"tokens": bool(site.access.web.named), "proxy": site.access.web.proxy, "anyone": site.access.read_by_anyone},
     }
     return site.page(request, "sign_in.html", values, status)
