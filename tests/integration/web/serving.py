@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from dims_worker.config import Config, Web
 from dims_worker.web.access import Access, Viewer
 from dims_worker.web.app import build
-from dims_worker.web.guard import COOKIE
+from dims_worker.web.guard import cookie
 from dims_worker.web.live import Hub
 from dims_worker.web.serve import listen
 from dims_worker.web.site import Site
@@ -66,7 +66,7 @@ class Served:
     def open(self, path: str = "/live", *, method: str = "GET", cookie: bool = True) -> Open:
         connection = socket.create_connection(("127.0.0.1", self.port), 10)
         self.stack.callback(connection.close)
-        said = f"Cookie: {COOKIE}={self.cookie}\r\n" if cookie else ""
+        said = f"Cookie: {self.cookie}\r\n" if cookie else ""
         connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{said}\r\n".encode())
         return Open(connection)
 
@@ -93,7 +93,9 @@ def serving(engine: Engine, config: Config, port: int = 0, **web: Any) -> Iterat
     try:
         with ExitStack() as stack:
             wait_for(lambda: server.started)
-            yield Served(hub, listening.getsockname()[1], access.session(Viewer("ada", "token")), stack)
+            yield Served(
+                hub, listening.getsockname()[1], f"{cookie(access)}={access.session(Viewer('ada', 'token'))}", stack
+            )
     finally:
         hub.close()
         server.should_exit = True
