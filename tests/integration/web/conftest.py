@@ -17,7 +17,7 @@ from dims_worker.web.app import build
 from dims_worker.web.guard import cookie
 from dims_worker.web.live import Hub
 from dims_worker.web.site import Site
-from tests.integration.flow.conftest import beside, flow, make_flow, queries, restart  # noqa: F401 - fixtures
+from tests.integration.flow.conftest import beside, flow, make_flow, queries, redis, restart  # noqa: F401 - fixtures
 
 TOKENS = {"ada": "ada-token-" + "x" * 20, "bob": "bob-token-" + "y" * 20}
 EVENTS_TOKEN = "events-token-" + "z" * 20
