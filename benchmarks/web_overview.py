@@ -27,7 +27,7 @@ from dims_worker.store.engine import engine as engine_of
 from dims_worker.store.states import _NAMES
 from dims_worker.web.access import Access, Viewer
 from dims_worker.web.app import build
-from dims_worker.web.guard import COOKIE
+from dims_worker.web.guard import cookie
 from dims_worker.web.live import Hub
 from dims_worker.web.overview import DAYS
 from dims_worker.web.site import Site
@@ -87,22 +87,23 @@ def timed(what: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def site_of(config: Config, engine: Engine) -> tuple[Site, str]:
-    """A site, and a session of somebody who may look at it."""
+def site_of(config: Config, engine: Engine) -> tuple[Site, dict[str, str]]:
+    """A site, and the cookies of somebody who may look at it."""
     access = Access(Web.model_validate({"tokens": {"ada": "ada-token-" + "x" * 20}}), "a secret of the benchmark")
-    return Site(config, engine, None, access, None, Hub(engine, config)), access.session(Viewer("ada", "token"))
+    signed = {cookie(access): access.session(Viewer("ada", "token"))}
+    return Site(config, engine, None, access, None, Hub(engine, config)), signed
 
 
 async def compare(config: Config, engine: Engine, connection: Connection) -> None:
     """In turn, the query and the page, so that what else the machine does meets both."""
-    site, session = site_of(config, engine)
+    site, signed = site_of(config, engine)
     names = list(config.metrics)
 
     def query(sql: str) -> Callable[[], object]:
         return lambda: connection.execute(text(sql), {"names": names}).all()
 
     transport = httpx2.ASGITransport(app=build(site))
-    client = httpx2.AsyncClient(transport=transport, base_url="http://localhost", cookies={COOKIE: session})
+    client = httpx2.AsyncClient(transport=transport, base_url="http://localhost", cookies=signed)
     took: dict[str, list[float]] = {}
     sizes: dict[str, int] = {}
     for turn in range(ROUNDS + 1):

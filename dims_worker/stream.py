@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from redis import Redis
@@ -47,6 +47,19 @@ while #taken < tonumber(ARGV[4]) and size < tonumber(ARGV[5]) do
   if from ~= '>' then from = entry[1] end
 end
 return taken
+"""
+_UNREAD = """
+local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+if not oldest then return {0, 0} end
+local patience, from = tonumber(ARGV[2]), tonumber(string.match(oldest[1], '%d+'))
+local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
+for _, one in ipairs(consumers) do
+  local said = {}
+  for i = 1, #one, 2 do said[one[i]] = one[i + 1] end
+  if said['idle'] < patience then return {0, 0} end
+end
+if redis.call('TIME')[1] * 1000 - from < patience then return {0, 0} end
+return {redis.call('XLEN', KEYS[1]), from}
 """
 _CLAIM = "return redis.call('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], 'COUNT', ARGV[5], 'JUSTID')"
 """By a script, because redis-py drops the cursor where it is told JUSTID."""
@@ -108,6 +121,16 @@ def give_back(redis: Redis, keys: Sequence[bytes], orphan: timedelta) -> None:
     idle = int(orphan.total_seconds() * 1000) + 1
     with contextlib.suppress(RedisError):  # then they wait for it
         redis.xclaim(STREAM, GROUP, consumer(), 0, keys, idle=idle, justid=True)  # type: ignore[arg-type]
+
+
+def unread(redis: Redis, patience: timedelta) -> tuple[int, datetime | None]:
+    """How many entries wait, and since when, where for `patience` nobody has even asked for any; else none.
+
+    Raises redis's errors.
+    """
+    asked = (_UNREAD, 1, STREAM, GROUP, int(patience.total_seconds() * 1000))
+    number, from_ms = cast(tuple[int, int], redis.eval(*asked))
+    return number, datetime.fromtimestamp(from_ms / 1000, UTC) if number else None
 
 
 def ensure_group(redis: Redis) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import getpass
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
 
 import click
 
 from dims_worker import services
 from dims_worker.cli.session import Session, pass_session
 from dims_worker.config.web import SHORTEST
-from dims_worker.errors import DimsError, UsageError
+from dims_worker.errors import DimsError, ServiceError, UsageError
 from dims_worker.services.address import is_this_machine
 from dims_worker.services.flower import access as flower_access
 from dims_worker.services.home import Home, read_json, secret, write_json
@@ -18,6 +23,8 @@ from producers.publish import broker_url
 PORT = 8420
 SIGNS = "DIMS_WEB_SECRET"
 """Signs sessions; where it is not set, one is drawn and kept in the home."""
+PATIENCE = 2.0
+"""Seconds in which a page that is served says so."""
 MISSING = "Starlette, Jinja and Uvicorn are not all installed: pip install 'dims[web]'"
 
 
@@ -57,11 +64,11 @@ def web(session: Session, address: str, port: int, link: bool, name: str | None)
     shown = url(address, listening.getsockname()[1])
     with session.database() as engine:
         site = Site(config, engine, _broker(session), access, _flower(session), Hub(engine, config))
-        write_json(home.run / "web.json", {"url": shown})
         session.err.print(f"the page is at {shown}; `dims web --link` signs you in", soft_wrap=True)
         if not is_this_machine(address):
             session.err.print("it is not encrypted: let a proxy with TLS stand before it", soft_wrap=True)
-        serve(build(site, address), listening)
+        with _told(home, shown):
+            serve(build(site, address), listening)
 
 
 def _secret(session: Session, home: Home) -> str:
@@ -84,12 +91,34 @@ def url(address: str, port: int) -> str:
     return f"http://{f'[{address}]' if ':' in address else address}:{port}"
 
 
+@contextmanager
+def _told(home: Home, shown: str) -> Iterator[None]:
+    """Others find the page while it is served; afterwards the one that was served before it, if there is one."""
+    file = home.run / "web.json"
+    before, mine = read_json(file), {"url": shown, "pid": os.getpid()}
+    write_json(file, mine)
+    try:
+        yield
+    finally:
+        if read_json(file) == mine:  # else somebody else serves one since, and is the one to find
+            write_json(file, before) if before else file.unlink()
+
+
 def _running_at(home: Home) -> str:
-    """Where the page was served last."""
-    found = read_json(home.run / "web.json").get("url")
+    """Where the page is served. Raises ServiceError where nothing answers: a link would lead nowhere."""
+    found = str(read_json(home.run / "web.json").get("url") or "")
     if not found:
-        raise UsageError(f"no page was served from {home.path} yet: `dims up` or `dims web` does")
-    return str(found)
+        raise ServiceError(f"no page is served from {home.path}: `dims up` or `dims web` starts one")
+    where = urlsplit(found)
+    connection = HTTPConnection(str(where.hostname), where.port, timeout=PATIENCE)
+    try:
+        connection.request("GET", "/healthz")
+        connection.getresponse()
+    except (OSError, HTTPException):
+        raise ServiceError(f"no page answers at {found}: `dims up` or `dims web` starts one") from None
+    finally:
+        connection.close()
+    return found
 
 
 def _broker(session: Session) -> str | None:

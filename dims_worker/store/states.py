@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -181,6 +181,26 @@ def save(connection: Connection, states: Sequence[State]) -> None:
         ),
         {"rows": as_json(asdict(state) for state in states)},
     )
+
+
+def unclaimed(connection: Connection, names: Sequence[str], patience: timedelta) -> tuple[int, datetime | None]:
+    """How many of these metrics could have been measured for longer than `patience`, and since when; none where
+    somebody measures, or has recorded a run within it."""
+    row = connection.execute(
+        text(
+            "SELECT count(*), min(since) FROM ("
+            # What backs off, cools down or was lost with its worker is nobody's fault until then
+            "  SELECT greatest(m.due_since, m.not_before, s.not_before, s.lease_until) AS since"
+            "  FROM dims_metrics m JOIN dims_sources s USING (source)"
+            "  WHERE m.requested_gen > m.measured_gen AND m.metric = ANY(:names)"
+            ") AS due WHERE since < clock_timestamp() - :patience "
+            "AND NOT EXISTS (SELECT FROM dims_sources WHERE lease_until >= clock_timestamp()) "
+            "AND coalesce((SELECT finished_at FROM dims_verification_runs ORDER BY run_id DESC LIMIT 1)"
+            "  < clock_timestamp() - :patience, true)"
+        ),
+        {"names": list(names), "patience": patience},
+    ).one()
+    return int(row[0]), row[1]
 
 
 def overdue(connection: Connection, names: Sequence[str]) -> list[str]:

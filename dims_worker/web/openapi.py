@@ -9,6 +9,7 @@ from dims_worker import __version__
 from dims_worker.decide import SEVERITIES, Status, Tier
 from dims_worker.events import MAX_BYTES, MAX_TEXT, YEARS
 from dims_worker.web.envelopes import ATTRIBUTES, BATCH, BINARY, MAX_BODY, MAX_EVENTS, STRUCTURED
+from dims_worker.web.guard import COOKIE
 from dims_worker.web.parameters import LARGEST, Parameter
 
 Schema = dict[str, Any]
@@ -166,9 +167,10 @@ _READING_MAY = (400, 401, 503)
 
 
 def description(
-    paths: Mapping[str, tuple[str, Sequence[Parameter], str]], read_by_anyone: bool = False
+    paths: Mapping[str, tuple[str, Sequence[Parameter], str]], read_by_anyone: bool = False, cookie: str = COOKIE
 ) -> dict[str, Any]:
-    """The document. `paths`: of each path what it answers with, its parameters, and the name of its schema."""
+    """The document. `paths`: of each path what it answers with, its parameters, and the name of its schema.
+    `cookie`: the name of this site's."""
     open_: list[Schema] = [{}] if read_by_anyone else []
     found: dict[str, Any] = {path: {"get": _reading(path, *one)} for path, one in paths.items()}
     found["/api/events"]["post"] = _sending()
@@ -182,7 +184,7 @@ def description(
             "schemas": SCHEMAS,
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "A person's: web.tokens."},
-                "session": {"type": "apiKey", "in": "cookie", "name": "dims_session", "description": "Of a sign-in."},
+                "session": {"type": "apiKey", "in": "cookie", "name": cookie, "description": "Of a sign-in."},
                 "producer": {"type": "http", "scheme": "bearer", "description": "Producers': web.events_token."},
             },
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import resource
 import socket
@@ -79,7 +80,9 @@ def listen(address: str, port: int) -> socket.socket:
         found.bind(where)
         found.listen()  # from now on whoever comes waits for the server, and is not sent away
     except OSError as error:
-        raise ServiceError(f"{address}:{port} cannot be listened on: {error.strerror or error}") from None
+        said = f"{address}:{port} cannot be listened on: {error.strerror or error}"
+        taken = "; a page may be served there already: `dims web --link`; else `--port 0` takes a free port"
+        raise ServiceError(said + taken * (error.errno == errno.EADDRINUSE)) from None
     return found
 
 

@@ -10,10 +10,14 @@ from starlette.routing import Route
 
 from dims_worker.web.access import Viewer
 from dims_worker.web.body import form_in
-from dims_worker.web.guard import COOKIE, form_of
+from dims_worker.web.guard import cookie, form_of
 from dims_worker.web.site import site_of, viewer_of
 
 log = logging.getLogger(__name__)
+
+OLD = "This link was used or is too old."
+UNKNOWN = "Nobody has this token."
+"""What did not open; the page says beside it what to do."""
 
 
 async def shown(request: Request) -> Response:
@@ -23,7 +27,7 @@ async def shown(request: Request) -> Response:
     if viewer_of(request) and not code:
         return RedirectResponse(to, 303)
     asked = site.access.by_link(code) if code else None
-    wrong = "this link was used or is too old: `dims web --link` prints another" if code and not asked else ""
+    wrong = OLD if code and not asked else ""
     return _page(request, to, wrong, code if asked else "", asked)
 
 
@@ -34,12 +38,12 @@ async def sign_in(request: Request) -> Response:
     to = _inside(to)
     viewer = access.by_link(code, use=True) if code else access.by_token(token)
     if viewer is None:
-        wrong = "this link was used or is too old" if code else "nobody has this token"
+        wrong = OLD if code else UNKNOWN
         log.warning("a sign-in failed, from %s", request.client.host if request.client else "a socket")
         return _page(request, to, wrong, status=403)
     answer = RedirectResponse(to, 303)
     answer.set_cookie(
-        COOKIE, access.session(viewer), max_age=int(access.web.session.total_seconds()), httponly=True,
+        cookie(access), access.session(viewer), max_age=int(access.web.session.total_seconds()), httponly=True,
         samesite="lax", secure=_is_tls(request),
     )  # fmt: skip
     return answer
@@ -48,7 +52,7 @@ async def sign_in(request: Request) -> Response:
 async def sign_out(request: Request) -> Response:
     await form_of(request)
     answer = RedirectResponse("/sign-in", 303)
-    answer.delete_cookie(COOKIE, httponly=True, samesite="lax")
+    answer.delete_cookie(cookie(site_of(request).access), httponly=True, samesite="lax")
     return answer
 
 
@@ -57,7 +61,8 @@ def _page(
 ) -> Response:
     site = site_of(request)
     values = {
-        **{"here": "sign-in", "title": "Sign in", "next": to, "wrong": wrong, "code": code, "asked": asked},
+        **{"here": "sign-in", "title": "Sign in", "next": to, "code": code, "asked": asked},
+        **{"wrong": wrong, "old": wrong == OLD},
         **{"tokens": bool(site.access.web.named), "proxy": site.access.web.proxy, "anyone": site.access.read_by_anyone},
     }
     return site.page(request, "sign_in.html", values, status)

@@ -22,6 +22,7 @@ from dims_worker.report.page import markup
 from dims_worker.store import overview
 from dims_worker.store.engine import transaction
 from dims_worker.web.access import Access, Viewer
+from dims_worker.web.silence import Silence
 from dims_worker.wording import ago, clean, count
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class Site:
             yield connection
 
     @cached_property
+    def silence(self) -> Silence:
+        return Silence(self.config, self.engine, self.broker_url)
+
+    @cached_property
     def templates(self) -> Environment:
         """All that is written into a page is escaped, and what would move or hide text is made visible first."""
         found = Environment(
@@ -71,6 +76,8 @@ class Site:
         text = self.templates.get_template(template).render(
             {
                 **{"viewer": viewer, "form_token": self.access.form_token(viewer) if viewer else ""},
+                # What went wrong and the sign-in are said without the database, and on the event loop
+                "silence": self.silence.told() if values["here"] not in ("", "sign-in") else "",
                 **{"path": request.url.path, "status": status, "made": datetime.now(UTC)},
                 **values,
             }

@@ -22,7 +22,7 @@ from dims_worker.events import WORKFLOW_REQUESTED, Event
 from dims_worker.schedule import next_tick
 from dims_worker.store import leases, states
 from dims_worker.store.engine import clock
-from dims_worker.store.events import Logged, event_by_id
+from dims_worker.store.events import Logged, Served, event_by_id, served
 from dims_worker.store.runs import RunRow, last_result, runs_of
 from dims_worker.web.guard import aside, form_of
 from dims_worker.web.reports import is_long, report_html
@@ -75,6 +75,16 @@ class Shown:
         return "" if not self.waits and not self.busy else "running" if self.busy else "asked for"
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What became of the event of a form. `event` None: nobody has taken it in yet; `answer` None: it asked for no run
+    of this workflow; without a `run_id`, for one that is still due. `again`: it was served before this click."""
+
+    event: Logged | None
+    answer: Served | None
+    again: bool
+
+
 def listed(request: Request) -> Response:
     """Every configured workflow with its last figures."""
     site = site_of(request)
@@ -94,7 +104,10 @@ def one(request: Request) -> Response:
         now = clock(connection)
         shown = _shown(site.config, connection, name, now)
         past = runs_of(connection, f"{WORKFLOW}{name}", limit=PAST)
-        asked = _asked(connection, request.query_params.get("asked", ""))
+        event_id = request.query_params.get("asked", "")
+        asked = (
+            _asked(connection, name, event_id, again="again" in request.query_params) if _shown_at(event_id) else None
+        )
     report = body(shown.result) if shown.result else ""
     values = {
         **{**_said(site), "title": name, "one": shown, "past": past, "more": len(past) == PAST, "asked": asked},
@@ -117,6 +130,8 @@ async def start(request: Request) -> Response:
     shown_at = _shown_at(event_id)
     if shown_at is None:
         raise UsageError("the form has no event's id: load the page again")
+    if await aside(_is_served, site, name, event_id):  # by the Back button: to send it again would start nothing
+        return RedirectResponse(f"/workflows/{name}?asked={event_id}&again", 303)
     data = {"workflow": name, "by": viewer.name}
     event = Event.new(WORKFLOW_REQUESTED, PRODUCER, now=shown_at, data=data, id=event_id)
     await aside(publish, [event], site.broker_url)
@@ -160,9 +175,17 @@ def _next(config: Config, name: str, now: datetime) -> tuple[datetime, str] | No
     return min(ticks, default=None)
 
 
-def _asked(connection: Connection, event_id: str) -> tuple[str, Logged | None] | None:
-    """The event that asked for a run a moment ago, once it is stored; None where the address names none."""
-    return (event_id, event_by_id(connection, event_id)) if _shown_at(event_id) else None
+def _asked(connection: Connection, name: str, event_id: str, *, again: bool) -> Asked:
+    event = event_by_id(connection, event_id)
+    of = served(connection, event) if event else []
+    return Asked(event, next((one for one in of if one.metric == f"{WORKFLOW}{name}"), None), again)
+
+
+def _is_served(site: Site, name: str, event_id: str) -> bool:
+    """Whether a run has answered the form's event already."""
+    with site.reading() as connection:
+        answer = _asked(connection, name, event_id, again=False).answer
+    return answer is not None and answer.run_id is not None
 
 
 def _drawn() -> str:

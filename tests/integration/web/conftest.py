@@ -14,10 +14,10 @@ from starlette.testclient import TestClient
 from dims_worker.config import Config, Web
 from dims_worker.web.access import Access, Viewer
 from dims_worker.web.app import build
-from dims_worker.web.guard import COOKIE
+from dims_worker.web.guard import cookie
 from dims_worker.web.live import Hub
 from dims_worker.web.site import Site
-from tests.integration.flow.conftest import beside, flow, make_flow, queries, restart  # noqa: F401 - fixtures
+from tests.integration.flow.conftest import beside, flow, make_flow, queries, redis, restart  # noqa: F401 - fixtures
 
 TOKENS = {"ada": "ada-token-" + "x" * 20, "bob": "bob-token-" + "y" * 20}
 EVENTS_TOKEN = "events-token-" + "z" * 20
@@ -53,7 +53,7 @@ def visit(engine: Engine) -> Iterator[Visit]:
             if live:
                 stack.enter_context(client)
             if who:
-                client.cookies.set(COOKIE, access.session(Viewer(who, "token")))
+                client.cookies.set(cookie(access), access.session(Viewer(who, "token")))
             return client
 
         yield made

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from dims_worker.config import Config, Web
 from dims_worker.web.access import Access, Viewer
 from dims_worker.web.app import build
-from dims_worker.web.guard import COOKIE
+from dims_worker.web.guard import cookie
 from dims_worker.web.live import Hub
 from dims_worker.web.serve import listen, server
 from dims_worker.web.site import Site
@@ -63,7 +63,7 @@ class Served:
     stack: ExitStack = field(repr=False)
 
     def open(self, path: str = "/live", *, method: str = "GET", cookie: bool = True) -> Open:
-        said = f"Cookie: {COOKIE}={self.cookie}\r\n" if cookie else ""
+        said = f"Cookie: {self.cookie}\r\n" if cookie else ""
         return self.send(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{said}\r\n".encode())
 
     def send(self, said: bytes) -> Open:
@@ -94,7 +94,8 @@ def serving(engine: Engine, config: Config, port: int = 0, **web: Any) -> Iterat
     try:
         with ExitStack() as stack:
             wait_for(lambda: serves.started)
-            yield Served(hub, listening.getsockname()[1], access.session(Viewer("ada", "token")), stack)
+            signed = f"{cookie(access)}={access.session(Viewer('ada', 'token'))}"
+            yield Served(hub, listening.getsockname()[1], signed, stack)
     finally:
         hub.close()
         serves.should_exit = True

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from dims_worker.config import Config, load
-from dims_worker.web.guard import COOKIE
+from dims_worker.web.access import Access
+from dims_worker.web.app import build
+from dims_worker.web.guard import cookie
 from tests.conftest import REPO
 from tests.integration.web.conftest import EVENTS_TOKEN, TOKENS, form_token
 
@@ -47,7 +50,7 @@ def test_a_wrong_token_opens_nothing_and_is_not_repeated(
 ) -> None:
     answer = visit(config).post("/sign-in", data={"token": "wrong-mark"})
     assert answer.status_code == 403
-    assert "nobody has this token" in answer.text
+    assert "Nobody has this token.\nWas all of it copied?" in answer.text
     assert "set-cookie" not in answer.headers
     assert "wrong-mark" not in answer.text + caplog.text
     assert "a sign-in failed" in caplog.text
@@ -69,8 +72,10 @@ def test_a_link_signs_in_once(visit: Visit, config: Config) -> None:
     assert client.post("/sign-in", data={"code": code, "next": "/"}).status_code == 303
     assert client.get("/nowhere").status_code == 404  # signed in
     client.cookies.clear()
-    assert client.post("/sign-in", data={"code": code}).status_code == 403
-    assert "was used or is too old" in client.get("/sign-in", params={"code": code}).text
+    again = client.post("/sign-in", data={"code": code})
+    assert again.status_code == 403
+    for told in (again.text, client.get("/sign-in", params={"code": code}).text):  # from the button, and from the link
+        assert "This link was used or is too old." in told and "<code>dims web --link</code> prints another" in told
 
 
 def test_signing_out_needs_the_form_and_ends_it(visit: Visit, config: Config) -> None:
@@ -79,7 +84,24 @@ def test_signing_out_needs_the_form_and_ends_it(visit: Visit, config: Config) ->
     token = form_token(client.get("/nowhere").text)
     done = client.post("/sign-out", data={"form_token": token})
     assert done.headers["location"] == "/sign-in"
-    assert f'{COOKIE}=""' in done.headers["set-cookie"]
+    assert f'{cookie(client.app.state.site.access)}=""' in done.headers["set-cookie"]  # type: ignore[attr-defined]
+
+
+def test_two_sites_of_one_machine_keep_their_sessions(visit: Visit, config: Config) -> None:
+    """A browser sends a host's cookies to all of its ports."""
+    one, other = visit(config, "ada"), visit(config)
+    access = Access(other.app.state.site.access.web, "the secret of another home")  # type: ignore[attr-defined]
+    other = TestClient(
+        build(replace(other.app.state.site, access=access)),  # type: ignore[attr-defined]
+        base_url="http://localhost", follow_redirects=False, cookies=one.cookies,
+    )  # fmt: skip
+    assert other.post("/sign-in", data={"token": TOKENS["bob"]}).status_code == 303
+    one.cookies = other.cookies
+    assert ">ada<" in one.get("/nowhere").text and ">bob<" in other.get("/nowhere").text
+    other.post("/sign-out", data={"form_token": form_token(other.get("/nowhere").text)})
+    one.cookies = other.cookies
+    assert ">ada<" in one.get("/nowhere").text and other.get("/nowhere").status_code == 303
+    assert cookie(Access(access.web, access.secret)) == cookie(access)  # over a restart
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,8 @@ def test_a_page_asks_the_same_however_much_is_on_it(site: TestClient, flow: Flow
     counted: list[str] = []
 
     def note(connection: object, cursor: object, statement: str, *_: object) -> None:
-        counted.append(statement)
+        if "min(since)" not in statement:  # whether anybody measures is asked now and then, for all pages
+            counted.append(statement)
 
     numbers: list[dict[str, int]] = []
     for size in (1, 60):
@@ -327,4 +328,5 @@ def test_a_page_asks_the_same_however_much_is_on_it(site: TestClient, flow: Flow
 def test_a_page_that_shows_the_newest_is_live_and_an_older_one_is_not(site: TestClient, flow: Flow) -> None:
     flow.store(*(event("dims.scraper.complete") for _ in range(60)))
     assert "data-live" in site.get("/events").text
-    assert "data-live" not in site.get("/events?before=30").text.partition("<footer")[0]
+    older = site.get("/events?before=30").text.partition("<main")[2]
+    assert "data-live" not in older.partition("<footer")[0]

@@ -85,6 +85,19 @@ def test_a_link_signs_in_and_a_secret_is_told_nowhere(serve: Callable[..., Serve
         assert one not in said
 
 
+def test_a_link_leads_to_a_page_that_answers(serve: Callable[..., Served], project: Project) -> None:
+    first, second = serve("--port", "0"), serve("--port", "0")
+    assert project.dims("web", "--link", check=True).stdout.startswith(second.url)
+    second.end()
+    assert project.dims("web", "--link", check=True).stdout.startswith(first.url)
+    first.process.kill()  # it can tell nobody that it is gone
+    first.process.wait(10)
+    done = project.dims("web", "--link")
+    assert (done.returncode, done.stdout, f"no page answers at {first.url}" in done.stderr) == (3, "", True)
+    serve("--port", "0").end()
+    assert project.dims("web", "--link").returncode == 3
+
+
 def test_it_ends_while_somebody_listens(serve: Callable[..., Served]) -> None:
     served = serve("--port", "0")
     with httpx2.Client(base_url=served.url) as client:
@@ -102,12 +115,13 @@ def test_a_port_that_is_taken_is_named(project: Project) -> None:
         port = taken.getsockname()[1]
         done = project.dims("web", "--port", str(port))
     assert (done.returncode, f"127.0.0.1:{port} cannot be listened on" in done.stderr) == (3, True)
+    assert "`dims web --link`" in done.stderr and "`--port 0` takes a free port" in " ".join(done.stderr.split())
 
 
 def test_a_link_needs_a_page_and_a_name_needs_a_link(project: Project) -> None:
     project.write({"dims.yaml": CONFIG.replace("${TOKEN_ADA}", "")})
     done = project.dims("web", "--link")
-    assert (done.returncode, "no page was served" in done.stderr) == (2, True)
+    assert (done.returncode, "no page is served" in done.stderr) == (3, True)
     assert project.dims("web", "--as", "eve").returncode == 2
 
 

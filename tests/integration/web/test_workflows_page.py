@@ -77,7 +77,7 @@ def test_what_was_never_run_says_how_to_run_it(config: Config, visit: Visit) -> 
     for path in ("/workflows", "/workflows/file-inventory"):
         page = client.get(path)
         assert page.status_code == 200
-        assert "never run" in page.text and "dims workflow file-inventory" in page.text
+        assert "never run" in page.text and " <code>dims workflow file-inventory</code>" in page.text
         assert "The files of a tree: kind, lines" in page.text
         assert re.search(r'next <time datetime="[^"]+T02:30:00\+00:00">[^<]+</time>, by the rule nightly', page.text)
     assert "/workflows/audit" in client.get("/workflows").text
@@ -91,7 +91,7 @@ def test_a_real_run_is_shown_with_its_report(
     token, event_id = start(client)
     answer = client.post("/workflows/file-inventory/start", data={"form_token": token, "event_id": event_id})
     assert (answer.status_code, answer.headers["location"]) == (303, f"/workflows/file-inventory?asked={event_id}")
-    assert f"It is asked for; event <code>{event_id}</code>" in client.get(answer.headers["location"]).text
+    assert "It is asked for, and waits to be taken in" in client.get(answer.headers["location"]).text
 
     with Redis.from_url(broker_url) as redis:
         assert drain(redis, engine, Planner(config)).stored == 1
@@ -100,12 +100,13 @@ def test_a_real_run_is_shown_with_its_report(
     assert (row.producer, row.event_id) == ("dims:web", event_id)
     assert row.data == {"workflow": "file-inventory", "by": "ada"} and row.metrics == ["workflow.file-inventory"]
     stored = client.get(answer.headers["location"]).text
-    assert f'<a href="/events/{row.seq}">event {row.seq}</a> is' in stored and "asked for</span>" in stored
+    assert "Waits for a worker since <time" in stored and "asked for</span>" in stored
+    assert f'for <a href="/events/{row.seq}">event {row.seq}</a>' in stored and event_id not in stored
 
     run = serve(engine, config, "workflow.file-inventory")
     assert run is not None
     done = client.get(answer.headers["location"]).text
-    assert "asked for is done" in done and f'<a href="/runs/{run.run_id}">run {run.run_id}</a>' in done
+    assert f'asked for is done: <a href="/runs/{run.run_id}">run {run.run_id}</a>.' in done
     assert '<span class="chip ok">ok</span>' in done and "a.py" in done
     assert "<h2" in done and '<div class="scroll" tabindex="0" role="region" aria-label="Table 1">' in done
     assert "<b onclick" not in done and "&lt;b onclick=&quot;x&quot;&gt;.md" in done
@@ -121,6 +122,48 @@ def test_a_double_click_is_one_event(config: Config, engine: Engine, broker_url:
     with Redis.from_url(broker_url) as redis:
         told = drain(redis, engine, Planner(config))
     assert (told.stored, told.known) == (1, 1)
+
+
+def test_an_old_form_that_is_sent_again_says_that_it_started_nothing(
+    config: Config, engine: Engine, broker_url: str, visit: Visit
+) -> None:
+    client = visit(config, "ada", broker_url=broker_url)
+    token, event_id = start(client)
+    form = {"form_token": token, "event_id": event_id}
+    with Redis.from_url(broker_url) as redis:
+        client.post("/workflows/file-inventory/start", data=form)
+        drain(redis, engine, Planner(config))
+        run = serve(engine, config, "workflow.file-inventory")
+        answer = client.post("/workflows/file-inventory/start", data=form)  # the Back button, and the button again
+        assert run is not None and redis.xlen("dims:events") == 0
+    page = client.get(answer.headers["location"]).text
+    assert "This form was sent before" in page and "It started nothing new" in page and "is done" not in page
+    assert f'<a href="/runs/{run.run_id}">run {run.run_id}</a> answered it' in page
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        ("planned", "no rule and no workflow\nanswers it"),
+        ("unmatched", "no rule and no workflow\nanswers it"),
+        ("rejected", "was rejected, &lt;b&gt;no&lt;/b&gt;."),
+    ],
+)
+def test_what_started_nothing_is_not_called_done(
+    config: Config, engine: Engine, broker_url: str, visit: Visit, outcome: str, told: str
+) -> None:
+    """A worker that knows of no such workflow takes the event in; others reject it."""
+    client = visit(config, "ada", broker_url=broker_url)
+    token, event_id = start(client)
+    client.post("/workflows/file-inventory/start", data={"form_token": token, "event_id": event_id})
+    with Redis.from_url(broker_url) as redis:
+        drain(redis, engine, Planner(config))
+    with transaction(engine) as connection:
+        connection.execute(text("UPDATE dims_metrics SET measured_gen = requested_gen"))
+        change = "UPDATE dims_event_log SET metrics = '{}', outcome = :outcome, reason = '<b>no</b>'"
+        connection.execute(text(change), {"outcome": outcome})
+    page = client.get(f"/workflows/file-inventory?asked={event_id}").text
+    assert "Nothing was started: " in page and told in page and "is done" not in page
 
 
 def test_attention_and_unreached_sources_are_named(config: Config, engine: Engine, visit: Visit) -> None:
