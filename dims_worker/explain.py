@@ -22,6 +22,7 @@ from dims_worker.store.engine import clock
 from dims_worker.store.requests import Request
 from dims_worker.store.runs import PastReading, RunRow, newest_reading, reading_at, runs_by_number
 from dims_worker.store.states import State
+from dims_worker.wording import unit_of
 
 DECISIONS = 5
 """So many of the last decisions are told."""
@@ -117,7 +118,7 @@ def explain(connection: Connection, config: Config, metric: str) -> Explanation:
     decided = requests.list_requests(connection, limit=50, metric=metric)
     return Explanation(
         metric=metric,
-        unit=(config.metric_of(metric).shown_unit if configured else None) or state.unit or "",
+        unit=unit_of(config.metric_of(metric) if configured else None, state.unit),
         now=now,
         state=state,
         policy=config.policy_of(metric) if configured else None,
@@ -216,7 +217,7 @@ def _inputs(connection: Connection, config: Config, metric: DerivedMetric) -> tu
         category, short, *detail = name.split(".")
         read = known[f"{category}.{short}"]
         value = (read.details or {}).get(detail[0]) if detail else read.value
-        unit = "" if detail else config.metrics[read.metric].shown_unit
+        unit = "" if detail else unit_of(config.metrics[read.metric], read.unit)
         found.append(Input(name, value, unit, read.as_of, read.error, read.due))
     return tuple(found)
 

@@ -31,6 +31,7 @@ from dims_worker.store import states
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.requests import open_requests
 from dims_worker.store.tallies import events_tally, runs_tally
+from dims_worker.wording import unit_of
 from producers.publish import connect
 
 log = logging.getLogger(__name__)
@@ -130,8 +131,7 @@ class Exporter(Collector):
             declared = self.config.metrics[one.metric]
             if not declared.enabled and one.as_of is None:
                 continue
-            # The unit that it was measured in: the configuration may have another by now
-            labels = [one.metric, declared.shown_unit if declared.is_age else one.unit or declared.shown_unit]
+            labels = [one.metric, unit_of(declared, one.unit)]
             for family, there, of in ((value, one.as_of, one.value), (baseline, one.baseline_as_of, one.baseline)):
                 number = self._number(one.metric, of, now) if there else None
                 if number is not None:

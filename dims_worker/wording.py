@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dims_worker.config import Metric
-from dims_worker.config.quantities import AGES, words
+from dims_worker.config.quantities import AGES
 
 NOTHING = "-"
+PAST = ("days", "hours", "minutes", "seconds")
 PLURALS = ("files", "lines", "objects", "commits", "bytes", "games", "hours", "days", "minutes", "weeks")
 
 
@@ -43,18 +44,47 @@ def value_text(value: Any, unit: str | None, metric: Metric | None, now: datetim
     return f"{number(value, metric.precision if metric else None)} {unit}".strip()
 
 
+def unit_of(metric: Metric | None, measured_in: str | None) -> str:
+    """The unit of a value: the one that it was measured in, as the configuration may have another by now. An age is
+    an instant, which every unit fits."""
+    if metric is not None and (metric.is_age or measured_in is None):
+        return metric.shown_unit
+    return measured_in or ""
+
+
 def drift_text(value: Any, baseline: Any, drift: float | None) -> str:
     """+18.7 %, -3 %; the sign is the value's way, the size the verdict's."""
     if drift is None:
         return NOTHING
     numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in (value, baseline))
     sign = ("+" if value > baseline else "-") if numbers and value != baseline else ""
-    return f"{sign}{drift:.1f} %"
+    return f"{sign}{drift:,.1f} %"
 
 
 def ago(time: datetime | None, now: datetime) -> str:
-    """How long ago, as `3.2 minutes ago`."""
-    return f"{words(now - time)} ago" if time else "never"
+    """How long ago, as `3 minutes ago`; `just now` within a second; `in 2 hours` where a clock is ahead."""
+    return past(now - time) if time else "never"
+
+
+def past(span: timedelta) -> str:
+    """The same of a span, in whole numbers of the largest unit that it fills."""
+    seconds = span.total_seconds()
+    for name in PAST:
+        if whole := int(abs(seconds) / AGES[name]):
+            shown = f"{whole:,} {name.removesuffix('s') if whole == 1 else name}"
+            return f"{shown} ago" if seconds > 0 else f"in {shown}"
+    return "just now"
+
+
+def took(span: timedelta) -> str:
+    """How long something took: `230 ms`, `3.1 s`, `2 min 5 s`."""
+    seconds = span.total_seconds()
+    if round(seconds * 1000) < 1000:
+        return f"{seconds * 1000:.0f} ms"
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes:,} min {rest} s"
 
 
 def clock_text(time: datetime) -> str:

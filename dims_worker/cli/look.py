@@ -8,7 +8,7 @@ from rich.text import Text
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.readings import plain_table, readings_table
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import NOTHING, STYLES, ago, clean, value_text
+from dims_worker.cli.words import NOTHING, STYLES, ago, clean, took, value_text
 from dims_worker.errors import NotFound
 from dims_worker.sentences.documents import facts, metric_document
 from dims_worker.sentences.readings import reading_json
@@ -54,8 +54,8 @@ def metrics(session: Session, pattern: str, as_json: bool) -> None:
         words += [] if metric.enabled else ["off"]
         table.add_row(
             state.metric,
-            value_text(state.value, metric.shown_unit, metric, now) if state.as_of else NOTHING,
-            value_text(state.baseline, metric.shown_unit, metric, now) if state.baseline_as_of else NOTHING,
+            value_text(state.value, row["unit"], metric, now) if state.as_of else NOTHING,
+            value_text(state.baseline, row["unit"], metric, now) if state.baseline_as_of else NOTHING,
             ago(state.as_of, now),
             Text(", ".join(words) or "ok", STYLES.get(row["status"], "")),
         )
@@ -87,11 +87,10 @@ def runs(session: Session, run_id: int | None, limit: int, verbose: bool, as_jso
     table = plain_table("run", "when", "trigger", "source", "status", "readings", "failed", "held", "took",
                         numbers=("run", "readings", "failed", "held", "took"))  # fmt: skip
     for row in found:
-        took = (row.finished_at - row.started_at).total_seconds()
         table.add_row(
             str(row.run_id), ago(row.started_at, now), row.trigger, row.source or "several",
             Text(row.status, "green" if row.status == "ok" else "magenta"),
-            str(row.readings), str(row.failed), str(row.held), f"{took * 1000:,.0f} ms",
+            str(row.readings), str(row.failed), str(row.held), took(row.finished_at - row.started_at),
         )  # fmt: skip
     session.out.print(table)
 

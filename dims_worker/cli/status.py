@@ -19,7 +19,7 @@ from dims_worker.broker import BEAT, REFUSED, queues
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.readings import plain_table
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import NOTHING, ago, count, kept_text
+from dims_worker.cli.words import NOTHING, ago, count, kept_text, past
 from dims_worker.config import Config, S3Source
 from dims_worker.config.quantities import words
 from dims_worker.errors import DimsError
@@ -99,7 +99,7 @@ def _broker(config: Config, url: str, lines: Lines) -> None:
     lines.text["queues"] = ", ".join(f"{name} {length:,}" for name, length in bells.items())
     seconds = datetime.now(UTC).timestamp() - float(beat) if beat else None
     late = seconds is None or seconds > SWEEPS * config.settings.sweep.total_seconds() + 5
-    told = "no sign of it yet" if seconds is None else f"last sign {words(timedelta(seconds=max(0.0, seconds)))} ago"
+    told = "no sign of it yet" if seconds is None else f"last sign {past(timedelta(seconds=max(0.0, seconds)))}"
     lines.text["beat"] = f"{'away: ' if late else 'up, '}{told}"
     lines.numbers |= {
         "stream": int(waiting),

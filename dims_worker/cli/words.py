@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dims_worker.store.housekeeping import Kept
-from dims_worker.wording import NOTHING, ago, clean, clock_text, count, drift_text, number, value_text
+from dims_worker.wording import NOTHING, ago, clean, clock_text, count, drift_text, number, past, took, value_text
 
 __all__ = [
-    "NOTHING", "STYLES", "ago", "clean", "clock_text", "count", "drift_text", "kept_text", "number", "value_text",
+    "NOTHING", "STYLES", "ago", "clean", "clock_text", "count", "drift_text", "kept_text", "number", "past", "took",
+    "value_text",
 ]  # fmt: skip
 STYLES = {
     **{"new": "cyan", "ok": "green", "minor": "green", "moderate": "yellow", "major": "red"},

@@ -18,6 +18,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri
 TILES = (
     *(("waiting", "waiting for a person", "warn", "waiting"), ("failed", "failed", "lost", "look")),
     *(("beyond limits", "beyond limits", "bad", "look"), ("stale", "stale", "warn", "look")),
+    ("drifted", "drifted", "bad", "trends"),
     ("due", "due", "quiet", "categories"),
 )
 

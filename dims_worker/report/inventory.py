@@ -144,7 +144,7 @@ def is_feed(metrics: Sequence[Metric]) -> bool:
 
 def _marked(one: Standing, marks: Sequence[Point]) -> Standing:
     parts = {name: getattr(one, name) for name in Standing.__slots__}
-    return Standing(**{**parts, "marks": marks})
+    return Standing(**{**parts, "marks": [mark for mark in marks if mark.unit == one.unit or mark.outcome == "failed"]})
 
 
 def _important(standings: Sequence[Standing]) -> list[Standing]:

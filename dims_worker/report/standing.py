@@ -17,12 +17,13 @@ from dims_worker.store import overview, states
 from dims_worker.store.overview import Before
 from dims_worker.store.requests import Request
 from dims_worker.store.series import Day, Point
+from dims_worker.wording import unit_of
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A metric as it stands. `before`: what it was at the report's `since`. `broken`: the limit that its value is
-    beyond, in words. `marks`: of a trend, the readings that stood out."""
+    """A metric as it stands. `before`: what it was at the report's `since`, in the same unit. `broken`: the limit that
+    its value is beyond, in words. `marks`: of a trend, the readings that stood out."""
 
     metric: str
     declared: Metric
@@ -42,7 +43,7 @@ class Standing:
 
     @property
     def unit(self) -> str:
-        return self.declared.shown_unit
+        return unit_of(self.declared, self.state.unit)
 
     @property
     def measured(self) -> bool:
@@ -54,7 +55,7 @@ class Standing:
 
     @property
     def drifted(self) -> bool:
-        return self.state.status in ("moderate", "major", "extreme")
+        return self.state.drifted
 
     @property
     def status(self) -> str:
@@ -67,12 +68,23 @@ class Standing:
         return not any(true(self) for word, true in MATTERS.items() if word != "due")
 
     @property
+    def compared(self) -> bool:
+        """Whether there is a change to tell: none of ages, which only pass, nor where nothing could be read since."""
+        if self.before is None or self.declared.is_age or not self.measured:
+            return False
+        return self.before.as_of != self.state.as_of or not (self.failed or self.stale)
+
+    @property
     def change(self) -> int | float | None:
-        """Since `before`, in the metric's unit; None where there is none to tell, and of ages, which only pass."""
-        if self.before is None or self.declared.is_age:
+        """Since `before`, in the metric's unit; None where there is none to tell."""
+        if self.before is None or not self.compared:
             return None
         now, then = self.state.value, self.before.value
-        return now - then if self.measured and is_number(now) and is_number(then) else None
+        if not (is_number(now) and is_number(then)):
+            return None
+        by = now - then
+        # What no digit of a double holds is no change: 0.1 + 0.2 is not quite 0.3
+        return 0 if isinstance(by, float) and abs(by) < NOISE * abs(now) else by
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
@@ -96,11 +108,14 @@ class Standing:
         return bool(self.request) or self.failed or bool(self.broken) or self.drifted or self.critical
 
 
+NOISE = 1e-12
+"""Of a value: by so little two ways of reckoning the same differ."""
 MATTERS: Mapping[str, Callable[[Standing], object]] = {
     "waiting": lambda one: one.request,
     "failed": lambda one: one.failed,
     "beyond limits": lambda one: one.broken,
     "stale": lambda one: one.stale,
+    "drifted": lambda one: one.drifted,
     "due": lambda one: one.state.due,
     "unmeasured": lambda one: not one.measured,
 }
@@ -156,4 +171,6 @@ def _standing(
     stale = bool(policy.stale_after and state.as_of and now - state.as_of > policy.stale_after)
     broken = judge.limit_words(state.value, now) if state.as_of else None
     declared, source = config.metrics[state.metric], config.source_of(state.metric)
+    if before and not declared.is_age and before.unit != state.unit:
+        before = None
     return Standing(state.metric, declared, source, state, policy.critical, stale, broken, request, before, days)

@@ -24,7 +24,7 @@ def instant(one: Standing, of: Any) -> str:
 
 def change(one: Standing) -> str:
     """What a metric went up or down by: `+1,230`, `-0.4 GB`; words where it is no number; `-` where it is an age."""
-    if one.before is None or one.declared.is_age or not one.measured:
+    if one.before is None or not one.compared:
         return NOTHING
     by = one.change
     if by is None:
@@ -70,7 +70,8 @@ def day(time: datetime) -> str:
 
 
 def verdict(health: dict[str, list[str]]) -> str:
-    """A report's first sentence: `1 value waits for a person; 4 metrics could not be measured.`"""
+    """A report's first sentence: `1 value waits for a person; 4 metrics could not be measured.`; where nothing is to
+    be done, whether values drifted."""
     said = []
     for word, one, many in (
         ("waiting", "value waits for a person", "values wait for a person"),
@@ -81,7 +82,10 @@ def verdict(health: dict[str, list[str]]) -> str:
     ):
         if health[word]:
             said.append(f"{len(health[word]):,} {one if len(health[word]) == 1 else many}")
-    return f"{'; '.join(said)}." if said else "All is well."
+    if said:
+        return f"{'; '.join(said)}."
+    drifted = len(health["drifted"])
+    return f"Nothing needs a person; {metrics(drifted)} drifted." if drifted else "All is well."
 
 
 def metrics(number_of: int) -> str:

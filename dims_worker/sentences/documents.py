@@ -16,8 +16,10 @@ from dims_worker.store.events import Logged
 from dims_worker.store.requests import Request, open_requests
 from dims_worker.store.series import Point
 from dims_worker.store.states import State, of
+from dims_worker.wording import unit_of
 
 Document = dict[str, Any]
+TROUBLES = ("request", "failed", "beyond", "stale", "drifted")
 
 MATTERS: Mapping[str, Callable[[Document], object]] = {
     "waiting": lambda one: one["request"],
@@ -26,7 +28,8 @@ MATTERS: Mapping[str, Callable[[Document], object]] = {
     "stale": lambda one: one["stale"],
     "due": lambda one: one["due"],
     "unmeasured": lambda one: one["as_of"] is None,
-    "drifted": lambda one: one["status"] in ("moderate", "major", "extreme"),
+    "drifted": lambda one: one["drifted"],
+    "well": lambda one: not any(one[word] for word in TROUBLES) and one["as_of"] is not None,
 }
 """What may be the matter with a metric, of its document; several things may. The page has the same words."""
 
@@ -49,15 +52,15 @@ def metric_document(config: Config, state: State, request: Request | None, now: 
     declared = config.metric_of(name) if name in config.definitions else None
     policy = config.policy_of(name) if declared else None
     stale = bool(policy and policy.stale_after and state.as_of and now - state.as_of > policy.stale_after)
-    unit = (declared.shown_unit if declared else None) or state.unit or ""
     return {
         "metric": name,
         "category": name.partition(".")[0],
         "description": declared.description if declared else "",
-        **_valued(declared, state.value, state.baseline, unit, now),
+        **_valued(declared, state.value, state.baseline, unit_of(declared, state.unit), now),
         "drift_pct": state.drift_pct,
         "status": "failed" if state.error else state.status,
         "severity": state.severity,
+        "drifted": state.drifted,
         "as_of": state.as_of,
         "stale": stale,
         "failed": state.error is not None,

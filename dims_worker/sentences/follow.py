@@ -13,7 +13,7 @@ from dims_worker.sentences.events import DONE, event_kind, event_words
 from dims_worker.store.events import Logged, events_of_marks, last_mark, marks_after
 from dims_worker.store.requests import open_requests
 from dims_worker.store.runs import PastReading, RunRow, list_runs, readings_of
-from dims_worker.wording import clean, clock_text, count, drift_text, value_text
+from dims_worker.wording import clean, clock_text, count, drift_text, took, value_text
 
 _MARGIN = 32
 """Numbers of ingests and runs are drawn before their rows are committed: so many back are looked at again."""
@@ -29,9 +29,8 @@ def bursts(events: list[Logged]) -> list[list[Logged]]:
 
 def run_words(run: RunRow) -> str:
     """What a run did: `measured s3: 3 readings in 120 ms, ok`."""
-    took = (run.finished_at - run.started_at).total_seconds() * 1000
     what = f"measured {clean(run.source or 'several sources')}"
-    return f"{what}: {count(run.readings, 'reading')} in {took:,.0f} ms, {run.status}"
+    return f"{what}: {count(run.readings, 'reading')} in {took(run.finished_at - run.started_at)}, {run.status}"
 
 
 @dataclass(frozen=True)

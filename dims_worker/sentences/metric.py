@@ -16,7 +16,7 @@ from dims_worker.sentences.reasons import verdict_lines
 from dims_worker.sentences.shown import Line, Shown, accepted_by, at, because, is_number, plain
 from dims_worker.store.requests import Request
 from dims_worker.store.runs import PastReading
-from dims_worker.wording import ago, clean, count
+from dims_worker.wording import ago, clean, count, value_text
 
 
 def headline(config: Config, one: Explanation) -> str:
@@ -170,9 +170,10 @@ def decide_words(request: Request) -> str:
 
 def _decision(shown: Shown, request: Request) -> str:
     """What was decided, when, by whom, why."""
-    value, before = shown.value(request.value), shown.value(request.baseline)
+    metric, now = shown.metric, shown.one.now
+    value, before = (value_text(each, request.unit, metric, now) for each in (request.value, request.baseline))
     by = f" by {clean(request.decided_by)} ({request.known_by})" if request.decided_by else ""
-    when = f"{by} {ago(request.decided_at, shown.one.now)}{because(request.note)} (request {request.id})"
+    when = f"{by} {ago(request.decided_at, now)}{because(request.note)} (request {request.id})"
     if request.kind == "baseline":
         return f"{value}{f' (was {before})' if request.baseline_as_of else ''} set by hand{when}"
     return f"{value} against {before} {request.state}{when}"

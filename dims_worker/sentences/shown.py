@@ -96,5 +96,5 @@ def because(note: str | None) -> str:
 
 
 def at(time: datetime, now: datetime) -> str:
-    """`3.2 minutes ago (2026-11-25 20:14:03 UTC)`."""
+    """`3 minutes ago (2026-11-25 20:14:03 UTC)`."""
     return f"{ago(time, now)} ({time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC)"

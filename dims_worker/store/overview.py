@@ -24,9 +24,10 @@ _EACH = "FROM unnest(CAST(:metrics AS text[])) WITH ORDINALITY AS m(metric, n) C
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What a metric was: its last judged reading until an instant."""
+    """What a metric was: its last judged reading until an instant that no person rejected."""
 
     value: Any
+    unit: str
     as_of: datetime
 
 
@@ -44,18 +45,18 @@ def newest(connection: Connection, metrics: Collection[str]) -> datetime | None:
 
 
 def values_at(connection: Connection, metrics: Collection[str], instant: datetime) -> dict[str, Before]:
-    """What each metric was then; one that had no judged reading yet is not there."""
+    """What each metric was then; one that had no such reading yet is not there."""
     found = connection.execute(
         text(
-            f"SELECT m.metric, h.value, h.as_of {_EACH} (SELECT value, as_of FROM dims_metrics_history h "
+            f"SELECT m.metric, h.* {_EACH} (SELECT value, unit, as_of FROM dims_metrics_history h "
             # A derived reading is as old as its oldest input: what was recorded later was not known then
             "WHERE h.metric = m.metric AND h.as_of <= :instant AND h.recorded_at <= :instant "
-            "AND h.outcome <> ALL(:unjudged) "
+            "AND h.outcome <> ALL(:besides) "
             "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h"
         ),
-        {"metrics": list(metrics), "instant": instant, "unjudged": list(UNJUDGED)},
+        {"metrics": list(metrics), "instant": instant, "besides": [*UNJUDGED, "rejected"]},
     )
-    return {row.metric: Before(row.value, row.as_of) for row in found}
+    return {row.metric: Before(*row[1:]) for row in found}
 
 
 def stood_out(connection: Connection, metrics: Collection[str], since: datetime, limit: int) -> dict[str, list[Point]]:

@@ -105,11 +105,13 @@ def list_requests(
 
 
 def decided_requests(connection: Connection, *, limit: int, before: int | None = None) -> list[Request]:
-    """The newest requests that are open no more, newest first; of those before the number `before`."""
+    """The requests that are open no more, the last decided first; of those that come after number `before`."""
     found = connection.execute(
         text(
             f"SELECT {_COLUMNS} FROM dims_approval_requests WHERE state <> 'open' "
-            "AND (CAST(:before AS bigint) IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit"
+            "AND (CAST(:before AS bigint) IS NULL OR (decided_at, id) < "
+            "(SELECT decided_at, id FROM dims_approval_requests WHERE id = :before)) "
+            "ORDER BY decided_at DESC, id DESC LIMIT :limit"
         ),
         {"limit": limit, "before": before},
     )

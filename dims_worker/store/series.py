@@ -78,15 +78,16 @@ def trend(connection: Connection, metric: str, span: timedelta, limit: int | Non
 
 def daily(connection: Connection, metrics: Collection[str], days: int) -> dict[str, list[Day]]:
     """The last judged reading of each of the last `days` days, today among them, by metric, oldest first. A day
-    without one is not there."""
+    without one is not there, nor one whose number has another unit than the metric has now."""
     found = connection.execute(
         text(
-            f"SELECT m.metric, d.day::date, {_DAY} "
-            "FROM unnest(CAST(:metrics AS text[])) WITH ORDINALITY AS m(metric, n) CROSS JOIN "
-            f"{_EACH_DAY} AS d(day) CROSS JOIN LATERAL ("
-            f"SELECT {_DAY} FROM dims_metrics_history h WHERE h.metric = m.metric AND h.as_of >= d.day "
+            f"SELECT m.metric, d.day::date, {', '.join(f'h.{name}' for name in Day.__slots__ if name != 'day')} "
+            "FROM unnest(CAST(:metrics AS text[])) WITH ORDINALITY AS m(metric, n) "
+            f"JOIN dims_metrics s USING (metric) CROSS JOIN {_EACH_DAY} AS d(day) CROSS JOIN LATERAL ("
+            f"SELECT {_DAY}, unit FROM dims_metrics_history h WHERE h.metric = m.metric AND h.as_of >= d.day "
             "AND h.as_of < d.day + interval '1 day' AND h.outcome <> ALL(:unjudged) "
-            "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h ORDER BY m.n, d.day"
+            "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h "
+            "WHERE h.unit = s.unit OR jsonb_typeof(h.value) <> 'number' ORDER BY m.n, d.day"
         ),
         {"metrics": list(metrics), "days": days, "unjudged": list(UNJUDGED)},
     )
@@ -114,19 +115,20 @@ def sampled(
 
 
 def lines(connection: Connection, metrics: Collection[str], days: int) -> dict[str, Line]:
-    """The same days as lines to be drawn, a row a metric: the last judged reading of a day where it is a number and
-    stands. A metric without one is not there."""
+    """The same days as lines to be drawn, a row a metric: the last judged reading of a day where it is a number,
+    stands, and has the unit that the metric has now. A metric without one is not there."""
     found = connection.execute(
         text(
-            "SELECT m.metric, l.days, l.values FROM unnest(CAST(:metrics AS text[])) AS m(metric) CROSS JOIN LATERAL ("
+            "SELECT m.metric, l.days, l.values FROM unnest(CAST(:metrics AS text[])) AS m(metric) "
+            "JOIN dims_metrics s USING (metric) CROSS JOIN LATERAL ("
             "SELECT array_agg(d.n - 1 ORDER BY d.n) AS days, array_agg(h.value::float8 ORDER BY d.n) AS values "
             f"FROM {_EACH_DAY} WITH ORDINALITY AS d(day, n) CROSS JOIN LATERAL ("
-            "SELECT value, outcome FROM dims_metrics_history h WHERE h.metric = m.metric AND h.as_of >= d.day "
+            "SELECT value, unit, outcome FROM dims_metrics_history h WHERE h.metric = m.metric AND h.as_of >= d.day "
             "AND h.as_of < d.day + interval '1 day' AND h.outcome <> ALL(:unjudged) "
             "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h "
             # What no double holds is no point of a line, and must not end the query
             "WHERE CASE jsonb_typeof(h.value) WHEN 'number' THEN abs(h.value::numeric) < 1e300 END "
-            "AND h.outcome = ANY(:stands)) AS l WHERE l.days IS NOT NULL"
+            "AND h.outcome = ANY(:stands) AND h.unit = s.unit) AS l WHERE l.days IS NOT NULL"
         ),
         {"metrics": list(metrics), "days": days, "unjudged": list(UNJUDGED), "stands": list(STANDS)},
     )

@@ -50,6 +50,11 @@ class State:
     def due(self) -> bool:
         return self.requested_gen > self.measured_gen
 
+    @property
+    def drifted(self) -> bool:
+        """Whether the last good reading drifted; what a person approved meanwhile is judged anew, and did not."""
+        return self.status in ("moderate", "major", "extreme")
+
     def changed(self, definition: str) -> bool:
         """Whether what is configured as `definition` is not what this row speaks of."""
         return self.retired_at is not None or self.definition not in ("", definition)

@@ -53,7 +53,10 @@ def course(
     marks: Sequence[Point],
     span: tuple[datetime, datetime],
 ) -> Course:
-    """What the picture is drawn from. Pure."""
+    """What the picture is drawn from: what was measured in the unit that the metric has now. Pure."""
+    if metric is None or not metric.is_age:
+        points, marks = ([one for one in listed if one.unit == state.unit or one.outcome == "failed"]
+                         for listed in (points, marks))  # fmt: skip
     line = [(point.as_of, value) for point in points if (value := _number(metric, point.value, point)) is not None]
     steps = [] if metric is not None and metric.is_age else list(_steps(state, points, span))
     seen = [_mark(metric, point) for point in marks]

@@ -29,7 +29,7 @@ SORTS: Mapping[str, Sort] = {
     "failed": Sort("failed", "lost", MATTERS["failed"]),
     "limit": Sort("beyond limits", "bad", MATTERS["beyond limits"]),
     "stale": Sort("stale", "warn", MATTERS["stale"]),
-    "drifted": Sort("drifted", "bad", lambda one: one.drifted),
+    "drifted": Sort("drifted", "bad", MATTERS["drifted"]),
     "unmeasured": Sort("unmeasured", "quiet", MATTERS["unmeasured"]),
     "due": Sort("due", "quiet", MATTERS["due"]),
     "well": Sort("well", "ok", lambda one: one.well),

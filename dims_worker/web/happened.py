@@ -26,7 +26,7 @@ from dims_worker.store.engine import clock
 from dims_worker.store.events import Served, event_at, last_event, list_events, served, served_by
 from dims_worker.store.runs import PastReading, last_run, list_runs, readings_of, runs_by_number
 from dims_worker.web.site import site_of
-from dims_worker.wording import NOTHING, clean, drift_text, value_text
+from dims_worker.wording import NOTHING, clean, drift_text, took, value_text
 
 PAGE = 50
 """Rows on a page."""
@@ -126,16 +126,17 @@ def run_page(request: Request) -> Response:
         "rows": [_reading_row(site.config, one, asked.get(one.metric)) for one in readings],
         "workflow": run.source.removeprefix(WORKFLOW) if run.source and run.source.startswith(WORKFLOW) else None,
         **{"events": events[:EVENTS], "more": len(events) > EVENTS, "words": event_words},
-        "took": f"{(run.finished_at - run.started_at).total_seconds() * 1000:,.0f} ms",
+        "took": took(run.finished_at - run.started_at),
     }
     return site.page(request, "run.html", values)
 
 
 def _served_row(config: Config, one: Served, why: str | None, now: datetime) -> Row:
     metric = config.metrics.get(one.metric)
+    read = one.as_of is not None and one.outcome != "failed"
     return Row(
         metric=one.metric,
-        value=value_text(one.value, one.unit, metric, one.as_of or now) if one.as_of else NOTHING,
+        value=value_text(one.value, one.unit, metric, one.as_of or now) if read else NOTHING,
         baseline=NOTHING,
         drift=drift_text(one.value, one.baseline, one.drift_pct),
         status="failed" if one.outcome == "failed" else one.status or "",

@@ -56,8 +56,9 @@ _VALUED = {"value": _VALUE, "unit": _TEXT, "baseline": _VALUE}
 
 _METRIC = {
     **{"metric": _TEXT, "category": _TEXT, "description": _TEXT, **_VALUED, "drift_pct": _SHARE, "status": _STATUS},
-    **{"severity": _SEVERITY, "as_of": _or_null(_TIME), "stale": _FLAG, "failed": _FLAG, "error": _or_null(_TEXT)},
-    **{"due": _FLAG, "beyond": {**_or_null(_TEXT), "description": "The limit that its value breaks."}},
+    **{"severity": _SEVERITY, "drifted": _FLAG, "as_of": _or_null(_TIME), "stale": _FLAG, "failed": _FLAG},
+    **{"error": _or_null(_TEXT), "due": _FLAG},
+    "beyond": {**_or_null(_TEXT), "description": "The limit that its value breaks."},
     "request": {**_or_null(_NUMBER), "description": "The number of the request that waits."},
     **{"critical": _FLAG, "enabled": _FLAG},
 }

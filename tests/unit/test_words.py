@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dims_worker.cli.words import ago, clean, count, drift_text, number, value_text
+from dims_worker.cli.words import ago, clean, count, drift_text, number, past, took, value_text
 from dims_worker.config import FilesMetric
 from dims_worker.sentences.events import event_words
 from dims_worker.store.events import Logged
@@ -57,6 +57,7 @@ def test_value_text(value: Any, unit: str | None, metric: FilesMetric | None, sh
         (119, 100, 18.7, "+18.7 %"), (97, 100, 3.0, "-3.0 %"), (-80, -100, 20.0, "+20.0 %"),
         (5, 5.0, 0.0, "0.0 %"), (1, 0, 100.0, "+100.0 %"), ("b", "a", 100.0, "100.0 %"),
         (True, False, 100.0, "100.0 %"), (None, 1, 100.0, "100.0 %"), (1, 2, None, "-"), (1, None, None, "-"),
+        (10**9, 8, 1e9, "+1,000,000,000.0 %"),
     ],
 )  # fmt: skip
 def test_drift_text(value: Any, baseline: Any, drift: float | None, shown: str):
@@ -64,9 +65,32 @@ def test_drift_text(value: Any, baseline: Any, drift: float | None, shown: str):
 
 
 def test_ago_and_count():
-    assert ago(NOW - timedelta(minutes=3, seconds=12), NOW) == "3.2 minutes ago"
+    assert ago(NOW - timedelta(minutes=3, seconds=12), NOW) == "3 minutes ago"
     assert ago(None, NOW) == "never"
     assert [count(n, "metric") for n in (0, 1, 2, 1234)] == ["0 metrics", "1 metric", "2 metrics", "1,234 metrics"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "just now"), (0.99, "just now"), (-0.5, "just now"), (1, "1 second ago"), (3.93, "3 seconds ago"),
+        (59.9, "59 seconds ago"), (60, "1 minute ago"), (76.8, "1 minute ago"), (3599, "59 minutes ago"),
+        (7300, "2 hours ago"), (87_264, "1 day ago"), (86_400 * 1234, "1,234 days ago"), (-7300, "in 2 hours"),
+    ],
+)  # fmt: skip
+def test_an_age_is_told_in_whole_numbers(seconds: float, shown: str):
+    assert past(timedelta(seconds=seconds)) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0 ms"), (0.034, "34 ms"), (0.9996, "1.0 s"), (3.1, "3.1 s"), (59.94, "59.9 s"), (59.96, "1 min 0 s"),
+        (125, "2 min 5 s"), (7325, "122 min 5 s"),
+    ],
+)  # fmt: skip
+def test_how_long_something_took(seconds: float, shown: str):
+    assert took(timedelta(seconds=seconds)) == shown
 
 
 @given(st.text(st.characters(), max_size=30))

@@ -105,13 +105,16 @@ class Flow:
 
     def measured(self, values: Mapping[str, Any], claim: Claim | None, as_of: datetime | None = None) -> Measured:
         return Measured(
-            readings={name: reading(name, value) for name, value in values.items()},
+            readings={name: reading(name, value, self._unit(name)) for name, value in values.items()},
             as_of=as_of or (claim.as_of if claim else self.clock()),
             trigger="event" if claim else "verify",
             worker="test",
             source=claim.source if claim else None,
             claim=claim,
         )
+
+    def _unit(self, name: str) -> str:
+        return self.config.metric_of(name).shown_unit if name in self.config.definitions else "files"
 
     def record(self, claim: Claim | None, values: Mapping[str, Any], as_of: datetime | None = None) -> Run:
         """Record readings under a claim, or as a look where there is none."""
@@ -160,10 +163,10 @@ class Flow:
         wait_for(lambda: self.scalar(query) >= number, timeout=10, period=0.01)
 
 
-def reading(name: str, value: Any) -> Reading:
+def reading(name: str, value: Any, unit: str = "files") -> Reading:
     if isinstance(value, Down):
-        return Reading.failed(name, "files", str(value))
-    return Reading(name, value, "files", "exact")
+        return Reading.failed(name, unit, str(value))
+    return Reading(name, value, unit, "exact")
 
 
 class Threads:

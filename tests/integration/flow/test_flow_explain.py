@@ -70,7 +70,8 @@ def told(flow: Flow, metric: str, text: str | None = None) -> str:
     assert document(config, one)["metric"] == metric  # it can be made of every state
     told = lines(config, one)
     text = "\n".join([headline(config, one), *(f"  {about:<10}{sentence}" for about, sentence in told)])
-    text = re.sub(r"\d[\d.]* (seconds|minutes|hours|days|weeks?)(?= ago| for a|\n|,|$)", "T", text)
+    text = text.replace("just now", "0 seconds ago")
+    text = re.sub(r"\d[\d.]* (second|minute|hour|day|week)s?(?= ago| for a|\n|,|$)", "T", text)
     return re.sub(r"\(\d{4}-[^)]* UTC\)", "(UTC)", text)
 
 
@@ -416,14 +417,14 @@ def test_a_retired_metric_keeps_what_is_known_of_it(flow: Flow, restart: Make) -
     gone = restart(CONFIG.replace("    objects: {source: lake, measure: count, prefix: raw/, critical: true}\n", ""))
     assert told(gone, "m.objects") == block("""
 m.objects is no longer configured
-  reading   150 files, measured T ago (UTC), run 2 of lake
+  reading   150 objects, measured T ago (UTC), run 2 of lake
   retired   T ago (UTC); what is known of it stays; it is never due
-  baseline  100 files, the first good reading, T ago (run 1)
+  baseline  100 objects, the first good reading, T ago (run 1)
   outcome   rejected: the baseline stays
   events    1 event between the baseline and the reading
   asked     1 dims.verify.requested: asked for a measurement, told of no change
   untold    unexplained: no event told of a change
-  before    150 files against 100 files rejected by ada (option) T ago: “counted again” (request 1)
+  before    150 objects against 100 objects rejected by ada (option) T ago: “counted again” (request 1)
 """)
     assert said(gone, "m.objects", CONFIG)["retired"].endswith(
         "configured again: it is due as soon as a worker starts with that"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.testclient import TestClient
 from dims_worker.config import Config
 from tests.conftest import Project
 from tests.filled import fill
+from tests.integration.flow.kit import Down, Flow
 from tests.integration.web.conftest import EVENTS_TOKEN, TOKENS, Visit
 
 CONFIG = """
@@ -123,6 +125,17 @@ def test_limits_and_age_make_metrics_stand_out(project: Project, engine: Engine,
     (one,) = items(api, "/api/metrics?state=limit")
     assert one["metric"] == "docs.bytes"
     assert "max" in one["beyond"]
+
+
+def test_the_page_and_the_api_agree_on_what_drifted_and_what_is_well(flow: Flow, visit: Visit) -> None:
+    flow.serve(a=10, c=10)
+    flow.serve(a=90, c=10)
+    flow.serve(a=Down("away"), c=10)
+    client = visit(flow.config, "ada")
+    for state, names in (("drifted", ["m.a"]), ("failed", ["m.a"]), ("well", ["m.c"])):
+        page = client.get(f"/?state={state}").text.split('id="inventory"')[1]
+        assert re.findall(r'class="name[^"]*" href="/metrics/(m\.[a-z]+)"', page) == names, state
+        assert [one["metric"] for one in items(client, f"/api/metrics?state={state}")] == names, state
 
 
 def test_the_number_of_queries_does_not_grow_with_the_metrics(project: Project, engine: Engine, visit: Visit) -> None:
@@ -260,7 +273,7 @@ def test_no_number_is_null_and_times_are_utc(api: TestClient, engine: Engine, co
 
 
 REFUSED = [
-    ("metrics?state=good", "state must be one of waiting, failed, limit, stale, due, unmeasured, drifted; not"),
+    ("metrics?state=good", "state must be one of waiting, failed, limit, stale, due, unmeasured, drifted, well; not"),
     ("metrics?limit=1", "there is no parameter 'limit' here: category, state, q is known"),
     ("metrics/docs.pages?days=0", "days must be a whole number from 1 to 3650; not '0'"),
     ("metrics/docs.pages?days=1e3", "days must be"),

@@ -90,6 +90,13 @@ def test_an_events_story_leads_to_its_run_and_back(site: TestClient, flow: Flow)
     assert f"/runs/{run}" in look(site, "/runs").links
 
 
+def test_a_failed_reading_has_no_value_on_its_events_page(site: TestClient, flow: Flow) -> None:
+    flow.serve(a=10, c=10)
+    flow.serve(a=Down("bucket away"), c=10)
+    page = look(site, f"/events/{flow.scalar('SELECT max(seq) FROM dims_event_log')}").text
+    assert "failed: bucket away; still due" in page and "null" not in page
+
+
 def test_a_run_serves_what_came_since_the_reading_before_and_no_more(site: TestClient, flow: Flow) -> None:
     def newest() -> int:
         return int(flow.scalar("SELECT max(seq) FROM dims_event_log"))

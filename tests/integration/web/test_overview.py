@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from html.parser import HTMLParser
@@ -15,10 +16,15 @@ from sqlalchemy import Engine, event, text
 from starlette.testclient import TestClient
 
 from dims_worker.config import Config, load
+from dims_worker.probes.base import Reading
+from dims_worker.record import record
 from dims_worker.store import series
+from dims_worker.store.engine import transaction
 from dims_worker.store.requests import open_requests
 from tests.filled import fill
-from tests.integration.web.conftest import Visit
+from tests.integration.flow.kit import CONFIG as KIT
+from tests.integration.flow.kit import Down, Flow
+from tests.integration.web.conftest import Visit, form_token
 
 NOW = datetime.now(UTC) - timedelta(seconds=5)
 HOSTILE = "<script>alert('x')</script>\" onload=\"y &amp; \u202egnp.exe \x07"
@@ -255,8 +261,86 @@ def test_when_all_is_well_one_sentence_says_so(visit: Visit, config: Config, eng
         connection.execute(text("UPDATE dims_metrics SET error = NULL, failed_at = NULL"))
         connection.execute(text("UPDATE dims_approval_requests SET state = 'withdrawn' WHERE state = 'open'"))
     needs = visit(config, "ada").get("/").text.split('id="tiles"')[0]
-    assert "All is well." in needs
+    assert "Nothing needs a person; 1 metric drifted." in needs and "All is well" not in needs
     assert "<h2>" not in needs
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE dims_metrics SET status = 'ok'"))
+    page = visit(config, "ada").get("/").text
+    assert "All is well." in page and counts_of(page)["well"] == 10
+
+
+def row_of(page: str, metric: str) -> list[str]:
+    """A metric's value, change and states as its row says them."""
+    row = page.replace("<wbr>", "").rpartition(f'href="/metrics/{metric}">')[2].partition("</tr>")[0]
+    return [unescape(re.sub("<[^>]+>", " ", cell)).strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.S)]
+
+
+def aged(flow: Flow, hours: int) -> None:
+    """What is known was measured so much earlier."""
+    past = f"interval '{hours} hours'"
+    flow.do(f"UPDATE dims_metrics_history SET as_of = as_of - {past}, recorded_at = recorded_at - {past}")
+    flow.do(f"UPDATE dims_metrics SET as_of = as_of - {past}, baseline_as_of = baseline_as_of - {past}")
+
+
+def test_what_could_not_be_read_since_has_no_change(flow: Flow, visit: Visit) -> None:
+    flow.serve(a=10, c=10)
+    aged(flow, 72)
+    client = visit(flow.config, "ada")
+    assert row_of(client.get("/").text, "m.a")[:2] == ["10 files", "0"]  # no event says otherwise
+    flow.serve(a=Down("bucket away"), c=10)
+    page = client.get("/").text
+    assert row_of(page, "m.a")[:2] == ["10 files", "-"]
+    assert row_of(page, "m.c")[:2] == ["10 files", "0"]
+
+
+def test_noise_of_reckoning_is_no_change(flow: Flow, visit: Visit) -> None:
+    flow.serve(a=0.1 + 0.2, c=1)
+    aged(flow, 30)
+    flow.serve(a=0.3, c=1)
+    assert row_of(visit(flow.config, "ada").get("/").text, "m.a")[:2] == ["0.3 files", "0"]
+
+
+def test_what_a_person_rejected_is_nothing_to_compare_with(flow: Flow, visit: Visit) -> None:
+    flow.serve(a=10, c=10)
+    flow.serve(a=10, c=900)
+    client = visit(flow.config, "ada")
+    form = {"form_token": form_token(client.get("/requests/1").text), "version": 1}
+    assert client.post("/requests/1/reject", data=form).status_code == 303
+    aged(flow, 30)
+    flow.serve(a=10, c=10)
+    assert row_of(client.get("/").text, "m.c")[:2] == ["10 files", "0"]
+
+
+SIZED = KIT.replace("a: {source: one, measure: count}", "a: {source: one, measure: bytes, unit: GB, precision: 2}")
+
+
+def test_a_value_has_the_unit_that_it_was_measured_in(
+    make_flow: Callable[..., Flow], restart: Callable[..., Flow], visit: Visit
+) -> None:
+    flow = make_flow(SIZED)
+    in_unit(flow, 187.3, "GB")
+    aged(flow, 30)
+    later = restart(SIZED.replace("unit: GB", "unit: MB"))
+    client = visit(later.config, "ada")
+    assert row_of(client.get("/").text, "m.a")[:2] == ["187.30 GB", "0"]
+    found = client.get("/api/metrics/m.a").json()
+    assert (found["value"], found["unit"], found["explanation"]["unit"]) == (187.3, "GB", "GB")
+    assert "187.30 GB" in client.get("/metrics/m.a").text
+    assert "187.30 MB" not in client.get("/metrics/m.a").text
+    in_unit(later, 187_300.0, "MB")
+    page = client.get("/").text
+    assert row_of(page, "m.a")[:2] == ["187,300.00 MB", "-"]
+    assert "from 187,300.0 to 187,300.0" in page
+    assert "m.a: 1 value from 187,300.0 to 187,300.0 MB" in client.get("/metrics/m.a").text
+    with transaction(later.engine) as connection:
+        assert [day.value for day in series.daily(connection, ["m.a"], 30)["m.a"]] == [187_300.0]
+
+
+def in_unit(flow: Flow, value: float, unit: str) -> None:
+    """A reading of m.a in a unit, whatever is configured."""
+    measured = flow.measured({}, flow.claimed("m.a"))
+    with transaction(flow.engine) as connection:
+        record(connection, flow.config, replace(measured, readings={"m.a": Reading("m.a", value, unit, "exact")}))
 
 
 def test_nothing_measured_yet_says_what_to_do(visit: Visit, made: Made) -> None:

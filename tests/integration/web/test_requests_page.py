@@ -157,7 +157,7 @@ def test_who_comes_second_is_told_who_decided_and_when(flow: Flow, waiting: Requ
         answer = bob.post(f"/requests/{waiting.id}/{verb}", data={**form, "note": "mine"})
         said = words_of(answer.text)
         assert answer.status_code == 409
-        assert re.search(r"ada approved it [\d.]+ seconds ago, before you\.", said)
+        assert re.search(r"ada approved it (just now|\d+ seconds? ago), before you\.", said)
         assert f"Your decision ({choice}) changed nothing." in said
         assert "Your note was: “mine”" in said
     assert show(flow.engine, str(waiting.id)).decided_by == "ada"
@@ -347,6 +347,26 @@ def test_the_lists_go_on_by_cursor(flow: Flow, waiting: Request, visit: Visit, q
     assert client.get(unescape(more[1])).text.count('class="decide"') == 11
     for wrong in ("before=x", "before=" + "9" * 30, "before=" + "0" * 20 + "9" * 19, "after=-1", "state=both"):
         assert client.get(f"/requests?{wrong}").status_code == 400
+
+
+def test_what_was_decided_last_comes_first(flow: Flow, waiting: Request, visit: Visit) -> None:
+    """However old its request is, and from page to page."""
+    flow.do(
+        "INSERT INTO dims_approval_requests (metric, state, value, unit, as_of, anchor, baseline, baseline_version, "
+        "severity, reason, decided_at) SELECT 'm.c', 'withdrawn', '1', 'files', now(), '1', '2', 1, 'high', 'r', "
+        "now() - make_interval(days => 1, hours => n / 2) FROM generate_series(1, 60) n"
+    )
+    client = visit(flow.config, "ada")
+    post(client, waiting.id)
+    first = client.get("/requests?state=decided").text
+    numbers = [int(n) for n in re.findall(r'<tr><td><a href="/requests/(\d+)">', first)]
+    assert numbers[0] == waiting.id
+    older = re.search(r'href="([^"]*)">Older', first)
+    assert older
+    second = client.get(unescape(older[1])).text
+    numbers += [int(n) for n in re.findall(r'<tr><td><a href="/requests/(\d+)">', second)]
+    rows = flow.rows("SELECT id FROM dims_approval_requests ORDER BY decided_at DESC, id DESC")
+    assert numbers == [row.id for row in rows] and len(numbers) == 61
 
 
 def test_everything_that_speaks_for_a_request_is_on_its_page(flow: Flow, visit: Visit, queries: list[str]) -> None:

@@ -45,6 +45,13 @@ def test_what_is_no_number_is_no_point() -> None:
     assert found.steps == []
 
 
+def test_what_has_another_unit_than_the_value_is_no_point_of_its_line() -> None:
+    held = point(4, 9000, "held", unit="lines")
+    found = made(point(9, 5000, unit="lines", baseline=4000), point(8, 5, baseline=5), marks=(held,))
+    assert [value for _, value in found.line] == [5]
+    assert [value for _, value in found.steps] == [5, 5] and not found.marks
+
+
 def test_an_age_is_as_long_as_it_was_then_and_has_no_baseline() -> None:
     metric = FilesMetric(source="one", measure="newest_age", unit="days")
     then = (NOW - timedelta(days=10)).isoformat()
