@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -12,11 +13,13 @@ from dims_worker.config import Config
 from dims_worker.sentences.events import DONE, event_kind, event_words
 from dims_worker.store.events import Logged, events_of_marks, last_mark, marks_after
 from dims_worker.store.requests import open_requests
-from dims_worker.store.runs import PastReading, RunRow, list_runs, readings_of
+from dims_worker.store.runs import PastReading, RunRow, last_run, list_runs, readings_of, runs_by_number
 from dims_worker.wording import clean, clock_text, count, drift_text, took, value_text
 
-_MARGIN = 32
-"""Numbers of ingests and runs are drawn before their rows are committed: so many back are looked at again."""
+PATIENCE = 600.0
+"""Seconds for which a number that was passed over is looked for: longer than any transaction of ours takes."""
+MOST = 5_000
+"""So many of them at most: those of transactions that were undone never come."""
 BURST = 5
 """So many events of one kind, stored together, are told in one sentence."""
 
@@ -45,34 +48,50 @@ class News:
 
 
 @dataclass
+class Numbers:
+    """How far a table is known whose numbers are drawn before its rows are committed: `last`, and of the numbers
+    before it those `passed` over, each with the time until which it may yet come."""
+
+    last: int = 0
+    passed: dict[int, float] = field(default_factory=dict)
+
+    def know(self, found: Collection[int], now: float) -> None:
+        """These are there: those of them, of the ones passed over and of all behind `last`, that are."""
+        for number in found:
+            self.passed.pop(number, None)
+        newest = max(found, default=self.last)
+        there = set(found)
+        between = range(max(self.last + 1, newest - MOST), newest)
+        self.passed |= dict.fromkeys((number for number in between if number not in there), now + PATIENCE)
+        self.last = max(self.last, newest)
+        kept = [(number, until) for number, until in self.passed.items() if until > now]
+        self.passed = dict(kept[-MOST:])
+
+
+@dataclass
 class Follower:
     """What is new since the last look."""
 
     config: Config
-    mark: int = 0
-    run: int = 0
-    seen_marks: set[int] = field(default_factory=set)
-    seen_runs: set[int] = field(default_factory=set)
+    marks: Numbers = field(default_factory=Numbers)
+    runs: Numbers = field(default_factory=Numbers)
 
     def start(self, connection: Connection) -> None:
         """From now on: what is there already is not told again."""
-        self.mark = last_mark(connection)
-        newest = list_runs(connection, limit=1)
-        self.run = newest[0].run_id if newest else 0
-        self.seen_marks = set(marks_after(connection, self.mark - _MARGIN))
-        self.seen_runs = {run.run_id for run in list_runs(connection, limit=_MARGIN)}
+        now, mark, run = time.monotonic(), last_mark(connection), last_run(connection)
+        self.marks, self.runs = (Numbers(max(newest - MOST, 0)) for newest in (mark, run))
+        self.marks.know(marks_after(connection, self.marks.last), now)
+        self.runs.know([one.run_id for one in list_runs(connection, limit=MOST, after=self.runs.last)], now)
 
     def news(self, connection: Connection) -> News:
         """What was recorded since the last call."""
-        marks = [m for m in marks_after(connection, self.mark - _MARGIN) if m not in self.seen_marks]
-        events = events_of_marks(connection, marks)
-        runs = [
-            r for r in list_runs(connection, limit=10_000, after=self.run - _MARGIN) if r.run_id not in self.seen_runs
-        ]
-        self.mark = max([self.mark, *marks])
-        self.run = max([self.run, *(run.run_id for run in runs)])
-        self.seen_marks = {m for m in (*self.seen_marks, *marks) if m > self.mark - _MARGIN}
-        self.seen_runs = {r for r in (*self.seen_runs, *(one.run_id for one in runs)) if r > self.run - _MARGIN}
+        now = time.monotonic()
+        marks = marks_after(connection, self.marks.last)
+        events = events_of_marks(connection, [*self.marks.passed, *marks])
+        self.marks.know({event.mark_id for event in events}, now)
+        runs = list_runs(connection, limit=MOST, after=self.runs.last)
+        runs += runs_by_number(connection, list(self.runs.passed)) if self.runs.passed else []
+        self.runs.know([one.run_id for one in runs], now)
         readings = readings_of(connection, [run.run_id for run in runs]) if runs else []
         waiting = open_requests(connection) if any(one.outcome == "held" for one in readings) else {}
         runs.sort(key=lambda run: run.run_id)

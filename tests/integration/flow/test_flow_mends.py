@@ -17,7 +17,7 @@ from dims_worker.ingest import Received, drain, register, store
 from dims_worker.plan import Planner
 from dims_worker.probes import scan
 from dims_worker.probes.base import Deadline, Surroundings
-from dims_worker.sentences.follow import Follower
+from dims_worker.sentences.follow import MOST, PATIENCE, Follower, Numbers
 from tests.conftest import Project
 
 CONFIG = """
@@ -111,7 +111,49 @@ def test_follow_tells_what_was_numbered_before_and_committed_after(project: Proj
     with engine.begin() as connection:
         assert "1,000 events" in " ".join(follower.sentences(connection))
         assert list(follower.sentences(connection)) == []
-    assert len(follower.seen_marks) <= 64
+    assert len(follower.marks.passed) == 1  # the number that was drawn for nothing
+
+
+def test_follow_tells_what_many_others_overtook(project: Project, engine: Engine) -> None:
+    """One ingest is drawn its number and waits while fifty others come in; and one that is undone never comes."""
+    project.write({"dims.yaml": CONFIG})
+    planner = Planner(project.config)
+
+    def one(name: str) -> list[Received]:
+        return [Received(name, f"no event: {name}".encode())]  # concerns no metric: nobody waits for anybody
+
+    def told() -> str:
+        with engine.begin() as connection:
+            return " ".join(follower.sentences(connection))
+
+    with engine.begin() as connection:
+        register(connection, project.config)
+    follower = Follower(project.config)
+    with engine.connect() as first, engine.connect() as undone:
+        outer, lost = first.begin(), undone.begin()
+        store(first, planner, one("first"))
+        with engine.begin() as connection:
+            follower.start(connection)
+        undone.execute(text("SELECT nextval('dims_mark_ids')"))
+        for number in range(50):
+            with engine.begin() as other:
+                store(other, planner, one(f"other{number}"))
+        assert told().count("measured by nobody") == 50
+        outer.commit()
+        lost.rollback()
+    assert told().count("measured by nobody") == 1 and told() == ""
+    assert len(follower.marks.passed) == 1
+    follower.marks.know((), time.monotonic() + PATIENCE)
+    assert not follower.marks.passed
+
+
+def test_what_is_passed_over_is_looked_for_within_bounds() -> None:
+    numbers = Numbers()
+    numbers.know([3, 10**9], 0)
+    assert len(numbers.passed) == MOST and max(numbers.passed) == 10**9 - 1
+    numbers.know([10**9 - 1, 10**9 + 2], 1)
+    assert max(numbers.passed) == 10**9 + 1 and 10**9 - 1 not in numbers.passed and numbers.last == 10**9 + 2
+    assert len(numbers.passed) == MOST
 
 
 def test_a_subject_is_no_markup(project: Project, engine: Engine) -> None:
