@@ -66,7 +66,7 @@ class Site:
         found.globals.update(project=self.config.project.name, flower=self.flower)
         found.filters.update(
             ago=ago, count=count, short=words.short, when=words.when, stamp=stamp,
-            chip=lambda word: drawn(markup.chip(word)), codes=codes, grouped=grouped,
+            chip=lambda word: drawn(markup.chip(word)), codes=codes, grouped=grouped, parted=parted,
         )  # fmt: skip
         return found
 
@@ -111,6 +111,11 @@ def codes(said: str) -> Markup:
 def grouped(said: str) -> Markup:
     """A value that is broken after its commas, if it must be, and not within a group of digits."""
     return drawn(re.sub(r"(?<=\d),(?=\d)", ",<wbr>", str(escape(clean(said)))))
+
+
+def parted(name: str) -> Markup:
+    """A metric's name that is broken between its parts and words, if it must be."""
+    return drawn(re.sub(r"(?<=[._])(?=\w)", "<wbr>", str(escape(clean(name)))))
 
 
 def drawn(html: str) -> Markup:

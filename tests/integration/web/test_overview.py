@@ -97,7 +97,7 @@ def test_what_needs_a_person_comes_first(visit: Visit, config: Config, engine: E
         connection.execute(text("UPDATE dims_metrics SET error = :bad WHERE metric = 'raw.m3'"), {"bad": "no answer"})
     page = visit(config, "ada").get("/").text
     needs, rest = page.split('id="tiles"')
-    assert f'href="/requests/{request.id}"' in needs and "look and decide" in needs and "+18.7 %" in needs
+    assert f'href="/requests/{request.id}"' in needs and "Look and decide" in needs and "+18.7 %" in needs
     assert f"{request.baseline:,} objects" in needs and f"{request.value:,} objects" in needs
     assert 'href="/metrics/raw.m3"' in needs and "no answer" in needs
     assert "1 value waits for a person; 1 metric could not be measured." in needs
@@ -170,7 +170,7 @@ def test_what_is_asked_for_is_found_and_said(visit: Visit, config: Config, asked
     assert ("Use fewer words" in page) == (not found)
     form, result, tiles = (page.index(part) for part in ('role="search"', 'class="result"', 'id="tiles"'))
     assert form < result < tiles and 'id="needs"' not in page
-    assert "look and decide" not in page and "1 value waits for a person" in page
+    assert "Look and decide" not in page and "1 value waits for a person" in page
     categories = {name.partition(".")[0] for name in found}
     assert set(re.findall(r'<section id="c-(\w+)"', page)) == categories
 
@@ -236,7 +236,7 @@ def test_a_long_list_tells_its_first_and_leads_to_the_rest(visit: Visit, made: M
             )
         )
     needs = visit(config, "ada").get("/").text.split('id="tiles"')[0]
-    assert needs.count("look and decide") == 5 and '<a href="/requests">and 19 more</a>' in needs
+    assert needs.count("Look and decide") == 5 and '<a href="/requests">and 19 more</a>' in needs
     # Three rows: twelve metrics of one source fail for the same reason, another for its own, and one is stale
     looks = needs.split("Needs a look")[1]
     assert looks.count("<li>") == 3 and len(re.findall(r'<a class="name[^"]*" href', looks)) == 5 + 1 + 1
@@ -253,7 +253,7 @@ def test_a_request_of_a_metric_that_is_gone_is_still_asked(visit: Visit, config:
     with engine.begin() as connection:
         connection.execute(text("UPDATE dims_approval_requests SET metric = 'gone.m' WHERE state = 'open'"))
     page = visit(config, "ada").get("/").text
-    assert "gone.m" in page and "/metrics/gone.m" not in page and "look and decide" in page
+    assert "gone.m" in page and "/metrics/gone.m" not in page and "Look and decide" in page
 
 
 def test_when_all_is_well_one_sentence_says_so(visit: Visit, config: Config, engine: Engine) -> None:
