@@ -27,7 +27,6 @@ from dims_worker.store.engine import engine as engine_of
 from dims_worker.store.states import _NAMES
 from dims_worker.web.access import Access, Viewer
 from dims_worker.web.app import build
-from dims_worker.web.guard import cookie
 from dims_worker.web.live import Hub
 from dims_worker.web.overview import DAYS
 from dims_worker.web.site import Site
@@ -90,7 +89,7 @@ def timed(what: Callable[[], object]) -> float:
 def site_of(config: Config, engine: Engine) -> tuple[Site, dict[str, str]]:
     """A site, and the cookies of somebody who may look at it."""
     access = Access(Web.model_validate({"tokens": {"ada": "ada-token-" + "x" * 20}}), "a secret of the benchmark")
-    signed = {cookie(access): access.session(Viewer("ada", "token"))}
+    signed = {access.cookie: access.session(Viewer("ada", "token"))}
     return Site(config, engine, None, access, None, Hub(engine, config)), signed
 
 

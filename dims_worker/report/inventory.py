@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from dims_worker.config import Config, Metric, S3Metric
 from dims_worker.config.config import WORKFLOW
-from dims_worker.report.standing import Standing, any_number, gather_standings, health
+from dims_worker.report.standing import Standing, any_number, gather_standings, health, in_unit
 from dims_worker.store import overview
 from dims_worker.store.engine import clock
 from dims_worker.store.events import Logged, list_events
@@ -144,7 +144,7 @@ def is_feed(metrics: Sequence[Metric]) -> bool:
 
 def _marked(one: Standing, marks: Sequence[Point]) -> Standing:
     parts = {name: getattr(one, name) for name in Standing.__slots__}
-    return Standing(**{**parts, "marks": [mark for mark in marks if mark.unit == one.unit or mark.outcome == "failed"]})
+    return Standing(**{**parts, "marks": in_unit(marks, one.declared, one.unit)})
 
 
 def _important(standings: Sequence[Standing]) -> list[Standing]:

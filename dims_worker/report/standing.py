@@ -158,6 +158,13 @@ def any_number(one: Standing) -> bool:
     return any(is_number(day.value) for day in one.days)
 
 
+def in_unit(points: Iterable[Point], metric: Metric | None, unit: str | None) -> list[Point]:
+    """Those whose values have the unit that the metric has now, and failures, which have none; of an age all, as every
+    unit fits an instant."""
+    any_fits = metric is not None and metric.is_age
+    return [one for one in points if any_fits or one.outcome == "failed" or one.unit == unit]
+
+
 def _standing(
     config: Config,
     state: states.State,

@@ -12,6 +12,7 @@ import ipaddress
 import secrets
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from itsdangerous import BadData, URLSafeTimedSerializer
@@ -47,6 +48,12 @@ class Access:
     @property
     def read_by_anyone(self) -> bool:
         return self.web.read == "anyone"
+
+    @cached_property
+    def cookie(self) -> str:
+        """The name of a session's cookie: a browser keeps one jar for all ports of a host, so each DIMS there needs a
+        name of its own. It stays over restarts, as the secret does, which it tells nothing of."""
+        return f"dims_session_{hmac.digest(self.secret.encode(), b'dims.cookie', hashlib.sha256).hex()[:8]}"
 
     def by_token(self, token: str) -> Viewer | None:
         """The person whose token it is. Each is compared, in a time that tells nothing of how much was right."""

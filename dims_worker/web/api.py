@@ -25,7 +25,7 @@ from dims_worker.store.runs import list_runs
 from dims_worker.store.series import trend
 from dims_worker.web.body import body_of
 from dims_worker.web.envelopes import MAX_BODY, envelopes, mode_of
-from dims_worker.web.guard import aside, cookie
+from dims_worker.web.guard import aside
 from dims_worker.web.openapi import description
 from dims_worker.web.parameters import LARGEST, Parameter, asked, choice, whole, words
 from dims_worker.web.site import site_of
@@ -184,7 +184,7 @@ def described(request: Request) -> Response:
     """What this API is, for programs."""
     asked(request, ())
     access = site_of(request).access
-    return Answer(description(PATHS, access.read_by_anyone, cookie(access)))
+    return Answer(description(PATHS, access.read_by_anyone, access.cookie))
 
 
 routes = [

@@ -14,6 +14,7 @@ from dims_worker.config.quantities import AGES
 from dims_worker.decide import age_of
 from dims_worker.report import words
 from dims_worker.report.charts import Course, Mark, Size, picture
+from dims_worker.report.standing import in_unit
 from dims_worker.sentences.shown import is_number
 from dims_worker.store.overview import stood_out
 from dims_worker.store.series import STANDS, Point, sampled
@@ -54,9 +55,7 @@ def course(
     span: tuple[datetime, datetime],
 ) -> Course:
     """What the picture is drawn from: what was measured in the unit that the metric has now. Pure."""
-    if metric is None or not metric.is_age:
-        points, marks = ([one for one in listed if one.unit == state.unit or one.outcome == "failed"]
-                         for listed in (points, marks))  # fmt: skip
+    points, marks = (in_unit(listed, metric, state.unit) for listed in (points, marks))
     line = [(point.as_of, value) for point in points if (value := _number(metric, point.value, point)) is not None]
     steps = [] if metric is not None and metric.is_age else list(_steps(state, points, span))
     seen = [_mark(metric, point) for point in marks]

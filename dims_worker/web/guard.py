@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Callable, Collection
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
@@ -22,8 +20,6 @@ from dims_worker.web.site import site_of, viewer_of
 
 T = TypeVar("T")
 
-COOKIE = "dims_session"
-"""How a cookie's name begins: `cookie`."""
 OPEN = ("/sign-in", "/static/", "/healthz")
 """What anybody may ask for: else nobody could sign in."""
 EVENTS = "/api/events"
@@ -73,7 +69,7 @@ class Guard:
             return self.access.by_token(token.strip())  # a script says who it is; a browser's cookie is not looked at
         client = connection.client
         return self.access.by_proxy(client.host if client else None, connection.headers) or self.access.by_session(
-            connection.cookies.get(cookie(self.access), "")
+            connection.cookies.get(self.access.cookie, "")
         )
 
     def _refusal(self, scope: Scope, connection: HTTPConnection) -> ASGIApp | None:
@@ -89,12 +85,6 @@ class Guard:
         unknown = path.startswith(API) and "authorization" in connection.headers  # a wrong token is told, not passed by
         reads = method in SAFE and self.access.read_by_anyone and not unknown
         return None if scope["viewer"] or reads or path.startswith(OPEN) else _sign_in_first(path, method, connection)
-
-
-def cookie(access: Access) -> str:
-    """The name of a session's cookie: a browser keeps one jar for all ports of a host, so each DIMS there needs a name
-    of its own. It stays over restarts, as the secret does, which it tells nothing of."""
-    return f"{COOKIE}_{hmac.digest(access.secret.encode(), b'dims.cookie', hashlib.sha256).hex()[:8]}"
 
 
 def _sign_in_first(path: str, method: str, connection: HTTPConnection) -> ASGIApp:

@@ -23,7 +23,6 @@ from dims_worker.errors import DimsError
 from dims_worker.sentences.follow import Follower
 from dims_worker.store.bells import heard, listening
 from dims_worker.store.requests import Standing, standing
-from dims_worker.web.guard import cookie
 from dims_worker.web.site import site_of, viewer_of
 
 log = logging.getLogger(__name__)
@@ -219,7 +218,7 @@ def _may_look(request: Request) -> bool:
     access, viewer = site_of(request).access, viewer_of(request)
     if access.read_by_anyone or (viewer is not None and viewer.known_by == "proxy"):
         return True
-    return access.by_session(request.cookies.get(cookie(access), "")) is not None
+    return access.by_session(request.cookies.get(access.cookie, "")) is not None
 
 
 routes: list[BaseRoute] = [Route("/live", live)]

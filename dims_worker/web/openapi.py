@@ -9,7 +9,6 @@ from dims_worker import __version__
 from dims_worker.decide import SEVERITIES, Status, Tier
 from dims_worker.events import MAX_BYTES, MAX_TEXT, YEARS
 from dims_worker.web.envelopes import ATTRIBUTES, BATCH, BINARY, MAX_BODY, MAX_EVENTS, STRUCTURED
-from dims_worker.web.guard import COOKIE
 from dims_worker.web.parameters import LARGEST, Parameter
 
 Schema = dict[str, Any]
@@ -168,7 +167,7 @@ _READING_MAY = (400, 401, 503)
 
 
 def description(
-    paths: Mapping[str, tuple[str, Sequence[Parameter], str]], read_by_anyone: bool = False, cookie: str = COOKIE
+    paths: Mapping[str, tuple[str, Sequence[Parameter], str]], read_by_anyone: bool, cookie: str
 ) -> dict[str, Any]:
     """The document. `paths`: of each path what it answers with, its parameters, and the name of its schema.
     `cookie`: the name of this site's."""

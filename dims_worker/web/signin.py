@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from dims_worker.web.access import Viewer
 from dims_worker.web.body import form_in
-from dims_worker.web.guard import cookie, form_of
+from dims_worker.web.guard import form_of
 from dims_worker.web.site import site_of, viewer_of
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ async def sign_in(request: Request) -> Response:
         return _page(request, to, wrong, status=403)
     answer = RedirectResponse(to, 303)
     answer.set_cookie(
-        cookie(access), access.session(viewer), max_age=int(access.web.session.total_seconds()), httponly=True,
+        access.cookie, access.session(viewer), max_age=int(access.web.session.total_seconds()), httponly=True,
         samesite="lax", secure=_is_tls(request),
     )  # fmt: skip
     return answer
@@ -52,7 +52,7 @@ async def sign_in(request: Request) -> Response:
 async def sign_out(request: Request) -> Response:
     await form_of(request)
     answer = RedirectResponse("/sign-in", 303)
-    answer.delete_cookie(cookie(site_of(request).access), httponly=True, samesite="lax")
+    answer.delete_cookie(site_of(request).access.cookie, httponly=True, samesite="lax")
     return answer
 
 

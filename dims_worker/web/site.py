@@ -105,17 +105,22 @@ def stamp(time: datetime | None) -> Markup:
 
 def codes(said: str) -> Markup:
     """A sentence; what stands in `backticks` as code."""
-    return drawn(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(clean(said)))))
+    return _put("`([^`]+)`", r"<code>\1</code>", said)
 
 
 def grouped(said: str) -> Markup:
     """A value that is broken after its commas, if it must be, and not within a group of digits."""
-    return drawn(re.sub(r"(?<=\d),(?=\d)", ",<wbr>", str(escape(clean(said)))))
+    return _put(r"(?<=\d),(?=\d)", ",<wbr>", said)
 
 
 def parted(name: str) -> Markup:
     """A metric's name that is broken between its parts and words, if it must be."""
-    return drawn(re.sub(r"(?<=[._])(?=\w)", "<wbr>", str(escape(clean(name)))))
+    return _put(r"(?<=[._])(?=\w)", "<wbr>", name)
+
+
+def _put(pattern: str, tags: str, said: str) -> Markup:
+    """A text from outside with tags of ours in the places that fit: it is escaped first."""
+    return drawn(re.sub(pattern, tags, str(escape(clean(said)))))
 
 
 def drawn(html: str) -> Markup:

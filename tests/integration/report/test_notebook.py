@@ -301,14 +301,18 @@ def test_a_query_of_ones_own_is_one_select_and_no_more(world: World) -> None:
     assert list(known.sql("SELECT metric FROM dims_metrics WHERE false").columns) == ["metric"]
     before = contents(world.owner)
     for query in (
-        "DELETE FROM dims_metrics RETURNING metric",
         "SELECT 1; COMMIT; DELETE FROM dims_metrics",
-        "WITH gone AS (DELETE FROM dims_metrics RETURNING 1) SELECT * FROM gone",
         "SELECT set_config('transaction_read_only', 'off', false)",
-        "SELECT setval('dims_mark_ids', 1)",
         "COMMIT",
     ):
-        with pytest.raises((DBAPIError, NotAllowed)):
+        with pytest.raises(DBAPIError):
+            known.sql(query)
+    for query in (
+        "DELETE FROM dims_metrics RETURNING metric",
+        "WITH gone AS (DELETE FROM dims_metrics RETURNING 1) SELECT * FROM gone",
+        "SELECT setval('dims_mark_ids', 1)",
+    ):
+        with pytest.raises(NotAllowed, match="in a read-only transaction"):
             known.sql(query)
     assert contents(world.owner) == before
 

@@ -14,7 +14,6 @@ from starlette.testclient import TestClient
 from dims_worker.config import Config, Web
 from dims_worker.web.access import Access, Viewer
 from dims_worker.web.app import build
-from dims_worker.web.guard import cookie
 from dims_worker.web.live import Hub
 from dims_worker.web.site import Site
 from tests.integration.flow.conftest import beside, flow, make_flow, queries, redis, restart  # noqa: F401 - fixtures
@@ -53,7 +52,7 @@ def visit(engine: Engine) -> Iterator[Visit]:
             if live:
                 stack.enter_context(client)
             if who:
-                client.cookies.set(cookie(access), access.session(Viewer(who, "token")))
+                client.cookies.set(access.cookie, access.session(Viewer(who, "token")))
             return client
 
         yield made

@@ -17,7 +17,6 @@ from sqlalchemy import Engine
 from dims_worker.config import Config, Web
 from dims_worker.web.access import Access, Viewer
 from dims_worker.web.app import build
-from dims_worker.web.guard import cookie
 from dims_worker.web.live import Hub
 from dims_worker.web.serve import listen, server
 from dims_worker.web.site import Site
@@ -94,7 +93,7 @@ def serving(engine: Engine, config: Config, port: int = 0, **web: Any) -> Iterat
     try:
         with ExitStack() as stack:
             wait_for(lambda: serves.started)
-            signed = f"{cookie(access)}={access.session(Viewer('ada', 'token'))}"
+            signed = f"{access.cookie}={access.session(Viewer('ada', 'token'))}"
             yield Served(hub, listening.getsockname()[1], signed, stack)
     finally:
         hub.close()

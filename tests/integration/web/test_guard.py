@@ -12,7 +12,6 @@ from starlette.testclient import TestClient
 from dims_worker.config import Config, load
 from dims_worker.web.access import Access
 from dims_worker.web.app import build
-from dims_worker.web.guard import cookie
 from tests.conftest import REPO
 from tests.integration.web.conftest import EVENTS_TOKEN, TOKENS, form_token
 
@@ -84,7 +83,7 @@ def test_signing_out_needs_the_form_and_ends_it(visit: Visit, config: Config) ->
     token = form_token(client.get("/nowhere").text)
     done = client.post("/sign-out", data={"form_token": token})
     assert done.headers["location"] == "/sign-in"
-    assert f'{cookie(client.app.state.site.access)}=""' in done.headers["set-cookie"]  # type: ignore[attr-defined]
+    assert f'{client.app.state.site.access.cookie}=""' in done.headers["set-cookie"]  # type: ignore[attr-defined]
 
 
 def test_two_sites_of_one_machine_keep_their_sessions(visit: Visit, config: Config) -> None:
@@ -101,7 +100,7 @@ def test_two_sites_of_one_machine_keep_their_sessions(visit: Visit, config: Conf
     other.post("/sign-out", data={"form_token": form_token(other.get("/nowhere").text)})
     one.cookies = other.cookies
     assert ">ada<" in one.get("/nowhere").text and other.get("/nowhere").status_code == 303
-    assert cookie(Access(access.web, access.secret)) == cookie(access)  # over a restart
+    assert Access(access.web, access.secret).cookie == access.cookie  # over a restart
 
 
 @pytest.mark.parametrize(

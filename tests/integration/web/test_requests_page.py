@@ -17,7 +17,6 @@ from dims_worker.config import Web
 from dims_worker.store.engine import transaction
 from dims_worker.store.requests import Request
 from dims_worker.web.access import Access, Viewer
-from dims_worker.web.guard import cookie
 from tests.integration.flow.kit import CONFIG, Flow, Threads, event
 from tests.integration.web.conftest import TOKENS, Visit, form_token
 
@@ -108,7 +107,7 @@ def test_approving_makes_the_value_the_baseline(flow: Flow, waiting: Request, vi
 def test_who_came_by_a_link_is_recorded_so(flow: Flow, waiting: Request, visit: Visit) -> None:
     client = visit(flow.config)
     access = Access(Web(), "a secret of the tests")
-    client.cookies.set(cookie(access), access.session(Viewer("cleo", "link")))
+    client.cookies.set(access.cookie, access.session(Viewer("cleo", "link")))
     assert post(client, waiting.id).status_code == 303
     stored = show(flow.engine, str(waiting.id))
     assert (stored.decided_by, stored.known_by) == ("cleo", "link")

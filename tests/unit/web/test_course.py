@@ -53,9 +53,15 @@ def test_what_has_another_unit_than_the_value_is_no_point_of_its_line() -> None:
 
 
 def test_an_age_is_as_long_as_it_was_then_and_has_no_baseline() -> None:
-    metric = FilesMetric(source="one", measure="newest_age", unit="days")
+    metric = FilesMetric(source="one", measure="newest_age", unit="days")  # hours, when it was measured
     then = (NOW - timedelta(days=10)).isoformat()
-    found = made(point(8, then, baseline=then), point(1, then), metric=metric, baseline=then, baseline_as_of=NOW)
+    found = made(
+        point(8, then, baseline=then, unit="hours"),
+        point(1, then, unit="hours"),
+        metric=metric,
+        baseline=then,
+        baseline_as_of=NOW,
+    )
     assert [value for _, value in found.line] == [2, 9]
     assert found.steps == []
 

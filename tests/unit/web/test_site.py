@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dims_worker.web.site import codes, grouped
+from dims_worker.web.site import codes, grouped, parted
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,15 @@ def test_what_stands_in_backticks_is_code(said: str, page: str) -> None:
 )
 def test_a_number_may_be_broken_after_its_commas(said: str, page: str) -> None:
     assert grouped(said) == page
+
+
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [
+        ("s3.total_objects", "s3.<wbr>total_<wbr>objects"),
+        ("plain", "plain"),
+        ("a_<b>.c_", "a_&lt;b&gt;.<wbr>c_"),
+    ],
+)
+def test_a_name_may_be_broken_between_its_words(name: str, page: str) -> None:
+    assert parted(name) == page
