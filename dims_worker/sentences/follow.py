@@ -148,4 +148,6 @@ class Follower:
             done = f"held until somebody decides (dims approvals approve {requests[one.metric]})"
         if one.status == "ok":
             return f"{name} is still {value}: ok" if one.value == one.baseline else f"{name} is {value}: ok"
+        if one.status is None:  # not judged yet
+            return f"{name} {before} -> {value}: {done}"
         return f"{name} {before} -> {value}, {drift_text(one.value, one.baseline, one.drift_pct)}, {one.status}: {done}"

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from dims_worker.record import record
+from dims_worker.sentences.follow import Follower
 from dims_worker.store.engine import transaction
 from tests.integration.flow.kit import CONFIG, Down, Flow, Threads, outcome
 
@@ -92,11 +93,17 @@ def test_a_derived_metric_is_provisional_while_an_input_is_due_and_judged_when_n
     flow.serve(b=10)
     assert flow.state("m.sum").value == 11
     flow.ask("m.a", "m.b")  # one event touches both
+    follower = Follower(flow.config)
+    with transaction(flow.engine) as connection:
+        follower.start(connection)
     (_, half) = flow.record(flow.claim("one"), {"m.a": 2}).items
     assert (half.metric, half.outcome, half.value, half.status, half.drift_pct) == (
         *("m.sum", "provisional", 12, None, None),
     )
     assert (flow.state("m.sum").value, flow.state("m.sum").baseline) == (11, 11)
+    with transaction(flow.engine) as connection:
+        *_, last = follower.sentences(connection)
+    assert last.strip() == "m.sum 11 -> 12: provisional: an input is still due"
     (_, whole) = flow.record(flow.claim("two"), {"m.b": 20}).items
     assert (whole.metric, whole.outcome, whole.value, whole.baseline) == ("m.sum", "accepted", 22, 11)
 
