@@ -48,10 +48,12 @@ def test_a_workflow_that_is_started_shows_its_report_without_a_reload(site: Mach
     page.get_by_role("button", name="Start file-inventory").click()
     expect(page.get_by_role("status").filter(has_text="sked for")).to_be_visible()
     stays(page)
-    expect(page.locator("#standing")).to_contain_text("asked for is done")
-    after = site.one("SELECT max(run_id) FROM dims_verification_runs WHERE result IS NOT NULL")
-    assert after > before
-    expect(page.locator("#standing")).to_contain_text(f"run {after}")
+    asked = page.locator("#standing .asked")
+    expect(asked).to_contain_text("asked for is done: run ")
+    run = asked.get_by_role("link", name="run ").inner_text()
+    assert int(run.removeprefix("run ")) > before
+    expect(page.locator("#standing .wf-state")).to_contain_text(f"{run},")
+    expect(page.locator("#report")).to_contain_text("The last report")
     assert page.evaluate("window.stayed") is True
 
 
