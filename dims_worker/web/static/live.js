@@ -200,7 +200,10 @@ function find({ id, href }) {
 }
 
 function lookedAt() {
-  if (document.visibilityState !== "visible") return hush();
+  if (document.visibilityState !== "visible") {
+    clearTimeout(due); // it is asked when somebody looks again
+    return hush();
+  }
   if (!source) listen(); // what happened meanwhile, the stream says: it knows how old this page is
   if (stale) refreshSoon();
 }

@@ -113,6 +113,23 @@ def test_a_hidden_page_keeps_no_connection_and_asks_when_it_is_seen_again(
     assert not [url for url in page.requests if url.endswith("/events")]  # nothing had happened
 
 
+def test_a_page_that_was_about_to_ask_when_it_was_hidden_does_not(tab: Page, served: Served, flow: Flow) -> None:
+    page = opened(tab, served, "/events")
+    page.value(QUIET)  # what it missed while it was opened has been asked for
+    page.value("""
+        new MutationObserver(() => {
+          Object.defineProperty(document, 'visibilityState', {value: 'hidden', configurable: true});
+          document.dispatchEvent(new Event('visibilitychange'));
+        }).observe(document.getElementById('told'), {childList: true}); 0""")
+    page.requests.clear()
+    flow.store(event("dims.scraper.complete"))
+    wait_for(lambda: page.value("document.getElementById('told').childElementCount") == 1)
+    page.value(QUIET)
+    assert not [url for url in page.requests if url.endswith("/events")]
+    seen(page, "visible")
+    soon(page, "document.querySelectorAll('.log li').length === 1")
+
+
 def test_a_refresh_that_fails_is_made_up_for_and_said_meanwhile(tab: Page, served: Served, flow: Flow) -> None:
     page = opened(tab, served, "/events")
     page.value("""
