@@ -165,7 +165,12 @@ def project(tmp_path: Path, database_url: str, broker_url: str) -> Project:
     folder.mkdir()
     made = Project(
         folder,
-        {"DIMS_DATABASE_URL": database_url, "DIMS_BROKER_URL": broker_url, "DIMS_HOME": str(tmp_path / "home")},
+        {
+            "DIMS_DATABASE_URL": database_url,
+            "DIMS_BROKER_URL": broker_url,
+            "DIMS_HOME": str(tmp_path / "home"),
+            "TMPDIR": str(tmp_path),  # who is killed leaves a folder behind
+        },
     )
     made.git("init", "-q", "-b", "main")
     return made

@@ -145,6 +145,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
             "DIMS_DATABASE_URL": database.url,
             "DIMS_BROKER_URL": broker.url.replace(f":{port}/", f":{way.port}/"),
             "DIMS_HOME": str(home / "home"),
+            "TMPDIR": str(home),
         }
         celery = [sys.executable, "-m", "celery", "-A", "dims_worker.tasks"]
         for name, command in {

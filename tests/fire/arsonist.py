@@ -13,6 +13,7 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
+import psutil
 import psycopg2
 import redis
 
@@ -100,8 +101,8 @@ class Arsonist(threading.Thread):
         if not main:
             return False
         how = self._rng.random()
-        if how < 0.4 and children:
-            return send(self._rng.choice(children), signal.SIGKILL)
+        if how < 0.4 and (mortal := [pid for pid in children if _is_survived(pid)]):
+            return send(self._rng.choice(mortal), signal.SIGKILL)
         killed = send(main, signal.SIGKILL)
         if how > 0.7:
             for child in children:
@@ -165,3 +166,13 @@ class Arsonist(threading.Thread):
             cursor.execute("SELECT lease_holder, source FROM dims_sources WHERE lease_until > clock_timestamp()")
             return {int(holder.rpartition(":")[2]): source for holder, source in cursor.fetchall()}
         return {}
+
+
+def _is_survived(pid: int) -> bool:
+    """Whether PostgreSQL survives the death of this child of its. 18.4 does not where that is the startup process, in
+    the first moments of a start after a crash: its main process says "in recovery mode" for ever."""
+    try:
+        title = " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
+    return title.startswith("postgres: ") and "startup" not in title  # without a title, it may be about to be that

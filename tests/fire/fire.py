@@ -151,6 +151,7 @@ class Fire:
             "DIMS_DATABASE_URL": self._database.url,
             "DIMS_BROKER_URL": self._broker.url,
             "DIMS_HOME": str(self._folder / "home"),
+            "TMPDIR": str(self._folder),  # who is killed leaves a folder behind
         }
         celery = [sys.executable, "-m", "celery", "-A", "dims_worker.tasks"]
         made = {
