@@ -15,7 +15,7 @@ demo: .venv/.demo ## the whole way, on real parts, in a minute
 	@$(BIN)/dims demo
 
 test: .venv/.dev ## all tests but those in a browser, some at once: make test AT_ONCE=1
-	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),3) --dist worksteal --ignore tests/chromium
+	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),4) --dist worksteal --ignore tests/chromium
 
 test-browser: .venv/.browser $(AXE) ## the page in this machine's own Chromium, with axe-core where there is npm
 	@$(BIN)/python -m pytest tests/chromium

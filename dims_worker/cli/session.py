@@ -67,13 +67,14 @@ class Session:
         """The database that DIMS_DATABASE_URL names, else this home's own: the running one, or one that is
         started for the command and stopped after. The home's own is migrated as a matter of course."""
         # Imported here: `dims --version` and `dims plan` need no database, and SQLAlchemy takes half a second
-        from dims_worker import services
         from dims_worker.store.engine import engine
-        from dims_worker.store.migrations import migrate
 
         if self.config.database_url:
             yield engine(self.config.database_url)
             return
+        from dims_worker import services
+        from dims_worker.store.migrations import migrate
+
         with services.borrowed(self.config.home) as url:
             mine = engine(url)
             migrate(mine)
