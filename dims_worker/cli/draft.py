@@ -43,7 +43,7 @@ def draft(folder: Path) -> str:
         "# What DIMS measures here. `dims config check` proves it, `dims config show` shows every default.",
         *("sources:", *sources, "metrics:", *_code(suffixes), *_documentation(suffixes)),
         *("  project:", '    files: {source: project, measure: count, paths: "**"}'),
-        '    bytes: {source: project, measure: bytes, unit: MB, precision: 2, paths: "**"}',
+        '    bytes: {source: project, measure: bytes, unit: kB, precision: 1, paths: "**"}',
     ]
     if in_git:
         lines += ["  git:", "    commits: {source: repo, measure: commits, unit: commits}",

@@ -366,7 +366,7 @@ def test_this_very_repository_measures_as_find_wc_and_git_count_it(project: Proj
     )
     assert got["project.files"] == count(f"{everything} | wc -l")
     size = sum(path.stat().st_size for path in clone.rglob("*") if path.is_file() and ".git" not in path.parts)
-    assert got["project.bytes"] * 10**6 == pytest.approx(size, abs=0.5)
+    assert got["project.bytes"] * 10**3 == pytest.approx(size, abs=0.5)
     assert got["git.commits"] == count("git rev-list --count HEAD")
     assert got["git.tracked_files"] == count("git ls-files | wc -l")
     if "documentation.files" in got:
