@@ -1,4 +1,4 @@
-"""Durations (`90s`, `48h`), sizes (`1KiB`, `2 GB`) and units, as people write them."""
+"""Durations (`90s`, `48h`), sizes (`1KiB`, `2 GB`), units and shares, as people write them."""
 
 from __future__ import annotations
 
@@ -64,6 +64,18 @@ def words(span: timedelta) -> str:
 def in_words(span: timedelta) -> str:
     """A duration as the configuration writes it: `60s`, `48h`."""
     return f"{span.total_seconds():g}s"
+
+
+def percent(share: float, *limits: float) -> str:
+    """A share in % with so many decimals that it stands on the right side of each limit, and of 0."""
+    decimals = 1
+    while decimals < 9 and not _faithful(round(share, decimals), share, limits):
+        decimals += 1
+    return f"{share:,.{decimals}f} %"
+
+
+def _faithful(shown: float, share: float, limits: tuple[float, ...]) -> bool:
+    return all((shown >= limit) == (share >= limit) for limit in limits) and bool(shown) == bool(share)
 
 
 Duration = Annotated[

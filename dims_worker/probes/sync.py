@@ -65,13 +65,12 @@ class Sides:
         return 100 * (self.only_local + self.only_s3 + self.different) / self.union if self.union else 0.0
 
 
+STATUSES: dict[float, Status] = {5: "synced", 15: "minor_drift", 30: "moderate_drift"}
+"""Below how many % a comparison is called what; from the last on it is `major_drift`."""
+
+
 def status_of(drift_pct: float) -> Status:
-    """Under 5 % synced, under 15 minor, under 30 moderate, else major."""
-    if drift_pct < 5:
-        return "synced"
-    if drift_pct < 15:
-        return "minor_drift"
-    return "moderate_drift" if drift_pct < 30 else "major_drift"
+    return next((status for limit, status in STATUSES.items() if drift_pct < limit), "major_drift")
 
 
 @dataclass(slots=True)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dims_worker.config import Policy
-from dims_worker.config.quantities import words
+from dims_worker.config.quantities import percent, words
 from dims_worker.decide import at_least, drift_pct
 from dims_worker.explain import Judged, Weighed
-from dims_worker.sentences.shown import Line, Shown, accepted_by, is_number, percent, plain
+from dims_worker.sentences.shown import Line, Shown, accepted_by, is_number, plain
 from dims_worker.store.runs import PastReading
 
 _BETWEEN = {

@@ -68,18 +68,6 @@ def plain(value: float) -> str:
     return f"{value:,.10g}"
 
 
-def percent(drift: float, *limits: float) -> str:
-    """A drift with so many decimals that it stands on the right side of each limit, and of 0."""
-    decimals = 1
-    while decimals < 9 and not _faithful(round(drift, decimals), drift, limits):
-        decimals += 1
-    return f"{drift:,.{decimals}f} %"
-
-
-def _faithful(shown: float, drift: float, limits: tuple[float, ...]) -> bool:
-    return all((shown >= limit) == (drift >= limit) for limit in limits) and bool(shown) == bool(drift)
-
-
 def accepted_by(one: Acceptance, now: datetime) -> str:
     """How a value came to be accepted, and by whom: `set by hand by ada (option) 2 days ago: “…” (request 1)`."""
     if one.how == "first":

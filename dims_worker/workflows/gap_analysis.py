@@ -217,7 +217,8 @@ def _attention(parts: Mapping[str, Any]) -> list[str]:
             if counts[key]:
                 found.append(f"{counts[key]:,} of {counts['games']:,} games have no {what}")
     found += [
-        f"{target['target']} is {target['value_pct']:.1f} %, the target is {target['is']} {target['aim_pct']:g} %"
+        f"{target['target']} is {gap_analysis_report.reached(target)}, "
+        f"the target is {target['is']} {target['aim_pct']:g} %"
         for target in parts["targets"] or ()
         if target["met"] is False
     ]

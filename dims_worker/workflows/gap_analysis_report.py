@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dims_worker.config.quantities import percent
 from dims_worker.workflows.tables import code, table, text
 
 _NOT = "This part was not measured: its source is not configured, or was not reached."
@@ -17,9 +19,9 @@ def summary(parts: Mapping[str, Any]) -> list[list[str]]:
         counts = parts["games"]["all"]
         lines += [
             ["games", f"{counts['games']:,}"],
-            ["without box score content", f"{counts['without_box_score']:,} ({percent(counts['missing_pct'])})"],
+            ["without box score content", f"{counts['without_box_score']:,} ({in_percent(counts['missing_pct'])})"],
             ["without play-by-play", f"{counts['without_play_by_play']:,}"],
-            ["play-by-play coverage", percent(counts["coverage_pct"])],
+            ["play-by-play coverage", in_percent(counts["coverage_pct"])],
         ]
     if parts["lake"] is not None:
         lines.append(["objects of the feeds", f"{sum(holding['objects'] for holding in parts['lake']):,}"])
@@ -31,8 +33,15 @@ def summary(parts: Mapping[str, Any]) -> list[list[str]]:
     return lines
 
 
-def percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f} %"
+def in_percent(value: float | None) -> str:
+    """In %: 0.0 only where there is none, 100.0 only where nothing is missing."""
+    return "-" if value is None else percent(value, 100)
+
+
+def reached(target: Mapping[str, Any]) -> str:
+    """A target's value, never rounded to the aim that it is over or under."""
+    aim, value = target["aim_pct"], target["value_pct"]
+    return "-" if value is None else percent(value, aim, math.nextafter(aim, math.inf))
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -75,7 +84,7 @@ def _games(result: Mapping[str, Any]) -> list[str]:
 def _counts(counts: Mapping[str, Any]) -> list[object]:
     return [
         *(counts[key] for key in ("games", "not_played", "without_box_score", "without_play_by_play")),
-        *(percent(counts["missing_pct"]), percent(counts["coverage_pct"]), counts["first"], counts["last"]),
+        *(in_percent(counts["missing_pct"]), in_percent(counts["coverage_pct"]), counts["first"], counts["last"]),
     ]
 
 
@@ -83,10 +92,7 @@ def _targets(result: Mapping[str, Any]) -> list[str]:
     if result["targets"] is None:
         return [_NOT]
     said = {True: "met", False: "**not met**", None: "no games"}
-    rows = [
-        [t["target"], f"{t['is']} {t['aim_pct']:g} %", percent(t["value_pct"]), said[t["met"]]]
-        for t in result["targets"]
-    ]
+    rows = [[t["target"], f"{t['is']} {t['aim_pct']:g} %", reached(t), said[t["met"]]] for t in result["targets"]]
     return table(["target", "aim", "is", ""], rows, (2,))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dims_worker.config.quantities import percent
 from dims_worker.workflows.tables import code, size, table, text
 
 Told = Mapping[str, Any]
@@ -98,6 +99,6 @@ def _season(season: Told, few: int) -> list[object]:
         text(season["season"]),
         *(season["files"], size(season["bytes"]), season["first"], season["last"]),
         *(season["games"], season["expected"], season["missing"]),
-        "" if complete is None else f"{complete:.1f} %",
+        "" if complete is None else percent(complete, 100),
         f"**under {few:,} games**" if season["few"] else "",
     ]

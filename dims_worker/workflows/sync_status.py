@@ -99,7 +99,8 @@ def _parts(source: S3Source, reading: Reading, differences: list[Difference]) ->
         **sync_status_commands.commands(source, differences),
     }
     differing = sum(len(names) for names in found.values())
-    said = f"{differing:,} of {parts['union']:,} files differ ({parts['drift_pct']:.1f} %): {parts['status']}"
+    drift = sync_status_report.drift(parts["drift_pct"])
+    said = f"{differing:,} of {parts['union']:,} files differ ({drift}): {parts['status']}"
     attention = [] if parts["synced"] else [said]
     return {**parts, "summary": sync_status_report.summary(parts), "attention": attention}
 

@@ -6,16 +6,23 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dims_worker.config.quantities import percent
+from dims_worker.probes.sync import STATUSES
 from dims_worker.workflows.tables import code, table
 
 _KINDS = (("only_local", "Only local"), ("only_s3", "Only in S3"), ("different", "Different"))
+
+
+def drift(drift_pct: float) -> str:
+    """In %, on the side of each status' limit that it is on: one file of 28,114 is no 0.0 %."""
+    return percent(drift_pct, *STATUSES)
 
 
 def summary(parts: Mapping[str, Any]) -> list[list[str]]:
     """The figures that matter most, in words."""
     return [
         ["status", str(parts["status"])],
-        ["drift", f"{parts['drift_pct']:.1f} %"],
+        ["drift", drift(parts["drift_pct"])],
         *([title.lower(), f"{len(parts[kind]):,}"] for kind, title in _KINDS),
         ["same", f"{parts['same']:,}"],
     ]
@@ -26,7 +33,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     if result["status"] is None:
         return f"{code(result['metric'])} could not be measured: the sides were not compared."
     lines = [
-        f"**{result['status']}**: {result['drift_pct']:.1f} % of {result['union']:,} files differ.",
+        f"**{result['status']}**: {drift(result['drift_pct'])} of {result['union']:,} files differ.",
         "",
         *_pairs(result),
         "",
@@ -41,7 +48,7 @@ def _pairs(result: Mapping[str, Any]) -> list[str]:
         [
             *(code(pair["folder"]), code(f"s3://{result['bucket']}/{pair['prefix']}")),
             *(pair["only_local"], pair["only_s3"], pair["different"], pair["same"]),
-            f"{pair['sync_drift_pct']:.1f} %",
+            drift(pair["sync_drift_pct"]),
         ]
         for pair in result["pairs"]
     ]

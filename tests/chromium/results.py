@@ -38,8 +38,8 @@ def _gaps() -> dict[str, Any]:
             ],
         },
         "targets": [
-            {"target": "play-by-play coverage", "is": "at least", "aim_pct": 95, "value_pct": 99.2, "met": True},
-            {"target": "games without box score", "is": "at most", "aim_pct": 0.1, "value_pct": 0.11, "met": False},
+            {"target": "play-by-play coverage", "is": "over", "aim_pct": 95, "value_pct": 99.2, "met": True},
+            {"target": "games without box score", "is": "under", "aim_pct": 0.1, "value_pct": 0.11, "met": False},
         ],
         "plan": [
             {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dims_worker.config.quantities import duration, in_words, size, words
+from dims_worker.config.quantities import duration, in_words, percent, size, words
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,11 @@ def test_words(seconds: float, shown: str):
 @given(st.integers(0, 10**5))
 def test_what_is_written_out_is_read_back(seconds: int):
     assert duration(in_words(timedelta(seconds=seconds))) == timedelta(seconds=seconds)
+
+
+@given(st.floats(0, 1e6), st.lists(st.floats(0.1, 100).map(lambda limit: round(limit, 2)), max_size=4))
+def test_a_percentage_stands_on_the_side_of_each_limit_that_it_is_on(drift: float, limits: list[float]) -> None:
+    shown = float(percent(drift, *limits).removesuffix(" %").replace(",", ""))
+    near = any(abs(drift - limit) < 1e-8 for limit in (*limits, 0.0))
+    assert near or [shown >= limit for limit in limits] == [drift >= limit for limit in limits]
+    assert shown == pytest.approx(drift, abs=0.0500001)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dims_worker.config.quantities import percent
 from dims_worker.evidence import Gap
 from dims_worker.report import charts, words
 from dims_worker.report.inventory import Category, Inventory
@@ -124,13 +125,13 @@ def _seasons(result: Mapping[str, Any]) -> str:
     return table(heads, rows, (2, 3, 4)) if rows else ""
 
 
-def bar(percent: float | None) -> str:
+def bar(share: float | None) -> str:
     """A share as a bar and a number."""
-    if percent is None:
+    if share is None:
         return "-"
-    style = "ok" if percent >= 99.95 else "warn" if percent >= 95 else "bad"
-    width = max(0.0, min(100.0, percent))
-    return f'<span class="bar {style}"><i style="width:{width:.1f}%"></i></span>{percent:.1f} %'
+    style = "ok" if share >= 99.95 else "warn" if share >= 95 else "bad"
+    width = max(0.0, min(100.0, share))
+    return f'<span class="bar {style}"><i style="width:{width:.1f}%"></i></span>{percent(share, 100)}'
 
 
 def workflows(inventory: Inventory, span: Span) -> Iterator[str]:

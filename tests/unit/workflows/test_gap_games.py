@@ -21,7 +21,7 @@ from dims_worker.workflows.games import (
     share,
     summed,
 )
-from dims_worker.workflows.gap_analysis_report import summary
+from dims_worker.workflows.gap_analysis_report import in_percent, reached, summary
 
 TODAY = date(2026, 11, 22)
 RULE = GapRule(7, 5, frozenset({10, 11, 12, 1, 2, 3, 4}))
@@ -150,3 +150,17 @@ def test_a_missing_game_has_one_priority() -> None:
 def test_a_summary_without_sources_counts_no_gaps() -> None:
     nothing = {"games": None, "lake": None, "date_gaps": [], "targets": None}
     assert summary(nothing) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(8 / 73.8, "0.11 %"), (0.1, "0.1 %"), (0.096, "0.096 %"), (0.0, "0.0 %"), (None, "-")],
+)
+def test_a_target_that_is_missed_by_little_is_not_shown_as_its_aim(value: float | None, told: str) -> None:
+    assert reached({"aim_pct": 0.1, "value_pct": value}) == told
+
+
+def test_all_but_one_is_not_all() -> None:
+    assert in_percent(100 * 7379 / 7380) == "99.99 %"
+    assert in_percent(100.0) == "100.0 %"
+    assert in_percent(100 / 7380) == "0.01 %"
