@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import pandas as pd
 import plotly.graph_objects as go
 
+from dims_worker.config.quantities import percent
 from dims_worker.wording import count
 
 BLUE, SKY, GREEN, ORANGE, RED, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
@@ -312,5 +313,5 @@ def completeness(found: pd.DataFrame) -> go.Figure:
         return _nothing(made, "Nothing measures completeness yet")
     made.add_bar(y=_names(some["what"]), x=_list(some["complete_pct"]), orientation="h", name="complete",
                  marker_color=[GREEN if one >= 100 else BLUE if one >= 95 else ORANGE for one in some["complete_pct"]],
-                 text=[f"{value:.1f} %" for value in some["complete_pct"]])  # fmt: skip
+                 text=[percent(share, 100) for share in some["complete_pct"]])  # fmt: skip
     return made.update_layout(xaxis={"range": [0, 105], "ticksuffix": " %"})

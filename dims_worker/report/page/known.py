@@ -129,7 +129,7 @@ def bar(share: float | None) -> str:
     """A share as a bar and a number."""
     if share is None:
         return "-"
-    style = "ok" if share >= 99.95 else "warn" if share >= 95 else "bad"
+    style = "ok" if share >= 100 else "warn" if share >= 95 else "bad"
     width = max(0.0, min(100.0, share))
     return f'<span class="bar {style}"><i style="width:{width:.1f}%"></i></span>{percent(share, 100)}'
 

@@ -154,7 +154,7 @@ def test_a_summary_without_sources_counts_no_gaps() -> None:
 
 @pytest.mark.parametrize(
     ("value", "told"),
-    [(8 / 73.8, "0.11 %"), (0.1, "0.1 %"), (0.096, "0.096 %"), (0.0, "0.0 %"), (None, "-")],
+    [(8 / 73.8, "0.11 %"), (0.1, "0.1 %"), (0.096, "0.096 %"), (0.10004, "0.10004 %"), (0.0, "0.0 %"), (None, "-")],
 )
 def test_a_target_that_is_missed_by_little_is_not_shown_as_its_aim(value: float | None, told: str) -> None:
     assert reached({"aim_pct": 0.1, "value_pct": value}) == told
