@@ -165,6 +165,8 @@ def launch(
 
 def keep(child: subprocess.Popen[bytes]) -> Identity | None:
     """Look after a server that this process started and that may outlive it; None when it ended at once."""
+    for pid in [*_children]:
+        reaped(pid)  # one that was killed, and that nobody asks about any more
     _children[child.pid] = child
     return Identity.of(child.pid)
 

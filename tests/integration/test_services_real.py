@@ -177,6 +177,7 @@ def test_kill_9_of_both_loses_nothing_that_was_acknowledged(home):
             os.kill(pid, signal.SIGKILL)
         servers = services.start(home)
         assert {*pids(home).values()}.isdisjoint(before.values())
+    assert not [pid for pid in before.values() if psutil.pid_exists(pid)]  # no zombie is left either
     assert read_both(servers) == ([1, 2, 3], [1, 2, 3])
 
 
