@@ -10,6 +10,7 @@ from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
 
 from dims_worker import services
 from dims_worker.cli.session import Session, pass_session
@@ -56,6 +57,9 @@ def web(session: Session, address: str, port: int, link: bool, name: str | None)
     home = Home.at(config.home).make()
     access = Access(config.web, _secret(session, home))
     if link:
+        asked = click.get_current_context().get_parameter_source
+        if ParameterSource.COMMANDLINE in (asked("address"), asked("port")):
+            raise UsageError("--link leads to the page that runs: --address and --port are for serving one")
         click.echo(f"{_running_at(home)}/sign-in?code={access.link(name or getpass.getuser())}")
         return
     if name:

@@ -54,6 +54,8 @@ def band(anchor: Any, tolerance_pct: float, unit: str) -> str:
     low, high = anchor - reach, anchor + reach
     if isinstance(anchor, int):
         low, high = math.ceil(low), math.floor(high)
+        if low == high:
+            return ""
     return f"{plain(low)} to {plain(high)} {unit}".strip()
 
 

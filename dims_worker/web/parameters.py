@@ -66,7 +66,7 @@ def asked(request: Request, parameters: Sequence[Parameter]) -> dict[str, Any]:
     said: set[str] = set()
     for name, value in request.query_params.multi_items():
         if name not in known:
-            raise UsageError(f"there is no parameter {name!r:.80} here: {', '.join(known) or 'none'} is known")
+            raise UsageError(f"there is no parameter {name!r:.80} here; known: {', '.join(known) or 'none'}")
         if name in said:
             raise UsageError(f"{name} may be said once")
         said.add(name)

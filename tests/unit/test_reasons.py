@@ -252,7 +252,7 @@ def test_a_plain_number_can_be_read_back(value: float) -> None:
     ("anchor", "tolerance", "shown"),
     [(205_000, 2, "200,900 to 209,100 files"), (101, 2, "99 to 103 files"), (1.5, 2, "1.47 to 1.53 files"),
      (-100, 10, "-110 to -90 files"), (0, 2, "0 files"), (7, 0, "7 files"), ("synced", 2, "“synced”"),
-     (None, 2, "null")],
+     (None, 2, "null"), (25, 2, "25 files"), (1, 2, "1 file")],
 )  # fmt: skip
 def test_the_band_is_what_a_request_stands_for(anchor: Any, tolerance: float, shown: str) -> None:
     policy = Policy(tolerance_pct=tolerance)

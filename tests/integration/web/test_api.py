@@ -274,7 +274,7 @@ def test_no_number_is_null_and_times_are_utc(api: TestClient, engine: Engine, co
 
 REFUSED = [
     ("metrics?state=good", "state must be one of waiting, failed, limit, stale, due, unmeasured, drifted, well; not"),
-    ("metrics?limit=1", "there is no parameter 'limit' here: category, state, q is known"),
+    ("metrics?limit=1", "there is no parameter 'limit' here; known: category, state, q"),
     ("metrics/docs.pages?days=0", "days must be a whole number from 1 to 3650; not '0'"),
     ("metrics/docs.pages?days=1e3", "days must be"),
     ("events?limit=501", "limit must be a whole number from 1 to 500; not '501'"),
@@ -290,7 +290,7 @@ REFUSED = [
     ("runs?status=bad", "status must be one of ok, partial, superseded"),
     ("requests?state=closed", "state must be one of open, approved"),
     ("requests?metric=", "metric must be"),
-    ("openapi.json?a=b", "there is no parameter 'a' here: none is known"),
+    ("openapi.json?a=b", "there is no parameter 'a' here; known: none"),
 ]
 
 

@@ -123,6 +123,8 @@ def test_a_link_needs_a_page_and_a_name_needs_a_link(project: Project) -> None:
     done = project.dims("web", "--link")
     assert (done.returncode, "no page is served" in done.stderr) == (3, True)
     assert project.dims("web", "--as", "eve").returncode == 2
+    done = project.dims("web", "--link", "--port", "1")
+    assert done.returncode == 2 and "--address and --port are for serving one" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("secret", ["", " ", "a", "x" * 19])
