@@ -182,12 +182,12 @@ def _detach(session: Session, procfile: Path | None, *, quiet: bool) -> None:
                 raise ServiceError(f"DIMS did not start; {log} ends with:\n{last}")
             states_ = services.status(config.home)
             processes = [one for one in states_ if one.name not in ("postgres", "valkey")]
-            if processes and all(one.state in ("running", "missing") for one in states_):
+            if processes and all(one.state in ("running", "missing") for one in processes):
                 break
             time.sleep(0.1)
         else:
             raise ServiceError(f"not all processes run after {PATIENCE:g} s: see `dims status` and {log.parent}")
-    names = ", ".join(one.name for one in states_)
+    names = ", ".join(one.name for one in states_ if one.state == "running")
     session.out.print(f"DIMS is up: {names}. See `dims web --link`, `dims follow`, `dims status`; "
                       "`dims down` stops it.", soft_wrap=True)  # fmt: skip
 

@@ -19,6 +19,7 @@ from dims_worker.errors import DimsError, ServiceError, UsageError
 from dims_worker.services.address import is_this_machine
 from dims_worker.services.flower import access as flower_access
 from dims_worker.services.home import Home, read_json, secret, write_json
+from dims_worker.services.process import wait_until
 from producers.publish import broker_url
 
 PORT = 8420
@@ -26,6 +27,8 @@ SIGNS = "DIMS_WEB_SECRET"
 """Signs sessions; where it is not set, one is drawn and kept in the home."""
 PATIENCE = 2.0
 """Seconds in which a page that is served says so."""
+STARTING = 20.0
+"""Seconds in which one that `dims up` started is served."""
 MISSING = "Starlette, Jinja and Uvicorn are not all installed: pip install 'dims[web]'"
 
 
@@ -109,20 +112,40 @@ def _told(home: Home, shown: str) -> Iterator[None]:
 
 
 def _running_at(home: Home) -> str:
-    """Where the page is served. Raises ServiceError where nothing answers: a link would lead nowhere."""
-    found = str(read_json(home.run / "web.json").get("url") or "")
+    """Where the page is served; one that `dims up` has just started is waited for.
+
+    Raises ServiceError where nothing answers: a link would lead nowhere.
+    """
+    wait_until(lambda: _answers(_told_at(home)) or not _starts(home), STARTING)
+    found = _told_at(home)
     if not found:
         raise ServiceError(f"no page is served from {home.path}: `dims up` or `dims web` starts one")
-    where = urlsplit(found)
-    connection = HTTPConnection(str(where.hostname), where.port, timeout=PATIENCE)
+    if not _answers(found):
+        raise ServiceError(f"no page answers at {found}: `dims up` or `dims web` starts one")
+    return found
+
+
+def _told_at(home: Home) -> str:
+    return str(read_json(home.run / "web.json").get("url") or "")
+
+
+def _starts(home: Home) -> bool:
+    return any((one.name, one.state) == ("web", "running") for one in services.status(home.path))
+
+
+def _answers(url: str) -> bool:
+    where = urlsplit(url)
+    if not where.hostname:
+        return False
+    connection = HTTPConnection(where.hostname, where.port, timeout=PATIENCE)
     try:
         connection.request("GET", "/healthz")
         connection.getresponse()
     except (OSError, HTTPException):
-        raise ServiceError(f"no page answers at {found}: `dims up` or `dims web` starts one") from None
+        return False
     finally:
         connection.close()
-    return found
+    return True
 
 
 def _broker(session: Session) -> str | None:

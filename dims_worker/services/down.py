@@ -48,7 +48,7 @@ def status(home: Path) -> list[ProcessStatus]:
         restarts = counts.get(key, 0) if supervised else 0
         if server is not None:
             found.append(_running(key, server.identity, restarts, "running"))
-        elif (made.path / "servers.json").exists() or key in counts:
+        elif key in read_json(made.servers_json) or key in counts:  # else the configuration names others
             found.append(ProcessStatus(key, None, None, restarts, "stopped"))
     return found + [_of_note(note, supervised) for note in notes.get("processes", [])]
 

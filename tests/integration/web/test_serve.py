@@ -98,6 +98,20 @@ def test_a_link_leads_to_a_page_that_answers(serve: Callable[..., Served], proje
     assert project.dims("web", "--link").returncode == 3
 
 
+def test_a_link_waits_for_a_page_that_is_about_to_be_served(project: Project) -> None:
+    slow = f"web: sh -c 'sleep 3; exec {sys.executable} -m dims_worker web --port 0'\n"
+    project.write({"dims.yaml": CONFIG, "Procfile": slow})
+    project.env["TOKEN_ADA"] = TOKEN
+    up = project.dims("up", "--detach", "--procfile", "Procfile", check=True)
+    assert up.stdout.startswith("DIMS is up: web. ")  # the servers are others', and are not told of as stopped
+    try:
+        assert not (Path(project.env["DIMS_HOME"]) / "run" / "web.json").exists()  # it is not served yet
+        assert project.dims("web", "--link", check=True).stdout.startswith("http://127.0.0.1:")
+    finally:
+        project.dims("down", check=True)
+    assert project.dims("web", "--link").returncode == 3
+
+
 def test_it_ends_while_somebody_listens(serve: Callable[..., Served]) -> None:
     served = serve("--port", "0")
     with httpx2.Client(base_url=served.url) as client:
