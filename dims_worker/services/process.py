@@ -41,9 +41,9 @@ class Identity:
     @classmethod
     def of(cls, pid: int) -> Identity | None:
         """The process that has this pid now; None when there is none, or only its zombie."""
-        reaped(pid)
         birth = _birth(pid)
         if birth is None:
+            reaped(pid)  # now that it has ended for certain: asked before, it might end in between
             return None
         psutil = load_psutil()
         try:
@@ -63,8 +63,10 @@ class Identity:
 
     def alive(self) -> bool:
         """Does this process still run? A zombie does not, nor does another that has got its pid."""
-        reaped(self.pid)
-        return _birth(self.pid) == self.birth
+        alive = _birth(self.pid) == self.birth
+        if not alive:
+            reaped(self.pid)
+        return alive
 
     def send(self, number: signal.Signals) -> bool:
         """Send a signal, if the process is still this one; False when it is gone."""

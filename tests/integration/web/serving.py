@@ -75,6 +75,7 @@ class Served:
     def live(self) -> Open:
         found = self.open()
         found.until("event: here")
+        found.said = found.said.partition(b"event: here")[2]  # before it, "away" while nobody listened yet
         return found
 
 
