@@ -13,8 +13,12 @@ from dims_worker.probes.s3.probe import S3Probe
 from dims_worker.probes.sql.probe import SqlProbe
 
 _PROBES: dict[str, Probe[Any, Any]] = {
-    **{"s3": S3Probe(), "files": FilesProbe(), "git": GitProbe()},
-    **{"sql": SqlProbe(), "aws": AwsProbe(), "command": CommandProbe()},
+    "s3": S3Probe(),
+    "files": FilesProbe(),
+    "git": GitProbe(),
+    "sql": SqlProbe(),
+    "aws": AwsProbe(),
+    "command": CommandProbe(),
 }
 
 

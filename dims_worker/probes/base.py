@@ -51,7 +51,7 @@ class ScanResult:
     """What one pass over a source gave: a reading for each metric asked for, and the requests it cost."""
 
     readings: tuple[Reading, ...]
-    requests: int = 0
+    api_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +119,11 @@ M = TypeVar("M", bound=Metric)
 class Probe(ABC, Generic[S, M]):
     """Measures one kind of source. Has no state: one instance serves all sources of its kind."""
 
-    judges: ClassVar[type[PathsChanged] | type[KeysChanged] | tuple[()]]
+    change_types: ClassVar[type[PathsChanged] | type[KeysChanged] | tuple[()]]
     """The kind of change that `touched` is asked about; none: the metrics follow the rules that name them."""
 
     @abstractmethod
-    def scan(self, source: S, metrics: Mapping[str, M], around: ScanContext, deadline: Deadline) -> ScanResult:
+    def scan(self, source: S, metrics: Mapping[str, M], context: ScanContext, deadline: Deadline) -> ScanResult:
         """One reading for each of `metrics`, out of ONE pass over the source.
 
         Raises MeasureError where the source as a whole cannot be measured; what concerns one metric alone
@@ -131,7 +131,7 @@ class Probe(ABC, Generic[S, M]):
         """
 
     @abstractmethod
-    def touched(self, source: S, metric: M, change: Change, around: ScanContext) -> str | None:
+    def touched(self, source: S, metric: M, change: Change, context: ScanContext) -> str | None:
         """Why the change can alter this metric, in a few words; None where it cannot. Pure."""
 
     def reads(self, metric: M) -> Hashable:

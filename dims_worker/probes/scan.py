@@ -30,10 +30,10 @@ class Scan:
         name: str,
         source: Source,
         metrics: Mapping[str, Metric],
-        around: ScanContext,
+        context: ScanContext,
         deadline: Deadline | None = None,
     ) -> None:
-        self.name, self.source, self.metrics, self.around = name, source, metrics, around
+        self.name, self.source, self.metrics, self.context = name, source, metrics, context
         self.deadline = deadline or Deadline.after(source.timeout)
         self.error: MeasureError | None = None
         """Why the source as a whole could not be measured."""
@@ -56,12 +56,12 @@ class Scan:
         if not missing:
             return scanned
         unsaid = self._failed(missing, "the probe gave no reading")
-        return ScanResult((*scanned.readings, *unsaid.readings), scanned.requests)
+        return ScanResult((*scanned.readings, *unsaid.readings), scanned.api_calls)
 
     def _run(self) -> None:
         kind = self.source.type
         try:
-            self._scanned = probe_for(kind).scan(self.source, self.metrics, self.around, self.deadline)
+            self._scanned = probe_for(kind).scan(self.source, self.metrics, self.context, self.deadline)
         except MeasureError as error:
             self.error = error
             self._scanned = self._failed(self.metrics, str(error))

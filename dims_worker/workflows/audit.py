@@ -16,28 +16,28 @@ NAME = "audit"
 class AuditWorkflow:
     """See `dims_worker.workflows.base.Workflow`."""
 
-    def examine(self, bench: WorkflowContext) -> dict[str, Any]:
+    def examine(self, context: WorkflowContext) -> dict[str, Any]:
         """The result: `sections`, the whole result of each workflow in their order. One that breaks down or
         reaches nothing keeps none of the others from being run."""
         sections = []
-        for name in bench.config.configured_workflows:
+        for name in context.config.configured_workflows:
             if name == NAME:
                 continue
             outcome = registry.run_workflow(
-                bench.config,
+                context.config,
                 name,
-                quick=bench.quick,
-                options=bench.options,
-                progress=lambda said, name=name: bench.progress(f"{name}: {said}"),  # type: ignore[misc]
-                deadline=bench.deadline,
+                quick=context.quick,
+                options=context.options,
+                progress=lambda said, name=name: context.progress(f"{name}: {said}"),  # type: ignore[misc]
+                deadline=context.deadline,
             )
-            bench.readings += outcome.scanned.readings
-            bench.requests += outcome.scanned.requests
+            context.readings += outcome.scanned.readings
+            context.api_calls += outcome.scanned.api_calls
             for source, reason in outcome.unreached.items():
-                bench.miss(source, reason)
+                context.miss(source, reason)
             sections.append(dict(outcome.result))
-        declared = bench.config.workflows.audit
-        measure_metrics(bench, declared.metrics)
+        declared = context.config.workflows.audit
+        measure_metrics(context, declared.metrics)
         return {
             "sections": sections,
             "summary": [[each["workflow"], _said(each)] for each in sections],

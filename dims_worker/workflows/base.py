@@ -66,11 +66,11 @@ class WorkflowContext:
     options: frozenset[str] = frozenset()
     progress: Progress = no_progress
     readings: list[Reading] = field(default_factory=list)
-    requests: int = 0
+    api_calls: int = 0
     unreached: dict[str, str] = field(default_factory=dict)
 
     @property
-    def around(self) -> ScanContext:
+    def scan_context(self) -> ScanContext:
         config = self.config
         return ScanContext(config.project, config.home, config.sources, config.prices)
 
@@ -115,13 +115,13 @@ class WorkflowContext:
         return taker
 
     def _sent(self) -> None:
-        self.requests += 1
+        self.api_calls += 1
 
 
 class Workflow(Protocol):
     """One workflow: `examine` scans, `markdown` is pure and tells a stored result."""
 
-    def examine(self, bench: WorkflowContext) -> dict[str, Any]:
+    def examine(self, context: WorkflowContext) -> dict[str, Any]:
         """The workflow's own parts of the result, with `attention`: a list of sentences for people."""
         ...
 

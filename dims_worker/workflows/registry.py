@@ -53,28 +53,28 @@ def run_workflow(
     now = datetime.now(UTC)
     own = Deadline.after(declared.timeout)
     until = deadline if deadline is not None and deadline.at < own.at else own
-    bench = WorkflowContext(config, now, until, quick, options, progress)
-    parts = _examined(short, bench)
+    context = WorkflowContext(config, now, until, quick, options, progress)
+    parts = _examined(short, context)
     result = {
         "workflow": short,
         "generated_at": now.isoformat(timespec="seconds"),
         "quick": quick,
-        "unreached": bench.unreached,
+        "unreached": context.unreached,
         **parts,
     }
-    outcome = _own_reading(f"{WORKFLOW}{short}", bench.unreached, bool(parts.get("attention")))
-    return WorkflowOutcome(result, ScanResult((outcome, *bench.readings), bench.requests))
+    outcome = _own_reading(f"{WORKFLOW}{short}", context.unreached, bool(parts.get("attention")))
+    return WorkflowOutcome(result, ScanResult((outcome, *context.readings), context.api_calls))
 
 
-def _examined(name: str, bench: WorkflowContext) -> dict[str, Any]:
+def _examined(name: str, context: WorkflowContext) -> dict[str, Any]:
     """The workflow's own parts; none of them, and the reason noted, where it could not be brought to its end."""
     try:
-        return _workflow(name).examine(bench)
+        return _workflow(name).examine(context)
     except MeasureError as error:
-        bench.miss(name, str(error))
+        context.miss(name, str(error))
     except Exception as error:
         log.exception("the workflow %s broke down", name)
-        bench.miss(name, f"internal error: {error!r}")
+        context.miss(name, f"internal error: {error!r}")
     return {}
 
 

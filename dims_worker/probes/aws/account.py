@@ -109,7 +109,7 @@ class AwsAccount:
     in plain words, where it is refused or cannot be asked."""
 
     def __init__(self, source: AwsSource, deadline: Deadline, today: date, connect: Connect = aws_client) -> None:
-        self.requests = 0
+        self.api_calls = 0
         self._source = source
         self._deadline = deadline
         self._today = today
@@ -154,7 +154,7 @@ class AwsAccount:
             if service not in self._clients:
                 self._clients[service] = self._connect(self._source, self._deadline, service)
             answer = getattr(self._clients[service], operation)(**arguments)
-        self.requests += 1
+        self.api_calls += 1
         return answer
 
     def _instance(self, name: str) -> DatabaseInstance:

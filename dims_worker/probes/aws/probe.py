@@ -36,41 +36,41 @@ def _utc_today() -> date:
 class AwsProbe(Probe[AwsSource, AwsMetric]):
     """Measures an account. No event tells what changed in one: a metric follows the rules that name it."""
 
-    judges = ()
+    change_types = ()
 
     def __init__(self, connect: Connect = aws_client, today: Callable[[], date] = _utc_today) -> None:
         self._connect = connect
         self._today = today
 
     def scan(
-        self, source: AwsSource, metrics: Mapping[str, AwsMetric], around: ScanContext, deadline: Deadline
+        self, source: AwsSource, metrics: Mapping[str, AwsMetric], context: ScanContext, deadline: Deadline
     ) -> ScanResult:
         """See `Probe.scan`; a request for each distinct thing (and page of cost). What is refused fails its own
         metrics alone, as credentials may be good for one service and not for another."""
         deadline.check()
         with AwsAccount(source, deadline, self._today(), self._connect) as account:
-            readings = tuple(_tried(name, metric, account, around) for name, metric in metrics.items())
-            return ScanResult(readings, account.requests)
+            readings = tuple(_tried(name, metric, account, context) for name, metric in metrics.items())
+            return ScanResult(readings, account.api_calls)
 
-    def touched(self, source: AwsSource, metric: AwsMetric, change: Change, around: ScanContext) -> str | None:
+    def touched(self, source: AwsSource, metric: AwsMetric, change: Change, context: ScanContext) -> str | None:
         """See `Probe.touched`: never, by paths or keys."""
         return None
 
 
-def _tried(name: str, metric: AwsMetric, account: AwsAccount, around: ScanContext) -> Reading:
+def _tried(name: str, metric: AwsMetric, account: AwsAccount, context: ScanContext) -> Reading:
     try:
-        return _reading(name, metric, account, around)
+        return _reading(name, metric, account, context)
     except MeasureError as error:
         return Reading.failed(name, metric.shown_unit, str(error))
 
 
-def _reading(name: str, metric: AwsMetric, account: AwsAccount, around: ScanContext) -> Reading:
+def _reading(name: str, metric: AwsMetric, account: AwsAccount, context: ScanContext) -> Reading:
     match metric.measure:
         case "rds_storage" | "rds_class":
             assert metric.instance is not None  # the model sees to it
             found = account.instance(metric.instance)
             value = found.kind if metric.measure == "rds_class" else _gibibytes(metric, found.storage)
-            return exact_reading(name, metric, value, _details(found, around.prices))
+            return exact_reading(name, metric, value, _details(found, context.prices))
         case "bucket_bytes":
             assert metric.bucket is not None
             size = account.bucket_size(metric.bucket, metric.storage_type)

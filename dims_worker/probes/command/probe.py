@@ -43,14 +43,14 @@ class CommandProbe(Probe[CommandSource, CommandMetric]):
     DIMS_USER), and no input.
     """
 
-    judges = ()
+    change_types = ()
 
     def scan(
-        self, source: CommandSource, metrics: Mapping[str, CommandMetric], around: ScanContext, deadline: Deadline
+        self, source: CommandSource, metrics: Mapping[str, CommandMetric], context: ScanContext, deadline: Deadline
     ) -> ScanResult:
         """See `Probe.scan`; a few programs run side by side. A missing folder is said by all."""
         deadline.check()
-        folder = around.path_of(source.cwd)
+        folder = context.path_of(source.cwd)
         if not folder.is_dir():
             return ScanResult(missing_readings(metrics, f"{printable_path(str(folder))} is no folder"))
         commands = list(dict.fromkeys(metric.command for metric in metrics.values()))
@@ -58,7 +58,7 @@ class CommandProbe(Probe[CommandSource, CommandMetric]):
             ended = dict(zip(commands, pool.map(lambda c: _tried(c, folder, deadline), commands), strict=True))
         return ScanResult(tuple(_reading(name, metric, ended[metric.command]) for name, metric in metrics.items()))
 
-    def touched(self, source: CommandSource, metric: CommandMetric, change: Change, around: ScanContext) -> str | None:
+    def touched(self, source: CommandSource, metric: CommandMetric, change: Change, context: ScanContext) -> str | None:
         """See `Probe.touched`: never, by paths or keys."""
         return None
 

@@ -18,9 +18,9 @@ _ODD = re.compile(r"(^|/)\.{0,2}(/|$)")
 
 
 @lru_cache(1024)
-def resolve_places(around: ScanContext, path: str) -> tuple[str, str]:
+def resolve_places(context: ScanContext, path: str) -> tuple[str, str]:
     """The source's folder and DIMS's home, resolved; the disk is asked once, not for every event."""
-    return str(around.path_of(path)), _real(str(around.home))
+    return str(context.path_of(path)), _real(str(context.home))
 
 
 def why_affected(

@@ -40,19 +40,19 @@ _NAMED = 3
 class FilesProbe(Probe[FilesSource, FilesMetric]):
     """Measures trees of regular files. `.git` and DIMS's own home are left out; links are not followed."""
 
-    judges = PathsChanged
+    change_types = PathsChanged
 
     def scan(
         self,
         source: FilesSource,
         metrics: Mapping[str, FilesMetric],
-        around: ScanContext,
+        context: ScanContext,
         deadline: Deadline,
     ) -> ScanResult:
         """See `Probe.scan`. Raises MeasureError where the folder is missing and no metric says `absent:`, is
         none, or lies in no repository although git is to say what counts."""
         deadline.check()
-        root, home = str(around.path_of(source.path)), str(around.home.resolve())
+        root, home = str(context.path_of(source.path)), str(context.home.resolve())
         try:
             status = os.stat(root)  # noqa: PTH116 - a str is what the pass works with
         except (FileNotFoundError, NotADirectoryError):
@@ -69,11 +69,11 @@ class FilesProbe(Probe[FilesSource, FilesMetric]):
         tree.listed_by_git(everyone) if source.ignore else tree.walk(everyone)
         return ScanResult(tuple(_reading(n, m, selections[m.paths, m.exclude], root) for n, m in metrics.items()))
 
-    def touched(self, source: FilesSource, metric: FilesMetric, change: Change, around: ScanContext) -> str | None:
+    def touched(self, source: FilesSource, metric: FilesMetric, change: Change, context: ScanContext) -> str | None:
         """See `Probe.touched`; by the paths alone, so that a file git ignores may concern a metric."""
         if not isinstance(change, PathsChanged):
             return None
-        folder, home = paths.resolve_places(around, source.path)
+        folder, home = paths.resolve_places(context, source.path)
         if source.ignore and (reason := paths.changed_gitignore(folder, home, change)):
             return reason
         return paths.why_affected(folder, home, change, metric.paths, source.exclude + metric.exclude)

@@ -43,14 +43,14 @@ class GitProbe(Probe[GitSource, GitMetric]):
     """Measures repositories. Dates are the committer's, in UTC; a tracked file is one of the index, below
     the source's folder."""
 
-    judges = PathsChanged
+    change_types = PathsChanged
 
     def scan(
-        self, source: GitSource, metrics: Mapping[str, GitMetric], around: ScanContext, deadline: Deadline
+        self, source: GitSource, metrics: Mapping[str, GitMetric], context: ScanContext, deadline: Deadline
     ) -> ScanResult:
         """See `Probe.scan`. Raises MeasureError where there is no folder, no repository, or no git."""
         deadline.check()
-        folder = str(around.path_of(source.path))
+        folder = str(context.path_of(source.path))
         if not os.path.lexists(folder):
             return ScanResult(missing_readings(metrics, f"{printable_path(folder)} does not exist"))
         if not os.path.isdir(folder):  # noqa: PTH112 - one that may not be looked into raises elsewhere
@@ -65,11 +65,11 @@ class GitProbe(Probe[GitSource, GitMetric]):
         readings |= _size(git, _of("size", metrics))
         return ScanResult(tuple(readings[name] for name in metrics))
 
-    def touched(self, source: GitSource, metric: GitMetric, change: Change, around: ScanContext) -> str | None:
+    def touched(self, source: GitSource, metric: GitMetric, change: Change, context: ScanContext) -> str | None:
         """See `Probe.touched`. Only a change of history counts: a file that is saved makes no commit."""
         if not isinstance(change, PathsChanged) or not change.history:
             return None
-        folder, home = paths.resolve_places(around, source.path)
+        folder, home = paths.resolve_places(context, source.path)
         if metric.measure == "tracked_files":
             return paths.why_affected(folder, home, change, metric.paths)
         return "the history changed" if paths.related(folder, change) else None

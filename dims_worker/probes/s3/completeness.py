@@ -90,8 +90,8 @@ class Expected:
 class Expectations:
     """Finds out what metrics expect; what several of them expect is asked for once."""
 
-    def __init__(self, get: Get, around: ScanContext, deadline: Deadline) -> None:
-        self._get, self._around, self._deadline = get, around, deadline
+    def __init__(self, get: Get, context: ScanContext, deadline: Deadline) -> None:
+        self._get, self._context, self._deadline = get, context, deadline
         self._known: dict[ExpectedQuery | ExpectedObjects, Expected | MeasureError] = {}
 
     def of(self, asked: ExpectedQuery | ExpectedObjects, keys: Keys | None) -> Expected:
@@ -108,12 +108,12 @@ class Expectations:
         return known
 
     def _queried(self, asked: ExpectedQuery) -> Expected:
-        source = self._around.sources.get(asked.source)
+        source = self._context.sources.get(asked.source)
         if not isinstance(source, SqlSource):
             raise MeasureError(f"expected: {asked.source} is no source of type sql")
         from dims_worker.probes.sql import probe as sql
 
-        return _of(sql.first_column(source, asked.query, self._around, self._deadline))
+        return _of(sql.first_column(source, asked.query, self._context, self._deadline))
 
     def _read(self, asked: ExpectedObjects, keys: Keys | None) -> Expected:
         sizes = keys.sizes if keys else {}

@@ -21,8 +21,12 @@ _REFUSALS = {
     "AuthorizationHeaderMalformed": "bucket {bucket} is in another region: set `region`",
 }
 _ALIASES = {
-    **{"404": "NoSuchBucket", "403": "AccessDenied", "AllAccessDisabled": "AccessDenied"},
-    **{"InvalidToken": "ExpiredToken", "ExpiredTokenException": "ExpiredToken", "301": "PermanentRedirect"},
+    "404": "NoSuchBucket",
+    "403": "AccessDenied",
+    "AllAccessDisabled": "AccessDenied",
+    "InvalidToken": "ExpiredToken",
+    "ExpiredTokenException": "ExpiredToken",
+    "301": "PermanentRedirect",
 }
 _NO_CREDENTIALS = re.compile(r"Credential|Token|SSO|ProfileNotFound|Unauthorized|LoginRefresh")
 _UNREACHABLE = re.compile(r"Connect|Timeout|HTTPClient|SSL|Proxy|ResponseStreaming")

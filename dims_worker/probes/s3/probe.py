@@ -65,25 +65,25 @@ class S3Probe(Probe[S3Source, S3Metric]):
     """Measures buckets. S3 has no folders: a prefix below which nothing lies is a true 0 in an existing
     bucket, unless the metric says what `absent:` means."""
 
-    judges = KeysChanged
+    change_types = KeysChanged
 
     def __init__(self, connect: Connect = s3_client) -> None:
         self._connect = connect
 
     def scan(
-        self, source: S3Source, metrics: Mapping[str, S3Metric], around: ScanContext, deadline: Deadline
+        self, source: S3Source, metrics: Mapping[str, S3Metric], context: ScanContext, deadline: Deadline
     ) -> ScanResult:
         """See `Probe.scan`; at most ceil(N / 1000) requests for N keys, and one more a shard. Raises
         MeasureError where the bucket cannot be listed: missing, refused, out of reach, no credentials, no
         boto3."""
-        return self._measured(source, Survey(metrics, around, deadline))
+        return self._measured(source, Survey(metrics, context, deadline))
 
     def compare(
-        self, source: S3Source, metrics: Mapping[str, S3Metric], around: ScanContext, deadline: Deadline
+        self, source: S3Source, metrics: Mapping[str, S3Metric], context: ScanContext, deadline: Deadline
     ) -> tuple[ScanResult, dict[str, list[KeyDifference]]]:
         """What `scan` gives and, out of the same pass, every difference of each `sync_status` that could be
         compared: pair by pair, in the order of the keys. Memory grows with the differences."""
-        survey = Survey(metrics, around, deadline, keep=EVERYTHING)
+        survey = Survey(metrics, context, deadline, keep=EVERYTHING)
         scanned = self._measured(source, survey)
         good = {reading.metric for reading in scanned.readings if reading.method == "exact"}
         return scanned, {name: each.differences for name, each in survey.comparisons.items() if name in good}
@@ -94,11 +94,11 @@ class S3Probe(Probe[S3Source, S3Metric]):
             client = self._connect(source, survey.deadline)
         with contextlib.closing(client):
             survey.list(client, source)
-            expectations = completeness.Expectations(_getter(client, source), survey.around, survey.deadline)
+            expectations = completeness.Expectations(_getter(client, source), survey.context, survey.deadline)
             readings = tuple(_reading(n, metric, survey, expectations) for n, metric in survey.metrics.items())
-        return ScanResult(readings, survey.requests)
+        return ScanResult(readings, survey.api_calls)
 
-    def touched(self, source: S3Source, metric: S3Metric, change: Change, around: ScanContext) -> str | None:
+    def touched(self, source: S3Source, metric: S3Metric, change: Change, context: ScanContext) -> str | None:
         """See `Probe.touched`; by the keys alone, for they do not tell an object's size."""
         if not isinstance(change, KeysChanged) or change.bucket != source.bucket:
             return None

@@ -52,10 +52,10 @@ class Survey:
     a pair, where that is not for the metric to say."""
 
     metrics: Mapping[str, S3Metric]
-    around: ScanContext
+    context: ScanContext
     deadline: Deadline
     keep: float | None = None
-    requests: int = 0
+    api_calls: int = 0
     listing: Listing = field(init=False)
     comparisons: dict[str, SyncComparison] = field(default_factory=dict)
     unfit: dict[str, Reading] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Survey:
     def __post_init__(self) -> None:
         self._wants = _wants(self.metrics)
         for name, metric in self.metrics.items():
-            if metric.measure == "sync_status" and (reading := unfit(name, metric, self.around)):
+            if metric.measure == "sync_status" and (reading := unfit(name, metric, self.context)):
                 self.unfit[name] = reading
         self._afresh()
 
@@ -75,7 +75,7 @@ class Survey:
         for name, metric in self.metrics.items():
             if metric.measure == "sync_status" and name not in self.unfit:
                 keep = metric.names if self.keep is None else self.keep
-                self.comparisons[name] = SyncComparison(metric, self.around, self.deadline, keep)
+                self.comparisons[name] = SyncComparison(metric, self.context, self.deadline, keep)
 
     def list(self, client: Any, source: S3Source) -> None:
         """Find everything out. Raises MeasureError where the bucket cannot be listed, or it takes too long.
@@ -125,7 +125,7 @@ class Survey:
 
     def _sent(self) -> None:
         with self._counting:
-            self.requests += 1
+            self.api_calls += 1
 
 
 def expected_keys(name: str) -> Hashable:

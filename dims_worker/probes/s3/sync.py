@@ -174,7 +174,7 @@ class SyncComparison:
     """All pairs of a metric, each over all spans of the listing. `keep` names of each kind are kept a pair."""
 
     metric: S3Metric
-    around: ScanContext
+    context: ScanContext
     deadline: Deadline
     keep: float
     _of_pair: list[tuple[Pair, list[SyncMerge]]] = field(init=False)
@@ -188,7 +188,7 @@ class SyncComparison:
         for pair, merges in self._of_pair:
             if span.reaches(prefix := _prefix(pair)):
                 tree = LocalTree(
-                    _folder(self.metric, pair, self.around), prefix, str(self.around.home), self.deadline, span
+                    _folder(self.metric, pair, self.context), prefix, str(self.context.home), self.deadline, span
                 )
                 wanted = KeyFilter(self.metric.match, self.metric.suffix).below((prefix,)).wants
                 merges.append(SyncMerge(tree, wanted, self.metric.checksum, self.keep))
@@ -224,10 +224,10 @@ class SyncComparison:
         return named
 
 
-def unfit(name: str, metric: S3Metric, around: ScanContext) -> Reading | None:
+def unfit(name: str, metric: S3Metric, context: ScanContext) -> Reading | None:
     """The reading of a metric whose local side cannot be compared at all; None where it can."""
     for pair in metric.pairs:
-        folder = _folder(metric, pair, around)
+        folder = _folder(metric, pair, context)
         try:
             is_folder = stat.S_ISDIR(os.stat(folder).st_mode)  # noqa: PTH116 - a str is what the pass works with
         except (FileNotFoundError, NotADirectoryError):
@@ -248,5 +248,5 @@ def _prefix(pair: Pair) -> str:
     return f"{pair.prefix.rstrip('/')}/" if pair.prefix else ""
 
 
-def _folder(metric: S3Metric, pair: Pair, around: ScanContext) -> str:
-    return str(around.path_of(f"{metric.local}/{pair.folder}"))
+def _folder(metric: S3Metric, pair: Pair, context: ScanContext) -> str:
+    return str(context.path_of(f"{metric.local}/{pair.folder}"))

@@ -34,22 +34,22 @@ Ran = Mapping[str, QueryResult | MeasureError]
 class SqlProbe(Probe[SqlSource, SqlMetric]):
     """Measures databases. No event tells what changed in one: a metric follows the rules that name it."""
 
-    judges = ()
+    change_types = ()
 
     def scan(
-        self, source: SqlSource, metrics: Mapping[str, SqlMetric], around: ScanContext, deadline: Deadline
+        self, source: SqlSource, metrics: Mapping[str, SqlMetric], context: ScanContext, deadline: Deadline
     ) -> ScanResult:
         """See `Probe.scan`. A query that fails, or for which no time is left, fails its own metrics alone."""
         kept: dict[str, int] = {}
         for metric in metrics.values():
             if metric.rows is not None:
                 kept[metric.rows] = max(kept.get(metric.rows, 0), metric.names)
-        with open_snapshot(source, around, deadline) as ask:
+        with open_snapshot(source, context, deadline) as ask:
             values = {query: _tried(ask.first, query) for query in dict.fromkeys(m.query for m in metrics.values())}
             rows = {query: _tried(ask, query, keep) for query, keep in kept.items()}
         return ScanResult(tuple(_reading(name, metric, values, rows) for name, metric in metrics.items()))
 
-    def touched(self, source: SqlSource, metric: SqlMetric, change: Change, around: ScanContext) -> str | None:
+    def touched(self, source: SqlSource, metric: SqlMetric, change: Change, context: ScanContext) -> str | None:
         """See `Probe.touched`: never, by paths or keys."""
         return None
 

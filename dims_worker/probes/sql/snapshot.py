@@ -128,14 +128,14 @@ class SnapshotQuery:
 
 
 @contextlib.contextmanager
-def open_snapshot(source: SqlSource, around: ScanContext, deadline: Deadline) -> Iterator[SnapshotQuery]:
+def open_snapshot(source: SqlSource, context: ScanContext, deadline: Deadline) -> Iterator[SnapshotQuery]:
     """One connection and one transaction, whose queries all see one moment; nothing is written.
 
     On PostgreSQL REPEATABLE READ, READ ONLY, in UTC; on SQLite opened to read; always rolled back. Raises
     MeasureError for no URL, a missing driver, a database that is not reached or refuses, and no time left.
     """
     deadline.check()
-    place = database_location(source, around)
+    place = database_location(source, context)
     engine = engine_of(place, deadline)
     with contextlib.ExitStack() as closing:
         closing.callback(engine.dispose)
@@ -155,16 +155,16 @@ def open_snapshot(source: SqlSource, around: ScanContext, deadline: Deadline) ->
 
 
 def query_rows(
-    source: SqlSource, query: str, around: ScanContext, deadline: Deadline, keep: int | None = None
+    source: SqlSource, query: str, context: ScanContext, deadline: Deadline, keep: int | None = None
 ) -> QueryResult:
     """One query in a snapshot of its own; see `Ask.__call__`."""
-    with open_snapshot(source, around, deadline) as ask:
+    with open_snapshot(source, context, deadline) as ask:
         return ask(query, keep)
 
 
-def first_column(source: SqlSource, query: str, around: ScanContext, deadline: Deadline) -> list[Any]:
+def first_column(source: SqlSource, query: str, context: ScanContext, deadline: Deadline) -> list[Any]:
     """The first column of all rows of one query, such as expected ids."""
-    return [row[0] for row in query_rows(source, query, around, deadline).rows]
+    return [row[0] for row in query_rows(source, query, context, deadline).rows]
 
 
 def _said(error: Exception) -> str:

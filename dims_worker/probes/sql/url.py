@@ -46,7 +46,7 @@ class DatabaseLocation:
         return " ".join(said.split())[:500]
 
 
-def database_location(source: SqlSource, around: ScanContext) -> DatabaseLocation:
+def database_location(source: SqlSource, context: ScanContext) -> DatabaseLocation:
     """The place a source names; a relative SQLite file is below the project's folder, and opened to read.
 
     Raises MeasureError for no URL, for what is none, and for a SQLite file that is not there: SQLite would make it.
@@ -62,7 +62,7 @@ def database_location(source: SqlSource, around: ScanContext) -> DatabaseLocatio
     name = url.database
     if url.get_backend_name() != "sqlite" or not name or name == ":memory:" or name.startswith("file:"):
         return DatabaseLocation(url)
-    file = around.path_of(name)
+    file = context.path_of(name)
     if not file.is_file():
         raise MeasureError(f"the database {file} does not exist")
     return DatabaseLocation(
@@ -95,6 +95,9 @@ def _arguments(url: URL, deadline: Deadline) -> Mapping[str, Any]:
             "connect_timeout": seconds,
             "application_name": "dims",
             # A server that vanished without a word is noticed, instead of waited for without end
-            **{"keepalives": 1, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3},
+            "keepalives": 1,
+            "keepalives_idle": 15,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
         }
     return {"connect_timeout": seconds} if driver in ("pymysql", "mysqldb") else {}

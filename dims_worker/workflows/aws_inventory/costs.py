@@ -31,8 +31,12 @@ class CostLine:
 
     def told(self) -> dict[str, Any]:
         return {
-            **{"what": self.what, "amount": self.amount, "unit": self.unit, "price_name": self.name},
-            **{"price": self.price, "usd": self.usd},
+            "what": self.what,
+            "amount": self.amount,
+            "unit": self.unit,
+            "price_name": self.name,
+            "price": self.price,
+            "usd": self.usd,
         }
 
 

@@ -41,7 +41,9 @@ class PrefixTotals:
         """As JSON; the newest uploads newest first, equal times by key."""
         newest = sorted(self.newest, key=lambda upload: (-upload[0].timestamp(), upload[1]))
         return {
-            **{"prefix": printable_path(self.prefix), "objects": self.objects, "bytes": self.bytes},
+            "prefix": printable_path(self.prefix),
+            "objects": self.objects,
+            "bytes": self.bytes,
             "classes": [
                 {"class": kind, "objects": self.classes[kind], "bytes": self.class_bytes[kind]}
                 for kind in sorted(self.classes)

@@ -88,7 +88,12 @@ _TEST_NAME = re.compile(r"(test_.*|.*_test|conftest)\.py|.*\.(test|spec)\.[jt]sx
 _TEST_FOLDER = re.compile(r"(^|/)(tests?|__tests__)/")
 _SHEBANG = re.compile(rb"#![^\n]*\b(python|bash|sh|zsh|ksh|Rscript|ruby|perl|node|julia)")
 _PROGRAMS = {
-    **{b"python": "py", b"Rscript": "R", b"ruby": "rb", b"perl": "pl", b"node": "js", b"julia": "jl"},
+    b"python": "py",
+    b"Rscript": "R",
+    b"ruby": "rb",
+    b"perl": "pl",
+    b"node": "js",
+    b"julia": "jl",
     **dict.fromkeys((b"bash", b"sh", b"zsh", b"ksh"), "sh"),
 }
 

@@ -26,7 +26,9 @@ _BODIES: dict[type, tuple[str, ...]] = {
     **dict.fromkeys((ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.With, ast.AsyncWith), ("body",)),
     **dict.fromkeys((ast.ExceptHandler, ast.match_case), ("body",)),
     **dict.fromkeys((ast.If, ast.For, ast.AsyncFor, ast.While), _LOOP),
-    **{ast.Try: _TRY, ast.TryStar: _TRY, ast.Match: ("cases",)},
+    ast.Try: _TRY,
+    ast.TryStar: _TRY,
+    ast.Match: ("cases",),
 }
 """Where a statement keeps statements."""
 

@@ -30,11 +30,11 @@ class FileInventoryWorkflow:
     bytes each), `others` (files of no such kind: counted, not told), `dates` (why they are not git's),
     `not_looked_into` (folders, with why), `stale_after`, and whether the tree was `reached`."""
 
-    def examine(self, bench: WorkflowContext) -> dict[str, Any]:
-        declared = bench.config.workflows.file_inventory
+    def examine(self, context: WorkflowContext) -> dict[str, Any]:
+        declared = context.config.workflows.file_inventory
         assert declared is not None
-        found = bench.reach(declared.source, lambda: _inventory(bench)) or _NOTHING
-        measure_metrics(bench, declared.metrics)
+        found = context.reach(declared.source, lambda: _inventory(context)) or _NOTHING
+        measure_metrics(context, declared.metrics)
         totals = found["totals"]
         summary = [
             ("files", f"{totals['files']:,}"),
@@ -54,25 +54,31 @@ class FileInventoryWorkflow:
 
 _EMPTY = {"files": 0, "lines": 0, "bytes": 0}
 _NOTHING: dict[str, Any] = {
-    **{"reached": False, "files": [], "totals": _EMPTY, "categories": {}, "kinds": {}},
-    **{"others": 0, "dates": None, "not_looked_into": []},
+    "reached": False,
+    "files": [],
+    "totals": _EMPTY,
+    "categories": {},
+    "kinds": {},
+    "others": 0,
+    "dates": None,
+    "not_looked_into": [],
 }
 
 
-def _inventory(bench: WorkflowContext) -> dict[str, Any]:
+def _inventory(context: WorkflowContext) -> dict[str, Any]:
     """One walk over the tree, one reading of each file, one pass over the history."""
-    declared = bench.config.workflows.file_inventory
+    declared = context.config.workflows.file_inventory
     assert declared is not None
-    source = bench.config.sources[declared.source]
+    source = context.config.sources[declared.source]
     assert isinstance(source, FilesSource)
-    root = str(bench.config.path_of(source.path).resolve())
+    root = str(context.config.path_of(source.path).resolve())
     exclude = (*source.exclude, *declared.exclude, *LEFT_OUT)
-    home = str(bench.config.home.resolve())
-    tree = paths_below(root, home, exclude, bench.deadline, ask_git=source.ignore is not None)
+    home = str(context.config.home.resolve())
+    tree = paths_below(root, home, exclude, context.deadline, ask_git=source.ignore is not None)
     modules = Modules(path for path in tree.paths if path.endswith((".py", ".pyi", ".ipynb")))
-    dates, reason = last_commits(root, tree.paths, bench.deadline)
+    dates, reason = last_commits(root, tree.paths, context.deadline)
     with _uncollected():
-        told = list(_entries(bench, root, tree.paths, modules, dates))
+        told = list(_entries(context, root, tree.paths, modules, dates))
     files = [each for each in told if each]
     return {
         "reached": True,
@@ -85,14 +91,14 @@ def _inventory(bench: WorkflowContext) -> dict[str, Any]:
 
 
 def _entries(
-    bench: WorkflowContext, root: str, paths: list[str], modules: Modules, dates: Mapping[str, str]
+    context: WorkflowContext, root: str, paths: list[str], modules: Modules, dates: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
     """What is told of each file; nothing of those of other kinds."""
     for number, path in enumerate(sorted(paths)):
         if number % _OFTEN == 0:
-            bench.deadline.check()
-            bench.progress(f"file-inventory: {number:,} of {len(paths):,} files read")
-        file = read_file(root, path, bench.deadline)
+            context.deadline.check()
+            context.progress(f"file-inventory: {number:,} of {len(paths):,} files read")
+        file = read_file(root, path, context.deadline)
         if file is not None:
             yield {} if file is OTHER else inventory_entry(file, modules, dates.get(path))
 

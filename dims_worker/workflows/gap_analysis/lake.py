@@ -45,8 +45,14 @@ class FeedHolding:
         """As JSON, the seasons in their order."""
         games = Counter(self.ids.values())
         return {
-            **{"feed": self.feed, "kind": self.kind, "prefix": self.prefix, "objects": self.objects},
-            **{"bytes": self.bytes, "empty": self.empty, "games": len(self.ids), "days": len(self.days)},
+            "feed": self.feed,
+            "kind": self.kind,
+            "prefix": self.prefix,
+            "objects": self.objects,
+            "bytes": self.bytes,
+            "empty": self.empty,
+            "games": len(self.ids),
+            "days": len(self.days),
             "first": min(self.days).isoformat() if self.days else None,
             "last": max(self.days).isoformat() if self.days else None,
             "unreadable": self.unreadable,

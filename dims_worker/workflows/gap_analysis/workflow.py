@@ -40,15 +40,15 @@ class WarehouseGames:
 class GapAnalysisWorkflow:
     """See `dims_worker.workflows.base.Workflow`."""
 
-    def examine(self, bench: WorkflowContext) -> dict[str, Any]:
+    def examine(self, context: WorkflowContext) -> dict[str, Any]:
         """The result: `games` (None: not reached, or not configured), `lake` likewise, `date_gaps`,
         `lake_and_database`, `targets`, `plan`, `missing_ids`."""
-        declared = bench.config.workflows.gap_analysis
+        declared = context.config.workflows.gap_analysis
         assert declared is not None
-        warehouse = _warehouse(bench, declared)
+        warehouse = _warehouse(context, declared)
         seasons = {comparable_id(game.id): game.season for game in warehouse.games} if warehouse else {}
-        lake = _lake(bench, declared, seasons)
-        measure_metrics(bench, declared.metrics)
+        lake = _lake(context, declared, seasons)
+        measure_metrics(context, declared.metrics)
         games = warehouse.games if warehouse else []
         parts: dict[str, Any] = {
             "games": _told(games) if warehouse else None,
@@ -57,7 +57,7 @@ class GapAnalysisWorkflow:
             "lake_and_database": _both(declared, warehouse, lake) if warehouse and lake else [],
             "targets": _targets(declared, games) if warehouse else None,
             "plan": _plan(games, lake) if warehouse else None,
-            "missing_ids": _write_ids(bench, declared, games) if warehouse else None,
+            "missing_ids": _write_ids(context, declared, games) if warehouse else None,
         }
         return {**parts, "summary": gap_analysis_report.summary(parts), "attention": _attention(parts)}
 
@@ -68,16 +68,16 @@ class GapAnalysisWorkflow:
 WORKFLOW = GapAnalysisWorkflow()
 
 
-def _warehouse(bench: WorkflowContext, declared: GapAnalysisConfig) -> WarehouseGames | None:
+def _warehouse(context: WorkflowContext, declared: GapAnalysisConfig) -> WarehouseGames | None:
     """The warehouse's answers out of one snapshot; None where it is not configured or not reached."""
     if declared.warehouse is None:
         return None
-    source = bench.config.sources[declared.warehouse]
+    source = context.config.sources[declared.warehouse]
     assert isinstance(source, SqlSource)
-    bench.progress(f"asking {declared.warehouse} for its games")
+    context.progress(f"asking {declared.warehouse} for its games")
 
     def ask() -> WarehouseGames:
-        with open_snapshot(source, bench.around, bench.deadline) as asked:
+        with open_snapshot(source, context.scan_context, context.deadline) as asked:
             rows = _answer(asked, "games", declared.games)
             box_scores = _ids(asked, "boxscores", declared.boxscores)
             play_by_play = _ids(asked, "play_by_play", declared.play_by_play)
@@ -86,10 +86,10 @@ def _warehouse(bench: WorkflowContext, declared: GapAnalysisConfig) -> Warehouse
                 for name, feed in declared.feeds.items()
                 if feed.pbp_query is not None
             }
-        games = games_of(rows, box_scores, play_by_play, bench.now.date())
+        games = games_of(rows, box_scores, play_by_play, context.now.date())
         return WarehouseGames(games, box_scores, play_by_play, of_feed)
 
-    return bench.reach(declared.warehouse, ask)
+    return context.reach(declared.warehouse, ask)
 
 
 def _answer(asked: SnapshotQuery, key: str, query: str) -> list[dict[str, Any]]:
@@ -105,26 +105,29 @@ def _ids(asked: SnapshotQuery, key: str, query: str) -> list[Any]:
     return [next(iter(row.values())) for row in _answer(asked, key, query)]
 
 
-def _lake(bench: WorkflowContext, declared: GapAnalysisConfig, seasons: Mapping[str, str]) -> FeedHoldings | None:
+def _lake(context: WorkflowContext, declared: GapAnalysisConfig, seasons: Mapping[str, str]) -> FeedHoldings | None:
     """What the feeds hold, out of one listing; None where there is none to list, or it was not reached."""
     if declared.lake is None or not declared.feeds:
         return None
     lake = declared.lake
-    bench.progress(f"listing {lake}")
+    context.progress(f"listing {lake}")
 
     def ask() -> FeedHoldings:
         prefixes = [prefix for feed in declared.feeds.values() for prefix in feed.prefixes.values()]
-        return bench.listed(lake, prefixes, lambda: FeedHoldings(declared.feeds, seasons))
+        return context.listed(lake, prefixes, lambda: FeedHoldings(declared.feeds, seasons))
 
-    return bench.reach(lake, ask)
+    return context.reach(lake, ask)
 
 
 def _told(games: list[Game]) -> dict[str, Any]:
     """The games as JSON: counts in all and by season, and each that lacks something by name."""
     missing = [
         {
-            **{"id": game.id, "date": game.day.isoformat() if game.day else None, "season": game.season},
-            **{"lacks": list(game.lacks), "played": game.played},
+            "id": game.id,
+            "date": game.day.isoformat() if game.day else None,
+            "season": game.season,
+            "lacks": list(game.lacks),
+            "played": game.played,
         }
         for game in games
         if game.lacks
@@ -174,11 +177,17 @@ def _targets(declared: GapAnalysisConfig, games: list[Game]) -> list[dict[str, A
     least, most = declared.target_coverage_pct, declared.target_missing_pct
     return [
         {
-            **{"target": "play-by-play coverage", "is": "over", "aim_pct": least, "value_pct": covered},
+            "target": "play-by-play coverage",
+            "is": "over",
+            "aim_pct": least,
+            "value_pct": covered,
             "met": None if covered is None else covered > least,
         },
         {
-            **{"target": "games without box score", "is": "under", "aim_pct": most, "value_pct": missing},
+            "target": "games without box score",
+            "is": "under",
+            "aim_pct": most,
+            "value_pct": missing,
             "met": None if missing is None else missing < most,
         },
     ]
@@ -195,14 +204,14 @@ def _plan(games: list[Game], lake: FeedHoldings | None) -> list[dict[str, Any]]:
     return download_plan(games, in_lake)
 
 
-def _write_ids(bench: WorkflowContext, declared: GapAnalysisConfig, games: list[Game]) -> dict[str, Any] | None:
+def _write_ids(context: WorkflowContext, declared: GapAnalysisConfig, games: list[Game]) -> dict[str, Any] | None:
     """The ids of the games that lack anything, one a line, sorted. An unchanged file is left as it is."""
     if declared.missing_ids is None:
         return None
     ids = sorted(escape_invisible(game.id) for game in games if game.lacks)
     told: dict[str, Any] = {"path": declared.missing_ids, "ids": len(ids), "error": None}
     try:
-        write_changed(bench.config.path_of(declared.missing_ids), "".join(f"{name}\n" for name in ids))
+        write_changed(context.config.path_of(declared.missing_ids), "".join(f"{name}\n" for name in ids))
     except OSError as error:
         told["error"] = error.strerror or type(error).__name__
     return told

@@ -26,15 +26,15 @@ class LocalInventoryWorkflow:
     and `database` (`rows`) where they are configured and the run is not quick. A number that could not be had is
     None, with the reason in `unreached`; so is a folder that is missing, as `folder NAME`, with `files` None."""
 
-    def examine(self, bench: WorkflowContext) -> dict[str, Any]:
-        declared = bench.config.workflows.local_inventory
+    def examine(self, context: WorkflowContext) -> dict[str, Any]:
+        declared = context.config.workflows.local_inventory
         assert declared is not None
         with ThreadPoolExecutor(1, thread_name_prefix="local-inventory") as pool:
-            asked = pool.submit(_ask, bench, declared)  # the network answers while the disk is read
-            folders = [_folder(bench, name, declared) for name in sorted(declared.folders)]
+            asked = pool.submit(_ask, context, declared)  # the network answers while the disk is read
+            folders = [_folder(context, name, declared) for name in sorted(declared.folders)]
             readings = asked.result()
-        if not bench.quick:
-            _set_beside(bench, declared, folders, readings)
+        if not context.quick:
+            _set_beside(context, declared, folders, readings)
         found = [folder for folder in folders if folder["files"] is not None]
         return {
             "folders": folders,
@@ -45,26 +45,26 @@ class LocalInventoryWorkflow:
                 ("files", f"{sum(folder['files'] for folder in found):,}"),
                 ("size", format_bytes(sum(folder["bytes"] for folder in found))),
             ],
-            "attention": [said for folder in folders for said in _attention(folder, bench, declared)],
+            "attention": [said for folder in folders for said in _attention(folder, context, declared)],
         }
 
     def markdown(self, result: Mapping[str, Any]) -> str:
         return report.markdown(result)
 
 
-def _folder(bench: WorkflowContext, name: str, declared: LocalInventoryConfig) -> dict[str, Any]:
+def _folder(context: WorkflowContext, name: str, declared: LocalInventoryConfig) -> dict[str, Any]:
     """What a folder holds; without numbers, and noted as not reached, where it is missing."""
     folder = declared.folders[name]
-    root = str(bench.config.path_of(folder.path).resolve())
-    home = str(bench.config.home.resolve())
-    bench.progress(f"local-inventory: reading {name}")
+    root = str(context.config.path_of(folder.path).resolve())
+    home = str(context.config.home.resolve())
+    context.progress(f"local-inventory: reading {name}")
 
     def scan() -> FolderHolding:
         if not folder.path:
             raise MeasureError("its path is empty: is the variable that it comes from set?")
-        return walk(root, home, folder, declared.large, bench.deadline)
+        return walk(root, home, folder, declared.large, context.deadline)
 
-    held = bench.reach(f"folder {name}", scan)
+    held = context.reach(f"folder {name}", scan)
     if held is None:
         return {"name": name, "path": printable_path(root), "files": None, "bytes": None, "seasons": [], "large": []}
     return folder_document(name, root, held, declared)
@@ -73,10 +73,10 @@ def _folder(bench: WorkflowContext, name: str, declared: LocalInventoryConfig) -
 # --- lake and database -------------------------------------------------------------------------------
 
 
-def _ask(bench: WorkflowContext, declared: LocalInventoryConfig) -> dict[str, Reading]:
+def _ask(context: WorkflowContext, declared: LocalInventoryConfig) -> dict[str, Reading]:
     """The looked-at metrics, and all of lake and database in the same pass over each."""
-    if bench.quick:
-        return measure_metrics(bench, declared.metrics, kinds=_LOCAL)
+    if context.quick:
+        return measure_metrics(context, declared.metrics, kinds=_LOCAL)
     beside: dict[str, dict[str, Metric]] = {}
     for name, folder in declared.folders.items():
         if declared.lake and folder.prefix is not None:
@@ -87,11 +87,11 @@ def _ask(bench: WorkflowContext, declared: LocalInventoryConfig) -> dict[str, Re
         if declared.warehouse and folder.query is not None:
             own = beside.setdefault(declared.warehouse, {})
             own[f"{name}/rows"] = SqlMetric(source=declared.warehouse, query=folder.query)
-    return measure_metrics(bench, declared.metrics, beside)
+    return measure_metrics(context, declared.metrics, beside)
 
 
 def _set_beside(
-    bench: WorkflowContext,
+    context: WorkflowContext,
     declared: LocalInventoryConfig,
     folders: list[dict[str, Any]],
     readings: Mapping[str, Reading],
@@ -101,19 +101,21 @@ def _set_beside(
         name = folder["name"]
         configured = declared.folders[name]
         if declared.lake and configured.prefix is not None:
-            objects, held = (_number(bench, declared.lake, readings[f"{name}/{what}"]) for what in ("objects", "bytes"))
+            objects, held = (
+                _number(context, declared.lake, readings[f"{name}/{what}"]) for what in ("objects", "bytes")
+            )
             folder["lake"] = {"prefix": configured.prefix, "objects": objects, "bytes": held}
         if declared.warehouse and configured.query is not None:
-            folder["database"] = {"rows": _number(bench, declared.warehouse, readings[f"{name}/rows"])}
+            folder["database"] = {"rows": _number(context, declared.warehouse, readings[f"{name}/rows"])}
 
 
-def _number(bench: WorkflowContext, source: str, reading: Reading) -> int | None:
+def _number(context: WorkflowContext, source: str, reading: Reading) -> int | None:
     """A count that was read; None, and the reason noted, where it failed or is no number."""
     if reading.error is not None:
-        bench.miss(source, reading.error)
+        context.miss(source, reading.error)
         return None
     if isinstance(reading.value, bool) or not isinstance(reading.value, int | float):
-        bench.reach(source, lambda: _no_number(reading))
+        context.reach(source, lambda: _no_number(reading))
         return None
     return int(reading.value)
 
@@ -125,7 +127,7 @@ def _no_number(reading: Reading) -> None:
 # --- what needs a person -----------------------------------------------------------------------------
 
 
-def _attention(folder: Mapping[str, Any], bench: WorkflowContext, declared: LocalInventoryConfig) -> Iterator[str]:
+def _attention(folder: Mapping[str, Any], context: WorkflowContext, declared: LocalInventoryConfig) -> Iterator[str]:
     name = folder["name"]
     if folder["files"] is None:
         return
@@ -133,7 +135,7 @@ def _attention(folder: Mapping[str, Any], bench: WorkflowContext, declared: Loca
         yield f"{name}: the folder is empty."
     for trouble in folder["not_looked_into"]:
         yield f"{name}: {trouble}: what is in it is missing here."
-    running = season_of(bench.now.date())
+    running = season_of(context.now.date())
     for season in folder["seasons"]:
         if season["few"]:
             so_far = ", so far: it is running" if season["season"] == running else ""

@@ -23,23 +23,23 @@ LOCAL = "local folders"
 class SyncStatusWorkflow:
     """See `dims_worker.workflows.base.Workflow`."""
 
-    def examine(self, bench: WorkflowContext) -> dict[str, Any]:
+    def examine(self, context: WorkflowContext) -> dict[str, Any]:
         """The result: `metric`, `bucket`, whether it is `synced`, `status`, `drift_pct`, counts, `pairs`, each
         difference by name, and `commands`; status None and nothing compared where a side was not reached."""
-        declared = bench.config.workflows.sync_status
+        declared = context.config.workflows.sync_status
         assert declared is not None
-        metric = bench.config.metrics[declared.metric]
+        metric = context.config.metrics[declared.metric]
         assert isinstance(metric, S3Metric)
-        source = bench.config.sources[metric.source]
+        source = context.config.sources[metric.source]
         assert isinstance(source, S3Source)
-        bench.progress(f"comparing {metric.local} with {source.bucket}")
-        comparison = _compared(bench, declared.metric, metric)
-        measure_metrics(bench, [name for name in declared.metrics if name != declared.metric])
+        context.progress(f"comparing {metric.local} with {source.bucket}")
+        comparison = _compared(context, declared.metric, metric)
+        measure_metrics(context, [name for name in declared.metrics if name != declared.metric])
         head = {"metric": declared.metric, "bucket": source.bucket}
         if comparison is None:
             return {**head, "status": None, "synced": False, "summary": [["status", "unavailable"]], "attention": []}
         reading = comparison.reading(declared.metric)
-        bench.readings.append(reading)
+        context.readings.append(reading)
         return {**head, **_parts(source, reading, comparison.differences)}
 
     def markdown(self, result: Mapping[str, Any]) -> str:
@@ -52,8 +52,8 @@ WORKFLOW = SyncStatusWorkflow()
 class _SyncListing:
     """A comparison while the bucket is listed."""
 
-    def __init__(self, bench: WorkflowContext, metric: S3Metric) -> None:
-        self.comparison = SyncComparison(metric, bench.around, bench.deadline, math.inf)
+    def __init__(self, context: WorkflowContext, metric: S3Metric) -> None:
+        self.comparison = SyncComparison(metric, context.scan_context, context.deadline, math.inf)
         self._merges = self.comparison.merges()
 
     def add(self, entries: list[Entry], /) -> None:
@@ -69,23 +69,23 @@ class _SyncListing:
             raise MeasureError("; ".join(dict.fromkeys(failures)))
 
 
-def _compared(bench: WorkflowContext, name: str, metric: S3Metric) -> SyncComparison | None:
+def _compared(context: WorkflowContext, name: str, metric: S3Metric) -> SyncComparison | None:
     """All pairs compared, out of one listing; None, a failed reading, and noted, where a side is not reached."""
-    around = bench.around
-    obstacle = unfit(name, metric, around)
+    scan_context = context.scan_context
+    obstacle = unfit(name, metric, scan_context)
     if obstacle is not None:
-        bench.miss(LOCAL, obstacle.error or str(obstacle.details.get("absent", "absent")))
-        bench.readings.append(obstacle)
+        context.miss(LOCAL, obstacle.error or str(obstacle.details.get("absent", "absent")))
+        context.readings.append(obstacle)
         return None
 
     def ask() -> SyncComparison:
-        taken = bench.listed(metric.source, metric.listed, lambda: _SyncListing(bench, metric))
+        taken = context.listed(metric.source, metric.listed, lambda: _SyncListing(context, metric))
         taken.finish()
         return taken.comparison
 
-    found = bench.reach(metric.source, ask)
+    found = context.reach(metric.source, ask)
     if found is None:
-        bench.readings.append(Reading.failed(name, metric.shown_unit, bench.unreached[metric.source]))
+        context.readings.append(Reading.failed(name, metric.shown_unit, context.unreached[metric.source]))
     return found
 
 
@@ -95,8 +95,13 @@ def _parts(source: S3Source, reading: Reading, differences: list[KeyDifference])
         kind: [_told(each) for each in differences if each.kind == kind] for kind in KINDS
     }
     parts = {
-        **{"status": reading.value, "synced": reading.value == "synced", "drift_pct": details["sync_drift_pct"]},
-        **{"same": details["same"], "union": details["union"], "pairs": details["pairs"], **found},
+        "status": reading.value,
+        "synced": reading.value == "synced",
+        "drift_pct": details["sync_drift_pct"],
+        "same": details["same"],
+        "union": details["union"],
+        "pairs": details["pairs"],
+        **found,
         **sync_status_commands.commands(source, differences),
     }
     differing = sum(len(names) for names in found.values())
@@ -108,6 +113,8 @@ def _parts(source: S3Source, reading: Reading, differences: list[KeyDifference])
 
 def _told(difference: KeyDifference) -> dict[str, Any]:
     return {
-        **{"key": printable_path(difference.key), "path": printable_path(difference.path)},
-        **{"local_bytes": difference.local, "s3_bytes": difference.s3},
+        "key": printable_path(difference.key),
+        "path": printable_path(difference.path),
+        "local_bytes": difference.local,
+        "s3_bytes": difference.s3,
     }

@@ -68,7 +68,7 @@ def test_a_scan_that_does_not_end_is_abandoned(
     over = threading.Event()
 
     class Stuck:
-        def scan(self, source: S3Source, metrics: object, around: ScanContext, deadline: Deadline) -> None:
+        def scan(self, source: S3Source, metrics: object, context: ScanContext, deadline: Deadline) -> None:
             over.wait(60)
 
     monkeypatch.setattr(scan, "probe_for", lambda kind: Stuck())

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 class Case:
     """A kind of source: one that is there, one that is not, a change that concerns it, one that does not."""
 
-    around: ScanContext
+    context: ScanContext
     source: Source
     metrics: dict[str, SourceMetric]
     missing: Source | None = None
@@ -64,7 +64,7 @@ class Case:
         metrics = {name: self.metrics[name] for name in names}
         source = self.missing if missing and self.missing else self.source
         deadline = Deadline.after(timedelta(seconds=seconds))
-        return probe_for(source.type).scan(source, metrics, self.around, deadline)
+        return probe_for(source.type).scan(source, metrics, self.context, deadline)
 
 
 def _every(model: type[SourceMetric], **parts: dict[str, Any]) -> dict[str, SourceMetric]:
@@ -144,8 +144,12 @@ def aws(_tmp_path: Path, store: Store) -> dict[str, Any]:
     rds = boto3.client("rds", endpoint_url=store.url, region_name="us-east-1")
     if not rds.describe_db_instances()["DBInstances"]:  # the server serves all tests of the session
         rds.create_db_instance(
-            **{"DBInstanceIdentifier": "here", "DBInstanceClass": "db.t3.micro", "Engine": "postgres"},
-            **{"AllocatedStorage": 20, "MasterUsername": "u", "MasterUserPassword": "a long password"},
+            DBInstanceIdentifier="here",
+            DBInstanceClass="db.t3.micro",
+            Engine="postgres",
+            AllocatedStorage=20,
+            MasterUsername="u",
+            MasterUserPassword="a long password",
         )
     rds.close()
     return {
@@ -211,15 +215,15 @@ def test_a_deadline_that_is_over(case: Case) -> None:
 def test_touched_says_why_or_none(case: Case) -> None:
     probe = probe_for(case.source.type)
     if case.related is None or case.unrelated is None:
-        assert probe.judges == ()  # only a rule that names them concerns them
+        assert probe.change_types == ()  # only a rule that names them concerns them
         return
     for metric in case.metrics.values():
-        assert probe.touched(case.source, metric, case.related, case.around)
-        assert probe.touched(case.source, metric, case.unrelated, case.around) is None
-        assert isinstance(case.related, probe.judges)
+        assert probe.touched(case.source, metric, case.related, case.context)
+        assert probe.touched(case.source, metric, case.unrelated, case.context) is None
+        assert isinstance(case.related, probe.change_types)
 
 
 def test_touched_by_a_change_of_another_kind(case: Case) -> None:
     other: Change = PathsChanged("/") if isinstance(case.related, KeysChanged) else KeysChanged("here")
     for metric in case.metrics.values():
-        assert probe_for(case.source.type).touched(case.source, metric, other, case.around) is None
+        assert probe_for(case.source.type).touched(case.source, metric, other, case.context) is None

@@ -49,8 +49,11 @@ def test_all_of_them_in_one_run(made: Project, engine: Engine) -> None:
         query = "SELECT metric, value FROM dims_metrics_history WHERE run_id = :run"
         readings = {row.metric: row.value for row in connection.execute(text(query), {"run": found[0].run_id})}
     assert readings == {
-        **{"workflow.audit": "ok", "workflow.gap-analysis": "ok", "workflow.aws-inventory": "ok"},
-        **{"workflow.sync-status": "ok", "sync_status.local_s3": "synced"},
+        "workflow.audit": "ok",
+        "workflow.gap-analysis": "ok",
+        "workflow.aws-inventory": "ok",
+        "workflow.sync-status": "ok",
+        "sync_status.local_s3": "synced",
     }
     assert workflows.render_report(found[1]) == told  # JSONB gives keys back in another order
 

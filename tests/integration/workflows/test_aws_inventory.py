@@ -63,12 +63,15 @@ def test_the_bucket_by_prefix_from_one_listing(account: Project, lake: Lake, sto
     outcome = workflows.run_workflow(account.config, "aws-inventory")
     assert outcome.unreached == {}
     assert len(lake.lists) == 2  # 1,004 objects
-    assert outcome.scanned.requests == 3  # and one of RDS
+    assert outcome.scanned.api_calls == 3  # and one of RDS
     found = outcome.result["lake"]
     assert (found["objects"], found["bytes"]) == (1004, 10013)
     parts = {part["prefix"]: part for part in found["prefixes"]}
     assert {prefix: (part["objects"], part["bytes"]) for prefix, part in parts.items()} == {
-        **{"a/": (1001, 10010), "b/": (1, 2), "": (1, 0), "odd | name/": (1, 1)},
+        "a/": (1001, 10010),
+        "b/": (1, 2),
+        "": (1, 0),
+        "odd | name/": (1, 1),
     }
     assert parts["a/"]["classes"] == [
         {"class": "GLACIER", "objects": 4, "bytes": 40},
@@ -86,8 +89,12 @@ def test_instance_database_and_cost(account: Project, engine: Engine) -> None:
         size = connection.execute(text("SELECT pg_total_relation_size('big')")).scalar()
     result = workflows.run_workflow(account.config, "aws-inventory").result
     assert result["instance"] == {
-        **{"name": "nba-sim-db", "class": "db.t3.small", "engine": "postgres", "version": "15.4"},
-        **{"storage_gib": 20, "status": "available"},
+        "name": "nba-sim-db",
+        "class": "db.t3.small",
+        "engine": "postgres",
+        "version": "15.4",
+        "storage_gib": 20,
+        "status": "available",
     }
     assert result["database"]["bytes"] > size
     assert {"name": "public.big", "bytes": size} == {k: result["database"]["tables"][0][k] for k in ("name", "bytes")}

@@ -69,7 +69,10 @@ def test_the_list_of_workflows(made: Project) -> None:
     made.dims("workflow", "sync-status", check=True)
     told = json.loads(made.dims("workflow", "--json", check=True).stdout)["workflows"]
     assert {row["workflow"]: row["outcome"] for row in told} == {
-        **{"gap-analysis": None, "aws-inventory": None, "sync-status": "ok", "audit": None},
+        "gap-analysis": None,
+        "aws-inventory": None,
+        "sync-status": "ok",
+        "audit": None,
     }
     table = made.dims("workflow", check=True).stdout
     assert "reports/sync.md" in table and "ago" in table and "never" in table

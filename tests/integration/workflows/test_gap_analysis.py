@@ -42,12 +42,17 @@ def test_the_real_season_to_the_last_game(basketball: Project, lake: Lake) -> No
     outcome = workflows.run_workflow(basketball.config, "gap-analysis")
     result = outcome.result
     assert result["unreached"] == {}
-    assert outcome.scanned.requests == len(lake.lists) == 1  # 713 objects
+    assert outcome.scanned.api_calls == len(lake.lists) == 1  # 713 objects
     counts = result["games"]["all"]
     assert counts == {
-        **{"games": 342, "not_played": 6, "without_box_score": 75, "without_play_by_play": 257},
-        **{"missing_pct": 100 * 75 / 342, "coverage_pct": 100 * 85 / 342},
-        **{"first": "2013-03-16", "last": "2013-06-20"},
+        "games": 342,
+        "not_played": 6,
+        "without_box_score": 75,
+        "without_play_by_play": 257,
+        "missing_pct": 100 * 75 / 342,
+        "coverage_pct": 100 * 85 / 342,
+        "first": "2013-03-16",
+        "last": "2013-06-20",
     }
     assert result["games"]["seasons"] == [{"season": "2012-13", **counts}]
     games = {game["game_id"]: game for game in real_games()}
@@ -67,10 +72,16 @@ def test_feeds_dates_targets_and_plan(basketball: Project) -> None:
     result = result_of(basketball)
     feeds = {feed["kind"]: feed for feed in result["lake"]}
     assert {kind: (feed["objects"], feed["bytes"]) for kind, feed in feeds.items()} == {
-        **{"pbp": (85, 6360841), "boxscore": (273, 3785055), "schedule": (82, 558677), "team_stats": (273, 514558)},
+        "pbp": (85, 6360841),
+        "boxscore": (273, 3785055),
+        "schedule": (82, 558677),
+        "team_stats": (273, 514558),
     }
     assert {kind: feed["games"] for kind, feed in feeds.items()} == {
-        **{"pbp": 85, "boxscore": 273, "schedule": 0, "team_stats": 273},
+        "pbp": 85,
+        "boxscore": 273,
+        "schedule": 0,
+        "team_stats": 273,
     }
     assert (feeds["schedule"]["days"], feeds["schedule"]["first"]) == (82, "2013-03-16")
     assert all(feed["seasons"][0]["season"] == "2012-13" and len(feed["seasons"]) == 1 for feed in feeds.values())

@@ -16,7 +16,7 @@ Run = Callable[..., str]
 
 
 @pytest.fixture
-def around(tmp_path: Path) -> ScanContext:
+def context(tmp_path: Path) -> ScanContext:
     return ScanContext(tmp_path, tmp_path / ".dims")
 
 

@@ -61,20 +61,20 @@ METRIC: dict[str, SourceMetric] = {
 
 
 @pytest.mark.parametrize("kind", sorted(METRIC))
-def test_no_path_and_no_key_touches_them(kind: str, planner: Planner, around: ScanContext) -> None:
+def test_no_path_and_no_key_touches_them(kind: str, planner: Planner, context: ScanContext) -> None:
     source = next(source for source in planner.config.sources.values() if source.type == kind)
     probe = probe_for(kind)
     changes: tuple[Change, ...] = (PathsChanged("/", ("a",)), PathsChanged("/", history=True), KeysChanged("b"))
     for change in changes:
-        assert not isinstance(change, probe.judges)
-        assert probe.touched(source, METRIC[kind], change, around) is None
+        assert not isinstance(change, probe.change_types)
+        assert probe.touched(source, METRIC[kind], change, context) is None
 
 
 @pytest.mark.parametrize("kind", sorted(METRIC))
-def test_a_deadline_that_is_over(kind: str, planner: Planner, around: ScanContext) -> None:
+def test_a_deadline_that_is_over(kind: str, planner: Planner, context: ScanContext) -> None:
     source = next(source for source in planner.config.sources.values() if source.type == kind)
     with pytest.raises(MeasureError, match="timeout"):
-        probe_for(kind).scan(source, {"m": METRIC[kind]}, around, Deadline.after(timedelta(seconds=-1)))
+        probe_for(kind).scan(source, {"m": METRIC[kind]}, context, Deadline.after(timedelta(seconds=-1)))
 
 
 def test_storage_of_rds_is_in_a_unit_of_bytes() -> None:

@@ -27,8 +27,8 @@ def metric(measure: str = "count", *prefix: str, **more: Any) -> S3Metric:
 
 def scan(store: Store, root: Path, shards: tuple[str, ...] = (), /, **metrics: S3Metric) -> ScanResult:
     source = S3Source(type="s3", bucket="lake", endpoint_url=store.url, shards=shards)
-    around = ScanContext(root, root / ".dims")
-    return probe_for("s3").scan(source, metrics, around, Deadline.after(timedelta(seconds=60)))
+    context = ScanContext(root, root / ".dims")
+    return probe_for("s3").scan(source, metrics, context, Deadline.after(timedelta(seconds=60)))
 
 
 def readings(scanned: ScanResult) -> dict[str, Reading]:
@@ -71,9 +71,14 @@ def test_every_measure_out_of_one_listing(store: Store, tmp_path: Path) -> None:
     store.fill("lake", objects)
     scanned = scan(store, tmp_path, **metrics)
     found = readings(scanned)
-    assert scanned.requests == len(store.lists) == 3
+    assert scanned.api_calls == len(store.lists) == 3
     assert {name: found[name].value for name in ("all", "p", "standard", "glacier", "days", "sync")} == {
-        **{"all": 2300, "p": 1006, "standard": 2300, "glacier": 0, "days": 3, "sync": "synced"},
+        "all": 2300,
+        "p": 1006,
+        "standard": 2300,
+        "glacier": 0,
+        "days": 3,
+        "sync": "synced",
     }
     assert found["days"].details["missing"] == ["2013-01-04", "2013-01-05", "2013-01-21"]
     assert found["days"].details["unreadable_names"] == ["s/171031017.json"]
@@ -92,7 +97,7 @@ def test_shards_change_nothing(store: Store, tmp_path: Path) -> None:
         store.lists.clear()
         sharded = scan(store, tmp_path, shards, **metrics)
         assert sharded.readings == plain.readings
-        assert sharded.requests == len(store.lists) <= plain.requests + len(shards)
+        assert sharded.api_calls == len(store.lists) <= plain.api_calls + len(shards)
 
 
 def test_only_what_is_due_is_listed(store: Store, tmp_path: Path) -> None:
@@ -100,9 +105,9 @@ def test_only_what_is_due_is_listed(store: Store, tmp_path: Path) -> None:
     store.fill("lake", objects)
     due = {name: metrics[name] for name in ("days", "p")}
     scanned = scan(store, tmp_path, **due)
-    assert scanned.requests == len(store.lists) == 2
+    assert scanned.api_calls == len(store.lists) == 2
     assert {reading.metric: reading.value for reading in scanned.readings} == {"days": 3, "p": 1006}
-    assert scan(store, tmp_path, days=metrics["days"]).requests == 1
+    assert scan(store, tmp_path, days=metrics["days"]).api_calls == 1
 
 
 def test_what_one_metric_lacks_fails_it_alone(store: Store, tmp_path: Path) -> None:
@@ -119,8 +124,8 @@ def test_touched_by_what_the_new_measures_read(tmp_path: Path) -> None:
     source = S3Source(type="s3", bucket="lake")
 
     def touched(name: str, key: str) -> str | None:
-        around = ScanContext(tmp_path, tmp_path / ".dims")
-        return probe_for("s3").touched(source, metrics[name], KeysChanged("lake", (key,)), around)
+        context = ScanContext(tmp_path, tmp_path / ".dims")
+        return probe_for("s3").touched(source, metrics[name], KeysChanged("lake", (key,)), context)
 
     assert touched("complete", "p/1.csv") == "key p/1.csv is under p/"
     assert touched("complete", "s/1.json") == "key s/1.json is under s/"
@@ -155,18 +160,23 @@ def test_the_real_lake(store: Store, tmp_path: Path) -> None:
         sync=metric("sync_status", local=".", pairs=[{"folder": "bbref", "prefix": "bbref/"}]),
     )
     found = readings(scanned)
-    assert scanned.requests == 1
+    assert scanned.api_calls == 1
     gaps = found["days"]
     readme = (LAKE / "README.md").read_text()
     named = next(line.split()[-1] for line in readme.splitlines() if line.strip().startswith("which "))
     assert gaps.value == 15 and gaps.details["days"] == 82
     assert ",".join(gaps.details["missing"]).replace("-", "") == named
     assert {name: found[name].details["missing"] for name in ("pbp", "box", "content")} == {
-        **{"pbp": 257, "box": 69, "content": 75},
+        "pbp": 257,
+        "box": 69,
+        "content": 75,
     }
     assert found["pbp"].value == 100 * 85 / 342 and len(found["pbp"].details["missing_ids"]) == 257
     sides = found["sync"].details
     assert {name: sides[name] for name in ("only_local", "only_s3", "same", "different")} == {
-        **{"only_local": 2, "only_s3": 102, "same": 109, "different": 6},
+        "only_local": 2,
+        "only_s3": 102,
+        "same": 109,
+        "different": 6,
     }
     assert found["sync"].value == "major_drift"

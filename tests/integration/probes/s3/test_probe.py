@@ -69,11 +69,20 @@ def test_twelve_metrics_cost_six_requests(store: Store) -> None:
     )
     sizes = sum(n % 7 for n in range(3000))
     assert values(scanned) == {
-        **{"all": 5300, "size": (sizes + 2002 + 1299) / 1000, "a": 4001, "deep": 1001, "both": 4001},
-        **{"csv": 3000, "match": 1001, "path": 100, "small": 429, "mean": 2.0},
-        **{"newest": "2030-01-02T03:04:05+00:00", "oldest": "2001-01-02T03:04:05+00:00"},
+        "all": 5300,
+        "size": (sizes + 2002 + 1299) / 1000,
+        "a": 4001,
+        "deep": 1001,
+        "both": 4001,
+        "csv": 3000,
+        "match": 1001,
+        "path": 100,
+        "small": 429,
+        "mean": 2.0,
+        "newest": "2030-01-02T03:04:05+00:00",
+        "oldest": "2001-01-02T03:04:05+00:00",
     }
-    assert scanned.requests == len(store.lists) == 6
+    assert scanned.api_calls == len(store.lists) == 6
     assert type(values(scanned)["a"]) is int and type(values(scanned)["mean"]) is float
 
 
@@ -119,7 +128,12 @@ def test_nothing_there(store: Store) -> None:
         ).readings
     )
     assert {n: r.value for n, r in found.items() if r.method == "exact"} == {
-        **{"none": 0, "size": 0, "null": None, "zero": 0, "filtered": 0, "age_null": None},
+        "none": 0,
+        "size": 0,
+        "null": None,
+        "zero": 0,
+        "filtered": 0,
+        "age_null": None,
     }
     assert found["mean"].error == "no object matches under a/"
     assert found["newest"].error == "no object matches under gone/"
@@ -129,7 +143,7 @@ def test_an_empty_bucket(store: Store) -> None:
     store.fill("lake", {})
     scanned = scan(source(store.url), n=metric(), age=metric("newest_age"))
     assert [reading.method for reading in scanned.readings] == ["exact", "failed"]
-    assert scanned.requests == 1
+    assert scanned.api_calls == 1
 
 
 # --- errors ------------------------------------------------------------------------------------------
@@ -204,7 +218,7 @@ def test_a_hiccup_is_tried_again() -> None:
     page = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
     with answering(lambda n: http(503, "") if n == 1 else http(200, page)) as (url, seen):
         scanned = scan(source(url), n=metric())
-    assert (values(scanned), scanned.requests, len(seen)) == ({"n": 0}, 1, 2)
+    assert (values(scanned), scanned.api_calls, len(seen)) == ({"n": 0}, 1, 2)
 
 
 def http(status: int, body: str) -> bytes:
@@ -275,8 +289,12 @@ def read(client: Stub, deadline: Deadline | None = None, /, **metrics: S3Metric)
 def test_no_order_of_keys_is_relied_on() -> None:
     keys = [f"{p}{n}" for n in range(20) for p in ("z", "a/b/", "", "a/", "\U0001f3c0/", "\uffee/", "a/b/c/")]
     metrics = {
-        **{"all": metric(), "a": metric("count", "a/"), "ab": metric("count", "a/b/"), "z": metric("count", "z")},
-        **{"ball": metric("count", "\U0001f3c0/"), "two": metric("count", "z", "a/b/c/", "a/b/")},
+        "all": metric(),
+        "a": metric("count", "a/"),
+        "ab": metric("count", "a/b/"),
+        "z": metric("count", "z"),
+        "ball": metric("count", "\U0001f3c0/"),
+        "two": metric("count", "z", "a/b/c/", "a/b/"),
     }
     client = Stub(keys)
     found = {name: reading.value for name, reading in read(client, **metrics).items()}
@@ -336,4 +354,4 @@ def test_the_real_lake(store: Store, lake: dict[str, bytes]) -> None:
     found = values(scanned)
     assert {p: (found[f"n{i}"], found[f"b{i}"]) for i, p in enumerate(TRUE_COUNTS)} == TRUE_COUNTS
     assert (found["small"], found["under_2k"]) == (0, 297)
-    assert scanned.requests == len(store.lists) == 1
+    assert scanned.api_calls == len(store.lists) == 1

@@ -85,8 +85,16 @@ def test_values_and_their_types(games: str) -> None:
     size = values.pop("size")
     assert type(size) is float and size > 0.001
     assert values == {
-        **{"count": 5000, "sum": 12502500, "part": 0.75, "truth": True, "day": "2027-07-08", "like": 500},
-        **{"time": "2013-10-30T02:00:00+00:00", "age": "2014-05-26T09:00:00+00:00", "none": None, "zone": "UTC"},
+        "count": 5000,
+        "sum": 12502500,
+        "part": 0.75,
+        "truth": True,
+        "day": "2027-07-08",
+        "like": 500,
+        "time": "2013-10-30T02:00:00+00:00",
+        "age": "2014-05-26T09:00:00+00:00",
+        "none": None,
+        "zone": "UTC",
     }
     assert type(values["sum"]) is int
 

@@ -22,11 +22,11 @@ Scan = Callable[..., dict[str, Reading]]
 
 
 @pytest.fixture
-def scan(around: ScanContext) -> Scan:
+def scan(context: ScanContext) -> Scan:
     def run(seconds: float = 30, cwd: str = ".", **metrics: CommandMetric) -> dict[str, Reading]:
         deadline = Deadline.after(timedelta(seconds=seconds))
         where = CommandSource(type="command", cwd=cwd)
-        return readings_by_name(CommandProbe().scan(where, metrics, around, deadline).readings)
+        return readings_by_name(CommandProbe().scan(where, metrics, context, deadline).readings)
 
     return run
 
@@ -66,8 +66,18 @@ def test_what_is_printed(scan: Scan) -> None:
         )
     )
     assert found == {
-        **{"integer": 42, "below": -7, "number": 1500.0, "whole": 12, "text": "ready\nsteady", "silent": ""},
-        **{"files": 7, "part": 0.5, "ok": True, "name": "é", "half": r"\ud800", "raw": r"a\xff\x00b"},
+        "integer": 42,
+        "below": -7,
+        "number": 1500.0,
+        "whole": 12,
+        "text": "ready\nsteady",
+        "silent": "",
+        "files": 7,
+        "part": 0.5,
+        "ok": True,
+        "name": "é",
+        "half": r"\ud800",
+        "raw": r"a\xff\x00b",
     }
     assert type(found["whole"]) is int and found["ok"] is True
 

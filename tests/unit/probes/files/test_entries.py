@@ -33,10 +33,10 @@ def entries(*paths: str, **more: Any) -> FilesMetric:
 
 
 @pytest.fixture
-def scan(around: ScanContext, deadline: Deadline) -> Scan:
+def scan(context: ScanContext, deadline: Deadline) -> Scan:
     def run(*, source: dict[str, Any] | None = None, **metrics: FilesMetric) -> dict[str, Reading]:
         where = FilesSource(type="files", path=".", **(source or {}))
-        return readings_by_name(PROBE.scan(where, metrics, around, deadline).readings)
+        return readings_by_name(PROBE.scan(where, metrics, context, deadline).readings)
 
     return run
 

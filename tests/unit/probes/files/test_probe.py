@@ -29,10 +29,10 @@ def metric(measure: str = "count", *paths: str, **more: Any) -> FilesMetric:
 
 
 @pytest.fixture
-def scan(around: ScanContext, deadline: Deadline) -> Scan:
+def scan(context: ScanContext, deadline: Deadline) -> Scan:
     def run(path: str = ".", *, source: dict[str, Any] | None = None, **metrics: FilesMetric) -> dict[str, Reading]:
         where = FilesSource(type="files", path=path, **(source or {}))
-        return readings_by_name(PROBE.scan(where, metrics, around, deadline).readings)
+        return readings_by_name(PROBE.scan(where, metrics, context, deadline).readings)
 
     return run
 
@@ -62,7 +62,13 @@ def test_each_measure(scan: Scan, tmp_path: Path) -> None:
     )
     values = {name: reading.value for name, reading in found.items()}
     assert values == {
-        **{"count": 3, "lines": 3, "all_lines": 5, "bytes": 16, "kib": 16 / 1024, "none": 0, "no_lines": 0},
+        "count": 3,
+        "lines": 3,
+        "all_lines": 5,
+        "bytes": 16,
+        "kib": 16 / 1024,
+        "none": 0,
+        "no_lines": 0,
         "newest": "2023-11-14T22:13:22.123456+00:00",
         "oldest": "2023-11-14T22:13:20.123456+00:00",
         "no_bytes": 0,
@@ -242,11 +248,11 @@ def test_many_troubles_are_named_in_part(scan: Scan, tmp_path: Path, monkeypatch
     assert str(scan(n=metric("lines"))["n"].error).endswith(" and 6 more")
 
 
-def test_a_deadline_ends_a_walk(around: ScanContext, tmp_path: Path) -> None:
+def test_a_deadline_ends_a_walk(context: ScanContext, tmp_path: Path) -> None:
     tree({"a/b": ""}, tmp_path)
     late = Deadline(timedelta(seconds=7), 0.0)
     with pytest.raises(MeasureError, match="timeout of 7 s"):
-        PROBE.scan(FilesSource(type="files", path="."), {"n": metric()}, around, late)
+        PROBE.scan(FilesSource(type="files", path="."), {"n": metric()}, context, late)
 
 
 # --- gitignore ---------------------------------------------------------------------------------------

@@ -25,9 +25,9 @@ def metric(measure: str = "commits", **more: Any) -> GitMetric:
 
 
 @pytest.fixture
-def scan(around: ScanContext, deadline: Deadline) -> Scan:
+def scan(context: ScanContext, deadline: Deadline) -> Scan:
     def run(path: str = ".", **metrics: GitMetric) -> dict[str, Reading]:
-        return readings_by_name(PROBE.scan(GitSource(type="git", path=path), metrics, around, deadline).readings)
+        return readings_by_name(PROBE.scan(GitSource(type="git", path=path), metrics, context, deadline).readings)
 
     return run
 
@@ -86,7 +86,15 @@ def test_changed_paths(scan: Scan, repo: Path, git: Run) -> None:
         none=metric(paths=["gone/**"]),
     )
     assert {name: reading.value for name, reading in found.items()} == {
-        **{"docs": 3, "py": 5, "old": 2, "colon": 1, "merged": 1, "side": 2, "files": 6, "all": 7, "none": 0}
+        "docs": 3,
+        "py": 5,
+        "old": 2,
+        "colon": 1,
+        "merged": 1,
+        "side": 2,
+        "files": 6,
+        "all": 7,
+        "none": 0,
     }
     log = git("rev-list", "--no-merges", "HEAD", "--", "docs")
     assert found["docs"].value == len(log.split())
@@ -162,9 +170,12 @@ def test_size(scan: Scan, repo: Path, git: Run) -> None:
 def test_no_commits_yet(scan: Scan, git: Run) -> None:
     git("init", "-q", "-b", "main")
     found = scan(
-        branches=metric("branches"), size=metric("size"), paths=metric(paths=["a"]), age=metric("newest_age"),
+        branches=metric("branches"),
+        size=metric("size"),
+        paths=metric(paths=["a"]),
+        age=metric("newest_age"),
         null=metric("newest_age", absent=None),
-    )  # fmt: skip
+    )
     assert [found[name].value for name in ("branches", "size", "paths", "null")] == [0, 0, 0, None]
     assert found["age"].method == "failed"
 
@@ -175,9 +186,9 @@ def test_a_shallow_clone(scan: Scan, repo: Path, git: Run) -> None:
     assert [found[name].method for name in ("age", "paths", "size")] == ["failed", "failed", "exact"]
 
 
-def test_touched_by_history_alone(around: ScanContext, repo: Path) -> None:
+def test_touched_by_history_alone(context: ScanContext, repo: Path) -> None:
     source = GitSource(type="git", path=".")
     for each in (metric("branches"), metric("size"), metric("newest_age"), metric(paths=["docs/**"])):
         history = PathsChanged(str(repo), ("docs/a.md",), history=True)
-        assert PROBE.touched(source, each, history, around) == "the history changed"
-        assert PROBE.touched(source, each, PathsChanged(str(repo), ("docs/a.md",)), around) is None
+        assert PROBE.touched(source, each, history, context) == "the history changed"
+        assert PROBE.touched(source, each, PathsChanged(str(repo), ("docs/a.md",)), context) is None

@@ -28,9 +28,9 @@ def metric(measure: str = "commits", **more: Any) -> GitMetric:
 
 
 @pytest.fixture
-def scan(around: ScanContext, deadline: Deadline) -> Scan:
+def scan(context: ScanContext, deadline: Deadline) -> Scan:
     def run(path: str = ".", **metrics: GitMetric) -> dict[str, Reading]:
-        return readings_by_name(PROBE.scan(GitSource(type="git", path=path), metrics, around, deadline).readings)
+        return readings_by_name(PROBE.scan(GitSource(type="git", path=path), metrics, context, deadline).readings)
 
     return run
 
@@ -70,8 +70,18 @@ def test_commits(scan: Scan, repo: Path, git: Run, monkeypatch: pytest.MonkeyPat
         remote=metric(branch="origin/x", absent=None),
     )
     assert {name: reading.value for name, reading in found.items()} == {
-        **{"head": 4, "all": 5, "side": 5, "october": 2, "rec": 2, "any_case": 3, "case": 2, "book": 3},
-        **{"none": 0, "gone": None, "zero": 0, "remote": None},
+        "head": 4,
+        "all": 5,
+        "side": 5,
+        "october": 2,
+        "rec": 2,
+        "any_case": 3,
+        "case": 2,
+        "book": 3,
+        "none": 0,
+        "gone": None,
+        "zero": 0,
+        "remote": None,
     }
     monkeypatch.delenv("GIT_DIR")
     assert found["head"].value == int(git("rev-list", "--count", "HEAD"))
@@ -89,16 +99,25 @@ def test_as_few_streams_as_sets_of_commits(scan: Scan, repo: Path, monkeypatch: 
 
     monkeypatch.setattr(git_command.Git, "records", records)
     scan(
-        a=metric(), b=metric(message="x"), c=metric(since=date(2025, 1, 1)), d=metric(all_branches=True),
-        e=metric("tracked_files"), f=metric("tracked_files", paths=["*.py"]),
-    )  # fmt: skip
+        a=metric(),
+        b=metric(message="x"),
+        c=metric(since=date(2025, 1, 1)),
+        d=metric(all_branches=True),
+        e=metric("tracked_files"),
+        f=metric("tracked_files", paths=["*.py"]),
+    )
     assert sorted(calls) == ["log", "log", "ls-files", "rev-parse"]
 
 
 def test_the_users_settings_do_not_change_a_count(scan: Scan, repo: Path, git: Run) -> None:
     for key, value in {
-        **{"log.showSignature": "true", "log.decorate": "full", "color.ui": "always", "core.quotePath": "true"},
-        **{"i18n.logOutputEncoding": "latin1", "core.fsmonitor": "touch pwned; false", "format.pretty": "short"},
+        "log.showSignature": "true",
+        "log.decorate": "full",
+        "color.ui": "always",
+        "core.quotePath": "true",
+        "i18n.logOutputEncoding": "latin1",
+        "core.fsmonitor": "touch pwned; false",
+        "format.pretty": "short",
     }.items():
         git("config", key, value)
     found = scan(n=metric(), m=metric(message="ünï"), t=metric("tracked_files"))
@@ -183,13 +202,13 @@ def test_dubious_ownership_names_the_remedy(scan: Scan, tmp_path: Path, monkeypa
 
 
 def test_the_deadline_kills_git_and_what_it_started(
-    around: ScanContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: ScanContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _fake_git(tmp_path, f"sleep 60 & echo $! > {tmp_path}/pid; wait", monkeypatch)
     started = time.monotonic()
     deadline = Deadline.after(timedelta(seconds=0.5))
     with pytest.raises(MeasureError, match=r"timeout of 0\.5 s"):
-        PROBE.scan(GitSource(type="git", path="."), {"n": metric()}, around, deadline)
+        PROBE.scan(GitSource(type="git", path="."), {"n": metric()}, context, deadline)
     assert time.monotonic() - started < 5
     child = int((tmp_path / "pid").read_text())
     for _ in range(100):

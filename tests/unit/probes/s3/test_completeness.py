@@ -20,7 +20,7 @@ SCHEDULES = {"prefix": "s/", "pointer": "games.*.id"}
 def read(
     keys: dict[str, int],
     schedules: dict[str, Any],
-    around: ScanContext,
+    context: ScanContext,
     deadline: Deadline,
     **more: Any,
 ) -> Reading:
@@ -31,7 +31,7 @@ def read(
     found = Keys(10)
     found.add([{"Key": key, "Size": len(body)} for key, body in bodies.items()])
     return completeness.completeness_reading(
-        "m", metric, ids, found, Expectations(bodies.__getitem__, around, deadline)
+        "m", metric, ids, found, Expectations(bodies.__getitem__, context, deadline)
     )
 
 
@@ -39,22 +39,27 @@ def games(*ids: Any) -> dict[str, Any]:
     return {"games": [{"id": each} for each in ids]}
 
 
-def test_ids_out_of_schedules(around: ScanContext, deadline: Deadline) -> None:
+def test_ids_out_of_schedules(context: ScanContext, deadline: Deadline) -> None:
     keys = {"p/0041.csv": 9, "p/x/42.csv": 1, "p/43.csv": 0, "p/99.csv": 5, "p/readme": 5, "p/42.json": 5}
     days = {"s/1.json": games("41", "0042"), "s/2.json": games(43, 44.0, None, True), "s/3.json": {"games": []}}
-    reading = read(keys, days, around, deadline)
+    reading = read(keys, days, context, deadline)
     assert (reading.value, reading.unit) == (50.0, "%")
     assert reading.details == {
-        **{"expected": 4, "found": 2, "missing": 2, "missing_ids": ["43", "44.0"], "unexpected": 1},
-        **{"objects_read": 3, "objects_without_ids": 1},
+        "expected": 4,
+        "found": 2,
+        "missing": 2,
+        "missing_ids": ["43", "44.0"],
+        "unexpected": 1,
+        "objects_read": 3,
+        "objects_without_ids": 1,
     }
 
 
-def test_sizes_and_names(around: ScanContext, deadline: Deadline) -> None:
+def test_sizes_and_names(context: ScanContext, deadline: Deadline) -> None:
     keys = {"p/41.csv": 9, "p/42.csv": 1}
-    reading = read(keys, {"s/1.json": games("0041", "0042", "007")}, around, deadline, min_size=5, names=1)
+    reading = read(keys, {"s/1.json": games("0041", "0042", "007")}, context, deadline, min_size=5, names=1)
     assert (reading.value, reading.details["missing_ids"]) == (100 / 3, ["007"])
-    whole = read(keys, {"s/1.json": games(41)}, around, deadline, id="^(4.)")
+    whole = read(keys, {"s/1.json": games(41)}, context, deadline, id="^(4.)")
     assert (whole.value, whole.details["unexpected"]) == (100.0, 1)
 
 
@@ -68,20 +73,20 @@ def test_sizes_and_names(around: ScanContext, deadline: Deadline) -> None:
         ({f"s/{n}.json": games(n) for n in range(11)}, "11 JSON objects lie under s/: 10 are read at most"),
     ],
 )
-def test_nothing_to_expect(schedules: dict[str, Any], said: str, around: ScanContext, deadline: Deadline) -> None:
-    reading = read({"p/1": 1}, schedules, around, deadline)
+def test_nothing_to_expect(schedules: dict[str, Any], said: str, context: ScanContext, deadline: Deadline) -> None:
+    reading = read({"p/1": 1}, schedules, context, deadline)
     assert reading.method == "failed" and said in str(reading.error)
 
 
-def test_a_large_object_is_not_read(around: ScanContext, deadline: Deadline) -> None:
+def test_a_large_object_is_not_read(context: ScanContext, deadline: Deadline) -> None:
     metric = S3Metric(source="lake", measure="completeness", expected=SCHEDULES)
     keys = Keys(10, 1, {"s/1.json": 2**40})
     assert metric.expected is not None
     with pytest.raises(MeasureError, match="read at most"):
-        Expectations(lambda key: b"", around, deadline).of(metric.expected, keys)
+        Expectations(lambda key: b"", context, deadline).of(metric.expected, keys)
 
 
-def test_ids_out_of_a_query(around: ScanContext, deadline: Deadline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_out_of_a_query(context: ScanContext, deadline: Deadline, monkeypatch: pytest.MonkeyPatch) -> None:
     sql = pytest.importorskip("dims_worker.probes.sql.probe")
     asked = []
 
@@ -93,7 +98,7 @@ def test_ids_out_of_a_query(around: ScanContext, deadline: Deadline, monkeypatch
 
     monkeypatch.setattr(sql, "first_column", first_column, raising=False)
     sources = {"db": SqlSource(type="sql", url="sqlite://"), "lake": S3Source(type="s3", bucket="b")}
-    here = ScanContext(around.project, around.home, sources)
+    here = ScanContext(context.project, context.home, sources)
     keys = {"p/41": 1, "p/42": 1}
     query = {"source": "db", "query": "SELECT id FROM games"}
     reading = read(keys, {}, here, deadline, expected=query)

@@ -45,8 +45,12 @@ def test_missing_days_between_the_first_and_the_last() -> None:
     reading = read("s/20130101.json", "s/20130105.json", "s/a/20130103.json", "s/20130103 copy.json", names=1)
     assert (reading.value, reading.unit, reading.method) == (2, "days", "exact")
     assert reading.details == {
-        **{"first": "2013-01-01", "last": "2013-01-05", "days": 3, "missing": ["2013-01-02"]},
-        **{"unreadable": 0, "unreadable_names": []},
+        "first": "2013-01-01",
+        "last": "2013-01-05",
+        "days": 3,
+        "missing": ["2013-01-02"],
+        "unreadable": 0,
+        "unreadable_names": [],
     }
 
 

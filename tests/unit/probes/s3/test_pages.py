@@ -1,5 +1,5 @@
 # ruff: noqa: N803 - boto3 names its arguments so
-"""Leaps and spans: every object once, in fewer requests, on a store that answers like S3."""
+"""Leaps and spans: every object once, in fewer api_calls, on a store that answers like S3."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FakeS3:
     def __init__(self, keys: Iterable[str], page: int = 1000, order: Any = lambda keys: keys) -> None:
         self.keys = order(sorted(set(keys), key=lambda key: key.encode()))
         self.page = page
-        self.requests: list[dict[str, Any]] = []
+        self.api_calls: list[dict[str, Any]] = []
         self._counting = threading.Lock()
 
     def list_objects_v2(
@@ -40,7 +40,7 @@ class FakeS3:
         **_: Any,
     ) -> dict[str, Any]:
         with self._counting:
-            self.requests.append({"prefix": Prefix, "after": StartAfter, "token": ContinuationToken})
+            self.api_calls.append({"prefix": Prefix, "after": StartAfter, "token": ContinuationToken})
         keys = [key for key in self.keys if key.startswith(Prefix) and key.encode() > StartAfter.encode()]
         start = keys.index(ContinuationToken) + 1 if ContinuationToken else 0
         found = keys[start : start + self.page]
@@ -51,16 +51,18 @@ class FakeS3:
     def close(self) -> None: ...
 
 
-def count(store: Any, around: ScanContext, deadline: Deadline, *prefixes: str, shards: Iterable[str] = ()) -> list[Any]:
-    """What a scan with a metric a prefix counts, and at last the requests it says it made."""
+def count(
+    store: Any, context: ScanContext, deadline: Deadline, *prefixes: str, shards: Iterable[str] = ()
+) -> list[Any]:
+    """What a scan with a metric a prefix counts, and at last the api_calls it says it made."""
     metrics = {
         f"m.{number}.{measure}": S3Metric(source="lake", measure=measure, prefix=prefix)
         for number, prefix in enumerate(prefixes)
         for measure in ("count", "bytes")
     }
     source = S3Source(type="s3", bucket="lake", shards=tuple(shards))
-    scanned = S3Probe(lambda _source, _deadline: store).scan(source, metrics, around, deadline)
-    return [*(reading.value for reading in scanned.readings), scanned.requests]
+    scanned = S3Probe(lambda _source, _deadline: store).scan(source, metrics, context, deadline)
+    return [*(reading.value for reading in scanned.readings), scanned.api_calls]
 
 
 def true(keys: Iterable[str], prefixes: Iterable[str]) -> list[int]:
@@ -84,20 +86,20 @@ def test_leaps_and_shards_lose_and_double_nothing(
     plain = FakeS3(keys, page)
     count(plain, AROUND, soon(), "")
     leaping = FakeS3(keys, page)
-    *found, requests = count(leaping, AROUND, soon(), *wanted)
+    *found, api_calls = count(leaping, AROUND, soon(), *wanted)
     assert found == true(keys, wanted)
-    assert requests == len(leaping.requests) <= len(plain.requests)
+    assert api_calls == len(leaping.api_calls) <= len(plain.api_calls)
     sharded = FakeS3(keys, page)
-    *found, requests = count(sharded, AROUND, soon(), "", *wanted, shards=shards)
+    *found, api_calls = count(sharded, AROUND, soon(), "", *wanted, shards=shards)
     assert found == true(keys, ["", *wanted])
-    assert requests == len(sharded.requests) <= len(plain.requests) + len(shards)
+    assert api_calls == len(sharded.api_calls) <= len(plain.api_calls) + len(shards)
 
 
 def test_only_what_is_due_is_listed() -> None:
     keys = [f"{folder}/{n:05}" for folder in "abcdefgh" for n in range(5000)]
     store = FakeS3(keys)
     assert count(store, AROUND, soon(), "b/", "g/")[-1] <= 11  # of 40 in all, 30 below the common prefix
-    assert (store.requests[0], store.requests[5]["after"], store.requests[-1]["prefix"]) == (
+    assert (store.api_calls[0], store.api_calls[5]["after"], store.api_calls[-1]["prefix"]) == (
         {"prefix": "", "after": "b.~", "token": ""},
         "",
         "g/",
@@ -122,10 +124,10 @@ def test_a_key_that_is_a_shard_or_a_prefix_itself() -> None:
 def test_a_store_without_order_is_listed_as_it_comes() -> None:
     keys = [f"{folder}/{n}" for folder in "abc" for n in range(10)]
     store = FakeS3(keys, 7, order=lambda found: found[::-1])
-    *found, requests = count(store, AROUND, soon(), "a/", "c/", shards=["b/"])
+    *found, api_calls = count(store, AROUND, soon(), "a/", "c/", shards=["b/"])
     assert found == [10, 30, 10, 30]
-    assert requests == len(store.requests)
-    assert [each["prefix"] for each in store.requests[-5:]] == [""] * 5
+    assert api_calls == len(store.api_calls)
+    assert [each["prefix"] for each in store.api_calls[-5:]] == [""] * 5
 
 
 def test_the_failure_of_a_shard_is_the_scan_s() -> None:

@@ -68,12 +68,12 @@ def fill(folder: Path, files: dict[str, bytes]) -> None:
 def compare(
     root: Path, client: Any, shards: tuple[str, ...] = (), **more: Any
 ) -> tuple[Reading, list[KeyDifference] | None]:
-    around = ScanContext(root, root / ".dims")
+    context = ScanContext(root, root / ".dims")
     metric = S3Metric(source="lake", measure="sync_status", **{"local": "lake", "pairs": [PAIR], **more})
     source = S3Source(type="s3", bucket="b", shards=shards)
     deadline = Deadline.after(timedelta(seconds=30))
-    scanned, found = S3Probe(lambda _s, _d: client).compare(source, {"m": metric}, around, deadline)
-    again = S3Probe(lambda _s, _d: client).scan(source, {"m": metric}, around, deadline)
+    scanned, found = S3Probe(lambda _s, _d: client).compare(source, {"m": metric}, context, deadline)
+    again = S3Probe(lambda _s, _d: client).scan(source, {"m": metric}, context, deadline)
     assert again.readings == scanned.readings
     return scanned.readings[0], found.get("m")
 
@@ -140,15 +140,27 @@ def test_equal_counts_and_different_files(tmp_path: Path) -> None:
     reading, found = compare(tmp_path, Stub(objects({f"{n}": b"x" for n in range(5, 15)})))
     assert (reading.value, reading.unit) == ("major_drift", "")
     assert reading.details == {
-        **{"only_local": 5, "only_s3": 5, "different": 0, "same": 5, "markers": 0, "union": 15},
+        "only_local": 5,
+        "only_s3": 5,
+        "different": 0,
+        "same": 5,
+        "markers": 0,
+        "union": 15,
         "sync_drift_pct": pytest.approx(200 / 3),
         "only_local_names": [f"p/{n}" for n in range(5)],
         "only_s3_names": [f"p/{n}" for n in range(10, 15)],
         "different_names": [],
         "pairs": [
             {
-                **{"folder": "f", "prefix": "p/", "only_local": 5, "only_s3": 5, "different": 0},
-                **{"same": 5, "markers": 0, "union": 15, "sync_drift_pct": pytest.approx(200 / 3)},
+                "folder": "f",
+                "prefix": "p/",
+                "only_local": 5,
+                "only_s3": 5,
+                "different": 0,
+                "same": 5,
+                "markers": 0,
+                "union": 15,
+                "sync_drift_pct": pytest.approx(200 / 3),
             }
         ],
     }

@@ -53,10 +53,10 @@ Scan = Callable[..., dict[str, Reading]]
 
 
 @pytest.fixture
-def scan(games: Path, around: ScanContext) -> Scan:
+def scan(games: Path, context: ScanContext) -> Scan:
     def run(where: SqlSource | None = None, seconds: float = 30, **metrics: SqlMetric) -> dict[str, Reading]:
         deadline = Deadline.after(timedelta(seconds=seconds))
-        return readings_by_name(SqlProbe().scan(where or source(), metrics, around, deadline).readings)
+        return readings_by_name(SqlProbe().scan(where or source(), metrics, context, deadline).readings)
 
     return run
 
@@ -71,7 +71,11 @@ def test_a_value_of_each_type(scan: Scan) -> None:
         half=metric("SELECT char(0) || ' and more'"),
     )
     assert {name: reading.value for name, reading in readings.items()} == {
-        **{"count": 2500, "mean": 312.625, "text": "game 1", "named": "game 2500", "percent": 1111},
+        "count": 2500,
+        "mean": 312.625,
+        "text": "game 1",
+        "named": "game 2500",
+        "percent": 1111,
         "half": r"\x00 and more",
     }
     assert readings["count"].unit == "games" and type(readings["count"].value) is int
@@ -192,8 +196,8 @@ def test_equal_queries_run_once(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> 
     assert sorted(asked) == ["SELECT 1", "SELECT count(*) FROM games", "SELECT id FROM games"]
 
 
-def test_a_pass_sees_one_moment(games: Path, around: ScanContext, deadline: Deadline) -> None:
-    with open_snapshot(source(), around, deadline) as ask:
+def test_a_pass_sees_one_moment(games: Path, context: ScanContext, deadline: Deadline) -> None:
+    with open_snapshot(source(), context, deadline) as ask:
         before = ask("SELECT count(*) FROM games")
         with closing(sqlite3.connect(games, timeout=0)) as other, pytest.raises(sqlite3.OperationalError):
             other.execute("DELETE FROM games")
@@ -202,7 +206,7 @@ def test_a_pass_sees_one_moment(games: Path, around: ScanContext, deadline: Dead
     assert before.columns == ("count(*)",) and before.rows == ((2500,),) and before.total == 1
 
 
-def test_nothing_is_written(games: Path, scan: Scan, around: ScanContext, deadline: Deadline) -> None:
+def test_nothing_is_written(games: Path, scan: Scan, context: ScanContext, deadline: Deadline) -> None:
     held = games.read_bytes()
     readings = scan(
         delete=metric("DELETE FROM games"),
@@ -216,7 +220,7 @@ def test_nothing_is_written(games: Path, scan: Scan, around: ScanContext, deadli
     assert readings["hidden"].error == "the query failed: attempt to write a readonly database"
     with pytest.raises(MeasureError, match="readonly"):
         query_rows(
-            source(f"sqlite:///file:{games}?uri=true"), "WITH a AS (SELECT 1) DELETE FROM games", around, deadline
+            source(f"sqlite:///file:{games}?uri=true"), "WITH a AS (SELECT 1) DELETE FROM games", context, deadline
         )
     assert games.read_bytes() == held
 
@@ -259,15 +263,15 @@ def test_a_query_without_end_is_stopped(scan: Scan) -> None:
         assert readings[late].error == "took longer than its timeout of 1 s"
 
 
-def test_other_probes_ask_too(games: Path, around: ScanContext, deadline: Deadline) -> None:
-    assert first_column(source(), "SELECT id, name FROM games WHERE id < 4 ORDER BY id", around, deadline) == [1, 2, 3]
-    answer = query_rows(source(), "SELECT id, name AS title FROM games ORDER BY id", around, deadline, keep=1)
+def test_other_probes_ask_too(games: Path, context: ScanContext, deadline: Deadline) -> None:
+    assert first_column(source(), "SELECT id, name FROM games WHERE id < 4 ORDER BY id", context, deadline) == [1, 2, 3]
+    answer = query_rows(source(), "SELECT id, name AS title FROM games ORDER BY id", context, deadline, keep=1)
     assert (answer.columns, answer.rows, answer.total) == (("id", "title"), ((1, "game 1"),), 2500)
-    empty = query_rows(source(), "SELECT id FROM games WHERE id < 0", around, deadline)
+    empty = query_rows(source(), "SELECT id FROM games WHERE id < 0", context, deadline)
     assert (empty.columns, empty.rows, empty.total) == (("id",), (), 0)
     with pytest.raises(MeasureError, match="no such table"):
-        first_column(source(), "SELECT id FROM teams", around, deadline)
-    with open_snapshot(source(), around, deadline) as ask, pytest.raises(ZeroDivisionError):
+        first_column(source(), "SELECT id FROM teams", context, deadline)
+    with open_snapshot(source(), context, deadline) as ask, pytest.raises(ZeroDivisionError):
         ask.first("SELECT 1 / 0")
         raise ZeroDivisionError
 

@@ -162,7 +162,10 @@ def test_totals_by_category_and_kind(tree: Path, inventory: Inventory) -> None:
     result = inventory().result
     assert result["totals"] == {"files": 5, "lines": 5, "bytes": 2 + 4 + 2 + 1 + 4}
     assert {name: part["files"] for name, part in result["categories"].items()} == {
-        **{"scripts": 2, "sql": 1, "tests": 1, "documentation": 1}
+        "scripts": 2,
+        "sql": 1,
+        "tests": 1,
+        "documentation": 1,
     }
     assert result["kinds"]["Python"] == {"files": 3, "lines": 4, "bytes": 8}
     assert result["stale_after"] == "7 days"
@@ -181,7 +184,11 @@ def test_left_out(tree: Path, inventory: Inventory) -> None:
     write(
         tree,
         {
-            **{"a.py": "", "data/x.py": "", "src/data/kept.py": "", "backup/x.py": "", "x/backups/x.sql": ""},
+            "a.py": "",
+            "data/x.py": "",
+            "src/data/kept.py": "",
+            "backup/x.py": "",
+            "x/backups/x.sql": "",
             **{
                 "__pycache__/x.py": "",
                 "deep/node_modules/m/x.js": "",
@@ -189,7 +196,9 @@ def test_left_out(tree: Path, inventory: Inventory) -> None:
                 "a.py.bak": "",
                 "cache/c.py": "",
             },
-            **{".git/hooks/x.py": "", "mine/x.py": "", "left/y.py": ""},
+            ".git/hooks/x.py": "",
+            "mine/x.py": "",
+            "left/y.py": "",
         },
     )
     outcome = inventory(

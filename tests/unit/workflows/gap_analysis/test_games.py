@@ -100,8 +100,14 @@ def test_counts_by_season() -> None:
         game("d", "2013-11-01", box=False),
     ]
     assert summed(games) == {
-        **{"games": 4, "not_played": 1, "without_box_score": 2, "without_play_by_play": 2},
-        **{"missing_pct": 50.0, "coverage_pct": 50.0, "first": "2012-11-01", "last": "2013-11-01"},
+        "games": 4,
+        "not_played": 1,
+        "without_box_score": 2,
+        "without_play_by_play": 2,
+        "missing_pct": 50.0,
+        "coverage_pct": 50.0,
+        "first": "2012-11-01",
+        "last": "2013-11-01",
     }
     first, second = by_season(games)
     assert (first["season"], first["games"], first["coverage_pct"]) == ("2012-13", 3, pytest.approx(100 / 3))

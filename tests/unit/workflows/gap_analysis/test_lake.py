@@ -55,8 +55,11 @@ def test_compare_names_ids_as_the_games_do() -> None:
     holdings = FeedHoldings({"espn": FEED}, {})
     holdings.add(page(**{"pbp/0001.csv": 1, "pbp/0002.csv": 1, "pbp/0009.csv": 1}))
     assert compare(holdings.all[0], [1, "0003", None], "play-by-play", {"2": "0002", "3": "0003"}) == {
-        **{"lake": "espn pbp", "database": "play-by-play", "both": 1},
-        **{"only_lake": ["0002", "9"], "only_database": ["0003"]},
+        "lake": "espn pbp",
+        "database": "play-by-play",
+        "both": 1,
+        "only_lake": ["0002", "9"],
+        "only_database": ["0003"],
     }
 
 
@@ -87,6 +90,12 @@ def test_a_report_that_no_name_breaks_and_no_order_of_keys_changes() -> None:
 
 def _counts() -> dict[str, Any]:
     return {
-        **{"games": 1, "not_played": 0, "without_box_score": 0, "without_play_by_play": 1},
-        **{"missing_pct": 0.0, "coverage_pct": 0.0, "first": None, "last": None},
+        "games": 1,
+        "not_played": 0,
+        "without_box_score": 0,
+        "without_play_by_play": 1,
+        "missing_pct": 0.0,
+        "coverage_pct": 0.0,
+        "first": None,
+        "last": None,
     }
