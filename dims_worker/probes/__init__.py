@@ -1,4 +1,4 @@
-"""Probes: what measures a source. Importing this loads no driver; a probe loads its own when it scans."""
+"""Probes measure sources. Importing this package loads no driver. Each probe loads its own when it scans."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ _PROBES: dict[str, Probe[Any, Any]] = {
 
 
 def probe_for(kind: str) -> Probe[Any, Any]:
-    """The probe of a source's `type`. Raises KeyError for a type that the configuration refuses."""
+    """Return the probe for a source's `type`. Raises KeyError for a type that the configuration does not allow."""
     return _PROBES[kind]

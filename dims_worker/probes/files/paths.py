@@ -1,4 +1,4 @@
-"""Which files of a source's folder a change is about: paths below one root, seen from another folder."""
+"""Which files of a source a change concerns: paths below one root, seen from another folder."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from dims_worker.probes.base import PathsChanged, ScanContext, printable_path
 
 IGNORE_FILE = ".gitignore"
 
-_ODD = re.compile(r"(^|/)\.{0,2}(/|$)")
+_UNNORMALIZED = re.compile(r"(^|/)\.{0,2}(/|$)")
 """A path with an empty part, `.` or `..`."""
 
 
 @lru_cache(1024)
-def resolve_places(context: ScanContext, path: str) -> tuple[str, str]:
-    """The source's folder and DIMS's home, resolved; the disk is asked once, not for every event."""
+def resolve_folders(context: ScanContext, path: str) -> tuple[str, str]:
+    """Return the folder of the source and the data directory, resolved. Cached, so not every event reads the disk."""
     return str(context.path_of(path)), _real(str(context.home))
 
 
 def why_affected(
     folder: str, home: str, change: PathsChanged, patterns: tuple[str, ...], exclude: tuple[str, ...] = ()
 ) -> str | None:
-    """Why a change can alter what `patterns` less `exclude` find below `folder`; None where it cannot.
+    """Return why a change can alter what `patterns` without `exclude` match below `folder`, or None.
 
-    `folder` is resolved. A changed path may be a folder: it concerns the patterns that spell it out
-    (`docs` and `docs/**/*.md`), and written with a last `/` all that could match below it.
+    `folder` is resolved. A changed path may be a folder. It concerns the patterns that name it (`docs` and
+    `docs/**/*.md`). With a trailing `/` it concerns all patterns that can match below it.
     """
     seen = paths_below_folder(folder, home, change)
     if seen is None:
@@ -41,19 +41,19 @@ def why_affected(
         if not path:
             return f"{printable_path(folder)} itself changed"
         if test(path):
-            return f"{printable_path(path)} matches {_first(path, patterns)}"
-        if found := _holds(path, patterns, exclude):
-            return f"{printable_path(path)} changed, where {found} may match"
+            return f"{printable_path(path)} matches {_first_match(path, patterns)}"
+        if pattern := _pattern_below(path, patterns, exclude):
+            return f"{printable_path(path)} changed, and {pattern} may match below it"
     return None
 
 
 @lru_cache(256)
 def changed_gitignore(folder: str, home: str, change: PathsChanged) -> str | None:
-    """The `.gitignore` among the changed paths that says what counts below `folder`."""
+    """Return the reason if a `.gitignore` that applies below `folder` is among the changed paths."""
     for path in paths_below_folder(folder, home, change) or ():
         if posixpath.basename(path) == IGNORE_FILE:
             return f"{printable_path(path)} changed"
-    for path in change.paths:  # of a folder above as well
+    for path in change.paths:  # one in a folder above applies too
         place, _, name = posixpath.join(_real(change.root), path).rpartition("/")
         if name == IGNORE_FILE and f"{folder}/".startswith(f"{place}/"):
             return f"{printable_path(path)} changed"
@@ -62,38 +62,41 @@ def changed_gitignore(folder: str, home: str, change: PathsChanged) -> str | Non
 
 @lru_cache(256)
 def paths_below_folder(folder: str, home: str, change: PathsChanged) -> Sequence[str] | None:
-    """The changed paths relative to `folder`; "" for the folder itself or one above it; those in `home` or
-    a `.git` left out. None where none of them concerns the folder, () where they are unknown."""
-    bridges = _bridges(folder, change)
+    """Return the changed paths relative to `folder`, without those in `home` or a `.git`.
+
+    "" is the folder itself or one above it. None means that no path concerns the folder, and () that the paths
+    are unknown.
+    """
+    bridges = _rebases(folder, change)
     if not bridges:
         return None
     if not change.paths:
         return ()
-    found = {
+    below = {
         path: None
-        for bridge in bridges
+        for rebase in bridges
         for changed in change.paths
-        if (path := _across(bridge, changed, change.root)) is not None and not is_never_measured(folder, path, home)
+        if (path := _rebased(rebase, changed, change.root)) is not None and not is_never_measured(folder, path, home)
     }
-    return tuple(found) or None
+    return tuple(below) or None
 
 
-def related(folder: str, change: PathsChanged) -> bool:
-    """Whether the change's root is `folder`, holds it or lies in it."""
-    return bool(_bridges(folder, change))
+def is_related(folder: str, change: PathsChanged) -> bool:
+    """Return whether the root of the change is `folder`, contains it or is in it."""
+    return bool(_rebases(folder, change))
 
 
 def is_never_measured(folder: str, path: str, home: str) -> bool:
-    """Whether a path below `folder` is never measured: it lies in a `.git` or in DIMS's own home."""
+    """Return whether a path below `folder` is in a `.git` or in the data directory, which are never measured."""
     if ".git" in path and ".git" in path.split("/"):
         return True
     return f"{folder.rstrip('/')}/{path}/".startswith(f"{home}/")
 
 
-def _bridges(folder: str, change: PathsChanged) -> set[tuple[str, str]]:
-    # A producer may name the root as it was given to it, or resolved
+def _rebases(folder: str, change: PathsChanged) -> set[tuple[str, str]]:
+    # A producer may report the root as given or resolved
     roots = {change.root, _real(change.root)}
-    return {bridge for root in roots if (bridge := _bridge(folder, root))}
+    return {rebase for root in roots if (rebase := _rebase(folder, root))}
 
 
 @lru_cache(4096)
@@ -102,8 +105,8 @@ def _real(path: str) -> str:
 
 
 @lru_cache(4096)
-def _bridge(folder: str, root: str) -> tuple[str, str] | None:
-    """What to take off a path below `root`, and what to put before it, to see it from `folder`."""
+def _rebase(folder: str, root: str) -> tuple[str, str] | None:
+    """Return the prefix to remove from a path below `root`, and the one to add, to see it from `folder`."""
     inside, outside = (f"{path.rstrip('/')}/" for path in (folder, root))
     if inside.startswith(outside):
         return inside.removeprefix(outside), ""
@@ -112,37 +115,37 @@ def _bridge(folder: str, root: str) -> tuple[str, str] | None:
     return None
 
 
-def _across(bridge: tuple[str, str], changed: str, root: str) -> str | None:
-    off, before = bridge
-    if _ODD.search(changed):
-        changed = _tidied(changed, root)
+def _rebased(rebase: tuple[str, str], changed: str, root: str) -> str | None:
+    removed, added = rebase
+    if _UNNORMALIZED.search(changed):
+        changed = _normalized(changed, root)
         if changed.startswith("../"):
             return None
     if not changed:
-        return before  # the root itself: as a folder, or "" where the source's folder lies in it
-    if not off:
-        return before + changed
-    if changed.startswith(off):
-        return changed.removeprefix(off)
-    return "" if off.startswith(f"{changed.removesuffix('/')}/") else None
+        return added  # the root itself: as a folder, or "" if it contains the folder of the source
+    if not removed:
+        return added + changed
+    if changed.startswith(removed):
+        return changed.removeprefix(removed)
+    return "" if removed.startswith(f"{changed.removesuffix('/')}/") else None
 
 
-def _tidied(path: str, root: str) -> str:
-    """Without `.`, `..`, `//` and the root; a last `/` stays, for it says that the path is a folder."""
+def _normalized(path: str, root: str) -> str:
+    """Remove `.`, `..`, `//` and the root. A trailing `/` stays, because it marks a folder."""
     if path.startswith("/"):
         path = posixpath.relpath(path, root) + ("/" if path.endswith("/") else "")
-    tidy = posixpath.normpath(path)
-    if tidy == ".":
+    normalized = posixpath.normpath(path)
+    if normalized == ".":
         return ""
-    return "../" if tidy == ".." else tidy + ("/" if path.endswith("/") else "")
+    return "../" if normalized == ".." else normalized + ("/" if path.endswith("/") else "")
 
 
-def _first(path: str, patterns: tuple[str, ...]) -> str:
+def _first_match(path: str, patterns: tuple[str, ...]) -> str:
     return next(pattern for pattern in patterns if glob.matcher((pattern,))(path))
 
 
-def _holds(path: str, patterns: tuple[str, ...], exclude: tuple[str, ...]) -> str | None:
-    """The pattern that could match below `path`, if that is a folder: it spells it out, or `path` says so."""
+def _pattern_below(path: str, patterns: tuple[str, ...], exclude: tuple[str, ...]) -> str | None:
+    """Return the pattern that could match below `path`, if a pattern or a trailing `/` says it is a folder."""
     if path in glob.folders_of(patterns):
         return next(pattern for pattern in patterns if path in glob.folders_of((pattern,)))
     folder = path.removesuffix("/")

@@ -63,10 +63,10 @@ def _lake(context: WorkflowContext, declared: AwsInventoryConfig) -> Told | None
     """The bucket by prefix, out of one listing of all of it."""
     context.progress(f"listing {declared.lake}")
 
-    def ask() -> Told:
+    def read() -> Told:
         return context.listed(declared.lake, [""], lambda: PrefixCollector(declared.depth, declared.newest)).told()
 
-    return context.reach(declared.lake, ask)
+    return context.reach(declared.lake, read)
 
 
 def _instance(
@@ -85,14 +85,14 @@ def _asked(context: WorkflowContext, declared: AwsInventoryConfig, question: Cal
     source = context.config.sources[declared.aws]
     assert isinstance(source, AwsSource)
 
-    def ask() -> T:
+    def read() -> T:
         with AwsAccount(source, context.deadline, context.now.date()) as account:
             try:
                 return question(account)
             finally:
                 context.api_calls += account.api_calls
 
-    return context.reach(declared.aws, ask)
+    return context.reach(declared.aws, read)
 
 
 def _told(instance: DatabaseInstance) -> Told:
@@ -122,14 +122,14 @@ def _database(context: WorkflowContext, declared: AwsInventoryConfig, left_out: 
         return None
     context.progress(f"asking {declared.warehouse} for the sizes of its tables")
 
-    def ask() -> Told:
-        with open_snapshot(source, context.scan_context, context.deadline) as asked:
-            (name, size), *_ = asked(DATABASE).rows
-            tables = asked(TABLES).rows
+    def read() -> Told:
+        with open_snapshot(source, context.scan_context, context.deadline) as snapshot:
+            (name, size), *_ = snapshot(DATABASE).rows
+            tables = snapshot(TABLES).rows
         told = [{"name": table, "bytes": int(total), "rows": int(rows)} for table, total, rows in tables]
         return {"name": name, "bytes": int(size), "tables": told}
 
-    return context.reach(declared.warehouse, ask)
+    return context.reach(declared.warehouse, read)
 
 
 def _cost(

@@ -14,11 +14,11 @@ from typing import cast
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, printable_path
 from dims_worker.probes.files.tree import Selection, Tree
-from dims_worker.probes.git.command import Git, GitFailed
+from dims_worker.probes.git.command import Git, GitError
 
 _HEADER = re.compile(rb"\x01[0-9a-f]{40,64} (\d+)")
 """How a commit is told from a path, which could look like anything less."""
-_OFTEN = 4096
+_CHECK_EVERY = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ def paths_below(
 
     everything.matches = noted
     tree = Tree(root, home, (), deadline)
-    tree.listed_by_git([everything]) if ask_git else tree.walk([everything])
+    tree.list_with_git([everything]) if ask_git else tree.walk([everything])
     inside = f"{home}/".removeprefix(f"{root.rstrip('/')}/")
-    return TreePaths([path for path in found if not path.startswith(inside)], everything.troubles)
+    return TreePaths([path for path in found if not path.startswith(inside)], everything.problems)
 
 
 def last_commits(root: str, paths: Collection[str], deadline: Deadline) -> tuple[dict[str, str], str | None]:
@@ -85,7 +85,7 @@ def last_commits(root: str, paths: Collection[str], deadline: Deadline) -> tuple
     try:
         with contextlib.closing(cast("Generator[bytes, None, None]", git.records("log", *plain))) as records:
             for number, record in enumerate(records):
-                if number % _OFTEN == 0:
+                if number % _CHECK_EVERY == 0:
                     deadline.check()
                 if header := _HEADER.fullmatch(record):
                     day, first = datetime.fromtimestamp(int(header[1]), UTC).date().isoformat(), True
@@ -97,6 +97,6 @@ def last_commits(root: str, paths: Collection[str], deadline: Deadline) -> tuple
                     dates[path] = day
                     if not waiting:
                         break
-    except GitFailed as error:
+    except GitError as error:
         return {}, str(error)
     return dates, None

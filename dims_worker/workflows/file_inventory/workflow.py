@@ -20,7 +20,7 @@ from dims_worker.workflows.file_inventory.tree import last_commits, paths_below
 from dims_worker.workflows.markdown import format_bytes
 from dims_worker.workflows.measure_metrics import measure_metrics
 
-_OFTEN = 200
+_CHECK_EVERY = 200
 _NAMED = 5
 """So many of the files with the same trouble are named in a sentence."""
 
@@ -95,7 +95,7 @@ def _entries(
 ) -> Iterator[dict[str, Any]]:
     """What is told of each file; nothing of those of other kinds."""
     for number, path in enumerate(sorted(paths)):
-        if number % _OFTEN == 0:
+        if number % _CHECK_EVERY == 0:
             context.deadline.check()
             context.progress(f"file-inventory: {number:,} of {len(paths):,} files read")
         file = read_file(root, path, context.deadline)

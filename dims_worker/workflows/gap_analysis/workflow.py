@@ -76,33 +76,33 @@ def _warehouse(context: WorkflowContext, declared: GapAnalysisConfig) -> Warehou
     assert isinstance(source, SqlSource)
     context.progress(f"asking {declared.warehouse} for its games")
 
-    def ask() -> WarehouseGames:
-        with open_snapshot(source, context.scan_context, context.deadline) as asked:
-            rows = _answer(asked, "games", declared.games)
-            box_scores = _ids(asked, "boxscores", declared.boxscores)
-            play_by_play = _ids(asked, "play_by_play", declared.play_by_play)
+    def read() -> WarehouseGames:
+        with open_snapshot(source, context.scan_context, context.deadline) as snapshot:
+            rows = _answer(snapshot, "games", declared.games)
+            box_scores = _ids(snapshot, "boxscores", declared.boxscores)
+            play_by_play = _ids(snapshot, "play_by_play", declared.play_by_play)
             of_feed = {
-                name: _ids(asked, f"feeds.{name}.pbp_query", feed.pbp_query)
+                name: _ids(snapshot, f"feeds.{name}.pbp_query", feed.pbp_query)
                 for name, feed in declared.feeds.items()
                 if feed.pbp_query is not None
             }
         games = games_of(rows, box_scores, play_by_play, context.now.date())
         return WarehouseGames(games, box_scores, play_by_play, of_feed)
 
-    return context.reach(declared.warehouse, ask)
+    return context.reach(declared.warehouse, read)
 
 
-def _answer(asked: SnapshotQuery, key: str, query: str) -> list[dict[str, Any]]:
+def _answer(snapshot: SnapshotQuery, key: str, query: str) -> list[dict[str, Any]]:
     """The rows of a configured query by column; where it fails the error names its key."""
     try:
-        answer = asked(query)
+        answer = snapshot(query)
     except MeasureError as error:
         raise MeasureError(f"`{key}`: {error}") from None
     return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
 
-def _ids(asked: SnapshotQuery, key: str, query: str) -> list[Any]:
-    return [next(iter(row.values())) for row in _answer(asked, key, query)]
+def _ids(snapshot: SnapshotQuery, key: str, query: str) -> list[Any]:
+    return [next(iter(row.values())) for row in _answer(snapshot, key, query)]
 
 
 def _lake(context: WorkflowContext, declared: GapAnalysisConfig, seasons: Mapping[str, str]) -> FeedHoldings | None:
@@ -112,11 +112,11 @@ def _lake(context: WorkflowContext, declared: GapAnalysisConfig, seasons: Mappin
     lake = declared.lake
     context.progress(f"listing {lake}")
 
-    def ask() -> FeedHoldings:
+    def read() -> FeedHoldings:
         prefixes = [prefix for feed in declared.feeds.values() for prefix in feed.prefixes.values()]
         return context.listed(lake, prefixes, lambda: FeedHoldings(declared.feeds, seasons))
 
-    return context.reach(lake, ask)
+    return context.reach(lake, read)
 
 
 def _told(games: list[Game]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dims_worker.probes.base import Deadline, printable_path
 from dims_worker.workflows.file_inventory.tree import paths_below
 from dims_worker.workflows.seasons import completeness, date_in, expected_of, group_of, season_named, season_of
 
-_OFTEN = 1024
+_CHECK_EVERY = 1024
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ def walk(root: str, home: str, folder: LocalFolder, large: int, deadline: Deadli
     names = NamePatterns(folder)
     held = FolderHolding(troubles=tree.troubles)
     for number, path in enumerate(tree.paths):
-        if number % _OFTEN == 0:
+        if number % _CHECK_EVERY == 0:
             deadline.check()
         try:
             status = os.lstat(f"{root}/{path}")

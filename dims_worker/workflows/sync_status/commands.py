@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Iterable
 from typing import Any
 
 from dims_worker.config import S3Source
 from dims_worker.probes.base import printable_path
+from dims_worker.probes.boto3_client import hide_user
 from dims_worker.probes.s3.sync import KeyDifference
 from dims_worker.workflows.markdown import escape_invisible
 
 _SPECIAL = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-_USER = re.compile(r"//[^/@\s]*@")
 
 
 def shell_quote(word: str) -> str:
@@ -38,7 +37,7 @@ def commands(source: S3Source, differences: Iterable[KeyDifference]) -> dict[str
     no UTF-8, which no object can have."""
     copy = "aws s3 cp"
     if source.endpoint_url:
-        copy += f" --endpoint-url {shell_quote(_USER.sub('//', source.endpoint_url))}"
+        copy += f" --endpoint-url {shell_quote(hide_user(source.endpoint_url))}"
     mend, overwrite, no_object = [], [], []
     for each in differences:
         if not _is_text(each.key):

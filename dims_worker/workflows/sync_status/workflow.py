@@ -10,7 +10,7 @@ from dims_worker.config import S3Metric, S3Source
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Reading, printable_path
 from dims_worker.probes.s3.listing import Entry
-from dims_worker.probes.s3.sync import KINDS, KeyDifference, SyncComparison, unfit
+from dims_worker.probes.s3.sync import KINDS, KeyDifference, SyncComparison, local_folder_problem
 from dims_worker.workflows.base import WorkflowContext
 from dims_worker.workflows.measure_metrics import measure_metrics
 from dims_worker.workflows.sync_status import commands as sync_status_commands
@@ -72,7 +72,7 @@ class _SyncListing:
 def _compared(context: WorkflowContext, name: str, metric: S3Metric) -> SyncComparison | None:
     """All pairs compared, out of one listing; None, a failed reading, and noted, where a side is not reached."""
     scan_context = context.scan_context
-    obstacle = unfit(name, metric, scan_context)
+    obstacle = local_folder_problem(name, metric, scan_context)
     if obstacle is not None:
         context.miss(LOCAL, obstacle.error or str(obstacle.details.get("absent", "absent")))
         context.readings.append(obstacle)

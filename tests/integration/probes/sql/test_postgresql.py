@@ -138,13 +138,13 @@ def test_a_query_that_fails_leaves_the_others_alone(games: str) -> None:
 
 
 def test_all_queries_see_one_moment(games: str, engine: Engine) -> None:
-    with open_snapshot(source(games), AROUND, within()) as ask:
-        assert ask.first("SELECT count(*) FROM games").rows == ((5000,),)
+    with open_snapshot(source(games), AROUND, within()) as snapshot:
+        assert snapshot.first("SELECT count(*) FROM games").rows == ((5000,),)
         execute(engine, "DELETE FROM games WHERE id > 10")
-        assert ask.first("SELECT count(*) FROM games").rows == ((5000,),)
+        assert snapshot.first("SELECT count(*) FROM games").rows == ((5000,),)
         with pytest.raises(MeasureError):
-            ask("SELECT 1 / 0")
-        answer = ask("SELECT id, name FROM games ORDER BY id DESC", keep=1)
+            snapshot("SELECT 1 / 0")
+        answer = snapshot("SELECT id, name FROM games ORDER BY id DESC", keep=1)
         assert (answer.columns, answer.rows, answer.total) == (("id", "name"), ((5000, "game 5000"),), 5000)
     assert first_column(source(games), "SELECT id, name FROM games ORDER BY id", AROUND, within()) == [*range(1, 11)]
     assert query_rows(source(games), "SELECT id FROM games", AROUND, within(), keep=0).total == 10

@@ -10,8 +10,9 @@ import pytest
 from dims_worker.config import S3Metric, S3Source, SqlSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext
+from dims_worker.probes.json_path import resolve_pointer
 from dims_worker.probes.s3 import completeness
-from dims_worker.probes.s3.completeness import Expectations, IdsOf, normalize_id, values_at_pointer
+from dims_worker.probes.s3.completeness import Expectations, IdsFactory, normalize_id
 from dims_worker.probes.s3.listing import Keys
 
 SCHEDULES = {"prefix": "s/", "pointer": "games.*.id"}
@@ -25,7 +26,7 @@ def read(
     **more: Any,
 ) -> Reading:
     metric = S3Metric(source="lake", measure="completeness", prefix="p/", **{"expected": SCHEDULES, **more})
-    ids = IdsOf.of(metric)()
+    ids = IdsFactory.of(metric)()
     ids.add([{"Key": key, "Size": size} for key, size in keys.items()])
     bodies = {key: body if isinstance(body, bytes) else json.dumps(body).encode() for key, body in schedules.items()}
     found = Keys(10)
@@ -129,7 +130,7 @@ def test_ids_out_of_a_query(context: ScanContext, deadline: Deadline, monkeypatc
 )
 def test_ways(way: str, found: list[int]) -> None:
     document = {"games": [{"id": 1}, {"id": 2}, {"x": 5}], "by": {"a": 3, "b": 4}}
-    assert list(values_at_pointer(document, way.split("."))) == found
+    assert list(resolve_pointer(document, way, skip_missing=True)) == found
 
 
 def test_normal_ids() -> None:

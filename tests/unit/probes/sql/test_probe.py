@@ -23,7 +23,7 @@ from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext, readings_by_name
 from dims_worker.probes.sql.probe import SqlProbe, _instant, _value, first_column, query_rows
 from dims_worker.probes.sql.snapshot import open_snapshot
-from dims_worker.probes.sql.statement import check_reads
+from dims_worker.probes.sql.statement import check_read_only
 
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
@@ -186,23 +186,23 @@ def test_names_of_what_is_counted(scan: Scan) -> None:
 
 
 def test_equal_queries_run_once(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr("dims_worker.probes.sql.snapshot.check_reads", asked.append)
+    checked: list[str] = []
+    monkeypatch.setattr("dims_worker.probes.sql.snapshot.check_read_only", checked.append)
     scan(
         a=metric("SELECT count(*) FROM games", rows="SELECT id FROM games"),
         b=metric("SELECT count(*) FROM games", unit="games", rows="SELECT id FROM games", names=1),
         c=metric("SELECT 1"),
     )
-    assert sorted(asked) == ["SELECT 1", "SELECT count(*) FROM games", "SELECT id FROM games"]
+    assert sorted(checked) == ["SELECT 1", "SELECT count(*) FROM games", "SELECT id FROM games"]
 
 
 def test_a_pass_sees_one_moment(games: Path, context: ScanContext, deadline: Deadline) -> None:
-    with open_snapshot(source(), context, deadline) as ask:
-        before = ask("SELECT count(*) FROM games")
+    with open_snapshot(source(), context, deadline) as snapshot:
+        before = snapshot("SELECT count(*) FROM games")
         with closing(sqlite3.connect(games, timeout=0)) as other, pytest.raises(sqlite3.OperationalError):
             other.execute("DELETE FROM games")
             other.commit()  # SQLite locks writers out while someone reads
-        assert ask("SELECT count(*) FROM games") == before
+        assert snapshot("SELECT count(*) FROM games") == before
     assert before.columns == ("count(*)",) and before.rows == ((2500,),) and before.total == 1
 
 
@@ -238,7 +238,7 @@ def test_nothing_is_written(games: Path, scan: Scan, context: ScanContext, deadl
     ],
 )
 def test_queries_that_read(query: str) -> None:
-    check_reads(query)
+    check_read_only(query)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_queries_that_read(query: str) -> None:
 )
 def test_queries_that_do_not(query: str) -> None:
     with pytest.raises(MeasureError, match="a query"):
-        check_reads(query)
+        check_read_only(query)
 
 
 def test_a_query_without_end_is_stopped(scan: Scan) -> None:
@@ -271,8 +271,8 @@ def test_other_probes_ask_too(games: Path, context: ScanContext, deadline: Deadl
     assert (empty.columns, empty.rows, empty.total) == (("id",), (), 0)
     with pytest.raises(MeasureError, match="no such table"):
         first_column(source(), "SELECT id FROM teams", context, deadline)
-    with open_snapshot(source(), context, deadline) as ask, pytest.raises(ZeroDivisionError):
-        ask.first("SELECT 1 / 0")
+    with open_snapshot(source(), context, deadline) as snapshot, pytest.raises(ZeroDivisionError):
+        snapshot.first("SELECT 1 / 0")
         raise ZeroDivisionError
 
 
