@@ -96,56 +96,56 @@ def _selections(
     return selections
 
 
-def _reading(name: str, metric: FilesMetric, found: Selection, root: str) -> Reading:
+def _reading(name: str, metric: FilesMetric, selection: Selection, root: str) -> Reading:
     """Return the reading of a metric from its selection.
 
     No matching file is a true 0. A file or folder that the patterns name and that does not exist is missing.
     One that exists and was not counted is an error.
     """
-    absent, wrong = _missing_paths(found, root)
-    problems = found.problems + (found.unread if metric.measure in _CONTENT_MEASURES else []) + wrong
+    absent, wrong = _missing_paths(selection, root)
+    problems = selection.problems + (selection.unread if metric.measure in _CONTENT_MEASURES else []) + wrong
     if problems:
         return Reading.failed(name, metric.shown_unit, _join_reasons(problems))
-    if absent and not (metric.absent == 0 and found.count):  # with `absent: 0` the other files are the total
+    if absent and not (metric.absent == 0 and selection.count):  # with `absent: 0` the other files are the total
         return missing_reading(name, metric, _join_reasons(absent))
-    if metric.is_age and not found.count:
+    if metric.is_age and not selection.count:
         return missing_reading(name, metric, f"no file matches {', '.join(metric.paths)}")
-    details: dict[str, Any] = {"vanished": found.vanished} if found.vanished else {}
+    details: dict[str, Any] = {"vanished": selection.vanished} if selection.vanished else {}
     if absent:
         details["absent"] = _join_reasons(absent)
     try:
-        return exact_reading(name, metric, _value(metric, found), details)
+        return exact_reading(name, metric, _value(metric, selection), details)
     except OverflowError:
         return Reading.failed(name, metric.shown_unit, "the modification time of a file is outside the years 1 to 9999")
 
 
-def _value(metric: FilesMetric, found: Selection) -> Value:
+def _value(metric: FilesMetric, selection: Selection) -> Value:
     match metric.measure:
         case "count":
-            return found.count
+            return selection.count
         case "lines":
-            return found.lines
+            return selection.lines
         case "entries":
-            return found.entries[metric.entry]
+            return selection.entries[metric.entry]
         case "bytes":
-            return size_in_unit(metric, found.bytes)
+            return size_in_unit(metric, selection.bytes)
         case "newest_age":
-            return _instant(found.newest)
+            return _instant(selection.newest)
         case "oldest_age":
-            return _instant(found.oldest)
+            return _instant(selection.oldest)
 
 
 def _instant(nanoseconds: int | None) -> str:
     return instant_text(_EPOCH + timedelta(microseconds=(nanoseconds or 0) // 1000))
 
 
-def _missing_paths(found: Selection, root: str) -> tuple[list[str], list[str]]:
+def _missing_paths(selection: Selection, root: str) -> tuple[list[str], list[str]]:
     """Return what the patterns name and the pass did not count, each with the reason: what does not exist, and
     what exists."""
-    folders = {glob.folder_of(path) for path in found.paths if not glob.is_literal(path)} - {""}
+    folders = {glob.folder_of(path) for path in selection.paths if not glob.is_literal(path)} - {""}
     absent: list[str] = []
     wrong: list[str] = []
-    for path in sorted(found.named - found.literals) + sorted(folders):
+    for path in sorted(selection.named - selection.literals) + sorted(folders):
         try:
             reason = _reason_not_counted(f"{root}/{path}", path in folders)
         except (FileNotFoundError, NotADirectoryError) as error:

@@ -407,7 +407,7 @@ def test_a_probe_that_breaks_down_or_forgets_a_metric_gives_failed_readings(
     assert run is not None
     assert {item.metric: item.error for item in run.items if item.metric in ("m.a", "m.c")} == {
         "m.a": None,
-        "m.c": "the probe gave no reading",
+        "m.c": "internal error: the probe returned no reading",
     }
 
     def breaks(*_: object) -> ScanResult:
@@ -420,7 +420,7 @@ def test_a_probe_that_breaks_down_or_forgets_a_metric_gives_failed_readings(
         "partial",
         "internal error in the files probe: RuntimeError('a defect')",
     )
-    assert "broke down" in caplog.text
+    assert "failed with an unexpected error" in caplog.text
 
 
 def test_a_look_scans_each_source_once_with_the_inputs_of_what_is_derived(flow: Flow, fake: Fake) -> None:

@@ -30,11 +30,11 @@ def files(
         ("proj", ["a.py", "docs/b/a.md"], ["*.txt", "docs/**/*.md"], "docs/b/a.md matches docs/**/*.md"),
         ("proj", ["src/a.py"], ["docs/**/*.md"], None),
         ("proj", [], ["docs/**/*.md"], "unknown paths changed"),
-        ("proj", ["docs"], ["docs/**/*.md"], "docs changed, where docs/**/*.md may match"),
-        ("proj", ["a"], ["a/b/c.py"], "a changed, where a/b/c.py may match"),
+        ("proj", ["docs"], ["docs/**/*.md"], "docs changed, and docs/**/*.md may match below it"),
+        ("proj", ["a"], ["a/b/c.py"], "a changed, and a/b/c.py may match below it"),
         ("proj", ["a/b/c"], ["a/b/c.py"], None),
-        ("proj", ["Makefile"], ["**/*.py"], None),  # by its name alone it is no folder
-        ("proj", ["src/"], ["**/*.py"], "src/ changed, where **/*.py may match"),
+        ("proj", ["Makefile"], ["**/*.py"], None),  # without a trailing / it is not a folder
+        ("proj", ["src/"], ["**/*.py"], "src/ changed, and **/*.py may match below it"),
         ("proj", ["src/"], ["docs/**"], None),
         ("proj", ["./docs//a.md"], ["docs/*.md"], "docs/a.md matches docs/*.md"),
         ("proj", ["docs/../src/a.md"], ["docs/*.md"], None),
@@ -44,14 +44,14 @@ def files(
         ("proj", [".git/index", "sub/.git/HEAD"], ["**"], None),
         ("proj", [".github/a.yml"], ["**"], ".github/a.yml matches **"),
         ("proj", [".dims/spool/x"], ["**"], None),
-        # A root above, beneath, beside
+        # A root above, below, beside
         ("", ["proj/docs/a.md"], ["docs/*.md"], "docs/a.md matches docs/*.md"),
         ("", ["docs/a.md", "projx/docs/a.md"], ["docs/*.md"], None),
         ("", [], ["docs/*.md"], "unknown paths changed"),
         ("", ["proj"], ["docs/*.md"], "itself changed"),
         ("proj/docs", ["a.md"], ["docs/*.md"], "docs/a.md matches docs/*.md"),
         ("proj/docs", ["a.md"], ["*.md"], None),
-        ("proj/docs", [""], ["docs/*.md"], "docs/ changed, where docs/*.md may match"),
+        ("proj/docs", [""], ["docs/*.md"], "docs/ changed, and docs/*.md may match below it"),
         ("projx", ["docs/a.md"], ["**"], None),
         ("projx", [], ["**"], None),
         ("pro", [], ["**"], None),
@@ -59,8 +59,8 @@ def files(
 )
 def test_files(tmp_path: Path, root: str, changed: list[str], paths: list[str], reason: str | None) -> None:
     context = ScanContext(tmp_path, tmp_path / "proj" / ".dims")
-    said = files(context, str(tmp_path / root), *changed, paths=paths)
-    assert said == reason or (reason == "itself changed" and said == f"{tmp_path}/proj itself changed")
+    text = files(context, str(tmp_path / root), *changed, paths=paths)
+    assert text == reason or (reason == "itself changed" and text == f"{tmp_path}/proj itself changed")
 
 
 def test_files_exclusions(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_files_gitignore(tmp_path: Path) -> None:
     assert files(context, str(tmp_path), "beside/.gitignore", paths=["*.py"], ignore="gitignore") is None
 
 
-def test_files_through_a_link(tmp_path: Path) -> None:
+def test_files_below_a_symbolic_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     context = ScanContext(tmp_path, tmp_path / ".dims")
@@ -89,12 +89,12 @@ def test_files_through_a_link(tmp_path: Path) -> None:
     assert files(context, str(tmp_path / "real"), "a.md", at="link")
 
 
-def test_names_that_are_no_utf8_are_shown(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
     context = ScanContext(tmp_path, tmp_path / ".dims")
     assert files(context, str(tmp_path / "proj"), "\udcff.md", paths=["*.md"]) == "\\xff.md matches *.md"
 
 
-def test_home_as_source(tmp_path: Path) -> None:
+def test_changes_in_the_data_directory_touch_nothing(tmp_path: Path) -> None:
     context = ScanContext(tmp_path, tmp_path / "proj")
     assert files(context, str(tmp_path / "proj"), "a.md") is None
 
