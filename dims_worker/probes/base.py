@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -171,11 +171,6 @@ def size_in_unit(metric: Metric, size: int) -> int | float:
 def printable_path(path: str) -> str:
     r"""Make a path safe for JSON: bytes that are not UTF-8 (see `os.fsdecode`) become `\xff`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def instant_text(time: datetime) -> str:
-    """Format an instant as the value of an age."""
-    return time.isoformat()
 
 
 def readings_by_name(readings: Iterable[Reading]) -> dict[str, Reading]:

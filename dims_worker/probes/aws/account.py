@@ -119,7 +119,8 @@ class AwsAccount:
             raise known
         return known  # type: ignore[no-any-return]  # the result of `fetch` for this key
 
-    def _call(self, subject: str, service: str, action: str, operation: str, **arguments: Any) -> Any:
+    def _call(self, subject: str, action: str, operation: str, **arguments: Any) -> Any:
+        service = action.partition(":")[0]
         with translate_aws_errors(subject, action, self._source.endpoint_url or "AWS"):
             self._deadline.check()
             if service not in self._clients:
@@ -130,8 +131,7 @@ class AwsAccount:
 
     def _instance(self, name: str) -> DatabaseInstance:
         subject = f"RDS instance {name}"
-        action = "rds:DescribeDBInstances"
-        answer = self._call(subject, "rds", action, "describe_db_instances", DBInstanceIdentifier=name)
+        answer = self._call(subject, "rds:DescribeDBInstances", "describe_db_instances", DBInstanceIdentifier=name)
         if not answer.get("DBInstances"):
             raise MeasureError(f"{subject} does not exist: check `instance` and `region`")
         instance = answer["DBInstances"][0]
@@ -148,7 +148,9 @@ class AwsAccount:
         subject = f"the size of bucket {bucket}"
         midnight = datetime(self._today.year, self._today.month, self._today.day, tzinfo=UTC)
         answer = self._call(
-            *(subject, "cloudwatch", "cloudwatch:GetMetricData", "get_metric_data"),
+            subject,
+            "cloudwatch:GetMetricData",
+            "get_metric_data",
             MetricDataQueries=[_size_query(number, bucket, kind) for number, kind in enumerate(storage_types)],
             StartTime=midnight - _LOOK_BACK,
             EndTime=midnight + timedelta(days=1),
@@ -174,7 +176,9 @@ class AwsAccount:
         more: dict[str, str] = {}
         for _ in range(_MAX_PAGES):
             answer = self._call(
-                *(subject, "ce", "ce:GetCostAndUsage", "get_cost_and_usage"),
+                subject,
+                "ce:GetCostAndUsage",
+                "get_cost_and_usage",
                 TimePeriod={"Start": start.isoformat(), "End": self._today.isoformat()},
                 Granularity="DAILY",
                 Metrics=["UnblendedCost"],

@@ -9,7 +9,7 @@ from typing import Any
 from dims_worker.config import AwsMetric, AwsSource
 from dims_worker.config.units import BYTES
 from dims_worker.errors import MeasureError
-from dims_worker.probes.aws.account import AwsAccount, BucketSize, Connect, Cost, DatabaseInstance
+from dims_worker.probes.aws.account import AwsAccount, Connect, Cost, DatabaseInstance
 from dims_worker.probes.base import (
     Deadline,
     Probe,
@@ -17,13 +17,10 @@ from dims_worker.probes.base import (
     ScanContext,
     ScanResult,
     exact_reading,
-    instant_text,
     missing_reading,
     size_in_unit,
 )
 from dims_worker.probes.boto3_client import create_client
-
-__all__ = ["AwsAccount", "AwsProbe", "BucketSize", "Cost", "DatabaseInstance"]
 
 _TOP = 10
 """The number of services that are kept with a cost."""
@@ -76,7 +73,7 @@ def _reading(name: str, metric: AwsMetric, account: AwsAccount, context: ScanCon
                     f"S3 bucket {metric.bucket}: CloudWatch has no size ({types}) for the last 3 days. "
                     "Check `bucket`, `region` and `storage_type`",
                 )
-            details = {"time": instant_text(size.time), "by_storage_type": dict(size.by_type)}
+            details = {"time": size.time.isoformat(), "by_storage_type": dict(size.by_type)}
             return exact_reading(name, metric, size_in_unit(metric, size.bytes), details)
         case "cost":
             return _cost(name, metric, account.cost(metric.days))

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dims_worker.config import FilesMetric, FilesSource
-from dims_worker.errors import MeasureError
 from dims_worker.probes import glob
 from dims_worker.probes.base import (
     Change,
@@ -21,14 +20,13 @@ from dims_worker.probes.base import (
     ScanResult,
     Value,
     exact_reading,
-    instant_text,
     missing_reading,
     missing_readings,
     printable_path,
     size_in_unit,
 )
 from dims_worker.probes.files import paths
-from dims_worker.probes.files.tree import Selection, Tree
+from dims_worker.probes.files.tree import Selection, Tree, check_root
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CONTENT_MEASURES = ("lines", "entries")
@@ -54,15 +52,9 @@ class FilesProbe(Probe[FilesSource, FilesMetric]):
         deadline.check()
         root, home = str(context.path_of(source.path)), str(context.home.resolve())
         try:
-            status = os.stat(root)  # noqa: PTH116 - the pass works with str
+            check_root(root, home)
         except (FileNotFoundError, NotADirectoryError):
             return ScanResult(missing_readings(metrics, f"{printable_path(root)} does not exist"))
-        except OSError as error:
-            raise MeasureError(f"{printable_path(root)} cannot be read: {error.strerror}") from None
-        if not stat.S_ISDIR(status.st_mode):
-            raise MeasureError(f"{printable_path(root)} is not a folder: set `path` of the source to one")
-        if f"{root}/".startswith(f"{home}/"):
-            raise MeasureError(f"{printable_path(root)} is in the data directory of DIMS, which is never measured")
         selections = _selections(metrics)
         tree = Tree(root, home, source.exclude, deadline)
         every = list(selections.values())
@@ -136,7 +128,7 @@ def _value(metric: FilesMetric, selection: Selection) -> Value:
 
 
 def _instant(nanoseconds: int | None) -> str:
-    return instant_text(_EPOCH + timedelta(microseconds=(nanoseconds or 0) // 1000))
+    return (_EPOCH + timedelta(microseconds=(nanoseconds or 0) // 1000)).isoformat()
 
 
 def _missing_paths(selection: Selection, root: str) -> tuple[list[str], list[str]]:

@@ -71,6 +71,23 @@ class Selection:
 Selections = Sequence[Selection]
 
 
+def check_root(root: str, home: str) -> None:
+    """Raise MeasureError if `root` is not a folder, cannot be read, or is in the data directory `home`.
+
+    Raises FileNotFoundError or NotADirectoryError if it does not exist.
+    """
+    try:
+        mode = os.stat(root).st_mode  # noqa: PTH116 - the pass works with str
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise MeasureError(f"{printable_path(root)} cannot be read: {error.strerror}") from None
+    if not stat.S_ISDIR(mode):
+        raise MeasureError(f"{printable_path(root)} is not a folder: set `path` of the source to one")
+    if f"{root}/".startswith(f"{home}/"):
+        raise MeasureError(f"{printable_path(root)} is in the data directory of DIMS, which is never measured")
+
+
 @dataclass(slots=True)
 class Tree:
     """The folder `root`, without `home` and what `exclude` matches."""

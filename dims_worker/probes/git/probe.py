@@ -21,7 +21,6 @@ from dims_worker.probes.base import (
     ScanContext,
     ScanResult,
     exact_reading,
-    instant_text,
     missing_reading,
     missing_readings,
     printable_path,
@@ -113,7 +112,7 @@ def _reading(git: Git, name: str, metric: GitMetric, matches: CommitMatches) -> 
     if matches.newest is None:
         return missing_reading(name, metric, f"{printable_path(git.folder)} has no commit that matches")
     try:
-        return exact_reading(name, metric, instant_text(datetime.fromtimestamp(matches.newest, UTC)))
+        return exact_reading(name, metric, datetime.fromtimestamp(matches.newest, UTC).isoformat())
     except (ValueError, OverflowError):
         return Reading.failed(name, metric.shown_unit, "the date of the newest commit is outside the years 1 to 9999")
 

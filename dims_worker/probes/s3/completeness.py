@@ -36,10 +36,6 @@ class IdsFactory:
     pattern: str
     min_size: int
 
-    @classmethod
-    def of(cls, metric: S3Metric) -> IdsFactory:
-        return cls(metric.id, metric.min_size)
-
     def __call__(self) -> Ids:
         return Ids(re.compile(self.pattern), self.min_size)
 
@@ -114,9 +110,9 @@ class Expectations:
         source = self._context.sources.get(wanted.source)
         if not isinstance(source, SqlSource):
             raise MeasureError(f"`expected`: {wanted.source} is not a source of type sql")
-        from dims_worker.probes.sql import probe as sql
+        from dims_worker.probes.sql import snapshot
 
-        return _of(sql.first_column(source, wanted.query, self._context, self._deadline))
+        return _of(snapshot.first_column(source, wanted.query, self._context, self._deadline))
 
     def _read(self, wanted: ExpectedObjects, keys: Keys | None) -> Expected:
         sizes = keys.sizes if keys else {}

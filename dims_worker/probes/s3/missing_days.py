@@ -22,10 +22,6 @@ class DaysFactory:
     pattern: str
     names: int
 
-    @classmethod
-    def of(cls, metric: S3Metric) -> DaysFactory:
-        return cls(metric.date, metric.names)
-
     def __call__(self) -> Days:
         return Days(re.compile(self.pattern), self.names)
 

@@ -19,7 +19,6 @@ from dims_worker.probes.base import (
     ScanContext,
     ScanResult,
     exact_reading,
-    instant_text,
     missing_reading,
     printable_path,
     size_in_unit,
@@ -139,4 +138,4 @@ def _totals_reading(name: str, metric: S3Metric, totals: ObjectTotals, place: st
         return exact_reading(name, metric, float(size_in_unit(metric, totals.bytes)) / totals.count)
     time = totals.newest if metric.measure == "newest_age" else totals.oldest
     assert time is not None
-    return exact_reading(name, metric, instant_text(time.astimezone(UTC)))
+    return exact_reading(name, metric, time.astimezone(UTC).isoformat())

@@ -150,9 +150,9 @@ def _listing_queries(metrics: Mapping[str, S3Metric]) -> dict[Hashable, ListingQ
 def _collector_factory(metric: S3Metric) -> CollectorFactory:
     match metric.measure:
         case "missing_days":
-            return DaysFactory.of(metric)
+            return DaysFactory(metric.date, metric.names)
         case "completeness":
-            return IdsFactory.of(metric)
+            return IdsFactory(metric.id, metric.min_size)
     return ObjectTotals
 
 

@@ -17,12 +17,9 @@ from dims_worker.probes.base import (
     ScanResult,
     Value,
     exact_reading,
-    instant_text,
     missing_reading,
 )
-from dims_worker.probes.sql.snapshot import QueryResult, first_column, open_snapshot, query_rows
-
-__all__ = ["QueryResult", "SqlProbe", "first_column", "open_snapshot", "query_rows"]
+from dims_worker.probes.sql.snapshot import QueryResult, open_snapshot
 
 _HUGE = 1e300
 
@@ -139,4 +136,4 @@ def _instant(cell: Any) -> str:
                 raise ValueError(f"the query returns {cell[:50]!r}, which is not a time") from None
         case _:
             raise ValueError(f"the query returns {type(cell).__name__}, which is not a time")
-    return instant_text(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC))
+    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)).isoformat()

@@ -1,4 +1,4 @@
-"""The copy commands that would mend a difference, for a shell such as bash or zsh. Pure."""
+"""The copy commands that fix a difference, for a shell such as bash or zsh. Pure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _SPECIAL = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 def shell_quote(word: str) -> str:
-    r"""A word for the shell: as it is, in '…', or, where it has what is not to be seen, in $'…' with escapes.
+    r"""Quote a word for the shell: as it is, in '…', or, with invisible characters, in $'…' with escapes.
 
-    Names as `os.fsdecode` gives them keep their bytes.
+    Names from `os.fsdecode` keep their bytes.
     """
     if word.isprintable():
         return shlex.quote(word)
@@ -32,13 +32,15 @@ def _bytes(character: str) -> str:
 
 
 def commands(source: S3Source, differences: Iterable[KeyDifference]) -> dict[str, Any]:
-    """`commands`: what is only local goes up, what is only in S3 comes down. `overwrite`: of what is different,
-    the copy `up` and the copy `down`; which one is right, only people know. `no_object`: files whose names are
-    no UTF-8, which no object can have."""
+    """Return `commands`, which upload what is only local and download what is only in S3.
+
+    `overwrite` has the copy `up` and the copy `down` of files that differ, because only a person knows which side is
+    right. `no_object` are files whose names are not UTF-8, so that they cannot exist in S3.
+    """
     copy = "aws s3 cp"
     if source.endpoint_url:
         copy += f" --endpoint-url {shell_quote(hide_user(source.endpoint_url))}"
-    mend, overwrite, no_object = [], [], []
+    repairs, overwrite, no_object = [], [], []
     for each in differences:
         if not _is_text(each.key):
             no_object.append(printable_path(each.path))
@@ -48,8 +50,8 @@ def commands(source: S3Source, differences: Iterable[KeyDifference]) -> dict[str
         if each.kind == "different":
             overwrite.append({"key": escape_invisible(each.key), "up": up, "down": down})
         else:
-            mend.append(up if each.kind == "only_local" else down)
-    return {"commands": mend, "overwrite": overwrite, "no_object": no_object}
+            repairs.append(up if each.kind == "only_local" else down)
+    return {"commands": repairs, "overwrite": overwrite, "no_object": no_object}
 
 
 def _is_text(key: str) -> bool:

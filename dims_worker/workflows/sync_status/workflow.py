@@ -1,4 +1,4 @@
-"""sync-status: local folders against the lake, every difference by name, and the commands that would mend it."""
+"""sync-status: compare local folders with the lake, name every difference, and list the commands that fix it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from dims_worker.probes.s3.listing import Entry
 from dims_worker.probes.s3.sync import KINDS, KeyDifference, SyncComparison, local_folder_problem
 from dims_worker.workflows.base import WorkflowContext
 from dims_worker.workflows.measure_metrics import measure_metrics
-from dims_worker.workflows.sync_status import commands as sync_status_commands
-from dims_worker.workflows.sync_status import report as sync_status_report
+from dims_worker.workflows.sync_status import report
+from dims_worker.workflows.sync_status.commands import commands
 
 LOCAL = "local folders"
-"""What was not reached where a folder of the local side is not there."""
+"""The name of the unreached source if a local folder is missing."""
 
 
 class SyncStatusWorkflow:
     """See `dims_worker.workflows.base.Workflow`."""
 
-    def examine(self, context: WorkflowContext) -> dict[str, Any]:
-        """The result: `metric`, `bucket`, whether it is `synced`, `status`, `drift_pct`, counts, `pairs`, each
-        difference by name, and `commands`; status None and nothing compared where a side was not reached."""
+    def run(self, context: WorkflowContext) -> dict[str, Any]:
+        """Return `metric`, `bucket`, `synced`, `status`, `drift_pct`, counts, `pairs`, each difference by name, and
+        `commands`. `status` is None if a side was not reached."""
         declared = context.config.workflows.sync_status
         assert declared is not None
         metric = context.config.metrics[declared.metric]
@@ -43,14 +43,14 @@ class SyncStatusWorkflow:
         return {**head, **_parts(source, reading, comparison.differences)}
 
     def markdown(self, result: Mapping[str, Any]) -> str:
-        return sync_status_report.markdown(result)
+        return report.markdown(result)
 
 
 WORKFLOW = SyncStatusWorkflow()
 
 
 class _SyncListing:
-    """A comparison while the bucket is listed."""
+    """Feeds a comparison with the pages of a listing."""
 
     def __init__(self, context: WorkflowContext, metric: S3Metric) -> None:
         self.comparison = SyncComparison(metric, context.scan_context, context.deadline, math.inf)
@@ -61,7 +61,7 @@ class _SyncListing:
             merge.add(entries)
 
     def finish(self) -> None:
-        """The listing is over. Raises MeasureError where a pair could not be compared."""
+        """End the comparison. Raises MeasureError if a pair could not be compared."""
         for merge in self._merges:
             merge.finish()
         failures = [merge.failure for merge in self._merges if merge.failure]
@@ -70,29 +70,28 @@ class _SyncListing:
 
 
 def _compared(context: WorkflowContext, name: str, metric: S3Metric) -> SyncComparison | None:
-    """All pairs compared, out of one listing; None, a failed reading, and noted, where a side is not reached."""
-    scan_context = context.scan_context
-    obstacle = local_folder_problem(name, metric, scan_context)
-    if obstacle is not None:
-        context.miss(LOCAL, obstacle.error or str(obstacle.details.get("absent", "absent")))
-        context.readings.append(obstacle)
+    """Compare all pairs in one listing. If a side is not reached, record a failed reading and return None."""
+    problem = local_folder_problem(name, metric, context.scan_context)
+    if problem is not None:
+        context.mark_unreached(LOCAL, problem.error or str(problem.details.get("absent", "absent")))
+        context.readings.append(problem)
         return None
 
-    def ask() -> SyncComparison:
-        taken = context.listed(metric.source, metric.listed, lambda: _SyncListing(context, metric))
-        taken.finish()
-        return taken.comparison
+    def read() -> SyncComparison:
+        listing = context.list_bucket(metric.source, metric.listed, lambda: _SyncListing(context, metric))
+        listing.finish()
+        return listing.comparison
 
-    found = context.reach(metric.source, ask)
-    if found is None:
+    comparison = context.reach(metric.source, read)
+    if comparison is None:
         context.readings.append(Reading.failed(name, metric.shown_unit, context.unreached[metric.source]))
-    return found
+    return comparison
 
 
 def _parts(source: S3Source, reading: Reading, differences: list[KeyDifference]) -> dict[str, Any]:
     details = reading.details
-    found: dict[str, list[dict[str, Any]]] = {
-        kind: [_told(each) for each in differences if each.kind == kind] for kind in KINDS
+    by_kind: dict[str, list[dict[str, Any]]] = {
+        kind: [_to_json(each) for each in differences if each.kind == kind] for kind in KINDS
     }
     parts = {
         "status": reading.value,
@@ -101,17 +100,17 @@ def _parts(source: S3Source, reading: Reading, differences: list[KeyDifference])
         "same": details["same"],
         "union": details["union"],
         "pairs": details["pairs"],
-        **found,
-        **sync_status_commands.commands(source, differences),
+        **by_kind,
+        **commands(source, differences),
     }
-    differing = sum(len(names) for names in found.values())
-    drift = sync_status_report.drift(parts["drift_pct"])
-    said = f"{differing:,} of {parts['union']:,} files differ ({drift}): {parts['status']}"
-    attention = [] if parts["synced"] else [said]
-    return {**parts, "summary": sync_status_report.summary(parts), "attention": attention}
+    differing = sum(len(names) for names in by_kind.values())
+    drift = report.drift(parts["drift_pct"])
+    text = f"{differing:,} of {parts['union']:,} files differ ({drift}): {parts['status']}"
+    attention = [] if parts["synced"] else [text]
+    return {**parts, "summary": report.summary(parts), "attention": attention}
 
 
-def _told(difference: KeyDifference) -> dict[str, Any]:
+def _to_json(difference: KeyDifference) -> dict[str, Any]:
     return {
         "key": printable_path(difference.key),
         "path": printable_path(difference.path),

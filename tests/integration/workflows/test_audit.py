@@ -1,4 +1,4 @@
-"""audit: every other workflow in one run and one report; a broken one stops none of the others."""
+"""audit: all other workflows in one run and one report. A failing workflow does not stop the others."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def made(project: Project, lake: Lake, engine: Engine, monkeypatch: pytest.Monke
     return project
 
 
-def test_all_of_them_in_one_run(made: Project, engine: Engine) -> None:
+def test_all_workflows_in_one_run(made: Project, engine: Engine) -> None:
     done = made.dims("workflow", "all", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["workflow"] == "audit"
     assert [each["workflow"] for each in document["sections"]] == ["gap-analysis", "aws-inventory", "sync-status"]
-    told = (made.folder / "reports" / "audit.md").read_text()
-    assert told.startswith("# audit\n") and told.index("## Summary") < told.index("## gap-analysis")
-    assert "### Missing games" in told and "### Cost" in told and "**synced**" in told
-    assert not any(line.startswith("# ") for line in told.splitlines()[1:])
+    text = (made.folder / "reports" / "audit.md").read_text()
+    assert text.startswith("# audit\n") and text.index("## Summary") < text.index("## gap-analysis")
+    assert "### Missing games" in text and "### Cost" in text and "**synced**" in text
+    assert not any(line.startswith("# ") for line in text.splitlines()[1:])
     with transaction(engine) as connection:
         found = last_result(connection, "workflow.audit")
         assert found is not None
@@ -55,18 +55,18 @@ def test_all_of_them_in_one_run(made: Project, engine: Engine) -> None:
         "workflow.sync-status": "ok",
         "sync_status.local_s3": "synced",
     }
-    assert workflows.render_report(found[1]) == told  # JSONB gives keys back in another order
+    assert workflows.render_report(found[1]) == text  # JSONB returns keys in another order
 
 
-def test_what_one_does_not_reach_is_said_by_all(made: Project) -> None:
+def test_a_source_that_is_not_reached_is_reported(made: Project) -> None:
     made.env["NBA_DATABASE_URL"] = "postgresql://nba:secret@127.0.0.1:1/nba"
     done = made.dims("workflow", "audit")
     assert done.returncode == 3 and "dims: warehouse was not reached" in done.stderr
-    told = (made.folder / "reports" / "audit.md").read_text()
-    assert "gap-analysis | failed" in told and "sync-status | ok" in told and "secret" not in told
+    text = (made.folder / "reports" / "audit.md").read_text()
+    assert "gap-analysis | failed" in text and "sync-status | ok" in text and "secret" not in text
 
 
-def test_one_that_breaks_down_stops_none_of_the_others(made: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_workflow_does_not_stop_the_others(made: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: object, __: object) -> Mapping[str, Any]:
         raise RuntimeError("a bug")
 
@@ -78,8 +78,8 @@ def test_one_that_breaks_down_stops_none_of_the_others(made: Project, monkeypatc
     assert "a bug" in workflows.render_report(outcome.result)
 
 
-def test_a_worker_that_holds_the_workflow_is_waited_for(made: Project, engine: Engine) -> None:
-    """While another holds the lease, `dims workflow` waits; once it is free, it is served."""
+def test_dims_workflow_waits_for_the_lease(made: Project, engine: Engine) -> None:
+    """While another process has the lease, `dims workflow` waits. It runs once the lease is free."""
     config = made.config
     source = "workflow.sync-status"
     with transaction(engine) as connection:

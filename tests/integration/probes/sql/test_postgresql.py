@@ -21,8 +21,8 @@ from sqlalchemy import Engine, make_url, text
 from dims_worker.config import SqlMetric, SqlSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext, readings_by_name
-from dims_worker.probes.sql.probe import SqlProbe, first_column, query_rows
-from dims_worker.probes.sql.snapshot import open_snapshot
+from dims_worker.probes.sql.probe import SqlProbe
+from dims_worker.probes.sql.snapshot import first_column, open_snapshot, query_rows
 
 AROUND = ScanContext(Path("/project"), Path("/project/.dims"))
 GAMES = """

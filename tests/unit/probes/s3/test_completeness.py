@@ -26,7 +26,7 @@ def read(
     **more: Any,
 ) -> Reading:
     metric = S3Metric(source="lake", measure="completeness", prefix="p/", **{"expected": SCHEDULES, **more})
-    ids = IdsFactory.of(metric)()
+    ids = IdsFactory(metric.id, metric.min_size)()
     ids.add([{"Key": key, "Size": size} for key, size in keys.items()])
     bodies = {key: body if isinstance(body, bytes) else json.dumps(body).encode() for key, body in schedules.items()}
     results = Keys(10)
@@ -90,7 +90,7 @@ def test_a_large_object_is_not_read(context: ScanContext, deadline: Deadline) ->
 
 
 def test_ids_from_a_query(context: ScanContext, deadline: Deadline, monkeypatch: pytest.MonkeyPatch) -> None:
-    sql = pytest.importorskip("dims_worker.probes.sql.probe")
+    sql = pytest.importorskip("dims_worker.probes.sql.snapshot")
     asked = []
 
     def first_column(source: SqlSource, query: str, *_: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from dims_worker.probes.s3.missing_days import DaysFactory, missing_between, rea
 
 def read(*keys: str, **more: Any) -> Reading:
     metric = S3Metric(source="lake", measure="missing_days", prefix="s/", **more)
-    halves = [DaysFactory.of(metric)(), DaysFactory.of(metric)()]
+    halves = [DaysFactory(metric.date, metric.names)(), DaysFactory(metric.date, metric.names)()]
     for number, key in enumerate(keys):
         halves[number % 2].add([{"Key": key}])
     halves[0].merge(halves[1])

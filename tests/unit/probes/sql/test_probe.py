@@ -21,8 +21,8 @@ from pydantic import SecretStr
 from dims_worker.config import SqlMetric, SqlSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext, readings_by_name
-from dims_worker.probes.sql.probe import SqlProbe, _instant, _value, first_column, query_rows
-from dims_worker.probes.sql.snapshot import open_snapshot
+from dims_worker.probes.sql.probe import SqlProbe, _instant, _value
+from dims_worker.probes.sql.snapshot import first_column, open_snapshot, query_rows
 from dims_worker.probes.sql.statement import check_read_only
 
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -250,7 +250,7 @@ def test_queries_that_read(query: str) -> None:
     ],
 )
 def test_queries_that_do_not_read(query: str) -> None:
-    with pytest.raises(MeasureError, match="the query (starts with|has more than one statement)"):
+    with pytest.raises(MeasureError, match=r"the query (starts with|has more than one statement)"):
         check_read_only(query)
 
 

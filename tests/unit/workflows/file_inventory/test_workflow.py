@@ -1,4 +1,4 @@
-"""file-inventory on made trees: what each file says of itself, hostile names, one pass, stable reports."""
+"""file-inventory on sample trees: descriptions of files, odd names, one pass, stable reports."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_at_most_eight_names(tree: Path, inventory: Inventory) -> None:
     assert "and 3 more" in render_report(outcome.result)
 
 
-def test_left_out(tree: Path, inventory: Inventory) -> None:
+def test_caches_and_excluded_files_are_left_out(tree: Path, inventory: Inventory) -> None:
     write(
         tree,
         {
@@ -213,7 +213,7 @@ def git(tree: Path, *arguments: str, date: str = "2025-10-02T23:30:00-0500") -> 
     subprocess.run(["git", "-C", str(tree), *arguments], check=True, env=env, capture_output=True)
 
 
-def test_last_change_is_the_last_commit(tree: Path, inventory: Inventory) -> None:
+def test_the_date_is_that_of_the_last_commit(tree: Path, inventory: Inventory) -> None:
     git(tree, "init", "-q", "-b", "main")
     write(
         tree,
@@ -247,7 +247,7 @@ def test_a_source_that_is_a_folder_of_a_repository(tree: Path, tmp_path: Path, i
     assert {path: file["changed"] for path, file in found.items()} == {"a.py": "2025-10-03", "deep/b.py": "2025-10-03"}
 
 
-def test_without_a_repository_dates_are_the_files_own(tree: Path, inventory: Inventory) -> None:
+def test_without_a_repository_dates_are_modification_times(tree: Path, inventory: Inventory) -> None:
     write(tree, {"a.py": ""})
     os.utime(tree / "a.py", (0, 86400))
     outcome = inventory()
@@ -256,7 +256,7 @@ def test_without_a_repository_dates_are_the_files_own(tree: Path, inventory: Inv
     assert "Dates are the files' own" in render_report(outcome.result)
 
 
-def test_what_cannot_be_read_is_told_and_not_fatal(
+def test_unreadable_files_are_reported_and_not_fatal(
     tree: Path, inventory: Inventory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(
@@ -306,11 +306,11 @@ def test_what_cannot_be_read_is_told_and_not_fatal(
     text = render_report(outcome.result)
     text.encode()
     json.dumps(outcome.result).encode()
-    assert text.index("Needs a look") < text.index("Totals")
+    assert text.index("Needs attention") < text.index("Totals")
     assert outcome.scanned.readings[0].value == "attention"
 
 
-def test_huge_files_are_cut_and_counted_to_the_end(tree: Path, inventory: Inventory) -> None:
+def test_huge_files_are_analyzed_in_part_and_counted_in_full(tree: Path, inventory: Inventory) -> None:
     line = "INSERT INTO t VALUES (1);\n"
     write(tree, {"dump.sql": "-- A dump\n" + line * 60_000, "big.json": "1" * 300_000, "big.py": "x = 1\n" * 200_000})
     found = files_of(inventory())
@@ -345,12 +345,12 @@ NAMES = ["a|b.py", "new\nline.py", "tick`s``.py", "🏀 x.py", "\udcff.py", "- l
 NAMES += ["\u2028.py", "\u202e.py", "[x](y).py", "*.py", "_a_.py", "\\|.py", " x .py", "\x85.py", "x.py\x0b.py"]
 
 
-def test_hostile_names_have_one_line_each(tree: Path, inventory: Inventory) -> None:
+def test_files_with_odd_names_have_one_line_each(tree: Path, inventory: Inventory) -> None:
     write(tree, {f"d/{name}": "'''- `x`\n\n- `y` | z'''\n" for name in NAMES})
     outcome = inventory()
     assert len(outcome.result["files"]) == len(NAMES)
     text = render_report(outcome.result)
-    text.encode()  # nothing that is no UTF-8
+    text.encode()  # all valid UTF-8
     json.dumps(outcome.result, ensure_ascii=False).encode()
     assert len(listed(outcome)) == len(NAMES)
     entries = [line for line in text.splitlines() if line.startswith("-")]
@@ -359,7 +359,7 @@ def test_hostile_names_have_one_line_each(tree: Path, inventory: Inventory) -> N
     assert any("`` d/tick`s```.py ``" in entry or "``` d/tick`s``.py ```" in entry for entry in entries)
 
 
-def test_links_pipes_and_what_vanishes(tree: Path, inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_pipes_and_vanishing_files(tree: Path, inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tree, {"a.py": "", "b.py": ""})
     (tree / "link.py").symlink_to("a.py")
     (tree / "loop").symlink_to(".")
@@ -390,7 +390,7 @@ def test_an_empty_tree(tree: Path, inventory: Inventory) -> None:
     assert "0 files, 0 lines" in render_report(outcome.result)
 
 
-def test_looked_at_metrics_are_in_the_run(tree: Path, inventory: Inventory) -> None:
+def test_configured_metrics_are_measured_in_the_run(tree: Path, inventory: Inventory) -> None:
     write(tree, {"a.py": "1\n2\n", "b.txt": "x\n"})
     readings = {
         reading.metric: reading.value for reading in inventory(workflow=", metrics: ['code.*']").scanned.readings
@@ -398,7 +398,7 @@ def test_looked_at_metrics_are_in_the_run(tree: Path, inventory: Inventory) -> N
     assert readings == {"workflow.file-inventory": "ok", "code.files": 2, "code.lines": 3}
 
 
-def test_the_report_counts_as_many_entries_as_files_and_not_itself(tree: Path, inventory: Inventory) -> None:
+def test_the_report_lists_every_file_except_itself(tree: Path, inventory: Inventory) -> None:
     write(tree, {"a.py": "'''- `no entry`'''\n", "docs/b.md": "# B\n"})
     outcome = inventory()
     assert write_report(tree / "FILE_INVENTORY.md", outcome.result)
