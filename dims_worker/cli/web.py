@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import click
 from click.core import ParameterSource
-from dims_producers.publish import broker_url
 
+from dims_producers.publish import broker_url
 from dims_worker import local
 from dims_worker.cli.session import Session, pass_session
 from dims_worker.config.web import SHORTEST

@@ -22,7 +22,7 @@ from tests.integration.stepped_process import Process, current
 
 HOUR = timedelta(hours=1)
 
-_claim, _record = leases.claim_source, verify.record
+_claim, _record = leases.claim_source, verify.record_run
 
 
 class Worker(Process):
@@ -48,7 +48,7 @@ class Claims:
     @contextmanager
     def noted(self) -> Iterator[None]:
         """The real claims and records pass through here."""
-        with patch.object(leases, "claim", self.claim), patch.object(verify, "record", self.record):
+        with patch.object(leases, "claim_source", self.claim), patch.object(verify, "record_run", self.record):
             yield
 
     def claim(self, connection: Connection, source: str, *args: Any, at_once: bool) -> Claim | None:

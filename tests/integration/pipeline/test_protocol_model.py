@@ -133,8 +133,8 @@ class Protocol(RuleBasedStateMachine):
                 (event_stream, "BATCH", 2),
                 (event_stream, "FORGOTTEN_MS", -1),
             ),  # every consumer has been silent for long
-            (event_stream, "consumer", lambda: process.name if (process := current()) else "nobody"),
-            (verify, "begin", lambda config, _, names: Scan(self.world, config, tuple(names))),
+            (event_stream, "consumer_name", lambda: process.name if (process := current()) else "nobody"),
+            (verify, "start_scan", lambda config, _, names: Scan(self.world, config, tuple(names))),
             (time, "sleep", lambda seconds: halt("sleep") if current() else _sleep(seconds)),
         ]:
             self.patches.enter_context(patch.object(where, name, what))

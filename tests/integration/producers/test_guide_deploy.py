@@ -14,9 +14,9 @@ import pytest
 import redis
 from botocore import xform_name
 from botocore.session import Session
+
 from dims_producers.publish import broker_url, publish
 from dims_producers.s3_lambda import events_of, handler
-
 from dims_worker.errors import BrokerUnreachable
 from dims_worker.events import STREAM, Event
 from dims_worker.local import procfile

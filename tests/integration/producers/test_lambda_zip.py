@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dims_producers import lambda_zip
 
+from dims_producers import lambda_zip
 from dims_worker.errors import ServiceError
 from tests.conftest import REPO
 from tests.fixtures.s3_notifications import notification, record, sqs

@@ -11,10 +11,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+
 from dims_producers.git_history import GitRepository
 from dims_producers.git_notes import GitNote, events_of, read_notes
 from dims_producers.spool_file import SpoolFile
-
 from dims_worker.errors import EventError
 from dims_worker.events import Event
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import dims_producers.jsonl
 import pytest
+
+import dims_producers.jsonl
 from dims_producers.enqueue import event_of, main
 from dims_producers.jsonl import MAX_LINE, BatchSender, events_in
 from dims_producers.spool import Spool
-
 from dims_worker.errors import EventError
 from dims_worker.events import MAX_BYTES, Event
 

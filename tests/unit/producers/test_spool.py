@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
 from dims_producers import spool_limit
 from dims_producers.spool import FULL, READERS, Spool, spool_and_send
 from dims_producers.spool_file import SpoolFile
-
 from dims_worker.errors import BrokerUnreachable, EventError, SpoolFull
 from dims_worker.events import Event
 
