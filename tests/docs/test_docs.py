@@ -20,7 +20,7 @@ from pydantic import BaseModel, TypeAdapter
 from dims_worker import events
 from dims_worker.broker import VERIFY
 from dims_worker.cli.main import SECTIONS, cli
-from dims_worker.config import WORKFLOW_NAMES, Config, load, metrics, notify, policy, rules, sources, web, workflows
+from dims_worker.config import WORKFLOW_NAMES, Config, load, metrics, notify, policy, rules, sources, web
 from dims_worker.events import Event
 from dims_worker.services import procfile
 from producers import enqueue
@@ -102,8 +102,8 @@ def test_the_readme_links_every_guide() -> None:
 
 
 def test_the_index_lists_every_guide() -> None:
-    listed = set(re.findall(r"\]\((\w+\.md)\)", TEXTS["docs/README.md"]))
-    assert listed == {page.name for page in DOCS} - {"README.md"}
+    listed = set(re.findall(r"\]\((\w+\.md)\)", TEXTS["docs/index.md"]))
+    assert listed == {page.name for page in DOCS} - {"index.md"}
 
 
 def test_every_message_that_a_symptom_quotes_is_one_of_the_code() -> None:
@@ -342,7 +342,7 @@ def test_the_options_of_dims_enqueue_are_told(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         enqueue.main(["--help"])
     known = set(_OPTION.findall(capsys.readouterr().out)) - HELP
-    section = sections(TEXTS["docs/producers.md"], 2)["dims-enqueue"]
+    section = sections(TEXTS["docs/producers.md"], 2)["Send an event with dims-enqueue"]
     table = "\n".join(line for line in section.splitlines() if line.startswith("| `--"))
     assert set(_OPTION.findall(" ".join(spans(table)))) == {option for option in known if option.startswith("--")}
 
@@ -374,15 +374,6 @@ KEYS: dict[tuple[str, str], set[str]] = {
     ("notify", "key of a channel"): _own(notify.Channel),
     ("web", "key"): _own(web.Web),
     ("web", "key of `proxy`"): _own(web.Proxy),
-    ("Every workflow", "key"): _own(workflows.Workflow),
-    ("file-inventory", "key"): _own(workflows.FileInventory, workflows.Workflow),
-    ("local-inventory", "key"): _own(workflows.LocalInventory, workflows.Workflow),
-    ("local-inventory", "key of a folder"): _own(workflows.LocalFolder),
-    ("gap-analysis", "key"): _own(workflows.GapAnalysis, workflows.Workflow),
-    ("gap-analysis", "key of a feed"): _own(workflows.Feed),
-    ("aws-inventory", "key"): _own(workflows.AwsInventory, workflows.Workflow),
-    ("sync-status", "key"): _own(workflows.SyncStatus, workflows.Workflow),
-    ("audit", "key"): _own(workflows.Audit, workflows.Workflow),
 }
 MEASURES: dict[str, type[metrics.SourceMetric]] = {
     "Of files": metrics.FilesMetric,
@@ -401,15 +392,8 @@ DEFAULTS: dict[tuple[str, str], type[BaseModel]] = {
     **{(title, "key"): model for title, model in MEASURES.items()},
     ("notify", "key of a channel"): notify.Channel,
     ("web", "key"): web.Web,
-    ("Every workflow", "key"): workflows.Workflow,
-    ("file-inventory", "key"): workflows.FileInventory,
-    ("local-inventory", "key"): workflows.LocalInventory,
-    ("local-inventory", "key of a folder"): workflows.LocalFolder,
-    ("gap-analysis", "key"): workflows.GapAnalysis,
-    ("gap-analysis", "key of a feed"): workflows.Feed,
-    ("aws-inventory", "key"): workflows.AwsInventory,
 }
-GUIDES = ("docs/configuration.md", "docs/metrics.md", "docs/workflows.md")
+GUIDES = ("docs/configuration.md", "docs/metrics.md")
 
 
 def _guide(title: str) -> str:
