@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 AXE := build/axe/node_modules/axe-core/axe.min.js
 
-.PHONY: help demo test test-browser check fire bench lambda clean
+.PHONY: help demo test test-browser check coverage wheel fire bench lambda clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,12 +20,22 @@ test: .venv/.dev ## all tests but those in a browser, some at once: make test AT
 test-browser: .venv/.browser $(AXE) ## the page in this machine's own Chromium, with axe-core where there is npm
 	@$(BIN)/python -m pytest tests/chromium
 
-check: .venv/.dev ## style, types, arrows between rooms, documents
+check: .venv/.dev ## style, types, imports, docs, the wheel
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy -p tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/docs
+	@$(MAKE) --no-print-directory wheel
+
+coverage: .venv/.dev ## how much of the code the unit tests run; fails below the floor in pyproject.toml
+	@$(BIN)/python -m pytest tests/unit -q -n $(or $(AT_ONCE),4) --cov --cov-report=term:skip-covered
+
+wheel: .venv/.dev ## build/wheel/*.whl, and a check of what is in it
+	@rm -rf build/wheel
+	@$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . >/dev/null
+	$(BIN)/check-wheel-contents build/wheel
 
 fire: .venv/.dev ## everything is killed at random for some minutes, and nothing may be lost: make fire SEED=7
 	@$(BIN)/python -m tests.fire $(if $(SEED),--seed $(SEED))
@@ -38,7 +48,7 @@ lambda: .venv/.demo ## the zip of the S3 Lambda, its size and its cold import ti
 
 clean: ## remove what was made; a running machine is stopped first
 	@if [ -x $(BIN)/dims ] && [ -d .dims ]; then $(BIN)/dims down; fi
-	rm -rf .venv .dims build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .dims build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
