@@ -76,6 +76,7 @@ WALKS = settings(
 
 VALUES = (100, 104, 110, 114, 120, 200)
 """So that a step may be minor, moderate, major or extreme, and need a person or not."""
+ADA = approvals.Person("ada", "option")
 SOURCES = st.sampled_from(["one", "two"])
 NAMED = st.sets(st.sampled_from(["m.a", "m.b", "m.c", "m.sum"]), min_size=1)
 OLDER = st.booleans()
@@ -290,7 +291,9 @@ class Protocol(RuleBasedStateMachine):
         """On what was seen, however long ago."""
         assert self.seen
         try:
-            approvals.decide(self.engine, str(self.seen.id), choice, version=self.seen.version, who="ada", note=None)
+            approvals.decide(
+                self.engine, self.config, str(self.seen.id), choice, version=self.seen.version, person=ADA, note=None
+            )
         except Refused:
             return
         if choice == "approved":
