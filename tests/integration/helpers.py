@@ -13,11 +13,11 @@ from sqlalchemy import Engine, Row, text
 
 from dims_worker.config import Config
 from dims_worker.domain.plan import Planner
-from dims_worker.domain.run import RunReading
+from dims_worker.domain.run import Run, RunReading
 from dims_worker.events import VERIFY_REQUESTED, Event
 from dims_worker.pipeline import record as room
 from dims_worker.pipeline.ingest import IngestResult, ReceivedEnvelope, register_config, store_events
-from dims_worker.pipeline.record import Measurement, Run
+from dims_worker.pipeline.record import Measurement
 from dims_worker.probes.base import Reading
 from dims_worker.store import approval_requests, leases, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
