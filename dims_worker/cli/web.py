@@ -29,7 +29,7 @@ PATIENCE = 2.0
 """Seconds in which a page that is served says so."""
 STARTING = 20.0
 """Seconds in which one that `dims up` started is served."""
-MISSING = "Starlette, Jinja and Uvicorn are not all installed: pip install 'dims[web]'"
+MISSING = "Starlette, Jinja and Uvicorn are not all installed: pip install 'dims-worker[web]'"
 
 
 @click.command()

@@ -195,7 +195,7 @@ def _filled(url: str, config: Config) -> dict[str, Any]:
     fill(engine, config, until=now)
     with engine.begin() as connection:
         for statement in _EVENTS:
-            told = {"subjects": list(SUBJECTS), "bucket": config.sources["lake"].bucket}  # type: ignore[union-attr]
+            told = {"subjects": list(SUBJECTS), "bucket": config.sources["lake"].bucket}  # type: ignore[attr-defined]
             connection.execute(text(statement), {name: told[name] for name in told if f":{name}" in statement})
         for result in RESULTS:
             run = {"trigger": "event", "source": f"workflow.{result['workflow']}", "started_at": now, "requests": 41}

@@ -349,4 +349,4 @@ def test_without_jupyterlab_the_remedy_is_said(world: World) -> None:
     if importlib.util.find_spec("jupyterlab"):
         pytest.skip("JupyterLab is installed here")
     done = world.project.dims("notebook")
-    assert done.returncode == 2 and "pip install 'dims[notebook]'" in done.stderr
+    assert done.returncode == 2 and "pip install 'dims-worker[notebook]'" in done.stderr

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -367,7 +368,7 @@ def test_putting_looks_seldom_and_the_more_often_the_larger(home: Path, monkeypa
     looks: list[object] = []
     real = os.scandir
 
-    def counted(folder: object) -> object:
+    def counted(folder: Any) -> Any:
         looks.append(folder)
         return real(folder)
 
