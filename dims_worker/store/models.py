@@ -1,4 +1,4 @@
-"""The tables, as `schema/versions` makes them (a test compares the two).
+"""The tables, as `schema/sql/tables.sql` makes them (a test compares the two).
 
 A value is kept as JSONB, so that an integer stays an integer and a text a text. A value may be null:
 whether there is one is told by its `as_of`.

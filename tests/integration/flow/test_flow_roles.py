@@ -144,7 +144,7 @@ HAPPENED = ("dims_event_log", "dims_event_marks", "dims_verification_runs", "dim
         "UPDATE dims_event_log SET data = '{}'",
         "UPDATE dims_verification_runs SET failed = 0",
         "UPDATE dims_event_marks SET generation = 0",
-        "UPDATE alembic_version SET version_num = '0001'",
+        "UPDATE dims_alembic_version SET version_num = '0001'",
         "CREATE TABLE mine (x int)",
         "DROP TABLE dims_metrics_history",
         "ALTER TABLE dims_approval_requests DISABLE TRIGGER dims_decided_is_kept",
@@ -181,7 +181,8 @@ def test_dims_reader_reads_all(reader: Engine, engine: Engine, flow: Flow) -> No
     tables, views = named(engine, "'r', 'p'"), named(engine, "'v'")
     assert len(tables) >= 8
     assert views == ["dims_metrics_latest", "dims_pending_approvals", "dims_recent_drift"]
-    for name in (*tables, *views, "alembic_version"):
+    assert "dims_alembic_version" in tables
+    for name in (*tables, *views):
         do(reader, f"SELECT * FROM {name}")
     assert do(reader, "SELECT value_number FROM dims_pending_approvals") == [(150,)]
     assert len(do(reader, "SELECT * FROM dims_metric_trend('m', 'c')")) == 2
