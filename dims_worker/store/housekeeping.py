@@ -1,7 +1,7 @@
 """Queries of what is done once a day: who does it, how far it has come, and what is forgotten in small lots.
 
-What may go and what is kept for ever is said in the functions of `schema/sql/retention.sql`: the worker's role has no other right
-to delete what happened.
+What may go and what is kept for ever is said in the functions of `schema/sql/retention.sql`: the worker's role
+has no other right to delete what happened.
 """
 
 from __future__ import annotations
