@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from dims_worker import ingest, stream
 from dims_worker.errors import DatabaseUnreachable
@@ -172,6 +173,27 @@ def test_only_rows_really_inserted_raise(flow: Flow) -> None:
     assert generations(flow) == {"m.a": 1, "m.b": 1}
 
 
+def test_the_same_event_twice_in_one_batch_counts_once(flow: Flow) -> None:
+    same = Received("", request("m.a", id="e").to_json().encode())  # by no stream: nothing else sets the two apart
+    with transaction(flow.engine) as connection:
+        result = store(connection, flow.planner, [same, same])
+    assert (result.stored, result.known, result.sources["one"].events) == (1, 1, 1)
+    assert (log(flow), generations(flow)) == ([("e", "planned")], {"m.a": 1})
+
+
+def test_an_event_during_a_scan_keeps_its_metric_due_since_the_scan_began(flow: Flow) -> None:
+    claim = flow.claimed("m.a")
+    flow.ask("m.a")
+    flow.record(claim, {"m.a": 1})
+    state = flow.state("m.a")
+    assert (state.due, state.due_since) == (True, claim.as_of)
+    again = flow.claim()
+    assert again is not None
+    flow.record(again, {"m.a": 1})
+    state = flow.state("m.a")
+    assert (state.due, state.due_since) == (False, None)
+
+
 def test_where_the_metrics_cannot_be_raised_no_event_is_stored(
     redis: Redis, flow: Flow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +321,30 @@ def test_an_entry_is_acknowledged_only_after_the_commit(redis: Redis, flow: Flow
     assert (redis.xlen(STREAM), redis.xpending(STREAM, GROUP)["pending"]) == (1, 1)
     assert drained(redis, flow).stored == 1
     assert redis.xlen(STREAM) == 0
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["40P01", "53100", "53200", "55P03", "57014", "58030", "XX000"],
+    ids=["deadlock", "disk full", "out of memory", "lock timeout", "cancelled", "I/O error", "internal error"],
+)
+def test_an_error_of_the_database_itself_rejects_no_event(redis: Redis, flow: Flow, code: str) -> None:
+    """Whatever the trouble is, the events wait in the stream and are stored once it is over."""
+    flow.do(f"""
+        CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            RAISE EXCEPTION 'trouble' USING ERRCODE = '{code}';
+        END $$;
+        CREATE TRIGGER trouble BEFORE INSERT ON dims_event_log
+            FOR EACH ROW WHEN (NEW.outcome <> 'rejected') EXECUTE FUNCTION trouble();
+    """)
+    send(redis, request("m.a", id="one"), request("m.b", id="other"))
+    with pytest.raises(DBAPIError, match="trouble"):
+        drained(redis, flow)
+    assert (log(flow), generations(flow), redis.xlen(STREAM)) == ([], {}, 2)
+    flow.do("DROP TRIGGER trouble ON dims_event_log")
+    assert drained(redis, flow).stored == 2
+    assert (log(flow), redis.xlen(STREAM)) == ([("one", "planned"), ("other", "planned")], 0)
 
 
 def test_what_could_not_be_stored_waits_for_no_orphans_time(
