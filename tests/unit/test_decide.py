@@ -164,6 +164,7 @@ def test_age_of():
         (10**400, 1.0, DRIFT_CAP),
         (1e-300, 1e300, DRIFT_CAP),
     ],
+    ids=["100 times the change", "the change", "an integer", "from a float", "to a float", "the ratio"],
 )
 def test_the_drift_of_numbers_too_large_for_a_float(old: float, new: float, drift: float):
     assert drift_pct(old, new) == pytest.approx(drift)
