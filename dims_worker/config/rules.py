@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -10,13 +10,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import Field, field_validator, model_validator
 
 from dims_worker.config.base import Model, Texts
-from dims_worker.config.metrics import AnyMetric
-from dims_worker.config.notify import Notify
-from dims_worker.config.policy import PolicySection
-from dims_worker.config.quantities import Duration
-from dims_worker.config.sources import AnySource
-from dims_worker.config.web import Web
-from dims_worker.config.workflows import WorkflowName, Workflows
+from dims_worker.config.workflows import WorkflowName
 
 
 def _check_cron(schedule: str) -> None:
@@ -56,47 +50,3 @@ class Rule(Model):
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError(f"{value!r} is no time zone, such as UTC or Europe/Berlin") from None
         return value
-
-
-class Settings(Model):
-    """How the workers work."""
-
-    lease: Duration = Field(
-        timedelta(seconds=60), gt=timedelta(0), description="A claim not renewed for this long is lost."
-    )
-    sweep: Duration = Field(
-        timedelta(seconds=5), gt=timedelta(0), description="How often what still waits is rung for again."
-    )
-    orphan: Duration = Field(
-        timedelta(seconds=30),
-        gt=timedelta(0),
-        description="Events that a worker took and did not store for this long are another's.",
-    )
-    history_days: int = Field(365, ge=7, le=36_500, description="Readings, runs and events are kept for so many days.")
-    snapshot_days: int = Field(90, ge=1, le=36_500, description="The snapshot of each day is kept for so many days.")
-
-
-Prices = dict[str, float | dict[str, float]]
-"""USD by name, and by name within a name: `s3_gib_month: 0.023`, `rds_class: {db.t3.micro: 14.60}`."""
-
-
-class PriceTable(Model):
-    """The prices section."""
-
-    prices: Prices = Field(default_factory=dict)
-
-
-class ConfigFile(Model):
-    """A configuration file as a whole; only its JSON Schema is used (`dims config schema`)."""
-
-    include: Texts = ()
-    settings: Settings = Settings()
-    policy: PolicySection = PolicySection()
-    sources: dict[str, AnySource] = Field(default_factory=dict)
-    metrics: dict[str, dict[str, AnyMetric]] = Field(default_factory=dict)
-    rules: dict[str, Rule] = Field(default_factory=dict)
-    watch: Texts = ()
-    prices: Prices = Field(default_factory=dict)
-    workflows: Workflows = Workflows()
-    notify: Notify = Notify()
-    web: Web = Web()

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from dims_worker.config.base import Model, Texts
-from dims_worker.config.quantities import Duration
+from dims_worker.config.units import Duration
 
 SHORTEST = 20
 """A token has at least so many characters: nobody guesses it, however often they try."""
@@ -54,7 +54,7 @@ Token = Annotated[SecretStr, BeforeValidator(_given), AfterValidator(_token)]
 """A secret out of the environment. Empty: it is off."""
 
 
-class Proxy(Model):
+class ProxySignIn(Model):
     """A proxy that has signed people in already, such as oauth2-proxy or an identity-aware load balancer."""
 
     header: str = Field("X-Forwarded-User", pattern=r"^[A-Za-z0-9-]+$", description="It holds the person's name.")
@@ -63,14 +63,14 @@ class Proxy(Model):
     )
 
 
-class Web(Model):
+class WebSection(Model):
     """The web section."""
 
     read: Literal["signed_in", "anyone"] = Field(
         "signed_in", description="anyone: who reaches the page may look at it; to decide, all sign in."
     )
     tokens: dict[str, Token] = Field(default_factory=dict, description="A person's name and token.")
-    proxy: Proxy | None = Field(None, description="A proxy that says who somebody is.")
+    proxy: ProxySignIn | None = Field(None, description="A proxy that says who somebody is.")
     events_token: Token = Field(SecretStr(""), description="What producers send to POST /api/events. Empty: it is off.")
     session: Duration = Field(timedelta(hours=12), description="How long somebody stays signed in.")
     hosts: Annotated[Texts, AfterValidator(_hosts)] = Field(

@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from dims_worker.config.base import Model, Regex, Texts
-from dims_worker.config.quantities import Duration, Size
+from dims_worker.config.units import Duration, Size
 
 WorkflowName = Literal["file-inventory", "local-inventory", "gap-analysis", "aws-inventory", "sync-status", "audit"]
 WORKFLOW_NAMES: tuple[WorkflowName, ...] = (
@@ -18,7 +18,7 @@ WORKFLOW_NAMES: tuple[WorkflowName, ...] = (
 """All of them; `audit` is every other one that is configured."""
 
 
-class Workflow(Model):
+class WorkflowConfig(Model):
     """What every workflow may say."""
 
     metrics: Texts = Field((), description="Metrics that are looked at with it and recorded in its run.")
@@ -26,7 +26,7 @@ class Workflow(Model):
     timeout: Duration = Field(timedelta(minutes=5), description="A run that takes longer is stopped.")
 
 
-class FileInventory(Workflow):
+class FileInventoryConfig(WorkflowConfig):
     """The files of a tree: kind, lines, size, last change, purpose, functions and classes, imports."""
 
     source: str = Field(description="A source of type files.")
@@ -56,7 +56,7 @@ class LocalFolder(Model):
         return self
 
 
-class LocalInventory(Workflow):
+class LocalInventoryConfig(WorkflowConfig):
     """Local data folders beside lake and database."""
 
     folders: dict[str, LocalFolder] = Field(default_factory=dict)
@@ -85,7 +85,7 @@ class Feed(Model):
         return self
 
 
-class GapAnalysis(Workflow):
+class GapAnalysisConfig(WorkflowConfig):
     """Which games are missing, by name."""
 
     warehouse: str | None = Field(None, description="A source of type sql.")
@@ -107,7 +107,7 @@ class GapAnalysis(Workflow):
     missing_ids: str | None = Field("missing_game_ids.txt", description="Where the missing ids go, one a line.")
 
 
-class AwsInventory(Workflow):
+class AwsInventoryConfig(WorkflowConfig):
     """What AWS holds and costs."""
 
     lake: str = Field(description="A source of type s3.")
@@ -118,29 +118,29 @@ class AwsInventory(Workflow):
     newest: int = Field(10, ge=0, description="So many of the newest uploads of a prefix are named.")
 
 
-class SyncStatus(Workflow):
+class SyncStatusConfig(WorkflowConfig):
     """Local folders against the lake, every difference named."""
 
     metric: str = Field(description="The metric of measure sync_status whose pairs are compared.")
 
 
-class Audit(Workflow):
+class AuditConfig(WorkflowConfig):
     """All of the others in one report; each keeps its own timeout too."""
 
     timeout: Duration = Field(timedelta(minutes=30), description="A run that takes longer is stopped.")
 
 
-class Workflows(Model):
+class WorkflowsSection(Model):
     """The workflows section; keys as the commands are called, with `_` for `-`."""
 
-    file_inventory: FileInventory | None = None
-    local_inventory: LocalInventory | None = None
-    gap_analysis: GapAnalysis | None = None
-    aws_inventory: AwsInventory | None = None
-    sync_status: SyncStatus | None = None
-    audit: Audit = Audit()
+    file_inventory: FileInventoryConfig | None = None
+    local_inventory: LocalInventoryConfig | None = None
+    gap_analysis: GapAnalysisConfig | None = None
+    aws_inventory: AwsInventoryConfig | None = None
+    sync_status: SyncStatusConfig | None = None
+    audit: AuditConfig = AuditConfig()
 
-    def named(self, name: WorkflowName) -> Workflow | None:
+    def named(self, name: WorkflowName) -> WorkflowConfig | None:
         """The configuration of a workflow; None where it is not configured."""
-        found: Workflow | None = getattr(self, name.replace("-", "_"))
+        found: WorkflowConfig | None = getattr(self, name.replace("-", "_"))
         return found

@@ -19,14 +19,14 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from dims_worker.ingest import drain
-from dims_worker.plan import Planner
-from dims_worker.web.api import PATHS
-from dims_worker.web.envelopes import MAX_BODY, MAX_EVENTS
-from dims_worker.web.openapi import SCHEMAS
+from dims_worker.domain.plan import Planner
+from dims_worker.pipeline.ingest import ingest_stream
+from dims_worker.web.api.cloudevents_http import MAX_BODY, MAX_EVENTS
+from dims_worker.web.api.openapi import SCHEMAS
+from dims_worker.web.api.routes import PATHS
 from tests.conftest import REPO, Project, wait_for
 from tests.docs.test_docs import _SPAN, _rows, blocks, sections
-from tests.filled import fill
+from tests.fixtures.long_history import fill
 
 GUIDE = (REPO / "docs" / "http_api.md").read_text(encoding="utf-8")
 PLACE = "http://127.0.0.1:8420"
@@ -109,7 +109,7 @@ def test_each_block_that_sends_ends_as_stored_events(served: Served, engine: Eng
     again = [json.loads(served.run(block)) for block in SENDING[1:2]]
     assert again == answers[1:2]
     with Redis.from_url(served.project.env["DIMS_BROKER_URL"]) as redis:
-        drain(redis, engine, Planner(served.project.config))
+        ingest_stream(redis, engine, Planner(served.project.config))
     with engine.connect() as connection:
         stored = connection.execute(
             text(

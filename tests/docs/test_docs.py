@@ -15,17 +15,29 @@ from typing import Annotated, Any, get_args
 import click
 import pytest
 import yaml
+from dims_producers import enqueue
+from dims_producers.s3_record import event_of_record
 from pydantic import BaseModel, TypeAdapter
 
 from dims_worker import events
-from dims_worker.broker import VERIFY
+from dims_worker.broker.queues import VERIFY
 from dims_worker.cli.main import SECTIONS, cli
-from dims_worker.config import WORKFLOW_NAMES, Config, load, metrics, notify, policy, rules, sources, web, workflows
+from dims_worker.config import (
+    WORKFLOW_NAMES,
+    Config,
+    load_config,
+    metrics,
+    notifications,
+    policy,
+    rules,
+    settings,
+    sources,
+    web,
+    workflows,
+)
 from dims_worker.events import Event
-from dims_worker.services import procfile
-from producers import enqueue
-from producers.s3_record import event_of
-from tests.s3_notifications import record
+from dims_worker.local import procfile
+from tests.fixtures.s3_notifications import record
 
 REPO = Path(__file__).parents[2]
 DOCS = sorted((REPO / "docs").glob("*.md"))
@@ -138,7 +150,7 @@ CONFIGURATIONS = [(page, number, text) for page in TEXTS for number, text in enu
 @pytest.mark.parametrize(("page", "number", "text"), CONFIGURATIONS, ids=[f"{p}-{n}" for p, n, _ in CONFIGURATIONS])
 def test_each_configuration_passes_the_check(page: str, number: int, text: str, tmp_path: Path) -> None:
     (tmp_path / "dims.yaml").write_text(text, encoding="utf-8")
-    load(None, {}, tmp_path)  # raises with every problem: file, line, key
+    load_config(None, {}, tmp_path)  # raises with every problem: file, line, key
 
 
 def test_the_guide_to_the_configuration_has_whole_examples() -> None:
@@ -158,7 +170,7 @@ KIND_OF_SECTION = {
 
 def _loaded(text: str, folder: Path) -> Config:
     (folder / "dims.yaml").write_text(text, encoding="utf-8")
-    return load(None, {}, folder)
+    return load_config(None, {}, folder)
 
 
 @pytest.mark.parametrize("title", KIND_OF_SECTION)
@@ -232,7 +244,7 @@ def test_the_data_of_objects_that_is_told_is_what_the_lambda_sends() -> None:
     restored = {"lifecycleRestorationExpiryTime": "2026-11-29T00:00:00Z", "lifecycleRestoreStorageClass": "GLACIER"}
     tier = {"intelligentTieringEventData": {"destinationAccessTier": "ARCHIVE_ACCESS"}}
     given = record(versionId="1") | tier | {"glacierEventData": {"restoreEventData": restored}}
-    assert set(_SPAN.findall(row[2])) == set(event_of(given, datetime.now(UTC)).data)
+    assert set(_SPAN.findall(row[2])) == set(event_of_record(given, datetime.now(UTC)).data)
 
 
 def test_the_bounds_of_an_event_that_are_told_are_the_bounds() -> None:
@@ -355,7 +367,7 @@ def _own(model: type[BaseModel], *without: type[BaseModel]) -> set[str]:
 
 
 KEYS: dict[tuple[str, str], set[str]] = {
-    ("settings", "key"): _own(rules.Settings),
+    ("settings", "key"): _own(settings.Settings),
     ("policy", "key"): _own(policy.PolicySection),
     ("Every source", "key"): _own(sources.Source),
     **{(f"type: {kind}", "key"): _own(model, sources.Source) for kind, model in sources.SOURCES.items()},
@@ -371,18 +383,18 @@ KEYS: dict[tuple[str, str], set[str]] = {
     ("sync_status", "in `pairs`"): _own(metrics.Pair),
     ("derive", "key"): _own(metrics.DerivedMetric, metrics.Metric),
     ("rules", "key"): _own(rules.Rule),
-    ("notify", "key of a channel"): _own(notify.Channel),
-    ("web", "key"): _own(web.Web),
-    ("web", "key of `proxy`"): _own(web.Proxy),
-    ("Every workflow", "key"): _own(workflows.Workflow),
-    ("file-inventory", "key"): _own(workflows.FileInventory, workflows.Workflow),
-    ("local-inventory", "key"): _own(workflows.LocalInventory, workflows.Workflow),
+    ("notify", "key of a channel"): _own(notifications.Channel),
+    ("web", "key"): _own(web.WebSection),
+    ("web", "key of `proxy`"): _own(web.ProxySignIn),
+    ("Every workflow", "key"): _own(workflows.WorkflowConfig),
+    ("file-inventory", "key"): _own(workflows.FileInventoryConfig, workflows.WorkflowConfig),
+    ("local-inventory", "key"): _own(workflows.LocalInventoryConfig, workflows.WorkflowConfig),
     ("local-inventory", "key of a folder"): _own(workflows.LocalFolder),
-    ("gap-analysis", "key"): _own(workflows.GapAnalysis, workflows.Workflow),
+    ("gap-analysis", "key"): _own(workflows.GapAnalysisConfig, workflows.WorkflowConfig),
     ("gap-analysis", "key of a feed"): _own(workflows.Feed),
-    ("aws-inventory", "key"): _own(workflows.AwsInventory, workflows.Workflow),
-    ("sync-status", "key"): _own(workflows.SyncStatus, workflows.Workflow),
-    ("audit", "key"): _own(workflows.Audit, workflows.Workflow),
+    ("aws-inventory", "key"): _own(workflows.AwsInventoryConfig, workflows.WorkflowConfig),
+    ("sync-status", "key"): _own(workflows.SyncStatusConfig, workflows.WorkflowConfig),
+    ("audit", "key"): _own(workflows.AuditConfig, workflows.WorkflowConfig),
 }
 MEASURES: dict[str, type[metrics.SourceMetric]] = {
     "Of files": metrics.FilesMetric,
@@ -393,21 +405,21 @@ MEASURES: dict[str, type[metrics.SourceMetric]] = {
     "Of programs": metrics.CommandMetric,
 }
 DEFAULTS: dict[tuple[str, str], type[BaseModel]] = {
-    ("settings", "key"): rules.Settings,
+    ("settings", "key"): settings.Settings,
     ("policy", "key"): policy.PolicySection,
     ("Every source", "key"): sources.Source,
     **{(f"type: {kind}", "key"): model for kind, model in sources.SOURCES.items()},
     ("Every metric", "key"): metrics.Metric,
     **{(title, "key"): model for title, model in MEASURES.items()},
-    ("notify", "key of a channel"): notify.Channel,
-    ("web", "key"): web.Web,
-    ("Every workflow", "key"): workflows.Workflow,
-    ("file-inventory", "key"): workflows.FileInventory,
-    ("local-inventory", "key"): workflows.LocalInventory,
+    ("notify", "key of a channel"): notifications.Channel,
+    ("web", "key"): web.WebSection,
+    ("Every workflow", "key"): workflows.WorkflowConfig,
+    ("file-inventory", "key"): workflows.FileInventoryConfig,
+    ("local-inventory", "key"): workflows.LocalInventoryConfig,
     ("local-inventory", "key of a folder"): workflows.LocalFolder,
-    ("gap-analysis", "key"): workflows.GapAnalysis,
+    ("gap-analysis", "key"): workflows.GapAnalysisConfig,
     ("gap-analysis", "key of a feed"): workflows.Feed,
-    ("aws-inventory", "key"): workflows.AwsInventory,
+    ("aws-inventory", "key"): workflows.AwsInventoryConfig,
 }
 GUIDES = ("docs/configuration.md", "docs/metrics.md", "docs/workflows.md")
 
