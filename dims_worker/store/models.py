@@ -143,7 +143,7 @@ history = Table(
     comment="Every reading that was ever taken.",
 )
 
-mark_ids = Sequence("dims_mark_ids", metadata=metadata)
+batch_ids = Sequence("dims_batch_ids", metadata=metadata)
 
 events = Table(
     "dims_event_log",
@@ -163,7 +163,7 @@ events = Table(
     Column("payload", Text, comment="of a rejected one, cut to a bound"),
     Column("rules", ARRAY(Text), nullable=False, server_default="{}"),
     Column("metrics", ARRAY(Text), nullable=False, server_default="{}"),
-    Column("mark_id", BigInteger, nullable=False),
+    Column("batch_id", BigInteger, nullable=False),
     Column("replayed_at", Instant, comment="when it was last sent again"),
     Index(
         "dims_event_log_once",
@@ -171,7 +171,7 @@ events = Table(
         unique=True,
         postgresql_where=text("outcome <> 'rejected'"),
     ),
-    Index("dims_event_log_mark", "mark_id"),
+    Index("dims_event_log_batch", "batch_id"),
     Index("dims_event_log_received", "received_at"),
     Index("dims_event_log_unplanned", "outcome", "seq", postgresql_where=text("outcome <> 'planned'")),
     Index("dims_event_log_rejected", "stream_id", "digest", unique=True, postgresql_where=text("outcome = 'rejected'")),
@@ -185,14 +185,14 @@ Index(
     postgresql_ops={"begins": "text_pattern_ops"},
 )
 
-marks = Table(
-    "dims_event_marks",
+ingest_batches = Table(
+    "dims_ingest_batches",
     metadata,
-    Column("mark_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("batch_id", BigInteger, primary_key=True, autoincrement=False),
     Column("metric", Text, primary_key=True),
     Column("generation", BigInteger, nullable=False),
-    comment="What links events to runs: the generation that one ingest gave a metric. "
-    "The first reading with that generation or a later one serves the ingest's events.",
+    comment="Links events to runs: the generation that one ingest batch gave a metric. "
+    "The first reading with that generation or a later one serves the batch's events.",
 )
 
 requests = Table(

@@ -25,7 +25,7 @@ DROP TABLE
     dims_approval_requests,
     dims_channels,
     dims_event_log,
-    dims_event_marks,
+    dims_ingest_batches,
     dims_housekeeping,
     dims_metrics,
     dims_metrics_history,
@@ -36,4 +36,4 @@ DROP TABLE
     dims_sources,
     dims_verification_runs;
 DROP FUNCTION dims_decided_is_kept, dims_requests_are_kept, dims_ring;
-DROP SEQUENCE dims_mark_ids;
+DROP SEQUENCE dims_batch_ids;

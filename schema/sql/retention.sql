@@ -43,26 +43,26 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
     gone bigint;
-    marks bigint[];
+    batches bigint[];
 BEGIN
     WITH old AS (
         SELECT e.seq FROM dims_event_log e WHERE e.received_at < least(dims_forget_events.before, now() - interval '7 days')
         AND NOT EXISTS (
-            SELECT FROM dims_event_marks k JOIN dims_metrics m USING (metric)
-            WHERE k.mark_id = e.mark_id AND k.generation > m.measured_gen AND m.requested_gen > m.measured_gen
+            SELECT FROM dims_ingest_batches k JOIN dims_metrics m USING (metric)
+            WHERE k.batch_id = e.batch_id AND k.generation > m.measured_gen AND m.requested_gen > m.measured_gen
         )
         ORDER BY e.received_at LIMIT dims_forget_events.at_most
     ), forgotten AS (
-        DELETE FROM dims_event_log e USING old WHERE e.seq = old.seq RETURNING e.mark_id
+        DELETE FROM dims_event_log e USING old WHERE e.seq = old.seq RETURNING e.batch_id
     )
-    SELECT count(*), array_agg(DISTINCT mark_id) INTO gone, marks FROM forgotten;
-    DELETE FROM dims_event_marks k WHERE k.mark_id = ANY(marks)
-        AND NOT EXISTS (SELECT FROM dims_event_log e WHERE e.mark_id = k.mark_id);
+    SELECT count(*), array_agg(DISTINCT batch_id) INTO gone, batches FROM forgotten;
+    DELETE FROM dims_ingest_batches k WHERE k.batch_id = ANY(batches)
+        AND NOT EXISTS (SELECT FROM dims_event_log e WHERE e.batch_id = k.batch_id);
     RETURN gone;
 END
 $$;
 COMMENT ON FUNCTION dims_forget_events IS
-    'Takes away events that were received before then, and at least 7 days ago, and marks that no event needs any more. Kept: events that still wait for a reading. Returns how many events went.';
+    'Takes away events that were received before then, and at least 7 days ago, and ingest batches that no event belongs to any more. Kept: events that still wait for a reading. Returns how many events went.';
 REVOKE EXECUTE ON FUNCTION dims_forget_events FROM PUBLIC;
 
 CREATE FUNCTION dims_forget_runs(before timestamp with time zone, at_most integer) RETURNS bigint

@@ -61,7 +61,7 @@ BEGIN
                 WHEN one.name = 'dims_schedules' THEN
                     GRANT UPDATE, DELETE ON dims_schedules TO dims_app;
                 WHEN one.kind = 'S'
-                    OR one.name IN ('dims_verification_runs', 'dims_event_marks', 'dims_snapshot_values') THEN NULL;
+                    OR one.name IN ('dims_verification_runs', 'dims_ingest_batches', 'dims_snapshot_values') THEN NULL;
                 ELSE EXECUTE format('GRANT UPDATE ON %I TO dims_app', one.name);
             END CASE;
         END LOOP;

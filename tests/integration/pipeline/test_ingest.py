@@ -165,10 +165,10 @@ def test_a_batch_raises_each_metric_once_and_links_its_events_to_that_generation
     result = flow.store(request("m.a", id="1"), request("m.a", "m.b", id="2"), request("m.a", id="3"))
     assert result.generations == generations(flow) == {"m.a": 1, "m.b": 1}
     assert result.sources.keys() == {"one", "two"}
-    marks = flow.rows(
-        "SELECT DISTINCT k.metric, k.generation FROM dims_event_marks k JOIN dims_event_log USING (mark_id)"
+    batches = flow.rows(
+        "SELECT DISTINCT k.metric, k.generation FROM dims_ingest_batches k JOIN dims_event_log USING (batch_id)"
     )
-    assert sorted(tuple(row) for row in marks) == [("m.a", 1), ("m.b", 1)]
+    assert sorted(tuple(row) for row in batches) == [("m.a", 1), ("m.b", 1)]
 
 
 def test_only_rows_really_inserted_raise(flow: Flow) -> None:
@@ -179,9 +179,9 @@ def test_only_rows_really_inserted_raise(flow: Flow) -> None:
 
 
 def test_the_same_event_twice_in_one_batch_counts_once(flow: Flow) -> None:
-    same = Received("", request("m.a", id="e").to_json().encode())  # by no stream: nothing else sets the two apart
+    same = ReceivedEnvelope("", request("m.a", id="e").to_json().encode())  # by no stream: nothing else sets the two apart
     with transaction(flow.engine) as connection:
-        result = store(connection, flow.planner, [same, same])
+        result = store_events(connection, flow.planner, [same, same])
     assert (result.stored, result.known, result.sources["one"].events) == (1, 1, 1)
     assert (log(flow), generations(flow)) == ([("e", "planned")], {"m.a": 1})
 

@@ -130,7 +130,7 @@ def test_a_real_worker_and_the_commands_work_as_dims_app(
     assert do(app, "SELECT count(*) FROM dims_snapshots WHERE daily")[0][0] == 1
 
 
-HAPPENED = ("dims_event_log", "dims_event_marks", "dims_verification_runs", "dims_metrics_history",
+HAPPENED = ("dims_event_log", "dims_ingest_batches", "dims_verification_runs", "dims_metrics_history",
             "dims_approval_requests", "dims_metrics", "dims_sources")  # fmt: skip
 
 
@@ -143,7 +143,7 @@ HAPPENED = ("dims_event_log", "dims_event_marks", "dims_verification_runs", "dim
         "UPDATE dims_metrics_history SET metric = 'm.a', outcome = 'accepted'",
         "UPDATE dims_event_log SET data = '{}'",
         "UPDATE dims_verification_runs SET failed = 0",
-        "UPDATE dims_event_marks SET generation = 0",
+        "UPDATE dims_ingest_batches SET generation = 0",
         "UPDATE dims_alembic_version SET version_num = '0001'",
         "CREATE TABLE mine (x int)",
         "DROP TABLE dims_metrics_history",

@@ -60,9 +60,9 @@ def test_what_is_old_goes_and_what_people_need_stays(engine: Engine) -> None:
     assert decided < left == ask(engine, about) == spoken_of
     assert ask(engine, "SELECT count(*) FROM dims_event_log WHERE received_at < now() - interval '31 days'") == 0
     assert ask(engine, new_events) == events > 80
-    orphans = "SELECT count(*) FROM dims_event_marks WHERE mark_id NOT IN (SELECT mark_id FROM dims_event_log)"
+    orphans = "SELECT count(*) FROM dims_ingest_batches WHERE batch_id NOT IN (SELECT batch_id FROM dims_event_log)"
     assert ask(engine, orphans) == 0
-    assert ask(engine, "SELECT count(*) FROM dims_event_marks") > 0
+    assert ask(engine, "SELECT count(*) FROM dims_ingest_batches") > 0
     lone = """SELECT count(*) FROM dims_verification_runs v WHERE started_at < now() - interval '31 days'
         AND NOT EXISTS (SELECT FROM dims_metrics_history h WHERE h.run_id = v.run_id)"""
     assert ask(engine, lone) == 0
@@ -97,7 +97,7 @@ def test_an_event_that_still_waits_for_a_reading_stays(engine: Engine) -> None:
     house(engine)
     waiting = "SELECT count(*) FROM dims_metrics WHERE requested_gen > measured_gen"
     assert ask(engine, waiting) > 0
-    assert ask(engine, "SELECT array_agg(DISTINCT mark_id) FROM dims_event_log") == [40]
+    assert ask(engine, "SELECT array_agg(DISTINCT batch_id) FROM dims_event_log") == [40]
 
 
 def test_the_newest_result_of_a_workflow_stays(engine: Engine) -> None:
