@@ -19,14 +19,14 @@ $$;
 
 DROP PROCEDURE dims_grant;
 DROP FUNCTION dims_metric_trend, dims_metric_stats;
-DROP FUNCTION dims_forget_readings, dims_forget_events, dims_forget_runs;
+DROP FUNCTION dims_prune_readings, dims_prune_events, dims_prune_runs;
 DROP VIEW dims_metrics_latest, dims_pending_approvals, dims_recent_drift;
 DROP TABLE
     dims_approval_requests,
     dims_channels,
     dims_event_log,
     dims_ingest_batches,
-    dims_housekeeping,
+    dims_retention_runs,
     dims_metrics,
     dims_metrics_history,
     dims_notifications,
@@ -35,5 +35,5 @@ DROP TABLE
     dims_snapshots,
     dims_sources,
     dims_verification_runs;
-DROP FUNCTION dims_decided_is_kept, dims_requests_are_kept, dims_ring;
+DROP FUNCTION dims_protect_decisions, dims_refuse_truncate, dims_notify_change;
 DROP SEQUENCE dims_batch_ids;

@@ -3,17 +3,17 @@
 -- themselves. A batch is small and the tables are not, so the plan is fixed: row by row and by index, whatever the
 -- statistics say.
 
-CREATE FUNCTION dims_forget_readings(before timestamp with time zone, at_most integer) RETURNS bigint
+CREATE FUNCTION dims_prune_readings(before timestamp with time zone, at_most integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
-    gone bigint;
+    deleted bigint;
 BEGIN
     WITH old AS (
         SELECT h.id FROM dims_metrics m CROSS JOIN LATERAL (
             SELECT h.id FROM dims_metrics_history h
-            WHERE h.metric = m.metric AND h.as_of < least(dims_forget_readings.before, now() - interval '7 days')
+            WHERE h.metric = m.metric AND h.as_of < least(dims_prune_readings.before, now() - interval '7 days')
             AND h.as_of IS DISTINCT FROM m.as_of AND h.as_of IS DISTINCT FROM m.baseline_as_of
             AND h.as_of IS DISTINCT FROM m.accepted_as_of AND h.as_of IS DISTINCT FROM m.rejected_as_of
             AND h.id NOT IN (
@@ -25,56 +25,56 @@ BEGIN
             )
             AND NOT EXISTS (SELECT FROM dims_approval_requests r WHERE r.metric = m.metric
                 AND h.as_of IN (r.as_of, r.baseline_as_of))
-            ORDER BY h.as_of LIMIT dims_forget_readings.at_most
-        ) h LIMIT dims_forget_readings.at_most
+            ORDER BY h.as_of LIMIT dims_prune_readings.at_most
+        ) h LIMIT dims_prune_readings.at_most
     )
     DELETE FROM dims_metrics_history h USING old WHERE h.id = old.id;
-    GET DIAGNOSTICS gone = ROW_COUNT;
-    RETURN gone;
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    RETURN deleted;
 END
 $$;
-COMMENT ON FUNCTION dims_forget_readings IS
-    'Takes away readings that began before then, and at least 7 days ago. Kept for ever: each metric''s newest reading, its newest good and its newest accepted one, and what a request was about. Returns how many went.';
-REVOKE EXECUTE ON FUNCTION dims_forget_readings FROM PUBLIC;
+COMMENT ON FUNCTION dims_prune_readings IS
+    'Deletes readings that began before that time, and at least 7 days ago. Kept for ever: each metric''s newest reading, its newest good and its newest accepted one, and the readings of approval requests. Returns how many were deleted.';
+REVOKE EXECUTE ON FUNCTION dims_prune_readings FROM PUBLIC;
 
-CREATE FUNCTION dims_forget_events(before timestamp with time zone, at_most integer) RETURNS bigint
+CREATE FUNCTION dims_prune_events(before timestamp with time zone, at_most integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
-    gone bigint;
+    deleted bigint;
     batches bigint[];
 BEGIN
     WITH old AS (
-        SELECT e.seq FROM dims_event_log e WHERE e.received_at < least(dims_forget_events.before, now() - interval '7 days')
+        SELECT e.seq FROM dims_event_log e WHERE e.received_at < least(dims_prune_events.before, now() - interval '7 days')
         AND NOT EXISTS (
             SELECT FROM dims_ingest_batches k JOIN dims_metrics m USING (metric)
             WHERE k.batch_id = e.batch_id AND k.generation > m.measured_gen AND m.requested_gen > m.measured_gen
         )
-        ORDER BY e.received_at LIMIT dims_forget_events.at_most
-    ), forgotten AS (
+        ORDER BY e.received_at LIMIT dims_prune_events.at_most
+    ), removed AS (
         DELETE FROM dims_event_log e USING old WHERE e.seq = old.seq RETURNING e.batch_id
     )
-    SELECT count(*), array_agg(DISTINCT batch_id) INTO gone, batches FROM forgotten;
+    SELECT count(*), array_agg(DISTINCT batch_id) INTO deleted, batches FROM removed;
     DELETE FROM dims_ingest_batches k WHERE k.batch_id = ANY(batches)
         AND NOT EXISTS (SELECT FROM dims_event_log e WHERE e.batch_id = k.batch_id);
-    RETURN gone;
+    RETURN deleted;
 END
 $$;
-COMMENT ON FUNCTION dims_forget_events IS
-    'Takes away events that were received before then, and at least 7 days ago, and ingest batches that no event belongs to any more. Kept: events that still wait for a reading. Returns how many events went.';
-REVOKE EXECUTE ON FUNCTION dims_forget_events FROM PUBLIC;
+COMMENT ON FUNCTION dims_prune_events IS
+    'Deletes events that were received before that time, and at least 7 days ago, and ingest batches that no event belongs to any more. Kept: events that still wait for a reading. Returns how many events were deleted.';
+REVOKE EXECUTE ON FUNCTION dims_prune_events FROM PUBLIC;
 
-CREATE FUNCTION dims_forget_runs(before timestamp with time zone, at_most integer) RETURNS bigint
+CREATE FUNCTION dims_prune_runs(before timestamp with time zone, at_most integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
-    gone bigint;
+    deleted bigint;
 BEGIN
     WITH old AS (
         SELECT v.run_id FROM dims_verification_runs v
-        WHERE v.started_at < least(dims_forget_runs.before, now() - interval '7 days')
+        WHERE v.started_at < least(dims_prune_runs.before, now() - interval '7 days')
         AND NOT EXISTS (SELECT FROM dims_metrics_history h WHERE h.run_id = v.run_id)
         AND NOT EXISTS (SELECT FROM dims_approval_requests r WHERE r.run_id = v.run_id)
         AND NOT EXISTS (SELECT FROM dims_notifications n WHERE n.run_id = v.run_id)
@@ -82,23 +82,23 @@ BEGIN
             SELECT FROM dims_verification_runs newer WHERE newer.source = v.source AND newer.run_id > v.run_id
             AND newer.result IS NOT NULL AND newer.status <> 'superseded'
         ))
-        ORDER BY v.started_at LIMIT dims_forget_runs.at_most
+        ORDER BY v.started_at LIMIT dims_prune_runs.at_most
     )
     DELETE FROM dims_verification_runs v USING old WHERE v.run_id = old.run_id;
-    GET DIAGNOSTICS gone = ROW_COUNT;
-    RETURN gone;
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    RETURN deleted;
 END
 $$;
-COMMENT ON FUNCTION dims_forget_runs IS
-    'Takes away runs that began before then, and at least 7 days ago, and of which nothing else speaks: no reading, no request, no notification. Kept: each workflow''s newest result. Returns how many went.';
-REVOKE EXECUTE ON FUNCTION dims_forget_runs FROM PUBLIC;
+COMMENT ON FUNCTION dims_prune_runs IS
+    'Deletes runs that began before that time, and at least 7 days ago, and that no reading, approval request or notification refers to. Kept: each workflow''s newest result. Returns how many were deleted.';
+REVOKE EXECUTE ON FUNCTION dims_prune_runs FROM PUBLIC;
 
 -- The search_path is fixed, with pg_temp last, so that a caller's own tables of these names are never used
 DO $$
 DECLARE
     each text;
 BEGIN
-    FOREACH each IN ARRAY ARRAY['dims_forget_readings', 'dims_forget_events', 'dims_forget_runs'] LOOP
+    FOREACH each IN ARRAY ARRAY['dims_prune_readings', 'dims_prune_events', 'dims_prune_runs'] LOOP
         EXECUTE format('ALTER FUNCTION %I SET search_path = %I, pg_temp', each, current_schema());
     END LOOP;
 END

@@ -22,7 +22,7 @@ $$;
 CREATE PROCEDURE dims_grant() LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     role text;
-    one record;
+    object record;
 BEGIN
     FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('dims_app', 'dims_reader') LOOP
         EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), role);
@@ -32,42 +32,42 @@ BEGIN
             EXECUTE format(
                 'ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT INSERT, UPDATE ON TABLES TO dims_app', current_schema()
             );
-            GRANT EXECUTE ON FUNCTION dims_forget_readings, dims_forget_events, dims_forget_runs TO dims_app;
+            GRANT EXECUTE ON FUNCTION dims_prune_readings, dims_prune_events, dims_prune_runs TO dims_app;
             EXECUTE format(
                 'ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT USAGE ON SEQUENCES TO dims_app', current_schema()
             );
         END IF;
-        FOR one IN
+        FOR object IN
             SELECT relname AS name, relkind AS kind FROM pg_class
             WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'S')
                 AND relname LIKE 'dims\_%'
         LOOP
-            IF one.kind <> 'S' THEN
-                EXECUTE format('GRANT SELECT ON %I TO %I', one.name, role);
+            IF object.kind <> 'S' THEN
+                EXECUTE format('GRANT SELECT ON %I TO %I', object.name, role);
             END IF;
-            CONTINUE WHEN role <> 'dims_app' OR one.kind = 'v' OR one.name = 'dims_alembic_version';
-            IF one.kind = 'S' THEN
-                EXECUTE format('GRANT USAGE ON SEQUENCE %I TO dims_app', one.name);
+            CONTINUE WHEN role <> 'dims_app' OR object.kind = 'v' OR object.name = 'dims_alembic_version';
+            IF object.kind = 'S' THEN
+                EXECUTE format('GRANT USAGE ON SEQUENCE %I TO dims_app', object.name);
             ELSE
-                EXECUTE format('GRANT INSERT ON %I TO dims_app', one.name);
+                EXECUTE format('GRANT INSERT ON %I TO dims_app', object.name);
             END IF;
             CASE
-                WHEN one.name = 'dims_metrics_history' THEN
+                WHEN object.name = 'dims_metrics_history' THEN
                     GRANT UPDATE (outcome) ON dims_metrics_history TO dims_app;
-                WHEN one.name = 'dims_event_log' THEN
+                WHEN object.name = 'dims_event_log' THEN
                     GRANT UPDATE (replayed_at) ON dims_event_log TO dims_app;
-                WHEN one.name = 'dims_snapshots' THEN
+                WHEN object.name = 'dims_snapshots' THEN
                     GRANT DELETE ON dims_snapshots TO dims_app;
-                WHEN one.name = 'dims_schedules' THEN
+                WHEN object.name = 'dims_schedules' THEN
                     GRANT UPDATE, DELETE ON dims_schedules TO dims_app;
-                WHEN one.kind = 'S'
-                    OR one.name IN ('dims_verification_runs', 'dims_ingest_batches', 'dims_snapshot_values') THEN NULL;
-                ELSE EXECUTE format('GRANT UPDATE ON %I TO dims_app', one.name);
+                WHEN object.kind = 'S'
+                    OR object.name IN ('dims_verification_runs', 'dims_ingest_batches', 'dims_snapshot_values') THEN NULL;
+                ELSE EXECUTE format('GRANT UPDATE ON %I TO dims_app', object.name);
             END CASE;
         END LOOP;
     END LOOP;
 END
 $$;
-COMMENT ON PROCEDURE dims_grant IS 'Gives dims_app and dims_reader what they may do, where they exist.';
+COMMENT ON PROCEDURE dims_grant IS 'Grants dims_app and dims_reader their rights, if these roles exist.';
 REVOKE EXECUTE ON PROCEDURE dims_grant FROM PUBLIC;
 CALL dims_grant();

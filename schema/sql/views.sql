@@ -29,7 +29,7 @@ SELECT
     m.retired_at
 FROM dims_metrics m LEFT JOIN dims_approval_requests r ON r.metric = m.metric AND r.state = 'open';
 COMMENT ON VIEW dims_metrics_latest IS
-    'Each metric: its last good reading, its baseline, and what is the matter with it. From when on a reading is stale is configured, and not known here: compare age.';
+    'Each metric: its last good reading, its baseline, and what is wrong with it. The configuration says when a reading is stale, and the database does not know it: compare age.';
 
 CREATE VIEW dims_pending_approvals AS
 SELECT
@@ -59,7 +59,7 @@ SELECT
 FROM dims_approval_requests r
 WHERE r.state = 'open';
 COMMENT ON VIEW dims_pending_approvals IS
-    'What waits for a person. `dims approvals approve REQUEST --version VERSION` decides.';
+    'What waits for a person''s approval. `dims approvals approve REQUEST --version VERSION` decides.';
 
 -- OFFSET 0 keeps the subquery apart, so that it reads each metric by the history's index, however long the history is
 CREATE VIEW dims_recent_drift AS
@@ -93,7 +93,7 @@ FROM dims_metrics m CROSS JOIN LATERAL (
     OFFSET 0
 ) h;
 COMMENT ON VIEW dims_recent_drift IS
-    'The readings of the last 7 days that differed from what they were judged against, and what became of them.';
+    'The readings of the last 7 days that differed from what they were judged against, and their outcome.';
 
 -- BEGIN ATOMIC binds a function to its tables, whatever the caller's search_path, and lets the planner inline it
 
@@ -136,7 +136,7 @@ BEGIN ATOMIC
     ORDER BY h.as_of, h.id;
 END;
 COMMENT ON FUNCTION dims_metric_trend IS
-    'A metric''s readings of the last days, oldest first; outcome marks those that are held, rejected, or failed (which have no value). change: since the reading before.';
+    'A metric''s readings of the last days, oldest first. outcome shows which ones are held, rejected, or failed (these have no value). change: since the previous reading.';
 
 CREATE FUNCTION dims_metric_stats(category text, metric text, days double precision DEFAULT 30)
 RETURNS TABLE (
@@ -194,4 +194,4 @@ BEGIN ATOMIC
     FROM r;
 END;
 COMMENT ON FUNCTION dims_metric_stats IS
-    'A metric''s good readings of the last days in numbers, held and rejected ones among them, how many became what, and the baseline. stddev: of the sample. One row, with n = 0 where there is none.';
+    'Statistics of a metric''s good readings of the last days, including held and rejected ones, the number of readings per outcome, and the baseline. stddev: of the sample. One row, with n = 0 if there is none.';

@@ -179,7 +179,9 @@ def test_only_rows_really_inserted_raise(flow: Flow) -> None:
 
 
 def test_the_same_event_twice_in_one_batch_counts_once(flow: Flow) -> None:
-    same = ReceivedEnvelope("", request("m.a", id="e").to_json().encode())  # by no stream: nothing else sets the two apart
+    same = ReceivedEnvelope(
+        "", request("m.a", id="e").to_json().encode()
+    )  # by no stream: nothing else sets the two apart
     with transaction(flow.engine) as connection:
         result = store_events(connection, flow.planner, [same, same])
     assert (result.stored, result.known, result.sources["one"].events) == (1, 1, 1)

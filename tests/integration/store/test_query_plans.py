@@ -197,7 +197,7 @@ def test_forgetting_looks_by_index_too(filled: Engine) -> None:
     with filled.connect() as connection:
         before = scans(connection)
         for kind in ("readings", "events", "runs"):
-            connection.execute(text(f"SELECT dims_forget_{kind}(now() - interval '790 days', 500)"))
+            connection.execute(text(f"SELECT dims_prune_{kind}(now() - interval '790 days', 500)"))
         connection.rollback()
         after = scans(connection)
     assert {name for name in (LONG, FEW, "dims_verification_runs") if after[name] > before[name]} == set()
