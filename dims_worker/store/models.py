@@ -111,7 +111,7 @@ runs = Table(
     Column("readings", Integer, nullable=False, server_default="0"),
     Column("failed", Integer, nullable=False, server_default="0"),
     Column("held", Integer, nullable=False, server_default="0"),
-    Column("requests", Integer, nullable=False, server_default="0", comment="calls to the API of S3 or AWS"),
+    Column("api_calls", Integer, nullable=False, server_default="0", comment="calls to the API of S3 or AWS"),
     Column("result", JSONB, comment="of a workflow: everything that its report shows"),
     Index("dims_verification_runs_started", "started_at"),
     Index("dims_verification_runs_result", "source", "run_id", postgresql_where=text("result IS NOT NULL")),

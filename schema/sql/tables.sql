@@ -122,7 +122,7 @@ CREATE TABLE dims_verification_runs (
     readings INTEGER DEFAULT '0' NOT NULL,
     failed INTEGER DEFAULT '0' NOT NULL,
     held INTEGER DEFAULT '0' NOT NULL,
-    requests INTEGER DEFAULT '0' NOT NULL,
+    api_calls INTEGER DEFAULT '0' NOT NULL,
     result JSONB,
     PRIMARY KEY (run_id)
 );
@@ -131,7 +131,7 @@ CREATE INDEX dims_verification_runs_started ON dims_verification_runs (started_a
 COMMENT ON COLUMN dims_verification_runs.trigger IS 'event, verify';
 COMMENT ON COLUMN dims_verification_runs.source IS 'NULL: several';
 COMMENT ON COLUMN dims_verification_runs.status IS 'ok, partial, superseded';
-COMMENT ON COLUMN dims_verification_runs.requests IS 'calls to the API of S3 or AWS';
+COMMENT ON COLUMN dims_verification_runs.api_calls IS 'calls to the API of S3 or AWS';
 COMMENT ON COLUMN dims_verification_runs.result IS 'of a workflow: everything that its report shows';
 
 CREATE TABLE dims_metrics_history (
