@@ -76,7 +76,7 @@ metrics = Table(
         server_default="0",
         comment="claims since the last recorded run: leases that were lost",
     ),
-    Column("due_since", Instant, comment="when the oldest event that waits for a reading came, or later"),
+    Column("due_since", Instant, comment="every event that waits for a reading came at this time or later"),
     Column("retired_at", Instant, comment="when it was no longer configured; it is never due"),
     Index("dims_metrics_due", "source", postgresql_where=text("requested_gen > measured_gen")),
     comment="The current state of each metric. Due while requested_gen > measured_gen.",

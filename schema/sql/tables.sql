@@ -53,7 +53,7 @@ COMMENT ON COLUMN dims_metrics.error IS 'of the latest attempt; NULL if it succe
 COMMENT ON COLUMN dims_metrics.details IS 'what the latest good reading holds beside its value';
 COMMENT ON COLUMN dims_metrics.rejected IS 'the value that a person rejected; readings in its band open no new request';
 COMMENT ON COLUMN dims_metrics.attempts IS 'claims since the last recorded run: leases that were lost';
-COMMENT ON COLUMN dims_metrics.due_since IS 'when the oldest event that waits for a reading came, or later';
+COMMENT ON COLUMN dims_metrics.due_since IS 'every event that waits for a reading came at this time or later';
 COMMENT ON COLUMN dims_metrics.retired_at IS 'when it was no longer configured; it is never due';
 
 CREATE TABLE dims_schedules (
