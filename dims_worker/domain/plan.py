@@ -114,7 +114,7 @@ class Planner:
             assert isinstance(metric, SourceMetric)
             source = self.config.sources[metric.source]
             probe = probe_for(source.type)
-            group = groups.setdefault((metric.source, probe.reads(metric)), _Group(metric, source, probe))
+            group = groups.setdefault((metric.source, probe.touch_key(metric)), _Group(metric, source, probe))
             group.names.append(name)
         return tuple(groups.values())
 

@@ -135,7 +135,7 @@ class Probe(ABC, Generic[S, M]):
         """Return why the change can alter this metric, in a few words, or None if it cannot. Pure."""
         return None
 
-    def reads(self, metric: M) -> Hashable:
+    def touch_key(self, metric: M) -> Hashable:
         """Return a key: metrics of a source with equal keys are all touched by a change, or none of them is."""
         return id(metric)
 

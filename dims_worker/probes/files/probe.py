@@ -70,7 +70,7 @@ class FilesProbe(Probe[FilesSource, FilesMetric]):
             return reason
         return paths.why_affected(folder, home, change, metric.paths, source.exclude + metric.exclude)
 
-    def reads(self, metric: FilesMetric) -> Hashable:
+    def touch_key(self, metric: FilesMetric) -> Hashable:
         return metric.paths, metric.exclude
 
 

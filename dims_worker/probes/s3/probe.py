@@ -91,7 +91,7 @@ class S3Probe(Probe[S3Source, S3Metric]):
                 return f"key {printable_path(key)} is under {metric.expected.prefix}"
         return None
 
-    def reads(self, metric: S3Metric) -> Hashable:
+    def touch_key(self, metric: S3Metric) -> Hashable:
         return _counted_prefixes(metric), metric.listed, metric.match, metric.suffix
 
 

@@ -41,7 +41,7 @@ def _attention(result: Document) -> list[str]:
 def _summary(result: Document) -> list[str]:
     totals = result["totals"]
     lines = [
-        f"{totals['files']:,} files, {totals['lines']:,} lines, {format_bytes(totals['bytes'])}. "
+        f"{pluralize(totals['files'], 'file')}, {pluralize(totals['lines'], 'line')}, {format_bytes(totals['bytes'])}. "
         f"The inventory is stale after {result['stale_after']}.",
         "",
     ]

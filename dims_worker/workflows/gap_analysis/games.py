@@ -149,9 +149,9 @@ def _months(first: date, last: date) -> frozenset[int]:
 
 PRIORITIES = (
     ("Load what the lake has", "The lake has an object with the missing data. You do not need to download anything."),
-    ("Download the newest season", "Played games of the newest season that are not in the lake."),
-    ("Download earlier seasons", "Played games of earlier seasons that are not in the lake, newest season first."),
-    ("Check games that were not played", "They are cancelled, unnecessary or in the future. Mark them, or wait."),
+    ("Fetch the newest season", "Played games of the newest season that are not in the lake."),
+    ("Fetch earlier seasons", "Played games of earlier seasons that are not in the lake, newest season first."),
+    ("Check the games that were not played", "They are cancelled, unnecessary or in the future. Mark them, or wait."),
 )
 """The four priorities of a plan: title and reason. A game gets the first that applies of 4, 1, 2, 3."""
 

@@ -92,9 +92,9 @@ def make_tables(
         rows = [dict(zip(("id", "day", "status"), game, strict=True)) for game in games]
         connection.execute(text("INSERT INTO games VALUES (:id, :day, :status)"), rows)
         for table, ids in (("box_score_players", box_scores), ("hoopr_play_by_play", play_by_play)):
-            found = [{"id": one} for one in ids for _ in range(2)]
-            if found:
-                connection.execute(text(f"INSERT INTO {table} VALUES (:id, '1')"), found)
+            actual = [{"id": name} for name in ids for _ in range(2)]
+            if actual:
+                connection.execute(text(f"INSERT INTO {table} VALUES (:id, '1')"), actual)
 
 
 def make_real_tables(engine: Engine) -> None:

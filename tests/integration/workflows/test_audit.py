@@ -44,10 +44,10 @@ def test_all_workflows_in_one_run(made: Project, engine: Engine) -> None:
     assert "### Missing games" in text and "### Cost" in text and "**synced**" in text
     assert not any(line.startswith("# ") for line in text.splitlines()[1:])
     with transaction(engine) as connection:
-        found = last_result(connection, "workflow.audit")
-        assert found is not None
+        actual = last_result(connection, "workflow.audit")
+        assert actual is not None
         query = "SELECT metric, value FROM dims_metrics_history WHERE run_id = :run"
-        readings = {row.metric: row.value for row in connection.execute(text(query), {"run": found[0].run_id})}
+        readings = {row.metric: row.value for row in connection.execute(text(query), {"run": actual[0].run_id})}
     assert readings == {
         "workflow.audit": "ok",
         "workflow.gap-analysis": "ok",
@@ -55,7 +55,7 @@ def test_all_workflows_in_one_run(made: Project, engine: Engine) -> None:
         "workflow.sync-status": "ok",
         "sync_status.local_s3": "synced",
     }
-    assert workflows.render_report(found[1]) == text  # JSONB returns keys in another order
+    assert workflows.render_report(actual[1]) == text  # JSONB returns keys in another order
 
 
 def test_a_source_that_is_not_reached_is_reported(made: Project) -> None:
@@ -70,7 +70,7 @@ def test_a_failing_workflow_does_not_stop_the_others(made: Project, monkeypatch:
     def broken(_: object, __: object) -> Mapping[str, Any]:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(gap_analysis.GapAnalysisWorkflow, "examine", broken)
+    monkeypatch.setattr(gap_analysis.GapAnalysisWorkflow, "run", broken)
     outcome = workflows.run_workflow(made.config, "audit")
     sections = {each["workflow"]: each for each in outcome.result["sections"]}
     assert "internal error: RuntimeError('a bug')" in sections["gap-analysis"]["unreached"]["gap-analysis"]

@@ -64,9 +64,9 @@ def test_the_bucket_by_prefix_from_one_listing(account: Project, lake: Lake, sto
     assert outcome.unreached == {}
     assert len(lake.lists) == 2  # 1,004 objects
     assert outcome.scanned.api_calls == 3  # and one call to RDS
-    found = outcome.result["lake"]
-    assert (found["objects"], found["bytes"]) == (1004, 10013)
-    parts = {part["prefix"]: part for part in found["prefixes"]}
+    totals = outcome.result["lake"]
+    assert (totals["objects"], totals["bytes"]) == (1004, 10013)
+    parts = {part["prefix"]: part for part in totals["prefixes"]}
     assert {prefix: (part["objects"], part["bytes"]) for prefix, part in parts.items()} == {
         "a/": (1001, 10010),
         "b/": (1, 2),
@@ -119,16 +119,16 @@ def test_odd_names_do_not_break_the_report(account: Project) -> None:
 )
 def test_depth(account: Project, depth: int, prefixes: list[str]) -> None:
     account.write({"dims.yaml": CONFIG.replace("aws: account,", f"aws: account, depth: {depth}, newest: 0,")})
-    found = workflows.run_workflow(account.config, "aws-inventory").result["lake"]["prefixes"]
-    assert [part["prefix"] for part in found] == prefixes
-    assert all(part["newest"] == [] for part in found)
+    listed = workflows.run_workflow(account.config, "aws-inventory").result["lake"]["prefixes"]
+    assert [part["prefix"] for part in listed] == prefixes
+    assert all(part["newest"] == [] for part in listed)
 
 
 def test_without_credentials_the_database_is_left_out(account: Project) -> None:
     del account.env["NBA_DATABASE_URL"]
     outcome = workflows.run_workflow(account.config, "aws-inventory")
     assert outcome.unreached == {} and outcome.result["database"] is None
-    assert "no credentials" in outcome.result["left_out"][0]["why"]
+    assert "is empty: set its credentials" in outcome.result["left_out"][0]["why"]
     report = workflows.render_report(outcome.result)
     assert "sizes of the database and its tables: the url of warehouse is empty" in report
     assert "was not reached" not in report
@@ -147,7 +147,7 @@ def test_a_missing_bucket_has_no_price(account: Project) -> None:
     assert set(outcome.unreached) == {"lake"}
     cost = outcome.result["cost"]
     assert (cost["sum_usd"], cost["known_usd"], cost["missing"]) == (None, 31.2, ["lake"])
-    assert "**not known**" in workflows.render_report(outcome.result)
+    assert "**unknown**" in workflows.render_report(outcome.result)
 
 
 def test_a_missing_instance_and_a_class_without_a_price(account: Project) -> None:
@@ -180,4 +180,4 @@ def test_actual_costs_are_read_only_on_request(account: Project, monkeypatch: py
     assert asked == []
     result = workflows.run_workflow(account.config, "aws-inventory", options=frozenset({"with-costs"})).result
     assert asked == [30] and result["paid"]["total"] == 32.01
-    assert "**32.01 USD**. AWS has not closed all of the days." in workflows.render_report(result)
+    assert "**32.01 USD**. AWS may still change the amount." in workflows.render_report(result)

@@ -90,7 +90,8 @@ def test_exit_codes_of_sync_status(made: Project) -> None:
     assert "aws s3 cp " in json.loads(done.stdout)["commands"][0]
     made.write({"dims.yaml": CONFIG.replace("bucket: nba-lake", "bucket: gone")})
     done = made.dims("workflow", "sync-status")
-    assert done.returncode == 3 and "dims: lake was not reached: bucket gone does not exist" in done.stderr
+    assert done.returncode == 3 and "dims: lake was not reached: S3 bucket gone at " in done.stderr
+    assert ": the bucket does not exist. " in done.stderr
 
 
 @pytest.mark.parametrize("what, source", [("database", "warehouse"), ("bucket", "lake")])

@@ -60,12 +60,12 @@ def test_every_game_of_the_real_season(basketball: Project, lake: Lake) -> None:
     assert len(missing) == 257
     no_box = games.keys() - with_players()
     no_play_by_play = games.keys() - with_play_by_play()
-    assert {one for one, game in missing.items() if "box score content" in game["lacks"]} == no_box
-    assert {one for one, game in missing.items() if "play-by-play" in game["lacks"]} == no_play_by_play
+    assert {name for name, game in missing.items() if "box score content" in game["lacks"]} == no_box
+    assert {name for name, game in missing.items() if "play-by-play" in game["lacks"]} == no_play_by_play
     assert (len(no_box), len(no_play_by_play)) == (75, 257)
-    assert all(game["date"] == games[one]["game_date"] for one, game in missing.items())
+    assert all(game["date"] == games[name]["game_date"] for name, game in missing.items())
     never = {"0021201214", "0041200217", "0041200226", "0041200315", "0041200316", "0041200317"}
-    assert {one for one, game in missing.items() if not game["played"]} == never
+    assert {name for name, game in missing.items() if not game["played"]} == never
 
 
 def test_feeds_dates_targets_and_plan(basketball: Project) -> None:
@@ -117,7 +117,7 @@ def test_the_report_names_every_game(basketball: Project) -> None:
     assert "| **all** | 342 | 6 | 75 | 257 | 21.9 % | 24.9 % | 2013-03-16 | 2013-06-20 |" in text
 
 
-@pytest.mark.parametrize("bad", ["postgresql://nobody:secret@127.0.0.1:1/nba", "", "no url"])
+@pytest.mark.parametrize("bad", ["postgresql://stranger:secret@127.0.0.1:1/nba", "", "no url"])
 def test_a_missing_warehouse_is_reported(basketball: Project, bad: str) -> None:
     basketball.env["NBA_DATABASE_URL"] = bad
     outcome = workflows.run_workflow(basketball.config, "gap-analysis")

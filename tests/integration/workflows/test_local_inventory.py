@@ -87,7 +87,7 @@ def test_an_unreached_source_is_never_0(project: Path, lake: Lake, database_url:
 
 
 def test_a_quick_run_makes_no_call(project: Path, lake: Lake) -> None:
-    outcome = run(project, "postgresql://nobody@127.0.0.1:1/none", quick=True)
+    outcome = run(project, "postgresql://stranger@127.0.0.1:1/none", quick=True)
     assert (outcome.unreached, outcome.scanned.api_calls, lake.lists) == ({}, 0, [])
     assert {folder["name"]: folder["files"] for folder in outcome.result["folders"]} == {
         "box": 273,

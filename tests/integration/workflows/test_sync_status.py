@@ -100,7 +100,7 @@ def test_a_custom_endpoint_is_in_the_commands(sides: Project, lake: Lake) -> Non
     sides.write({"dims.yaml": written, "local/bbref/a": "1"})
     lake.put(BUCKET, {"bbref/b": b"1"})
     result = workflows.run_workflow(sides.config, "sync-status").result
-    assert [shlex.split(one)[3:5] for one in result["commands"]] == [["--endpoint-url", lake.url]] * 2
+    assert [shlex.split(command)[3:5] for command in result["commands"]] == [["--endpoint-url", lake.url]] * 2
 
 
 @pytest.mark.parametrize("side", ["local folders", "lake"])

@@ -35,7 +35,7 @@ def result(**more: Any) -> dict[str, Any]:
 
 def test_an_unconfigured_workflow_is_an_error(config: Config) -> None:
     for name in ("gap-analysis", "nonsense", "workflow.gap-analysis"):
-        with pytest.raises(NotFound, match="there are sync-status, audit"):
+        with pytest.raises(NotFound, match="Configured are: sync-status, audit"):
             workflows.run_workflow(config, name)
 
 
@@ -89,5 +89,5 @@ def test_the_status_of_a_result() -> None:
 
 
 def test_headings_in_code_are_not_changed() -> None:
-    text = audit._lower("# a\n```sh\n# no heading\n```\n## b\n````\n```\n# no\n````\n# c")
+    text = audit._lower_headings("# a\n```sh\n# no heading\n```\n## b\n````\n```\n# no\n````\n# c")
     assert text == "## a\n```sh\n# no heading\n```\n### b\n````\n```\n# no\n````\n## c"

@@ -21,7 +21,7 @@ from dims_worker.probes.s3.probe import S3Probe
 if TYPE_CHECKING:
     from tests.integration.probes.conftest import Store
 
-AROUND = ScanContext(Path("/project"), Path("/project/.dims"))
+CONTEXT = ScanContext(Path("/project"), Path("/project/.dims"))
 LAKE = Path(__file__).parents[5] / "shared" / "nba_lake_2013"
 
 
@@ -34,7 +34,7 @@ def source(url: str, bucket: str = "lake", **more: Any) -> S3Source:
 
 
 def scan(where: S3Source, deadline: Deadline | None = None, /, **metrics: S3Metric) -> ScanResult:
-    return S3Probe().scan(where, metrics, AROUND, deadline or within(30))
+    return S3Probe().scan(where, metrics, CONTEXT, deadline or within(30))
 
 
 def within(seconds: float) -> Deadline:
@@ -178,7 +178,7 @@ def test_no_credentials(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     assert f"S3 bucket lake at {store.url}: no usable credentials" in failure(source(store.url))
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    monkeypatch.setenv("AWS_PROFILE", "missing")
     assert "AWS_PROFILE" in failure(source(store.url))
 
 
@@ -283,7 +283,7 @@ class Stub:
 
 def read(client: Stub, deadline: Deadline | None = None, /, **metrics: S3Metric) -> dict[str, Reading]:
     probe = S3Probe(lambda _source, _deadline: client)
-    return readings_by_name(probe.scan(source("http://x"), metrics, AROUND, deadline or within(5)).readings)
+    return readings_by_name(probe.scan(source("http://x"), metrics, CONTEXT, deadline or within(5)).readings)
 
 
 def test_keys_may_come_in_any_order() -> None:

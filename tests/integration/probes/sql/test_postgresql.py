@@ -24,7 +24,7 @@ from dims_worker.probes.base import Deadline, Reading, ScanContext, readings_by_
 from dims_worker.probes.sql.probe import SqlProbe
 from dims_worker.probes.sql.snapshot import first_column, open_snapshot, query_rows
 
-AROUND = ScanContext(Path("/project"), Path("/project/.dims"))
+CONTEXT = ScanContext(Path("/project"), Path("/project/.dims"))
 GAMES = """
 CREATE TABLE games (id bigint PRIMARY KEY, name text, played timestamptz, day date, price numeric(10, 2));
 INSERT INTO games
@@ -48,7 +48,7 @@ def within(seconds: float = 30) -> Deadline:
 
 
 def scan(url: str, seconds: float = 30, **metrics: SqlMetric) -> dict[str, Reading]:
-    return readings_by_name(SqlProbe().scan(source(url), metrics, AROUND, within(seconds)).readings)
+    return readings_by_name(SqlProbe().scan(source(url), metrics, CONTEXT, within(seconds)).readings)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_query_that_fails_does_not_affect_the_others(games: str) -> None:
 
 
 def test_all_queries_see_the_same_data(games: str, engine: Engine) -> None:
-    with open_snapshot(source(games), AROUND, within()) as snapshot:
+    with open_snapshot(source(games), CONTEXT, within()) as snapshot:
         assert snapshot.first("SELECT count(*) FROM games").rows == ((5000,),)
         execute(engine, "DELETE FROM games WHERE id > 10")
         assert snapshot.first("SELECT count(*) FROM games").rows == ((5000,),)
@@ -146,8 +146,8 @@ def test_all_queries_see_the_same_data(games: str, engine: Engine) -> None:
             snapshot("SELECT 1 / 0")
         answer = snapshot("SELECT id, name FROM games ORDER BY id DESC", keep=1)
         assert (answer.columns, answer.rows, answer.total) == (("id", "name"), ((5000, "game 5000"),), 5000)
-    assert first_column(source(games), "SELECT id, name FROM games ORDER BY id", AROUND, within()) == [*range(1, 11)]
-    assert query_rows(source(games), "SELECT id FROM games", AROUND, within(), keep=0).total == 10
+    assert first_column(source(games), "SELECT id, name FROM games ORDER BY id", CONTEXT, within()) == [*range(1, 11)]
+    assert query_rows(source(games), "SELECT id FROM games", CONTEXT, within(), keep=0).total == 10
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_slow_query_is_stopped_at_the_server(games: str, engine: Engine) -> No
 def test_a_stream_without_end_is_stopped(games: str) -> None:
     begun = time.monotonic()
     with pytest.raises(MeasureError, match="timeout of 1 s"):
-        query_rows(source(games), "SELECT generate_series(1, 1e12)", AROUND, within(1), keep=3)
+        query_rows(source(games), "SELECT generate_series(1, 1e12)", CONTEXT, within(1), keep=3)
     assert time.monotonic() - begun < 3
 
 
@@ -288,7 +288,7 @@ def test_a_query_cancelled_by_an_administrator_fails_alone(games: str, engine: E
     ("change", "text"),
     [
         ({"password": "s3cret"}, "password authentication failed"),
-        ({"username": "nobody", "password": "s3cret"}, "authentication failed"),
+        ({"username": "stranger", "password": "s3cret"}, "authentication failed"),
         ({"database": "gone"}, 'cannot connect to the database gone at .*: .*"gone" does not exist'),
         ({"port": 9}, "cannot connect to .*:9: .*refused"),
         ({"host": "no-such-host.invalid"}, "could not translate host name|cannot connect to"),

@@ -65,10 +65,10 @@ def test_authors(scan: Scan, repo: Path) -> None:
         mail=metric(author="<bob@x.org>$"),
         unicode=metric(author="Ünï"),
         both=metric(author="Ada", message="merge"),
-        nobody=metric(author="committer"),
+        no_match=metric(author="committer"),
     )
     values = {name: reading.value for name, reading in results.items()}
-    assert values == {"ada": 4, "any_case": 5, "mail": 1, "unicode": 1, "both": 1, "nobody": 0}
+    assert values == {"ada": 4, "any_case": 5, "mail": 1, "unicode": 1, "both": 1, "no_match": 0}
 
 
 def test_changed_paths(scan: Scan, repo: Path, git: Run) -> None:
@@ -129,8 +129,8 @@ def test_the_newest_commit(scan: Scan, repo: Path) -> None:
         early=metric("newest_age", until=date(2025, 11, 1)),
         move=metric("newest_age", message="^a move$"),
         docs=metric("newest_age", paths=["docs/**"]),
-        none=metric("newest_age", author="nobody"),
-        null=metric("newest_age", author="nobody", absent=None),
+        none=metric("newest_age", author="stranger"),
+        null=metric("newest_age", author="stranger", absent=None),
     )
     assert results["any"].value == "2025-12-01T00:00:00+00:00"
     assert results["any"].unit == "days"

@@ -71,7 +71,7 @@ def true(keys: Iterable[str], prefixes: Iterable[str]) -> list[int]:
 
 
 LETTERS = st.text(alphabet="ab/ +%~-\U0001f3c0\uffee", min_size=1, max_size=4)
-AROUND = ScanContext(Path("/project"), Path("/home"))
+CONTEXT = ScanContext(Path("/project"), Path("/home"))
 
 
 def soon() -> Deadline:
@@ -85,13 +85,13 @@ def test_skips_and_shards_return_every_object_once(
 ) -> None:
     wanted = sorted(prefixes)
     plain = FakeS3(keys, page)
-    count(plain, AROUND, soon(), "")
+    count(plain, CONTEXT, soon(), "")
     leaping = FakeS3(keys, page)
-    *results, api_calls = count(leaping, AROUND, soon(), *wanted)
+    *results, api_calls = count(leaping, CONTEXT, soon(), *wanted)
     assert results == true(keys, wanted)
     assert api_calls == len(leaping.api_calls) <= len(plain.api_calls)
     sharded = FakeS3(keys, page)
-    *results, api_calls = count(sharded, AROUND, soon(), "", *wanted, shards=shards)
+    *results, api_calls = count(sharded, CONTEXT, soon(), "", *wanted, shards=shards)
     assert results == true(keys, ["", *wanted])
     assert api_calls == len(sharded.api_calls) <= len(plain.api_calls) + len(shards)
 
@@ -99,33 +99,33 @@ def test_skips_and_shards_return_every_object_once(
 def test_only_requested_prefixes_are_listed() -> None:
     keys = [f"{folder}/{n:05}" for folder in "abcdefgh" for n in range(5000)]
     store = FakeS3(keys)
-    assert count(store, AROUND, soon(), "b/", "g/")[-1] <= 11  # of 40 in all, 30 below the common prefix
+    assert count(store, CONTEXT, soon(), "b/", "g/")[-1] <= 11  # of 40 in all, 30 below the common prefix
     assert (store.api_calls[0], store.api_calls[5]["after"], store.api_calls[-1]["prefix"]) == (
         {"prefix": "", "after": "b.~", "token": ""},
         "",
         "g/",
     )
     few = FakeS3([*keys, "b2/x", "g2/y"])
-    assert count(few, AROUND, soon(), "b2/", "g2/") == [1, 4, 1, 4, 2]
+    assert count(few, CONTEXT, soon(), "b2/", "g2/") == [1, 4, 1, 4, 2]
 
 
 def test_small_neighbouring_prefixes_share_a_call() -> None:
     keys = [f"p{number}/{n}" for number in range(20) for n in range(10)]
     store = FakeS3(keys)
-    assert count(store, AROUND, soon(), *(f"p{number}/" for number in range(20)))[-1] == 1
+    assert count(store, CONTEXT, soon(), *(f"p{number}/" for number in range(20)))[-1] == 1
 
 
 def test_a_key_that_is_a_shard_or_a_prefix_itself() -> None:
     keys = ["a", "a/", "a/b", "b/", "b/c", "c"]
     for shards in ((), ("b/",), ("a/", "b/"), ("a/", "a/b", "c")):
-        *results, _ = count(FakeS3(keys, 2), AROUND, soon(), "", "a/", "b/", shards=shards)
+        *results, _ = count(FakeS3(keys, 2), CONTEXT, soon(), "", "a/", "b/", shards=shards)
         assert results == true(keys, ["", "a/", "b/"])
 
 
 def test_a_store_without_order_is_listed_in_one_stream() -> None:
     keys = [f"{folder}/{n}" for folder in "abc" for n in range(10)]
     store = FakeS3(keys, 7, order=lambda results: results[::-1])
-    *results, api_calls = count(store, AROUND, soon(), "a/", "c/", shards=["b/"])
+    *results, api_calls = count(store, CONTEXT, soon(), "a/", "c/", shards=["b/"])
     assert results == [10, 30, 10, 30]
     assert api_calls == len(store.api_calls)
     assert [each["prefix"] for each in store.api_calls[-5:]] == [""] * 5
@@ -139,7 +139,7 @@ def test_the_failure_of_a_shard_fails_the_scan() -> None:
             return super().list_objects_v2(**query)
 
     with pytest.raises(MeasureError, match="no"):
-        count(Broken([f"{folder}/{n}" for folder in "abc" for n in range(10)], 3), AROUND, soon(), "", shards=["b/"])
+        count(Broken([f"{folder}/{n}" for folder in "abc" for n in range(10)], 3), CONTEXT, soon(), "", shards=["b/"])
 
 
 def test_a_missing_storage_class_is_standard() -> None:
@@ -157,7 +157,7 @@ def test_a_missing_storage_class_is_standard() -> None:
         "both": S3Metric(source="lake", measure="bytes", storage_class=("STANDARD", "GLACIER")),
     }
     probe = S3Probe(lambda _source, _deadline: Cold(["cold1", "cold2", "warm"]))
-    results = readings_by_name(probe.scan(S3Source(type="s3", bucket="lake"), metrics, AROUND, soon()).readings)
+    results = readings_by_name(probe.scan(S3Source(type="s3", bucket="lake"), metrics, CONTEXT, soon()).readings)
     assert {name: reading.value for name, reading in results.items()} == {"cold": 2, "warm": 1, "both": 14}
 
 

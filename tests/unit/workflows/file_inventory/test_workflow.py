@@ -132,8 +132,8 @@ def test_sql_shell_documents_and_configuration(tree: Path, inventory: Inventory)
         },
     )
     outcome = inventory()
-    found = files_of(outcome)
-    purposes = {path: file["purpose"] for path, file in found.items()}
+    actual = files_of(outcome)
+    purposes = {path: file["purpose"] for path, file in actual.items()}
     assert purposes == {
         "sql/master.sql": "Master schema: games and teams",
         "run.sh": "Runs the daily predictions for all games.",
@@ -148,12 +148,12 @@ def test_sql_shell_documents_and_configuration(tree: Path, inventory: Inventory)
         ".env": None,
         "n.ipynb": "Explore",
     }
-    assert found["sql/master.sql"]["names"] == [
+    assert actual["sql/master.sql"]["names"] == [
         *("table public.games", 'view "Wide View"', "view mv", "function plus_minus"),
     ]
-    assert found["run.sh"]["names"] == ["log()", "main()"]
+    assert actual["run.sh"]["names"] == ["log()", "main()"]
     assert outcome.result["others"] == 2
-    built = {path for path, file in found.items() if file["category"] == "build"}
+    built = {path for path, file in actual.items() if file["category"] == "build"}
     assert built == {"Makefile", "requirements-dev.txt", "package.json"}
 
 
@@ -243,8 +243,8 @@ def test_a_source_that_is_a_folder_of_a_repository(tree: Path, tmp_path: Path, i
     write(tree, {"a.py": "", "deep/b.py": ""})
     git(tmp_path, "add", "-A")
     git(tmp_path, "commit", "-qm", "one")
-    found = files_of(inventory(", ignore: gitignore"))
-    assert {path: file["changed"] for path, file in found.items()} == {"a.py": "2025-10-03", "deep/b.py": "2025-10-03"}
+    actual = files_of(inventory(", ignore: gitignore"))
+    assert {path: file["changed"] for path, file in actual.items()} == {"a.py": "2025-10-03", "deep/b.py": "2025-10-03"}
 
 
 def test_without_a_repository_dates_are_modification_times(tree: Path, inventory: Inventory) -> None:
@@ -253,7 +253,7 @@ def test_without_a_repository_dates_are_modification_times(tree: Path, inventory
     outcome = inventory()
     assert files_of(outcome)["a.py"]["changed"] == "1970-01-02"
     assert "not in a git repository" in outcome.result["dates"]
-    assert "Dates are the files' own" in render_report(outcome.result)
+    assert "Dates are modification times, not dates of commits" in render_report(outcome.result)
 
 
 def test_unreadable_files_are_reported_and_not_fatal(
@@ -286,23 +286,23 @@ def test_unreadable_files_are_reported_and_not_fatal(
 
     monkeypatch.setattr(os, "open", refusing)
     outcome = inventory()
-    found = files_of(outcome)
-    assert found["broken.py"]["names"] == ["f()", "class G"]
-    assert found["broken.py"]["imports"]["standard"] == ["os"]
-    assert found["broken.py"]["notes"] == ["syntax error in line 3: invalid syntax"]
-    assert "null bytes" in found["nul.py"]["notes"][0]
-    assert found["latin.py"]["purpose"] == "Größe"
-    assert found["bad.py"]["notes"][0].startswith("syntax error")
-    assert found["utf16.sql"]["purpose"] == "Schema"
-    assert (found["latin.sql"]["purpose"], found["latin.sql"]["notes"]) == ("Größe", ["is not UTF-8"])
-    assert found["bom.md"]["purpose"] == found["dos.md"]["purpose"] == "Title"
-    assert found["deep.py"]["notes"]
-    assert found["surrogate.py"]["purpose"] == "a\\ud800b"
-    assert found["warns.py"]["notes"] == []
-    assert found["secret.py"]["lines"] is None
-    assert found["secret.py"]["notes"] == ["cannot be read: Permission denied"]
+    actual = files_of(outcome)
+    assert actual["broken.py"]["names"] == ["f()", "class G"]
+    assert actual["broken.py"]["imports"]["standard"] == ["os"]
+    assert actual["broken.py"]["notes"] == ["syntax error in line 3: invalid syntax"]
+    assert "null bytes" in actual["nul.py"]["notes"][0]
+    assert actual["latin.py"]["purpose"] == "Größe"
+    assert actual["bad.py"]["notes"][0].startswith("syntax error")
+    assert actual["utf16.sql"]["purpose"] == "Schema"
+    assert (actual["latin.sql"]["purpose"], actual["latin.sql"]["notes"]) == ("Größe", ["is not UTF-8"])
+    assert actual["bom.md"]["purpose"] == actual["dos.md"]["purpose"] == "Title"
+    assert actual["deep.py"]["notes"]
+    assert actual["surrogate.py"]["purpose"] == "a\\ud800b"
+    assert actual["warns.py"]["notes"] == []
+    assert actual["secret.py"]["lines"] is None
+    assert actual["secret.py"]["notes"] == ["cannot be read: Permission denied"]
     assert outcome.result["attention"][0] == "1 file cannot be read: secret.py."
-    assert outcome.result["attention"][1].startswith("4 files of Python cannot be parsed: bad.py, broken.py")
+    assert outcome.result["attention"][1].startswith("4 Python files cannot be parsed: bad.py, broken.py")
     text = render_report(outcome.result)
     text.encode()
     json.dumps(outcome.result).encode()
@@ -313,13 +313,13 @@ def test_unreadable_files_are_reported_and_not_fatal(
 def test_huge_files_are_analyzed_in_part_and_counted_in_full(tree: Path, inventory: Inventory) -> None:
     line = "INSERT INTO t VALUES (1);\n"
     write(tree, {"dump.sql": "-- A dump\n" + line * 60_000, "big.json": "1" * 300_000, "big.py": "x = 1\n" * 200_000})
-    found = files_of(inventory())
-    assert list(found) == ["big.py", "dump.sql"]
-    assert found["dump.sql"]["lines"] == 60_001
-    assert found["dump.sql"]["purpose"] == "A dump"
-    assert "only the first" in found["dump.sql"]["notes"][0]
-    assert found["big.py"]["lines"] == 200_000
-    assert len(found["big.py"]["notes"]) == 2
+    actual = files_of(inventory())
+    assert list(actual) == ["big.py", "dump.sql"]
+    assert actual["dump.sql"]["lines"] == 60_001
+    assert actual["dump.sql"]["purpose"] == "A dump"
+    assert "only the first" in actual["dump.sql"]["notes"][0]
+    assert actual["big.py"]["lines"] == 200_000
+    assert len(actual["big.py"]["notes"]) == 2
 
 
 @pytest.mark.parametrize(

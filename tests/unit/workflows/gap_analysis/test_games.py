@@ -95,8 +95,8 @@ def game(name: str, day: str, *, played: bool = True, box: bool = True, text: bo
 def test_counts_by_season() -> None:
     games = [
         game("a", "2012-11-01"),
-        game("b", "2012-11-02", told=False),
-        game("c", "2013-01-01", box=False, told=False, played=False),
+        game("b", "2012-11-02", play_by_play=False),
+        game("c", "2013-01-01", box=False, play_by_play=False, played=False),
         game("d", "2013-11-01", box=False),
     ]
     assert totals(games) == {
@@ -132,18 +132,18 @@ def test_counts_by_season() -> None:
     ],
 )
 def test_gaps(days: list[str], expected: list[tuple[str, str, int, str]]) -> None:
-    found = date_gaps(map(date.fromisoformat, days), RULE)
-    assert [(gap["first"], gap["last"], gap["days"], gap["when"]) for gap in found] == expected
+    actual = date_gaps(map(date.fromisoformat, days), RULE)
+    assert [(gap["first"], gap["last"], gap["days"], gap["when"]) for gap in actual] == expected
 
 
 def test_a_missing_game_has_one_priority() -> None:
     games = [
         game("whole", "2013-11-01"),
-        game("new", "2013-11-02", told=False),
-        game("loadable", "2013-11-03", told=False),
+        game("new", "2013-11-02", play_by_play=False),
+        game("loadable", "2013-11-03", play_by_play=False),
         game("older", "2012-11-02", box=False),
         game("oldest", "2011-11-02", box=False),
-        game("cancelled", "2013-11-04", box=False, told=False, played=False),
+        game("cancelled", "2013-11-04", box=False, play_by_play=False, played=False),
         Game("undated", None, UNKNOWN, True, False, False),
     ]
     steps = download_plan(games, lambda game: game.id in ("loadable", "cancelled"))

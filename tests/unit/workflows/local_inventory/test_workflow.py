@@ -145,7 +145,7 @@ def test_an_empty_folder_is_0_and_reported(inventory: Inventory) -> None:
 def test_a_quick_run_reads_neither_lake_nor_database(data: Path, inventory: Inventory) -> None:
     fill(data, "20130316.json")
     outcome = inventory("pbp: {path: data}", more=", metrics: ['local.*']", quick=True)
-    assert "lake and database were not asked" in render_report(outcome.result)
+    assert "a quick run, which does not read the lake and the database" in render_report(outcome.result)
     assert {reading.metric: reading.value for reading in outcome.scanned.readings} == {
         "workflow.local-inventory": "ok",
         "local.files": 1,
