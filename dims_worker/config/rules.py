@@ -32,13 +32,13 @@ def _check_cron(schedule: str) -> None:
 class Rule(Model):
     """Which events may concern which metrics; what one concerns in fact is what it can have changed."""
 
-    description: str = ""
-    on: Texts = Field((), description="Event types; `*` stands for anything.")
-    schedule: str | None = Field(None, description="Five fields of cron: `0 9 * * *`.")
-    timezone: str = Field("UTC", description="The schedule's time zone: `America/New_York`. DST as cron keeps it.")
-    catch_up: bool = Field(True, description="The latest tick that was missed while all was down is made up for.")
-    metrics: Texts = Field((), description="Patterns of metrics. None: whatever reads what changed.")
-    workflows: tuple[WorkflowName, ...] = Field((), description="Workflows that are run.")
+    description: str = Field("", description="A note for people.")
+    on: Texts = Field((), description="Event types; `*` matches anything.")
+    schedule: str | None = Field(None, description="A cron schedule of five fields, such as `0 9 * * *`.")
+    timezone: str = Field("UTC", description="The time zone of the schedule, such as `Europe/Berlin`.")
+    catch_up: bool = Field(True, description="Make up for the latest missed tick.")
+    metrics: Texts = Field((), description="Patterns of metrics. Empty: all, or none if `workflows` is set.")
+    workflows: tuple[WorkflowName, ...] = Field((), description="Workflows to run.")
 
     @model_validator(mode="after")
     def _has_trigger(self) -> Self:
@@ -61,19 +61,15 @@ class Rule(Model):
 class Settings(Model):
     """How the workers work."""
 
-    lease: Duration = Field(
-        timedelta(seconds=60), gt=timedelta(0), description="A claim not renewed for this long is lost."
-    )
+    lease: Duration = Field(timedelta(minutes=1), gt=timedelta(0), description="How long a claim lasts unrenewed.")
     sweep: Duration = Field(
-        timedelta(seconds=5), gt=timedelta(0), description="How often what still waits is rung for again."
+        timedelta(seconds=5), gt=timedelta(0), description="How often workers look for due metrics."
     )
     orphan: Duration = Field(
-        timedelta(seconds=30),
-        gt=timedelta(0),
-        description="Events that a worker took and did not store for this long are another's.",
+        timedelta(seconds=30), gt=timedelta(0), description="Another worker takes over events not stored in time."
     )
-    history_days: int = Field(365, ge=7, le=36_500, description="Readings, runs and events are kept for so many days.")
-    snapshot_days: int = Field(90, ge=1, le=36_500, description="The snapshot of each day is kept for so many days.")
+    history_days: int = Field(365, ge=7, le=36_500, description="How many days readings, runs and events are kept.")
+    snapshot_days: int = Field(90, ge=1, le=36_500, description="How many days a daily snapshot is kept.")
 
 
 Prices = dict[str, float | dict[str, float]]
@@ -89,14 +85,14 @@ class PriceTable(Model):
 class ConfigFile(Model):
     """A configuration file as a whole; only its JSON Schema is used (`dims config schema`)."""
 
-    include: Texts = ()
-    settings: Settings = Settings()
-    policy: PolicySection = PolicySection()
-    sources: dict[str, AnySource] = Field(default_factory=dict)
-    metrics: dict[str, dict[str, AnyMetric]] = Field(default_factory=dict)
-    rules: dict[str, Rule] = Field(default_factory=dict)
-    watch: Texts = ()
-    prices: Prices = Field(default_factory=dict)
-    workflows: Workflows = Workflows()
-    notify: Notify = Notify()
-    web: Web = Web()
+    include: Texts = Field((), description="Other files to read.")
+    settings: Settings = Field(Settings(), description="How the workers work.")
+    policy: PolicySection = Field(PolicySection(), description="How DIMS judges readings.")
+    sources: dict[str, AnySource] = Field({}, description="What DIMS can scan, by name.")
+    metrics: dict[str, dict[str, AnyMetric]] = Field({}, description="What DIMS measures, by category and name.")
+    rules: dict[str, Rule] = Field({}, description="Which events concern which metrics, by name.")
+    watch: Texts = Field((), description="The `files` sources whose folders `dims watch` watches.")
+    prices: Prices = Field({}, description="Prices in USD, by name.")
+    workflows: Workflows = Field(Workflows(), description="What each workflow reads and writes.")
+    notify: Notify = Field(Notify(), description="Who is notified, and of what.")
+    web: Web = Field(Web(), description="Who may use the dashboard and the HTTP API.")
