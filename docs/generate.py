@@ -84,14 +84,16 @@ def table_of_keys(model: type[BaseModel]) -> str:
 
 
 def own_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    shared: set[str] = set()
-    for name in SHARED_KEYS:
-        if model is not models()[name] and issubclass(model, models()[name]):
-            shared |= models()[name].model_fields.keys()
-    if model.__name__ == "Metric":
-        shared |= models()["Policy"].model_fields.keys()
+    """Return the fields for a model's table: those it adds to shared ones, and shared ones that it defines again."""
+    known = models()
+    shared = {key for name in SHARED_KEYS for key in inherited(model, known[name])}
     again = model.__annotations__.keys() - set(DISCRIMINATORS)
-    return {key: field for key, field in model.model_fields.items() if key not in shared or key in again & shared}
+    hidden = shared - again | (known["Policy"].model_fields.keys() if model is known["Metric"] else set())
+    return {key: field for key, field in model.model_fields.items() if key not in hidden}
+
+
+def inherited(model: type[BaseModel], parent: type[BaseModel]) -> set[str]:
+    return set(parent.model_fields) if model is not parent and issubclass(model, parent) else set()
 
 
 def type_of(annotation: Any, metadata: list[Any] | None = None) -> str:
