@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 AXE := build/axe/node_modules/axe-core/axe.min.js
 
-.PHONY: help demo test test-browser check fire bench lambda clean
+.PHONY: help demo test test-browser check chaos bench lambda clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,10 +15,10 @@ demo: .venv/.demo ## the whole way, on real parts, in a minute
 	@$(BIN)/dims demo
 
 test: .venv/.dev ## all tests but those in a browser, some at once: make test AT_ONCE=1
-	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),4) --dist worksteal --ignore tests/chromium
+	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),4) --dist worksteal --ignore tests/browser
 
 test-browser: .venv/.browser $(AXE) ## the page in this machine's own Chromium, with axe-core where there is npm
-	@$(BIN)/python -m pytest tests/chromium
+	@$(BIN)/python -m pytest tests/browser
 
 check: .venv/.dev ## style, types, arrows between rooms, documents
 	$(BIN)/ruff check .
@@ -27,14 +27,14 @@ check: .venv/.dev ## style, types, arrows between rooms, documents
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/docs
 
-fire: .venv/.dev ## everything is killed at random for some minutes, and nothing may be lost: make fire SEED=7
-	@$(BIN)/python -m tests.fire $(if $(SEED),--seed $(SEED))
+chaos: .venv/.dev ## everything is killed at random for some minutes, and nothing may be lost: make chaos SEED=7
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
 bench: .venv/.dev ## benchmarks, as ratios within one run
 	@$(BIN)/python -m benchmarks
 
 lambda: .venv/.demo ## the zip of the S3 Lambda, its size and its cold import time
-	@$(BIN)/python -m producers.lambda_zip build/dims-s3-lambda.zip
+	@$(BIN)/python -m dims_producers.lambda_zip build/dims-s3-lambda.zip
 
 clean: ## remove what was made; a running machine is stopped first
 	@if [ -x $(BIN)/dims ] && [ -d .dims ]; then $(BIN)/dims down; fi

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from benchmarks.machine import Machine, machine, wait
-from dims_worker.app import INGEST, VERIFY
+from dims_producers.publish import publish
+
+from benchmarks.local_stack import Machine, machine, wait
 from dims_worker.events import FILES_CHANGED, STREAM, Event
-from producers.publish import publish
+from dims_worker.worker.celery_app import INGEST, VERIFY
 
 SOURCES = 4
 COOLDOWN = 2.0

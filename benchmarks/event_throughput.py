@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dims_producers.publish import publish
+from dims_producers.spool import BATCH
 from kombu import Connection
 
-from benchmarks.machine import Machine, Worker, machine, wait
+from benchmarks.local_stack import Machine, Worker, machine, wait
 from benchmarks.plain import nothing
 from benchmarks.traffic import mixed
-from dims_worker.app import INGEST
 from dims_worker.events import STREAM, Event
-from producers.publish import publish
-from producers.spool import BATCH
+from dims_worker.worker.celery_app import INGEST
 
 EVENTS = 20_000
 TASKS = 1_000

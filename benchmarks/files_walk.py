@@ -12,8 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from dims_worker.config import FilesMetric, FilesSource
-from dims_worker.probes.base import Deadline, Surroundings
-from dims_worker.probes.files import FilesProbe
+from dims_worker.probes.base import Deadline, ScanContext
+from dims_worker.probes.files.probe import FilesProbe
 
 FILES = 20_000
 TURNS = 7
@@ -65,7 +65,7 @@ def ask_git(root: Path) -> int:
 
 
 def _pass(root: Path, source: FilesSource) -> int:
-    around = Surroundings(root, root / ".dims")
+    around = ScanContext(root, root / ".dims")
     deadline = Deadline.after(timedelta(minutes=5))
     scanned = FilesProbe().scan(source, metrics(), around, deadline)
     assert all(reading.method == "exact" for reading in scanned.readings)

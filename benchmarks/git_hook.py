@@ -10,11 +10,12 @@ import threading
 import time
 from pathlib import Path
 
-from dims_worker import services
-from producers import git_hook
-from producers.publish import broker_url
-from producers.spool import Spool
-from producers.watch_files import watch
+from dims_producers import git_hook
+from dims_producers.publish import broker_url
+from dims_producers.spool import Spool
+from dims_producers.watch_files import watch_folders
+
+from dims_worker import local
 
 COMMITS = 50
 PAUSE = 0.3
@@ -70,12 +71,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             home = Path(scratch) / "home"
             if broker:
-                services.start(home, database=False, fast=True)
+                local.start(home, database=False, fast=True)
             stop = threading.Event()
             spool = Spool(home / "spool")
             spool.make()
             thread = threading.Thread(
-                target=watch,
+                target=watch_folders,
                 args=({}, spool, lambda home=home: broker_url({}, home)),
                 kwargs={"ignored": lambda path: False, "stop": stop},
             )
@@ -88,7 +89,7 @@ def main() -> None:
                 stop.set()
                 if watcher:
                     thread.join()
-                services.stop(home)
+                local.stop(home)
             verdict = "within" if added <= BAR_MS else "OVER"
             print(
                 f"git hook, {name}: a commit takes {without:.1f} ms without and {with_hook:.1f} ms with it (medians "

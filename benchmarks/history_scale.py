@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Engine, text
 
-from benchmarks.machine import machine
+from benchmarks.local_stack import machine
 from dims_worker.config import Config
-from dims_worker.store import states
+from dims_worker.store import metric_states
 from dims_worker.store.engine import engine as engine_of
+from dims_worker.store.history import daily_readings, metric_trend
 from dims_worker.store.migrations import migrate
-from dims_worker.store.series import daily, trend
-from tests.filled import fill
+from tests.fixtures.long_history import fill
 
 METRICS = 500
 SMALL, LARGE = 10_000, int(os.environ.get("BENCH_ROWS", "10_000_000"))
@@ -39,9 +39,11 @@ def looks(config: Config) -> dict[str, Look]:
     """What is timed, each of a connection and the number of the call."""
     names = sorted(config.metrics)
     return {
-        "latest values": lambda connection, _: states.of(connection, names),
-        f"{DAYS}-day trend": lambda connection, n: trend(connection, names[n * 37 % METRICS], timedelta(days=DAYS)),
-        f"overview, {DAYS} days": lambda connection, _: daily(connection, names[:50], DAYS),
+        "latest values": lambda connection, _: metric_states.states_of(connection, names),
+        f"{DAYS}-day trend": lambda connection, n: metric_trend(
+            connection, names[n * 37 % METRICS], timedelta(days=DAYS)
+        ),
+        f"overview, {DAYS} days": lambda connection, _: daily_readings(connection, names[:50], DAYS),
     }
 
 

@@ -8,41 +8,41 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 
-from dims_worker import services
-from dims_worker.config import load
-from dims_worker.report import html
-from dims_worker.report.files import save_text
-from dims_worker.report.inventory import gather
+from dims_worker import local
+from dims_worker.config import load_config
+from dims_worker.reports import html
+from dims_worker.reports.files import write_text_atomically
+from dims_worker.reports.inventory import gather_report
 from dims_worker.store.engine import engine as engine_of
 from dims_worker.store.engine import transaction
 from dims_worker.store.migrations import migrate
-from tests.filled import fill
+from tests.fixtures.long_history import fill
 
 REPO = Path(__file__).parents[1]
 SECONDS, BYTES, TURNS = 3, 2_000_000, 5
 
 
 def main() -> None:
-    config = load(REPO / "config" / "dims.yaml", {}, REPO)
+    config = load_config(REPO / "config" / "dims.yaml", {}, REPO)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         home = place / "home"
         home.mkdir()
         try:
-            engine = engine_of(str(services.start(home, fast=True).database_url))
+            engine = engine_of(str(local.start(home, fast=True).database_url))
             migrate(engine)
             fill(engine, config, until=datetime.now(UTC))
             took = []
             for turn in range(TURNS):
                 begin = time.perf_counter()
                 with transaction(engine) as connection:
-                    found = gather(connection, config, timedelta(days=365))
-                save_text(place / f"{turn}.html", html.page(found))
+                    found = gather_report(connection, config, timedelta(days=365))
+                write_text_atomically(place / f"{turn}.html", html.render_page(found))
                 took.append(time.perf_counter() - begin)
             size = (place / "0.html").stat().st_size
             engine.dispose()
         finally:
-            services.stop(home)
+            local.stop(home)
     worst = "within" if median(took) <= SECONDS and size <= BYTES else "BEYOND"
     print(
         f"report html, {len(found.standings)} metrics x 365 days: {median(took):.2f} s (median of {TURNS}), "

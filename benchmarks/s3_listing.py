@@ -20,8 +20,8 @@ from unittest import mock
 
 from dims_worker.config import S3Metric, S3Source
 from dims_worker.config.metrics import ExpectedObjects, Pair
-from dims_worker.probes.base import Deadline, Surroundings
-from dims_worker.probes.s3 import S3Probe
+from dims_worker.probes.base import Deadline, ScanContext
+from dims_worker.probes.s3.probe import S3Probe
 
 KEYS = 1_000_000
 BAR_KEYS = 300_000
@@ -106,7 +106,7 @@ class Stub:
 
 
 def _scan(probe: S3Probe, source: S3Source, chosen: dict[str, S3Metric], folder: Path) -> int:
-    scanned = probe.scan(source, chosen, Surroundings(folder, folder / ".dims"), Deadline.after(timedelta(minutes=5)))
+    scanned = probe.scan(source, chosen, ScanContext(folder, folder / ".dims"), Deadline.after(timedelta(minutes=5)))
     failed = [reading for reading in scanned.readings if reading.method == "failed"]
     assert not failed, failed
     return scanned.requests

@@ -21,16 +21,16 @@ from datetime import UTC, datetime
 import httpx2
 from sqlalchemy import Connection, Engine, text
 
-from benchmarks.machine import machine
-from dims_worker.config import Config, Web
+from benchmarks.local_stack import machine
+from dims_worker.config import Config, WebSection
 from dims_worker.store.engine import engine as engine_of
-from dims_worker.store.states import _NAMES
-from dims_worker.web.access import Access, Viewer
-from dims_worker.web.app import build
-from dims_worker.web.live import Hub
-from dims_worker.web.overview import DAYS
-from dims_worker.web.site import Site
-from tests.filled import fill
+from dims_worker.store.metric_states import _NAMES
+from dims_worker.web.app import build_app
+from dims_worker.web.context import WebContext
+from dims_worker.web.identity import SignInPolicy, Viewer
+from dims_worker.web.live_hub import LiveHub
+from dims_worker.web.pages.overview import DAYS
+from tests.fixtures.long_history import fill
 
 CATEGORIES, EACH = 20, 25
 METRICS = CATEGORIES * EACH
@@ -86,11 +86,13 @@ def timed(what: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def site_of(config: Config, engine: Engine) -> tuple[Site, dict[str, str]]:
+def site_of(config: Config, engine: Engine) -> tuple[WebContext, dict[str, str]]:
     """A site, and the cookies of somebody who may look at it."""
-    access = Access(Web.model_validate({"tokens": {"ada": "ada-token-" + "x" * 20}}), "a secret of the benchmark")
+    access = SignInPolicy(
+        WebSection.model_validate({"tokens": {"ada": "ada-token-" + "x" * 20}}), "a secret of the benchmark"
+    )
     signed = {access.cookie: access.session(Viewer("ada", "token"))}
-    return Site(config, engine, None, access, None, Hub(engine, config)), signed
+    return WebContext(config, engine, None, access, None, LiveHub(engine, config)), signed
 
 
 async def compare(config: Config, engine: Engine, connection: Connection) -> None:
@@ -101,7 +103,7 @@ async def compare(config: Config, engine: Engine, connection: Connection) -> Non
     def query(sql: str) -> Callable[[], object]:
         return lambda: connection.execute(text(sql), {"names": names}).all()
 
-    transport = httpx2.ASGITransport(app=build(site))
+    transport = httpx2.ASGITransport(app=build_app(site))
     client = httpx2.AsyncClient(transport=transport, base_url="http://localhost", cookies=signed)
     took: dict[str, list[float]] = {}
     sizes: dict[str, int] = {}

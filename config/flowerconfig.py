@@ -8,12 +8,12 @@ import os
 from pathlib import Path
 
 from dims_worker.errors import ConfigError
-from dims_worker.services.flower import access, readable
+from dims_worker.local.flower import flower_access, format_task_arguments
 
 # --- where, and for whom: DIMS_FLOWER_ADDRESS, DIMS_FLOWER_PORT, DIMS_FLOWER_AUTH ---------------------------
 
 try:
-    _access = access(os.environ)
+    _access = flower_access(os.environ)
 except ConfigError as error:
     raise SystemExit(f"flower: {error}") from None
 
@@ -39,4 +39,4 @@ purge_offline_workers = 86_400  # seconds
 
 natural_time = True
 tasks_columns = "received,name,args,kwargs,result,state,runtime,worker,uuid"  # a cell shows some 50 characters
-format_task = readable
+format_task = format_task_arguments

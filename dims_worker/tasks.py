@@ -15,31 +15,33 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dims_producers.publish import connect, publish
 from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from dims_worker import doorman
-from dims_worker.app import SWEEP, TICK, build_app, ring_notify, ring_verify
-from dims_worker.broker import BEAT, BELL, INGEST, NOTIFY, VERIFY
-from dims_worker.config import load
+from dims_worker.broker.queues import BEAT, HELP_REQUESTED, INGEST, NOTIFY, SWEEP, TICK, VERIFY
+from dims_worker.config import load_config
+from dims_worker.domain.plan import Planner
+from dims_worker.domain.schedule import last_tick, tick_event
 from dims_worker.errors import BrokerUnreachable, DatabaseUnreachable
-from dims_worker.ingest import drain
-from dims_worker.notify import send
-from dims_worker.plan import Planner
-from dims_worker.schedule import last_tick, tick_event
+from dims_worker.formatting import pluralize
+from dims_worker.notifications.sender import send_pending
+from dims_worker.pipeline.ingest import ingest_stream
+from dims_worker.pipeline.verify import measure_due, write_workflow_report
 from dims_worker.store.engine import engine
-from dims_worker.verify import report, serve
-from dims_worker.wording import count
-from producers.publish import connect, publish
+from dims_worker.worker import dispatcher
+from dims_worker.worker.celery_app import build_app
+from dims_worker.worker.sweep import sweep
+from dims_worker.worker.wakeups import send_notify_wakeup, send_verify_wakeup
 
 log = logging.getLogger(__name__)
 
-config = load(None, os.environ, Path.cwd())
+config = load_config(None, os.environ, Path.cwd())
 app = build_app(config)
 app.dims_config = config
-app.steps["worker"].add(doorman.DoormanStep)
+app.steps["worker"].add(dispatcher.DispatcherStep)
 
 
 def _engine() -> Engine:
@@ -80,10 +82,10 @@ def _patient(name: str) -> Callable[[Callable[..., str]], Any]:
 def ingest_bell() -> str:
     """Store what waits in the stream, and ring for the sources that it concerns."""
     redis = _redis(os.getpid())
-    redis.delete(BELL)  # before reading: what comes later rings anew
-    ingested = drain(redis, _engine(), _planner())
+    redis.delete(HELP_REQUESTED)  # before reading: what comes later rings anew
+    ingested = ingest_stream(redis, _engine(), _planner())
     for source, why in sorted(ingested.sources.items()):
-        ring_verify(app, config, source, str(why), why.more)
+        send_verify_wakeup(app, config, source, str(why), why.more)
     return str(ingested)
 
 
@@ -91,21 +93,21 @@ def ingest_bell() -> str:
 def verify_bell(source: str) -> str:
     """Measure what is due of a source, until nothing is; a workflow's report is written after its run."""
     runs = []
-    while run := serve(_engine(), config, source):
-        runs.append(f"dims runs {run.run_id}: {count(len(run.items), 'reading')}, {run.status}")
+    while run := measure_due(_engine(), config, source):
+        runs.append(f"dims runs {run.run_id}: {pluralize(len(run.items), 'reading')}, {run.status}")
         try:
-            report(_engine(), config, run)
+            write_workflow_report(_engine(), config, run)
         except OSError as error:  # recorded it is: `dims workflow NAME --last` tells it all the same
             log.warning("the report of %s was not written: %s", source, error)
         for channel in config.notify.on.keys() & run.tells:
-            ring_notify(app, channel)
+            send_notify_wakeup(app, channel)
     return "; ".join(runs[-3:]) or "nothing to do"
 
 
 @_patient(NOTIFY)
 def notify_bell(channel: str) -> str:
     """Send a channel what it is to be told."""
-    return str(send(_engine(), config, channel))
+    return str(send_pending(_engine(), config, channel))
 
 
 @_patient(TICK)
@@ -121,5 +123,5 @@ def sweep_bell(*_: Any) -> str:
     """Ring for whatever still waits, and note that beat lives: nobody else sends this."""
     redis = _redis(os.getpid())
     redis.set(BEAT, str(time.time()))
-    doorman.sweep(app, config, redis)
+    sweep(app, config, redis)
     return "swept"

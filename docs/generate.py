@@ -36,7 +36,7 @@ DOCS = Path(__file__).parent
 REFRESH = "python docs/generate.py"
 PART = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end of generated part -->)", re.DOTALL)
 
-SHARED_KEYS = ("Source", "Metric", "SourceMetric", "Workflow")
+SHARED_KEYS = ("Source", "Metric", "SourceMetric", "WorkflowConfig")
 """Models whose keys have a table of their own: the tables of their subclasses leave them out."""
 DISCRIMINATORS = ("type", "measure")
 """Keys whose values have sections and tables of their own."""

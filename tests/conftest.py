@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from dims_worker import services
-from dims_worker.config import Config, load
+from dims_worker import local
+from dims_worker.config import Config, load_config
 from dims_worker.store.migrations import migrate
-from tests.receivers import mailbox, receiver
+from tests.fixtures.receivers import mailbox, receiver
 
 __all__ = ["mailbox", "receiver"]  # fixtures
 
@@ -47,21 +47,21 @@ def wait_for(what: Callable[[], Any], timeout: float = 30.0, period: float = 0.0
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.Servers]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.ServerUrls]:
     """A PostgreSQL and a Valkey that this session started, and stops."""
     home = tmp_path_factory.mktemp("servers")
     try:
-        yield services.start(home, fast=True)
+        yield local.start(home, fast=True)
     finally:
-        services.stop(home)
+        local.stop(home)
 
 
-def _admin(servers: services.Servers) -> Engine:
+def _admin(servers: local.ServerUrls) -> Engine:
     return create_engine(str(servers.database_url), isolation_level="AUTOCOMMIT")
 
 
 @pytest.fixture(scope="session")
-def template(servers: services.Servers) -> str:
+def template(servers: local.ServerUrls) -> str:
     """The name of a migrated database, to be cloned."""
     admin = _admin(servers)
     with admin.connect() as connection:
@@ -78,7 +78,7 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def database_url(servers: services.Servers, template: str) -> Iterator[str]:
+def database_url(servers: local.ServerUrls, template: str) -> Iterator[str]:
     """The URL of a migrated database of the test's own."""
     name = f"test_{next(_numbers)}"
     admin = _admin(servers)
@@ -98,7 +98,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def broker_url(servers: services.Servers) -> Iterator[str]:
+def broker_url(servers: local.ServerUrls) -> Iterator[str]:
     """The URL of an empty Redis database (the tests take turns at fifteen; the last one is the browser's machine's)."""
     import redis
 
@@ -140,7 +140,7 @@ class Project:
 
     @property
     def config(self) -> Config:
-        return load(None, self.env, self.folder)
+        return load_config(None, self.env, self.folder)
 
     def dims(self, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
         """Run `dims` as a user does, in the project's folder."""

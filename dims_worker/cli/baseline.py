@@ -11,12 +11,12 @@ from typing import Any
 import click
 import yaml
 
-from dims_worker.approvals import Baseline, set_baselines
+from dims_worker.approvals.decisions import BaselineInput, set_baselines
 from dims_worker.cli.approvals import as_option, person_of
 from dims_worker.cli.session import Session, pass_session
-from dims_worker.cli.words import count, value_text
 from dims_worker.errors import UsageError
-from dims_worker.ingest import register
+from dims_worker.formatting import format_value, pluralize
+from dims_worker.pipeline.ingest import register_config
 from dims_worker.store.engine import clock, transaction
 
 
@@ -39,7 +39,7 @@ def baseline() -> None:
 @pass_session
 def set_(session: Session, metric: str, value: str, note: str, who: str | None) -> None:
     """Make VALUE the baseline of METRIC: a number, true, false, null, or a text."""
-    _accept(session, [Baseline(metric, scalar(value), note)], who)
+    _accept(session, [BaselineInput(metric, scalar(value), note)], who)
 
 
 @baseline.command("import")
@@ -56,7 +56,7 @@ def import_(session: Session, file: Path, note: str | None, who: str | None) -> 
     _accept(session, read(file, note), who)
 
 
-def read(file: Path, note: str | None) -> list[Baseline]:
+def read(file: Path, note: str | None) -> list[BaselineInput]:
     """The baselines of a file, by its ending. Raises UsageError, which names the place."""
     kind = file.suffix.lower()
     try:
@@ -87,27 +87,27 @@ def scalar(text: str) -> Any:
     return text if isinstance(value, str | list | dict) else value
 
 
-def _of_csv(file: Path, content: str, note: str | None) -> Iterator[Baseline]:
+def _of_csv(file: Path, content: str, note: str | None) -> Iterator[BaselineInput]:
     rows = csv.DictReader(content.splitlines())
     if not {"metric", "value"} <= set(rows.fieldnames or ()):
         raise UsageError(f"{file}:1: the columns are metric, value and, if wanted, note")
     for number, row in enumerate(rows, 2):
         if not row["metric"] or row["value"] is None:
             raise UsageError(f"{file}:{number}: a metric and a value are wanted")
-        yield Baseline(row["metric"].strip(), scalar(row["value"].strip()), row.get("note") or note)
+        yield BaselineInput(row["metric"].strip(), scalar(row["value"].strip()), row.get("note") or note)
 
 
-def _of_tree(file: Path, tree: Any, within: str, note: str | None) -> Iterator[Baseline]:
+def _of_tree(file: Path, tree: Any, within: str, note: str | None) -> Iterator[BaselineInput]:
     if not isinstance(tree, Mapping):
         raise UsageError(f"{file}: {within or 'the whole'} must be a mapping of metrics to values")
     for key, value in tree.items():
         name = f"{within}.{key}" if within else str(key)
         if isinstance(value, Mapping) and set(value) <= {"value", "note"} and "value" in value:
-            yield Baseline(name, _plain(file, name, value["value"]), value.get("note") or note)
+            yield BaselineInput(name, _plain(file, name, value["value"]), value.get("note") or note)
         elif isinstance(value, Mapping) and not within:
             yield from _of_tree(file, value, name, note)
         else:
-            yield Baseline(name, _plain(file, name, value), note)
+            yield BaselineInput(name, _plain(file, name, value), note)
 
 
 def _plain(file: Path, name: str, value: Any) -> Any:
@@ -116,17 +116,17 @@ def _plain(file: Path, name: str, value: Any) -> Any:
     raise UsageError(f"{file}: {name}: a value is a number, a text, a boolean or null, not {type(value).__name__}")
 
 
-def _accept(session: Session, baselines: list[Baseline], who: str | None) -> None:
+def _accept(session: Session, baselines: list[BaselineInput], who: str | None) -> None:
     config = session.config
     with session.database() as engine:
         with transaction(engine) as connection:
-            register(connection, config)
+            register_config(connection, config)
         accepted = set_baselines(engine, config, baselines, person_of(session, who))
         with transaction(engine) as connection:
             now = clock(connection)
     for request in accepted:
         metric = config.metrics[request.metric]
-        value, before = (value_text(v, request.unit, metric, now) for v in (request.value, request.baseline))
+        value, before = (format_value(v, request.unit, metric, now) for v in (request.value, request.baseline))
         was = f" (was {before})" if request.baseline_as_of else ""
         session.out.print(f"{request.metric}: {value} is the baseline now{was}", soft_wrap=True)
-    session.out.print(f"{count(len(accepted), 'baseline')} accepted by {accepted[0].decided_by}", soft_wrap=True)
+    session.out.print(f"{pluralize(len(accepted), 'baseline')} accepted by {accepted[0].decided_by}", soft_wrap=True)

@@ -17,23 +17,24 @@ from pathlib import Path
 from typing import Any
 
 import click
+from dims_producers import git_hook, s3_lambda
+from dims_producers.publish import publish
 from rich.console import Console
 from sqlalchemy import Engine
 
-from dims_worker import approvals, services
+from dims_worker import local
+from dims_worker.approvals import decisions
 from dims_worker.cli.approvals import print_request
 from dims_worker.cli.session import Session, pass_session
-from dims_worker.cli.stack import flower_variables, procfile_text, web_variables
-from dims_worker.config import load
+from dims_worker.cli.up import flower_variables, procfile_text, web_variables
+from dims_worker.config import load_config
 from dims_worker.errors import ServiceError, UsageError
-from dims_worker.sentences.follow import Follower
-from dims_worker.store import states
+from dims_worker.store import metric_states
+from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.engine import clock, engine, transaction
-from dims_worker.store.events import Logged, event_by_id, list_events, served
+from dims_worker.store.events import LoggedEvent, event_by_id, list_events, served_metrics
 from dims_worker.store.migrations import migrate
-from dims_worker.store.requests import open_requests
-from producers import git_hook, s3_lambda
-from producers.publish import publish
+from dims_worker.text.activity import ActivityFollower
 
 PATIENCE = 40.0
 """Seconds that each step may take."""
@@ -82,21 +83,21 @@ def demo(session: Session, record: Path | None) -> None:
     folder = Path(tempfile.mkdtemp(prefix="dims-demo-")).resolve()
     try:
         with ExitStack() as stack:
-            Demo(session, folder, stack).play()
+            DemoStory(session, folder, stack).play()
     finally:
         shutil.rmtree(folder)
     if record:
-        record.write_text(picture(session.out), encoding="utf-8")
+        record.write_text(console_svg(session.out), encoding="utf-8")
 
 
-def picture(console: Console) -> str:
+def console_svg(console: Console) -> str:
     """What a console has shown as an SVG, without Rich's web fonts: a picture that asks nobody for anything."""
     svg = console.export_svg(title="make demo")
     svg = svg.replace("<text ", '<text xml:space="preserve" ')
     return re.sub(r"@font-face \{.*?\}\s*|<!-- .*? -->\s*", "", svg, flags=re.DOTALL)
 
 
-class Demo:
+class DemoStory:
     """The story, step by step. What `stack` holds is undone at its end, whatever happens."""
 
     def __init__(self, session: Session, folder: Path, stack: ExitStack) -> None:
@@ -141,11 +142,11 @@ class Demo:
         self.git("init", "-q", "-b", "main")
         self.git("add", "-A")
         self.git("commit", "-q", "-m", "Begin")
-        self.config = load(None, self.env, self.project)
+        self.config = load_config(None, self.env, self.project)
 
     def start_machine(self) -> None:
-        self.stack.enter_context(services.hold(self.home))
-        servers = services.start(self.home)
+        self.stack.enter_context(local.hold_home(self.home))
+        servers = local.start(self.home)
         self.engine: Engine = engine(str(servers.database_url))
         migrate(self.engine)
         self.env |= {
@@ -156,9 +157,9 @@ class Demo:
             **web_variables(self.env),
         }
         stop = threading.Event()
-        supervisor = services.Supervisor(self.home, procfile_text(), self.env, self.project, self.whisper)
+        supervisor = local.Supervisor(self.home, procfile_text(), self.env, self.project, self.whisper)
         running = threading.Thread(target=supervisor.run, args=(stop,), name="supervisor")
-        self.follower = Follower(self.config)
+        self.follower = ActivityFollower(self.config)
         with transaction(self.engine) as connection:
             self.follower.start(connection)
         git_hook.install(self.project, self.home)
@@ -215,12 +216,12 @@ class Demo:
         with transaction(self.engine) as connection:
             request, now = open_requests(connection)["s3_storage.total_objects"], clock(connection)
         print_request(Session(None, self.env, self.project, self.session.out), request, now)
-        approvals.decide(
+        decisions.decide_request(
             self.engine, self.config, str(request.id), "approved", version=request.version,
-            person=approvals.Person("demo", "option"), note="the new season",
+            person=decisions.Decider("demo", "option"), note="the new season",
         )  # fmt: skip
         with transaction(self.engine) as connection:
-            state = states.read(connection, [request.metric])[request.metric]
+            state = metric_states.read_states(connection, [request.metric])[request.metric]
         self.tell(f"approved: the baseline of {request.metric} is {state.baseline:,} now (was {request.baseline:,})")
 
     # --- telling and waiting --------------------------------------------------------------------------
@@ -241,14 +242,14 @@ class Demo:
         self.tell(f"from {what} to the recorded value: {milliseconds:,} ms")
         return milliseconds
 
-    def recorded(self, find: Callable[[Any], Logged | None]) -> tuple[Logged, datetime]:
+    def recorded(self, find: Callable[[Any], LoggedEvent | None]) -> tuple[LoggedEvent, datetime]:
         """The event, once each metric that it concerns is measured, and when the last of them was recorded."""
-        found: list[tuple[Logged, datetime]] = []
+        found: list[tuple[LoggedEvent, datetime]] = []
 
         def all_recorded() -> bool:
             with transaction(self.engine) as connection:
                 event = find(connection)
-                times = [one.recorded_at for one in served(connection, event)] if event else []
+                times = [one.recorded_at for one in served_metrics(connection, event)] if event else []
             if event and times and all(times):
                 found.append((event, max(time for time in times if time)))
             return bool(found)
@@ -258,7 +259,7 @@ class Demo:
 
     def nothing_due(self) -> bool:
         with transaction(self.engine) as connection:
-            known = states.read(connection, self.config.metrics)
+            known = metric_states.read_states(connection, self.config.metrics)
         return len(known) == len(self.config.metrics) and not any(state.due for state in known.values())
 
     def wait_until(self, what: str, done: Callable[[], bool]) -> None:

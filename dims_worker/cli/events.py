@@ -8,24 +8,23 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+from dims_producers.enqueue import data_of, deliver, enqueue_file, event_of
 from rich.text import Text
 from sqlalchemy import Engine
 
 from dims_worker.cli.main import exit_with
-from dims_worker.cli.readings import plain_table
-from dims_worker.cli.rejected import rejected, replay
+from dims_worker.cli.replay import rejected, replay
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import NOTHING, STYLES, ago, clean, count, drift_text, value_text
-from dims_worker.decide import SEVERITIES, Severity, at_least
+from dims_worker.cli.tables import STYLES, plain_table
+from dims_worker.domain.decide import SEVERITIES, Severity, at_least
+from dims_worker.domain.plan import Planner, explain_plan
 from dims_worker.errors import MeasureError, NotFound, UsageError
 from dims_worker.events import Event
-from dims_worker.plan import Planner, explain
-from dims_worker.sentences.documents import event_document, facts
-from dims_worker.sentences.events import event_words
-from dims_worker.sentences.served import envelope, verdict_text
+from dims_worker.formatting import NO_VALUE, escape_control, format_ago, format_drift, format_value, pluralize
 from dims_worker.store.engine import clock, transaction
-from dims_worker.store.events import Served, event_by_id, find_events, list_events, served
-from producers.enqueue import data_of, deliver, enqueue_file, event_of
+from dims_worker.store.events import ServedMetric, event_by_id, find_events, list_events, served_metrics
+from dims_worker.text.events import event_from_log, format_event, format_served
+from dims_worker.text.json_documents import event_document, facts
 
 
 @click.group(invoke_without_command=True)
@@ -53,7 +52,7 @@ def events(ctx: click.Context, limit: int, as_json: bool) -> None:
     table = plain_table("event", "when", "what", "outcome", "metrics", numbers=("event", "metrics"))
     for event in found:
         style = {"rejected": "magenta", "unmatched": "dim"}.get(event.outcome, "")
-        table.add_row(str(event.seq), ago(event.received_at, now), event_words(event),
+        table.add_row(str(event.seq), format_ago(event.received_at, now), format_event(event),
                       Text(event.outcome, style), str(len(event.metrics)))  # fmt: skip
     session.out.print(table)
 
@@ -72,7 +71,7 @@ def show(session: Session, event_id: str, verbose: bool, as_json: bool) -> None:
         if not found:
             raise NotFound(f"there is no event {event_id}: `dims events` lists the latest")
         event, now = found[0], clock(connection)
-        outcomes = served(connection, event)
+        outcomes = served_metrics(connection, event)
     alone = sorted({name for names in config.of_source.values() for name in names} - set(event.metrics))
     if as_json:
         session.print_json(
@@ -81,27 +80,27 @@ def show(session: Session, event_id: str, verbose: bool, as_json: bool) -> None:
         )  # fmt: skip
         return
     out = session.out
-    out.print(f"event {event.seq}: {event_words(event)}", style="bold", soft_wrap=True)
-    out.print(f"  id        {clean(event.event_id or event.stream_id)}", soft_wrap=True)
-    out.print(f"  type      {clean(event.type or NOTHING)}", soft_wrap=True)
-    out.print(f"  producer  {clean(event.producer or NOTHING)}", soft_wrap=True)
-    received = f"{event.received_at:%Y-%m-%d %H:%M:%S} UTC, {ago(event.received_at, now)}"
+    out.print(f"event {event.seq}: {format_event(event)}", style="bold", soft_wrap=True)
+    out.print(f"  id        {escape_control(event.event_id or event.stream_id)}", soft_wrap=True)
+    out.print(f"  type      {escape_control(event.type or NO_VALUE)}", soft_wrap=True)
+    out.print(f"  producer  {escape_control(event.producer or NO_VALUE)}", soft_wrap=True)
+    received = f"{event.received_at:%Y-%m-%d %H:%M:%S} UTC, {format_ago(event.received_at, now)}"
     out.print(f"  received  {received}; {event.outcome} by {', '.join(event.rules) or 'no rule'}", soft_wrap=True)
     if event.outcome == "rejected":
-        out.print(f"  payload   {clean(event.payload)}", soft_wrap=True)
+        out.print(f"  payload   {escape_control(event.payload)}", soft_wrap=True)
         return
-    reasons = explain(config, envelope(event))
+    reasons = explain_plan(config, event_from_log(event))
     table = plain_table("metric", "why", "run", "value", "drift", "verdict", numbers=("run", "value", "drift"))
     for one in outcomes:
         metric = config.metrics.get(one.metric)
-        value = value_text(one.value, one.unit, metric, one.as_of or now) if one.as_of else NOTHING
-        table.add_row(one.metric, clean(reasons.get(one.metric) or NOTHING), str(one.run_id or NOTHING), value,
-                      drift_text(one.value, one.baseline, one.drift_pct),
-                      Text(verdict_text(one), STYLES.get(one.status or "", "dim")))  # fmt: skip
+        value = format_value(one.value, one.unit, metric, one.as_of or now) if one.as_of else NO_VALUE
+        table.add_row(one.metric, escape_control(reasons.get(one.metric) or NO_VALUE), str(one.run_id or NO_VALUE), value,
+                      format_drift(one.value, one.baseline, one.drift_pct),
+                      Text(format_served(one), STYLES.get(one.status or "", "dim")))  # fmt: skip
     if outcomes:
         out.print(table)
     shown = ", ".join(alone if verbose or len(alone) <= 12 else [*alone[:12], "…"])
-    out.print(f"left alone: {count(len(alone), 'metric')}{': ' if alone else ''}{shown}", soft_wrap=True)
+    out.print(f"left alone: {pluralize(len(alone), 'metric')}{': ' if alone else ''}{shown}", soft_wrap=True)
 
 
 events.add_command(rejected)
@@ -145,9 +144,9 @@ def plan(
         return
     table = plain_table("metric", "rule", "why")
     for concern in planned.concerns:
-        table.add_row(concern.metric, concern.rule, clean(concern.reason))
+        table.add_row(concern.metric, concern.rule, escape_control(concern.reason))
     session.out.print(table)
-    measured = count(len(planned.concerns), "metric")
+    measured = pluralize(len(planned.concerns), "metric")
     session.out.print(f"{event_type} would measure {measured} and leave {alone:,} alone", soft_wrap=True)
 
 
@@ -194,10 +193,10 @@ def enqueue(
         outcomes = _wait(engine, event.id, time.monotonic() + timeout)
     for one in outcomes:
         metric = config.metrics.get(one.metric)
-        value = value_text(one.value, one.unit, metric, one.as_of) if one.as_of else NOTHING
-        drift = drift_text(one.value, one.baseline, one.drift_pct)
-        click.echo(f"run {one.run_id}  {one.metric}  {value}  {drift}  {verdict_text(one)}")
-    click.echo(f"{count(len(outcomes), 'metric')} measured")
+        value = format_value(one.value, one.unit, metric, one.as_of) if one.as_of else NO_VALUE
+        drift = format_drift(one.value, one.baseline, one.drift_pct)
+        click.echo(f"run {one.run_id}  {one.metric}  {value}  {drift}  {format_served(one)}")
+    click.echo(f"{pluralize(len(outcomes), 'metric')} measured")
     if any(one.outcome == "failed" for one in outcomes):
         exit_with(3)
     high: Severity = "high"
@@ -205,13 +204,13 @@ def enqueue(
     exit_with(int(severe or any(one.outcome == "held" for one in outcomes)))
 
 
-def _wait(engine: Engine, event_id: str, until: float) -> list[Served]:
+def _wait(engine: Engine, event_id: str, until: float) -> list[ServedMetric]:
     """What became of each metric of an event, once all have a reading. Raises MeasureError past the time."""
     stored = None
     while time.monotonic() < until:
         with transaction(engine) as connection:
             stored = stored or event_by_id(connection, event_id)
-            outcomes = served(connection, stored) if stored else []
+            outcomes = served_metrics(connection, stored) if stored else []
         if stored and stored.outcome != "planned":
             raise NotFound(f"no rule matches it: it is stored as {stored.outcome} ({stored.reason or stored.type})")
         if stored and all(one.run_id is not None for one in outcomes):

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 import click
 from rich.text import Text
 
+from dims_worker.analysis.explanation import explain_metric as facts_of
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.explain import explain as facts_of
-from dims_worker.sentences.metric import document, headline, lines
-from dims_worker.sentences.shown import Line
 from dims_worker.store.engine import transaction
+from dims_worker.text.explanation import explanation_document, explanation_lines, headline
+from dims_worker.text.phrases import Line
 
 
 @click.command()
@@ -28,10 +28,10 @@ def explain(session: Session, metric: str, as_json: bool) -> None:
     with session.database() as engine, transaction(engine) as connection:
         one = facts_of(connection, session.config, metric)
     if as_json:
-        session.print_json(document(session.config, one))
+        session.print_json(explanation_document(session.config, one))
         return
     session.out.print(Text(headline(session.config, one), "bold"), soft_wrap=True)
-    print_lines(session, lines(session.config, one))
+    print_lines(session, explanation_lines(session.config, one))
 
 
 def print_lines(session: Session, told: Iterable[Line]) -> None:

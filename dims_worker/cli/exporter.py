@@ -6,7 +6,7 @@ import threading
 
 import click
 
-from dims_worker import services
+from dims_worker import local
 from dims_worker.cli.session import Session, pass_session
 from dims_worker.errors import BrokerUnreachable, DatabaseUnreachable, ServiceError, UsageError
 
@@ -28,10 +28,10 @@ def exporter(session: Session, address: str, port: int) -> None:
     try:
         from prometheus_client import CollectorRegistry, start_http_server
 
-        from dims_worker.exporter import Exporter
+        from dims_worker.reports.prometheus import PrometheusCollector
     except ImportError:
         raise UsageError("prometheus-client is not installed: pip install 'dims[exporter]'") from None
-    config, servers = session.config, services.running(session.config.home)
+    config, servers = session.config, local.running(session.config.home)
     database = config.database_url or (servers.database_url if servers else None)
     broker = config.broker_url or (servers.broker_url if servers else None)
     if database is None:
@@ -39,7 +39,7 @@ def exporter(session: Session, address: str, port: int) -> None:
     if broker is None:
         raise BrokerUnreachable
     registry = CollectorRegistry()
-    registry.register(Exporter(config, database, broker))
+    registry.register(PrometheusCollector(config, database, broker))
     try:
         server, thread = start_http_server(port, address, registry)
     except OSError as error:

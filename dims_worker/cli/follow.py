@@ -12,9 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from dims_worker.cli.session import Session, pass_session
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
-from dims_worker.sentences.follow import Follower
+from dims_worker.formatting import format_clock
 from dims_worker.store.engine import clock, transaction
-from dims_worker.wording import clock_text
+from dims_worker.text.activity import ActivityFollower
 
 PERIOD = 0.3
 """Seconds between two looks at the database."""
@@ -22,18 +22,18 @@ PERIOD = 0.3
 
 def follow_until(stop: threading.Event, engine: Engine, config: Config, say: Callable[[str], None]) -> None:
     """Tell what happens until `stop` is set. A database that is away is waited for, and said once."""
-    follower: Follower | None = None
+    follower: ActivityFollower | None = None
     away = False
     while not stop.is_set():
         try:
             with transaction(engine) as connection:
                 if follower is None:
-                    follower = Follower(config)
+                    follower = ActivityFollower(config)
                     follower.start(connection)
                 for sentence in follower.sentences(connection):
                     say(sentence)
                 if away:
-                    say(f"{clock_text(clock(connection))}  the database is back")
+                    say(f"{format_clock(clock(connection))}  the database is back")
                     away = False
         except (DimsError, SQLAlchemyError) as error:
             if not away and not stop.is_set():

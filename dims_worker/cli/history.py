@@ -8,17 +8,17 @@ from typing import Any
 import click
 from rich.text import Text
 
-from dims_worker.cli.chart import Dot, chart
-from dims_worker.cli.readings import plain_table
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import NOTHING, STYLES, clean, count, drift_text, number, value_text
+from dims_worker.cli.tables import STYLES, plain_table
+from dims_worker.cli.terminal_chart import ChartPoint, draw_chart
 from dims_worker.config import Metric
-from dims_worker.config.quantities import AGES
-from dims_worker.decide import age_of
+from dims_worker.config.units import AGES
+from dims_worker.domain.decide import age_of
 from dims_worker.errors import NotFound
-from dims_worker.sentences.readings import done_text, reading_json
+from dims_worker.formatting import NO_VALUE, escape_control, format_drift, format_number, format_value, pluralize
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import PastReading, history_of
+from dims_worker.text.readings import done_text, reading_json
 
 PIPE_WIDTH = 100
 """Columns of a picture that nobody watches."""
@@ -57,7 +57,7 @@ def history(session: Session, metric: str, days: float, as_chart: bool | None, a
         _draw(session, found, config.metrics.get(metric), now - timedelta(days=days), now)
     elif not as_chart:
         _list(session, found, config.metrics.get(metric))
-    session.out.print(f"{metric}: {count(len(found), 'reading')} in {days:g} days (times are UTC)", soft_wrap=True)
+    session.out.print(f"{metric}: {pluralize(len(found), 'reading')} in {days:g} days (times are UTC)", soft_wrap=True)
 
 
 def _list(session: Session, found: list[PastReading], declared: Metric | None) -> None:
@@ -67,10 +67,10 @@ def _list(session: Session, found: list[PastReading], declared: Metric | None) -
         table.add_row(
             one.as_of.strftime("%Y-%m-%d %H:%M:%S"),
             str(one.run_id),
-            "unavailable" if failed else value_text(one.value, one.unit, declared, one.as_of),
-            drift_text(one.value, one.baseline, one.drift_pct),
-            Text(one.status or NOTHING, STYLES.get(one.status or "", "")),
-            f"failed: {clean(one.error)}" if failed else done_text(one),
+            "unavailable" if failed else format_value(one.value, one.unit, declared, one.as_of),
+            format_drift(one.value, one.baseline, one.drift_pct),
+            Text(one.status or NO_VALUE, STYLES.get(one.status or "", "")),
+            f"failed: {escape_control(one.error)}" if failed else done_text(one),
         )
     session.out.print(table)
 
@@ -80,7 +80,7 @@ def _draw(session: Session, found: list[PastReading], declared: Metric | None, s
     age = declared is not None and declared.is_age
     unit = found[-1].unit
     dots = [
-        Dot(
+        ChartPoint(
             one.as_of,
             _outcome(one),
             _value(one, one.value, age),
@@ -96,10 +96,10 @@ def _draw(session: Session, found: list[PastReading], declared: Metric | None, s
     def label(value: Any) -> str:
         if isinstance(value, str):
             return value if len(value) <= width // 3 else f"{value[: width // 3 - 1]}…"
-        return f"{number(value, declared.precision if declared else None)} {unit}".strip()
+        return f"{format_number(value, declared.precision if declared else None)} {unit}".strip()
 
     plain = "utf" not in session.out.encoding.lower()
-    for line in chart(dots, max(since, dots[0].at), now, width, label, plain=plain):
+    for line in draw_chart(dots, max(since, dots[0].at), now, width, label, plain=plain):
         session.out.print(line, no_wrap=True, overflow="ignore", crop=False, soft_wrap=True)
 
 
@@ -123,4 +123,4 @@ def _value(one: PastReading, value: Any, age: bool) -> float | str | None:
         return value
     if value is None:
         return None if age else "null"
-    return value_text(value, one.unit, None, one.as_of)
+    return format_value(value, one.unit, None, one.as_of)

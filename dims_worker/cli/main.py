@@ -19,21 +19,21 @@ from dims_worker.errors import DimsError
 SECTIONS: dict[str, dict[str, str]] = {
     "Start": {
         "init": "dims_worker.cli.setup",
-        "up": "dims_worker.cli.stack",
-        "down": "dims_worker.cli.stack",
+        "up": "dims_worker.cli.up",
+        "down": "dims_worker.cli.up",
         "status": "dims_worker.cli.status",
         "demo": "dims_worker.cli.demo",
     },
     "Look": {
         "verify": "dims_worker.cli.verify",
-        "metrics": "dims_worker.cli.look",
+        "metrics": "dims_worker.cli.metrics",
         "history": "dims_worker.cli.history",
         "diff": "dims_worker.cli.diff",
         "snapshot": "dims_worker.cli.snapshot",
         "explain": "dims_worker.cli.explain",
         "suggest": "dims_worker.cli.suggest",
         "events": "dims_worker.cli.events",
-        "runs": "dims_worker.cli.look",
+        "runs": "dims_worker.cli.metrics",
         "follow": "dims_worker.cli.follow",
         "schedule": "dims_worker.cli.schedule",
         "plan": "dims_worker.cli.events",
@@ -51,14 +51,14 @@ SECTIONS: dict[str, dict[str, str]] = {
         "migrate": "dims_worker.cli.setup",
         "notify": "dims_worker.cli.notify",
         "enqueue": "dims_worker.cli.events",
-        "hook": "dims_worker.cli.producers",
-        "watch": "dims_worker.cli.producers",
+        "hook": "dims_worker.cli.hook",
+        "watch": "dims_worker.cli.hook",
     },
 }
 _MODULES = {name: module for commands in SECTIONS.values() for name, module in commands.items()}
 
 
-class Sections(click.Group):
+class SectionedGroup(click.Group):
     """A group whose help is in sections, and whose commands are imported when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -80,7 +80,7 @@ class Sections(click.Group):
         return command.get_short_help_str(90) if command else ""
 
 
-@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=SectionedGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="dims")
 @click.option(
     "--config",

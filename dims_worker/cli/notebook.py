@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.session import Session, pass_session
 from dims_worker.errors import UsageError
-from dims_worker.report import cells
+from dims_worker.notebook import runner
 
 
 @click.group(invoke_without_command=True)
@@ -38,10 +38,10 @@ def notebook(ctx: click.Context) -> None:
         raise UsageError("JupyterLab is not installed: pip install 'dims[notebook]'; "
                          "without it: dims notebook export")  # fmt: skip
     config = session.config  # its errors are said here, and not in a cell
-    mine = session.cwd / "notebooks" / cells.NAME
+    mine = session.cwd / "notebooks" / runner.NAME
     if not mine.exists():
         mine.parent.mkdir(exist_ok=True)
-        shutil.copyfile(cells.shipped(), mine)
+        shutil.copyfile(runner.notebook_path(), mine)
         session.tell(f"{mine.relative_to(session.cwd)} is made; it is yours")
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", str(mine)]
     exit_with(subprocess.call(command, cwd=session.cwd, env={**session.env, "DIMS_CONFIG": str(config.file)}))
@@ -65,9 +65,9 @@ def export(session: Session, form: str, path: Path | None, output: Path | None) 
       dims notebook export
       dims notebook export --excel -o inventory.xlsx
     """
-    mine = session.cwd / "notebooks" / cells.NAME
-    source = path or (mine if mine.is_file() else cells.shipped())
-    target = session.cwd / (output or Path(cells.NAME).with_suffix(".xlsx" if form == "excel" else ".html"))
+    mine = session.cwd / "notebooks" / runner.NAME
+    source = path or (mine if mine.is_file() else runner.notebook_path())
+    target = session.cwd / (output or Path(runner.NAME).with_suffix(".xlsx" if form == "excel" else ".html"))
     if not target.parent.is_dir():
         raise UsageError(f"there is no folder {target.parent}")
     with tempfile.TemporaryDirectory(prefix="dims-notebook-") as scratch, session.database() as engine:
@@ -76,20 +76,22 @@ def export(session: Session, form: str, path: Path | None, output: Path | None) 
             **session.env,
             "DIMS_CONFIG": str(session.config.file),
             "DIMS_DATABASE_URL": engine.url.render_as_string(hide_password=False),
-            cells.WORKBOOK: str(workbook),
+            runner.WORKBOOK: str(workbook),
         }
         document = _run(session, source, env)
         if form == "html":
-            target.write_text(cells.as_html(document), encoding="utf-8")
+            target.write_text(runner.as_html(document), encoding="utf-8")
         elif workbook.is_file():
             shutil.copyfile(workbook, target)
         else:
-            raise UsageError(f"{source} writes no workbook where {cells.WORKBOOK} says")
+            raise UsageError(f"{source} writes no workbook where {runner.WORKBOOK} says")
     session.tell(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB, {len(document.cells)} cells run")
 
 
-def _run(session: Session, source: Path, env: dict[str, str]) -> cells.Document:
+def _run(session: Session, source: Path, env: dict[str, str]) -> runner.Document:
     columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=session.err, transient=True, disable=not session.err.is_terminal) as shown:
         task = shown.add_task("cells", total=None)
-        return cells.run(source, session.cwd, env, lambda done, all: shown.update(task, completed=done, total=all))
+        return runner.run_notebook(
+            source, session.cwd, env, lambda done, all: shown.update(task, completed=done, total=all)
+        )

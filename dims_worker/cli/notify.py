@@ -8,14 +8,13 @@ from typing import Any
 import click
 from rich.text import Text
 
-from dims_worker import notify as room
 from dims_worker.cli.main import exit_with
-from dims_worker.cli.readings import plain_table
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import NOTHING, ago, clean, count
+from dims_worker.cli.tables import plain_table
 from dims_worker.config import Config
-from dims_worker.config.quantities import words
 from dims_worker.errors import NotFound, NotSent, UsageError
+from dims_worker.formatting import NO_VALUE, escape_control, format_age, format_ago, pluralize
+from dims_worker.notifications import sender as room
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.notifications import ChannelRow, Notification, channel_rows, list_notifications
 
@@ -45,7 +44,7 @@ def test(session: Session, channel: str | None) -> None:
             failed |= channel is not None
             continue
         try:
-            session.out.print(f"{name}: sent, {room.try_out(session.config, name)}", soft_wrap=True)
+            session.out.print(f"{name}: sent, {room.send_test(session.config, name)}", soft_wrap=True)
         except NotSent as error:
             failed = True
             session.out.print(f"{name}: not sent: {error}", style="magenta", soft_wrap=True)
@@ -61,13 +60,13 @@ def send(session: Session, channel: str | None) -> None:
     chosen = _chosen(config, channel)
     with session.database() as engine:
         with transaction(engine) as connection:
-            room.settle(connection, config)
+            room.queue_overdue(connection, config)
         for name in chosen:
             if not config.notify.channels[name].on:
                 session.out.print(f"{name}: off, its url is empty")
                 failed |= channel is not None
                 continue
-            sent = room.send(engine, config, name, at_once=True)
+            sent = room.send_pending(engine, config, name, at_once=True)
             failed |= sent.error is not None
             session.out.print(f"{name}: {sent}", style="magenta" if sent.error else None, soft_wrap=True)
     exit_with(3 if failed else 0)
@@ -105,7 +104,7 @@ def list_(session: Session, as_json: bool) -> None:
         return
     table = plain_table("channel", "metric", "state", "since", "told")
     for each in found:
-        table.add_row(each.channel, each.metric, each.state, ago(each.since, now), _told(each, now))
+        table.add_row(each.channel, each.metric, each.state, format_ago(each.since, now), _told(each, now))
     session.out.print(table)
 
 
@@ -114,16 +113,16 @@ def _facts(row: ChannelRow | Notification) -> dict[str, Any]:
 
 
 def _channel_text(config: Config, row: ChannelRow, now: datetime) -> str:
-    waits = f"{count(row.unsent, 'notification')} to be sent" if row.unsent else "nothing to be sent"
+    waits = f"{pluralize(row.unsent, 'notification')} to be sent" if row.unsent else "nothing to be sent"
     if not config.notify.channels[row.channel].on:
         return f"off, its url is empty; {waits}"
     if row.failures:
-        again = f", again in {words(row.not_before - now)}" if row.not_before and row.not_before > now else ""
-        return f"failed {count(row.failures, 'time')}{again}: {clean(row.error)}; {waits}"
-    return f"last message {ago(row.sent_at, now)}; {waits}"
+        again = f", again in {format_age(row.not_before - now)}" if row.not_before and row.not_before > now else ""
+        return f"failed {pluralize(row.failures, 'time')}{again}: {escape_control(row.error)}; {waits}"
+    return f"last message {format_ago(row.sent_at, now)}; {waits}"
 
 
 def _told(row: Notification, now: datetime) -> Text:
     if row.unsent:
         return Text("still to be sent" if row.told_at is None else "its end is still to be sent", "yellow")
-    return Text(ago(row.told_at, now) if row.told_at else NOTHING)
+    return Text(format_ago(row.told_at, now) if row.told_at else NO_VALUE)

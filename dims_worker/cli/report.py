@@ -9,19 +9,19 @@ from pathlib import Path
 import click
 
 from dims_worker.cli.session import Session, pass_session
-from dims_worker.cli.words import clean
-from dims_worker.config.quantities import since as since_of
+from dims_worker.config.units import parse_since as since_of
 from dims_worker.errors import UsageError
-from dims_worker.report import documents, html, markdown
-from dims_worker.report.files import save, save_text
-from dims_worker.report.inventory import Inventory, gather
+from dims_worker.formatting import escape_control
+from dims_worker.reports import html, json_csv, markdown
+from dims_worker.reports.files import write_atomically, write_text_atomically
+from dims_worker.reports.inventory import InventoryReport, gather_report
 from dims_worker.store.engine import transaction
 
 FORMATS = ("markdown", "json", "csv", "excel", "html")
-TEXTS: dict[str, Callable[[Inventory], str]] = {
-    "json": documents.as_json,
-    "csv": documents.as_csv,
-    "html": html.page,
+TEXTS: dict[str, Callable[[InventoryReport], str]] = {
+    "json": json_csv.render_json,
+    "csv": json_csv.render_csv,
+    "html": html.render_page,
 }
 LONGEST = timedelta(days=36_500)
 
@@ -66,7 +66,7 @@ def report(session: Session, format: str, since: timedelta | datetime, output: P
         _excel(session, since, path)
         return
     with session.database() as engine, transaction(engine) as connection:
-        found = gather(connection, session.config, since, from_newest=format == "markdown")
+        found = gather_report(connection, session.config, since, from_newest=format == "markdown")
     if format == "markdown":
         _markdown(session, found, path)
         return
@@ -74,28 +74,28 @@ def report(session: Session, format: str, since: timedelta | datetime, output: P
     if path is None:
         click.echo(text, nl=False)
     else:
-        _say(session, path, save_text(path, text))
+        _say(session, path, write_text_atomically(path, text))
 
 
-def _markdown(session: Session, found: Inventory, path: Path | None) -> None:
+def _markdown(session: Session, found: InventoryReport, path: Path | None) -> None:
     if path is None:
-        click.echo(markdown.master(found), nl=False)
+        click.echo(markdown.render_master(found), nl=False)
     elif path.suffix == ".md":
-        _say(session, path, save_text(path, markdown.master(found)))
+        _say(session, path, write_text_atomically(path, markdown.render_master(found)))
     else:
-        for name, text in markdown.documents(found).items():
-            _say(session, path / name, save_text(path / name, text))
+        for name, text in markdown.render_documents(found).items():
+            _say(session, path / name, write_text_atomically(path / name, text))
 
 
 def _excel(session: Session, since: timedelta | datetime, path: Path) -> None:
-    from dims_worker.report import excel  # the library that it needs may not be here
+    from dims_worker.reports import excel  # the library that it needs may not be here
 
     with session.database() as engine, transaction(engine) as connection:
-        found = gather(connection, session.config, since)
-        _say(session, path, save(path, lambda draft: excel.workbook(connection, found, draft)))
+        found = gather_report(connection, session.config, since)
+        _say(session, path, write_atomically(path, lambda draft: excel.write_workbook(connection, found, draft)))
 
 
 def _say(session: Session, path: Path, written: bool) -> None:
     """To standard error: standard output is for what was asked for."""
     name = path.relative_to(session.cwd) if path.is_relative_to(session.cwd) else path
-    session.err.print(f"{clean(name)} {'written' if written else 'unchanged'}", soft_wrap=True, markup=False)
+    session.err.print(f"{escape_control(name)} {'written' if written else 'unchanged'}", soft_wrap=True, markup=False)

@@ -6,11 +6,10 @@ from datetime import datetime
 
 import click
 
-from dims_worker import schedule as room
-from dims_worker.cli.readings import plain_table
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import NOTHING, ago
-from dims_worker.config.quantities import words
+from dims_worker.cli.tables import plain_table
+from dims_worker.domain import schedule as room
+from dims_worker.formatting import NO_VALUE, format_age, format_ago
 from dims_worker.store import schedules
 from dims_worker.store.engine import clock, transaction
 
@@ -29,8 +28,8 @@ def schedule(session: Session, as_json: bool) -> None:
     config = session.config
     rules = {name: rule for name, rule in config.rules.items() if rule.schedule}
     with session.database() as engine, transaction(engine) as connection:
-        seen, now = schedules.seen(connection), clock(connection)
-    missed = {event.subject for event in room.missed(rules, schedules.since(seen), now)}
+        seen, now = schedules.schedule_states(connection), clock(connection)
+    missed = {event.subject for event in room.missed(rules, schedules.missed_since(seen), now)}
     rows = [
         {
             "rule": name, "schedule": rule.schedule, "timezone": rule.timezone,
@@ -50,7 +49,7 @@ def schedule(session: Session, as_json: bool) -> None:
         state = "missed: made up for by the next sweep" if row["missed"] else "ok" if row["last"] else "not ticked yet"
         next_, last = row["next"], row["last"]
         assert isinstance(next_, datetime)
-        ticked = f"{last:%Y-%m-%d %H:%M}, {ago(last, now)}" if isinstance(last, datetime) else NOTHING
+        ticked = f"{last:%Y-%m-%d %H:%M}, {format_ago(last, now)}" if isinstance(last, datetime) else NO_VALUE
         table.add_row(str(row["rule"]), str(row["schedule"]), str(row["timezone"]),
-                      f"{next_:%Y-%m-%d %H:%M}, in {words(next_ - now)}", ticked, state)  # fmt: skip
+                      f"{next_:%Y-%m-%d %H:%M}, in {format_age(next_ - now)}", ticked, state)  # fmt: skip
     session.out.print(table)

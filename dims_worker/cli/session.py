@@ -15,13 +15,13 @@ import click
 from rich.console import Console
 from rich.highlighter import RegexHighlighter
 
-from dims_worker.config import Config, load
+from dims_worker.config import Config, load_config
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 
-class _Sentences(RegexHighlighter):
+class _SentenceGroup(RegexHighlighter):
     """The words of a sentence that people look for."""
 
     highlights: ClassVar[list[str]] = [
@@ -37,7 +37,7 @@ class _Sentences(RegexHighlighter):
     ]
 
 
-_HIGHLIGHT = _Sentences()
+_HIGHLIGHT = _SentenceGroup()
 PIPE_WIDTH = 220
 """Columns of a table that nobody watches: no line of it is folded."""
 
@@ -60,7 +60,7 @@ class Session:
 
     @cached_property
     def config(self) -> Config:
-        return load(self.config_path, self.env, self.cwd)
+        return load_config(self.config_path, self.env, self.cwd)
 
     @contextmanager
     def database(self) -> Iterator[Engine]:
@@ -72,10 +72,10 @@ class Session:
         if self.config.database_url:
             yield engine(self.config.database_url)
             return
-        from dims_worker import services
+        from dims_worker import local
         from dims_worker.store.migrations import migrate
 
-        with services.borrowed(self.config.home) as url:
+        with local.temporary_database(self.config.home) as url:
             mine = engine(url)
             migrate(mine)
             try:

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from dims_worker.cli.draft import draft
+from dims_worker.cli.init_template import draft_config
 from dims_worker.cli.session import Session, pass_session
-from dims_worker.cli.words import count
-from dims_worker.config import DerivedMetric, SourceMetric, load, schema
+from dims_worker.config import DerivedMetric, SourceMetric, config_schema, load_config
 from dims_worker.errors import UsageError
+from dims_worker.formatting import pluralize
 from dims_worker.store.migrations import migrate as migrate_database
 
 IGNORED = ".dims/"
@@ -30,10 +30,12 @@ def init(session: Session, force: bool) -> None:
     file = session.cwd / "dims.yaml"
     if file.exists() and not force:
         raise UsageError(f"{file} is there already; `dims init --force` replaces it")
-    text = draft(session.cwd)
+    text = draft_config(session.cwd)
     file.write_text(text, encoding="utf-8")
-    config = load(file, session.env, session.cwd)
-    click.echo(f"wrote dims.yaml: {count(len(config.metrics), 'metric')} of {count(len(config.sources), 'source')}")
+    config = load_config(file, session.env, session.cwd)
+    click.echo(
+        f"wrote dims.yaml: {pluralize(len(config.metrics), 'metric')} of {pluralize(len(config.sources), 'source')}"
+    )
     if (session.cwd / ".git").exists() and _ignore(session.cwd / ".gitignore"):
         click.echo(f"wrote .gitignore: {IGNORED} is this machine's own")
     click.echo("next: `dims verify` measures once; `dims hook install && dims up` reacts from now on")
@@ -60,7 +62,7 @@ def check(session: Session) -> None:
     """Say every error at once, with file, line and key (exit 2), or that all is well."""
     loaded = session.config
     parts = (
-        count(len(loaded.sources), "source"), count(len(loaded.metrics), "metric"), count(len(loaded.rules), "rule")
+        pluralize(len(loaded.sources), "source"), pluralize(len(loaded.metrics), "metric"), pluralize(len(loaded.rules), "rule")
     )  # fmt: skip
     click.echo(f"{loaded.file}: fine: {', '.join(parts)}")
     for name, channel in loaded.notify.channels.items():
@@ -76,12 +78,12 @@ def schema_() -> None:
     Example, as the first line of dims.yaml, after `dims config schema > dims.schema.json`:
       # yaml-language-server: $schema=dims.schema.json
     """
-    click.echo(json.dumps(schema(), indent=2))
+    click.echo(json.dumps(config_schema(), indent=2))
 
 
-@config.command()
+@config.command("show")
 @pass_session
-def show(session: Session) -> None:
+def show_config(session: Session) -> None:
     """Print the configuration as it is understood: every default filled in, no URL with a password."""
     loaded = session.config
     metrics = {}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from dims_worker.cli.readings import plain_table
+from dims_worker.analysis.comparison import check_snapshot_name
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import NOTHING, ago, clean, count, kept_text
+from dims_worker.cli.tables import format_retention, plain_table
 from dims_worker.errors import NotFound, Refused
-from dims_worker.snapshot import name_of
-from dims_worker.store import housekeeping, snapshots
+from dims_worker.formatting import NO_VALUE, escape_control, format_ago, pluralize
+from dims_worker.store import retention, snapshots
 from dims_worker.store.engine import clock, transaction
 
 
@@ -33,14 +33,16 @@ def take_command(session: Session, name: str | None, note: str | None, as_json: 
     """Keep what every metric is now under a name (else the moment's), for ever."""
     with session.database() as engine, transaction(engine) as connection:
         now = clock(connection)
-        named = name_of(name) if name is not None else f"at-{now:%Y-%m-%dT%H-%M-%S}"
-        taken = snapshots.take(connection, named, daily=False, note=note)
+        named = check_snapshot_name(name) if name is not None else f"at-{now:%Y-%m-%dT%H-%M-%S}"
+        taken = snapshots.take_snapshot(connection, named, daily=False, note=note)
         if taken is None:
             raise Refused(f"there is a snapshot {named} already: `dims snapshot delete {named}` ends it")
     if as_json:
         session.print_json({"snapshot": named, "metrics": taken, "taken_at": now})
     else:
-        session.out.print(f"{named}: {count(taken, 'metric')}; `dims diff --since {named}` compares", soft_wrap=True)
+        session.out.print(
+            f"{named}: {pluralize(taken, 'metric')}; `dims diff --since {named}` compares", soft_wrap=True
+        )
 
 
 @snapshot.command("list")
@@ -49,7 +51,11 @@ def take_command(session: Session, name: str | None, note: str | None, as_json: 
 def list_command(session: Session, as_json: bool) -> None:
     """Every snapshot, oldest first, and when old rows were last forgotten."""
     with session.database() as engine, transaction(engine) as connection:
-        found, kept, now = snapshots.list_snapshots(connection), housekeeping.last(connection), clock(connection)
+        found, kept, now = (
+            snapshots.list_snapshots(connection),
+            retention.last_retention_run(connection),
+            clock(connection),
+        )
     if as_json:
         session.print_json(
             {
@@ -64,9 +70,11 @@ def list_command(session: Session, as_json: bool) -> None:
     table = plain_table("snapshot", "taken", "metrics", "kept", "what", numbers=("metrics",))
     for one in found:
         kept_for = f"{session.config.settings.snapshot_days} days" if one.daily else "for ever"
-        table.add_row(one.name, ago(one.taken_at, now), f"{one.metrics:,}", kept_for, clean(one.note or NOTHING))
+        table.add_row(
+            one.name, format_ago(one.taken_at, now), f"{one.metrics:,}", kept_for, escape_control(one.note or NO_VALUE)
+        )
     session.out.print(table)
-    session.out.print(f"housekeeping: {kept_text(kept)}", soft_wrap=True)
+    session.out.print(f"housekeeping: {format_retention(kept)}", soft_wrap=True)
 
 
 @snapshot.command("delete")

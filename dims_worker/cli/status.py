@@ -11,26 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import click
+from dims_producers.publish import connect
 from redis.exceptions import RedisError
 from rich.text import Text
 
-from dims_worker import services, stream
-from dims_worker.broker import BEAT, REFUSED, queues
+from dims_worker import local
+from dims_worker.broker import event_stream
+from dims_worker.broker.queues import BEAT, REFUSED, queue_names
 from dims_worker.cli.main import exit_with
-from dims_worker.cli.readings import plain_table
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import NOTHING, ago, count, kept_text, past
+from dims_worker.cli.tables import format_retention, plain_table
 from dims_worker.config import Config, S3Source
-from dims_worker.config.quantities import words
 from dims_worker.errors import DimsError
 from dims_worker.events import STREAM
-from dims_worker.store import housekeeping, leases, states
+from dims_worker.formatting import NO_VALUE, format_age, format_ago, format_elapsed, pluralize
+from dims_worker.store import leases, metric_states, retention
+from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.events import count_rejected, last_event
 from dims_worker.store.notifications import ChannelRow, channel_rows
-from dims_worker.store.requests import open_requests
-from dims_worker.store.runs import requests_since
-from producers.publish import connect
+from dims_worker.store.runs import api_calls_since
 
 MONTH = timedelta(days=30)
 SWEEPS = 3
@@ -40,7 +40,7 @@ NAMED = 3
 
 
 @dataclass
-class Lines:
+class StatusLines:
     """One line for each thing: `up …`, `away: …`, `lags: …`; and the numbers behind them."""
 
     text: dict[str, str] = field(default_factory=dict)
@@ -63,9 +63,9 @@ class Lines:
 def status(session: Session, as_json: bool) -> None:
     """What is up, what is down, what lags. Exit code 3 where the database or the broker is away."""
     config = session.config
-    processes = services.status(config.home)
-    servers = services.running(config.home)
-    lines = Lines()
+    processes = local.stack_status(config.home)
+    servers = local.running(config.home)
+    lines = StatusLines()
     with lines.reaching("broker", config.broker_url or (servers.broker_url if servers else None)) as url:
         if url:
             _broker(config, url, lines)
@@ -81,9 +81,9 @@ def status(session: Session, as_json: bool) -> None:
     exit_with(3 if any(lines.text[server].startswith("away") for server in ("broker", "database")) else 0)
 
 
-def _broker(config: Config, url: str, lines: Lines) -> None:
+def _broker(config: Config, url: str, lines: StatusLines) -> None:
     """The stream, Celery's queues, beat."""
-    names = queues(config)
+    names = queue_names(config)
     with connect(url, timeout=3) as client, client.pipeline(transaction=False) as pipe:
         pipe.xlen(STREAM)
         pipe.get(BEAT)
@@ -92,14 +92,16 @@ def _broker(config: Config, url: str, lines: Lines) -> None:
             pipe.llen(name)
         waiting, beat, refused, *lengths = pipe.execute()
         info: Any = client.xinfo_groups(STREAM) if waiting else []
-    held = sum(int(group["pending"]) for group in info if group["name"] == stream.GROUP.encode())
-    odd = f"; {count(int(refused), 'message')} refused: see the workers' logs" if refused else ""
-    lines.text["broker"] = f"up, {count(waiting, 'event')} waiting in the stream, {held:,} of them in work{odd}"
+    held = sum(int(group["pending"]) for group in info if group["name"] == event_stream.GROUP.encode())
+    odd = f"; {pluralize(int(refused), 'message')} refused: see the workers' logs" if refused else ""
+    lines.text["broker"] = f"up, {pluralize(waiting, 'event')} waiting in the stream, {held:,} of them in work{odd}"
     bells = {name: int(length) for name, length in zip(names, lengths, strict=True)}
     lines.text["queues"] = ", ".join(f"{name} {length:,}" for name, length in bells.items())
     seconds = datetime.now(UTC).timestamp() - float(beat) if beat else None
     late = seconds is None or seconds > SWEEPS * config.settings.sweep.total_seconds() + 5
-    told = "no sign of it yet" if seconds is None else f"last sign {past(timedelta(seconds=max(0.0, seconds)))}"
+    told = (
+        "no sign of it yet" if seconds is None else f"last sign {format_elapsed(timedelta(seconds=max(0.0, seconds)))}"
+    )
     lines.text["beat"] = f"{'away: ' if late else 'up, '}{told}"
     lines.numbers |= {
         "stream": int(waiting),
@@ -110,28 +112,32 @@ def _broker(config: Config, url: str, lines: Lines) -> None:
     }
 
 
-def _database(config: Config, url: str, lines: Lines) -> None:
+def _database(config: Config, url: str, lines: StatusLines) -> None:
     """Events, metrics, what waits for a measurement or for a person, and what listing has cost."""
     with transaction(engine(url)) as connection:
-        known = list(states.of(connection, config.definitions).values())
+        known = list(metric_states.states_of(connection, config.definitions).values())
         waiting, events, now = open_requests(connection), last_event(connection), clock(connection)
-        rejected, scans = count_rejected(connection), leases.held(connection)
-        made = requests_since(connection, MONTH)
+        rejected, scans = count_rejected(connection), leases.count_leases(connection)
+        made = api_calls_since(connection, MONTH)
         channels = channel_rows(connection, list(config.notify.channels))
-        kept = housekeeping.last(connection)
+        kept = retention.last_retention_run(connection)
     due = [state for state in known if state.due]
     oldest = max((now - state.due_since for state in due if state.due_since), default=timedelta(0))
     failed = [state.metric for state in known if state.error is not None]
     stale = [state.metric for state in known if _is_stale(config, state, now)]
     newest = max((state.as_of for state in known if state.as_of), default=None)
-    lines.text["database"] = f"up, {count(events, 'event')}, {rejected:,} rejected; last reading {ago(newest, now)}"
+    lines.text["database"] = (
+        f"up, {pluralize(events, 'event')}, {rejected:,} rejected; last reading {format_ago(newest, now)}"
+    )
     lag = "lags: " if oldest > SWEEPS * config.settings.sweep + config.settings.lease else ""
-    waits = f"; the oldest event has waited {words(oldest)}" if due else ""
-    lines.text["due"] = f"{lag}{len(due)} of {count(len(known), 'metric')}, {count(scans, 'scan')} under way{waits}"
+    waits = f"; the oldest event has waited {format_age(oldest)}" if due else ""
+    lines.text["due"] = (
+        f"{lag}{len(due)} of {pluralize(len(known), 'metric')}, {pluralize(scans, 'scan')} under way{waits}"
+    )
     lines.text["failed"] = _named(failed)
     lines.text["stale"] = _named(stale)
-    lines.text["requests"] = f"{count(len(waiting), 'request')} waiting for a person" if waiting else "none"
-    lines.text["kept"] = kept_text(kept)
+    lines.text["requests"] = f"{pluralize(len(waiting), 'request')} waiting for a person" if waiting else "none"
+    lines.text["kept"] = format_retention(kept)
     if channels:
         lines.text["notify"] = "; ".join(_channel(one) for one in channels)
     if (listing := _listing(config, made)) is not None:
@@ -150,11 +156,11 @@ def _database(config: Config, url: str, lines: Lines) -> None:
 
 
 def _channel(row: ChannelRow) -> str:
-    waits = f"{count(row.unsent, 'notification')} to be sent" if row.unsent else "nothing to be sent"
+    waits = f"{pluralize(row.unsent, 'notification')} to be sent" if row.unsent else "nothing to be sent"
     return f"{row.channel} {waits}{f', failed {row.failures} times' if row.failures else ''}"
 
 
-def _is_stale(config: Config, state: states.State, now: datetime) -> bool:
+def _is_stale(config: Config, state: metric_states.MetricState, now: datetime) -> bool:
     after = config.policy_of(state.metric).stale_after if state.metric in config.metrics else None
     return bool(after and state.as_of and now - state.as_of > after)
 
@@ -172,23 +178,23 @@ def _listing(config: Config, made: dict[str | None, int]) -> str | None:
     dearest = max(prices.values())  # of a look at several sources, or a workflow, it is not known which
     kept = {source: n for source, n in made.items() if source in prices or source not in config.sources}
     cost = sum(n * prices.get(source or "", dearest) / 1000 for source, n in kept.items())
-    return f"{count(sum(kept.values()), 'request')} in 30 days, at most {cost:,.4f} USD"
+    return f"{pluralize(sum(kept.values()), 'request')} in 30 days, at most {cost:,.4f} USD"
 
 
-def _spool(folder: Path, lines: Lines) -> None:
+def _spool(folder: Path, lines: StatusLines) -> None:
     waiting, unread = (sum(1 for _ in os.scandir(f)) if f.is_dir() else 0 for f in (folder / "new", folder / "bad"))
-    lines.text["spool"] = f"{count(waiting, 'event')} to be sent" if waiting else "empty"
-    lines.text["spool"] += f"; {count(unread, 'file')} could not be read: see {folder / 'bad'}" if unread else ""
+    lines.text["spool"] = f"{pluralize(waiting, 'event')} to be sent" if waiting else "empty"
+    lines.text["spool"] += f"; {pluralize(unread, 'file')} could not be read: see {folder / 'bad'}" if unread else ""
     lines.numbers |= {"spool": waiting, "spool_unread": unread}
 
 
-def _print(session: Session, processes: list[services.ProcessStatus], lines: Lines) -> None:
+def _print(session: Session, processes: list[local.ProcessStatus], lines: StatusLines) -> None:
     now = datetime.now(UTC)
     table = plain_table("process", "state", "pid", "since", "restarts", numbers=("pid", "restarts"))
     for one in processes:
         style = {"running": "green", "stopped": "dim"}.get(one.state, "magenta")
-        table.add_row(one.name, Text(one.state, style), str(one.pid or NOTHING),
-                      ago(one.since, now) if one.since else NOTHING, str(one.restarts))  # fmt: skip
+        table.add_row(one.name, Text(one.state, style), str(one.pid or NO_VALUE),
+                      format_ago(one.since, now) if one.since else NO_VALUE, str(one.restarts))  # fmt: skip
     if processes:
         session.out.print(table)
     for name, line in lines.text.items():

@@ -9,14 +9,13 @@ from typing import Any
 
 import click
 
+from dims_worker.analysis.suggestions import AcceptedReading, Suggestion
+from dims_worker.analysis.suggestions import suggest_policy as fitting
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import count
-from dims_worker.config.quantities import words
 from dims_worker.errors import NotFound
+from dims_worker.formatting import format_age, pluralize
 from dims_worker.store.engine import transaction
-from dims_worker.store.series import trend
-from dims_worker.suggest import Accepted, Suggestion
-from dims_worker.suggest import suggest as fitting
+from dims_worker.store.history import metric_trend
 
 ACCEPTED = ("accepted", "approved")
 
@@ -41,40 +40,40 @@ def suggest(session: Session, pattern: str, days: int, as_json: bool) -> None:
     found: dict[str, Suggestion] = {}
     with session.database() as engine, transaction(engine) as connection:
         for name in names:
-            points = trend(connection, name, timedelta(days=days))
-            accepted = [Accepted(one.as_of, one.value) for one in points if one.outcome in ACCEPTED]
+            points = metric_trend(connection, name, timedelta(days=days))
+            accepted = [AcceptedReading(one.as_of, one.value) for one in points if one.outcome in ACCEPTED]
             found[name] = fitting(config.policy_of(name), accepted, is_age=config.metrics[name].is_age)
     if as_json:
         session.print_json({"suggestions": [_document(name, one) for name, one in found.items()]})
         return
     for name, one in found.items():
-        session.out.print("\n".join(lines(name, one)), soft_wrap=True)
-    if pasted := yaml_of(found):
+        session.out.print("\n".join(suggestion_lines(name, one)), soft_wrap=True)
+    if pasted := suggestion_yaml(found):
         session.out.print(f"\n{pasted}", soft_wrap=True)
 
 
-def lines(name: str, one: Suggestion) -> list[str]:
+def suggestion_lines(name: str, one: Suggestion) -> list[str]:
     """A metric's suggestion in sentences."""
-    told = [f"{name}: {count(one.readings, 'accepted reading')} in {words(one.span)}"]
+    told = [f"{name}: {pluralize(one.readings, 'accepted reading')} in {format_age(one.span)}"]
     if one.too_few:
         return [*told, f"  {one.too_few}"]
-    told += [f"  {advice.key}: {flow(advice.value)}: {advice.reason}" for advice in one.advice]
+    told += [f"  {advice.key}: {yaml_inline(advice.value)}: {advice.reason}" for advice in one.advice]
     if not one.advice:
         return [*told, "  today's policy fits"]
     return [
         *told,
-        f"  with it people would have been told {count(one.then, 'time')}, with today's policy {one.today:,}",
+        f"  with it people would have been told {pluralize(one.then, 'time')}, with today's policy {one.today:,}",
     ]
 
 
-def flow(value: Any) -> str:
+def yaml_inline(value: Any) -> str:
     """A value as YAML has it on one line."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {flow(part)}" for key, part in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {yaml_inline(part)}" for key, part in value.items()) + "}"
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def yaml_of(found: Mapping[str, Suggestion]) -> str:
+def suggestion_yaml(found: Mapping[str, Suggestion]) -> str:
     """What is to be pasted into the configuration; nothing where all fits."""
     written: list[str] = []
     last = None
@@ -82,7 +81,7 @@ def yaml_of(found: Mapping[str, Suggestion]) -> str:
         if one.advice:
             category, _, metric = name.partition(".")
             written += [f"  {category}:"] if category != last else []
-            written.append(f"    {metric}: {flow({advice.key: advice.value for advice in one.advice})}")
+            written.append(f"    {metric}: {yaml_inline({advice.key: advice.value for advice in one.advice})}")
             last = category
     return "\n".join(["metrics:", *written]) if written else ""
 

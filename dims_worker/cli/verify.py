@@ -10,23 +10,23 @@ from typing import Any
 import click
 from sqlalchemy import Engine
 
-from dims_worker.cli import build
+from dims_worker.cli import ci_formats
 from dims_worker.cli.main import exit_with
-from dims_worker.cli.readings import readings_table
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import count
+from dims_worker.cli.tables import readings_table
 from dims_worker.config import Config, SourceMetric
-from dims_worker.decide import SEVERITIES, Severity, at_least
+from dims_worker.domain.decide import SEVERITIES, Severity, at_least
+from dims_worker.domain.plan import Planner
+from dims_worker.domain.run import Run, RunReading
 from dims_worker.errors import MeasureError, NotFound, UsageError
 from dims_worker.events import VERIFY_REQUESTED, Event
-from dims_worker.ingest import Received, register, store
-from dims_worker.plan import Planner
-from dims_worker.run import Item, Run
-from dims_worker.sentences.readings import reading_json
-from dims_worker.store import leases, states
+from dims_worker.formatting import pluralize
+from dims_worker.pipeline.ingest import ReceivedEnvelope, register_config, store_events
+from dims_worker.pipeline.verify import check_now, measure_due, worker_name
+from dims_worker.store import leases, metric_states
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import PastReading, readings_of
-from dims_worker.verify import look, serve, worker_name
+from dims_worker.text.readings import reading_json
 
 FORMATS = ("text", "json", "github", "junit")
 
@@ -70,13 +70,15 @@ def verify(
     if as_json and form not in ("text", "json"):
         raise UsageError(f"say --json or --format {form}, not both")
     config = session.config
-    names = selected(config, categories, metrics)
+    names = select_metrics(config, categories, metrics)
     with session.database() as engine:
         with transaction(engine) as connection:
-            register(connection, config, whole=update)  # a look changes nothing
+            register_config(connection, config, whole=update)  # a look changes nothing
         sources = {one.source for n in config.with_inputs(names) if isinstance(one := config.metrics[n], SourceMetric)}
-        with session.err.status(f"measuring {count(len(names), 'metric')} of {count(len(sources), 'source')} …"):
-            runs = request(engine, config, names) if update else [look(engine, config, names)]
+        with session.err.status(
+            f"measuring {pluralize(len(names), 'metric')} of {pluralize(len(sources), 'source')} …"
+        ):
+            runs = request(engine, config, names) if update else [check_now(engine, config, names)]
         with transaction(engine) as connection:
             now = clock(connection)
     items = [item for run in runs for item in run.items if item.metric in names or item.outcome == "held"]
@@ -89,7 +91,7 @@ def verify(
     exit_with(exit_code(items, fail_on))
 
 
-def selected(config: Config, categories: Sequence[str], patterns: Sequence[str]) -> frozenset[str]:
+def select_metrics(config: Config, categories: Sequence[str], patterns: Sequence[str]) -> frozenset[str]:
     """The metrics that the options name. Raises NotFound for one that names nothing."""
     wanted = [*patterns, *(f"{category}.*" for category in categories)]
     for pattern in wanted:
@@ -114,7 +116,7 @@ def request(engine: Engine, config: Config, names: frozenset[str]) -> list[Run]:
         data={"metrics": sorted(names)},
     )
     with transaction(engine) as connection:
-        stored = store(connection, Planner(config), [Received("", event.to_json().encode())])
+        stored = store_events(connection, Planner(config), [ReceivedEnvelope("", event.to_json().encode())])
     runs: list[Run] = []
     for source in sorted(stored.sources):
         wanted = {n: g for n, g in stored.generations.items() if n in config.of_source[source]}
@@ -128,14 +130,14 @@ def _serve(engine: Engine, config: Config, source: str, wanted: dict[str, int]) 
     bound += config.settings.lease.total_seconds()
     runs: list[Run] = []
     while time.monotonic() < bound:
-        run = serve(engine, config, source, at_once=True)
+        run = measure_due(engine, config, source, at_once=True)
         if run is not None and any(item.outcome != "superseded" for item in run.items if item.metric in wanted):
             measured = {item.metric for item in run.items}
             others = {name: generation for name, generation in wanted.items() if name not in measured}
             return [*runs, *_served_by_others(engine, others), run]
         with transaction(engine) as connection:
-            known = states.read(connection, wanted)
-            busy = leases.leased(connection, source)
+            known = metric_states.read_states(connection, wanted)
+            busy = leases.is_leased(connection, source)
         if not busy and all(known[name].measured_gen >= generation for name, generation in wanted.items()):
             return [*runs, *_served_by_others(engine, wanted)]
         time.sleep(0.1)
@@ -155,12 +157,12 @@ def _served_by_others(engine: Engine, wanted: dict[str, int]) -> list[Run]:
     ]  # fmt: skip
 
 
-def _item(reading: PastReading) -> Item:
-    facts: dict[str, Any] = {name: getattr(reading, name, None) for name in Item.__slots__}
-    return Item(**facts)
+def _item(reading: PastReading) -> RunReading:
+    facts: dict[str, Any] = {name: getattr(reading, name, None) for name in RunReading.__slots__}
+    return RunReading(**facts)
 
 
-def exit_code(items: Sequence[Item], fail_on: Severity) -> int:
+def exit_code(items: Sequence[RunReading], fail_on: Severity) -> int:
     """DESIGN section 8: 3 something could not be measured, 1 drift or a held value, 0 fine."""
     if any(item.method == "failed" for item in items):  # whatever became of the reading
         return 3
@@ -171,7 +173,7 @@ def exit_code(items: Sequence[Item], fail_on: Severity) -> int:
 def _print(
     session: Session,
     runs: Sequence[Run],
-    items: Sequence[Item],
+    items: Sequence[RunReading],
     now: datetime,
     *,
     as_json: bool,
@@ -192,17 +194,17 @@ def _print(
         return
     if not quiet:
         session.out.print(readings_table(session.config, items, now, verbose=verbose))
-    session.out.print(summary(runs, items, status), soft_wrap=True)
+    session.out.print(summary_line(runs, items, status), soft_wrap=True)
 
 
 def _print_for_build(
-    session: Session, runs: Sequence[Run], items: Sequence[Item], now: datetime, form: str, fail_on: Severity
+    session: Session, runs: Sequence[Run], items: Sequence[RunReading], now: datetime, form: str, fail_on: Severity
 ) -> None:
     """Past the terminal's own rendering: no line may be folded."""
     if form == "junit":
-        click.echo(build.junit(session.config, items, now, fail_on, seconds_of(runs)))
+        click.echo(ci_formats.junit(session.config, items, now, fail_on, seconds_of(runs)))
         return
-    for line in build.github(session.config, items, now, fail_on, summary(runs, items, status_of(runs))):
+    for line in ci_formats.github(session.config, items, now, fail_on, summary_line(runs, items, status_of(runs))):
         click.echo(line)
 
 
@@ -214,7 +216,7 @@ def seconds_of(runs: Sequence[Run]) -> float:
     return sum((run.finished_at - run.as_of).total_seconds() for run in runs)
 
 
-def summary(runs: Sequence[Run], items: Sequence[Item], status: str) -> str:
+def summary_line(runs: Sequence[Run], items: Sequence[RunReading], status: str) -> str:
     """One line: `run 3 ok: 12 metrics measured, 11 ok, 1 moderate`."""
     tally: dict[str, int] = {}
     for item in items:
@@ -223,4 +225,6 @@ def summary(runs: Sequence[Run], items: Sequence[Item], status: str) -> str:
     told = ", ".join(f"{number} {word}" for word, number in tally.items())
     numbers = ", ".join(str(run.run_id) for run in runs)
     seconds = seconds_of(runs)
-    return f"run {numbers} {status}: {count(len(items), 'metric')} in {seconds:.2f} s: {told or 'nothing to measure'}"
+    return (
+        f"run {numbers} {status}: {pluralize(len(items), 'metric')} in {seconds:.2f} s: {told or 'nothing to measure'}"
+    )

@@ -11,16 +11,16 @@ from urllib.parse import urlsplit
 
 import click
 from click.core import ParameterSource
+from dims_producers.publish import broker_url
 
-from dims_worker import services
+from dims_worker import local
 from dims_worker.cli.session import Session, pass_session
 from dims_worker.config.web import SHORTEST
 from dims_worker.errors import DimsError, ServiceError, UsageError
-from dims_worker.services.address import is_this_machine
-from dims_worker.services.flower import access as flower_access
-from dims_worker.services.home import Home, read_json, secret, write_json
-from dims_worker.services.process import wait_until
-from producers.publish import broker_url
+from dims_worker.local.flower import flower_access as flower_access
+from dims_worker.local.home import DataDirectory, read_json, secret, write_json
+from dims_worker.local.ports import is_loopback
+from dims_worker.local.process import wait_until
 
 PORT = 8420
 SIGNS = "DIMS_WEB_SECRET"
@@ -49,16 +49,16 @@ def web(session: Session, address: str, port: int, link: bool, name: str | None)
       dims web --address 0.0.0.0      for others, who sign in (web.tokens or web.proxy)
     """
     try:
-        from dims_worker.web.access import Access
-        from dims_worker.web.app import build
-        from dims_worker.web.live import Hub
-        from dims_worker.web.serve import listen, serve
-        from dims_worker.web.site import Site
+        from dims_worker.web.app import build_app
+        from dims_worker.web.context import WebContext
+        from dims_worker.web.identity import SignInPolicy
+        from dims_worker.web.live_hub import LiveHub
+        from dims_worker.web.server import listen_socket, run_server
     except ImportError:
         raise UsageError(MISSING) from None
     config = session.config
-    home = Home.at(config.home).make()
-    access = Access(config.web, _secret(session, home))
+    home = DataDirectory.at(config.home).make()
+    access = SignInPolicy(config.web, _secret(session, home))
     if link:
         asked = click.get_current_context().get_parameter_source
         if ParameterSource.COMMANDLINE in (asked("address"), asked("port")):
@@ -67,18 +67,18 @@ def web(session: Session, address: str, port: int, link: bool, name: str | None)
         return
     if name:
         raise UsageError("--as belongs to --link")
-    listening = listen(address, port)
+    listening = listen_socket(address, port)
     shown = url(address, listening.getsockname()[1])
     with session.database() as engine:
-        site = Site(config, engine, _broker(session), access, _flower(session), Hub(engine, config))
+        site = WebContext(config, engine, _broker(session), access, _flower(session), LiveHub(engine, config))
         session.err.print(f"the page is at {shown}; `dims web --link` signs you in", soft_wrap=True)
-        if not is_this_machine(address):
+        if not is_loopback(address):
             session.err.print("it is not encrypted: let a proxy with TLS stand before it", soft_wrap=True)
         with _told(home, shown):
-            serve(build(site, address), listening)
+            run_server(build_app(site, address), listening)
 
 
-def _secret(session: Session, home: Home) -> str:
+def _secret(session: Session, home: DataDirectory) -> str:
     """What signs. Raises UsageError where it is so short that somebody might guess it."""
     said = session.env.get(SIGNS)
     found = secret(home.run, None, "web_secret") if said is None else said.strip()
@@ -99,7 +99,7 @@ def url(address: str, port: int) -> str:
 
 
 @contextmanager
-def _told(home: Home, shown: str) -> Iterator[None]:
+def _told(home: DataDirectory, shown: str) -> Iterator[None]:
     """Others find the page while it is served; afterwards the one that was served before it, if there is one."""
     file = home.run / "web.json"
     before, mine = read_json(file), {"url": shown, "pid": os.getpid()}
@@ -111,7 +111,7 @@ def _told(home: Home, shown: str) -> Iterator[None]:
             write_json(file, before) if before else file.unlink()
 
 
-def _running_at(home: Home) -> str:
+def _running_at(home: DataDirectory) -> str:
     """Where the page is served; one that `dims up` has just started is waited for.
 
     Raises ServiceError where nothing answers: a link would lead nowhere.
@@ -125,12 +125,12 @@ def _running_at(home: Home) -> str:
     return found
 
 
-def _told_at(home: Home) -> str:
+def _told_at(home: DataDirectory) -> str:
     return str(read_json(home.run / "web.json").get("url") or "")
 
 
-def _starts(home: Home) -> bool:
-    return any((one.name, one.state) == ("web", "running") for one in services.status(home.path))
+def _starts(home: DataDirectory) -> bool:
+    return any((one.name, one.state) == ("web", "running") for one in local.stack_status(home.path))
 
 
 def _answers(url: str) -> bool:
@@ -153,7 +153,7 @@ def _broker(session: Session) -> str | None:
     try:
         return broker_url(session.env, session.config.home)
     except DimsError:
-        servers = services.running(session.config.home)
+        servers = local.running(session.config.home)
         return servers.broker_url if servers else None
 
 

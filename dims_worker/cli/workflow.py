@@ -16,19 +16,19 @@ from sqlalchemy import Engine
 
 from dims_worker import workflows
 from dims_worker.cli.main import exit_with
-from dims_worker.cli.readings import plain_table
 from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.cli.words import NOTHING, ago, clean, count
+from dims_worker.cli.tables import plain_table
 from dims_worker.config import Config
-from dims_worker.config.config import WORKFLOW
+from dims_worker.config.runtime import WORKFLOW
+from dims_worker.domain.plan import Planner
 from dims_worker.errors import MeasureError, NotFound, UsageError
 from dims_worker.events import WORKFLOW_REQUESTED, Event
-from dims_worker.ingest import Received, register, store
-from dims_worker.plan import Planner
-from dims_worker.store import leases, states
+from dims_worker.formatting import NO_VALUE, escape_control, format_ago, pluralize
+from dims_worker.pipeline.ingest import ReceivedEnvelope, register_config, store_events
+from dims_worker.pipeline.verify import WorkflowOptions, measure_due, worker_name
+from dims_worker.store import leases, metric_states
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import RunRow, last_result, result_of, runs_by_number
-from dims_worker.verify import How, serve, worker_name
 
 ALIASES = {"all": "audit"}
 SYNC_STATUS = "sync-status"
@@ -38,7 +38,7 @@ SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RecordedResult:
     """A run as it was recorded, and all that it found."""
 
     run: RunRow
@@ -90,7 +90,9 @@ def workflow(
         else:
             options = frozenset({"with-costs"} if with_costs else ())
             with session.err.status(f"running {name} …") as shown:
-                how = How(quick, options, lambda said: shown.update(f"{name}: {escape(clean(said))}"))
+                how = WorkflowOptions(
+                    quick, options, lambda said: shown.update(f"{name}: {escape(escape_control(said))}")
+                )
                 found = _run(engine, config, name, how)
     _tell(session, found, report, as_json=as_json, last=last)
     exit_with(found.exit_code)
@@ -101,19 +103,21 @@ def _known(config: Config, name: str) -> str:
     name = ALIASES.get(name, name)
     if name not in config.configured_workflows:
         there_are = ", ".join(config.configured_workflows) or "none"
-        raise NotFound(f"the workflow {clean(name)} is not configured in {config.file}; there are: {there_are}")
+        raise NotFound(
+            f"the workflow {escape_control(name)} is not configured in {config.file}; there are: {there_are}"
+        )
     return name
 
 
-def _last(engine: Engine, name: str) -> Found:
+def _last(engine: Engine, name: str) -> RecordedResult:
     with transaction(engine) as connection:
         found = last_result(connection, f"{WORKFLOW}{name}")
     if found is None:
         raise NotFound(f"{name} was never run: `dims workflow {name}` runs it")
-    return Found(*found)
+    return RecordedResult(*found)
 
 
-def _run(engine: Engine, config: Config, name: str, how: How) -> Found:
+def _run(engine: Engine, config: Config, name: str, how: WorkflowOptions) -> RecordedResult:
     """An event that asks for the workflow, through ingest and the lease, served in this process.
 
     Waits for no back-off. Where a worker holds the workflow, its run may serve the request, as configured.
@@ -122,28 +126,28 @@ def _run(engine: Engine, config: Config, name: str, how: How) -> Found:
     producer = f"dims:workflow.{worker_name()}"
     event = Event.new(WORKFLOW_REQUESTED, producer, now=datetime.now(UTC), data={"workflow": name})
     with transaction(engine) as connection:
-        register(connection, config, whole=False)
-        stored = store(connection, Planner(config), [Received("", event.to_json().encode())])
+        register_config(connection, config, whole=False)
+        stored = store_events(connection, Planner(config), [ReceivedEnvelope("", event.to_json().encode())])
     run_id = _serve(engine, config, source, stored.generations, how)
     with transaction(engine) as connection:
         result = result_of(connection, run_id)
         (run,) = runs_by_number(connection, [run_id])
     assert result is not None
-    return Found(run, result)
+    return RecordedResult(run, result)
 
 
-def _serve(engine: Engine, config: Config, source: str, wanted: dict[str, int], how: How) -> int:
+def _serve(engine: Engine, config: Config, source: str, wanted: dict[str, int], how: WorkflowOptions) -> int:
     """Run what was asked for, or wait for the worker that does; the run's number."""
     declared = config.workflow_of(source)
     assert declared is not None
     bound = time.monotonic() + (2 * declared.timeout + config.settings.lease).total_seconds()
     while time.monotonic() < bound:
-        run = serve(engine, config, source, at_once=True, how=how)
+        run = measure_due(engine, config, source, at_once=True, how=how)
         if run is not None and run.status != "superseded":
             return run.run_id
         with transaction(engine) as connection:
-            known = states.read(connection, wanted)
-            busy = leases.leased(connection, source)
+            known = metric_states.read_states(connection, wanted)
+            busy = leases.is_leased(connection, source)
             served = leases.serving_runs(connection, wanted)
         if not busy and served and all(known[one].measured_gen >= gen for one, gen in wanted.items()):
             return served[-1].run_id
@@ -154,27 +158,27 @@ def _serve(engine: Engine, config: Config, source: str, wanted: dict[str, int], 
 # --- what is printed --------------------------------------------------------------------------------
 
 
-def _tell(session: Session, found: Found, report: Path | None, *, as_json: bool, last: bool) -> None:
+def _tell(session: Session, found: RecordedResult, report: Path | None, *, as_json: bool, last: bool) -> None:
     """The report written, and the figures or the whole document printed; what was not reached on stderr."""
     path = _report_path(session, found, report, last=last)
     changed = _write(path, found.result) if path else False
     if as_json:
         where = {"report": str(path) if path else None, "report_changed": changed}
-        head = {"run": found.run.run_id, "outcome": workflows.status(found.result)}
+        head = {"run": found.run.run_id, "outcome": workflows.result_status(found.result)}
         session.print_json({**head, **found.result, **where})
     elif last:
-        click.echo(workflows.markdown(found.result), nl=False)
+        click.echo(workflows.render_report(found.result), nl=False)
     else:
         _print(session, found)
         session.out.print(_where(session, path, changed), soft_wrap=True, markup=False)
     for source, reason in sorted(found.result["unreached"].items()):
-        click.echo(f"dims: {clean(source)} was not reached: {clean(reason)}", err=True)
+        click.echo(f"dims: {escape_control(source)} was not reached: {escape_control(reason)}", err=True)
     if found.run.failed and not found.result["unreached"]:
-        click.echo(f"dims: {count(found.run.failed, 'metric')} could not be measured: `dims runs {found.run.run_id}`",
+        click.echo(f"dims: {pluralize(found.run.failed, 'metric')} could not be measured: `dims runs {found.run.run_id}`",
                    err=True)  # fmt: skip
 
 
-def _report_path(session: Session, found: Found, report: Path | None, *, last: bool) -> Path | None:
+def _report_path(session: Session, found: RecordedResult, report: Path | None, *, last: bool) -> Path | None:
     """Where the report goes: where it was asked for, else, after a run, where it is configured."""
     if report is not None:
         return session.cwd / report.expanduser()
@@ -189,21 +193,21 @@ def _write(path: Path, result: Mapping[str, Any]) -> bool:
         raise UsageError(f"the report cannot be written to {path}: {error.strerror}") from None
 
 
-def _print(session: Session, found: Found) -> None:
+def _print(session: Session, found: RecordedResult) -> None:
     table = plain_table("what", "figure", numbers=("figure",))
-    for what, value in workflows.summary(found.result):
-        table.add_row(clean(what), clean(value))
+    for what, value in workflows.result_summary(found.result):
+        table.add_row(escape_control(what), escape_control(value))
     if table.row_count:
         session.out.print(table)
     attention = found.result.get("attention", ())
     for one in attention[:SHOWN]:
-        session.out.print(f"- {clean(one)}", soft_wrap=True, markup=False)
+        session.out.print(f"- {escape_control(one)}", soft_wrap=True, markup=False)
     if len(attention) > SHOWN:
         session.out.print(f"- and {len(attention) - SHOWN:,} more", soft_wrap=True)
-    status = workflows.status(found.result)
+    status = workflows.result_status(found.result)
     took = (found.run.finished_at - found.run.started_at).total_seconds()
     line = Text(f"run {found.run.run_id} {status}", STYLES[status])
-    line.append(f": {found.name} in {took:.2f} s, {count(found.run.requests, 'request')}", "default")
+    line.append(f": {found.name} in {took:.2f} s, {pluralize(found.run.requests, 'request')}", "default")
     session.out.print(line, soft_wrap=True)
 
 
@@ -211,7 +215,7 @@ def _where(session: Session, path: Path | None, changed: bool) -> str:
     if path is None:
         return "no report is configured: --report FILE writes one, --last prints it"
     inside = path.is_relative_to(session.cwd)
-    name = clean(path.relative_to(session.cwd) if inside else path)
+    name = escape_control(path.relative_to(session.cwd) if inside else path)
     return f"report: {name} ({'written' if changed else 'unchanged'})"
 
 
@@ -229,7 +233,7 @@ def _list(session: Session, *, as_json: bool) -> None:
                 "workflow": name,
                 "run": found[0].run_id if found else None,
                 "when": found[0].started_at if found else None,
-                "outcome": workflows.status(found[1]) if found else None,
+                "outcome": workflows.result_status(found[1]) if found else None,
                 "report": declared.report if declared else None,
             }
         )
@@ -244,9 +248,9 @@ def _list(session: Session, *, as_json: bool) -> None:
     for row in rows:
         table.add_row(
             row["workflow"],
-            str(row["run"] or NOTHING),
-            ago(row["when"], now),
-            Text(row["outcome"] or NOTHING, STYLES.get(row["outcome"] or "", "dim")),
-            clean(row["report"] or NOTHING),
+            str(row["run"] or NO_VALUE),
+            format_ago(row["when"], now),
+            Text(row["outcome"] or NO_VALUE, STYLES.get(row["outcome"] or "", "dim")),
+            escape_control(row["report"] or NO_VALUE),
         )
     session.out.print(table)

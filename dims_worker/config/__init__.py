@@ -1,8 +1,6 @@
 """The configuration: YAML and the environment in, one frozen `Config` out, or every error at once."""
 
-from dims_worker.config.config import Config
-from dims_worker.config.document import Problem
-from dims_worker.config.loading import InvalidConfig, find, load, schema
+from dims_worker.config.load import InvalidConfig, config_schema, find_config, load_config
 from dims_worker.config.metrics import (
     AwsMetric,
     CommandMetric,
@@ -17,9 +15,11 @@ from dims_worker.config.metrics import (
     SourceMetric,
     SqlMetric,
 )
-from dims_worker.config.notify import Channel, Notify
+from dims_worker.config.notifications import Channel, NotifySection
 from dims_worker.config.policy import Policy, PolicySection, Thresholds
-from dims_worker.config.rules import Rule, Settings
+from dims_worker.config.rules import Rule
+from dims_worker.config.runtime import Config
+from dims_worker.config.settings import Settings
 from dims_worker.config.sources import (
     AwsSource,
     CommandSource,
@@ -29,26 +29,27 @@ from dims_worker.config.sources import (
     Source,
     SqlSource,
 )
-from dims_worker.config.web import Proxy, Web
+from dims_worker.config.web import ProxySignIn, WebSection
 from dims_worker.config.workflows import (
     WORKFLOW_NAMES,
-    Audit,
-    AwsInventory,
+    AuditConfig,
+    AwsInventoryConfig,
     Feed,
-    FileInventory,
-    GapAnalysis,
+    FileInventoryConfig,
+    GapAnalysisConfig,
     LocalFolder,
-    LocalInventory,
-    SyncStatus,
-    Workflow,
+    LocalInventoryConfig,
+    SyncStatusConfig,
+    WorkflowConfig,
     WorkflowName,
-    Workflows,
+    WorkflowsSection,
 )
+from dims_worker.config.yaml_document import Problem
 
 __all__ = [
     "WORKFLOW_NAMES",
-    "Audit",
-    "AwsInventory",
+    "AuditConfig",
+    "AwsInventoryConfig",
     "AwsMetric",
     "AwsSource",
     "Channel",
@@ -59,22 +60,22 @@ __all__ = [
     "ExpectedObjects",
     "ExpectedQuery",
     "Feed",
-    "FileInventory",
+    "FileInventoryConfig",
     "FilesMetric",
     "FilesSource",
-    "GapAnalysis",
+    "GapAnalysisConfig",
     "GitMetric",
     "GitSource",
     "InvalidConfig",
     "LocalFolder",
-    "LocalInventory",
+    "LocalInventoryConfig",
     "Metric",
-    "Notify",
+    "NotifySection",
     "Pair",
     "Policy",
     "PolicySection",
     "Problem",
-    "Proxy",
+    "ProxySignIn",
     "Rule",
     "S3Metric",
     "S3Source",
@@ -83,13 +84,13 @@ __all__ = [
     "SourceMetric",
     "SqlMetric",
     "SqlSource",
-    "SyncStatus",
+    "SyncStatusConfig",
     "Thresholds",
-    "Web",
-    "Workflow",
+    "WebSection",
+    "WorkflowConfig",
     "WorkflowName",
-    "Workflows",
-    "find",
-    "load",
-    "schema",
+    "WorkflowsSection",
+    "find_config",
+    "load_config",
+    "config_schema",
 ]

@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from dims_worker.config.base import Model, Regex, Texts
-from dims_worker.config.expression import expression
+from dims_worker.config.formula import parse_formula
 from dims_worker.config.policy import Thresholds
-from dims_worker.config.quantities import AGES, BYTES, Duration, Size
+from dims_worker.config.units import AGES, BYTES, Duration, Size
 
 
 class Metric(Model):
@@ -243,7 +243,7 @@ class CommandMetric(SourceMetric):
 
 
 def _arithmetic(value: str) -> str:
-    expression(value)
+    parse_formula(value)
     return value
 
 
@@ -260,7 +260,7 @@ class DerivedMetric(Metric):
 
     @property
     def inputs(self) -> frozenset[str]:
-        return expression(self.derive).inputs
+        return parse_formula(self.derive).inputs
 
 
 METRICS: dict[str, type[SourceMetric]] = {

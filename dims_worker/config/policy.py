@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from dims_worker.config.base import Model, Texts
-from dims_worker.config.quantities import Duration
+from dims_worker.config.units import Duration
 
 
 class Thresholds(Model):
@@ -44,7 +44,7 @@ class Policy(Model):
 
     def under(self, layer: Model | None) -> Policy:
         """This policy with what `layer`, a category's policy or a metric, says itself."""
-        return self.model_copy(update=said(layer)) if layer else self
+        return self.model_copy(update=explicit_keys(layer)) if layer else self
 
 
 NULLS = frozenset({"expire_after", "stale_after", "min", "max", "max_age"})
@@ -53,7 +53,7 @@ NULLS = frozenset({"expire_after", "stale_after", "min", "max", "max_age"})
 Origin = Literal["metric", "category", "general", "default"]
 
 
-def said(layer: Model | None) -> dict[str, Any]:
+def explicit_keys(layer: Model | None) -> dict[str, Any]:
     """The keys of policy that a layer (the general section, a category's, a metric) says itself."""
     keys = Policy.model_fields.keys() & (layer.model_fields_set if layer else set())
     return {key: value for key in keys if (value := getattr(layer, key)) is not None or key in NULLS}

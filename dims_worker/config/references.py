@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from dims_worker.config.config import WORKFLOW, Config
-from dims_worker.config.document import Document, Where
-from dims_worker.config.expression import PRICES, expression
+from dims_worker.config.formula import PRICES, parse_formula
 from dims_worker.config.metrics import DerivedMetric, ExpectedQuery, S3Metric
+from dims_worker.config.runtime import WORKFLOW, Config
 from dims_worker.config.sources import AwsSource, FilesSource, S3Source, Source, SqlSource
 from dims_worker.config.workflows import WORKFLOW_NAMES
+from dims_worker.config.yaml_document import Where, YamlDocument
 
 _ROLES: dict[str, type[Source]] = {"source": FilesSource, "lake": S3Source, "warehouse": SqlSource, "aws": AwsSource}
 """The kind of source that a workflow's key must name."""
 
 
-def check_references(document: Document, config: Config) -> None:
+def check_references(document: YamlDocument, config: Config) -> None:
     """Blame every name that names nothing, or something of the wrong kind."""
     written = {
         f"{category}.{name}"
@@ -37,42 +37,42 @@ def check_references(document: Document, config: Config) -> None:
     categories = {name.partition(".")[0]: None for name in written}
     for category in config.policy.categories:
         if category not in categories:
-            document.blame(("policy", "categories", category), unknown_name(category, "category", categories))
+            document.blame(("policy", "categories", category), unknown_name_error(category, "category", categories))
     for index, name in enumerate(config.watch):
         _check_source(document, config, ("watch", index), name, FilesSource)
 
 
-def unknown_name(name: str, what: str, known: Mapping[str, Any]) -> str:
+def unknown_name_error(name: str, what: str, known: Mapping[str, Any]) -> str:
     """`unknown metric 'x'`, and what may have been meant."""
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"is it `{close[0]}`?" if close else f"there are {', '.join(sorted(known)) or 'none'}"
     return f"unknown {what} {name!r}; {hint}"
 
 
-def _part(document: Document, section: str) -> dict[str, Any]:
+def _part(document: YamlDocument, section: str) -> dict[str, Any]:
     value = document.tree.get(section)
     return value if isinstance(value, dict) else {}
 
 
-def _check_source(document: Document, config: Config, where: Where, name: str, kind: type[Source]) -> None:
+def _check_source(document: YamlDocument, config: Config, where: Where, name: str, kind: type[Source]) -> None:
     known = config.sources.get(name)
     wanted = kind.model_fields["type"].annotation
     if known is not None and not isinstance(known, kind):
         said = getattr(wanted, "__args__", ("?",))[0]
         document.blame(where, f"{name} is of type {known.type}; only `type: {said}` will do here")
     elif name not in _part(document, "sources"):
-        document.blame(where, unknown_name(name, "source", config.sources))
+        document.blame(where, unknown_name_error(name, "source", config.sources))
 
 
 def _check_patterns(
-    document: Document, config: Config, where: Where, patterns: tuple[str, ...], written: set[str]
+    document: YamlDocument, config: Config, where: Where, patterns: tuple[str, ...], written: set[str]
 ) -> None:
     for pattern in patterns:
         if not any(fnmatchcase(metric, pattern) for metric in written):
-            document.blame(where, unknown_name(pattern, "metric", config.metrics))
+            document.blame(where, unknown_name_error(pattern, "metric", config.metrics))
 
 
-def _check_rules(document: Document, config: Config, written: set[str]) -> None:
+def _check_rules(document: YamlDocument, config: Config, written: set[str]) -> None:
     for name, rule in config.rules.items():
         _check_patterns(document, config, ("rules", name, "metrics"), rule.metrics, written)
         for workflow in rule.workflows:
@@ -81,7 +81,7 @@ def _check_rules(document: Document, config: Config, written: set[str]) -> None:
                 document.blame(("rules", name, "workflows"), f"{workflow} is not configured: say `workflows: {key}:`")
 
 
-def _check_workflows(document: Document, config: Config, written: set[str]) -> None:
+def _check_workflows(document: YamlDocument, config: Config, written: set[str]) -> None:
     for name in WORKFLOW_NAMES:
         workflow = config.workflows.named(name)
         if workflow is None:
@@ -98,29 +98,29 @@ def _check_workflows(document: Document, config: Config, written: set[str]) -> N
             if not (isinstance(metric, S3Metric) and metric.measure == "sync_status") and compared in written | {None}:
                 document.blame((*where, "metric"), f"{compared} is no metric of measure sync_status")
             elif compared not in written:
-                document.blame((*where, "metric"), unknown_name(compared, "metric", config.metrics))
+                document.blame((*where, "metric"), unknown_name_error(compared, "metric", config.metrics))
 
 
-def _check_channels(document: Document, config: Config, written: set[str]) -> None:
+def _check_channels(document: YamlDocument, config: Config, written: set[str]) -> None:
     told = {*written, *(f"{WORKFLOW}{name}" for name in config.configured_workflows)}
     for name, channel in config.notify.channels.items():
         if "metrics" in channel.model_fields_set:
             _check_patterns(document, config, ("notify", "channels", name, "metrics"), channel.metrics, told)
 
 
-def _check_derived(document: Document, config: Config, written: set[str]) -> None:
+def _check_derived(document: YamlDocument, config: Config, written: set[str]) -> None:
     derived = {name: metric for name, metric in config.metrics.items() if isinstance(metric, DerivedMetric)}
     for name, metric in derived.items():
         for read in sorted(metric.inputs - written):
-            document.blame(("metrics", *name.split("."), "derive"), unknown_name(read, "metric", config.metrics))
+            document.blame(("metrics", *name.split("."), "derive"), unknown_name_error(read, "metric", config.metrics))
         for read in sorted(metric.inputs & config.metrics.keys()):
             other = config.metrics[read]
             if other.is_age:
                 document.blame(("metrics", *name.split("."), "derive"), f"{read} is an age, which is no number")
-        for price in sorted(n for n in expression(metric.derive).names if n.startswith(f"{PRICES}.")):
+        for price in sorted(n for n in parse_formula(metric.derive).names if n.startswith(f"{PRICES}.")):
             if price not in config.price_of:
                 where = ("metrics", *name.split("."), "derive")
-                document.blame(where, unknown_name(price, "price", config.price_of))
+                document.blame(where, unknown_name_error(price, "price", config.price_of))
     for cycle in _cycles(derived):
         document.blame(("metrics", *cycle[0].split("."), "derive"), f"is cyclic: {' -> '.join(cycle)}")
 

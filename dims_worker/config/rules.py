@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -10,13 +10,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import Field, field_validator, model_validator
 
 from dims_worker.config.base import Model, Texts
-from dims_worker.config.metrics import AnyMetric
-from dims_worker.config.notify import Notify
-from dims_worker.config.policy import PolicySection
-from dims_worker.config.quantities import Duration
-from dims_worker.config.sources import AnySource
-from dims_worker.config.web import Web
-from dims_worker.config.workflows import WorkflowName, Workflows
+from dims_worker.config.workflows import WorkflowName
 
 
 def _check_cron(schedule: str) -> None:
@@ -56,43 +50,3 @@ class Rule(Model):
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError(f"{value!r} is no time zone, such as UTC or Europe/Berlin") from None
         return value
-
-
-class Settings(Model):
-    """How the workers work."""
-
-    lease: Duration = Field(timedelta(minutes=1), gt=timedelta(0), description="How long a claim lasts unrenewed.")
-    sweep: Duration = Field(
-        timedelta(seconds=5), gt=timedelta(0), description="How often workers look for due metrics."
-    )
-    orphan: Duration = Field(
-        timedelta(seconds=30), gt=timedelta(0), description="Another worker takes over events not stored in time."
-    )
-    history_days: int = Field(365, ge=7, le=36_500, description="How many days readings, runs and events are kept.")
-    snapshot_days: int = Field(90, ge=1, le=36_500, description="How many days a daily snapshot is kept.")
-
-
-Prices = dict[str, float | dict[str, float]]
-"""USD by name, and by name within a name: `s3_gib_month: 0.023`, `rds_class: {db.t3.micro: 14.60}`."""
-
-
-class PriceTable(Model):
-    """The prices section."""
-
-    prices: Prices = Field(default_factory=dict)
-
-
-class ConfigFile(Model):
-    """A configuration file as a whole; only its JSON Schema is used (`dims config schema`)."""
-
-    include: Texts = Field((), description="Other files to read.")
-    settings: Settings = Field(Settings(), description="How the workers work.")
-    policy: PolicySection = Field(PolicySection(), description="How DIMS judges readings.")
-    sources: dict[str, AnySource] = Field({}, description="What DIMS can scan, by name.")
-    metrics: dict[str, dict[str, AnyMetric]] = Field({}, description="What DIMS measures, by category and name.")
-    rules: dict[str, Rule] = Field({}, description="Which events concern which metrics, by name.")
-    watch: Texts = Field((), description="The `files` sources whose folders `dims watch` watches.")
-    prices: Prices = Field({}, description="Prices in USD, by name.")
-    workflows: Workflows = Field(Workflows(), description="What each workflow reads and writes.")
-    notify: Notify = Field(Notify(), description="Who is notified, and of what.")
-    web: Web = Field(Web(), description="Who may use the dashboard and the HTTP API.")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 
 from dims_worker.config.base import Model, Texts
-from dims_worker.config.quantities import Duration
+from dims_worker.config.units import Duration
 
 
 class Source(Model):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from dims_worker.config.base import Model, Texts
-from dims_worker.config.quantities import Duration
+from dims_worker.config.units import Duration
 
 SHORTEST = 20
 """A token has at least so many characters: nobody guesses it, however often they try."""
@@ -54,7 +54,7 @@ Token = Annotated[SecretStr, BeforeValidator(_given), AfterValidator(_token)]
 """A secret out of the environment. Empty: it is off."""
 
 
-class Proxy(Model):
+class ProxySignIn(Model):
     """A proxy that has signed people in already, such as oauth2-proxy or an identity-aware load balancer."""
 
     header: str = Field(
@@ -65,14 +65,14 @@ class Proxy(Model):
     )
 
 
-class Web(Model):
+class WebSection(Model):
     """The web section."""
 
     read: Literal["signed_in", "anyone"] = Field(
         "signed_in", description="`anyone`: reading needs no sign-in. Deciding always does."
     )
     tokens: dict[str, Token] = Field({}, description="A token for each person, by name. Empty: off.")
-    proxy: Proxy | None = Field(None, description="A proxy that signs people in.")
+    proxy: ProxySignIn | None = Field(None, description="A proxy that signs people in.")
     events_token: Token = Field(SecretStr(""), description="The token for `POST /api/events`. Empty: off.")
     session: Duration = Field(timedelta(hours=12), description="How long a person stays signed in.")
     hosts: Annotated[Texts, AfterValidator(_hosts)] = Field(

@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from dims_worker.config.base import Model, Regex, Texts
-from dims_worker.config.quantities import Duration, Size
+from dims_worker.config.units import Duration, Size
 
 WorkflowName = Literal["file-inventory", "local-inventory", "gap-analysis", "aws-inventory", "sync-status", "audit"]
 WORKFLOW_NAMES: tuple[WorkflowName, ...] = (
@@ -18,7 +18,7 @@ WORKFLOW_NAMES: tuple[WorkflowName, ...] = (
 """All of them; `audit` is every other one that is configured."""
 
 
-class Workflow(Model):
+class WorkflowConfig(Model):
     """What every workflow may say."""
 
     metrics: Texts = Field((), description="Metrics to measure and record in the same run.")
@@ -28,7 +28,7 @@ class Workflow(Model):
     timeout: Duration = Field(timedelta(minutes=5), description="DIMS stops a run that takes longer.")
 
 
-class FileInventory(Workflow):
+class FileInventoryConfig(WorkflowConfig):
     """The files of a tree: kind, lines, size, last change, purpose, functions and classes, imports."""
 
     source: str = Field(description="A source of type `files`.")
@@ -60,7 +60,7 @@ class LocalFolder(Model):
         return self
 
 
-class LocalInventory(Workflow):
+class LocalInventoryConfig(WorkflowConfig):
     """Local data folders beside lake and database."""
 
     folders: dict[str, LocalFolder] = Field({}, description="The folders, by name.")
@@ -89,7 +89,7 @@ class Feed(Model):
         return self
 
 
-class GapAnalysis(Workflow):
+class GapAnalysisConfig(WorkflowConfig):
     """Which games are missing, by name."""
 
     warehouse: str | None = Field(None, description="A source of type `sql`.")
@@ -113,7 +113,7 @@ class GapAnalysis(Workflow):
     missing_ids: str | None = Field("missing_game_ids.txt", description="The file for missing ids. `null`: none.")
 
 
-class AwsInventory(Workflow):
+class AwsInventoryConfig(WorkflowConfig):
     """What AWS holds and costs."""
 
     lake: str = Field(description="A source of type `s3`.")
@@ -124,29 +124,29 @@ class AwsInventory(Workflow):
     newest: int = Field(10, ge=0, description="How many of the newest uploads of each prefix to name.")
 
 
-class SyncStatus(Workflow):
+class SyncStatusConfig(WorkflowConfig):
     """Local folders against the lake, every difference named."""
 
     metric: str = Field(description="The `sync_status` metric whose pairs to compare.")
 
 
-class Audit(Workflow):
+class AuditConfig(WorkflowConfig):
     """All of the others in one report; each keeps its own timeout too."""
 
     timeout: Duration = Field(timedelta(minutes=30), description="DIMS stops a run that takes longer.")
 
 
-class Workflows(Model):
+class WorkflowsSection(Model):
     """The workflows section; keys as the commands are called, with `_` for `-`."""
 
-    file_inventory: FileInventory | None = Field(None, description="Lists the files of a tree.")
-    local_inventory: LocalInventory | None = Field(None, description="Compares local folders with lake and database.")
-    gap_analysis: GapAnalysis | None = Field(None, description="Names missing games.")
-    aws_inventory: AwsInventory | None = Field(None, description="Shows what AWS holds and costs.")
-    sync_status: SyncStatus | None = Field(None, description="Compares a local copy with the lake.")
-    audit: Audit = Field(Audit(), description="Runs every other workflow that is configured.")
+    file_inventory: FileInventoryConfig | None = Field(None, description="Lists the files of a tree.")
+    local_inventory: LocalInventoryConfig | None = Field(None, description="Compares local folders and lake.")
+    gap_analysis: GapAnalysisConfig | None = Field(None, description="Names missing games.")
+    aws_inventory: AwsInventoryConfig | None = Field(None, description="Shows what AWS holds and costs.")
+    sync_status: SyncStatusConfig | None = Field(None, description="Compares a local copy with the lake.")
+    audit: AuditConfig = Field(AuditConfig(), description="Runs every other workflow that is configured.")
 
-    def named(self, name: WorkflowName) -> Workflow | None:
+    def named(self, name: WorkflowName) -> WorkflowConfig | None:
         """The configuration of a workflow; None where it is not configured."""
-        found: Workflow | None = getattr(self, name.replace("-", "_"))
+        found: WorkflowConfig | None = getattr(self, name.replace("-", "_"))
         return found

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from dims_worker.probes.aws import AwsProbe
+from dims_worker.probes.aws.probe import AwsProbe
 from dims_worker.probes.base import Probe
-from dims_worker.probes.command import CommandProbe
-from dims_worker.probes.files import FilesProbe
-from dims_worker.probes.git import GitProbe
-from dims_worker.probes.s3 import S3Probe
-from dims_worker.probes.sql import SqlProbe
+from dims_worker.probes.command.probe import CommandProbe
+from dims_worker.probes.files.probe import FilesProbe
+from dims_worker.probes.git.probe import GitProbe
+from dims_worker.probes.s3.probe import S3Probe
+from dims_worker.probes.sql.probe import SqlProbe
 
 _PROBES: dict[str, Probe[Any, Any]] = {
     **{"s3": S3Probe(), "files": FilesProbe(), "git": GitProbe()},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from dims_worker.config import Metric, Source
-from dims_worker.config.quantities import BYTES
+from dims_worker.config.units import BYTES
 from dims_worker.errors import MeasureError
 
 Value = int | float | str | bool | None
@@ -47,7 +47,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Scanned:
+class ScanResult:
     """What one pass over a source gave: a reading for each metric asked for, and the requests it cost."""
 
     readings: tuple[Reading, ...]
@@ -77,7 +77,7 @@ class Deadline:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ScanContext:
     """Where a scan takes place: relative paths start at `project`, `home` is never measured.
 
     `sources` are all that are configured (a metric may ask another one what to expect), `prices` in USD.
@@ -123,7 +123,7 @@ class Probe(ABC, Generic[S, M]):
     """The kind of change that `touched` is asked about; none: the metrics follow the rules that name them."""
 
     @abstractmethod
-    def scan(self, source: S, metrics: Mapping[str, M], around: Surroundings, deadline: Deadline) -> Scanned:
+    def scan(self, source: S, metrics: Mapping[str, M], around: ScanContext, deadline: Deadline) -> ScanResult:
         """One reading for each of `metrics`, out of ONE pass over the source.
 
         Raises MeasureError where the source as a whole cannot be measured; what concerns one metric alone
@@ -131,7 +131,7 @@ class Probe(ABC, Generic[S, M]):
         """
 
     @abstractmethod
-    def touched(self, source: S, metric: M, change: Change, around: Surroundings) -> str | None:
+    def touched(self, source: S, metric: M, change: Change, around: ScanContext) -> str | None:
         """Why the change can alter this metric, in a few words; None where it cannot. Pure."""
 
     def reads(self, metric: M) -> Hashable:
@@ -139,41 +139,41 @@ class Probe(ABC, Generic[S, M]):
         return id(metric)
 
 
-def exact(name: str, metric: Metric, value: Value, details: Mapping[str, Any] | None = None) -> Reading:
+def exact_reading(name: str, metric: Metric, value: Value, details: Mapping[str, Any] | None = None) -> Reading:
     """A reading that was counted, in the metric's unit as it is."""
     return Reading(name, value, metric.shown_unit, "exact", None, details or {})
 
 
-def missing(name: str, metric: Metric, reason: str) -> Reading:
+def missing_reading(name: str, metric: Metric, reason: str) -> Reading:
     """The reading of a metric whose folder, file, branch or prefix is not there: what `absent:` says of
     it, with the reason in the details; failed, with the reason as its error, where nothing is said."""
     if metric.says_absent:
-        return exact(name, metric, metric.absent, {"absent": reason})
+        return exact_reading(name, metric, metric.absent, {"absent": reason})
     return Reading.failed(name, metric.shown_unit, reason)
 
 
-def all_missing(metrics: Mapping[str, Metric], reason: str) -> tuple[Reading, ...]:
+def missing_readings(metrics: Mapping[str, Metric], reason: str) -> tuple[Reading, ...]:
     """The readings of a source that is not there. Raises MeasureError where no metric says `absent:`."""
     if not any(metric.says_absent for metric in metrics.values()):
         raise MeasureError(reason)
-    return tuple(missing(name, metric, reason) for name, metric in metrics.items())
+    return tuple(missing_reading(name, metric, reason) for name, metric in metrics.items())
 
 
-def sized(metric: Metric, size: int) -> int | float:
+def size_in_unit(metric: Metric, size: int) -> int | float:
     """A number of bytes in the metric's unit: an int in bytes, else a float."""
     factor = BYTES[metric.shown_unit]
     return size if factor == 1 else size / factor
 
 
-def shown(path: str) -> str:
+def printable_path(path: str) -> str:
     r"""A path as it can stand in JSON: bytes that are no UTF-8 (`os.fsdecode`) become `\xff`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def instant(time: datetime) -> str:
+def instant_text(time: datetime) -> str:
     """How an age's reading keeps its instant."""
     return time.isoformat()
 
 
-def by_name(readings: Iterable[Reading]) -> dict[str, Reading]:
+def readings_by_name(readings: Iterable[Reading]) -> dict[str, Reading]:
     return {reading.metric: reading for reading in readings}

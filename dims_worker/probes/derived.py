@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dims_worker.config import DerivedMetric
-from dims_worker.config.expression import expression
+from dims_worker.config.formula import parse_formula
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Reading, Value
 
 
-def derive(
+def derive_reading(
     name: str, metric: DerivedMetric, inputs: Mapping[str, Reading], prices: Mapping[str, float] | None = None
 ) -> Reading:
     """The reading of a derived metric out of its inputs' unrounded ones, `inputs` by metric; `prices` by
@@ -20,7 +20,7 @@ def derive(
     """
     values: dict[str, Value] = {}
     reasons: list[str] = []
-    for used in sorted(expression(metric.derive).names):
+    for used in sorted(parse_formula(metric.derive).names):
         value, reason = _value_of(used, inputs, prices or {})
         values[used] = value
         if reason and reason not in reasons:
@@ -28,7 +28,7 @@ def derive(
     if reasons:
         return Reading.failed(name, metric.shown_unit, "; ".join(reasons))
     try:
-        return Reading(name, expression(metric.derive).value(values), metric.shown_unit, "derived")
+        return Reading(name, parse_formula(metric.derive).value(values), metric.shown_unit, "derived")
     except (MeasureError, ValueError) as error:  # ValueError: infinity, from floats that are too large
         return Reading.failed(name, metric.shown_unit, str(error))
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dims_worker.config import Metric, Source
 from dims_worker.errors import MeasureError
 from dims_worker.probes import probe_for
-from dims_worker.probes.base import Deadline, Reading, Scanned, Surroundings, by_name
+from dims_worker.probes.base import Deadline, Reading, ScanContext, ScanResult, readings_by_name
 
 log = logging.getLogger(__name__)
 
@@ -30,18 +30,18 @@ class Scan:
         name: str,
         source: Source,
         metrics: Mapping[str, Metric],
-        around: Surroundings,
+        around: ScanContext,
         deadline: Deadline | None = None,
     ) -> None:
         self.name, self.source, self.metrics, self.around = name, source, metrics, around
         self.deadline = deadline or Deadline.after(source.timeout)
         self.error: MeasureError | None = None
         """Why the source as a whole could not be measured."""
-        self._scanned: Scanned | None = None
+        self._scanned: ScanResult | None = None
         self._thread = threading.Thread(target=self._run, name=f"scan of {name}", daemon=True)
         self._thread.start()
 
-    def result(self) -> Scanned:
+    def result(self) -> ScanResult:
         """A reading for every metric, at the latest `GRACE` seconds after the deadline."""
         end = self.deadline.at + GRACE
         while self._thread.is_alive() and time.monotonic() < end:
@@ -51,12 +51,12 @@ class Scan:
             seconds = self.deadline.timeout.total_seconds()
             self.error = MeasureError(f"took longer than its timeout of {seconds:g} s, and was abandoned")
             return self._failed(self.metrics, str(self.error))
-        given = by_name(scanned.readings)
+        given = readings_by_name(scanned.readings)
         missing = {name: metric for name, metric in self.metrics.items() if name not in given}
         if not missing:
             return scanned
         unsaid = self._failed(missing, "the probe gave no reading")
-        return Scanned((*scanned.readings, *unsaid.readings), scanned.requests)
+        return ScanResult((*scanned.readings, *unsaid.readings), scanned.requests)
 
     def _run(self) -> None:
         kind = self.source.type
@@ -72,5 +72,5 @@ class Scan:
             self._scanned = self._failed(self.metrics, str(self.error))
 
     @staticmethod
-    def _failed(metrics: Mapping[str, Metric], error: str) -> Scanned:
-        return Scanned(tuple(Reading.failed(name, metric.shown_unit, error) for name, metric in metrics.items()))
+    def _failed(metrics: Mapping[str, Metric], error: str) -> ScanResult:
+        return ScanResult(tuple(Reading.failed(name, metric.shown_unit, error) for name, metric in metrics.items()))

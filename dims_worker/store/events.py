@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from dims_worker.store.bulk import recordset, rows_as_json
 from dims_worker.store.models import events
-from dims_worker.store.rows import as_json, recordset
 
 _COLUMNS = (
     *("producer", "event_id", "digest", "type", "subject", "event_time", "stream_id", "outcome"),
@@ -50,7 +50,7 @@ def insert_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
             "ON CONFLICT DO NOTHING "
             "RETURNING coalesce(stream_id, ''), coalesce(producer, ''), coalesce(event_id, ''), digest"
         ),
-        {"rows": as_json(rows)},
+        {"rows": rows_as_json(rows)},
     )
     return {(row[0], row[1], row[2], row[3]) for row in inserted}
 
@@ -76,7 +76,7 @@ def raise_generations(connection: Connection, names: Sequence[str], mark_id: int
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class LoggedEvent:
     """An event as the log keeps it."""
 
     seq: int
@@ -98,7 +98,7 @@ class Logged:
     replayed_at: datetime | None
 
 
-_LOGGED = ", ".join(Logged.__slots__)
+_LOGGED = ", ".join(LoggedEvent.__slots__)
 
 
 def list_events(
@@ -110,7 +110,7 @@ def list_events(
     type: str | None = None,
     before: int | None = None,
     after: int = 0,
-) -> list[Logged]:
+) -> list[LoggedEvent]:
     """The newest events, newest first; of one outcome, those that were replayed, or not, of one type, and those
     `before` and `after` a place in the log, where that is asked.
 
@@ -129,13 +129,13 @@ def list_events(
             **{"before": before, "after": after},
         },
     )
-    return [Logged(*row) for row in found]
+    return [LoggedEvent(*row) for row in found]
 
 
-def event_at(connection: Connection, seq: int) -> Logged | None:
+def event_at(connection: Connection, seq: int) -> LoggedEvent | None:
     """The event at a place in the log."""
     row = connection.execute(text(f"SELECT {_LOGGED} FROM dims_event_log WHERE seq = :seq"), {"seq": seq}).first()
-    return Logged(*row) if row else None
+    return LoggedEvent(*row) if row else None
 
 
 def count_rejected(connection: Connection) -> int:
@@ -160,14 +160,14 @@ def marks_after(connection: Connection, mark_id: int) -> list[int]:
     return [row.mark_id for row in found]
 
 
-def events_of_marks(connection: Connection, marks: Sequence[int]) -> list[Logged]:
+def events_of_marks(connection: Connection, marks: Sequence[int]) -> list[LoggedEvent]:
     """The events that these ingests stored, in the order of their arrival."""
     if not marks:
         return []
     found = connection.execute(
         text(f"SELECT {_LOGGED} FROM dims_event_log WHERE mark_id = ANY(:marks) ORDER BY seq"), {"marks": list(marks)}
     )
-    return [Logged(*row) for row in found]
+    return [LoggedEvent(*row) for row in found]
 
 
 def _prefix(name: str) -> str:
@@ -176,7 +176,7 @@ def _prefix(name: str) -> str:
     return escaped if len(name) >= 100 else f"{escaped}%"
 
 
-def find_events(connection: Connection, name: str) -> list[Logged]:
+def find_events(connection: Connection, name: str) -> list[LoggedEvent]:
     """The events with an id, with an id that begins so, or with a place in the log written as a number."""
     found = connection.execute(
         text(
@@ -186,11 +186,11 @@ def find_events(connection: Connection, name: str) -> list[Logged]:
         ),
         {"name": name, "pattern": _prefix(name), "seq": int(name) if name.isdecimal() and len(name) < 19 else None},
     )
-    return [Logged(*row) for row in found]
+    return [LoggedEvent(*row) for row in found]
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedMetric:
     """What became of a metric that an event concerned; without a reading (`run_id` None) it is still due."""
 
     metric: str
@@ -210,7 +210,7 @@ class Served:
     recorded_at: datetime | None
 
 
-def served(connection: Connection, event: Logged) -> list[Served]:
+def served_metrics(connection: Connection, event: LoggedEvent) -> list[ServedMetric]:
     """For each metric the event concerned: the first good reading that serves it, else the last failed."""
     found = connection.execute(
         text(
@@ -225,14 +225,14 @@ def served(connection: Connection, event: Logged) -> list[Served]:
         ),
         {"mark": event.mark_id, "metrics": list(event.metrics)},
     )
-    return [Served(*row) for row in found]
+    return [ServedMetric(*row) for row in found]
 
 
 _REACH = 5000
 """So many events before a run are looked through for those that it served."""
 
 
-def served_by(connection: Connection, run_id: int, limit: int) -> list[Logged]:
+def events_served_by(connection: Connection, run_id: int, limit: int) -> list[LoggedEvent]:
     """The newest events that a run's readings were the first to serve, newest first: those whose marks are later than
     what each metric's reading before served. Looked for among the last events before the run's end."""
     found = connection.execute(
@@ -257,7 +257,7 @@ def served_by(connection: Connection, run_id: int, limit: int) -> list[Logged]:
         ),
         {"run": run_id, "reach": _REACH, "limit": limit},
     )
-    return [Logged(*row) for row in found]
+    return [LoggedEvent(*row) for row in found]
 
 
 def last_event(connection: Connection) -> int:
@@ -270,7 +270,7 @@ def last_mark(connection: Connection) -> int:
     return int(connection.execute(text("SELECT coalesce(max(mark_id), 0) FROM dims_event_log")).scalar_one())
 
 
-def event_by_id(connection: Connection, event_id: str) -> Logged | None:
+def event_by_id(connection: Connection, event_id: str) -> LoggedEvent | None:
     """The newest event with exactly this id."""
     row = connection.execute(
         text(
@@ -279,12 +279,12 @@ def event_by_id(connection: Connection, event_id: str) -> Logged | None:
         ),
         {"id": event_id, "pattern": _prefix(event_id)},
     ).first()
-    return Logged(*row) if row else None
+    return LoggedEvent(*row) if row else None
 
 
 def events_between(
     connection: Connection, metrics: Sequence[str], after: datetime, until: datetime, limit: int
-) -> tuple[int, list[Logged]]:
+) -> tuple[int, list[LoggedEvent]]:
     """The events that concerned any of these metrics and were received in (after, until]: how many, and the newest of
     them, newest first."""
     found = connection.execute(
@@ -294,4 +294,4 @@ def events_between(
         ),
         {"metrics": list(metrics), "after": after, "until": until, "limit": limit},
     ).fetchall()
-    return (int(found[0][-1]), [Logged(*row[:-1]) for row in found]) if found else (0, [])
+    return (int(found[0][-1]), [LoggedEvent(*row[:-1]) for row in found]) if found else (0, [])

@@ -43,7 +43,7 @@ class Claim:
     aside: bool = False
 
 
-def claim(
+def claim_source(
     connection: Connection, source: str, definitions: Mapping[str, str], holder: str, lease: timedelta, *, at_once: bool
 ) -> Claim | None:
     """Claim what is due of a source, or None: nothing is due, it cools down, or another holds the lease.
@@ -91,7 +91,7 @@ def _together(due: Sequence[Row[Any]], epoch: int) -> Sequence[Row[Any]]:
     return others if others and (not suspects or epoch % 2) else suspects[:1]
 
 
-def renew(connection: Connection, claimed: Claim, lease: timedelta) -> bool:
+def renew_lease(connection: Connection, claimed: Claim, lease: timedelta) -> bool:
     """Hold on for another `lease`. False where the lease is no longer ours."""
     renewed = connection.execute(
         text(
@@ -104,7 +104,7 @@ def renew(connection: Connection, claimed: Claim, lease: timedelta) -> bool:
     return renewed.first() is not None
 
 
-def release(connection: Connection, claimed: Claim, cooldown: timedelta) -> bool:
+def release_lease(connection: Connection, claimed: Claim, cooldown: timedelta) -> bool:
     """Give the lease back inside the record transaction. False, and the row untouched, where it was lost.
 
     The row stays locked until the transaction ends, so the answer holds for all that it writes.
@@ -120,7 +120,7 @@ def release(connection: Connection, claimed: Claim, cooldown: timedelta) -> bool
     return released.first() is not None
 
 
-def leased(connection: Connection, source: str) -> bool:
+def is_leased(connection: Connection, source: str) -> bool:
     """Whether somebody scans the source now."""
     return bool(
         connection.execute(
@@ -130,7 +130,7 @@ def leased(connection: Connection, source: str) -> bool:
     )
 
 
-def held(connection: Connection) -> int:
+def count_leases(connection: Connection) -> int:
     """How many sources are being scanned now."""
     query = "SELECT count(*) FROM dims_sources WHERE lease_until >= clock_timestamp()"
     return int(connection.execute(text(query)).scalar_one())

@@ -44,7 +44,7 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
         config.attributes["connection"] = connection
         listen(connection, "after_cursor_execute", _pass_on)
         command.upgrade(config, "head")
-    return before, newest()
+    return before, head_revision()
 
 
 def _pass_on(connection: object, cursor: Any, *_: object) -> None:
@@ -54,7 +54,7 @@ def _pass_on(connection: object, cursor: Any, *_: object) -> None:
             log.warning("%s", notice[notice.index("DIMS: ") :].strip())
 
 
-def newest() -> str:
+def head_revision() -> str:
     """The revision that this version of DIMS needs."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head is not None

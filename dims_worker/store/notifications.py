@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from dims_worker.store.bulk import dumps, recordset, rows_as_json
 from dims_worker.store.models import notifications
-from dims_worker.store.rows import as_json, dumps, recordset
 
 MOST = 5_000
 """Notifications that one message speaks for at most."""
@@ -57,7 +57,7 @@ _UNSENT = "(told_at IS NULL OR (ended_at IS NOT NULL AND end_told_at IS NULL))"
 _REQUEST = "CASE WHEN n.state LIKE 'held:%' THEN substr(n.state, 6)::bigint END"
 
 
-def standing(
+def active_notifications(
     connection: Connection, channels: Collection[str], metrics: Collection[str] | None = None
 ) -> list[Notification]:
     """The states that stand, as these channels were or will be told; of all metrics where none are named."""
@@ -71,7 +71,7 @@ def standing(
     return [Notification(*row) for row in found]
 
 
-def begin(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+def begin_notifications(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
     """States that stand from now on: channel, metric, state, facts, run_id. One that stands already is left alone."""
     names = ("channel", "metric", "state", "facts", "run_id")
     connection.execute(
@@ -79,11 +79,11 @@ def begin(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
             f"INSERT INTO dims_notifications ({', '.join(names)}) "
             f"SELECT {', '.join(names)} FROM {recordset(notifications, names)} ON CONFLICT DO NOTHING"
         ),
-        {"rows": as_json(rows)},
+        {"rows": rows_as_json(rows)},
     )
 
 
-def end(connection: Connection, endings: Mapping[int, tuple[Mapping[str, Any], bool]]) -> None:
+def end_notifications(connection: Connection, endings: Mapping[int, tuple[Mapping[str, Any], bool]]) -> None:
     """States that are over, by number: the values at the end, and whether people are to hear of it."""
     rows = [{"id": number, "ending": ending, "told": told} for number, (ending, told) in endings.items()]
     _lock(connection, endings)
@@ -108,7 +108,7 @@ def _lock(connection: Connection, numbers: Iterable[int]) -> None:
 # --- what no reading tells ----------------------------------------------------------------------------
 
 
-def unmeasured(connection: Connection, after: Mapping[str, timedelta]) -> dict[str, datetime]:
+def stale_metrics(connection: Connection, after: Mapping[str, timedelta]) -> dict[str, datetime]:
     """Of these metrics those whose latest good reading is older than this, and when that was."""
     found = connection.execute(
         text(
@@ -121,7 +121,7 @@ def unmeasured(connection: Connection, after: Mapping[str, timedelta]) -> dict[s
     return {row.metric: row.as_of for row in found}
 
 
-def latest(connection: Connection, metrics: Collection[str]) -> dict[str, tuple[Any, str]]:
+def latest_values(connection: Connection, metrics: Collection[str]) -> dict[str, tuple[Any, str]]:
     """The latest good values of these metrics, with their units."""
     found = connection.execute(
         text(
@@ -133,7 +133,7 @@ def latest(connection: Connection, metrics: Collection[str]) -> dict[str, tuple[
     return {row.metric: (row.value, row.unit) for row in found}
 
 
-def outlived(connection: Connection, channels: Collection[str]) -> list[tuple[Notification, bool]]:
+def orphaned_notifications(connection: Connection, channels: Collection[str]) -> list[tuple[Notification, bool]]:
     """States that stand though their request was closed, or their metric is no longer configured (True)."""
     columns = ", ".join(f"n.{name}" for name in Notification.__slots__)
     found = connection.execute(
@@ -148,7 +148,7 @@ def outlived(connection: Connection, channels: Collection[str]) -> list[tuple[No
     return [(Notification(*row[:-1]), row.retired) for row in found]
 
 
-def lock_metrics(connection: Connection, metrics: Iterable[str]) -> list[str]:
+def lock_free_metrics(connection: Connection, metrics: Iterable[str]) -> list[str]:
     """Lock the rows of these metrics that nobody else works at now. Returns their names."""
     found = connection.execute(
         text(
@@ -164,7 +164,7 @@ def lock_metrics(connection: Connection, metrics: Iterable[str]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedChannel:
     """The right to send to a channel until `lease_until`, and what it is to be told."""
 
     channel: str
@@ -173,7 +173,7 @@ class Claimed:
     notifications: tuple[Notification, ...]
 
 
-def claim(connection: Connection, channel: str, lease: timedelta, *, at_once: bool) -> Claimed | None:
+def claim_channel(connection: Connection, channel: str, lease: timedelta, *, at_once: bool) -> ClaimedChannel | None:
     """Claim what a channel is still to be told, or None: nothing is, it was tried a moment ago, or another sends.
 
     `at_once` waits for no back-off: a person asked.
@@ -206,10 +206,10 @@ def claim(connection: Connection, channel: str, lease: timedelta, *, at_once: bo
         ),
         {"channel": channel, "lease": lease},
     ).scalar_one()
-    return Claimed(channel, until, free.failures, tuple(Notification(*row) for row in unsent))
+    return ClaimedChannel(channel, until, free.failures, tuple(Notification(*row) for row in unsent))
 
 
-def mark_told(connection: Connection, claimed: Claimed) -> None:
+def mark_sent(connection: Connection, claimed: ClaimedChannel) -> None:
     """A channel has taken its message: of what it was told nothing is to be sent again, and it is free.
 
     What has ended since it was claimed is still to be told as ended.
@@ -228,7 +228,7 @@ def mark_told(connection: Connection, claimed: Claimed) -> None:
     _release(connection, claimed, "failures = 0, not_before = NULL, error = NULL, sent_at = clock_timestamp()")
 
 
-def mark_failed(connection: Connection, claimed: Claimed, error: str, wait: timedelta) -> None:
+def mark_failed(connection: Connection, claimed: ClaimedChannel, error: str, wait: timedelta) -> None:
     """A channel has not taken its message: it is tried again after `wait`."""
     _release(
         connection,
@@ -239,7 +239,7 @@ def mark_failed(connection: Connection, claimed: Claimed, error: str, wait: time
 
 
 def _release(
-    connection: Connection, claimed: Claimed, assignments: str, values: Mapping[str, Any] | None = None
+    connection: Connection, claimed: ClaimedChannel, assignments: str, values: Mapping[str, Any] | None = None
 ) -> None:
     """Give a claim back; one that has run out belongs to whoever sends now, and is left to them."""
     connection.execute(
@@ -266,7 +266,7 @@ class ChannelRow:
     sent_at: datetime | None
 
 
-def waiting(connection: Connection, channels: Collection[str]) -> list[str]:
+def channels_with_pending(connection: Connection, channels: Collection[str]) -> list[str]:
     """The channels that are to be told something now: nobody sends, and no failure is too fresh."""
     found = connection.execute(
         text(

@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, text
 
+from dims_worker.store.bulk import recordset, rows_as_json
 from dims_worker.store.models import history, runs
-from dims_worker.store.rows import as_json, recordset
 
 AGO = "(SELECT clock_timestamp() - CAST(:span AS interval))"
 """`:span` ago, asked once: beside the bare clock, which moves while a query runs, no index helps."""
@@ -33,11 +33,11 @@ def insert_readings(connection: Connection, rows: Iterable[Mapping[str, Any]]) -
     names = ", ".join(_HISTORY)
     connection.execute(
         text(f"INSERT INTO dims_metrics_history ({names}) SELECT {names} FROM {recordset(history, _HISTORY)}"),
-        {"rows": as_json({name: row[name] for name in _HISTORY} for row in rows)},
+        {"rows": rows_as_json({name: row[name] for name in _HISTORY} for row in rows)},
     )
 
 
-def mark_reading(connection: Connection, metric: str, as_of: datetime, outcome: str) -> None:
+def set_reading_outcome(connection: Connection, metric: str, as_of: datetime, outcome: str) -> None:
     """What a person decided of a held reading."""
     connection.execute(
         text(
@@ -130,7 +130,7 @@ def runs_by_number(connection: Connection, run_ids: Sequence[int]) -> list[RunRo
     return [RunRow(*row) for row in found]
 
 
-def requests_since(connection: Connection, span: timedelta) -> dict[str | None, int]:
+def api_calls_since(connection: Connection, span: timedelta) -> dict[str | None, int]:
     """The requests that runs made in the last `span`, by source (None: looks at several, workflows by name)."""
     found = connection.execute(
         text(

@@ -10,14 +10,14 @@ from sqlalchemy import Connection, text
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ScheduleState:
     """A row of `dims_schedules`. `last_tick` None: none was stored yet."""
 
     since: datetime
     last_tick: datetime | None
 
 
-def register(connection: Connection, rules: Sequence[str]) -> None:
+def register_schedules(connection: Connection, rules: Sequence[str]) -> None:
     """Give each rule with a schedule its row, and end the rows of others: one that comes back begins anew."""
     connection.execute(
         text(
@@ -28,7 +28,7 @@ def register(connection: Connection, rules: Sequence[str]) -> None:
     )
 
 
-def ticked(connection: Connection, ticks: Mapping[str, datetime]) -> None:
+def record_ticks(connection: Connection, ticks: Mapping[str, datetime]) -> None:
     """Ticks that were stored, by rule. An older one than the last changes nothing, nor one that is yet to come."""
     connection.execute(
         text(
@@ -41,12 +41,12 @@ def ticked(connection: Connection, ticks: Mapping[str, datetime]) -> None:
     )
 
 
-def seen(connection: Connection) -> dict[str, Seen]:
+def schedule_states(connection: Connection) -> dict[str, ScheduleState]:
     """Every rule with a schedule."""
     found = connection.execute(text("SELECT rule, since, last_tick FROM dims_schedules"))
-    return {row.rule: Seen(row.since, row.last_tick) for row in found}
+    return {row.rule: ScheduleState(row.since, row.last_tick) for row in found}
 
 
-def since(schedules: Mapping[str, Seen]) -> dict[str, datetime]:
+def missed_since(schedules: Mapping[str, ScheduleState]) -> dict[str, datetime]:
     """From when on a tick of each rule that was not stored was missed."""
     return {rule: one.last_tick or one.since for rule, one in schedules.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from dims_worker.store.series import UNJUDGED
+from dims_worker.store.history import UNJUDGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Was:
+class SnapshotValue:
     """What a metric was at an instant: its last good reading then."""
 
     value: Any
@@ -34,7 +34,7 @@ class Was:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class LatestRequest:
     """The latest request of a metric that was opened or decided within a span."""
 
     request: int
@@ -49,7 +49,7 @@ _SNAPSHOT = (
 )
 
 
-def take(connection: Connection, name: str, *, daily: bool, note: str | None = None) -> int | None:
+def take_snapshot(connection: Connection, name: str, *, daily: bool, note: str | None = None) -> int | None:
     """Copy what every metric is now, retired ones left out. Returns how many; None where the name is taken."""
     made = connection.execute(
         text(
@@ -94,16 +94,16 @@ def delete_daily(connection: Connection, days: int) -> int:
     ).rowcount
 
 
-def values_in(connection: Connection, snapshot: int) -> dict[str, Was]:
+def values_in(connection: Connection, snapshot: int) -> dict[str, SnapshotValue]:
     """What each metric was at a snapshot, by its number."""
     found = connection.execute(
         text("SELECT metric, value, unit, as_of FROM dims_snapshot_values WHERE snapshot = :snapshot"),
         {"snapshot": snapshot},
     )
-    return {row.metric: Was(*row[1:]) for row in found}
+    return {row.metric: SnapshotValue(*row[1:]) for row in found}
 
 
-def values_at(connection: Connection, instant: datetime) -> dict[str, Was]:
+def values_at(connection: Connection, instant: datetime) -> dict[str, SnapshotValue]:
     """What was known of each metric at an instant, by the index of the history; one that had no good reading yet is
     not there, nor one that was retired by then. A derived reading is as old as its oldest input: when it was recorded
     tells whether it was known."""
@@ -118,20 +118,20 @@ def values_at(connection: Connection, instant: datetime) -> dict[str, Was]:
         ),
         {"instant": instant, "unjudged": list(UNJUDGED)},
     )
-    return {row.metric: Was(*row[1:]) for row in found}
+    return {row.metric: SnapshotValue(*row[1:]) for row in found}
 
 
-def values_now(connection: Connection) -> dict[str, Was]:
+def values_now(connection: Connection) -> dict[str, SnapshotValue]:
     """What each metric is, retired ones left out."""
     found = connection.execute(
         text("SELECT metric, value, unit, as_of FROM dims_metrics WHERE as_of IS NOT NULL AND retired_at IS NULL")
     )
-    return {row.metric: Was(*row[1:]) for row in found}
+    return {row.metric: SnapshotValue(*row[1:]) for row in found}
 
 
-def decisions(
+def latest_requests(
     connection: Connection, metrics: Collection[str], after: datetime, until: datetime
-) -> dict[str, Decision]:
+) -> dict[str, LatestRequest]:
     """Of each of these metrics the latest request that was opened or decided in (after, until]."""
     found = connection.execute(
         text(
@@ -143,4 +143,4 @@ def decisions(
         ),
         {"metrics": list(metrics), "after": after, "until": until},
     )
-    return {row.metric: Decision(*row[1:]) for row in found}
+    return {row.metric: LatestRequest(*row[1:]) for row in found}

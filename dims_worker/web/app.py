@@ -17,10 +17,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from dims_worker.errors import DimsError
-from dims_worker.services.address import is_this_machine
-from dims_worker.web import api, happened, live, metric, overview, problem, requests, signin, workflows
-from dims_worker.web.guard import HEADERS, Guard
-from dims_worker.web.site import Site
+from dims_worker.local.ports import is_loopback
+from dims_worker.web import errors as problem
+from dims_worker.web import live_updates
+from dims_worker.web.api import routes as api_routes
+from dims_worker.web.context import WebContext
+from dims_worker.web.middleware import HEADERS, AccessMiddleware
+from dims_worker.web.pages import activity, approvals, metric, overview, sign_in, workflows
 
 THREADS = 12
 """So many pages are made at once."""
@@ -34,24 +37,24 @@ async def healthz(request: Request) -> Response:
 
 async def bug(request: Request, error: Exception) -> Response:
     """An error that nobody foresaw: it is in the log, with its place; the page tells nothing of it."""
-    found = problem.page_or_json(request, 500, "something went wrong here; the log of `dims web` says what")
+    found = problem.problem_response(request, 500, "something went wrong here; the log of `dims web` says what")
     found.headers.update(HEADERS)  # what stands outside of all else answers, so outside of the guard too
     return found
 
 
 async def page_css(request: Request) -> Response:
     """The report's own style: a report and the site look alike."""
-    return FileResponse(str(files("dims_worker.report").joinpath("page", "page.css")))
+    return FileResponse(str(files("dims_worker.reports").joinpath("html_page", "page.css")))
 
 
 def hosts(address: str, named: tuple[str, ...]) -> frozenset[str]:
     """The names that a request may call this site by; none: any. On this machine alone they are bounded, so that no
     page of another site can reach it under a name of its own (DNS rebinding)."""
-    local = is_this_machine(address)
+    local = is_loopback(address)
     return frozenset((*named, *LOCAL, *((address,) if local else ()))) if named or local else frozenset()
 
 
-def build(site: Site, address: str = "127.0.0.1") -> Starlette:
+def build_app(site: WebContext, address: str = "127.0.0.1") -> Starlette:
     """The application of a site that listens on `address`."""
 
     @asynccontextmanager
@@ -64,7 +67,7 @@ def build(site: Site, address: str = "127.0.0.1") -> Starlette:
         finally:
             await site.live.stop()
 
-    rooms = (overview, metric, happened, requests, workflows, live, api, signin)
+    rooms = (overview, metric, activity, approvals, workflows, live_updates, api_routes, sign_in)
     app = Starlette(
         routes=[
             *(route for room in rooms for route in room.routes),
@@ -73,10 +76,10 @@ def build(site: Site, address: str = "127.0.0.1") -> Starlette:
             Mount("/static", StaticFiles(packages=[("dims_worker.web", "static")]), name="static"),
         ],
         middleware=[
-            Middleware(Guard, access=site.access, hosts=hosts(address, site.access.web.hosts)),
+            Middleware(AccessMiddleware, access=site.access, hosts=hosts(address, site.access.web.hosts)),
             Middleware(GZipMiddleware, minimum_size=2000, compresslevel=5),
         ],
-        exception_handlers={HTTPException: problem.of_http, DimsError: problem.of_dims, Exception: bug},
+        exception_handlers={HTTPException: problem.http_error, DimsError: problem.dims_error, Exception: bug},
         lifespan=life,
     )
     app.router.redirect_slashes = False  # where to would be said with the scheme that we see, not the browser's

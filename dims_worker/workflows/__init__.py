@@ -4,7 +4,17 @@ A workflow scans, and writes nothing but its report: what it found is recorded b
 run, so that reports and notebooks read it and scan nothing again.
 """
 
-from dims_worker.workflows.base import Outcome, Progress, Workflow, quiet
-from dims_worker.workflows.catalogue import markdown, run, status, summary, write_report
+from dims_worker.workflows.base import Progress, Workflow, WorkflowOutcome, no_progress
+from dims_worker.workflows.registry import render_report, result_status, result_summary, run_workflow, write_report
 
-__all__ = ["Outcome", "Progress", "Workflow", "markdown", "quiet", "run", "status", "summary", "write_report"]
+__all__ = [
+    "WorkflowOutcome",
+    "Progress",
+    "Workflow",
+    "render_report",
+    "no_progress",
+    "run_workflow",
+    "result_status",
+    "result_summary",
+    "write_report",
+]

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dims_worker.workflows import catalogue
-from dims_worker.workflows.base import Workbench
-from dims_worker.workflows.looks import look_at
-from dims_worker.workflows.tables import table, text
+from dims_worker.workflows import registry
+from dims_worker.workflows.base import WorkflowContext
+from dims_worker.workflows.markdown import escape_markdown, markdown_table
+from dims_worker.workflows.measure_metrics import measure_metrics
 
 NAME = "audit"
 
 
-class Audit:
+class AuditWorkflow:
     """See `dims_worker.workflows.base.Workflow`."""
 
-    def examine(self, bench: Workbench) -> dict[str, Any]:
+    def examine(self, bench: WorkflowContext) -> dict[str, Any]:
         """The result: `sections`, the whole result of each workflow in their order. One that breaks down or
         reaches nothing keeps none of the others from being run."""
         sections = []
         for name in bench.config.configured_workflows:
             if name == NAME:
                 continue
-            outcome = catalogue.run(
+            outcome = registry.run_workflow(
                 bench.config,
                 name,
                 quick=bench.quick,
@@ -37,7 +37,7 @@ class Audit:
                 bench.miss(source, reason)
             sections.append(dict(outcome.result))
         declared = bench.config.workflows.audit
-        look_at(bench, declared.metrics)
+        measure_metrics(bench, declared.metrics)
         return {
             "sections": sections,
             "summary": [[each["workflow"], _said(each)] for each in sections],
@@ -47,26 +47,31 @@ class Audit:
     def markdown(self, result: Mapping[str, Any]) -> str:
         """The summary on top, then each workflow's own report, its headings one step lower."""
         rows = [
-            [text(each["workflow"]), catalogue.status(each), text(", ".join(f"{k}: {v}" for k, v in told))]
+            [
+                escape_markdown(each["workflow"]),
+                registry.result_status(each),
+                escape_markdown(", ".join(f"{k}: {v}" for k, v in told)),
+            ]
             for each in result["sections"]
-            for told in [catalogue.summary(each)]
+            for told in [registry.result_summary(each)]
         ]
-        lines = ["## Summary", "", *table(["workflow", "status", "figures"], rows), ""]
-        lines += [*(f"- {text(one)}" for one in result["attention"]), ""] if result["attention"] else []
+        lines = ["## Summary", "", *markdown_table(["workflow", "status", "figures"], rows), ""]
+        lines += [*(f"- {escape_markdown(one)}" for one in result["attention"]), ""] if result["attention"] else []
         for each in result["sections"]:
             unreached = [
-                f"- **{text(s)}** was not reached: {text(why)}" for s, why in sorted(each["unreached"].items())
+                f"- **{escape_markdown(s)}** was not reached: {escape_markdown(why)}"
+                for s, why in sorted(each["unreached"].items())
             ]
             lines += [f"## {each['workflow']}", "", *unreached, *([""] if unreached else [])]
-            lines += [_lower(catalogue.body(each)), ""]
+            lines += [_lower(registry.report_body(each)), ""]
         return "\n".join(lines)
 
 
-WORKFLOW = Audit()
+WORKFLOW = AuditWorkflow()
 
 
 def _said(section: Mapping[str, Any]) -> str:
-    status = catalogue.status(section)
+    status = registry.result_status(section)
     if status == "failed":
         return f"failed: {', '.join(sorted(section['unreached']))} not reached"
     number = len(section.get("attention", ()))

@@ -12,21 +12,21 @@ from typing import Any, Protocol, TypeVar
 
 from dims_worker.config import Config, S3Source
 from dims_worker.errors import MeasureError
-from dims_worker.probes.base import Deadline, Reading, Scanned, Surroundings
-from dims_worker.probes.listing import Entry
-from dims_worker.probes.s3 import connect
-from dims_worker.probes.s3_pages import WHOLE, OutOfOrder, common, disjoint, pages
+from dims_worker.probes.base import Deadline, Reading, ScanContext, ScanResult
+from dims_worker.probes.s3.listing import Entry
+from dims_worker.probes.s3.pages import WHOLE, OutOfOrder, common, disjoint, list_pages
+from dims_worker.probes.s3.probe import s3_client
 
 Progress = Callable[[str], None]
 """Is told, in a few words, what is being done now."""
 
 
-def quiet(_: str) -> None:
+def no_progress(_: str) -> None:
     """Nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class WorkflowOutcome:
     """What a workflow found.
 
     `result` is JSON: `workflow`, `generated_at` (ISO 8601, UTC), `quick`, `unreached` (source -> reason) and the
@@ -35,7 +35,7 @@ class Outcome:
     """
 
     result: Mapping[str, Any]
-    scanned: Scanned
+    scanned: ScanResult
 
     @property
     def unreached(self) -> Mapping[str, str]:
@@ -46,17 +46,17 @@ class Outcome:
 T = TypeVar("T")
 
 
-class Taker(Protocol):
+class PageConsumer(Protocol):
     """Takes the pages of a listing. Entries of no interest may be among them."""
 
     def add(self, entries: list[Entry], /) -> None: ...
 
 
-TakerT = TypeVar("TakerT", bound=Taker)
+TakerT = TypeVar("TakerT", bound=PageConsumer)
 
 
 @dataclass(slots=True)
-class Workbench:
+class WorkflowContext:
     """What a workflow works with, and what it notes while it does."""
 
     config: Config
@@ -64,15 +64,15 @@ class Workbench:
     deadline: Deadline
     quick: bool = False
     options: frozenset[str] = frozenset()
-    progress: Progress = quiet
+    progress: Progress = no_progress
     readings: list[Reading] = field(default_factory=list)
     requests: int = 0
     unreached: dict[str, str] = field(default_factory=dict)
 
     @property
-    def around(self) -> Surroundings:
+    def around(self) -> ScanContext:
         config = self.config
-        return Surroundings(config.project, config.home, config.sources, config.prices)
+        return ScanContext(config.project, config.home, config.sources, config.prices)
 
     def reach(self, source: str, scan: Callable[[], T]) -> T | None:
         """What `scan` gives; None, and the reason noted, where the source cannot be reached.
@@ -105,9 +105,9 @@ class Workbench:
             return self._listed(declared, (common(wanted),), make())
 
     def _listed(self, source: S3Source, prefixes: tuple[str, ...], taker: TakerT) -> TakerT:
-        with contextlib.closing(connect(source, self.deadline)) as client:
+        with contextlib.closing(s3_client(source, self.deadline)) as client:
             taken = 0
-            for page in pages(client, source, prefixes, WHOLE, self._sent):
+            for page in list_pages(client, source, prefixes, WHOLE, self._sent):
                 taken += len(page)
                 taker.add(page)
                 self.progress(f"listing {source.bucket}: {taken:,} objects")
@@ -121,7 +121,7 @@ class Workbench:
 class Workflow(Protocol):
     """One workflow: `examine` scans, `markdown` is pure and tells a stored result."""
 
-    def examine(self, bench: Workbench) -> dict[str, Any]:
+    def examine(self, bench: WorkflowContext) -> dict[str, Any]:
         """The workflow's own parts of the result, with `attention`: a list of sentences for people."""
         ...
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from dims_worker import services
-from tests import made_world
+from dims_worker import local
 from tests.conftest import REPO, Lake, Project, Worker
-from tests.made_world import World
+from tests.fixtures import data_project
+from tests.fixtures.data_project import World
 
 BUCKET = "made-lake"
 Start = Callable[..., Worker]
@@ -40,7 +40,7 @@ class Place:
 
 
 @pytest.fixture
-def warehouse(servers: services.Servers, database_url: str) -> Iterator[Engine]:
+def warehouse(servers: local.ServerUrls, database_url: str) -> Iterator[Engine]:
     """An empty database beside the one of DIMS."""
     admin = create_engine(str(servers.database_url), isolation_level="AUTOCOMMIT")
     name = f"warehouse_{database_url.rpartition('_')[2]}"
@@ -56,7 +56,7 @@ def warehouse(servers: services.Servers, database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def place(project: Project, lake: Lake, warehouse: Engine, tmp_path: Path) -> Place:
-    world = made_world.make(datetime.now(UTC))
+    world = data_project.make(datetime.now(UTC))
     _fill_lake(lake, world)
     _fill_warehouse(warehouse, world)
     _fill_project(project, world)

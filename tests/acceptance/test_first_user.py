@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from dims_worker.config import DerivedMetric, S3Metric, load
-from dims_worker.config.quantities import AGES
-from tests import made_world
+from dims_worker.config import DerivedMetric, S3Metric, load_config
+from dims_worker.config.units import AGES
 from tests.acceptance.conftest import Place, set_times
 from tests.conftest import REPO
+from tests.fixtures import data_project
 
 DISABLED = "local_data.espn_size_gb"
 SIZE = "aws_inventory.rds_database_size_gb"
@@ -64,7 +64,7 @@ STABLE = {
 
 
 def test_the_shipped_configuration_holds_the_68_metrics() -> None:
-    config = load(REPO / "config" / "dims.yaml", {}, REPO)  # an empty environment
+    config = load_config(REPO / "config" / "dims.yaml", {}, REPO)  # an empty environment
     written = [f"{category}.{name}" for category, names in NAMES.items() for name in names.split()]
     assert list(config.metrics) == written
     assert len(config.metrics) == 68
@@ -98,7 +98,7 @@ def test_the_environment_fills_it_in() -> None:
         **{"NBA_ESPN_DIR": "/e", "NBA_LOCAL_LAKE": "/l", "NBA_PROJECT": "/p", "NBA_RDS_INSTANCE": "i"},
         **{"NBA_PRICE_S3_GIB_MONTH": "0.05", "NBA_PRICE_DB_T3_MICRO": "1"},
     }
-    config = load(REPO / "config" / "dims.yaml", env, REPO)
+    config = load_config(REPO / "config" / "dims.yaml", env, REPO)
     said = [source.model_dump() for source in config.sources.values()]
     assert {one["path"] for one in said if "path" in one} == {"/p", "/a", "/t", "/e"}
     assert config.sources["lake"].model_dump()["bucket"] == "b"
@@ -169,7 +169,7 @@ def test_gaps_and_differences_are_named(place: Place, engine: Engine) -> None:
     sync = details["sync_status.local_s3_sync_status"]
     for kind, keys in world.different.items():
         assert sync[kind] == len(keys)
-    days = made_world.missing_days(key for key in world.objects if key.startswith("espn_schedules/"))
+    days = data_project.missing_days(key for key in world.objects if key.startswith("espn_schedules/"))
     gaps = details["espn_data.gap_days_count"]
     assert gaps["missing"] == [day.isoformat() for day in days][:20]
     assert "espn_schedules/171031017.json" in gaps["unreadable_names"]
@@ -178,7 +178,7 @@ def test_gaps_and_differences_are_named(place: Place, engine: Engine) -> None:
 
 
 def test_a_feed_that_died_shows_it(place: Place) -> None:
-    old = made_world.make(place.world.now - timedelta(days=30))
+    old = data_project.make(place.world.now - timedelta(days=30))
     set_times(old)
     done = place.project.dims("verify", "--json", "-c", "espn_data", "-c", "hoopr_data")
     assert done.returncode == 1
@@ -212,8 +212,8 @@ def test_the_class_has_its_price_or_the_cost_is_not_known(place: Place, instance
     backend.databases["nba-sim-db"].db_instance_class = instance_class
     code, found = place.verify("-c", "aws_inventory")
     cost = found["aws_inventory.monthly_cost_estimate_usd"]
-    if instance_class in made_world.PRICES:
-        expected = place.world.truth[cost["metric"]] + made_world.PRICES[instance_class] - 29.20
+    if instance_class in data_project.PRICES:
+        expected = place.world.truth[cost["metric"]] + data_project.PRICES[instance_class] - 29.20
         assert (code, cost["value"]) == (0, pytest.approx(expected, rel=1e-12))
     else:
         assert (code, cost["value"]) == (3, None)
@@ -228,7 +228,7 @@ COST = "aws_inventory.monthly_cost_estimate_usd"
 
 
 def _of_lake() -> set[str]:
-    config = load(REPO / "config" / "dims.yaml", {}, REPO)
+    config = load_config(REPO / "config" / "dims.yaml", {}, REPO)
     return {*config.of_source["lake"], COST}
 
 

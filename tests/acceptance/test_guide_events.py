@@ -14,15 +14,15 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
+from dims_worker.domain.plan import Planner
 from dims_worker.events import STREAM, Event
-from dims_worker.ingest import drain
-from dims_worker.plan import Planner
+from dims_worker.pipeline.ingest import ingest_stream
 from tests.conftest import REPO, Project
 
 GUIDE = (REPO / "docs/events.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
 PROGRAMS = [(language, body) for language, body in BLOCKS if language != "json"]
-NAMES = ["dims-enqueue", "--from-file", "valkey-cli", "producers.enqueue", "import redis", "node:net"]
+NAMES = ["dims-enqueue", "--from-file", "valkey-cli", "dims_producers.enqueue", "import redis", "node:net"]
 
 RULES = """
 sources:
@@ -81,7 +81,7 @@ def test_each_block_ends_as_a_stored_event(language: str, body: str, reader: Pro
         sent: Any = redis.xrange(STREAM)
         events = [Event.from_json(fields[b"event"]) for _, fields in sent]
         assert events and len({event.id for event in events}) == len(events)
-        drain(redis, engine, Planner(reader.config))
+        ingest_stream(redis, engine, Planner(reader.config))
     with engine.connect() as connection:
         stored = connection.execute(text("SELECT event_id, outcome FROM dims_event_log ORDER BY seq")).fetchall()
     assert [tuple(row) for row in stored] == [(event.id, "planned") for event in events]

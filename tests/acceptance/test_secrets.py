@@ -24,10 +24,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dims_worker import services
+from dims_worker import local
 from dims_worker.cli.session import Session
-from dims_worker.config import load
-from dims_worker.services import binaries
+from dims_worker.config import load_config
+from dims_worker.local import binaries
 from tests.conftest import GIT_ENV, wait_for
 
 CONFIG = """
@@ -110,7 +110,7 @@ class Machine:
         return found
 
     def pids(self) -> dict[str, int | None]:
-        return {one.name: one.pid for one in services.status(self.home) if one.state == "running"}
+        return {one.name: one.pid for one in local.stack_status(self.home) if one.state == "running"}
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -170,7 +170,7 @@ def trouble(machine: Machine) -> None:
     many, few = ("status --json", "events", "verify", "enqueue any"), ("status", "enqueue any")
     calls = [(f"dims_worker {words}", env) for env in (wrong, away) for words in many]
     calls += [(f"dims_worker {words}", env) for env in (unfit, option) for words in few]
-    calls += [("producers.enqueue any", env) for env in (away, unfit)]
+    calls += [("dims_producers.enqueue any", env) for env in (away, unfit)]
     calls += [("celery -A dims_worker.tasks inspect ping", env) for env in (away, unfit)]
     machine.run_all(calls)
     endless = [(f"celery -A dims_worker.tasks {words} -l DEBUG", env) for env in (wrong, away)
@@ -199,9 +199,9 @@ def look(machine: Machine) -> None:
     for one in machine.processes():
         with suppress(psutil.NoSuchProcess):
             machine.said[f"arguments of {one.pid}"] = " ".join([one.name(), *one.cmdline()])
-    config = load(None, {**machine.env, **env}, machine.folder)
+    config = load_config(None, {**machine.env, **env}, machine.folder)
     session = Session(None, {**machine.env, **env}, machine.folder)
-    machine.said["repr"] = f"{config!r} {services.running(machine.home)!r} {session!r}"
+    machine.said["repr"] = f"{config!r} {local.running(machine.home)!r} {session!r}"
     for file in [*machine.home.glob("logs/*"), machine.home / "run/processes.json", machine.folder / "up.txt"]:
         machine.said[str(file)] = file.read_text(errors="replace")
 
@@ -240,7 +240,7 @@ def test_a_socket_with_a_password_tells_it_nowhere(machine: Machine) -> None:
         path = f"{folder}/s"
         options = {"port": "0", "unixsocket": path, "requirepass": "mark-of-socket", "save": "", "dir": folder}
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
-        program = [str(binaries.valkey(None)), *words]
+        program = [str(binaries.valkey_binary(None)), *words]
         urls = json.loads((machine.home / "servers.json").read_text())
         env = {**machine.env, "DIMS_BROKER_URL": f"redis+socket://:mark-of-socket@{path}?virtual_host=0",
                "DIMS_DATABASE_URL": urls["database_url"]}  # fmt: skip

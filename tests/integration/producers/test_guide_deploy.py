@@ -14,14 +14,14 @@ import pytest
 import redis
 from botocore import xform_name
 from botocore.session import Session
+from dims_producers.publish import broker_url, publish
+from dims_producers.s3_lambda import events_of, handler
 
 from dims_worker.errors import BrokerUnreachable
 from dims_worker.events import STREAM, Event
-from dims_worker.services import procfile
-from producers.publish import broker_url, publish
-from producers.s3_lambda import events_of, handler
+from dims_worker.local import procfile
 from tests.conftest import REPO, Lake
-from tests.s3_notifications import bridge
+from tests.fixtures.s3_notifications import bridge
 
 GUIDE = (REPO / "docs/deploy.md").read_text(encoding="utf-8")
 REGION, ACCOUNT = "eu-west-1", "111122223333"

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dims_producers import lambda_zip
 
 from dims_worker.errors import ServiceError
-from producers import lambda_zip
 from tests.conftest import REPO
-from tests.s3_notifications import notification, record, sqs
+from tests.fixtures.s3_notifications import notification, record, sqs
 
 RUN = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from producers.s3_lambda import handler
+from dims_producers.s3_lambda import handler
 told = json.load(sys.stdin)
 answer = handler(told, None)
 files = [module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None)]
@@ -59,9 +59,9 @@ def test_the_unpacked_zip_runs_alone(unpacked: Path, valkey: Any) -> None:
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m1"}]}
     assert [event.subject for event in valkey.events()] == ["a b"]
     assert not [file for file in files if "site-packages" in file]
-    rooms = {name for name in modules if name.partition(".")[0] in ("producers", "dims_worker")}
+    rooms = {name for name in modules if name.partition(".")[0] in ("dims_producers", "dims_worker")}
     packed = {".".join(path.relative_to(unpacked).with_suffix("").parts).removesuffix(".__init__")
-              for name in ("producers", "dims_worker") for path in (unpacked / name).rglob("*.py")}  # fmt: skip
+              for name in ("dims_producers", "dims_worker") for path in (unpacked / name).rglob("*.py")}  # fmt: skip
     assert rooms == packed  # what it needs, and no more
     assert "redis" in modules
 
@@ -86,7 +86,7 @@ def test_it_is_compiled_and_nothing_is_compiled_anew(unpacked: Path) -> None:
 
 def test_the_same_files_give_the_same_zip(built: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.zip"
-    command = [sys.executable, "-m", "producers.lambda_zip", str(again)]
+    command = [sys.executable, "-m", "dims_producers.lambda_zip", str(again)]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert again.read_bytes() == built.read_bytes()
@@ -151,6 +151,6 @@ def _found(folder: Path, name: str) -> PathDistribution:
 
 def test_make_lambda_builds_it() -> None:
     done = subprocess.run(["make", "-n", "lambda"], cwd=REPO, capture_output=True, text=True, check=True)
-    assert "-m producers.lambda_zip build/dims-s3-lambda.zip" in done.stdout
+    assert "-m dims_producers.lambda_zip build/dims-s3-lambda.zip" in done.stdout
     clean = subprocess.run(["make", "-n", "clean"], cwd=REPO, capture_output=True, text=True, check=True)
     assert re.search(r"rm -rf .* build\b", clean.stdout)

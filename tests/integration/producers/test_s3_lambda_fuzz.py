@@ -13,13 +13,13 @@ import re
 from typing import Any
 
 import pytest
+from dims_producers.s3_lambda import handler
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from dims_worker.errors import EventError
 from dims_worker.events import STREAM
-from producers.s3_lambda import handler
-from tests.s3_notifications import bridge, greeting, notification, record, sns, sqs, told_by_sns
+from tests.fixtures.s3_notifications import bridge, greeting, notification, record, sns, sqs, told_by_sns
 
 NASTY: list[Any] = [
     None, True, 0, -1, 5, 10**18, 1.5, 1e308, "", "\0", "\ud800", "%FF", "x" * 3000, "{", "[]", "null",
@@ -127,7 +127,7 @@ def holds_nothing(given: Any) -> bool:
 
 @pytest.fixture
 def stream(valkey: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Any:
-    caplog.set_level(logging.CRITICAL, "producers.s3_lambda")
+    caplog.set_level(logging.CRITICAL, "dims_producers.s3_lambda")
     monkeypatch.setenv("DIMS_BROKER_URL", valkey.url)
     return valkey
 

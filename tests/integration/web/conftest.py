@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from dims_worker.config import Config, Web
-from dims_worker.web.access import Access, Viewer
-from dims_worker.web.app import build
-from dims_worker.web.live import Hub
-from dims_worker.web.site import Site
-from tests.integration.flow.conftest import beside, flow, make_flow, queries, redis, restart  # noqa: F401 - fixtures
+from dims_worker.config import Config, WebSection
+from dims_worker.web.app import build_app
+from dims_worker.web.context import WebContext
+from dims_worker.web.identity import SignInPolicy, Viewer
+from dims_worker.web.live_hub import LiveHub
+from tests.integration.conftest import beside, flow, make_flow, queries, redis, restart  # noqa: F401 - fixtures
 
 TOKENS = {"ada": "ada-token-" + "x" * 20, "bob": "bob-token-" + "y" * 20}
 EVENTS_TOKEN = "events-token-" + "z" * 20
@@ -42,12 +42,12 @@ def visit(engine: Engine) -> Iterator[Visit]:
             peer: str = "testclient",
             **web: Any,
         ) -> TestClient:
-            said = Web.model_validate({"tokens": TOKENS, "events_token": EVENTS_TOKEN, **web})
-            access = Access(said, "a secret of the tests")
+            said = WebSection.model_validate({"tokens": TOKENS, "events_token": EVENTS_TOKEN, **web})
+            access = SignInPolicy(said, "a secret of the tests")
             with_web = replace(config, web=said)
-            site = Site(with_web, on or engine, broker_url, access, None, Hub(on or engine, with_web))
+            site = WebContext(with_web, on or engine, broker_url, access, None, LiveHub(on or engine, with_web))
             client = TestClient(
-                build(site, address), base_url="http://localhost", follow_redirects=False, client=(peer, 1)
+                build_app(site, address), base_url="http://localhost", follow_redirects=False, client=(peer, 1)
             )
             if live:
                 stack.enter_context(client)

@@ -14,12 +14,12 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from dims_worker.config import Config, Web
-from dims_worker.web.access import Access, Viewer
-from dims_worker.web.app import build
-from dims_worker.web.live import Hub
-from dims_worker.web.serve import listen, server
-from dims_worker.web.site import Site
+from dims_worker.config import Config, WebSection
+from dims_worker.web.app import build_app
+from dims_worker.web.context import WebContext
+from dims_worker.web.identity import SignInPolicy, Viewer
+from dims_worker.web.live_hub import LiveHub
+from dims_worker.web.server import build_server, listen_socket
 from tests.conftest import wait_for
 
 
@@ -56,7 +56,7 @@ class Open:
 class Served:
     """A site that is served as `dims web` serves it."""
 
-    hub: Hub
+    hub: LiveHub
     port: int
     cookie: str
     stack: ExitStack = field(repr=False)
@@ -82,13 +82,13 @@ class Served:
 @contextmanager
 def serving(engine: Engine, config: Config, port: int = 0, **web: Any) -> Iterator[Served]:
     """The site, until the end of the block; `web`: keys of its section of the configuration."""
-    said = Web.model_validate({"tokens": {"ada": "ada-token-" + "x" * 20}, **web})
-    access = Access(said, "a secret of the tests")
+    said = WebSection.model_validate({"tokens": {"ada": "ada-token-" + "x" * 20}, **web})
+    access = SignInPolicy(said, "a secret of the tests")
     config = replace(config, web=said)
-    hub = Hub(engine, config)
-    app = build(Site(config, engine, None, access, said.flower, hub))
-    listening = listen("127.0.0.1", port)
-    serves = server(app)
+    hub = LiveHub(engine, config)
+    app = build_app(WebContext(config, engine, None, access, said.flower, hub))
+    listening = listen_socket("127.0.0.1", port)
+    serves = build_server(app)
     thread = threading.Thread(target=serves.run, args=([listening],))
     thread.start()
     try:

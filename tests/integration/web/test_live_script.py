@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import CHROMIUM, Page, browser
 from tests.conftest import wait_for
-from tests.integration.flow.kit import Flow, event
+from tests.fixtures.chromium import CHROMIUM, Page, browser
+from tests.integration.helpers import Flow, event
 from tests.integration.web.serving import Served, serving
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")

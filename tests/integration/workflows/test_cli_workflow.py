@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 from dims_worker.store.engine import transaction
 from dims_worker.store.runs import last_result
 from tests.conftest import Lake, Project, Worker, wait_for
-from tests.integration.workflows.kit import BUCKET, CONFIG, make_tables
+from tests.integration.workflows.helpers import BUCKET, CONFIG, make_tables
 
 GAMES = [("0000000001", "2013-03-16", 3), ("0000000002", "2013-03-17", 3), ("0000000003", "2013-03-18", 1)]
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from dims_worker.probes.base import Deadline, Surroundings
+from dims_worker.probes.base import Deadline, ScanContext
 
 Run = Callable[..., str]
 
 
 @pytest.fixture
-def around(tmp_path: Path) -> Surroundings:
-    return Surroundings(tmp_path, tmp_path / ".dims")
+def around(tmp_path: Path) -> ScanContext:
+    return ScanContext(tmp_path, tmp_path / ".dims")
 
 
 @pytest.fixture

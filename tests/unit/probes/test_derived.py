@@ -6,7 +6,7 @@ import pytest
 
 from dims_worker.config import DerivedMetric
 from dims_worker.probes.base import Reading, Value
-from dims_worker.probes.derived import derive
+from dims_worker.probes.derived import derive_reading
 
 
 def good(name: str, value: Value) -> Reading:
@@ -15,7 +15,7 @@ def good(name: str, value: Value) -> Reading:
 
 def of(text: str, **values: Value) -> Reading:
     inputs = {f"m.{name}": good(f"m.{name}", value) for name, value in values.items()}
-    return derive("d.x", DerivedMetric(derive=text, unit="lines"), inputs)
+    return derive_reading("d.x", DerivedMetric(derive=text, unit="lines"), inputs)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_every_unfit_input_is_named() -> None:
         "m.d": good("m.d", True),
         "m.f": good("m.f", 1),
     }
-    error = derive("d.x", DerivedMetric(derive="m.a + m.b + m.c + m.d + m.e + m.f"), inputs).error
+    error = derive_reading("d.x", DerivedMetric(derive="m.a + m.b + m.c + m.d + m.e + m.f"), inputs).error
     assert error is not None
     for part in ("m.a: the bucket is gone", "m.b: None is no number", "m.c: '2025", "m.d: True", "m.e: has no"):
         assert part in error

@@ -11,11 +11,11 @@ import pytest
 
 from dims_worker.config import FilesMetric, FilesSource, GitMetric, GitSource, S3Metric, S3Source
 from dims_worker.probes import probe_for
-from dims_worker.probes.base import KeysChanged, PathsChanged, Surroundings
+from dims_worker.probes.base import KeysChanged, PathsChanged, ScanContext
 
 
 def files(
-    around: Surroundings, root: str, *changed: str, paths: Any = ("**",), at: str = "proj", **more: Any
+    around: ScanContext, root: str, *changed: str, paths: Any = ("**",), at: str = "proj", **more: Any
 ) -> str | None:
     source = FilesSource(type="files", path=at, exclude=more.pop("source_exclude", ()), ignore=more.pop("ignore", None))
     metric = FilesMetric(source="x", measure="count", paths=paths, **more)
@@ -58,13 +58,13 @@ def files(
     ],
 )
 def test_files(tmp_path: Path, root: str, changed: list[str], paths: list[str], reason: str | None) -> None:
-    around = Surroundings(tmp_path, tmp_path / "proj" / ".dims")
+    around = ScanContext(tmp_path, tmp_path / "proj" / ".dims")
     said = files(around, str(tmp_path / root), *changed, paths=paths)
     assert said == reason or (reason == "itself changed" and said == f"{tmp_path}/proj itself changed")
 
 
 def test_files_exclusions(tmp_path: Path) -> None:
-    around = Surroundings(tmp_path, tmp_path / ".dims")
+    around = ScanContext(tmp_path, tmp_path / ".dims")
     root = str(tmp_path / "proj")
     assert files(around, root, "data/a.py", source_exclude=["data/**"]) is None
     assert files(around, root, "data/a.py", exclude=["data/**"]) is None
@@ -73,7 +73,7 @@ def test_files_exclusions(tmp_path: Path) -> None:
 
 
 def test_files_gitignore(tmp_path: Path) -> None:
-    around = Surroundings(tmp_path, tmp_path / ".dims")
+    around = ScanContext(tmp_path, tmp_path / ".dims")
     root = str(tmp_path / "proj")
     assert files(around, root, "sub/.gitignore", paths=["*.py"], ignore="gitignore") == "sub/.gitignore changed"
     assert files(around, root, "sub/.gitignore", paths=["*.py"]) is None
@@ -84,23 +84,23 @@ def test_files_gitignore(tmp_path: Path) -> None:
 def test_files_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    around = Surroundings(tmp_path, tmp_path / ".dims")
+    around = ScanContext(tmp_path, tmp_path / ".dims")
     assert files(around, str(tmp_path / "link"), "a.md", at="real")
     assert files(around, str(tmp_path / "real"), "a.md", at="link")
 
 
 def test_names_that_are_no_utf8_are_shown(tmp_path: Path) -> None:
-    around = Surroundings(tmp_path, tmp_path / ".dims")
+    around = ScanContext(tmp_path, tmp_path / ".dims")
     assert files(around, str(tmp_path / "proj"), "\udcff.md", paths=["*.md"]) == "\\xff.md matches *.md"
 
 
 def test_home_as_source(tmp_path: Path) -> None:
-    around = Surroundings(tmp_path, tmp_path / "proj")
+    around = ScanContext(tmp_path, tmp_path / "proj")
     assert files(around, str(tmp_path / "proj"), "a.md") is None
 
 
 def test_git(tmp_path: Path) -> None:
-    around = Surroundings(tmp_path, tmp_path / ".dims")
+    around = ScanContext(tmp_path, tmp_path / ".dims")
     source = GitSource(type="git", path="repo")
 
     def touched(metric: GitMetric, *changed: str, root: str = "repo", history: bool = True) -> str | None:
@@ -136,7 +136,7 @@ def test_git(tmp_path: Path) -> None:
     ],
 )
 def test_s3(tmp_path: Path, metric: dict[str, Any], keys: list[str], reason: str | None) -> None:
-    around = Surroundings(tmp_path, tmp_path / ".dims")
+    around = ScanContext(tmp_path, tmp_path / ".dims")
     source = S3Source(type="s3", bucket="lake")
     wanted = S3Metric(source="lake", measure="count", **metric)
     assert probe_for("s3").touched(source, wanted, KeysChanged("lake", tuple(keys)), around) == reason

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import fakeredis
 import pytest
+from dims_producers.spool import Spool
 
 from dims_worker.events import STREAM, Event
-from producers.spool import Spool
 
 Git = Callable[..., str]
 
@@ -96,7 +96,7 @@ class FakeBroker:
             self.trips += 1
             return fakeredis.FakeRedis(server=self.server)
 
-        monkeypatch.setattr("producers.publish.connect", connect)
+        monkeypatch.setattr("dims_producers.publish.connect", connect)
 
     def away(self, is_away: bool = True) -> None:
         self.server.connected = not is_away

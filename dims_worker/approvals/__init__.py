@@ -1,0 +1,1 @@
+"""Approval requests: how they open and close, and how people decide on them."""

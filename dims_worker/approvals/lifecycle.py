@@ -1,0 +1,65 @@
+"""What a held value asks of people: a request opens, is updated inside its band, superseded outside, withdrawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from dims_worker.config import Config
+from dims_worker.domain.decide import inside_band
+from dims_worker.domain.run import RunReading
+from dims_worker.store import approval_requests
+from dims_worker.store.engine import clock
+from dims_worker.store.events import events_between
+from dims_worker.store.metric_states import MetricState
+
+EVIDENCE = 50
+"""Events that a request names at most."""
+
+
+def update_requests(
+    connection: Connection, config: Config, run_id: int, items: Sequence[RunReading], states: Mapping[str, MetricState]
+) -> None:
+    """Bring the requests up to a run, in its transaction; `states` are the locked rows of its metrics.
+
+    A held value opens a request, updates the open one of its band, or supersedes it; an accepted one ends it.
+    """
+    concerned = {item.metric: item for item in items if item.outcome in ("held", "accepted")}
+    waiting = approval_requests.open_requests(connection, concerned) if concerned else {}
+    for name, item in concerned.items():
+        known = waiting.get(name)
+        if item.outcome == "accepted":
+            if known:
+                approval_requests.close_request(connection, known.id, "withdrawn")
+            continue
+        facts = _facts(item, states[name], run_id)
+        if known and inside_band(known.anchor, item.value, config.policy_of(name).tolerance_pct):
+            changed = (known.value, known.baseline_version) != (item.value, states[name].baseline_version)
+            facts |= {"evidence": _evidence(connection, config, item, states[name])} if changed else {}
+            approval_requests.update_request(connection, known.id, facts, changed=changed)
+            continue
+        if known:
+            approval_requests.close_request(connection, known.id, "superseded")
+        expire = config.policy_of(name).expire_after
+        facts |= {"evidence": _evidence(connection, config, item, states[name])}
+        facts |= {"expires_at": clock(connection) + expire if expire else None}
+        approval_requests.insert_request(connection, {"metric": name, **facts})
+
+
+def _facts(item: RunReading, state: MetricState, run_id: int) -> dict[str, Any]:
+    return {
+        **{"value": item.value, "unit": item.unit, "as_of": item.as_of, "drift_pct": item.drift_pct},
+        **{"severity": item.severity, "reason": item.reason, "run_id": run_id, "baseline": item.baseline},
+        **{"baseline_as_of": state.baseline_as_of, "baseline_version": state.baseline_version},
+    }
+
+
+def _evidence(connection: Connection, config: Config, item: RunReading, state: MetricState) -> dict[str, Any]:
+    """What a reviewer is told beside the numbers: the events since the baseline (how many, and the newest by their
+    places in the log) and what the reading names, such as gaps."""
+    reads = sorted(config.with_inputs([item.metric])) if item.metric in config.metrics else [item.metric]
+    since = state.baseline_as_of or item.as_of
+    number, newest = events_between(connection, reads, since, item.as_of, EVIDENCE)
+    return {"events": number, "newest": [event.seq for event in newest], "details": item.details}

@@ -1,0 +1,1 @@
+"""Redis: the event stream and the queues of wake-ups."""

@@ -1,0 +1,56 @@
+"""Who is told, by which way, of what."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from dims_worker.config.base import Model, Texts
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+
+
+def _given(value: Any) -> Any:
+    return "" if value is None else value  # what YAML makes of a plain ${NAME:-} without a value
+
+
+def _apprise(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if url and not _URL.fullmatch(url) and not url.startswith("${"):  # a variable that is not set was blamed for that
+        raise ValueError("is no Apprise URL, such as mailtos://… or slack://…")  # and is not quoted: it is secret
+    return value
+
+
+class Channel(Model):
+    """One way to people, and what goes there."""
+
+    url: Annotated[SecretStr, BeforeValidator(_given), AfterValidator(_apprise)] = Field(
+        description="An Apprise URL, from the environment because it is a secret. Empty: the channel is off."
+    )
+    tiers: tuple[Literal["approve", "notify"], ...] = Field(
+        ("approve", "notify"), description="`approve`: values held for approval. `notify`: drift and broken limits."
+    )
+    severities: tuple[Literal["low", "medium", "high", "urgent"], ...] = Field(
+        (), description="Only drifts of these severities. Empty: all."
+    )
+    stale: bool = Field(True, description="Notify of metrics that are stale.")
+    failures: int | None = Field(3, ge=1, description="Notify after this many failures in a row. `null`: never.")
+    metrics: Texts = Field(("*",), description="Patterns of metrics and workflows, such as `workflow.audit`.")
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a URL."""
+        return bool(self.url.get_secret_value())
+
+
+class NotifySection(Model):
+    """The notify section."""
+
+    channels: dict[str, Channel] = Field({}, description="Channels, by a name of your own.")
+
+    @property
+    def on(self) -> dict[str, Channel]:
+        """The channels that have a URL, by name."""
+        return {name: channel for name, channel in self.channels.items() if channel.on}

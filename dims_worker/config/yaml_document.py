@@ -1,0 +1,164 @@
+"""A YAML document whose every key knows its file and line, with `${…}` filled in from the environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Where = tuple[str | int, ...]
+"""The way to a key, such as ("sources", "lake", "bucket")."""
+
+_VARIABLE = re.compile(r"\$(\$\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-((?:[^}\\]|\\.)*))?\}|\$\{")
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing that is wrong, and where: file, line (from 1), key."""
+
+    file: str
+    line: int
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {f'{self.key}: ' if self.key else ''}{self.message}"
+
+
+@dataclass
+class YamlDocument:
+    """The tree of one file or of several merged ones, the place of each key, and what is wrong so far."""
+
+    env: Mapping[str, str]
+    tree: dict[str, Any] = field(default_factory=dict)
+    places: dict[Where, tuple[str, int]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def blame(self, where: Where, message: str) -> None:
+        """Note a problem at a key, or at the nearest key above it that the file has."""
+        place = where
+        while place not in self.places and place:
+            place = place[:-1]
+        file, line = self.places.get(place, ("", 1))
+        self.problems.append(Problem(file, line, ".".join(map(str, where)), message))
+
+    def read(self, file: Path, shown: str) -> None:
+        """Merge a file into the tree, section by section; `shown` is its name in messages.
+
+        A file that is missing or is no YAML becomes a problem, as does a key that two files define.
+        """
+        self.places.setdefault((), (shown, 1))
+        try:
+            root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+            tree = _Reader(self, shown).value(root, ()) if root is not None else {}
+        except OSError as error:
+            self.problems.append(Problem(shown, 1, "", f"cannot be read: {error.strerror}"))
+            return
+        except UnicodeDecodeError:
+            self.problems.append(Problem(shown, 1, "", "is not UTF-8 text"))
+            return
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            line = mark.line + 1 if mark else 1
+            self.problems.append(Problem(shown, line, "", f"is not YAML: {error.problem or error.context}"))
+            return
+        except yaml.YAMLError as error:
+            self.problems.append(Problem(shown, 1, "", f"is not YAML: {str(error).splitlines()[0]}"))
+            return
+        if isinstance(tree, dict):
+            self._merge(self.tree, tree, ())
+        else:
+            self.problems.append(Problem(shown, 1, "", "must be a mapping of sections, such as `sources:`"))
+
+    def _merge(self, into: dict[str, Any], more: dict[str, Any], where: Where) -> None:
+        for key, value in more.items():
+            known = into.get(key)
+            # Two files may share a section, and a category of metrics; one source or rule is one file's
+            shared = not where or where == ("metrics",)
+            if isinstance(known, dict) and isinstance(value, dict) and shared:
+                self._merge(known, value, (*where, key))
+            elif value is None and key in into and not where:
+                continue  # an empty section
+            elif key in into and (known is not None or where):
+                self.blame((*where, key), "is defined twice, in two files")
+            else:
+                into[key] = value
+
+
+class _Reader:
+    """Turns the nodes of one file into values; keeps places and problems in the document."""
+
+    def __init__(self, document: YamlDocument, shown: str) -> None:
+        self.document = document
+        self.shown = shown
+        self.yaml = yaml.SafeLoader("")
+        self.open: list[yaml.Node] = []
+
+    def value(self, node: yaml.Node, where: Where) -> Any:
+        self.document.places[where] = (self.shown, node.start_mark.line + 1)
+        if any(node is above for above in self.open):
+            self.document.blame(where, "contains itself (an alias of a parent)")
+            return None
+        self.open.append(node)
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, where)
+            if isinstance(node, yaml.SequenceNode):
+                return [self.value(item, (*where, index)) for index, item in enumerate(node.value)]
+            assert isinstance(node, yaml.ScalarNode)
+            return self._scalar(node, where)
+        finally:
+            self.open.pop()
+
+    def _mapping(self, node: yaml.MappingNode, where: Where) -> dict[str, Any]:
+        plain = {id(key) for key, _ in node.value}
+        self.yaml.flatten_mapping(node)  # `<<` merges; merged keys may be overridden, written ones not
+        result: dict[str, Any] = {}
+        written: set[str] = set()
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.document.places[(*where, "?")] = (self.shown, key_node.start_mark.line + 1)
+                self.document.blame((*where, "?"), "a key must be a text")
+                continue
+            key = str(key_node.value)
+            here = (*where, key)
+            if id(key_node) in plain and key in written:
+                self.document.places[here] = (self.shown, key_node.start_mark.line + 1)
+                self.document.blame(here, "stands twice in the same mapping")
+            written.add(key) if id(key_node) in plain else None
+            result[key] = self.value(value_node, here)
+            self.document.places[here] = (self.shown, key_node.start_mark.line + 1)
+        return result
+
+    def _scalar(self, node: yaml.ScalarNode, where: Where) -> Any:
+        text = str(node.value)
+        filled = _VARIABLE.sub(lambda match: self._variable(match, where), text)
+        tag = node.tag
+        if filled != text and node.style is None:  # written plain: a filled-in number is a number
+            tag = self.yaml.resolve(yaml.ScalarNode, filled, (True, False))  # type: ignore[no-untyped-call]
+        try:
+            return self.yaml.construct_object(yaml.ScalarNode(tag, filled, node.start_mark, node.end_mark))
+        except (yaml.YAMLError, ValueError) as error:
+            self.document.blame(where, str(error).splitlines()[0])
+            return None
+
+    def _variable(self, match: re.Match[str], where: Where) -> str:
+        if match[1]:
+            return "${"  # `$${NAME}` is a literal `${NAME}`
+        if not match[2]:
+            self.document.blame(where, "holds a `${` that is no variable: write ${NAME} or ${NAME:-default}, or $${")
+            return match[0]
+        value = self.document.env.get(match[2])
+        if value:
+            return value
+        if match[3] is not None:
+            return match[3].replace("\\}", "}")
+        if value is None:
+            self.document.blame(where, f"the variable {match[2]} is not set (or give it a default: "
+                                       f"${{{match[2]}:-…}})")  # fmt: skip
+            return match[0]
+        return value

@@ -1,0 +1,30 @@
+"""The servers and processes of one machine, all in `$DIMS_HOME`: start, find, stop, lend, supervise.
+
+Drivers and psutil are loaded when they are used, so importing this room is cheap.
+"""
+
+from __future__ import annotations
+
+from dims_worker.local.home import DataDirectory
+from dims_worker.local.home_lock import hold_home, lock_owner
+from dims_worker.local.procfile import Backoff
+from dims_worker.local.servers import ServerUrls, remember_broker, running, start, stop, temporary_database
+from dims_worker.local.stack_status import ProcessStatus, end_stack, stack_status
+from dims_worker.local.supervisor import Supervisor
+
+__all__ = [
+    "Backoff",
+    "DataDirectory",
+    "ProcessStatus",
+    "ServerUrls",
+    "Supervisor",
+    "temporary_database",
+    "end_stack",
+    "hold_home",
+    "lock_owner",
+    "remember_broker",
+    "running",
+    "start",
+    "stack_status",
+    "stop",
+]

@@ -1,0 +1,342 @@
+"""PostgreSQL on 127.0.0.1, out of a wheel, in `$DIMS_HOME/pg`.
+
+The folder holds `data` (the cluster) and `password`. What is true is read from the folder and from the
+processes that work in it, never from notes of ours, which a crash can leave wrong.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dims_worker.errors import ServiceError
+from dims_worker.local import binaries, ports, process
+from dims_worker.local.home import DataDirectory, private_folder, secret, sync_folder
+from dims_worker.local.process import Identity
+from dims_worker.local.server_user import ServerUser, doorway, unprivileged_user
+
+if TYPE_CHECKING:
+    from psycopg2 import extensions
+
+NAME = "PostgreSQL"
+USER = "dims"
+DATABASE = "dims"
+PROGRAM = ("postgres",)
+DRAFT = "initdb-"
+
+READY_PATIENCE = 120.0
+"""Seconds until it must answer. A restart after a crash replays the log first, which can take a while."""
+
+STOP_PATIENCE = (45.0, 15.0)
+"""Seconds for SIGINT (clients are cut off, all is written), then for SIGQUIT (recovery at the next start)."""
+
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+"""All that the server sees of the environment: a PGPORT or PGDATA of the user's must not reach it."""
+
+SETTINGS = {
+    "listen_addresses": ports.HOST,
+    "unix_socket_directories": "",  # a socket's path may have 107 characters; a home's path has more
+    "max_connections": "100",
+    "shared_buffers": "64MB",
+    "max_wal_size": "512MB",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "fsync": "on",
+    "synchronous_commit": "on",
+}
+
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+"""For tests alone: a `kill -9` loses the last commits, a power cut ruins the data."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresServer:
+    """A PostgreSQL that runs: its main process and the URL of its database."""
+
+    identity: Identity
+    port: int
+    password: str = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg2://{USER}:{self.password}@{ports.HOST}:{self.port}/{DATABASE}"
+
+
+def start(home: DataDirectory, *, port: int | None = None, fast: bool = False) -> PostgresServer:
+    """Start it, on `port` if that is free; or find it running. The caller holds the lock of the servers.
+
+    Raises:
+        ServiceError: it does not start, or runs without answering; the log's last lines are in the message.
+    """
+    running = find(home)
+    if running is not None:
+        return running
+    account = unprivileged_user(home.pg)
+    private_folder(home.pg, account)
+    programs = binaries.postgres_bin(home.pg / "data", account)
+    password = secret(home.pg, account)
+    with doorway(home.pg, account) as (folder, descriptors):
+        how = _Launcher(home, programs, account, folder, descriptors, fast)
+        if not (home.pg / "data").exists():
+            how.create()
+        _clear(home)
+        server = how.launch(password, port)
+    _ensure_database(server)
+    return server
+
+
+def find(home: DataDirectory) -> PostgresServer | None:
+    """The server of this home, waited for while it is starting; None when there is none.
+
+    Raises:
+        ServiceError: it runs and does not become ready, or does not let us in.
+    """
+    identity = main_process(home)
+    if identity is None:
+        return None
+    ready = _wait_ready(home, identity)
+    if not identity.alive():
+        return None
+    server = _described(home, identity) if ready else None
+    if server is None:
+        raise ServiceError(_silent(home, identity))
+    _ensure_database(server)
+    return server
+
+
+def running(home: DataDirectory) -> PostgresServer | None:
+    """The server of this home, if it is up and lets us in at this moment. Waits for nothing."""
+    identity = main_process(home)
+    server = _described(home, identity) if identity and _ready(home, identity) else None
+    return server if server and _answers(server) else None
+
+
+def stop(home: DataDirectory) -> Identity | None:
+    """Stop it, and whatever an earlier crash left of it; the process that was ended, if there was one.
+
+    Raises:
+        ServiceError: it does not end.
+    """
+    identity = main_process(home)
+    if identity is not None:
+        fast, immediate = STOP_PATIENCE
+        if not identity.end((signal.SIGINT, fast), (signal.SIGQUIT, immediate)):
+            raise ServiceError(f"{NAME} (pid {identity.pid}) does not end; see {home.logs / 'postgres.log'}.")
+    _end_orphans(home)
+    return identity
+
+
+def connect(server: PostgresServer, database: str) -> extensions.connection:
+    """A connection of psycopg2. All is said outright, as PG* variables would fill in what is not."""
+    import psycopg2
+
+    return psycopg2.connect(
+        host=ports.HOST,
+        port=server.port,
+        user=USER,
+        password=server.password,
+        dbname=database,
+        connect_timeout=10,
+        sslmode="disable",
+        gssencmode="disable",
+        options="",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Launcher:
+    """How PostgreSQL's programs are run here. `folder` is the home's pg folder as `account` can name it."""
+
+    home: DataDirectory
+    programs: Path
+    account: ServerUser | None
+    folder: str
+    descriptors: tuple[int, ...]
+    fast: bool
+
+    def create(self) -> None:
+        """Make the cluster in a folder beside, then rename it: a crash on the way leaves no half-made one."""
+        for stale in self.home.pg.glob(f"{DRAFT}*"):
+            # A killed command's initdb may still be writing there; what is left then goes next time.
+            shutil.rmtree(stale, ignore_errors=True)
+        draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=self.home.pg))
+        private_folder(draft, self.account)
+        log = self.home.log("postgres")
+        child = self._run(
+            *("initdb", "-D", f"{self.folder}/{draft.name}", "-U", USER),
+            *("--pwfile", f"{self.folder}/password", "--auth=scram-sha-256"),
+            # Text sorts by code point, as in Python, and the same on every machine.
+            *("--encoding=UTF8", "--locale=C", "--no-instructions"),
+            *(["--no-sync"] if self.fast else []),
+        )
+        try:
+            code = child.wait(READY_PATIENCE)
+        except subprocess.TimeoutExpired as error:
+            child.kill()
+            child.wait()
+            raise ServiceError(f"initdb took longer than {READY_PATIENCE:.0f} s; see {log}.") from error
+        if code != 0:
+            raise ServiceError(f"initdb ended with code {code}; the end of {log} says:\n{process.log_tail(log)}")
+        draft.rename(self.home.pg / "data")
+        sync_folder(self.home.pg)
+
+    def launch(self, password: str, wanted: int | None) -> PostgresServer:
+        """Start the server, and again on another port when somebody took the first one in between."""
+        log = self.home.log("postgres")
+        for _ in range(3):
+            port = ports.choose_port(wanted)
+            settings = SETTINGS | (FAST if self.fast else {}) | {"port": str(port)}
+            options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+            identity = process.keep(self._run("postgres", "-D", f"{self.folder}/data", *options))
+            if identity is not None and _wait_ready(self.home, identity):
+                return PostgresServer(identity, port, password)
+            wanted = None
+            if identity is not None and identity.alive():
+                identity.end((signal.SIGINT, 5.0), (signal.SIGQUIT, 10.0))
+                raise ServiceError(_silent(self.home, identity))
+            if ports.port_is_free(port):
+                break  # The port was not the reason.
+        raise ServiceError(f"{NAME} did not start; the end of {log} says:\n{process.log_tail(log)}")
+
+    def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        return process.launch(
+            [str(self.programs / program), *arguments],
+            log=self.home.logs / "postgres.log",
+            env=ENVIRONMENT,
+            cwd=Path("/"),
+            account=self.account,
+            pass_fds=self.descriptors,
+        )
+
+
+def _wait_ready(home: DataDirectory, identity: Identity) -> bool:
+    process.wait_until(lambda: _ready(home, identity) or not identity.alive(), READY_PATIENCE)
+    return identity.alive() and _ready(home, identity)
+
+
+def _silent(home: DataDirectory, identity: Identity) -> str:
+    log = home.logs / "postgres.log"
+    return (
+        f"{NAME} (pid {identity.pid}) runs and is not ready after {READY_PATIENCE:.0f} s; "
+        f"the end of {log} says:\n{process.log_tail(log)}"
+    )
+
+
+def _lock_lines(home: DataDirectory) -> list[str]:
+    """The lines of postmaster.pid: pid, data folder, start, port, socket, address, memory, state.
+
+    Source: PostgreSQL, src/include/utils/pidfile.h.
+    """
+    try:
+        return (home.pg / "data" / "postmaster.pid").read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return []
+
+
+def _ready(home: DataDirectory, identity: Identity) -> bool:
+    """Has the server itself written that it takes connections? Asking it would fill its log with refusals."""
+    lines = _lock_lines(home)
+    return len(lines) > 7 and lines[0].strip() == str(identity.pid) and lines[7].strip() == "ready"
+
+
+def _described(home: DataDirectory, identity: Identity) -> PostgresServer | None:
+    """The server as the files in its folder describe it; None when they are gone."""
+    lines = _lock_lines(home)
+    password = home.pg / "password"
+    if len(lines) < 4 or not password.exists():
+        return None
+    return PostgresServer(identity, int(lines[3]), password.read_text(encoding="utf-8").strip())
+
+
+def _answers(server: PostgresServer) -> bool:
+    import psycopg2
+
+    try:
+        with closing(connect(server, DATABASE)):
+            return True
+    except psycopg2.OperationalError:
+        return False
+
+
+def main_process(home: DataDirectory) -> Identity | None:
+    """The main process. Its children show a title like `postgres: checkpointer`, it shows its arguments."""
+    psutil = process.load_psutil()
+    for one in process.of_folder(PROGRAM, home.pg / "data"):
+        try:
+            argv = one.cmdline()
+        except psutil.NoSuchProcess:
+            continue
+        if argv and not argv[0].startswith("postgres:"):
+            return Identity.of(one.pid)
+    return None
+
+
+def _clear(home: DataDirectory) -> None:
+    """Take away what keeps a new server from starting after the main process was killed.
+
+    PostgreSQL overcomes a stale postmaster.pid by itself, except where the pid in it belongs to some other
+    process by now, or to the zombie of the old one (CreateLockFile in miscinit.c). Then the file must go, but
+    only after all that still uses the old shared memory is gone.
+    """
+    _end_orphans(home)
+    lines = _lock_lines(home)
+    if lines and lines[0].strip().isdigit() and process.load_psutil().pid_exists(int(lines[0])):
+        (home.pg / "data" / "postmaster.pid").unlink()
+
+
+def _end_orphans(home: DataDirectory) -> None:
+    """Wait for the children of a killed main process, then end them: a busy one notices only when idle.
+
+    Raises:
+        ServiceError: one does not end.
+    """
+    data = home.pg / "data"
+    if process.wait_until(lambda: not process.of_folder(PROGRAM, data), 1.0):
+        return
+    for number, patience in ((signal.SIGQUIT, 2.0), (signal.SIGKILL, 5.0)):
+        for orphan in process.of_folder(PROGRAM, data):
+            identity = Identity.of(orphan.pid)
+            if identity is not None:
+                identity.send(number)
+        if process.wait_until(lambda: not process.of_folder(PROGRAM, data), patience):
+            return
+    raise ServiceError(f"Processes of an earlier {NAME} still work in {data} and do not end.")
+
+
+@contextmanager
+def _cursor(server: PostgresServer, database: str) -> Iterator[Any]:
+    with closing(connect(server, database)) as connection:
+        connection.autocommit = True  # CREATE DATABASE refuses to run in a transaction
+        with connection.cursor() as cursor:
+            yield cursor
+
+
+def _ensure_database(server: PostgresServer) -> None:
+    """Make the database, unless it is there (a crash may have come between initdb and this).
+
+    Raises:
+        ServiceError: the server does not let us in.
+    """
+    import psycopg2
+
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            with _cursor(server, "postgres") as cursor:
+                cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
+                if cursor.fetchone() is None:
+                    cursor.execute(f'CREATE DATABASE "{DATABASE}"')
+            return
+        except psycopg2.Error as error:
+            if time.monotonic() > deadline:
+                raise ServiceError(f"{NAME} on port {server.port} refuses: {str(error).strip()}") from error
+            time.sleep(0.1)

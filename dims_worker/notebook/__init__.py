@@ -1,0 +1,1 @@
+"""The explorer notebook: data frames, charts, and what runs it."""

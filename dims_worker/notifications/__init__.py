@@ -1,0 +1,1 @@
+"""Notify people: which alerts exist, what they say, and how they are sent."""

@@ -1,0 +1,1 @@
+"""The path of an event: ingest it, measure what is due, and record the run."""

@@ -1,0 +1,296 @@
+"""Events into PostgreSQL, once each, and the metrics they touch marked as due, in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+from redis import Redis
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from dims_worker.broker import event_stream
+from dims_worker.config import Config, SourceMetric
+from dims_worker.domain.plan import Plan, Planner
+from dims_worker.errors import EventError
+from dims_worker.events import FIELD, SCHEDULE_TICK, Event
+from dims_worker.store import approval_requests, metric_states, schedules
+from dims_worker.store.engine import transaction
+from dims_worker.store.events import insert_events, next_mark, next_mark_for, raise_generations
+
+log = logging.getLogger(__name__)
+
+KEPT = 16_384
+"""Characters that are kept of a rejected payload."""
+REASON = 2048
+"""Characters that are kept of the reason."""
+
+REFUSALS = ("22", "23", "54")
+"""Classes of SQLSTATE that speak of the data: not representable, against a constraint, beyond a limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedEnvelope:
+    """An envelope as it came: the stream entry's id ('' where it came by no stream) and its text."""
+
+    stream_id: str
+    payload: bytes
+
+
+@dataclass(slots=True)
+class PendingSource:
+    """Why a source has metrics due now: how many events by which rules, and the last of them."""
+
+    events: int = 0
+    rules: set[str] = field(default_factory=set)
+    last: str = ""
+
+    def add(self, other: PendingSource) -> None:
+        self.events += other.events
+        self.rules |= other.rules
+        self.last = other.last
+
+    @property
+    def more(self) -> str:
+        """The command that tells more."""
+        return f"dims events show {self.last}"
+
+    def __str__(self) -> str:
+        return f"{', '.join(sorted(self.rules))} · {self.events:,} event{'' if self.events == 1 else 's'}"
+
+
+@dataclass(slots=True)
+class IngestResult:
+    """What became of a batch: `sources` have metrics due now, and why."""
+
+    stored: int = 0
+    known: int = 0
+    rejected: int = 0
+    unmatched: int = 0
+    sources: dict[str, PendingSource] = field(default_factory=dict)
+    generations: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.stored:,} stored, {self.known:,} known, {self.rejected:,} rejected, {self.unmatched:,} unmatched"
+
+    def add(self, other: IngestResult) -> None:
+        self.stored += other.stored
+        self.known += other.known
+        self.rejected += other.rejected
+        self.unmatched += other.unmatched
+        for source, touched in other.sources.items():
+            self.sources.setdefault(source, PendingSource()).add(touched)
+        self.generations |= other.generations
+
+
+@dataclass(slots=True)
+class _LogRow:
+    """A row of the event log, before it is inserted."""
+
+    stream_id: str | None
+    digest: str
+    outcome: str = "rejected"
+    producer: str | None = None
+    event_id: str | None = None
+    type: str | None = None
+    subject: str | None = None
+    event_time: datetime | None = None
+    reason: str | None = None
+    data: Any = None
+    payload: str | None = None
+    rules: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+
+    def columns(self) -> dict[str, Any]:
+        """By name, nothing copied: `asdict` copies what an event holds, to the last value."""
+        return {name: getattr(self, name) for name in _COLUMNS}
+
+
+_COLUMNS = tuple(column.name for column in fields(_LogRow))
+
+
+def register_config(connection: Connection, config: Config, *, whole: bool = True) -> None:
+    """Bring the rows of metrics and schedules to the configuration; not `whole`: give rows to what has none, and
+    change nothing that somebody else's configuration says.
+
+    A new metric is due, and so is one that measures something else now; a disabled or derived one, or a workflow,
+    is not, but what a new derived one reads is. One that is no longer configured is retired. What waited for a
+    person's decision on either is withdrawn.
+    """
+    rows = [
+        {
+            "metric": name,
+            "source": config.source_of(name),
+            "definition": definition,
+            "requested_gen": int(isinstance(config.metric_of(name), SourceMetric) and config.metric_of(name).enabled),
+        }
+        for name, definition in config.definitions.items()
+    ]
+    if not whole:
+        known = metric_states.read_states(connection, config.definitions)
+        metric_states.register_metrics(connection, [row for row in rows if row["metric"] not in known])
+        return
+    changed = metric_states.register_metrics(connection, rows)
+    ended = metric_states.retire_others(connection, [str(row["metric"]) for row in rows])
+    for request in approval_requests.open_requests(connection, {*changed, *ended}).values():
+        approval_requests.close_request(connection, request.id, "withdrawn")
+    due = {str(row["metric"]) for row in rows if row["requested_gen"]} & set(changed)
+    if inputs := _inputs(config, changed, due):
+        raise_generations(connection, inputs, next_mark(connection))
+    schedules.register_schedules(connection, [name for name, rule in config.rules.items() if rule.schedule])
+
+
+def _inputs(config: Config, changed: Sequence[str], due: set[str]) -> list[str]:
+    """What changed derived metrics read, where nothing of it is due: the record of any one input computes them."""
+    reads = [{read for read in config.with_inputs([name]) if config.source_of(read)}
+             for name in changed if name in config.derived]  # fmt: skip
+    return sorted({name for inputs in reads if not inputs & due for name in inputs})
+
+
+def store_events(connection: Connection, planner: Planner, received: Sequence[ReceivedEnvelope]) -> IngestResult:
+    """Store a batch of envelopes and mark what they concern. Never raises for what an envelope holds.
+
+    A known event changes nothing; one that cannot be taken is stored as rejected, with the reason.
+    """
+    rows = [_row(planner, one) for one in received]
+    mark_id, registered = next_mark_for(connection, _concerned(rows))
+    if not registered:  # metrics that were configured since the last start
+        register_config(connection, planner.config, whole=False)
+    inserted = insert_events(connection, [{**row.columns(), "mark_id": mark_id} for row in rows])
+    result = IngestResult()
+    new = [row for row in rows if _taken(row, inserted)]
+    for row in new:
+        result.stored += row.outcome != "rejected"
+        result.rejected += row.outcome == "rejected"
+        result.unmatched += row.outcome == "unmatched"
+    result.known = len(rows) - len(new)
+    if names := _concerned(new):
+        result.generations = raise_generations(connection, names, mark_id)
+    result.sources = _touched(planner.config, new)
+    ticks = {r.rules[0]: r.event_time for r in new if r.type == SCHEDULE_TICK and r.rules and r.event_time}
+    if ticks:
+        schedules.record_ticks(connection, ticks)
+    return result
+
+
+def _taken(row: _LogRow, inserted: set[tuple[str, str, str, str]]) -> bool:
+    """Whether the row is among those really inserted; the same twice in one batch counts once."""
+    key = (row.stream_id or "", row.producer or "", row.event_id or "", row.digest)
+    if key not in inserted:
+        return False
+    inserted.discard(key)
+    return True
+
+
+def _touched(config: Config, rows: Sequence[_LogRow]) -> dict[str, PendingSource]:
+    """What the rows concern, by source. Many rows concern the same metrics: each set is looked at once."""
+    sources_of: dict[tuple[str, ...], set[str]] = {}
+    found: dict[str, PendingSource] = {}
+    for row in rows:
+        if row.metrics not in sources_of:
+            sources_of[row.metrics] = {source for name in row.metrics if (source := config.source_of(name))}
+        for source in sources_of[row.metrics]:
+            found.setdefault(source, PendingSource()).add(PendingSource(1, set(row.rules), (row.event_id or "")[:12]))
+    return found
+
+
+def _concerned(rows: Sequence[_LogRow]) -> list[str]:
+    """The metrics that the rows concern. Many concern the same: each set is looked at once."""
+    return sorted({name for metrics in {row.metrics for row in rows} for name in metrics})
+
+
+def _row(planner: Planner, received: ReceivedEnvelope) -> _LogRow:
+    try:
+        if not received.payload:
+            raise EventError(f"the entry has no field `{FIELD}`, or an empty one")
+        event = Event.from_json(received.payload)
+        plan = planner.plan(event)
+    except Exception as error:
+        if not isinstance(error, EventError):
+            log.exception("an event could not be planned")
+        reason = str(error) if isinstance(error, EventError) else f"internal error: {error!r}"
+        return _rejected(received, reason)
+    return _planned(event, plan, received.stream_id)
+
+
+def _rejected(received: ReceivedEnvelope, reason: str) -> _LogRow:
+    text = received.payload[: KEPT * 4].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+    digest = hashlib.sha256(received.payload).hexdigest()
+    return _LogRow(received.stream_id or None, digest, reason=reason[:REASON], payload=text[:KEPT])
+
+
+def _planned(event: Event, plan: Plan, stream_id: str) -> _LogRow:
+    return _LogRow(
+        stream_id=stream_id or None,
+        digest=_digest(event),
+        outcome="planned" if plan.rules else "unmatched",
+        producer=event.producer,
+        event_id=event.id,
+        type=event.type,
+        subject=event.subject,
+        event_time=event.time,
+        data=dict(event.data),
+        rules=plan.rules,
+        metrics=plan.metrics,
+    )
+
+
+def _digest(event: Event) -> str:
+    """Of who says what, however the envelope was written: (producer, id) with another payload is another digest.
+
+    A hash, because an index takes no row that is longer than a third of a page.
+    """
+    said = [event.producer, event.id, event.type, event.subject, event.time.isoformat(), event.data]
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def ingest_stream(redis: Redis, engine: Engine, planner: Planner) -> IngestResult:
+    """Store everything that waits in the stream, a batch at a time; acknowledge and delete after the commit.
+
+    Raises redis's ConnectionError or DatabaseUnreachable; what was read and not stored is anybody's again.
+    """
+    total = IngestResult()
+    for entries in event_stream.read_batches(redis, planner.config.settings.orphan):
+        total.add(ingest_batch(redis, engine, planner, entries))
+    return total
+
+
+def ingest_batch(redis: Redis, engine: Engine, planner: Planner, entries: Sequence[event_stream.Entry]) -> IngestResult:
+    """Store a batch that was read; acknowledge and delete it after the commit. Raises what `drain` raises."""
+    keys = [key for key, _ in entries]
+    # An entry without any field was deleted by somebody else after it was handed out
+    batch = [ReceivedEnvelope(key.decode(), fields.get(FIELD.encode(), b"")) for key, fields in entries if fields]
+    try:
+        ingested = _store_all(engine, planner, batch)
+    except Exception:
+        event_stream.release_entries(redis, keys, planner.config.settings.orphan)
+        raise
+    event_stream.acknowledge(redis, keys)
+    return ingested
+
+
+def _store_all(engine: Engine, planner: Planner, batch: Sequence[ReceivedEnvelope]) -> IngestResult:
+    """Store a batch; where the database itself refuses what one envelope holds, that one is rejected alone."""
+    try:
+        with transaction(engine) as connection:
+            return store_events(connection, planner, batch)
+    except DBAPIError as error:
+        code = str(getattr(error.orig, "pgcode", None) or "")
+        if not code.startswith(REFUSALS):
+            raise  # the database's trouble, not the envelope's: tried again
+        reason = f"the database refuses it: {str(error.orig).splitlines()[0]}"
+    result = IngestResult()
+    for one in batch:
+        if len(batch) > 1:
+            result.add(_store_all(engine, planner, [one]))
+            continue
+        log.error("an event is rejected: %s", reason)
+        with transaction(engine) as connection:
+            row = {**_rejected(one, reason).columns(), "mark_id": next_mark(connection)}
+            result.rejected += len(insert_events(connection, [row]))
+    return result

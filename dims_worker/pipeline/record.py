@@ -1,0 +1,313 @@
+"""Readings, verdicts, baselines, requests, what people are told, and the run: one transaction, rows locked in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from dims_worker.approvals.lifecycle import update_requests
+from dims_worker.config import Config, DerivedMetric
+from dims_worker.domain.decide import FAILED, Baseline, Judge, Verdict, inside_band
+from dims_worker.domain.run import Outcome, Run, RunReading
+from dims_worker.notifications.outbox import write_run_notifications
+from dims_worker.probes.base import Reading, Value
+from dims_worker.probes.derived import derive_reading
+from dims_worker.store import leases, metric_states
+from dims_worker.store.engine import clock
+from dims_worker.store.leases import Claim
+from dims_worker.store.metric_states import MetricState
+from dims_worker.store.runs import insert_readings, insert_run
+
+OTHERWISE = "its definition has changed: `dims verify --update` takes this one over, as does a worker's start"
+BACKOFF = timedelta(seconds=10)
+BACKOFF_MAX = timedelta(minutes=15)
+
+
+@dataclass(slots=True)
+class Measurement:
+    """What is to be recorded: readings that were begun at `as_of`, and the claim they were taken under."""
+
+    readings: Mapping[str, Reading]
+    as_of: datetime
+    trigger: str
+    worker: str
+    source: str | None = None
+    requests: int = 0
+    claim: Claim | None = None
+    result: Mapping[str, Any] | None = None
+    """What a workflow found, whole."""
+
+
+def record_run(connection: Connection, config: Config, measured: Measurement) -> Run:
+    """Record a run whole, or nothing of it.
+
+    Where the claim's lease was lost meanwhile, the readings go to the history as superseded and change
+    nothing else: whoever took the lease over measures anew.
+    """
+    claim = measured.claim
+    if claim is not None:
+        cooldown = config.cooldown_of(claim.source)
+        if not leases.release_lease(connection, claim, cooldown):
+            items = [
+                _superseded(reading, measured.as_of, "its lease was lost") for reading in measured.readings.values()
+            ]
+            return _write(connection, measured, items, {})
+    return _settle(connection, config, measured, config.dependents(measured.readings))
+
+
+def compute_missing_derived(connection: Connection, config: Config, worker: str) -> Run | None:
+    """Compute the derived metrics that nobody has computed since they are defined so: whoever measured their inputs
+    since then had an older configuration. None where there is none, or what it derives from is still to be measured."""
+    names = metric_states.missing_derived(connection, {name: config.definitions[name] for name in config.derived})
+    if not names:
+        return None
+    known = metric_states.read_states(connection, config.with_inputs(names))
+    measured = {name for name, state in known.items() if not state.due and (state.as_of or state.error)}
+    ready: list[str] = []
+    for name, metric in config.derived.items():
+        if name in names and metric.enabled and config.with_inputs(metric.inputs) <= measured | {*ready}:
+            ready.append(name)
+    if not ready:
+        return None
+    return _settle(connection, config, Measurement({}, clock(connection), "verify", worker), tuple(ready))
+
+
+def _settle(connection: Connection, config: Config, measured: Measurement, dependents: tuple[str, ...]) -> Run:
+    names = {*measured.readings, *dependents}
+    locked = metric_states.lock_states(connection, names)
+    recording = _Recording(config, measured, locked, clock(connection))
+    items = [recording.settle(reading) for reading in measured.readings.values()]
+    # Read after the derived rows are locked: two inputs recorded at once cannot cross (model c_derived)
+    others = metric_states.read_states(connection, config.with_inputs(dependents) - names)
+    items += [item for name in dependents if (item := recording.settle_derived(name, {**others, **locked}))]
+    metric_states.save_states(connection, list(locked.values()))
+    return _write(connection, measured, items, locked, config)
+
+
+@dataclass(slots=True)
+class _Recording:
+    """The states of a run's metrics while its readings are settled. Nothing is written here."""
+
+    config: Config
+    measured: Measurement
+    states: dict[str, MetricState]
+    now: datetime
+    settled: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+
+    def looking(self, name: str) -> bool:
+        """Whether a reading is only a look: it was not claimed, nor derived from what was."""
+        claim = self.measured.claim
+        if claim is None:
+            return True
+        metric = self.config.metric_of(name)
+        if isinstance(metric, DerivedMetric):
+            return not any(read in claim.generations for read in self.config.with_inputs([name]))
+        return name not in claim.generations
+
+    def settle(self, reading: Reading) -> RunReading:
+        """Judge a reading of a source and bring its metric's state up to it."""
+        state = self.states[reading.metric]
+        if state.changed(self.config.definitions[reading.metric]):
+            return _superseded(reading, self.measured.as_of, OTHERWISE)
+        claim = self.measured.claim
+        generation = claim.generations.get(reading.metric) if claim else None
+        if claim and generation is not None:  # its worker lives; one that was set aside is tried once, alone
+            state.attempts = leases.POISON - 1 if claim.aside else 0
+        if state.as_of is not None and self.measured.as_of <= state.as_of:
+            return _superseded(reading, self.measured.as_of, "a newer reading is recorded already")
+        self.settled.add(reading.metric)
+        if claim and generation is not None:
+            self._served(state, claim, generation, failed=reading.method == "failed")
+        if reading.method == "failed":
+            return self._failed(state, reading, self.measured.as_of, generation)
+        return self._judge(state, reading, self.measured.as_of, generation)
+
+    def _served(self, state: MetricState, claim: Claim, generation: int, *, failed: bool) -> None:
+        """What a reading under a claim means for when its metric is measured again."""
+        if failed:
+            backoff = BACKOFF_MAX if claim.aside else BACKOFF * 2 ** min(state.failures, 10)
+            state.not_before = self.now + min(backoff, BACKOFF_MAX)
+            state.failures += 1
+            return
+        state.measured_gen = max(state.measured_gen, generation)
+        state.failures, state.not_before = 0, None
+        state.due_since = self.measured.as_of if state.due else None
+
+    def settle_derived(self, name: str, known: Mapping[str, MetricState]) -> RunReading | None:
+        """Compute a derived metric from the latest readings of its inputs.
+
+        None while an input was never measured; provisional, and not judged, while one is still due.
+        """
+        metric = self.config.metrics[name]
+        assert isinstance(metric, DerivedMetric)
+        # Configured since the rows were made, or defined otherwise: whoever has that configuration computes it
+        if name not in self.states or self.states[name].changed(self.config.definitions[name]):
+            return None
+        inputs = [known[read] for read in sorted(metric.inputs) if read in known]
+        if any(state.as_of is None and state.error is None for state in inputs) or len(inputs) < len(metric.inputs):
+            return None
+        latest = {one.metric: self._latest(one, known) for one in inputs}
+        reading = derive_reading(name, metric, latest, self.config.price_of)
+        state = self.states[name]
+        failed = {one for one, read in latest.items() if read.method == "failed"}
+        as_of = min((s.failed_at if s.metric in failed else s.as_of) or self.measured.as_of for s in inputs)
+        # Without a baseline it is newly defined, and what it read before is no measure
+        if state.as_of and state.baseline_as_of and as_of < state.as_of and reading.method != "failed":
+            return _superseded(reading, as_of, "a newer reading is recorded already")
+        if not failed and any(self._still_due(read, known) for read in metric.inputs):
+            waits = "an input is still due"
+            return replace(_unjudged(reading, as_of, "provisional", waits), baseline=state.baseline)
+        if reading.method == "failed":
+            return self._failed(state, reading, as_of, None)
+        self.settled.add(name)
+        return self._judge(state, reading, as_of, None)
+
+    def _still_due(self, name: str, known: Mapping[str, MetricState]) -> bool:
+        """Whether an input's reading is not the last word: a look's own readings are, for that look; a derived
+        one's is not while anything that it derives from is due."""
+        if name in self.settled and self.looking(name):
+            return False
+        metric = self.config.metrics[name]
+        if isinstance(metric, DerivedMetric):
+            if name in self.states:
+                return name not in self.settled
+            return any(self._still_due(read, known) for read in metric.inputs)
+        return name in known and known[name].due
+
+    def _latest(self, state: MetricState, known: Mapping[str, MetricState]) -> Reading:
+        """An input's latest reading. A failure counts while it is due, and in the run that saw it; else it was a
+        look's, which must not hide a good reading from every event that comes after it."""
+        due = any(known[read].due for read in self.config.with_inputs([state.metric]) if read in known)
+        if state.error is not None and (due or state.metric in self.failed or state.as_of is None):
+            return Reading.failed(state.metric, state.unit or "", state.error)
+        return Reading(state.metric, state.value, state.unit or "", "exact", None, state.details or {})
+
+    def _failed(self, state: MetricState, reading: Reading, as_of: datetime, generation: int | None) -> RunReading:
+        self.failed.add(state.metric)
+        state.error, state.failed_at = reading.error, as_of
+        return _item(reading, as_of, generation, state, FAILED, "failed")
+
+    def _judge(self, state: MetricState, reading: Reading, as_of: datetime, generation: int | None) -> RunReading:
+        baseline = Baseline(state.baseline) if state.baseline_as_of is not None else None
+        accepted = Baseline(state.accepted) if state.accepted_as_of is not None else None
+        verdict = Judge.of(self.config, state.metric).decide(baseline, reading.value, accepted, self.now)
+        item = _item(reading, as_of, generation, state, verdict, self._outcome(state, reading.value, as_of, verdict))
+        state.error = state.failed_at = None
+        state.details = dict(reading.details) or None
+        state.value, state.unit, state.method, state.as_of = (
+            reading.value,
+            reading.unit,
+            reading.method,
+            as_of,
+        )
+        state.status, state.severity, state.drift_pct = verdict.status, verdict.severity, verdict.drift_pct
+        if item.outcome == "accepted":
+            state.accept(reading.value, as_of, by_person=baseline is None)  # a first one stands for a person's
+        return item
+
+    def _outcome(self, state: MetricState, value: Value, as_of: datetime, verdict: Verdict) -> Outcome:
+        if verdict.status == "new":
+            return "accepted"
+        baseline_is_newer = state.baseline_as_of is not None and as_of < state.baseline_as_of  # a person set it
+        if self.looking(state.metric) or baseline_is_newer:
+            return "looked"
+        if verdict.tier != "approve":
+            return "accepted"
+        if state.rejected_as_of is None:
+            return "held"
+        if inside_band(state.rejected, value, self.config.policy_of(state.metric).tolerance_pct):
+            return "rejected"  # it was asked, and answered
+        state.rejected = state.rejected_as_of = None
+        return "held"
+
+
+def _item(
+    reading: Reading,
+    as_of: datetime,
+    generation: int | None,
+    state: MetricState,
+    verdict: Verdict,
+    outcome: Outcome,
+) -> RunReading:
+    return RunReading(
+        metric=reading.metric,
+        value=reading.value,
+        unit=reading.unit,
+        method=reading.method,
+        as_of=as_of,
+        generation=generation,
+        baseline=state.baseline,
+        drift_pct=verdict.drift_pct,
+        status=verdict.status,
+        severity=verdict.severity,
+        tier=verdict.tier,
+        outcome=outcome,
+        reason=verdict.reason,
+        error=reading.error,
+        details=dict(reading.details) or None,
+    )
+
+
+def _superseded(reading: Reading, as_of: datetime, why: str) -> RunReading:
+    return _unjudged(reading, as_of, "superseded", why)
+
+
+def _unjudged(reading: Reading, as_of: datetime, outcome: Outcome, why: str) -> RunReading:
+    return RunReading(
+        reading.metric,
+        reading.value,
+        reading.unit,
+        reading.method,
+        as_of,
+        outcome,
+        reason=why,
+        error=reading.error,
+    )
+
+
+def _write(
+    connection: Connection,
+    measured: Measurement,
+    items: list[RunReading],
+    locked: Mapping[str, MetricState],
+    config: Config | None = None,
+) -> Run:
+    failed = sum(item.outcome == "failed" for item in items)
+    status = "partial" if failed else "ok" if config else "superseded"
+    run_id, finished_at = insert_run(
+        connection,
+        {
+            "trigger": measured.trigger,
+            "source": measured.source,
+            "status": status,
+            "started_at": measured.as_of,
+            "lease_epoch": measured.claim.epoch if measured.claim else None,
+            "worker": measured.worker,
+            "readings": len(items),
+            "failed": failed,
+            "held": sum(item.outcome == "held" for item in items),
+            "requests": measured.requests,
+            "result": measured.result,
+        },
+    )
+    insert_readings(connection, ({"run_id": run_id, **asdict(item)} for item in items))
+    tells: tuple[str, ...] = ()
+    if config:
+        update_requests(connection, config, run_id, items, locked)
+        tells = write_run_notifications(connection, config, run_id, items, locked)
+    return Run(
+        run_id=run_id,
+        trigger=measured.trigger,
+        source=measured.source,
+        status=status,
+        as_of=measured.as_of,
+        finished_at=finished_at,
+        requests=measured.requests,
+        items=tuple(items),
+        tells=tells,
+    )

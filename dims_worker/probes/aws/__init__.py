@@ -1,0 +1,1 @@
+"""Measure an AWS account: RDS, CloudWatch, Cost Explorer."""

@@ -1,0 +1,1 @@
+"""Measure with a program and read what it prints."""

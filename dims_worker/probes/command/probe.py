@@ -1,0 +1,161 @@
+"""What a program prints: a number, a text, or a value in its JSON. Equal commands run once a pass."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import signal
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from dims_worker.config import CommandMetric, CommandSource
+from dims_worker.errors import MeasureError
+from dims_worker.probes.base import (
+    Change,
+    Deadline,
+    Probe,
+    Reading,
+    ScanContext,
+    ScanResult,
+    Value,
+    exact_reading,
+    missing_reading,
+    missing_readings,
+    printable_path,
+)
+from dims_worker.probes.command.process import ProgramResult, run_program
+from dims_worker.probes.json_path import resolve_pointer
+
+_AT_ONCE = 4
+_INTEGER = re.compile(r"[+-]?[0-9]{1,300}")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+Command = tuple[str, ...] | str
+"""Words, or a text for the shell."""
+
+
+class CommandProbe(Probe[CommandSource, CommandMetric]):
+    """Measures by programs. No event tells what they read: a metric follows the rules that name it.
+
+    A program gets the worker's environment without DIMS's own variables (but DIMS_HOME, DIMS_CONFIG and
+    DIMS_USER), and no input.
+    """
+
+    judges = ()
+
+    def scan(
+        self, source: CommandSource, metrics: Mapping[str, CommandMetric], around: ScanContext, deadline: Deadline
+    ) -> ScanResult:
+        """See `Probe.scan`; a few programs run side by side. A missing folder is said by all."""
+        deadline.check()
+        folder = around.path_of(source.cwd)
+        if not folder.is_dir():
+            return ScanResult(missing_readings(metrics, f"{printable_path(str(folder))} is no folder"))
+        commands = list(dict.fromkeys(metric.command for metric in metrics.values()))
+        with ThreadPoolExecutor(_AT_ONCE, "command") as pool:
+            ended = dict(zip(commands, pool.map(lambda c: _tried(c, folder, deadline), commands), strict=True))
+        return ScanResult(tuple(_reading(name, metric, ended[metric.command]) for name, metric in metrics.items()))
+
+    def touched(self, source: CommandSource, metric: CommandMetric, change: Change, around: ScanContext) -> str | None:
+        """See `Probe.touched`: never, by paths or keys."""
+        return None
+
+
+def _tried(command: Command, folder: Path, deadline: Deadline) -> ProgramResult | MeasureError:
+    try:
+        return run_program(["/bin/sh", "-c", command] if isinstance(command, str) else command, folder, deadline)
+    except MeasureError as error:
+        return error
+
+
+def _reading(name: str, metric: CommandMetric, ended: ProgramResult | MeasureError) -> Reading:
+    try:
+        value = _value(metric, _output(metric.command, ended))
+    except (MeasureError, ValueError) as error:
+        return Reading.failed(name, metric.shown_unit, str(error))
+    except LookupError as error:
+        return missing_reading(name, metric, error.args[0])
+    return exact_reading(name, metric, value)
+
+
+def _output(command: Command, ended: ProgramResult | MeasureError) -> str:
+    """What a program printed that ended well, else MeasureError with what it complained of."""
+    if isinstance(ended, MeasureError):
+        raise ended
+    if ended.code:
+        told = " / ".join(_text(ended.errors).strip().splitlines()[-3:])[-500:]
+        name = _short(command if isinstance(command, str) else command[0])
+        raise MeasureError(f"{name} {_how(ended.code)}{': ' if told else ''}{told}")
+    return _text(ended.output)
+
+
+def _how(code: int) -> str:
+    if code > 0:
+        return f"ended with exit code {code}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"was ended by {names.get(-code, f'signal {-code}')}"
+
+
+def _value(metric: CommandMetric, output: str) -> Value:
+    """The output as the metric reads it. Raises ValueError where it is nothing of the kind, LookupError for a
+    null in JSON."""
+    printed = output.strip()
+    match metric.parse:
+        case "text":
+            return printed
+        case "json":
+            assert metric.pointer is not None
+            return _pointed(printed, metric.pointer)
+        case "integer":
+            if not _INTEGER.fullmatch(printed):
+                raise ValueError(f"printed {_what(printed)}, which is no integer")
+            return int(printed)
+        case "number":
+            if not _NUMBER.fullmatch(printed) or not math.isfinite(float(printed)):
+                raise ValueError(f"printed {_what(printed)}, which is no number")
+            return int(printed) if _INTEGER.fullmatch(printed) else float(printed)
+
+
+def _pointed(printed: str, pointer: str) -> Value:
+    try:
+        document = json.loads(printed, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise ValueError(f"printed {_what(printed)}, which is no JSON") from None
+    try:
+        values = list(resolve_pointer(document, pointer))
+    except LookupError as error:
+        raise ValueError(f"the JSON has no {pointer}: {error.args[0]}") from None
+    if len(values) != 1:
+        raise ValueError(f"the JSON has {len(values)} values at {pointer}")
+    match values[0]:
+        case None:
+            raise LookupError(f"the JSON has null at {pointer}")
+        case bool() as value:
+            return value
+        case int() | float() as value:
+            if not abs(value) < 1e300:
+                raise ValueError(f"the JSON has a number at {pointer} that is too large")
+            return value
+        case str() as value:
+            return _text(value.encode("utf-8", "backslashreplace"))  # JSON can say half a surrogate pair
+        case _:
+            raise ValueError(f"the JSON has no single value at {pointer}, but a list or an object")
+
+
+def _no_constant(name: str) -> Value:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _what(printed: str) -> str:
+    return repr(_short(printed)) if printed else "nothing"
+
+
+def _short(words: str) -> str:
+    return words if len(words) <= 80 else f"{words[:79]}…"
+
+
+def _text(raw: bytes) -> str:
+    r"""Bytes that are no UTF-8 become `\xff`; NUL, which no text in PostgreSQL can hold, becomes `\x00`."""
+    return raw.decode("utf-8", "backslashreplace").replace("\0", r"\x00")

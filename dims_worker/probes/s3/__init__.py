@@ -1,0 +1,1 @@
+"""Measure S3 buckets."""

@@ -1,0 +1,1 @@
+"""Measure databases with SQL queries."""

@@ -1,0 +1,191 @@
+"""Queries on approval requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Text, cast, insert, literal, text, update
+from sqlalchemy.dialects.postgresql import JSONB
+
+from dims_worker.store.bulk import dumps
+from dims_worker.store.models import requests
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequest:
+    """A row of `dims_approval_requests`: a value that waits for a person, or what one decided of it."""
+
+    id: int
+    metric: str
+    kind: str
+    state: str
+    version: int
+    value: Any
+    unit: str
+    as_of: datetime
+    anchor: Any
+    baseline: Any
+    baseline_as_of: datetime | None
+    baseline_version: int
+    drift_pct: float | None
+    severity: str
+    reason: str
+    evidence: Mapping[str, Any] | None
+    run_id: int | None
+    opened_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+    decided_at: datetime | None
+    decided_by: str | None
+    known_by: str | None
+    note: str | None
+
+
+_COLUMNS = ", ".join(ApprovalRequest.__slots__)
+
+
+def open_requests(connection: Connection, metrics: Iterable[str] | None = None) -> dict[str, ApprovalRequest]:
+    """The open requests, by metric; of all metrics where none are named."""
+    found = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM dims_approval_requests WHERE state = 'open' "
+            "AND (CAST(:metrics AS text[]) IS NULL OR metric = ANY(:metrics)) ORDER BY id"
+        ),
+        {"metrics": None if metrics is None else list(metrics)},
+    )
+    return {row.metric: ApprovalRequest(*row) for row in found}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVersion:
+    """What of a request tells whether it has changed."""
+
+    id: int
+    metric: str
+    state: str
+    version: int
+    updated_at: datetime
+
+
+def request_versions(connection: Connection) -> list[RequestVersion]:
+    """The open requests, and the newest one, which may have been decided as it was made."""
+    names = ", ".join(RequestVersion.__slots__)
+    found = connection.execute(
+        text(
+            f"SELECT {names} FROM dims_approval_requests WHERE state = 'open' "
+            f"UNION (SELECT {names} FROM dims_approval_requests ORDER BY id DESC LIMIT 1)"
+        )
+    )
+    return [RequestVersion(*row) for row in found]
+
+
+def list_requests(
+    connection: Connection,
+    *,
+    limit: int,
+    metric: str | None = None,
+    state: str | None = None,
+    before: int | None = None,
+) -> list[ApprovalRequest]:
+    """The newest requests, newest first; of one metric, in one state, and those `before` a number, where that is
+    asked."""
+    found = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM dims_approval_requests "
+            "WHERE (CAST(:metric AS text) IS NULL OR metric = :metric) "
+            "AND (CAST(:state AS text) IS NULL OR state = :state) "
+            "AND (CAST(:before AS bigint) IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit"
+        ),
+        {"limit": limit, "metric": metric, "state": state, "before": before},
+    )
+    return [ApprovalRequest(*row) for row in found]
+
+
+def decided_requests(connection: Connection, *, limit: int, before: int | None = None) -> list[ApprovalRequest]:
+    """The requests that are open no more, the last decided first; of those that come after number `before`."""
+    found = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM dims_approval_requests WHERE state <> 'open' "
+            "AND (CAST(:before AS bigint) IS NULL OR (decided_at, id) < "
+            "(SELECT decided_at, id FROM dims_approval_requests WHERE id = :before)) "
+            "ORDER BY decided_at DESC, id DESC LIMIT :limit"
+        ),
+        {"limit": limit, "before": before},
+    )
+    return [ApprovalRequest(*row) for row in found]
+
+
+def find_request(connection: Connection, name: str, *, lock: bool = False) -> ApprovalRequest | None:
+    """A request by its number, or a metric's open (else newest) one by the metric's name."""
+    row = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM dims_approval_requests "
+            "WHERE id::text = :name OR metric = :name "
+            f"ORDER BY (state = 'open') DESC, id DESC LIMIT 1 {'FOR UPDATE' if lock else ''}"
+        ),
+        {"name": name},
+    ).first()
+    return ApprovalRequest(*row) if row else None
+
+
+def requests_of_run(connection: Connection, run_id: int) -> dict[str, ApprovalRequest]:
+    """The requests that a run opened or gave their latest facts, by metric."""
+    found = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM dims_approval_requests WHERE run_id = :run ORDER BY id"), {"run": run_id}
+    )
+    return {row.metric: ApprovalRequest(*row) for row in found}
+
+
+def requests_by_number(connection: Connection, numbers: Iterable[int]) -> dict[int, ApprovalRequest]:
+    """These requests, by number."""
+    found = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM dims_approval_requests WHERE id = ANY(:numbers)"), {"numbers": list(numbers)}
+    )
+    return {row.id: ApprovalRequest(*row) for row in found}
+
+
+def _typed(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts with their values as JSON in which numbers keep their type."""
+    values = ("value", "anchor", "baseline", "evidence")
+    return {name: cast(literal(dumps(f), Text), JSONB) if name in values else f for name, f in facts.items()}
+
+
+def insert_request(connection: Connection, facts: Mapping[str, Any]) -> int:
+    """A new request, open unless the facts say otherwise; its value is the anchor of its band. Returns its number."""
+    values = _typed({"state": "open", "anchor": facts["value"], **facts})
+    return int(connection.execute(insert(requests).values(**values).returning(requests.c.id)).scalar_one())
+
+
+def update_request(connection: Connection, number: int, facts: Mapping[str, Any], *, changed: bool) -> None:
+    """The latest facts for an open request; where its value or baseline `changed`, another version of it."""
+    connection.execute(
+        update(requests)
+        .where(requests.c.id == number, requests.c.state == "open")
+        .values(**_typed(facts), version=requests.c.version + int(changed), updated_at=text("clock_timestamp()"))
+    )
+
+
+def close_request(connection: Connection, number: int, state: str, **decided: str | None) -> None:
+    """An open request ends as approved, rejected, superseded, withdrawn or expired.
+
+    `decided`: `decided_by`, `known_by` and `note`, where a person did it.
+    """
+    connection.execute(
+        update(requests)
+        .where(requests.c.id == number, requests.c.state == "open")
+        .values(state=state, decided_at=text("clock_timestamp()"), **decided)
+    )
+
+
+def expire_requests(connection: Connection) -> list[str]:
+    """End the open requests whose time is over. Returns their metrics."""
+    found = connection.execute(
+        text(
+            "UPDATE dims_approval_requests SET state = 'expired', decided_at = clock_timestamp() "
+            "WHERE state = 'open' AND expires_at < clock_timestamp() RETURNING metric"
+        )
+    )
+    return [row.metric for row in found]

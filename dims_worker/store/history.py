@@ -1,0 +1,135 @@
+"""Queries on how metrics went: every reading of one, and one reading a day of many. Each reads by the index of the
+history, a metric and a span at a time, so that it costs what it returns, however long the history is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from dims_worker.store.runs import AGO
+
+UNJUDGED = ("failed", "superseded", "provisional")
+"""Outcomes of readings that say nothing of a value."""
+STANDS = ("accepted", "approved", "looked")
+"""Outcomes of readings that the line of a trend goes through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A reading as a point of a metric's trend. `value` is None where it failed, and where it is null."""
+
+    as_of: datetime
+    value: Any
+    unit: str
+    outcome: str
+    status: str | None
+    severity: str | None
+    drift_pct: float | None
+    baseline: Any
+    run_id: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The last judged reading of a metric on a day (UTC)."""
+
+    day: date
+    as_of: datetime
+    value: Any
+    outcome: str
+    status: str | None
+    drift_pct: float | None
+    baseline: Any
+
+
+@dataclass(frozen=True, slots=True)
+class DailyLine:
+    """The numbers that a metric had at the ends of days (UTC): `days` counts from the first day looked at, 0."""
+
+    days: Sequence[int] = ()
+    values: Sequence[float] = ()
+
+
+_EACH_DAY = (
+    "generate_series(date_trunc('day', now(), 'UTC') - make_interval(days => :days - 1), now(), interval '1 day')"
+)
+_POINT = ", ".join(Point.__slots__)
+_DAY = ", ".join(name for name in Day.__slots__ if name != "day")
+
+
+def metric_trend(connection: Connection, metric: str, span: timedelta, limit: int | None = None) -> list[Point]:
+    """A metric's readings of the last `span`, the newest `limit` of them, oldest first; superseded and provisional
+    ones are left out."""
+    found = connection.execute(
+        text(
+            f"SELECT {_POINT} FROM dims_metrics_history WHERE metric = :metric "
+            f"AND as_of > {AGO} AND outcome NOT IN ('superseded', 'provisional') "
+            "ORDER BY as_of DESC, id DESC LIMIT :limit"
+        ),
+        {"metric": metric, "span": span, "limit": limit},
+    )
+    return [Point(*row) for row in found][::-1]
+
+
+def daily_readings(connection: Connection, metrics: Collection[str], days: int) -> dict[str, list[Day]]:
+    """The last judged reading of each of the last `days` days, today among them, by metric, oldest first. A day
+    without one is not there, nor one whose number has another unit than the metric has now."""
+    found = connection.execute(
+        text(
+            f"SELECT m.metric, d.day::date, {', '.join(f'h.{name}' for name in Day.__slots__ if name != 'day')} "
+            "FROM unnest(CAST(:metrics AS text[])) WITH ORDINALITY AS m(metric, n) "
+            f"JOIN dims_metrics s USING (metric) CROSS JOIN {_EACH_DAY} AS d(day) CROSS JOIN LATERAL ("
+            f"SELECT {_DAY}, unit FROM dims_metrics_history h WHERE h.metric = m.metric AND h.as_of >= d.day "
+            "AND h.as_of < d.day + interval '1 day' AND h.outcome <> ALL(:unjudged) "
+            "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h "
+            "WHERE h.unit = s.unit OR jsonb_typeof(h.value) <> 'number' ORDER BY m.n, d.day"
+        ),
+        {"metrics": list(metrics), "days": days, "unjudged": list(UNJUDGED)},
+    )
+    series: dict[str, list[Day]] = {metric: [] for metric in metrics}
+    for row in found:
+        series[row.metric].append(Day(*row[1:]))
+    return series
+
+
+def sampled_readings(
+    connection: Connection, metric: str, first: datetime, step: timedelta, outcomes: Collection[str]
+) -> list[Point]:
+    """The last reading with one of these outcomes in each `step` from `first` until now, oldest first. A step without
+    one is not there."""
+    found = connection.execute(
+        text(
+            f"SELECT {_POINT} FROM generate_series(CAST(:first AS timestamptz), now(), CAST(:step AS interval)) s(s) "
+            f"CROSS JOIN LATERAL (SELECT {_POINT} FROM dims_metrics_history h WHERE h.metric = :metric "
+            "AND h.as_of >= s.s AND h.as_of < s.s + CAST(:step AS interval) AND h.outcome = ANY(:outcomes) "
+            "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h ORDER BY s.s"
+        ),
+        {"metric": metric, "first": first, "step": step, "outcomes": list(outcomes)},
+    )
+    return [Point(*row) for row in found]
+
+
+def daily_lines(connection: Connection, metrics: Collection[str], days: int) -> dict[str, DailyLine]:
+    """The same days as lines to be drawn, a row a metric: the last judged reading of a day where it is a number,
+    stands, and has the unit that the metric has now. A metric without one is not there."""
+    found = connection.execute(
+        text(
+            "SELECT m.metric, l.days, l.values FROM unnest(CAST(:metrics AS text[])) AS m(metric) "
+            "JOIN dims_metrics s USING (metric) CROSS JOIN LATERAL ("
+            "SELECT array_agg(d.n - 1 ORDER BY d.n) AS days, array_agg(h.value::float8 ORDER BY d.n) AS values "
+            f"FROM {_EACH_DAY} WITH ORDINALITY AS d(day, n) CROSS JOIN LATERAL ("
+            "SELECT value, unit, outcome FROM dims_metrics_history h WHERE h.metric = m.metric AND h.as_of >= d.day "
+            "AND h.as_of < d.day + interval '1 day' AND h.outcome <> ALL(:unjudged) "
+            "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h "
+            # What no double holds is no point of a line, and must not end the query
+            "WHERE CASE jsonb_typeof(h.value) WHEN 'number' THEN abs(h.value::numeric) < 1e300 END "
+            "AND h.outcome = ANY(:stands) AND h.unit = s.unit) AS l WHERE l.days IS NOT NULL"
+        ),
+        {"metrics": list(metrics), "days": days, "unjudged": list(UNJUDGED), "stands": list(STANDS)},
+    )
+    return {row.metric: DailyLine(row.days, row.values) for row in found}

@@ -1,0 +1,73 @@
+"""An event in a few words, and what was done with a reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from dims_producers.git_notes import HISTORY_ALONE
+
+from dims_worker.events import Event
+from dims_worker.formatting import escape_control, pluralize
+from dims_worker.store.events import LoggedEvent, ServedMetric
+
+GIT = "dims.git."
+DONE = {
+    "accepted": "accepted",
+    "held": "held: waits for approval",
+    "looked": "looked, baseline kept",
+    "superseded": "superseded by a newer reading",
+    "provisional": "provisional: an input is still due",
+    "failed": "failed, baseline kept",
+    "approved": "approved",
+    "rejected": "rejected, baseline kept",
+}
+
+
+def format_event(event: LoggedEvent) -> str:
+    """What an event says, in a few words: `commit 3f2a9c1 on main “Fix the loader”, 2 paths`."""
+    data: Mapping[str, Any] = event.data or {}
+    kind, subject = event.type or "", escape_control(event.subject or "")
+    if event.outcome == "rejected":
+        return f"a rejected event ({escape_control(event.reason)})"
+    if kind.startswith(GIT):
+        branch = f" on {subject}" if subject else ""
+        said = f" “{escape_control(data.get('subject', ''))}”" if data.get("subject") else ""
+        return f"{format_event_kind(event)} {escape_control(data.get('commit', event.event_id))[:7]}{branch}{said}, {_paths(data)}"
+    if kind.startswith("com.amazonaws.s3."):
+        return f"{format_event_kind(event)} of s3://{escape_control(data.get('bucket', '?'))}/{subject}"
+    if kind == "dims.files.changed":
+        return f"{_paths(data)} changed in {escape_control(data.get('root', '?'))}"
+    about = f" about {subject}" if subject else ""
+    return f"{escape_control(kind)}{about} from {escape_control(unquote(event.producer or '?'))}"
+
+
+def format_event_kind(event: LoggedEvent) -> str:
+    """What sort of event it is, in one word: `upload`, `commit`, `merge`."""
+    kind = event.type or ""
+    if kind.startswith("com.amazonaws.s3."):
+        return {"ObjectCreated": "upload", "ObjectRemoved": "removal"}.get(kind.split(".")[3].split(":")[0], "change")
+    return escape_control(kind.removeprefix(GIT)) if kind.startswith(GIT) else "event"
+
+
+def _paths(data: Mapping[str, Any]) -> str:
+    paths = data.get("paths")
+    if paths == HISTORY_ALONE:
+        return "no paths"
+    return pluralize(len(paths), "path") if isinstance(paths, list) and paths else "unknown paths"
+
+
+def format_served(one: ServedMetric) -> str:
+    """`moderate, accepted`, `failed: …`, or `due: not measured yet`."""
+    if one.run_id is None:
+        return "due: not measured yet"
+    if one.outcome == "failed":
+        return f"failed: {escape_control(one.error)}; still due"
+    return f"{one.status}, {one.outcome}" if one.status else str(one.outcome)
+
+
+def event_from_log(event: LoggedEvent) -> Event:
+    """An event that was not rejected as it came: to be planned again."""
+    assert event.event_id and event.producer and event.type and event.event_time
+    return Event(event.event_id, event.producer, event.type, event.event_time, event.subject, event.data or {})

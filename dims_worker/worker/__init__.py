@@ -1,0 +1,1 @@
+"""The Celery application and what runs beside its tasks: dispatcher, sweep, retention."""

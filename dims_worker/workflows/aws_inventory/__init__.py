@@ -1,0 +1,1 @@
+"""The workflow `aws-inventory`: what AWS holds and costs."""

@@ -1,0 +1,135 @@
+"""The report of an aws-inventory. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dims_worker.workflows.markdown import code_span, escape_markdown, format_bytes, markdown_table
+
+_NOT = "This part was not measured: its source was not reached."
+
+
+def summary(parts: Mapping[str, Any]) -> list[list[str]]:
+    """The figures that matter most, in words."""
+    lines: list[list[str]] = []
+    if parts["lake"] is not None:
+        lines += [["objects", f"{parts['lake']['objects']:,}"], ["size", format_bytes(parts["lake"]["bytes"])]]
+    if (instance := parts["instance"]) is not None:
+        kind = f"{instance['class']}, {instance['engine']} {instance['version']}"
+        lines.append([f"RDS {instance['name']}", f"{kind}, {instance['storage_gib']:,} GiB"])
+    if parts["database"] is not None:
+        lines.append([f"database {parts['database']['name']}", format_bytes(parts["database"]["bytes"])])
+    lines.append(["estimate a month", usd(parts["cost"]["sum_usd"])])
+    if parts["paid"] is not None:
+        lines.append([f"paid in {parts['paid']['days']} days", money(parts["paid"])])
+    return lines
+
+
+def usd(value: float | None) -> str:
+    return "not known" if value is None else f"{value:,.2f} USD"
+
+
+def money(paid: Mapping[str, Any]) -> str:
+    return f"{paid['total']:,.2f} {paid['currency']}"
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The parts after the head: bucket by prefix, uploads, instances, database, cost, what was left out."""
+    parts = (
+        ("Needs a look", _attention),
+        *((f"Bucket {escape_markdown(result['bucket'])}", _lake), ("Newest uploads", _uploads), ("RDS", _instance)),
+        *(("Database", _database), ("Cost", _cost), ("Left out", _left_out)),
+    )
+    lines: list[str] = []
+    for title, tell in parts:
+        if told := tell(result):
+            lines += [f"## {title}", "", *told, ""]
+    return "\n".join(lines)
+
+
+def _attention(result: Mapping[str, Any]) -> list[str]:
+    return [f"- {escape_markdown(one)}" for one in result["attention"]]
+
+
+def _lake(result: Mapping[str, Any]) -> list[str]:
+    lake = result["lake"]
+    if lake is None:
+        return [_NOT]
+    rows = [
+        [
+            code_span(part["prefix"]) if part["prefix"] else "(no folder)",
+            *(part["objects"], part["bytes"], format_bytes(part["bytes"])),
+            ", ".join(f"{escape_markdown(each['class'])}: {each['objects']:,}" for each in part["classes"]),
+        ]
+        for part in lake["prefixes"]
+    ]
+    rows.append(["**all**", lake["objects"], lake["bytes"], format_bytes(lake["bytes"]), ""])
+    return markdown_table(["prefix", "objects", "bytes", "size", "storage classes"], rows, (1, 2, 3))
+
+
+def _uploads(result: Mapping[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for part in (result["lake"] or {"prefixes": []})["prefixes"]:
+        if part["newest"]:
+            rows = [[code_span(each["key"]), each["uploaded"], each["bytes"]] for each in part["newest"]]
+            title = code_span(part["prefix"]) if part["prefix"] else "(no folder)"
+            lines += [f"### {title}", "", *markdown_table(["key", "uploaded", "bytes"], rows, (2,)), ""]
+    return lines
+
+
+def _instance(result: Mapping[str, Any]) -> list[str]:
+    instance = result["instance"]
+    if instance is None:
+        return [] if any(each["what"] == "RDS" for each in result["left_out"]) else [_NOT]
+    told = [escape_markdown(str(instance[key])) for key in ("name", "class", "engine", "version", "status")]
+    headers = ["instance", "class", "engine", "version", "status", "storage, GiB"]
+    return markdown_table(headers, [[*told, instance["storage_gib"]]], (5,))
+
+
+def _database(result: Mapping[str, Any]) -> list[str]:
+    found = result["database"]
+    if found is None:
+        left = any("database" in each["what"] for each in result["left_out"])
+        return [] if left else [_NOT]
+    rows = [
+        [code_span(each["name"]), each["bytes"], format_bytes(each["bytes"]), each["rows"]] for each in found["tables"]
+    ]
+    lines = [f"{code_span(found['name'])}: {format_bytes(found['bytes'])} ({found['bytes']:,} bytes).", ""]
+    return lines + (
+        markdown_table(["table", "bytes", "size", "rows, about"], rows, (1, 2, 3)) if rows else ["It has no table."]
+    )
+
+
+def _cost(result: Mapping[str, Any]) -> list[str]:
+    cost = result["cost"]
+    rows = [
+        [
+            *(escape_markdown(line["what"]), f"{line['amount']:,.2f} {line['unit']}"),
+            "no price" if line["price"] is None else f"{line['price']:g}",
+            usd(line["usd"]),
+        ]
+        for line in cost["lines"]
+    ]
+    rows.append(["**sum a month**", "", "", f"**{usd(cost['sum_usd'])}**"])
+    lines = markdown_table(["", "amount", "price, USD", "a month"], rows, (1, 2, 3))
+    if cost["unpriced"]:
+        names = ", ".join(code_span(f"prices.{name}") for name in cost["unpriced"])
+        lines += ["", f"No sum, because the configuration lacks {names}; what is known: {usd(cost['known_usd'])}."]
+    if cost["missing"]:
+        names = ", ".join(escape_markdown(name) for name in cost["missing"])
+        lines += ["", f"No sum, because {names} was not reached; what is known: {usd(cost['known_usd'])}."]
+    if result["paid"] is not None:
+        lines += ["", *_paid(result["paid"])]
+    return lines
+
+
+def _paid(paid: Mapping[str, Any]) -> list[str]:
+    so_far = " AWS has not closed all of the days." if paid["estimated"] else ""
+    rows = [[escape_markdown(each["service"]), f"{each['amount']:,.2f}"] for each in paid["services"]]
+    told = f"Charged from {paid['start']} until before {paid['end']}, {paid['days']} days: **{money(paid)}**.{so_far}"
+    return [told, *(["", *markdown_table(["service", paid["currency"]], rows, (1,))] if rows else [])]
+
+
+def _left_out(result: Mapping[str, Any]) -> list[str]:
+    return [f"- {escape_markdown(each['what'])}: {escape_markdown(each['why'])}" for each in result["left_out"]]

@@ -1,0 +1,1 @@
+"""The workflow `file-inventory`: every file of a tree with its purpose."""

@@ -1,0 +1,138 @@
+"""Which files an inventory holds, and what each is: its kind by name, its category by kind and place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+CATEGORIES = {
+    "scripts": "Scripts and source code",
+    "sql": "SQL",
+    "tests": "Tests",
+    "documentation": "Documentation",
+    "build": "Build",
+    "configuration": "Configuration",
+}
+"""The categories in the report's order, and their headings."""
+
+LEFT_OUT = (
+    *(f"**/{name}/**" for name in ("__pycache__", "node_modules", "site-packages", ".ipynb_checkpoints", "*.egg-info")),
+    *(f"**/{name}/**" for name in (".venv", "venv", ".tox", ".nox", ".cache", ".hypothesis", "htmlcov")),
+    *(f"**/{name}/**" for name in (".mypy_cache", ".pytest_cache", ".ruff_cache", ".terraform", ".svn", ".hg")),
+    *("**/*~", "**/*.bak", "**/*.orig", "**/*.swp", "**/.DS_Store"),
+)
+"""Caches, installed packages and backups, wherever they lie; `.git` is no part of any tree."""
+
+_DATA = 256 * 1024
+"""A `.json`, `.xml` or `.txt` with more bytes is data."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """What a file is. `comment` begins its comments; None where it has none."""
+
+    name: str
+    category: str
+    comment: str | None = None
+
+
+def _kinds(category: str, comment: str | None, **names: str) -> dict[str, FileKind]:
+    """Kinds by their ends or names: the keyword is the kind's name."""
+    return {end: FileKind(name, category, comment) for name, ends in names.items() for end in ends.split()}
+
+
+_BY_END = {
+    "py": FileKind("Python", "scripts", "#"),
+    **dict.fromkeys(("sh", "bash", "zsh", "fish", "ksh"), FileKind("shell", "scripts", "#")),
+    **_kinds("scripts", "#", R="r R", Julia="jl", Ruby="rb", Perl="pl pm"),
+    **_kinds("scripts", "#", PowerShell="ps1", awk="awk"),
+    **_kinds("scripts", "//", JavaScript="js mjs cjs jsx", TypeScript="ts tsx", Go="go", Rust="rs", Java="java"),
+    **_kinds("scripts", "//", Scala="scala", Kotlin="kt", C="c h", Swift="swift"),
+    "cpp": FileKind("C++", "scripts", "//"),
+    "hpp": FileKind("C++", "scripts", "//"),
+    "cs": FileKind("C#", "scripts", "//"),
+    "pyw": FileKind("Python", "scripts", "#"),
+    "pyi": FileKind("Python", "scripts", "#"),
+    "ipynb": FileKind("notebook", "scripts"),
+    **_kinds("sql", "--", SQL="sql ddl dml psql pgsql"),
+    **_kinds("documentation", None, Markdown="md markdown mdx", reStructuredText="rst", text="txt", AsciiDoc="adoc"),
+    **_kinds("build", "#", make="mk", CMake="cmake", Terraform="tf tfvars", Nix="nix"),
+    **_kinds("build", "//", Gradle="gradle"),
+    **_kinds("build", None, lock="lock"),
+    **_kinds("configuration", "#", YAML="yaml yml", TOML="toml", INI="ini cfg conf", properties="properties"),
+    **_kinds("configuration", "#", environment="env", service="service timer"),
+    **_kinds("configuration", None, JSON="json jsonc", XML="xml", plist="plist"),
+}
+
+_BY_NAME = {
+    **_kinds(
+        "build", "#", make="Makefile makefile GNUmakefile", Docker="Dockerfile Containerfile", Procfile="Procfile"
+    ),
+    **_kinds("build", "#", CMake="CMakeLists.txt", INI="setup.cfg tox.ini", TOML="pyproject.toml Cargo.toml Pipfile"),
+    **_kinds(
+        "build", "#", YAML="environment.yml environment.yaml .gitlab-ci.yml .travis.yml", just="justfile Justfile"
+    ),
+    **_kinds("build", "#", Python="setup.py noxfile.py"),
+    "gradlew": FileKind("shell", "build", "#"),
+    **_kinds("build", "//", Jenkins="Jenkinsfile", Go="go.mod"),
+    **_kinds("build", None, JSON="package.json tsconfig.json package-lock.json"),
+    **_kinds("documentation", None, text="README LICENSE LICENCE COPYING NOTICE CHANGELOG AUTHORS CONTRIBUTING TODO"),
+    **_kinds("configuration", "#", git=".gitignore .gitattributes .gitmodules .mailmap", Docker=".dockerignore"),
+    **_kinds("configuration", "#", environment=".env .envrc", INI=".editorconfig .coveragerc .flake8 .pylintrc"),
+}
+
+_REQUIREMENTS = re.compile(r"(.*[-_.])?(requirements|constraints)[\w.-]*\.(txt|in)")
+_DOCKER = re.compile(r"(docker-)?compose[\w.-]*\.ya?ml|Dockerfile[.\w-]+|[\w.-]+\.[Dd]ockerfile")
+_BUILD_FOLDERS = (".github/workflows/", ".circleci/", ".ci/", "ci/")
+_TEST_NAME = re.compile(r"(test_.*|.*_test|conftest)\.py|.*\.(test|spec)\.[jt]sx?|.*_test\.go|test_.*\.sh|.*\.bats")
+_TEST_FOLDER = re.compile(r"(^|/)(tests?|__tests__)/")
+_SHEBANG = re.compile(rb"#![^\n]*\b(python|bash|sh|zsh|ksh|Rscript|ruby|perl|node|julia)")
+_PROGRAMS = {
+    **{b"python": "py", b"Rscript": "R", b"ruby": "rb", b"perl": "pl", b"node": "js", b"julia": "jl"},
+    **dict.fromkeys((b"bash", b"sh", b"zsh", b"ksh"), "sh"),
+}
+
+
+def kind_by_name(path: str) -> FileKind | None:
+    """The kind of a file as its path tells it; None where it tells nothing."""
+    name = path.rpartition("/")[2]
+    end = name.rpartition(".")[2] if "." in name.lstrip(".") else ""
+    if _REQUIREMENTS.fullmatch(name):
+        return FileKind("requirements", "build", "#")
+    if _DOCKER.fullmatch(name):
+        return _BY_NAME["Dockerfile"]
+    if name.startswith(".env."):
+        return _BY_NAME[".env"]
+    found = _BY_NAME.get(name) or _BY_END.get(end) or _BY_END.get(end.lower())
+    return _placed(found, path, name) if found else None
+
+
+def _placed(kind: FileKind, path: str, name: str) -> FileKind:
+    """Build files and tests are also known by where they lie."""
+    if kind.category in ("configuration", "scripts") and path.startswith(_BUILD_FOLDERS):
+        return FileKind(kind.name, "build", kind.comment)
+    if _TEST_NAME.fullmatch(name) or (kind.category in ("scripts", "sql") and _TEST_FOLDER.search(path)):
+        return FileKind(kind.name, "tests", kind.comment)
+    return kind
+
+
+def may_be_script(path: str) -> bool:
+    """Whether only its first line can tell what a file is: its name has no end."""
+    return "." not in path.rpartition("/")[2]
+
+
+def kind_by_shebang(path: str, head: bytes) -> FileKind | None:
+    """The kind of a program whose name has no end, by its first line."""
+    found = _SHEBANG.match(head)
+    return _placed(_BY_END[_PROGRAMS[found[1]]], path, path.rpartition("/")[2]) if found else None
+
+
+def is_data(kind: FileKind, size: int) -> bool:
+    """Whether a file of this kind is too large to be what its name says."""
+    return size > _DATA and kind.name in ("JSON", "XML", "text") and kind.category != "build"
+
+
+def is_secret(path: str) -> bool:
+    """Whether a file may hold secrets, so that nothing of its content is told."""
+    name = path.rpartition("/")[2]
+    return name.startswith(".env") or name.endswith(".env")

@@ -1,0 +1,168 @@
+"""What a file that is no Python says of itself: its purpose, and the names that it defines."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+
+from dims_worker.workflows.file_inventory.kinds import FileKind
+from dims_worker.workflows.markdown import escape_invisible
+
+LONGEST = 120
+"""Characters of a purpose."""
+_HEAD = 200
+_WIDTH = 400
+"""Lines, and characters of a line, that are looked at for it: enough, and no odd file takes long."""
+
+_LICENCE = re.compile(r"copyright|\(c\)|SPDX-|licen[cs]ed? |all rights reserved|permission is hereby", re.IGNORECASE)
+_FOR_MACHINES = re.compile(
+    r"!|-\*-|(en)?coding[:=]|vim?:|shellcheck |syntax=|yaml-language-server|frozen_string_literal|eslint|@ts-|noqa"
+)
+_BLOCK_START = re.compile(r"\s*/\*+!?")
+_FENCE = re.compile(r"\s*(```|~~~)")
+_HEADING = re.compile(r"(#{1,6}|=)\s+(.*?)\s*#*$")
+_UNDERLINE = re.compile(r"([=\-~^\"*+#])\1{2,}\s*")
+_LINK = re.compile(r"!\[[^\]]*\]\([^)]*\)|\[([^\]]*)\]\([^)]*\)|<[^>]*>")
+_DESCRIPTION = re.compile(r"^ {0,4}\"?(?:description|name|title)\"?\s*[:=]\s*[\"']?([^\"'\n]+)", re.MULTILINE)
+
+_SQL_COMMENT = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
+_SQL_NAME = r'((?:"[^"\n]+"|\w+)(?:\s*\.\s*(?:"[^"\n]+"|\w+))*)'
+_SQL_DEFINED = re.compile(
+    r"\bcreate\s+(?:or\s+replace\s+)?(?:(?:global|local|temp|temporary|unlogged|materialized|foreign|recursive)\s+)*"
+    rf"(table|view|function|procedure)\s+(?:if\s+not\s+exists\s+)?{_SQL_NAME}",
+    re.IGNORECASE,
+)
+_DOTTED = re.compile(r"\s*\.\s*")
+_SHELL_DEFINED = re.compile(
+    r"^[ \t]*(?:function[ \t]+([\w:.-]+)[ \t]*(?:\([ \t]*\))?|([\w:.-]+)[ \t]*\([ \t]*\))[ \t]*(?:[{(]|$)", re.MULTILINE
+)
+
+
+def purpose(kind: FileKind, name: str, content: str) -> str | None:
+    """What a file of that kind is for, in its own words, on one line; None where it does not say."""
+    find = _BY_KIND.get(kind.name)
+    found = find(content) if find else None
+    if not found and kind.comment:
+        found = commented(content, kind.comment, name)
+    if not found and kind.name in ("TOML", "JSON", "YAML"):
+        found = _described(content)
+    return cut(found) if found else None
+
+
+def cut(said: str) -> str | None:
+    """The first paragraph on one line of at most LONGEST characters."""
+    paragraph = re.split(r"\n\s*\n", said[: _HEAD * _WIDTH].strip(), maxsplit=1)[0]
+    line = escape_invisible(" ".join(paragraph.split()))
+    if len(line) > LONGEST:
+        line = line[: LONGEST - 1].rsplit(" ", 1)[0].rstrip(" ,;:-") + "…"
+    return line or None
+
+
+def defined(kind: FileKind, content: str) -> list[str]:
+    """The tables, views and functions of SQL, the functions of a shell script, in order, each once."""
+    if kind.name == "SQL":
+        found = _SQL_DEFINED.findall(_SQL_COMMENT.sub(" ", content))
+        names = [f"{what.lower()} {_DOTTED.sub('.', name)}" for what, name in found]
+    elif kind.name == "shell":
+        names = [f"{one or other}()" for one, other in _SHELL_DEFINED.findall(content)]
+    else:
+        return []
+    return list(dict.fromkeys(map(escape_invisible, names)))
+
+
+def commented(content: str, comment: str, name: str = "") -> str | None:
+    """The first paragraph of the first comments, unless it is a licence or for machines."""
+    for paragraph in _paragraphs(_comments(content, comment)):
+        if not _LICENCE.search(paragraph) and paragraph.rstrip(":. ") not in ("", name):
+            return paragraph
+    return None
+
+
+def _comments(content: str, comment: str) -> Iterator[str]:
+    """The lines of the comments that a file begins with, bare; empty where a comment says nothing."""
+    inside = False
+    for line in _head(content):
+        bare = line.strip()
+        if inside or (comment != "#" and bare.startswith("/*")):
+            inside = "*/" not in bare
+            yield re.sub(r"^\*+(?!/)", "", _BLOCK_START.sub("", bare, count=1).partition("*/")[0].strip()).strip()
+        elif bare.startswith(comment):
+            said = bare.lstrip(comment[0]).strip()
+            yield "" if _FOR_MACHINES.match(said) else said
+        elif bare and bare not in ("@echo off", "'use strict';", '"use strict";'):
+            return
+        else:
+            yield ""
+
+
+def _head(content: str) -> list[str]:
+    return [line[:_WIDTH] for line in content.split("\n", _HEAD)[:_HEAD]]
+
+
+def _paragraphs(lines: Iterator[str]) -> Iterator[str]:
+    paragraph: list[str] = []
+    for line in lines:
+        if re.search(r"\w", line):
+            paragraph.append(line)
+        elif paragraph:
+            yield " ".join(paragraph)
+            paragraph = []
+    if paragraph:
+        yield " ".join(paragraph)
+
+
+def _headed(content: str) -> str | None:
+    """The first heading of a document, else its first words."""
+    lines = _without_front_matter(content)
+    first = None
+    fenced = False
+    for index, line in enumerate(lines):
+        if _FENCE.match(line):
+            fenced = not fenced
+        if fenced:
+            continue
+        bare = _plain(line)
+        below = lines[index + 1] if index + 1 < len(lines) else ""
+        if (heading := _HEADING.match(line)) and _plain(heading[2]):
+            return _plain(heading[2])
+        if bare and not _UNDERLINE.fullmatch(bare):
+            if _UNDERLINE.fullmatch(below):
+                return bare
+            first = first or bare
+    return first
+
+
+def _without_front_matter(content: str) -> list[str]:
+    lines = [line.rstrip() for line in _head(content)]
+    if lines[:1] == ["---"] and "---" in lines[1:]:
+        return lines[lines.index("---", 1) + 1 :]
+    return lines
+
+
+def _plain(line: str) -> str:
+    """Without links, images and tags."""
+    return _LINK.sub(lambda m: m[1] or "", line).strip(" \t*_`")
+
+
+def _notebook(content: str) -> str | None:
+    try:
+        cells = json.loads(content)["cells"]
+        for cell in cells:
+            source = cell["source"]
+            if cell["cell_type"] == "markdown":
+                return _headed(source if isinstance(source, str) else "".join(source))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None  # no notebook after all: it has no purpose to tell
+    return None
+
+
+def _described(content: str) -> str | None:
+    found = _DESCRIPTION.search("\n".join(_head(content)))
+    return found[1] if found else None
+
+
+_BY_KIND: dict[str, Callable[[str], str | None]] = {
+    **dict.fromkeys(("Markdown", "reStructuredText", "text", "AsciiDoc"), _headed),
+    "notebook": _notebook,
+}

@@ -1,0 +1,1 @@
+"""The workflow `gap-analysis`: which games are missing, by name."""

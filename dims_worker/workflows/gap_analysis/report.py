@@ -1,0 +1,215 @@
+"""The report of a gap-analysis. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dims_worker.formatting import format_percent
+from dims_worker.workflows.markdown import code_span, escape_markdown, markdown_table
+
+_NOT = "This part was not measured: its source is not configured, or was not reached."
+
+
+def summary(parts: Mapping[str, Any]) -> list[list[str]]:
+    """The figures that matter most, in words."""
+    lines = []
+    if parts["games"]:
+        counts = parts["games"]["all"]
+        lines += [
+            ["games", f"{counts['games']:,}"],
+            ["without box score content", f"{counts['without_box_score']:,} ({in_percent(counts['missing_pct'])})"],
+            ["without play-by-play", f"{counts['without_play_by_play']:,}"],
+            ["play-by-play coverage", in_percent(counts["coverage_pct"])],
+        ]
+    if parts["lake"] is not None:
+        lines.append(["objects of the feeds", f"{sum(holding['objects'] for holding in parts['lake']):,}"])
+    if parts["games"] or parts["lake"] is not None:  # else nobody looked, and 0 would say that there are none
+        lines.append(["gaps between dates", f"{len(parts['date_gaps']):,}"])
+    targets = parts["targets"] or []
+    if targets:
+        lines.append(["targets met", f"{sum(target['met'] is True for target in targets)} of {len(targets)}"])
+    return lines
+
+
+def in_percent(value: float | None) -> str:
+    """In %: 0.0 only where there is none, 100.0 only where nothing is missing."""
+    return "-" if value is None else format_percent(value, 100)
+
+
+def reached(target: Mapping[str, Any]) -> str:
+    """A target's value, never rounded to the aim that it is over or under."""
+    aim, value = target["aim_pct"], target["value_pct"]
+    return "-" if value is None else format_percent(value, aim, math.nextafter(aim, math.inf))
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The parts after the head: games, targets, plan, the missing by name, dates, feeds, lake and database."""
+    parts = (
+        *(("Games", _games), ("Targets", _targets), ("Plan", _plan), ("Missing games", _missing)),
+        *(("Gaps between dates", _dates), ("Feeds of the lake", _feeds), ("Lake and database", _both)),
+    )
+    lines: list[str] = []
+    if result["attention"]:
+        lines += ["## Needs a look", "", *(f"- {escape_markdown(one)}" for one in result["attention"]), ""]
+    for title, tell in parts:
+        lines += [f"## {title}", "", *tell(result), ""]
+    return "\n".join(lines)
+
+
+def _games(result: Mapping[str, Any]) -> list[str]:
+    games = result["games"]
+    if games is None:
+        return [_NOT]
+    rows = [[escape_markdown(season["season"]), *_counts(season)] for season in games["seasons"]]
+    rows.append(["**all**", *_counts(games["all"])])
+    headers = [
+        "season",
+        "games",
+        "not played",
+        "no box score",
+        "no play-by-play",
+        "missing",
+        "coverage",
+        "first",
+        "last",
+    ]
+    lines = markdown_table(headers, rows, range(1, 7))
+    if games["undated"]:
+        lines += ["", f"Without a date: {_names(games['undated'])}"]
+    return lines
+
+
+def _counts(counts: Mapping[str, Any]) -> list[object]:
+    return [
+        *(counts[key] for key in ("games", "not_played", "without_box_score", "without_play_by_play")),
+        *(in_percent(counts["missing_pct"]), in_percent(counts["coverage_pct"]), counts["first"], counts["last"]),
+    ]
+
+
+def _targets(result: Mapping[str, Any]) -> list[str]:
+    if result["targets"] is None:
+        return [_NOT]
+    said = {True: "met", False: "**not met**", None: "no games"}
+    rows = [[t["target"], f"{t['is']} {t['aim_pct']:g} %", reached(t), said[t["met"]]] for t in result["targets"]]
+    return markdown_table(["target", "aim", "is", ""], rows, (2,))
+
+
+def _plan(result: Mapping[str, Any]) -> list[str]:
+    if result["plan"] is None:
+        return [_NOT]
+    lines: list[str] = []
+    for step in result["plan"]:
+        seasons = ", ".join(f"{escape_markdown(each['season'])}: {each['games']:,}" for each in step["seasons"])
+        lines += [f"### {step['priority']}. {step['title']}: {_number(len(step['games']), 'game')}", ""]
+        lines += [f"{step['reason']}{f' By season: {seasons}.' if seasons else ''}", ""]
+        lines += [_names(step["games"]), ""] if step["games"] else []
+    written = result["missing_ids"]
+    if written and written["error"]:
+        lines.append(
+            f"The ids could not be written to {code_span(written['path'])}: {escape_markdown(written['error'])}"
+        )
+    elif written:
+        lines.append(f"All {_number(written['ids'], 'id')} are in {code_span(written['path'])}, one a line.")
+    return lines
+
+
+def _missing(result: Mapping[str, Any]) -> list[str]:
+    if result["games"] is None:
+        return [_NOT]
+    missing = result["games"]["missing"]
+    if not missing:
+        return ["Every game has box score content and play-by-play."]
+    lines: list[str] = []
+    for season in sorted({game["season"] for game in missing}):
+        games = [game for game in missing if game["season"] == season]
+        rows = [
+            [code_span(game["id"]), game["date"], " and ".join(game["lacks"]), "" if game["played"] else "not played"]
+            for game in games
+        ]
+        lines += [f"### {escape_markdown(season)}: {_number(len(games), 'game')}", ""]
+        lines += [*markdown_table(["game", "date", "lacks", ""], rows), ""]
+    return lines
+
+
+def _dates(result: Mapping[str, Any]) -> list[str]:
+    reached = result["games"] is not None or result["lake"] is not None
+    if not reached:
+        return [_NOT]
+    rows = [[escape_markdown(g["of"]), g["first"], g["last"], g["days"], g["when"]] for g in result["date_gaps"]]
+    missing = [name for name in ("games", "lake") if result[name] is None]
+    note = ["", f"Only what was reached was looked at; not: {', '.join(missing)}."] if missing else []
+    if not rows:
+        return ["None is longer than the limits.", *note]
+    return [*markdown_table(["of", "first day missing", "last", "days", "when"], rows, (3,)), *note]
+
+
+def _feeds(result: Mapping[str, Any]) -> list[str]:
+    if result["lake"] is None:
+        return [_NOT]
+    rows = [
+        [
+            *(
+                escape_markdown(each["feed"]),
+                escape_markdown(each["kind"]),
+                code_span(each["prefix"]),
+                each["objects"],
+                each["bytes"],
+            ),
+            *(each["empty"], each["games"], each["first"], each["last"], each["unreadable"]),
+        ]
+        for each in result["lake"]
+    ]
+    headers = ["feed", "kind", "prefix", "objects", "bytes", "empty", "games", "first", "last", "unreadable"]
+    lines = markdown_table(headers, rows, (3, 4, 5, 6, 9))
+    seasons = [
+        [
+            escape_markdown(each["feed"]),
+            escape_markdown(each["kind"]),
+            escape_markdown(season["season"]),
+            season["objects"],
+            season["games"],
+        ]
+        for each in result["lake"]
+        for season in each["seasons"]
+    ]
+    lines += ["", *markdown_table(["feed", "kind", "season", "objects", "games"], seasons, (3, 4))] if seasons else []
+    for each in result["lake"]:
+        if each["unreadable"]:
+            more = each["unreadable"] - len(each["unreadable_names"])
+            rest = f" and {more:,} more" if more else ""
+            lines += ["", f"Unreadable in {code_span(each['prefix'])}: {_names(each['unreadable_names'])}{rest}"]
+    return lines
+
+
+def _both(result: Mapping[str, Any]) -> list[str]:
+    if result["games"] is None or result["lake"] is None:
+        return [_NOT]
+    rows = [
+        [escape_markdown(p["lake"]), escape_markdown(p["database"]), p["both"], *_alone(p)]
+        for p in result["lake_and_database"]
+    ]
+    lines = markdown_table(["lake", "database", "both", "only in the lake", "only in the database"], rows, (2, 3, 4))
+    for pair in result["lake_and_database"]:
+        for key, where in (("only_lake", "lake"), ("only_database", "database")):
+            if pair[key]:
+                title = (
+                    f"{escape_markdown(pair['lake'])} against {escape_markdown(pair['database'])}, only in the {where}"
+                )
+                lines += ["", f"{title}: {_names(pair[key])}"]
+    return lines
+
+
+def _alone(pair: Mapping[str, Any]) -> list[object]:
+    if not pair["comparable"]:
+        return ["ids of its own", "not compared"]
+    return [len(pair["only_lake"]), len(pair["only_database"])]
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(code_span(name) for name in names)
+
+
+def _number(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

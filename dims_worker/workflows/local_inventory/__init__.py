@@ -1,0 +1,1 @@
+"""The workflow `local-inventory`: local folders beside the lake and the database."""

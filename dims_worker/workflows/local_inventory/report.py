@@ -1,0 +1,109 @@
+"""The report of local-inventory: warnings, folder x lake x database, then each folder by season."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dims_worker.formatting import format_percent
+from dims_worker.workflows.markdown import code_span, escape_markdown, format_bytes, markdown_table
+
+Told = Mapping[str, Any]
+NOT_REACHED = "*not reached*"
+
+
+def markdown(result: Told) -> str:
+    """The report of a result."""
+    lines: list[str] = []
+    if result["attention"]:
+        lines += ["## Needs a look", "", *(f"- {escape_markdown(said)}" for said in result["attention"]), ""]
+    if not result["folders"]:
+        return "\n".join([*lines, "No folder is configured.", ""])
+    lines += _overview(result)
+    for folder in result["folders"]:
+        lines += _folder(folder, result)
+    return "\n".join(lines)
+
+
+def _overview(result: Told) -> list[str]:
+    """Folder x lake x database; a quick run asked neither of the two."""
+    heads = ["folder", "files", "size"]
+    if not result["quick"]:
+        heads += ["objects in the lake", "size in the lake", "files less objects", "rows in the database"]
+    title = "Folders" if result["quick"] else "Folders, lake and database"
+    quick = ["A quick look: lake and database were not asked.", ""] if result["quick"] else []
+    rows = [_row(folder, result["quick"]) for folder in result["folders"]]
+    return [f"## {title}", "", *quick, *markdown_table(heads, rows, range(1, len(heads))), ""]
+
+
+def _row(folder: Told, quick: bool) -> list[object]:
+    row: list[object] = [escape_markdown(folder["name"]), _number(folder["files"]), _size(folder["bytes"])]
+    if quick:
+        return row
+    lake, database = folder.get("lake"), folder.get("database")
+    if lake is None:
+        row += ["-", "-", "-"]
+    else:
+        known = folder["files"] is not None and lake["objects"] is not None
+        apart = f"{folder['files'] - lake['objects']:+,}" if known else ""
+        row += [_number(lake["objects"]), _size(lake["bytes"]), "0" if apart == "+0" else apart]
+    return [*row, "-" if database is None else _number(database["rows"])]
+
+
+def _number(value: int | None) -> object:
+    return NOT_REACHED if value is None else value
+
+
+def _size(value: int | None) -> str:
+    return NOT_REACHED if value is None else format_bytes(value)
+
+
+def _folder(folder: Told, result: Told) -> list[str]:
+    lines = [f"## {escape_markdown(folder['name'])}", "", f"{code_span(folder['path'])}: {_held(folder)}", ""]
+    if folder["files"] is None:
+        return lines
+    lines += [line for said in _asides(folder) for line in (said, "")]
+    if folder["seasons"]:
+        heads = ("season", "files", "size", "first", "last", "games", "expected", "missing", "complete", "")
+        rows = [_season(season, result["few_games"]) for season in folder["seasons"]]
+        lines += [*markdown_table(heads, rows, (1, 2, 5, 6, 7, 8)), ""]
+    if folder["large"]:
+        lines += [f"Files over {format_bytes(result['large'])}:", ""]
+        lines += [
+            *markdown_table(
+                ("file", "size"), [[code_span(f["path"]), format_bytes(f["bytes"])] for f in folder["large"]], (1,)
+            ),
+            "",
+        ]
+    return lines
+
+
+def _held(folder: Told) -> str:
+    if folder["files"] is None:
+        return f"{NOT_REACHED}."
+    dates = f", from {folder['first']} to {folder['last']} by their names" if folder["first"] else ""
+    games = f", {folder['games']:,} games" if folder["games"] else ""
+    return f"{folder['files']:,} files, {format_bytes(folder['bytes'])}{games}{dates}."
+
+
+def _asides(folder: Told) -> list[str]:
+    """What the figures leave out, or cannot tell."""
+    said = []
+    if folder["first"] and folder["undated"]:
+        said.append(f"{folder['undated']:,} files have no date in their names.")
+    if folder["files"] and not folder["seasons"]:
+        said.append("No season can be told from the names: `season` in the configuration says how.")
+    if folder["vanished"]:
+        said.append(f"{folder['vanished']:,} files vanished meanwhile and are not counted.")
+    return said
+
+
+def _season(season: Told, few: int) -> list[object]:
+    complete = season["completeness_pct"]
+    return [
+        escape_markdown(season["season"]),
+        *(season["files"], format_bytes(season["bytes"]), season["first"], season["last"]),
+        *(season["games"], season["expected"], season["missing"]),
+        "" if complete is None else format_percent(complete, 100),
+        f"**under {few:,} games**" if season["few"] else "",
+    ]

@@ -1,0 +1,1 @@
+"""The workflow `sync-status`: local folders against the lake, every difference by name."""

@@ -1,0 +1,85 @@
+"""The report of a sync-status. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dims_worker.formatting import format_percent
+from dims_worker.probes.s3.sync import STATUSES
+from dims_worker.workflows.markdown import code_span, markdown_table
+
+_KINDS = (("only_local", "Only local"), ("only_s3", "Only in S3"), ("different", "Different"))
+
+
+def drift(drift_pct: float) -> str:
+    """In %, on the side of each status' limit that it is on: one file of 28,114 is no 0.0 %."""
+    return format_percent(drift_pct, *STATUSES)
+
+
+def summary(parts: Mapping[str, Any]) -> list[list[str]]:
+    """The figures that matter most, in words."""
+    return [
+        ["status", str(parts["status"])],
+        ["drift", drift(parts["drift_pct"])],
+        *([title.lower(), f"{len(parts[kind]):,}"] for kind, title in _KINDS),
+        ["same", f"{parts['same']:,}"],
+    ]
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The parts after the head: status, pairs, each difference by name, the commands."""
+    if result["status"] is None:
+        return f"{code_span(result['metric'])} could not be measured: the sides were not compared."
+    lines = [
+        f"**{result['status']}**: {drift(result['drift_pct'])} of {result['union']:,} files differ.",
+        "",
+        *_pairs(result),
+        "",
+    ]
+    for kind, title in _KINDS:
+        lines += [f"## {title}: {len(result[kind]):,}", "", *_names(result[kind]), ""]
+    return "\n".join([*lines, *_commands(result)])
+
+
+def _pairs(result: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [
+            *(code_span(pair["folder"]), code_span(f"s3://{result['bucket']}/{pair['prefix']}")),
+            *(pair["only_local"], pair["only_s3"], pair["different"], pair["same"]),
+            drift(pair["sync_drift_pct"]),
+        ]
+        for pair in result["pairs"]
+    ]
+    headers = ["folder", "prefix", "only local", "only in S3", "different", "same", "drift"]
+    return markdown_table(headers, rows, range(2, 7))
+
+
+def _names(files: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not files:
+        return ["None."]
+    rows = [[code_span(each["key"]), each["local_bytes"], each["s3_bytes"]] for each in files]
+    return markdown_table(["key", "local bytes", "bytes in S3"], rows, (1, 2))
+
+
+def _commands(result: Mapping[str, Any]) -> list[str]:
+    lines: list[str] = []
+    if result["commands"]:
+        lines += ["## What would mend it", "", *_block(result["commands"]), ""]
+    if result["overwrite"]:
+        lines += ["## Where both differ", "", "Decide which side is right. If the local one is:", ""]
+        lines += [*_block([each["up"] for each in result["overwrite"]]), "", "If the lake is:", ""]
+        lines += [*_block([each["down"] for each in result["overwrite"]]), ""]
+    if result["no_object"]:
+        lines += ["## Names that no object can have", "", "They are no UTF-8; rename these files first:", ""]
+        lines += [f"- {code_span(path)}" for path in result["no_object"]]
+        lines.append("")
+    return lines
+
+
+def _block(commands: Sequence[str]) -> list[str]:
+    """A block of code whose fence is longer than any row of backticks in it."""
+    longest = max((len(run) for command in commands for run in re.findall("`+", command)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [f"{fence}sh", *commands, fence]

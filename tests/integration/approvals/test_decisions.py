@@ -1,0 +1,237 @@
+"""People decide, once: what was rejected, what expired, what was set by hand, who may; and the log is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from dims_worker.approvals.decisions import BaselineInput, Choice, Decider, decide_request, load_request, set_baselines
+from dims_worker.errors import NotAllowed, NotFound, Refused, UsageError
+from dims_worker.store.approval_requests import ApprovalRequest, expire_requests
+from dims_worker.store.engine import transaction
+from tests.integration.helpers import CONFIG, Flow
+
+ADA = Decider("ada", "environment")
+Make = Callable[[str], Flow]
+
+
+def waiting(flow: Flow, value: Any = 150) -> ApprovalRequest:
+    flow.serve(c=100)
+    flow.serve(c=value)
+    request = flow.open("m.c")
+    assert request is not None
+    return request
+
+
+def settle(flow: Flow, choice: Choice, request: ApprovalRequest) -> None:
+    decide_request(flow.engine, flow.config, str(request.id), choice, version=request.version, person=ADA, note=None)
+
+
+def set_(flow: Flow, metric: str, value: Any, note: str | None = "counted by hand") -> ApprovalRequest:
+    (made,) = set_baselines(flow.engine, flow.config, [BaselineInput(metric, value, note)], ADA)
+    return made
+
+
+# --- rejected ------------------------------------------------------------------------------------------
+
+
+def test_a_rejected_value_that_comes_again_is_not_asked_again_until_it_leaves_the_band(flow: Flow) -> None:
+    settle(flow, "rejected", waiting(flow))
+    for value in (150, 152, 148):  # 2 % of what was proposed
+        assert flow.serve(c=value)["m.c"].outcome == "rejected"
+    assert (flow.open("m.c"), flow.state("m.c").baseline, flow.state("m.c").value) == (None, 100, 148)
+    assert flow.serve(c=160)["m.c"].outcome == "held"
+    assert flow.serve(c=150)["m.c"].outcome == "held"  # it has left the band: asked anew
+    assert flow.states_of_requests() == ["rejected", "superseded", "open"]
+
+
+def test_a_rejected_value_is_asked_again_after_an_accepted_reading(flow: Flow) -> None:
+    settle(flow, "rejected", waiting(flow))
+    assert flow.serve(c=101)["m.c"].outcome == "accepted"
+    assert flow.state("m.c").rejected_as_of is None
+    assert flow.serve(c=150)["m.c"].outcome == "held"
+
+
+def test_a_look_neither_asks_nor_forgets_what_was_rejected(flow: Flow) -> None:
+    settle(flow, "rejected", waiting(flow))
+    assert flow.look(c=500)["m.c"].outcome == "looked"
+    assert flow.serve(c=150)["m.c"].outcome == "rejected"
+
+
+# --- expiry --------------------------------------------------------------------------------------------
+
+EXPIRING = CONFIG + "policy: {expire_after: 7d}\n"
+
+
+def test_a_request_that_nobody_decides_on_expires_where_that_is_configured(make_flow: Make) -> None:
+    flow = make_flow(EXPIRING)
+    request = waiting(flow)
+    assert request.expires_at is not None
+    assert (request.expires_at - request.opened_at).days == 7 or request.expires_at > request.opened_at
+    with transaction(flow.engine) as connection:
+        assert expire_requests(connection) == []
+    flow.do("UPDATE dims_approval_requests SET expires_at = clock_timestamp() - interval '1 s'")
+    with transaction(flow.engine) as connection:
+        assert expire_requests(connection) == ["m.c"]
+    assert (flow.states_of_requests(), flow.state("m.c").baseline) == (["expired"], 100)
+    with pytest.raises(Refused, match="is expired already"):
+        settle(flow, "approved", request)
+    assert flow.serve(c=150)["m.c"].outcome == "held"  # while it stays away, it is asked anew
+    assert flow.states_of_requests() == ["expired", "open"]
+
+
+def test_without_it_a_request_waits_for_ever(flow: Flow) -> None:
+    assert waiting(flow).expires_at is None
+
+
+# --- who may -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("approvers", "allowed"), [("[ada, ben]", True), ("['a*']", True), ("ben", False), ("['ADA', 'b*']", False)]
+)
+def test_only_those_decide_whom_the_policy_names(make_flow: Make, approvers: str, allowed: bool) -> None:
+    flow = make_flow(CONFIG + f"policy: {{categories: {{m: {{approvers: {approvers}}}}}}}\n")
+    request = waiting(flow)
+    if allowed:
+        settle(flow, "approved", request)
+        set_(flow, "m.c", 7)
+        return
+    for act in (lambda: settle(flow, "approved", request), lambda: settle(flow, "rejected", request),
+                lambda: set_(flow, "m.c", 7)):  # fmt: skip
+        with pytest.raises(NotAllowed, match="ada may not decide on m"):
+            act()
+    assert (flow.states_of_requests(), flow.state("m.c").baseline) == (["open"], 100)
+
+
+# --- by hand -------------------------------------------------------------------------------------------
+
+
+def test_a_baseline_set_by_hand_is_a_persons_acceptance_in_the_same_log(flow: Flow) -> None:
+    flow.serve(c=100)
+    made = set_(flow, "m.c", 172_726)
+    state = flow.state("m.c")
+    assert (state.baseline, state.accepted, type(state.baseline)) == (172_726, 172_726, int)
+    assert state.baseline_as_of == state.accepted_as_of == made.as_of
+    assert (state.value, state.status) == (100, "extreme")  # the reading stays what it is, and is judged anew
+    stored = load_request(flow.engine, str(made.id))
+    assert (stored.kind, stored.state, stored.run_id, stored.baseline, stored.value) == (
+        "baseline", "approved", None, 100, 172_726,
+    )  # fmt: skip
+    assert (stored.decided_by, stored.known_by, stored.note) == ("ada", "environment", "counted by hand")
+    assert flow.serve(c=172_726)["m.c"].status == "ok"
+    assert flow.serve(c=205_000)["m.c"].outcome == "held"
+
+
+def test_a_metric_that_was_never_measured_takes_a_baseline(flow: Flow) -> None:
+    set_(flow, "m.c", 100)
+    (item,) = flow.serve(c=130).values()
+    assert (item.status, item.outcome, item.baseline) == ("extreme", "held", 100)
+
+
+def test_what_waits_is_withdrawn_when_a_person_sets_the_baseline(flow: Flow) -> None:
+    request = waiting(flow)
+    set_(flow, "m.c", 150)
+    assert load_request(flow.engine, str(request.id)).state == "withdrawn"
+    with pytest.raises(Refused):
+        settle(flow, "approved", request)
+
+
+def test_a_reading_begun_before_a_baseline_was_set_moves_it_not(flow: Flow) -> None:
+    """It is a good reading and serves its event; the person's word is newer."""
+    flow.serve(c=100)
+    claim = flow.claimed("m.c")
+    set_(flow, "m.c", 105)
+    (item,) = flow.record(claim, {"m.c": 101}).items
+    state = flow.state("m.c")
+    assert (item.outcome, state.value, state.due, state.baseline, state.accepted) == ("looked", 101, False, 105, 105)
+
+
+def test_many_baselines_are_set_together_or_none(flow: Flow) -> None:
+    with pytest.raises(NotFound, match=r"no metric is called m\.nobody"):
+        set_baselines(flow.engine, flow.config, [BaselineInput("m.a", 1), BaselineInput("m.nobody", 2)], ADA)
+    flow.serve(c=100)
+    with pytest.raises(UsageError, match="is a text"):
+        set_baselines(flow.engine, flow.config, [BaselineInput("m.a", 1), BaselineInput("m.c", "many")], ADA)
+    assert flow.states_of_requests() == []
+    assert flow.state("m.a").baseline_as_of is None
+    made = set_baselines(flow.engine, flow.config, [BaselineInput("m.c", 1.5), BaselineInput("m.a", 2)], ADA)
+    assert [request.metric for request in made] == ["m.c", "m.a"]
+    assert (flow.state("m.a").baseline, flow.state("m.c").baseline) == (2, 1.5)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_measurement_is_no_baseline(flow: Flow, value: float) -> None:
+    with pytest.raises(UsageError, match="no measurement"):
+        set_(flow, "m.c", value)
+
+
+def test_an_age_has_no_baseline_to_set(make_flow: Make) -> None:
+    flow = make_flow(CONFIG.replace("e: {source: two, measure: count}", "e: {source: two, measure: newest_age}")
+                     .replace('ratio: {derive: "m.sum / m.e"}', 'ratio: {derive: "m.sum / 2"}'))  # fmt: skip
+    with pytest.raises(UsageError, match="is an age"):
+        set_(flow, "m.e", "2026-01-01T00:00:00+00:00")
+
+
+# --- the log -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE dims_approval_requests SET note = 'another'",
+        "UPDATE dims_approval_requests SET state = 'open'",
+        "UPDATE dims_approval_requests SET value = '7'",
+        "DELETE FROM dims_approval_requests",
+        "TRUNCATE dims_approval_requests",
+    ],
+)
+def test_the_database_itself_keeps_what_was_decided(flow: Flow, statement: str) -> None:
+    settle(flow, "approved", waiting(flow))
+    with pytest.raises(IntegrityError, match="decided is kept"):
+        flow.do(statement)
+    assert flow.states_of_requests() == ["approved"]
+
+
+def test_an_open_request_may_change(flow: Flow) -> None:
+    waiting(flow)
+    flow.do("UPDATE dims_approval_requests SET severity = 'high'")
+
+
+# --- evidence ------------------------------------------------------------------------------------------
+
+
+def test_a_request_holds_the_events_since_the_baseline_and_what_the_reading_names(flow: Flow) -> None:
+    flow.serve(c=100)
+    flow.ask("m.a")  # of no concern
+    flow.ask("m.c")
+    first = flow.scalar("SELECT max(seq) FROM dims_event_log")
+    flow.serve(c=150)
+    request = flow.open("m.c")
+    assert request is not None
+    assert request.baseline_as_of == flow.state("m.c").baseline_as_of
+    evidence = dict(request.evidence or {})
+    assert (evidence["events"], evidence["newest"]) == (2, [first + 1, first])
+    flow.serve(c=150)  # the same facts: no other version, and the evidence stands
+    again = flow.open("m.c")
+    assert again is not None
+    assert (again.version, again.evidence) == (1, request.evidence)
+    flow.serve(c=151)
+    later = flow.open("m.c")
+    assert later is not None
+    assert later.version == 2
+    assert dict(later.evidence or {})["events"] == 4
+
+
+def test_a_derived_metrics_evidence_are_the_events_of_what_it_reads(make_flow: Make) -> None:
+    flow = make_flow(CONFIG.replace('sum: {derive: "m.a + m.b"}', 'sum: {derive: "m.a + m.b", critical: true}'))
+    flow.serve(a=50)
+    flow.serve(b=50)
+    flow.serve(a=100)
+    request = flow.open("m.sum")
+    assert request is not None
+    assert dict(request.evidence or {})["events"] >= 1

@@ -1,0 +1,107 @@
+"""Who has claimed what, noted where it really happens, and what must be so of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+from sqlalchemy import Connection, Engine
+
+from dims_worker.config import Config
+from dims_worker.pipeline import verify
+from dims_worker.pipeline.record import Measurement, Run
+from dims_worker.store import leases
+from dims_worker.store.engine import transaction
+from dims_worker.store.leases import Claim
+from dims_worker.store.metric_states import MetricState
+from tests.integration.stepped_process import Process, current
+
+HOUR = timedelta(hours=1)
+
+_claim, _record = leases.claim_source, verify.record
+
+
+class Worker(Process):
+    """A process that may hold a claim."""
+
+    claim: Claim | None = None
+
+
+class Claims:
+    """A source has one holder at a time, who waits for cooldowns and back-offs; who was taken over records nothing;
+    and what attempts count is what was lost."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, Worker] = {}
+        """Who was the last to claim a source."""
+        self.holders: dict[str, Worker] = {}
+        """And whose lease of it has not run out."""
+        self.waiting: set[str] = set()
+        """Sources that cool down, and metrics that back off."""
+        self.lost: Counter[str] = Counter()
+        """By metric: claims since the last that was recorded, which never will be."""
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """The real claims and records pass through here."""
+        with patch.object(leases, "claim", self.claim), patch.object(verify, "record", self.record):
+            yield
+
+    def claim(self, connection: Connection, source: str, *args: Any, at_once: bool) -> Claim | None:
+        claim = _claim(connection, source, *args, at_once=at_once)
+        if claim is None:
+            return None
+        assert source not in self.holders, f"{source} is claimed while another holds it"
+        assert at_once or not self.waiting & {source, *claim.generations}, f"{source} is claimed too early"
+        process = _worker()
+        process.claim = claim
+        self.holders[source] = self.last[source] = process
+        return claim
+
+    def record(self, connection: Connection, config: Config, measured: Measurement) -> Run:
+        run, claim = _record(connection, config, measured), measured.claim
+        if claim is None:
+            return run
+        process, source = _worker(), claim.source
+        process.claim = None
+        assert (run.status == "superseded") == (self.last[source] is not process), "of two holders the last records"
+        if run.status == "superseded":
+            self.lost.update(claim.generations)
+            return run
+        self.holders.pop(source, None)
+        for name in claim.generations:
+            self.lost[name] = leases.POISON - 1 if claim.aside else 0
+        failed = {item.metric for item in run.items if item.outcome == "failed" and item.generation}
+        cooling = {source} if config.cooldown_of(source) else set()
+        self.waiting = self.waiting - set(claim.generations) | failed | cooling
+        return run
+
+    def renew(self, engine: Engine, process: Worker) -> None:
+        """The thread that renews the lease of a living process does so."""
+        if process.alive and process.claim:
+            with transaction(engine) as connection:
+                renewed = leases.renew_lease(connection, process.claim, HOUR)
+            assert renewed == (self.last[process.claim.source] is process)
+            if renewed:
+                self.holders[process.claim.source] = process
+
+    def ended(self, process: Worker) -> None:
+        """What a process that has ended had claimed is lost, whatever it died of."""
+        if not process.alive and process.claim:
+            self.lost.update(process.claim.generations)
+            process.claim = None
+
+    def attempts_are_claims_that_were_lost(self, alive: list[Worker], now: Mapping[str, MetricState]) -> None:
+        held = Counter(name for process in alive if process.claim for name in process.claim.generations)
+        for name, state in now.items():
+            assert state.attempts <= self.lost[name] + held[name], f"{name}: more attempts than claims"
+
+
+def _worker() -> Worker:
+    process = current()
+    assert isinstance(process, Worker)
+    return process

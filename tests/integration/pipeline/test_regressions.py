@@ -1,0 +1,170 @@
+"""What a review found, each as a test that failed before its mend."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+
+import pytest
+import redis
+from sqlalchemy import Engine, text
+
+from dims_worker.config import S3Source
+from dims_worker.domain.plan import Planner
+from dims_worker.events import STREAM, Event
+from dims_worker.pipeline import verify
+from dims_worker.pipeline.ingest import ReceivedEnvelope, ingest_stream, register_config, store_events
+from dims_worker.probes import scan
+from dims_worker.probes.base import Deadline, ScanContext
+from dims_worker.text.activity import MOST, PATIENCE, ActivityFollower, SequenceTracker
+from tests.conftest import Project
+
+CONFIG = """
+sources:
+  project: {type: files, path: ".", timeout: 300ms}
+metrics:
+  code:
+    files: {source: project, measure: count, paths: "*.py"}
+rules:
+  all: {on: "*"}
+"""
+ENVELOPE = '{"specversion":"1.0","id":"%s","source":"%s","type":"t","time":"2026-11-22T09:00:00Z"}'
+
+
+def test_an_event_whose_names_fit_no_index_is_stored_and_stops_nobody(
+    project: Project, engine: Engine, broker_url: str
+) -> None:
+    project.write({"dims.yaml": CONFIG})
+    client = redis.Redis.from_url(broker_url)
+    long = secrets.token_urlsafe(1536)[:2048]
+    client.xadd(STREAM, {"event": ENVELOPE % (long, long[::-1])})
+    client.xadd(STREAM, {"event": ENVELOPE % ("b", "p")})
+    found = ingest_stream(client, engine, Planner(project.config))
+    assert (found.stored, found.rejected, client.xlen(STREAM)) == (2, 0, 0)
+    client.close()
+
+
+def test_what_the_database_refuses_is_rejected_alone(project: Project, engine: Engine, broker_url: str) -> None:
+    project.write({"dims.yaml": CONFIG})
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE dims_event_log ADD CHECK (subject <> 'refuse me')"))
+    client = redis.Redis.from_url(broker_url)
+    bad = (ENVELOPE % ("bad", "p")).replace('"type"', '"subject":"refuse me","type"')
+    for payload in (ENVELOPE % ("a", "p"), bad, ENVELOPE % ("c", "p")):
+        client.xadd(STREAM, {"event": payload})
+    found = ingest_stream(client, engine, Planner(project.config))
+    assert (found.stored, found.rejected, client.xlen(STREAM)) == (2, 1, 0)
+    with engine.connect() as connection:
+        reason = connection.execute(text("SELECT reason FROM dims_event_log WHERE outcome = 'rejected'")).scalar_one()
+    assert reason.startswith("the database refuses it: ")
+    client.close()
+
+
+def test_a_scan_that_does_not_end_is_abandoned(
+    project: Project, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write({"dims.yaml": CONFIG})
+    over = threading.Event()
+
+    class Stuck:
+        def scan(self, source: S3Source, metrics: object, around: ScanContext, deadline: Deadline) -> None:
+            over.wait(60)
+
+    monkeypatch.setattr(scan, "probe_for", lambda kind: Stuck())
+    monkeypatch.setattr(scan, "GRACE", 0.2)
+    with engine.begin() as connection:
+        register_config(connection, project.config)
+    begun = time.monotonic()
+    run = verify.measure_due(engine, project.config, "project")
+    over.set()
+    assert run is not None
+    assert run.items[0].error == "took longer than its timeout of 0.3 s, and was abandoned"
+    assert time.monotonic() - begun < 30  # it would have been a minute
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT lease_until FROM dims_sources")).scalar_one() is None
+
+
+def test_follow_tells_what_was_numbered_before_and_committed_after(project: Project, engine: Engine) -> None:
+    """Two ingests of 1,000: the first draws its numbers, the second commits before it."""
+    project.write({"dims.yaml": CONFIG})
+    planner = Planner(project.config)
+
+    def batch(name: str) -> list[ReceivedEnvelope]:
+        return [ReceivedEnvelope(f"{name}-{n}", (ENVELOPE % (f"{name}{n}", name)).encode()) for n in range(1000)]
+
+    with engine.begin() as connection:
+        register_config(connection, project.config)
+    follower = ActivityFollower(project.config)
+    with engine.begin() as connection:
+        follower.start(connection)
+    with engine.connect() as first:
+        outer = first.begin()
+        first.execute(text("SELECT nextval('dims_mark_ids'), nextval(pg_get_serial_sequence('dims_event_log', 'seq'))"))
+        with engine.begin() as second:
+            store_events(second, planner, batch("second"))
+        with engine.begin() as connection:
+            told = " ".join(follower.sentences(connection))
+        assert "1,000 events" in told
+        store_events(first, planner, batch("first"))
+        outer.commit()
+    with engine.begin() as connection:
+        assert "1,000 events" in " ".join(follower.sentences(connection))
+        assert list(follower.sentences(connection)) == []
+    assert len(follower.marks.passed) == 1  # the number that was drawn for nothing
+
+
+def test_follow_tells_what_many_others_overtook(project: Project, engine: Engine) -> None:
+    """One ingest is drawn its number and waits while fifty others come in; and one that is undone never comes."""
+    project.write({"dims.yaml": CONFIG})
+    planner = Planner(project.config)
+
+    def one(name: str) -> list[ReceivedEnvelope]:
+        return [ReceivedEnvelope(name, f"no event: {name}".encode())]  # concerns no metric: nobody waits for anybody
+
+    def told() -> str:
+        with engine.begin() as connection:
+            return " ".join(follower.sentences(connection))
+
+    with engine.begin() as connection:
+        register_config(connection, project.config)
+    follower = ActivityFollower(project.config)
+    with engine.connect() as first, engine.connect() as undone:
+        outer, lost = first.begin(), undone.begin()
+        store_events(first, planner, one("first"))
+        with engine.begin() as connection:
+            follower.start(connection)
+        undone.execute(text("SELECT nextval('dims_mark_ids')"))
+        for number in range(50):
+            with engine.begin() as other:
+                store_events(other, planner, one(f"other{number}"))
+        assert told().count("measured by nobody") == 50
+        outer.commit()
+        lost.rollback()
+    assert told().count("measured by nobody") == 1 and told() == ""
+    assert len(follower.marks.passed) == 1
+    follower.marks.know((), time.monotonic() + PATIENCE)
+    assert not follower.marks.passed
+
+
+def test_what_is_passed_over_is_looked_for_within_bounds() -> None:
+    numbers = SequenceTracker()
+    numbers.know([3, 10**9], 0)
+    assert len(numbers.passed) == MOST and max(numbers.passed) == 10**9 - 1
+    numbers.know([10**9 - 1, 10**9 + 2], 1)
+    assert max(numbers.passed) == 10**9 + 1 and 10**9 - 1 not in numbers.passed and numbers.last == 10**9 + 2
+    assert len(numbers.passed) == MOST
+
+
+def test_a_subject_is_no_markup(project: Project, engine: Engine) -> None:
+    project.write({"dims.yaml": CONFIG})
+    with engine.begin() as connection:
+        event = Event.from_json(
+            '{"specversion":"1.0","id":"c","source":"p","type":"dims.git.commit","time":"2026-11-22T09:00:00Z",'
+            '"data":{"root":"/x","subject":"[/b] app/[id]/page","paths":["a"]}}'
+        )
+        store_events(connection, Planner(project.config), [ReceivedEnvelope("", event.to_json().encode())])
+    shown = project.dims("events", check=True).stdout
+    assert "[/b] app/[id]/page" in shown
+    planned = project.dims("plan", "dims.git.commit", "--path", "app/[id]/a.py", check=True).stdout
+    assert "would measure" in planned

@@ -1,0 +1,252 @@
+"""The watcher: real folders, real inotify, a real Valkey."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dims_producers.git_hook import install
+from dims_producers.spool import Spool
+from dims_producers.watch_files import watch_folders
+
+# watchdog says so when `mkdir -p` is found on two ways at once; as an error it would end its reading thread.
+pytestmark = pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning")
+
+IGNORED = (".pyc", ".tmp")
+
+
+class Running:
+    def __init__(self, folders: dict[str, Path], spool: Spool, url: str) -> None:
+        self.stop = threading.Event()
+        self.spool = spool
+        self.thread = threading.Thread(
+            target=watch_folders,
+            args=(folders, spool, lambda: url),
+            kwargs={"ignored": self.ignored, "settle": 0.15, "stop": self.stop},
+        )
+
+    @staticmethod
+    def ignored(path: Path) -> bool:
+        assert path.is_absolute()
+        if path.name == "boom":
+            raise RuntimeError("boom")
+        return path.suffix in IGNORED or "build" in path.parent.parts
+
+    def start(self) -> None:
+        self.thread.start()
+        end = time.monotonic() + 5
+        while not (self.spool.folder / "watcher.pid").exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    def end(self) -> None:
+        self.stop.set()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+        assert not (self.spool.folder / "watcher.pid").exists()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "pro ject"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def watcher(project: Path, tmp_path: Path, valkey, until) -> Iterator[Running]:
+    """A watcher of `project`, whose home lies in the project itself."""
+    running = Running({"project": project}, Spool(project / ".dims" / "spool"), valkey.url)
+    running.start()
+    until(lambda: told(valkey) == [[]])  # what happened before it watched is not known
+    valkey.client.flushdb()
+    yield running
+    running.end()
+
+
+def told(valkey) -> list[list[str]]:
+    return [e.data["paths"] for e in valkey.events() if e.type == "dims.files.changed"]
+
+
+def test_changes_settle_into_one_event(project: Path, watcher: Running, valkey, until) -> None:
+    (project / "sub").mkdir()
+    for name in ("a b.txt", "ü😀.txt", "new\nline", "boom"):
+        (project / name).write_text("x")
+    (project / "sub/deep.txt").write_text("x")
+    until(lambda: told(valkey))
+    assert told(valkey) == [["a b.txt", "boom", "new\nline", "sub/deep.txt", "ü😀.txt"]]
+    (event,) = valkey.events()
+    assert event.data["root"] == os.path.realpath(project)
+    assert event.producer.startswith("dims:watch.") and event.producer.endswith("/pro%20ject")
+
+
+def test_changed_moved_and_deleted_files(project: Path, watcher: Running, valkey, until) -> None:
+    for name in ("a", "b", "c"):
+        (project / name).write_text("x")
+    until(lambda: len(told(valkey)) == 1)
+    (project / "a").write_text("y")
+    until(lambda: len(told(valkey)) == 2)
+    (project / "b").rename(project / "bb")
+    until(lambda: len(told(valkey)) == 3)
+    (project / "c").unlink()
+    until(lambda: len(told(valkey)) == 4)
+    (project / "a").read_text()
+    list(project.iterdir())
+    time.sleep(0.5)
+    assert told(valkey)[1:] == [["a"], ["b", "bb"], ["c"]]
+
+
+def test_what_nobody_wants_is_not_told(project: Path, watcher: Running, valkey, until) -> None:
+    (project / ".git/objects").mkdir(parents=True)
+    (project / ".git/HEAD").write_text("x")
+    (project / "sub").mkdir()
+    (project / "sub/.git").write_text("gitdir: elsewhere")
+    (project / "x.pyc").write_text("x")
+    (project / "build").mkdir()
+    (project / "build/out").write_text("x")
+    (project / ".dims/other").write_text("x")
+    shutil.rmtree(project / "build")
+    shutil.rmtree(project / ".git")
+    time.sleep(0.5)
+    assert told(valkey) == []
+    (project / "seen").write_text("x")
+    until(lambda: told(valkey))
+    assert told(valkey) == [["seen"]]
+
+
+def test_a_folder_that_comes_is_told_and_one_that_goes_is_unknown(
+    project: Path, watcher: Running, valkey, until, tmp_path: Path
+) -> None:
+    (tmp_path / "outside/in").mkdir(parents=True)
+    (tmp_path / "outside/in/file").write_text("x")
+    (tmp_path / "outside").rename(project / "inside")
+    until(lambda: told(valkey))
+    assert told(valkey) == [["inside/in/file"]]
+    (project / "inside").rename(tmp_path / "outside")
+    until(lambda: len(told(valkey)) == 2)
+    assert told(valkey)[1] == []
+
+
+def test_two_thousand_files_are_unknown(project: Path, watcher: Running, valkey, until) -> None:
+    for i in range(2000):
+        (project / f"f{i}").touch()
+    until(lambda: told(valkey))
+    time.sleep(0.5)
+    # In one settling they are too many to be told; a slow machine may take several
+    assert [] in told(valkey) or {path for paths in told(valkey) for path in paths} == {f"f{i}" for i in range(2000)}
+
+
+def test_a_file_that_is_written_for_ever_is_told_now_and_then(project: Path, watcher: Running, valkey) -> None:
+    end = time.monotonic() + 2.6
+    while time.monotonic() < end:
+        with (project / "log").open("a") as file:
+            file.write("x")
+        time.sleep(0.03)
+    assert told(valkey) == [["log"]]
+
+
+def test_a_folder_that_vanishes_and_comes_back_is_unknown(
+    project: Path, watcher: Running, valkey, until, tmp_path: Path
+) -> None:
+    # The home goes with it, as if somebody had moved the whole project away and back.
+    project.rename(tmp_path / "away")
+    time.sleep(1.3)
+    project.mkdir(exist_ok=True)
+    until(lambda: [] in told(valkey))
+    before = len(told(valkey))
+    time.sleep(1.3)
+    (project / "again").write_text("x")
+    until(lambda: ["again"] in told(valkey)[before:])
+
+
+def test_a_folder_that_is_not_there_yet(tmp_path: Path, valkey, until) -> None:
+    running = Running({"late": tmp_path / "late"}, Spool(tmp_path / "home/spool"), valkey.url)
+    running.start()
+    try:
+        (tmp_path / "late").mkdir()
+        until(lambda: told(valkey) == [[]])
+        (tmp_path / "late/x").touch()
+        until(lambda: told(valkey) == [[], ["x"]])
+    finally:
+        running.end()
+
+
+def test_the_hook_leaves_its_note_to_the_watcher(repo: Path, home: Path, commit, valkey, until) -> None:
+    install(repo, home, "/no/such/python")
+    running = Running({"repo": repo}, Spool(home / "spool"), valkey.url)
+    running.start()
+    try:
+        shas = [commit(f"f{i}") for i in range(3)]
+        until(lambda: len([e for e in valkey.events() if e.type == "dims.git.commit"]) == 3)
+        assert [e.id for e in valkey.events() if e.type == "dims.git.commit"] == shas
+        started = time.monotonic()
+        sha = commit("quick")
+        until(lambda: any(e.id == sha for e in valkey.events()))
+        assert time.monotonic() - started < 2
+    finally:
+        running.end()
+    assert not (home / "spool/bad").exists()
+
+
+def test_nothing_is_lost_while_the_broker_is_away(project: Path, watcher: Running, valkey, until) -> None:
+    valkey.stop()
+    (project / "a").write_text("x")
+    until(lambda: len(watcher.spool) == 1)
+    time.sleep(0.5)
+    assert watcher.thread.is_alive()
+    valkey.start()
+    until(lambda: told(valkey) == [["a"]])
+    assert len(watcher.spool) == 0
+
+
+def test_what_changed_last_is_told_at_the_end(tmp_path: Path, project: Path, valkey, until) -> None:
+    running = Running({"project": project}, Spool(tmp_path / "home/spool"), valkey.url)
+    running.start()
+    until(lambda: told(valkey) == [[]])
+    (project / "last").write_text("x")
+    time.sleep(0.1)
+    running.end()
+    assert told(valkey) == [[], ["last"]]
+
+
+def test_a_lost_notice_is_unknown(project: Path, watcher: Running, valkey, until) -> None:
+    import logging
+
+    logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed; events were lost")
+    until(lambda: told(valkey) == [[]])
+
+
+CODE = """
+import sys, threading, signal
+from pathlib import Path
+from dims_producers.spool import Spool
+from dims_producers.watch_files import watch
+stop = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: stop.set())
+watch({"p": Path(sys.argv[1])}, Spool(Path(sys.argv[2])), lambda: sys.argv[3], ignored=lambda p: False, stop=stop)
+"""
+
+
+def test_a_killed_watcher_does_not_keep_the_hook_from_sending(
+    repo: Path, home: Path, project: Path, commit, valkey, until, python_processes
+) -> None:
+    (home / "producer.env").write_text(f"DIMS_BROKER_URL={valkey.url}\n")
+    install(repo, home)
+    process = subprocess.Popen([sys.executable, "-c", CODE, project, home / "spool", valkey.url])
+    pid = home / "spool/watcher.pid"
+    until(pid.exists)
+    assert pid.read_text().split()[0] == str(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    assert pid.exists()
+    sha = commit("a")
+    until(lambda: [e.id for e in valkey.events()] == [sha])
+    until(lambda: not python_processes(str(home)))

@@ -1,0 +1,85 @@
+"""A year of the first user's metrics, made once for all that only look."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from dims_worker import local
+from dims_worker.config import Config, load_config
+from tests.conftest import REPO
+from tests.fixtures.long_history import fill
+
+HOSTILE = '=HYPERLINK("http://x.example","<script>alert(1)</script>|`x`")'
+"""A text that is a formula to a spreadsheet, a script to a browser and markup to Markdown."""
+
+GAPS: dict[str, dict[str, Any]] = {
+    "basketball_reference_data.completeness_pct": {"missing": 2, "missing_ids": ["201304160IND", "x" * 90]},
+    "data_gaps.missing_games_count": {"rows": ["0021201048"], "rows_total": 1},
+}
+"""Details that name what is missing, of the longest name of a metric, one of them without a place to break it."""
+
+
+def found(workflow: str, n: int) -> dict[str, Any]:
+    """A result with figures, tables, and a hostile text."""
+    return {
+        **{"workflow": workflow, "generated_at": "2026-11-25T09:00:00+00:00", "quick": False, "unreached": {}},
+        **{"summary": [["games", n], ["share", 0.5]], "attention": [HOSTILE, "/".join(("a_long_folder",) * 9)]},
+        "games": {
+            "all": {"games": 1230 + n, "coverage_pct": 97.5},
+            "seasons": [
+                {"season": "2013-14", "games": 1230, "without_box_score": 3, "without_play_by_play": 31}
+                | {"coverage_pct": 97.5}
+            ],
+            "missing": [{"id": "0021", "season": 2013}],
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def year() -> Config:
+    """The shipped configuration."""
+    return load_config(REPO / "config" / "dims.yaml", {}, REPO)
+
+
+@pytest.fixture(scope="module")
+def filled(servers: local.ServerUrls, template: str, year: Config) -> Iterator[Engine]:
+    """A database with a year of readings, one of whose reasons, and one request's, is hostile."""
+    admin = create_engine(str(servers.database_url), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text("DROP DATABASE IF EXISTS filled WITH (FORCE)"))
+        connection.execute(text(f"CREATE DATABASE filled TEMPLATE {template}"))
+    engine = create_engine(str(servers.database_url).rpartition("/")[0] + "/filled")
+    fill(engine, year, until=datetime.now(UTC))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE dims_metrics SET error = :bad WHERE error IS NOT NULL"), {"bad": HOSTILE})
+        connection.execute(
+            text("UPDATE dims_approval_requests SET reason = :bad WHERE state = 'open'"), {"bad": HOSTILE}
+        )
+        connection.execute(
+            text("UPDATE dims_event_log SET subject = :bad WHERE seq = (SELECT max(seq) FROM dims_event_log)"),
+            {"bad": HOSTILE},
+        )
+        for name, details in GAPS.items():
+            connection.execute(
+                text("UPDATE dims_metrics SET details = CAST(:details AS jsonb) WHERE metric = :name"),
+                {"name": name, "details": json.dumps(details)},
+            )
+        for n, name in enumerate(year.configured_workflows):
+            connection.execute(
+                text(
+                    "INSERT INTO dims_verification_runs (trigger, source, status, started_at, result) "
+                    "VALUES ('workflow', :source, 'ok', now(), CAST(:result AS jsonb))"
+                ),
+                {"source": f"workflow.{name}", "result": json.dumps(found(name, n))},
+            )
+    yield engine
+    engine.dispose()
+    with admin.connect() as connection:
+        connection.execute(text("DROP DATABASE filled WITH (FORCE)"))
+    admin.dispose()

@@ -1,0 +1,369 @@
+"""What Prometheus reads, from real servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse
+from redis import Redis
+from sqlalchemy import Engine, event, text
+
+from dims_worker.config import Config, load_config
+from dims_worker.events import STREAM
+from dims_worker.reports.prometheus import OTHER, TYPES, PrometheusCollector
+from tests.conftest import REPO, Project, wait_for
+from tests.fixtures.long_history import fill
+
+Samples = dict[tuple[str, ...], float]
+TOLD = {
+    "dims_up": {"part"},
+    "dims_metric_value": {"metric", "unit"},
+    "dims_metric_baseline": {"metric", "unit"},
+    "dims_metric_measured_timestamp_seconds": {"metric"},
+    "dims_metric_stale": {"metric"},
+    "dims_metric_failed": {"metric"},
+    "dims_events_total": {"type", "outcome"},
+    "dims_event_lag_seconds": set(),
+    "dims_runs_total": {"status"},
+    "dims_approvals_pending": set(),
+    "dims_queue_length": {"queue"},
+}
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return load_config(REPO / "config" / "dims.yaml", {}, REPO)
+
+
+@pytest.fixture
+def filled(engine: Engine, config: Config) -> Engine:
+    fill(engine, config, until=datetime.now(UTC), days=30, log=10)
+    return engine
+
+
+def scraped(registry: CollectorRegistry) -> Samples:
+    """The samples by name and the values of their labels, in the order of the labels' names."""
+    found = {}
+    for family in parse(generate_latest(registry).decode()):
+        for sample in family.samples:
+            found[sample.name, *sample.labels.values()] = sample.value
+    return found
+
+
+def registry_of(config: Config, database: str, broker: str) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(PrometheusCollector(config, database, broker))
+    return registry
+
+
+def url_of(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=False)
+
+
+def happen(engine: Engine, number: int, kind: str | None = "dims.git.commit", age: timedelta = timedelta(0)) -> None:
+    """Events and runs in the log, without what they cause."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO dims_event_log (producer, event_id, digest, type, received_at, outcome, mark_id) "
+                "SELECT 'p', md5(random()::text), md5(random()::text), :kind, now() - :age, "
+                "CASE WHEN CAST(:kind AS text) IS NULL THEN 'rejected' ELSE 'planned' END, 1 "
+                "FROM generate_series(1, :number)"
+            ),
+            {"kind": kind, "number": number, "age": age},
+        )
+        connection.execute(
+            text(
+                "INSERT INTO dims_verification_runs (trigger, status, started_at) "
+                "SELECT 'event', 'ok', now() FROM generate_series(1, :number)"
+            ),
+            {"number": number},
+        )
+
+
+def test_it_tells_what_the_database_and_the_broker_hold(filled: Engine, config: Config, broker_url: str) -> None:
+    with Redis.from_url(broker_url) as client:
+        client.xadd(STREAM, {"event": "{}"})
+        client.lpush("dims.verify", "bell", "bell")
+    found = scraped(registry_of(config, url_of(filled), broker_url))
+    with filled.connect() as connection:
+        states = connection.execute(text("SELECT * FROM dims_metrics")).mappings().all()
+    for state in states:
+        name, declared = state["metric"], config.metrics[state["metric"]]
+        value = found.get(("dims_metric_value", name, declared.shown_unit))
+        if declared.is_age:
+            assert value is not None and 4.9 < value * {"hours": 1, "days": 24}[declared.shown_unit] < 30
+        elif isinstance(state["value"], str):
+            assert value is None
+        else:
+            assert value == float(state["value"])
+        assert found["dims_metric_failed", name] == float(state["error"] is not None)
+        assert found["dims_metric_measured_timestamp_seconds", name] == pytest.approx(state["as_of"].timestamp())
+    assert sum(value for (name, *_), value in found.items() if name == "dims_metric_failed") == 4
+    assert found["dims_approvals_pending",] == 1
+    assert found["dims_up", "database"] == found["dims_up", "broker"] == 1
+    assert found["dims_queue_length", STREAM] == 1 and found["dims_queue_length", "dims.verify"] == 2
+    assert found["dims_event_lag_seconds",] > 0
+
+
+def test_counters_count_what_came_since_and_never_fall(filled: Engine, config: Config, broker_url: str) -> None:
+    registry = registry_of(config, url_of(filled), broker_url)
+    told = ("dims_events_total", "planned", "dims.git.commit")
+    began = scraped(registry)
+    first = began.get(told, 0.0)
+    assert {value for key, value in began.items() if key[0].endswith("_total")} == {0.0}
+    happen(filled, 3)
+    assert scraped(registry)[told] == first + 3
+    happen(filled, 2, age=timedelta(minutes=2))  # old enough to be settled, with what stands before it
+    happen(filled, 1, kind=None)
+    again = scraped(registry)
+    assert again[told] == first + 5
+    assert again["dims_events_total", "rejected", ""] == 1
+    assert again["dims_runs_total", "ok"] == 6 and again["dims_runs_total", "partial"] == 0
+    later = scraped(registry)
+    assert {key: value for key, value in later.items() if key[0].endswith("_total")} == {
+        key: value for key, value in again.items() if key[0].endswith("_total")
+    }
+
+
+def test_an_event_that_commits_late_is_counted(filled: Engine, config: Config, broker_url: str) -> None:
+    registry = registry_of(config, url_of(filled), broker_url)
+    told = ("dims_events_total", "planned", "late")
+    insert = text(
+        "INSERT INTO dims_event_log (producer, event_id, digest, type, outcome, mark_id) "
+        "VALUES ('p', :id, :id, 'late', 'planned', 1)"
+    )
+    scraped(registry)
+    with filled.connect() as slow:
+        slow.execute(insert, {"id": "slow"})  # has the smaller number
+        with filled.begin() as fast:
+            fast.execute(insert, {"id": "fast"})
+        assert scraped(registry)[told] == 1
+        slow.commit()
+    assert scraped(registry)[told] == 2
+
+
+def test_a_scrape_asks_little_and_reads_only_what_is_new(filled: Engine, config: Config, broker_url: str) -> None:
+    from dims_worker.store.engine import engine as engine_of
+
+    registry = registry_of(config, url_of(filled), broker_url)
+    scraped(registry)
+    statements: list[str] = []
+    used = engine_of(url_of(filled))
+
+    def note(_c: object, _k: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(used, "before_cursor_execute", note)
+    scraped(registry)
+    event.remove(used, "before_cursor_execute", note)
+    assert len(statements) <= 10
+    reading = [one for one in statements if "dims_event_log" in one or "dims_verification_runs" in one]
+    assert reading and all("seq > " in one or "run_id > " in one for one in reading)
+    assert not [one for one in statements if "dims_metrics_history" in one]
+
+
+def test_what_is_away_is_told_and_takes_its_metrics_along(filled: Engine, config: Config, broker_url: str) -> None:
+    dead = "redis://127.0.0.1:1/0"
+    found = scraped(registry_of(config, url_of(filled), dead))
+    assert found["dims_up", "broker"] == 0 and found["dims_up", "database"] == 1
+    assert not [key for key in found if key[0] == "dims_queue_length"]
+    nowhere = filled.url.set(port=1).render_as_string(hide_password=False)
+    found = scraped(registry_of(config, nowhere, broker_url))
+    assert found["dims_up", "database"] == 0 and found["dims_up", "broker"] == 1
+    assert {key[0] for key in found} == {"dims_up", "dims_queue_length"}
+
+
+def test_a_refused_or_waiting_query_is_a_part_that_is_away(
+    filled: Engine, config: Config, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dims_worker.reports.prometheus.BOUND", 1.0)
+    registry = registry_of(config, url_of(filled), broker_url)
+    with filled.begin() as connection:
+        connection.execute(text("LOCK TABLE dims_metrics IN ACCESS EXCLUSIVE MODE"))
+        assert scraped(registry)["dims_up", "database"] == 0
+    wait_for(lambda: scraped(registry)["dims_up", "database"] == 1)
+    name = f"nobody_{filled.url.database}"
+    with filled.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD 'a long one'"))
+    found = scraped(registry_of(config, url_of_login(filled, name), broker_url))
+    with filled.begin() as connection:
+        connection.execute(text(f"DROP ROLE {name}"))
+    assert found["dims_up", "database"] == 0 and found["dims_up", "broker"] == 1
+
+
+def test_a_server_that_falls_silent_is_given_up(
+    filled: Engine, config: Config, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dims_worker.reports.prometheus.BOUND", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        nowhere = filled.url.set(port=silent.getsockname()[1]).render_as_string(hide_password=False)
+        registry = registry_of(config, nowhere, broker_url)
+        for _ in range(2):
+            found = scraped(registry)
+            assert found["dims_up", "database"] == 0 and found["dims_up", "broker"] == 1
+        asking = [one for one in threading.enumerate() if one.name == "ask database"]
+        assert len(asking) <= 1
+
+
+def test_parts_are_asked_at_once(config: Config) -> None:
+    """Two silent parts cost one bound, not two: else Prometheus gives the scrape up, and nobody hears which is away."""
+    exporter = PrometheusCollector(config, "", "")
+    meeting = threading.Barrier(2, timeout=3)
+
+    def meet() -> list[Metric]:
+        meeting.wait()
+        return [GaugeMetricFamily("met", "Met.", 1)]
+
+    exporter._database = exporter._broker = meet  # type: ignore[method-assign]
+    registry = CollectorRegistry()
+    registry.register(exporter)
+    assert {value for key, value in scraped(registry).items() if key[0] == "dims_up"} == {1.0}
+
+
+def test_odd_values_are_left_out_and_the_others_told(filled: Engine, config: Config, broker_url: str) -> None:
+    with filled.begin() as connection:
+        change = text("UPDATE dims_metrics SET value = CAST(:value AS jsonb), unit = :unit WHERE metric = :metric")
+        for metric, value, unit in (
+            ("s3_storage.total_objects", "1" * 401, "objects"),
+            ("espn_data.last_update_hours", '"2026-13-99T00"', "hours"),
+            ("s3_storage.hoopr_files", "5", "boxes"),
+        ):
+            connection.execute(change, {"metric": metric, "value": value, "unit": unit})
+    found = scraped(registry_of(config, url_of(filled), broker_url))
+    assert found["dims_up", "database"] == 1
+    told = {key[1:] for key in found if key[0] == "dims_metric_value"}
+    assert ("s3_storage.hoopr_files", "boxes") in told and ("s3_storage.hoopr_files", "files") not in told
+    assert not [one for one in told if one[0] in ("s3_storage.total_objects", "espn_data.last_update_hours")]
+
+
+def test_hostile_types_are_texts_and_bounded(filled: Engine, config: Config, broker_url: str) -> None:
+    registry = registry_of(config, url_of(filled), broker_url)
+    scraped(registry)
+    happen(filled, 1, 'a"} 1\n# HELP x\\ {')
+    for number in range(TYPES + 20):
+        happen(filled, 1, f"a.{number}")
+    happen(filled, 4, "dims.git.commit")  # after all that, and behind it in the alphabet
+    found = scraped(registry)
+    kinds = {key[2] for key in found if key[0] == "dims_events_total"}
+    assert 'a"} 1\n# HELP x\\ {' in kinds
+    assert len(kinds - {"", "dims.git.commit"}) == TYPES + 1 and OTHER in kinds
+    assert found["dims_events_total", "planned", "dims.git.commit"] == 4
+    assert sum(value for key, value in found.items() if key[0] == "dims_events_total") >= TYPES + 21
+
+
+def test_names_follow_the_rules(filled: Engine, config: Config, broker_url: str) -> None:
+    """What promtool's linter asks of names and helps."""
+    happen(filled, 1)
+    registry = registry_of(config, url_of(filled), broker_url)
+    scraped(registry)
+    happen(filled, 1)
+    told: dict[str, set[str]] = {}
+    for family in parse(generate_latest(registry).decode()):
+        assert family.documentation, family.name
+        for sample in family.samples:
+            told.setdefault(sample.name, set()).update(sample.labels)
+        assert not re.search(r"_(count|sum|bucket|info)$|[A-Z:]|__", family.name)
+        assert not re.search(r"milli|micro|nano|minutes|hours|days|kilo|mega|giga|percent|gauge|counter", family.name)
+        for sample in family.samples:
+            assert sample.name.endswith("_total") == (family.type == "counter")
+    assert told == TOLD
+    assert list(openmetrics(generate_openmetrics(registry).decode()))
+
+
+def test_the_guide_the_dashboard_and_the_alerts_name_what_there_is() -> None:
+    folder = REPO / "docs"
+    guide = (folder / "monitoring.md").read_text(encoding="utf-8")
+    listed = {
+        name: set(filter(None, labels.split(",")))
+        for name, labels in re.findall(r"^\| `(dims_\w+)(?:\{([\w,]+)\})?`", guide, re.MULTILINE)
+    }
+    assert listed == TOLD
+    dashboard = json.loads((folder / "monitoring" / "dashboard.json").read_text(encoding="utf-8"))
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    rules = yaml.safe_load((folder / "monitoring" / "alerts.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
+    queries += [rule["expr"] for rule in rules]
+    assert len(queries) > 20
+    for query in queries:
+        names = re.findall(r"\bdims_\w+", query)
+        assert names and set(names) <= TOLD.keys(), query
+        used = set(re.findall(r"(\w+)=~?\"", query)) | {
+            one.strip() for group in re.findall(r"by \(([\w, ]+)\)", query) for one in group.split(",")
+        }
+        assert used <= set().union(*(TOLD[name] for name in names)), query
+        assert query.count("(") == query.count(")") and query.count("{") == query.count("}")
+    commands = [rule["annotations"]["description"] for rule in rules]
+    assert all("dims " in command for command in commands)
+    legends = {
+        label
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])
+    }
+    assert legends <= set().union(*TOLD.values())
+
+
+ONE = """
+sources: {p: {type: files, path: d}}
+metrics: {lake: {files: {source: p, measure: count}}}
+"""
+
+
+@pytest.fixture
+def served(project: Project, engine: Engine) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`dims exporter`, as one who may only read, and where it listens."""
+    project.write({"dims.yaml": ONE, "d/a": ""})
+    project.dims("verify", "--update", check=True)
+    name = f"scraper_{engine.url.database}"
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD 'a long one' IN ROLE dims_reader"))
+    reader = url_of_login(engine, name)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dims_worker", "exporter", "--port", "0"],
+        cwd=project.folder,
+        env={**os.environ, **project.env, "DIMS_DATABASE_URL": reader},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    line = process.stderr.readline()
+    yield line.split()[-1], process
+    process.terminate()
+    process.wait(10)
+    process.stderr.close()
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP ROLE {name}"))
+
+
+def url_of_login(engine: Engine, name: str) -> str:
+    return engine.url.set(username=name, password="a long one").render_as_string(hide_password=False)
+
+
+def test_the_command_serves_until_it_is_ended(served: tuple[str, subprocess.Popen[str]]) -> None:
+    url, process = served
+    assert url.startswith("http://127.0.0.1:") and url.endswith("/metrics")
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        assert 'dims_metric_value{metric="lake.files",unit="files"} 1.0' in answer.read().decode()
+    process.terminate()
+    wait_for(lambda: process.poll() is not None)
+
+
+def test_a_port_that_is_taken_is_told(project: Project, served: tuple[str, subprocess.Popen[str]]) -> None:
+    port = served[0].rpartition(":")[2].partition("/")[0]
+    done = project.dims("exporter", "--port", port)
+    assert done.returncode == 3 and f"127.0.0.1:{port} cannot be listened on: Address already in use" in done.stderr

@@ -1,0 +1,105 @@
+"""The migrations make the tables that the models describe, and may be run again, beside each other, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, create_engine, make_url, text
+
+from dims_worker.store.migrations import _LOCK, _config, head_revision, migrate
+from dims_worker.store.models import metadata
+from tests.conftest import wait_for
+from tests.integration.helpers import Threads, outcome
+
+CATALOG = """
+    SELECT c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod) || ' ' || a.attnotnull || ' '
+        || a.attidentity::text || ' ' || coalesce(pg_get_expr(d.adbin, d.adrelid), '') || ' '
+        || coalesce(col_description(c.oid, a.attnum), '')
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+    WHERE c.relkind IN ('r', 'S') AND c.relname LIKE 'dims%'
+    UNION ALL SELECT indexname, indexdef FROM pg_indexes WHERE tablename LIKE 'dims%'
+    UNION ALL SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid::regclass::text LIKE 'dims%'
+    UNION ALL SELECT relname, coalesce(obj_description(oid), '') FROM pg_class
+        WHERE relname LIKE 'dims%' AND relkind <> 'v'
+    ORDER BY 1, 2
+"""
+BESIDE = """
+    SELECT relname, pg_get_viewdef(oid) || obj_description(oid) FROM pg_class
+        WHERE relkind = 'v' AND relname LIKE 'dims%'
+    UNION ALL SELECT proname, pg_get_functiondef(oid) FROM pg_proc WHERE proname LIKE 'dims%'
+    UNION ALL SELECT relname, relacl::text FROM pg_class WHERE relacl IS NOT NULL AND relname LIKE 'dims%'
+    UNION ALL SELECT 'later ' || defaclobjtype::text, defaclacl::text FROM pg_default_acl
+    ORDER BY 1, 2
+"""
+"""What the models do not speak of: views, functions, and who may what."""
+
+
+def catalog(engine: Engine, *queries: str) -> list[tuple[Any, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for query in queries or (CATALOG,) for row in connection.execute(text(query))]
+
+
+@pytest.fixture
+def empty(database_url: str) -> Iterator[Engine]:
+    """A database without tables."""
+    name = f"{make_url(database_url).database}_empty"
+    admin = create_engine(database_url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    made = create_engine(make_url(database_url).set(database=name))
+    yield made
+    made.dispose()
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+def test_the_migrations_make_what_the_models_describe(engine: Engine, empty: Engine) -> None:
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True, "target_metadata": metadata}
+        )
+        assert compare_metadata(context, metadata) == []
+    metadata.create_all(empty)  # alembic overlooks partial indexes and sequences; the catalog does not
+    assert catalog(engine) == catalog(empty)
+
+
+def test_migrating_twice_changes_nothing(engine: Engine) -> None:
+    before = catalog(engine)
+    assert migrate(engine) == (head_revision(), head_revision())
+    assert catalog(engine) == before
+
+
+def test_a_downgrade_leaves_nothing_and_an_upgrade_brings_it_back(engine: Engine) -> None:
+    before = catalog(engine, CATALOG, BESIDE)
+    assert len(catalog(engine, BESIDE)) > 20
+    config = _config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    assert catalog(engine, CATALOG, BESIDE) == []
+    assert migrate(engine) == (None, head_revision())
+    assert catalog(engine, CATALOG, BESIDE) == before
+
+
+def test_two_that_migrate_at_once_take_turns(empty: Engine, engine: Engine, beside: Threads) -> None:
+    def waiting() -> bool:
+        with engine.connect() as connection:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE datname = :name AND wait_event = 'advisory'"
+            return bool(connection.execute(text(query), {"name": empty.url.database}).scalar())
+
+    config = _config()
+    with empty.begin() as first:
+        first.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        second = beside(migrate, empty)
+        wait_for(waiting, timeout=10)
+        config.attributes["connection"] = first
+        command.upgrade(config, "head")
+    assert outcome(second) == (head_revision(), head_revision())
+    assert catalog(empty) == catalog(engine)

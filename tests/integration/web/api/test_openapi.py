@@ -1,0 +1,107 @@
+"""The API against its own description: schemathesis asks whatever the description allows, and what it does not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from redis import Redis
+from sqlalchemy import Engine
+
+from dims_worker.events import FIELD, STREAM, Event
+from dims_worker.web.api.cloudevents_http import ATTRIBUTES, BINARY
+from dims_worker.web.api.openapi import openapi_document
+from dims_worker.web.api.routes import PATHS
+from tests.conftest import Project
+from tests.fixtures.long_history import fill
+from tests.integration.web.api.test_routes import CONFIG
+from tests.integration.web.conftest import EVENTS_TOKEN, TOKENS, Visit
+
+TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2100, 12, 31)).map(lambda time: f"{time.isoformat()}Z")  # noqa: DTZ001
+schemathesis.openapi.format("date-time", TIMES)
+
+
+VALUES = ("1.0", "an%20id", "a producer", "com.example.t", "2026-11-26T00:00:00Z", "gr%C3%BC%C3%9Fe")
+
+schema = schemathesis.openapi.from_dict(openapi_document(PATHS, read_by_anyone=False, cookie="dims_session_x"))
+schema.config.generation.update(allow_x00=False)
+schema.config.update(base_url="http://localhost")
+rejection = schema.config.checks.negative_data_rejection
+rejection.expected_statuses = [*rejection.expected_statuses, "413"]  # of a batch that is too long
+
+
+class Asked:
+    """The site of the test that runs; without its listener, which schemathesis would never end."""
+
+    def __init__(self) -> None:
+        self.site: Any = None
+        self.answers: Counter[int] = Counter()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+
+        async def counted(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                self.answers[message["status"]] += 1
+            await send(message)
+
+        await self.site(scope, receive, counted)
+
+
+asked = Asked()
+schema.app = asked
+
+
+@pytest.fixture
+def site(project: Project, engine: Engine, visit: Visit, broker_url: str) -> Iterator[Counter[int]]:
+    project.write({"dims.yaml": CONFIG})
+    fill(engine, project.config, until=datetime.now(UTC), days=30)
+    asked.site, asked.answers = visit(project.config, broker_url=broker_url).app, Counter()
+    yield asked.answers
+    with Redis.from_url(broker_url) as redis:
+        sent: Any = redis.xrange(STREAM)
+    for _, fields in sent:
+        Event.from_json(fields[FIELD.encode()])  # what was let in is what the stream takes
+
+
+@pytest.fixture
+def thorough(site: Counter[int]) -> Iterator[None]:
+    """At the end it must have taken many requests, and refused many."""
+    yield
+    assert min(site[200] + site[202] + site[404], site[400]) > 10, site
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@schema.parametrize()
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_the_api_is_as_it_is_described(case: Any, thorough: None) -> None:
+    if case.media_type == BINARY:  # what no schema can say: this mode has its attributes in headers
+        case.headers.update({f"ce-{name}": value for name, value in zip(ATTRIBUTES, VALUES, strict=True)})
+    token = EVENTS_TOKEN if case.method == "POST" else TOKENS["ada"]
+    case.call_and_validate(headers=bearer(token))
+
+
+def test_metrics_that_there_are_look_as_described(site: Counter[int]) -> None:
+    """Of a metric's name only those that exist say much."""
+    for name in ("docs.pages", "docs.newest", "lake.half", "lake.off"):
+        case = schema["/api/metrics/{name}"]["GET"].Case(path_parameters={"name": name}, query={"days": 365})
+        response = case.call_and_validate(headers=bearer(TOKENS["ada"]))
+        assert response.status_code == 200
+        assert bool(response.json()["history"]["points"]) is (name != "lake.off")
+
+
+def test_who_needs_no_token_is_said(project: Project, visit: Visit) -> None:
+    project.write({"dims.yaml": CONFIG})
+    closed, opened = visit(project.config, "ada"), visit(project.config, read="anyone")
+    assert {} not in closed.get("/api/openapi.json").json()["security"]
+    assert {} in opened.get("/api/openapi.json").json()["security"]

@@ -1,0 +1,176 @@
+"""aws-inventory against moto: one listing, exact figures, what is left out and what was not reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import boto3
+import pytest
+from sqlalchemy import Engine, text
+
+from dims_worker import workflows
+from tests.conftest import Lake, Project
+from tests.integration.workflows.helpers import BUCKET, CONFIG
+
+HOSTILE = "odd | name/`a`\t\u202e*x* 100%+ 🏀.json"
+
+
+def with_rds(lake: Lake) -> None:
+    rds = boto3.client("rds", endpoint_url=lake.url, region_name="us-east-1")
+    rds.create_db_instance(
+        DBInstanceIdentifier="nba-sim-db",
+        DBInstanceClass="db.t3.small",
+        Engine="postgres",
+        EngineVersion="15.4",
+        AllocatedStorage=20,
+        MasterUsername="nba",
+        MasterUserPassword="not-a-secret",
+    )
+
+
+@pytest.fixture
+def account(project: Project, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with a bucket and an instance; the warehouse is the test's own database."""
+    for name, value in lake.env.items():
+        monkeypatch.setenv(name, value)
+    lake.put(BUCKET, {f"a/{n:04}.csv": b"x" * 10 for n in range(1001)} | {"b/deep/1": b"yy", "top": b"", HOSTILE: b"z"})
+    project.env |= {**lake.env, "NBA_DATABASE_URL": project.env["DIMS_DATABASE_URL"]}
+    project.write({"dims.yaml": CONFIG})
+    with_rds(lake)
+    return project
+
+
+@pytest.fixture
+def stored(lake: Lake) -> Callable[[str], Any]:
+    """moto's own object of a key."""
+
+    def find(key: str) -> Any:
+        from moto.s3.models import s3_backends
+
+        return s3_backends["123456789012"]["aws"].buckets[BUCKET].keys[key]
+
+    return find
+
+
+def test_the_bucket_by_prefix_from_one_listing(account: Project, lake: Lake, stored: Callable[[str], Any]) -> None:
+    stored("a/0007.csv").last_modified = datetime(2030, 1, 2, 3, 4, 5)  # noqa: DTZ001 - moto's are naive
+    stored("a/0003.csv").last_modified = datetime(2030, 1, 2, 3, 4, 5)  # noqa: DTZ001
+    stored("a/0009.csv").last_modified = datetime(2031, 1, 2, 3, 4, 5)  # noqa: DTZ001
+    for number in range(4):
+        stored(f"a/{number:04}.csv").set_storage_class("GLACIER")
+    outcome = workflows.run_workflow(account.config, "aws-inventory")
+    assert outcome.unreached == {}
+    assert len(lake.lists) == 2  # 1,004 objects
+    assert outcome.scanned.requests == 3  # and one of RDS
+    found = outcome.result["lake"]
+    assert (found["objects"], found["bytes"]) == (1004, 10013)
+    parts = {part["prefix"]: part for part in found["prefixes"]}
+    assert {prefix: (part["objects"], part["bytes"]) for prefix, part in parts.items()} == {
+        **{"a/": (1001, 10010), "b/": (1, 2), "": (1, 0), "odd | name/": (1, 1)},
+    }
+    assert parts["a/"]["classes"] == [
+        {"class": "GLACIER", "objects": 4, "bytes": 40},
+        {"class": "STANDARD", "objects": 997, "bytes": 9970},
+    ]
+    newest = parts["a/"]["newest"]
+    assert len(newest) == 10
+    assert [each["key"] for each in newest[:3]] == ["a/0009.csv", "a/0003.csv", "a/0007.csv"]
+    assert newest[0]["uploaded"] == "2031-01-02T03:04:05+00:00"
+
+
+def test_instance_database_and_cost(account: Project, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE big AS SELECT generate_series(1, 20000) AS n"))
+        size = connection.execute(text("SELECT pg_total_relation_size('big')")).scalar()
+    result = workflows.run_workflow(account.config, "aws-inventory").result
+    assert result["instance"] == {
+        **{"name": "nba-sim-db", "class": "db.t3.small", "engine": "postgres", "version": "15.4"},
+        **{"storage_gib": 20, "status": "available"},
+    }
+    assert result["database"]["bytes"] > size
+    assert {"name": "public.big", "bytes": size} == {k: result["database"]["tables"][0][k] for k in ("name", "bytes")}
+    cost = result["cost"]
+    assert [line["usd"] for line in cost["lines"]] == [10013 / 2**30 * 0.023, 29.20, 2.0]
+    assert cost["sum_usd"] == pytest.approx(31.2) and cost["unpriced"] == cost["missing"] == []
+    assert [each["what"] for each in result["left_out"]] == ["actual cost of 30 days"]
+    told = workflows.render_report(result)
+    assert "**31.20 USD**" in told and "| nba-sim-db | db.t3.small | postgres | 15.4 | available | 20 |" in told
+    assert "public.big" in told
+
+
+def test_hostile_names_break_no_line(account: Project) -> None:
+    told = workflows.render_report(workflows.run_workflow(account.config, "aws-inventory").result)
+    (line,) = [line for line in told.split("\n") if "🏀" in line]
+    assert "\t" not in line and "\u202e" not in line and r"\t" in line and "100%+" in line
+    assert line.replace("\\|", "").count("|") == 4
+
+
+@pytest.mark.parametrize(
+    "depth, prefixes", [(1, ["", "a/", "b/", "odd | name/"]), (2, ["", "a/", "b/deep/", "odd | name/"])]
+)
+def test_depth(account: Project, depth: int, prefixes: list[str]) -> None:
+    account.write({"dims.yaml": CONFIG.replace("aws: account,", f"aws: account, depth: {depth}, newest: 0,")})
+    found = workflows.run_workflow(account.config, "aws-inventory").result["lake"]["prefixes"]
+    assert [part["prefix"] for part in found] == prefixes
+    assert all(part["newest"] == [] for part in found)
+
+
+def test_without_database_credentials_it_is_left_out(account: Project) -> None:
+    del account.env["NBA_DATABASE_URL"]
+    outcome = workflows.run_workflow(account.config, "aws-inventory")
+    assert outcome.unreached == {} and outcome.result["database"] is None
+    assert "no credentials" in outcome.result["left_out"][0]["why"]
+    told = workflows.render_report(outcome.result)
+    assert "sizes of the database and its tables: the url of warehouse is empty" in told
+    assert "was not reached" not in told
+
+
+def test_a_database_that_is_down_is_not_reached(account: Project) -> None:
+    account.env["NBA_DATABASE_URL"] = "postgresql://nba:secret@127.0.0.1:1/nba"
+    outcome = workflows.run_workflow(account.config, "aws-inventory")
+    assert set(outcome.unreached) == {"warehouse"} and "secret" not in str(outcome.result)
+    assert outcome.result["cost"]["sum_usd"] is not None
+
+
+def test_a_bucket_that_is_gone_has_no_price(account: Project) -> None:
+    account.write({"dims.yaml": CONFIG.replace("bucket: nba-lake", "bucket: gone")})
+    outcome = workflows.run_workflow(account.config, "aws-inventory")
+    assert set(outcome.unreached) == {"lake"}
+    cost = outcome.result["cost"]
+    assert (cost["sum_usd"], cost["known_usd"], cost["missing"]) == (None, 31.2, ["lake"])
+    assert "**not known**" in workflows.render_report(outcome.result)
+
+
+def test_an_instance_that_is_gone_and_a_class_without_a_price(account: Project) -> None:
+    account.write({"dims.yaml": CONFIG.replace("instance: nba-sim-db", "instance: gone")})
+    outcome = workflows.run_workflow(account.config, "aws-inventory")
+    assert set(outcome.unreached) == {"account"} and outcome.result["cost"]["missing"] == ["account"]
+    account.write({"dims.yaml": CONFIG.replace(", db.t3.small: 29.20", "")})
+    outcome = workflows.run_workflow(account.config, "aws-inventory")
+    assert outcome.unreached == {} and outcome.result["cost"]["sum_usd"] is None
+    assert outcome.result["attention"] == ["the configuration has no price for rds_class.db.t3.small"]
+
+
+def test_costs_are_asked_for_only_where_that_is_said(account: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dims_worker.probes.aws.account import AwsAccount
+
+    asked: list[int] = []
+
+    def cost(self: AwsAccount, days: int) -> Any:
+        from datetime import date
+        from decimal import Decimal
+
+        from dims_worker.probes.aws.account import Cost
+
+        asked.append(days)
+        by_service = {"Amazon RDS": Decimal("29.2"), "Amazon S3": Decimal("2.81")}
+        return Cost(date(2026, 10, 23), date(2026, 11, 22), "USD", by_service, estimated=True)
+
+    monkeypatch.setattr(AwsAccount, "cost", cost)
+    assert workflows.run_workflow(account.config, "aws-inventory").result["paid"] is None
+    assert asked == []
+    result = workflows.run_workflow(account.config, "aws-inventory", options=frozenset({"with-costs"})).result
+    assert asked == [30] and result["paid"]["total"] == 32.01
+    assert "**32.01 USD**. AWS has not closed all of the days." in workflows.render_report(result)

@@ -1,0 +1,94 @@
+"""local-inventory over the real lake: folder x lake x database, one listing and one snapshot for all folders."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from dims_worker.config import load_config
+from dims_worker.workflows import WorkflowOutcome, render_report, run_workflow
+from tests.conftest import Lake
+from tests.integration.workflows.helpers import FEEDS, real_lake, real_place
+
+CONFIG = """
+sources:
+  lake: {type: s3, bucket: nba-lake}
+  warehouse: {type: sql, url: "${NBA_DATABASE_URL:-}"}
+metrics: {s3_storage: {total_objects: {source: lake, measure: count}}}
+workflows:
+  local_inventory:
+    lake: lake
+    warehouse: warehouse
+    metrics: ["s3_storage.*"]
+    folders:
+      box: {path: lake/espn_box_scores, prefix: espn_box_scores/, query: SELECT 267, season: '(?:^|/)00\\d(\\d\\d)'}
+      pbp: {path: lake/espn_play_by_play, prefix: espn_play_by_play/, query: "SELECT count(*) FROM pbp"}
+      schedule: {path: lake/espn_schedules, prefix: espn_schedules/}
+      team: {path: lake/espn_team_stats, prefix: nothing/}
+rules: {}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, value in lake.env.items():
+        monkeypatch.setenv(name, value)
+    lake.put("nba-lake", real_lake())
+    for feed in FEEDS:
+        shutil.copytree(real_place() / feed, tmp_path / "lake" / feed)
+    (tmp_path / "dims.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def examine(project: Path, database_url: str, *, quick: bool = False) -> WorkflowOutcome:
+    env = {"NBA_DATABASE_URL": database_url, "DIMS_HOME": str(project / "home")}
+    return run_workflow(load_config(None, env, project), "local-inventory", quick=quick)
+
+
+def test_folder_lake_and_database(project: Path, lake: Lake, database_url: str, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE pbp AS SELECT generate_series(1, 38597)")
+    outcome = examine(project, database_url)
+    assert outcome.unreached == {}
+    folders = {folder["name"]: folder for folder in outcome.result["folders"]}
+    box, pbp, schedule, team = (folders[name] for name in ("box", "pbp", "schedule", "team"))
+    assert (box["files"], box["bytes"], box["games"]) == (273, 3785055, 273)
+    assert box["lake"] == {"prefix": "espn_box_scores/", "objects": 273, "bytes": 3785055}
+    assert box["database"] == {"rows": 267}
+    (season,) = box["seasons"]
+    assert (season["season"], season["games"], season["missing"]) == ("2012-13", 273, 957)
+    assert (pbp["files"], pbp["bytes"], pbp["database"]["rows"]) == (85, 6360841, 38597)
+    assert (schedule["first"], schedule["last"], schedule["games"]) == ("2013-03-16", "2013-06-20", None)
+    assert "database" not in schedule
+    assert team["lake"] == {"prefix": "nothing/", "objects": 0, "bytes": 0}
+    assert outcome.result["attention"] == ["team: 273 files here, 0 objects in the lake."]
+    assert [(r.metric, r.value) for r in outcome.scanned.readings[1:]] == [("s3_storage.total_objects", 713)]
+    assert outcome.scanned.requests == len(lake.lists) == 1  # 713 objects, four folders and a metric: one LIST
+    text = render_report(outcome.result)
+    assert "| pbp | 85 | 6.4 MB | 85 | 6.4 MB | 0 | 38,597 |" in text
+    assert "| schedule | 82 | 558.7 kB | 82 | 558.7 kB | 0 | - |" in text
+
+
+def test_what_was_not_reached_is_never_0(project: Path, lake: Lake, database_url: str) -> None:
+    (project / "dims.yaml").write_text(CONFIG.replace("bucket: nba-lake", "bucket: gone"))
+    outcome = examine(project, database_url)  # there is no table pbp, and no bucket
+    assert set(outcome.unreached) == {"lake", "warehouse"}
+    assert "pbp" in outcome.unreached["warehouse"]
+    folders = {folder["name"]: folder for folder in outcome.result["folders"]}
+    assert folders["box"]["lake"] == {"prefix": "espn_box_scores/", "objects": None, "bytes": None}
+    assert folders["box"]["database"] == {"rows": 267}  # the other query of the snapshot is fine
+    assert folders["pbp"]["database"] == {"rows": None}
+    text = render_report(outcome.result)
+    assert "| pbp | 85 | 6.4 MB | *not reached* | *not reached* |  | *not reached* |" in text
+    assert [reading.method for reading in outcome.scanned.readings] == ["failed", "failed"]
+
+
+def test_quick_makes_no_request(project: Path, lake: Lake) -> None:
+    outcome = examine(project, "postgresql://nobody@127.0.0.1:1/none", quick=True)
+    assert (outcome.unreached, outcome.scanned.requests, lake.lists) == ({}, 0, [])
+    assert {folder["name"]: folder["files"] for folder in outcome.result["folders"]} == {
+        **{"box": 273, "pbp": 85, "schedule": 82, "team": 273}
+    }

@@ -1,0 +1,144 @@
+"""What fits a history: a table to be checked by hand, and what is never proposed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dims_worker.analysis.suggestions import AcceptedReading, Suggestion, quantile, rounded_up, suggest_policy
+from dims_worker.cli.suggest import suggestion_lines, suggestion_yaml, yaml_inline
+from dims_worker.config import Policy
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def daily(values: Sequence[Any], step: timedelta = DAY) -> list[AcceptedReading]:
+    return [AcceptedReading(START + n * step, value) for n, value in enumerate(values)]
+
+
+def proposed(values: Sequence[Any], step: timedelta = DAY, **policy: Any) -> dict[str, Any]:
+    return {one.key: one.value for one in suggest_policy(Policy(**policy), daily(values, step)).advice}
+
+
+STEADY = [1000 + 10 * n for n in range(101)]
+"""Each day 10 more: by 1 % at first, by 0.5 % at last."""
+
+
+@pytest.mark.parametrize(
+    ("values", "policy", "expected"),
+    [
+        # the 95th of 100 changes is 10/1050 = 0.95 %, twice that 1.9, rounded up 2; 2/3 and 10/3 beside it
+        (STEADY, {}, {"thresholds": {"moderate": 0.67, "major": 2, "extreme": 3.33}, "stale_after": "3d"}),
+        (
+            STEADY,
+            {"critical": True},
+            {
+                "thresholds": {"moderate": 0.67, "major": 2, "extreme": 3.33},
+                "require_approval_pct": 2,
+                "stale_after": "3d",
+            },
+        ),
+        # one day in a hundred of +50 % is not usual
+        ([*([1000] * 50), *([1500] * 51)], {"stale_after": "3d"},
+         {"volatility": "stable", "thresholds": {"moderate": 0.33, "major": 1, "extreme": 1.67}}),
+        # 10 -> 11 -> 10 is noise of one unit: min_abs, and nothing is left that would be a drift
+        ([10, 11] * 30, {"stale_after": "3d"},
+         {"min_abs": 2, "thresholds": {"moderate": 0.33, "major": 1, "extreme": 1.67}}),
+        # a spike of +65 % in sixty days is two changes, and neither is usual
+        ([*STEADY[:30], 2145, *STEADY[31:60]], {"stale_after": "3d"},
+         {"thresholds": {"moderate": 0.67, "major": 2, "extreme": 3.33}}),
+        # a metric that doubles and halves has no threshold that says something
+        ([1000, 2000] * 30, {"stale_after": "3d"}, {}),
+        # texts have no percentages
+        (["synced"] * 60, {"stale_after": "3d"}, {}),
+    ],
+)  # fmt: skip
+def test_what_is_proposed(values: list[Any], policy: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert proposed(values, **policy) == expected
+
+
+@pytest.mark.parametrize(
+    ("step", "span"),
+    [
+        (timedelta(minutes=5), "1h"),
+        (timedelta(hours=1), "3h"),
+        (timedelta(hours=15), "45h"),
+        (DAY, "3d"),
+        (7 * DAY, "21d"),
+    ],
+)
+def test_stale_is_three_times_the_usual_span(step: timedelta, span: str) -> None:
+    assert proposed(STEADY, step)["stale_after"] == span
+
+
+def test_an_age_is_judged_by_its_limit_alone() -> None:
+    accepted = [AcceptedReading(START + n * DAY, (START + n * DAY - timedelta(hours=4)).isoformat()) for n in range(60)]
+    found = suggest_policy(Policy(stale_after="3d"), accepted, is_age=True)
+    assert [(one.key, one.value) for one in found.advice] == [("max_age", "6h")]
+
+
+def test_how_often_people_would_have_been_told_is_counted_by_the_judge_itself() -> None:
+    values = [1000] * 30 + [1300] * 30 + [1000] * 30  # two jumps: +30 %, -23 %
+    found = suggest_policy(Policy(critical=True), daily(values))
+    assert (found.today, found.then) == (2, 2)
+    wild = [1000 + 200 * (n % 2) for n in range(60)]  # 20 % up, 17 % down, each day
+    found = suggest_policy(Policy(critical=True, stale_after="3d"), daily(wild))
+    assert (found.today, found.then) == (59, 0)
+    assert {one.key: one.value for one in found.advice}["require_approval_pct"] == 40
+
+
+def test_little_is_too_little() -> None:
+    assert suggest_policy(Policy(), []).too_few
+    assert suggest_policy(Policy(), daily(STEADY[:20])) == Suggestion(
+        20, 19 * DAY, too_few="nothing is proposed from fewer than 21"
+    )
+    assert suggest_policy(Policy(), daily(STEADY[:21])).too_few is None
+
+
+@given(
+    st.lists(
+        st.one_of(st.integers(-(10**20), 10**20), st.floats(-1e300, 1e300), st.none(), st.booleans(), st.text()),
+        max_size=60,
+    )
+)
+def test_whatever_the_values_are_what_is_proposed_is_policy(values: list[Any]) -> None:
+    found = suggest_policy(Policy(critical=True), daily(values))
+    Policy.model_validate({one.key: one.value for one in found.advice})
+    assert all(one.reason for one in found.advice)
+    assert found.then <= len(values)
+
+
+@pytest.mark.parametrize(("share", "least"), [(0.5, 5), (0.95, 10), (0.99, 10), (0.1, 1), (0.0, 1), (1.0, 10)])
+def test_the_quantile_is_one_of_the_numbers(share: float, least: int) -> None:
+    assert quantile([3, 1, 2, 5, 4, 10, 9, 8, 7, 6], share) == least
+
+
+def test_percentages_are_rounded_up_to_round_ones() -> None:
+    assert [rounded_up(one) for one in (0, 1, 1.01, 29, 100, 100.1)] == [1, 1, 2, 30, 100, None]
+
+
+def test_what_is_printed_can_be_pasted() -> None:
+    found = {
+        "lake.files": suggest_policy(Policy(critical=True), daily(STEADY)),
+        "lake.new": suggest_policy(Policy(), []),
+    }
+    assert suggestion_lines("lake.files", found["lake.files"]) == [
+        "lake.files: 101 accepted readings in 14.3 weeks",
+        "  stale_after: 3d: 95 % of its readings come within 1 day of the one before",
+        "  thresholds: {moderate: 0.67, major: 2, extreme: 3.33}: 95 % of 100 changes are 0.95 % or less, and twice "
+        "that is 1.9 %",
+        "  require_approval_pct: 2: as far as major",
+        "  with it people would have been told 29 times, with today's policy 4",  # the person accepts each
+    ]
+    assert suggestion_yaml(found) == (
+        "metrics:\n  lake:\n    files: {stale_after: 3d, thresholds: {moderate: 0.67, major: 2, extreme: 3.33}, "
+        "require_approval_pct: 2}"
+    )
+    assert suggestion_yaml({"lake.new": found["lake.new"]}) == ""
+    assert yaml_inline({"a": [1], "b": None}) == "{a: [1], b: null}"

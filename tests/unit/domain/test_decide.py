@@ -1,0 +1,275 @@
+"""What policy says of a drift: tables to be checked by hand against DESIGN section 7, and laws that always hold."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from dims_worker.config import Policy, Thresholds
+from dims_worker.domain.decide import SEVERITIES, Baseline, Judge, Verdict, age_of, at_least, drift_pct, inside_band
+
+NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
+
+
+def judge_of(**policy: Any) -> Judge:
+    return Judge(Policy(**policy))
+
+
+PLAIN, STABLE, CRITICAL = Judge(), judge_of(volatility="stable"), judge_of(critical=True)
+BOTH = judge_of(volatility="stable", critical=True)
+NOISE = judge_of(min_abs=10, critical=True)
+ONLY_UP, ONLY_DOWN = judge_of(direction="up", critical=True), judge_of(direction="down", critical=True)
+RANGE = judge_of(min=90, max=110)
+OWN = judge_of(thresholds=Thresholds(moderate=1, major=2, extreme=3), require_approval_pct=2.5, critical=True)
+
+# fmt: off
+VERDICTS: list[tuple[str, Judge, Any, Any, str, str, str, float | None]] = [
+    # what is told               judge      baseline reading  status      severity  tier       drift
+    ("same",                     PLAIN,     100,     100,     "ok",       "none",   "auto",    0),
+    ("int and float alike",      PLAIN,     5,       5.0,     "ok",       "none",   "auto",    0),
+    ("below moderate",           PLAIN,     1000,    1049,    "minor",    "low",    "auto",    4.9),
+    ("from moderate",            PLAIN,     100,     105,     "moderate", "medium", "auto",    5),
+    ("below major",              PLAIN,     1000,    1149,    "moderate", "medium", "auto",    14.9),
+    ("from major",               PLAIN,     100,     115,     "major",    "high",   "notify",  15),
+    ("below extreme",            PLAIN,     1000,    1249,    "major",    "high",   "notify",  24.9),
+    ("from extreme",             PLAIN,     100,     125,     "extreme",  "urgent", "notify",  25),
+    ("downwards as well",        PLAIN,     100,     85,      "major",    "high",   "notify",  15),
+    ("down to nothing",          PLAIN,     7,       0,       "extreme",  "urgent", "notify",  100),
+    ("of a negative baseline",   PLAIN,     -100,    -80,     "major",    "high",   "notify",  20),
+    ("through zero",             PLAIN,     -100,    100,     "extreme",  "urgent", "notify",  200),
+    ("stable, same",             STABLE,    100,     100,     "ok",       "none",   "auto",    0),
+    ("stable, minor",            STABLE,    100,     101,     "minor",    "medium", "auto",    1),
+    ("stable, moderate",         STABLE,    100,     105,     "moderate", "high",   "notify",  5),
+    ("stable, major",            STABLE,    100,     115,     "major",    "urgent", "notify",  15),
+    ("stable, extreme",          STABLE,    100,     125,     "extreme",  "urgent", "notify",  25),
+    ("critical, below 15 %",     CRITICAL,  1000,    1149,    "moderate", "medium", "auto",    14.9),
+    ("critical, from 15 %",      CRITICAL,  100,     115,     "major",    "high",   "approve", 15),
+    ("critical, downwards",      CRITICAL,  100,     50,      "extreme",  "urgent", "approve", 50),
+    ("both, below 15 %",         BOTH,      100,     114,     "moderate", "high",   "notify",  14),
+    ("both, from 15 %",          BOTH,      100,     115,     "major",    "urgent", "approve", 15),
+    ("own thresholds, approve",  OWN,       1000,    1025,    "major",    "high",   "approve", 2.5),
+    ("own thresholds, notify",   OWN,       1000,    1024,    "major",    "high",   "notify",  2.4),
+    ("zero stays",               CRITICAL,  0,       0,       "ok",       "none",   "auto",    0),
+    ("zero stays, as a float",   CRITICAL,  0,       -0.0,    "ok",       "none",   "auto",    0),
+    ("from zero",                CRITICAL,  0,       1,       "extreme",  "urgent", "approve", 100),
+    ("from zero, not critical",  PLAIN,     0,       0.001,   "extreme",  "urgent", "notify",  100),
+    ("from zero, noise",         NOISE,     0,       9,       "minor",    "none",   "auto",    None),
+    ("from zero, downward noise",NOISE,     0,       -9,      "minor",    "none",   "auto",    None),
+    ("from zero, no noise",      NOISE,     0,       10,      "extreme",  "urgent", "approve", 100),
+    ("noise of 90 %",            NOISE,     10,      19,      "extreme",  "none",   "auto",    90),
+    ("no noise",                 NOISE,     10,      20,      "extreme",  "urgent", "approve", 100),
+    ("up, where up counts",      ONLY_UP,   100,     120,     "major",    "high",   "approve", 20),
+    ("down, where up counts",    ONLY_UP,   100,     80,      "major",    "none",   "auto",    20),
+    ("up, where down counts",    ONLY_DOWN, 100,     120,     "major",    "none",   "auto",    20),
+    ("down, where down counts",  ONLY_DOWN, 100,     80,      "major",    "high",   "approve", 20),
+    ("from zero, unwatched",     ONLY_DOWN, 0,       5,       "extreme",  "none",   "auto",    100),
+    ("text has no direction",    ONLY_UP,   "b",     "a",     "extreme",  "urgent", "approve", 100),
+    ("text, same",               CRITICAL,  "v1",    "v1",    "ok",       "none",   "auto",    0),
+    ("text, other",              PLAIN,     "v1",    "v2",    "extreme",  "urgent", "notify",  100),
+    ("text is not its number",   PLAIN,     5,       "5",     "extreme",  "urgent", "notify",  100),
+    ("true is not 1",            PLAIN,     True,    1,       "extreme",  "urgent", "notify",  100),
+    ("0 is not false",           PLAIN,     0,       False,   "extreme",  "urgent", "notify",  100),
+    ("true stays",               CRITICAL,  True,    True,    "ok",       "none",   "auto",    0),
+    ("true becomes false",       CRITICAL,  True,    False,   "extreme",  "urgent", "approve", 100),
+    ("null stays",               CRITICAL,  None,    None,    "ok",       "none",   "auto",    0),
+    ("null becomes 0",           CRITICAL,  None,    0,       "extreme",  "urgent", "approve", 100),
+    ("0 becomes null",           PLAIN,     0,       None,    "extreme",  "urgent", "notify",  100),
+    ("at min",                   RANGE,     90,      90,      "ok",       "none",   "auto",    0),
+    ("below min, and the same",  RANGE,     89,      89,      "ok",       "high",   "notify",  0),
+    ("at max",                   RANGE,     110,     110,     "ok",       "none",   "auto",    0),
+    ("above max, a minor drift", RANGE,     110,     111,     "minor",    "high",   "notify",  10 / 11),
+    ("a limit lowers nothing",   RANGE,     100,     200,     "extreme",  "urgent", "notify",  100),
+    ("a text has no limits",     RANGE,     "x",     "x",     "ok",       "none",   "auto",    0),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("case", VERDICTS, ids=lambda case: case[0])
+def test_verdict(case: tuple[str, Judge, Any, Any, str, str, str, float | None]):
+    _, judge, baseline, reading, *expected, drift = case
+    verdict = judge.decide(Baseline(baseline), reading, None, NOW)
+    assert [verdict.status, verdict.severity, verdict.tier] == expected
+    assert verdict.drift_pct == (drift if drift is None else pytest.approx(drift))
+    assert verdict.reason
+
+
+@pytest.mark.parametrize("part", range(1, 100))
+def test_a_whole_percent_is_that_percent(part: int):
+    """A threshold that a person writes is met by the very value that they think of (29 / 100 * 100 < 29)."""
+    assert drift_pct(100, 100 + part) == part
+    assert drift_pct(1000, 1000 - 10 * part) == part
+
+
+@pytest.mark.parametrize("judge", [PLAIN, STABLE, CRITICAL, BOTH, NOISE])
+@pytest.mark.parametrize("value", [0, 17, 2.5, "x", True, None])
+def test_the_first_good_reading_is_new(judge: Judge, value: Any):
+    verdict = judge.decide(None, value, None, NOW)
+    assert verdict == Verdict("new", "none", "auto", None, "the first good reading")
+
+
+def test_a_new_reading_beyond_a_limit_is_told():
+    verdict = RANGE.decide(None, 89, None, NOW)
+    assert (verdict.status, verdict.severity, verdict.tier) == ("new", "high", "notify")
+    assert verdict.reason == "the first good reading; 89 is below min = 90"
+
+
+# --- ages -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hours", "severity", "tier"),
+    [(0, "none", "auto"), (48, "none", "auto"), (48.1, "high", "notify"), (-5, "none", "auto")],
+)
+def test_an_age_is_judged_by_its_limit_alone(hours: float, severity: str, tier: str):
+    judge = Judge(Policy(max_age=timedelta(hours=48), critical=True), is_age=True)
+    instant = (NOW - timedelta(hours=hours)).isoformat()
+    verdict = judge.decide(Baseline("2020-01-01T00:00:00+00:00"), instant, Baseline("2020-01-01T00:00:00+00:00"), NOW)
+    assert (verdict.status, verdict.severity, verdict.tier, verdict.drift_pct) == ("ok", severity, tier, None)
+    assert judge.decide(None, instant, None, NOW).status == "new"
+
+
+def test_an_age_without_a_limit_or_an_instant_is_fine():
+    for judge, value in ((Judge(is_age=True), "2020-01-01T00:00:00+00:00"),
+                         (Judge(Policy(max_age=timedelta(0)), is_age=True), None)):  # fmt: skip
+        assert judge.decide(Baseline("2019-01-01T00:00:00+00:00"), value, None, NOW).severity == "none"
+
+
+def test_age_of():
+    assert age_of("2026-11-22T08:00:00+00:00", NOW) == 3600
+    assert age_of("2026-11-22T10:30:00+02:00", NOW) == 1800
+    assert age_of(None, NOW) is None
+
+
+# --- what a person last accepted ------------------------------------------------------------------------
+
+
+def climb(judge: Judge, accepted: float, factor: float) -> int:
+    """At which of ten steps by `factor` a person is asked; 0 for never. A step that passes is the baseline."""
+    baseline = accepted
+    for step in range(1, 11):
+        value = baseline * factor
+        if judge.decide(Baseline(baseline), value, Baseline(accepted), NOW).tier == "approve":
+            return step
+        baseline = value
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("told", "judge", "factor", "step"),
+    [
+        ("14 %, then 29.96 % in all", CRITICAL, 1.14, 2),
+        ("14 % down, then 26.04 %", CRITICAL, 0.86, 2),
+        ("5 %, 10.25 %, 15.76 %", CRITICAL, 1.05, 3),
+        ("1.4 %: 1.014 to the 10th is 14.9 %", CRITICAL, 1.014, 0),
+        ("1.5 %: 1.015 to the 10th is 16.05 %, to the 9th 14.3 %", CRITICAL, 1.015, 10),
+        ("nobody watches this way", ONLY_DOWN, 1.14, 0),
+        ("the way that is watched", ONLY_UP, 1.14, 2),
+        ("not critical", PLAIN, 1.14, 0),
+    ],
+)
+def test_small_steps_do_not_slip_by(told: str, judge: Judge, factor: float, step: int):
+    assert climb(judge, 1000.0, factor) == step, told
+
+
+def test_the_anchor_raises_the_severity_and_says_why():
+    verdict = CRITICAL.decide(Baseline(114), 130, Baseline(100), NOW)
+    assert (verdict.status, verdict.severity, verdict.tier) == ("moderate", "urgent", "approve")
+    assert verdict.drift_pct == pytest.approx(1600 / 114)  # the drift stays the one from the baseline
+    assert verdict.reason == "up 14.0 %; 30.0 % from 100, which a person last accepted"
+
+
+def test_back_to_what_was_accepted_passes():
+    assert CRITICAL.decide(Baseline(114), 101, Baseline(100), NOW).tier == "auto"
+    assert CRITICAL.decide(Baseline(114), 114, Baseline(100), NOW).tier == "auto"
+
+
+# --- bands ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("anchor", "value", "tolerance", "inside"),
+    [
+        (1000, 1020, 2, True), (1000, 1021, 2, False), (1000, 980, 2, True), (1000, 979, 2, False),
+        (-1000, -1020, 2, True), (-1000, 1000, 2, False), (0, 0, 2, True), (0, 1, 2, False),
+        (100, 100.0, 0, True), (100, 101, 0, False), ("a", "a", 2, True), ("a", "b", 100, False),
+        (None, None, 2, True), (None, 0, 2, False), (True, True, 2, True), (True, 1, 100, False),
+        (1, True, 100, False), (5, "5", 100, False),
+    ],
+)  # fmt: skip
+def test_inside_band(anchor: Any, value: Any, tolerance: float, inside: bool):
+    assert inside_band(anchor, value, tolerance) is inside
+
+
+def test_at_least():
+    assert [at_least(severity, "high") for severity in SEVERITIES] == [False, False, False, True, True]
+
+
+# --- laws -----------------------------------------------------------------------------------------------
+
+NUMBERS = st.integers(-(10**30), 10**30) | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = NUMBERS | st.text(max_size=5) | st.booleans() | st.none()
+JUDGES = st.builds(
+    Judge,
+    policy=st.builds(
+        Policy,
+        direction=st.sampled_from(["up", "down", "both"]),
+        min_abs=st.sampled_from([0, 10, 1e300]),
+        require_approval_pct=st.sampled_from([0.001, 15, 1000]),
+        min=st.none() | st.just(0),
+        max=st.none() | st.just(100),
+        volatility=st.sampled_from(["volatile", "stable"]),
+        critical=st.booleans(),
+    ),
+)
+STATUSES = ("ok", "minor", "moderate", "major", "extreme")
+
+
+@given(JUDGES, VALUES, VALUES, st.none() | VALUES.map(Baseline))
+def test_any_values_have_a_verdict(judge: Judge, baseline: Any, value: Any, accepted: Baseline | None):
+    verdict = judge.decide(Baseline(baseline), value, accepted, NOW)
+    assert verdict.status in STATUSES
+    assert verdict.drift_pct is None or 0 <= verdict.drift_pct <= 1e9
+    assert judge.policy.critical or verdict.tier != "approve"
+    assert (verdict.tier == "auto") <= (not at_least(verdict.severity, "high"))
+    assert (verdict.status == "ok") == (verdict.drift_pct == 0)
+
+
+@given(JUDGES, VALUES)
+def test_the_same_value_never_drifts(judge: Judge, value: Any):
+    verdict = judge.decide(Baseline(value), value, None, NOW)
+    assert (verdict.status, verdict.drift_pct, verdict.tier == "approve") == ("ok", 0, False)
+    assert inside_band(value, value, 0)
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(0, 10**9))
+def test_up_and_down_weigh_the_same(baseline: int, step: int):
+    assume(baseline)
+    assert drift_pct(baseline, baseline + step) == drift_pct(baseline, baseline - step)
+    assert drift_pct(-baseline, -baseline + step) == drift_pct(baseline, baseline + step)
+
+
+@given(st.booleans(), st.integers(1, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_more_drift_is_never_less_severe(stable: bool, baseline: int, one: int, other: int):
+    small, large = sorted((one, other))
+    first, second = (
+        (STABLE if stable else PLAIN).decide(Baseline(baseline), baseline + n, None, NOW) for n in (small, large)
+    )
+    assert STATUSES.index(first.status) <= STATUSES.index(second.status)
+    assert SEVERITIES.index(first.severity) <= SEVERITIES.index(second.severity)
+
+
+@given(st.integers(-(2**53), 2**53))
+def test_an_int_equals_its_float(value: int):
+    assert drift_pct(value, float(value)) == 0
+
+
+@given(VALUES, VALUES)
+def test_values_of_different_kinds_are_different(one: Any, other: Any):
+    kinds = ["number" if type(v) in (int, float) else type(v).__name__ for v in (one, other)]
+    assume(kinds[0] != kinds[1])
+    assert drift_pct(one, other) == drift_pct(other, one) == 100
+    assert not inside_band(one, other, 1e9)

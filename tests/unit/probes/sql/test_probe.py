@@ -1,0 +1,307 @@
+"""SqlProbe on SQLite: values, types, one pass, plain errors; PostgreSQL is in the integration tests."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from dims_worker.config import SqlMetric, SqlSource
+from dims_worker.errors import MeasureError
+from dims_worker.probes.base import Deadline, Reading, ScanContext, readings_by_name
+from dims_worker.probes.sql.probe import SqlProbe, _instant, _value, first_column, query_rows
+from dims_worker.probes.sql.snapshot import open_snapshot
+from dims_worker.probes.sql.statement import check_reads
+
+FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+
+def metric(query: str, **more: Any) -> SqlMetric:
+    return SqlMetric(source="db", query=query, **more)
+
+
+def source(url: str = "sqlite:///games.db") -> SqlSource:
+    return SqlSource(type="sql", url=SecretStr(url))
+
+
+@pytest.fixture
+def games(tmp_path: Path) -> Path:
+    file = tmp_path / "games.db"
+    with closing(sqlite3.connect(file)) as made:
+        made.execute("CREATE TABLE games (id INTEGER, name TEXT, played TEXT, score REAL, raw BLOB)")
+        made.executemany(
+            "INSERT INTO games VALUES (?, ?, ?, ?, ?)",
+            [(n, f"game {n}", f"2013-11-{n % 28 + 1:02} 20:00:00", n / 4, b"x") for n in range(1, 2501)],
+        )
+        made.commit()
+    return file
+
+
+Scan = Callable[..., dict[str, Reading]]
+
+
+@pytest.fixture
+def scan(games: Path, around: ScanContext) -> Scan:
+    def run(where: SqlSource | None = None, seconds: float = 30, **metrics: SqlMetric) -> dict[str, Reading]:
+        deadline = Deadline.after(timedelta(seconds=seconds))
+        return readings_by_name(SqlProbe().scan(where or source(), metrics, around, deadline).readings)
+
+    return run
+
+
+def test_a_value_of_each_type(scan: Scan) -> None:
+    readings = scan(
+        count=metric("SELECT count(*) FROM games", unit="games"),
+        mean=metric("SELECT avg(score) FROM games"),
+        text=metric("SELECT name FROM games ORDER BY id"),
+        named=metric("SELECT id, name FROM games ORDER BY id DESC", column="name"),
+        percent=metric("SELECT count(*) AS c FROM games WHERE name LIKE 'game 1%' AND name <> ':id'"),
+        half=metric("SELECT char(0) || ' and more'"),
+    )
+    assert {name: reading.value for name, reading in readings.items()} == {
+        **{"count": 2500, "mean": 312.625, "text": "game 1", "named": "game 2500", "percent": 1111},
+        "half": r"\x00 and more",
+    }
+    assert readings["count"].unit == "games" and type(readings["count"].value) is int
+    assert all(reading.method == "exact" for reading in readings.values())
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        (True, True),
+        (10**17, 10**17),
+        (Decimal("5.00"), 5),
+        (Decimal("1E+3"), 1000),
+        (Decimal("0.25"), 0.25),
+        (date(2013, 11, 1), "2013-11-01"),
+        (datetime(2013, 11, 1, 2, 3), "2013-11-01T02:03:00"),  # noqa: DTZ001
+    ],
+)
+def test_what_a_driver_gives_as_a_value(cell: object, value: object) -> None:
+    assert _value(cell) == value and type(_value(cell)) is type(value)
+
+
+@pytest.mark.parametrize(
+    "cell", [b"x", [1], timedelta(1), Decimal("NaN"), Decimal("1E+400"), float("inf"), Decimal("-Infinity")]
+)
+def test_what_is_no_value(cell: object) -> None:
+    with pytest.raises(ValueError, match=r"no number|no measurement"):
+        _value(cell)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        datetime(2013, 11, 1, 20),  # noqa: DTZ001 - without a zone it is UTC
+        datetime(2013, 11, 1, 15, tzinfo=timezone(timedelta(hours=-5))),
+        "2013-11-01 20:00:00",
+        "2013-11-01T15:00:00-05:00",
+    ],
+)
+def test_an_age_is_an_instant_in_utc(cell: object) -> None:
+    assert _instant(cell) == "2013-11-01T20:00:00+00:00"
+
+
+def test_an_age_of_a_day_and_of_no_time(scan: Scan) -> None:
+    assert _instant(date(2013, 11, 1)) == "2013-11-01T00:00:00+00:00"
+    readings = scan(
+        text=metric("SELECT name FROM games", measure="age"), number=metric("SELECT 20131101", measure="age")
+    )
+    assert readings["text"].error == "the query gives 'game 1', which is no time"
+    assert readings["number"].error == "the query gives int, which is no time"
+    assert readings["text"].unit == "hours"
+
+
+def test_no_row_and_null(scan: Scan) -> None:
+    nothing, null = "SELECT id FROM games WHERE id < 0", "SELECT max(id) FROM games WHERE id < 0"
+    readings = scan(
+        nothing=metric(nothing),
+        null=metric(null),
+        said=metric(null, absent=None),
+        zero=metric(null, absent=0),
+        age=metric(nothing, measure="age", absent=None),
+    )
+    assert (readings["nothing"].method, readings["nothing"].error) == ("failed", "the query gives no row")
+    assert (readings["null"].method, readings["null"].error) == ("failed", "the query gives NULL")
+    assert (readings["said"].value, readings["said"].method) == (None, "exact")
+    assert (readings["zero"].value, readings["zero"].details) == (0, {"absent": "the query gives NULL"})
+    assert (readings["age"].value, readings["age"].error) == (None, None)
+
+
+def test_which_column(scan: Scan) -> None:
+    readings = scan(
+        two=metric("SELECT id, name FROM games"),
+        gone=metric("SELECT id, name FROM games", column="title"),
+        twice=metric("SELECT id, id FROM games", column="id"),
+    )
+    assert readings["two"].error == "the query gives 2 columns; name one in `column`: id, name"
+    assert readings["gone"].error == "the query gives no column 'title', but id, name"
+    assert readings["twice"].error == "the query gives more than one column 'id', but id, id"
+
+
+def test_a_query_that_fails_fails_its_own_metrics(scan: Scan) -> None:
+    readings = scan(
+        good=metric("SELECT count(*) FROM games"),
+        table=metric("SELECT count(*) FROM teams"),
+        bytes=metric("SELECT raw FROM games"),
+        again=metric("SELECT count(*) + 1 FROM games"),
+    )
+    assert (readings["good"].value, readings["again"].value) == (2500, 2501)
+    assert readings["table"].error == "the query failed: no such table: teams"
+    assert "bytes" in str(readings["bytes"].error)
+
+
+def test_names_of_what_is_counted(scan: Scan) -> None:
+    rows = "SELECT name, id FROM games WHERE id > 1 ORDER BY id"
+    readings = scan(
+        some=metric("SELECT count(*) - 1 FROM games", rows=rows, names=2),
+        more=metric("SELECT count(*) - 1 FROM games", rows=rows, names=3),
+        none=metric("SELECT 0", rows=f"{rows} LIMIT 0"),
+        null=metric("SELECT 1", rows="SELECT NULL"),
+        bad=metric("SELECT 1", rows="SELECT name FROM teams"),
+    )
+    assert readings["some"].details == {"rows": ["game 2", "game 3"], "rows_total": 2499}
+    assert readings["more"].details["rows"] == ["game 2", "game 3", "game 4"]
+    assert readings["none"].details == {"rows": [], "rows_total": 0}
+    assert readings["null"].details == {"rows": ["None"], "rows_total": 1}
+    assert readings["bad"].error == "`rows`: the query failed: no such table: teams"
+    json.dumps([asdict(reading) for reading in readings.values()])
+
+
+def test_equal_queries_run_once(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("dims_worker.probes.sql.snapshot.check_reads", asked.append)
+    scan(
+        a=metric("SELECT count(*) FROM games", rows="SELECT id FROM games"),
+        b=metric("SELECT count(*) FROM games", unit="games", rows="SELECT id FROM games", names=1),
+        c=metric("SELECT 1"),
+    )
+    assert sorted(asked) == ["SELECT 1", "SELECT count(*) FROM games", "SELECT id FROM games"]
+
+
+def test_a_pass_sees_one_moment(games: Path, around: ScanContext, deadline: Deadline) -> None:
+    with open_snapshot(source(), around, deadline) as ask:
+        before = ask("SELECT count(*) FROM games")
+        with closing(sqlite3.connect(games, timeout=0)) as other, pytest.raises(sqlite3.OperationalError):
+            other.execute("DELETE FROM games")
+            other.commit()  # SQLite locks writers out while someone reads
+        assert ask("SELECT count(*) FROM games") == before
+    assert before.columns == ("count(*)",) and before.rows == ((2500,),) and before.total == 1
+
+
+def test_nothing_is_written(games: Path, scan: Scan, around: ScanContext, deadline: Deadline) -> None:
+    held = games.read_bytes()
+    readings = scan(
+        delete=metric("DELETE FROM games"),
+        second=metric("SELECT 1; DELETE FROM games"),
+        pragma=metric("PRAGMA query_only = OFF"),
+        hidden=metric("WITH one AS (SELECT 1) DELETE FROM games RETURNING id"),
+    )
+    assert readings["delete"].error and readings["delete"].error.endswith("this one with DELETE")
+    assert readings["second"].error == "a query is one statement; this one has more, parted by `;`"
+    assert readings["pragma"].method == "failed"
+    assert readings["hidden"].error == "the query failed: attempt to write a readonly database"
+    with pytest.raises(MeasureError, match="readonly"):
+        query_rows(
+            source(f"sqlite:///file:{games}?uri=true"), "WITH a AS (SELECT 1) DELETE FROM games", around, deadline
+        )
+    assert games.read_bytes() == held
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select 1;",
+        " ( SELECT 1 ) -- the end; really\n ; ",
+        "/* DELETE; */ SELECT ';', \";\", E'it\\'s;', 'it''s;', $$a;b$$, $q$;$q$ ;",
+        "WITH a AS (SELECT 1) SELECT date'2020-01-01', * FROM a",
+        "VALUES (1)",
+        "TABLE games",
+        "EXPLAIN SELECT 1",
+    ],
+)
+def test_queries_that_read(query: str) -> None:
+    check_reads(query)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("", ";", "-- nothing", "COMMIT", "INSERT INTO a VALUES (1)", "DO $$ $$", "SET x = 1", "selected"),
+        *("SELECT 1; COMMIT", "SELECT 'a'; DELETE FROM b; --'", "SELECT 1 AS a$b$; DELETE FROM x; --$b$"),
+        *("SELECT 'a\\'; DELETE FROM b; --'", "SELECT 1 /* /* */ */; DELETE FROM b"),
+    ],
+)
+def test_queries_that_do_not(query: str) -> None:
+    with pytest.raises(MeasureError, match="a query"):
+        check_reads(query)
+
+
+def test_a_query_without_end_is_stopped(scan: Scan) -> None:
+    begun = time.monotonic()
+    readings = scan(seconds=1, first=metric("SELECT 1"), endless=metric(FOREVER), last=metric("SELECT 2"))
+    assert time.monotonic() - begun < 3
+    assert readings["first"].value == 1
+    for late in ("endless", "last"):
+        assert readings[late].error == "took longer than its timeout of 1 s"
+
+
+def test_other_probes_ask_too(games: Path, around: ScanContext, deadline: Deadline) -> None:
+    assert first_column(source(), "SELECT id, name FROM games WHERE id < 4 ORDER BY id", around, deadline) == [1, 2, 3]
+    answer = query_rows(source(), "SELECT id, name AS title FROM games ORDER BY id", around, deadline, keep=1)
+    assert (answer.columns, answer.rows, answer.total) == (("id", "title"), ((1, "game 1"),), 2500)
+    empty = query_rows(source(), "SELECT id FROM games WHERE id < 0", around, deadline)
+    assert (empty.columns, empty.rows, empty.total) == (("id",), (), 0)
+    with pytest.raises(MeasureError, match="no such table"):
+        first_column(source(), "SELECT id FROM teams", around, deadline)
+    with open_snapshot(source(), around, deadline) as ask, pytest.raises(ZeroDivisionError):
+        ask.first("SELECT 1 / 0")
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("", "no url: set `url`"),
+        ("  ", "no url: set `url`"),
+        ("games.db", "is no database URL"),
+        ("postgresql://me:s3cret@host:port/db", "is no database URL"),
+        ("sqlite:///gone.db", "gone.db does not exist"),
+        ("abacus://me:s3cret@host/db", "SQLAlchemy knows no abacus"),
+        ("mysql+pymysql://me:s3cret@host/db", "pymysql is not installed: pip install pymysql"),
+        ("postgres://me:s3cret@127.0.0.1:9/db", "the database db at 127.0.0.1:9 cannot be used"),
+        ("postgresql://me:s3cret@127.0.0.1:9/db?nonsense=1", "cannot be used"),
+    ],
+)
+def test_a_database_that_cannot_be_used(url: str, said: str, scan: Scan, tmp_path: Path) -> None:
+    assert "s3cret" not in repr(source(url))
+    with pytest.raises(MeasureError) as raised:
+        scan(source(url), a=metric("SELECT 1"))
+    assert said in str(raised.value)
+    assert "s3cret" not in "".join(traceback.format_exception(raised.value))
+    assert not (tmp_path / "gone.db").exists()
+
+
+def test_a_missing_driver_is_named_by_its_package(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    with pytest.raises(MeasureError, match="psycopg2 is not installed: pip install psycopg2-binary"):
+        scan(source("postgresql://host/db"), a=metric("SELECT 1"))
+
+
+def test_what_is_no_database(scan: Scan, games: Path) -> None:
+    games.write_text("a text, and a long one at that" * 100)
+    readings = scan(a=metric("SELECT 1 FROM games"))
+    assert readings["a"].error == "the query failed: file is not a database"

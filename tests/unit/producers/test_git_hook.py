@@ -1,0 +1,402 @@
+"""The hook: installed into real repositories, run by real git."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dims_producers import git_hook
+from dims_producers.git_hook import HOOKS, SENDER, install, main, uninstall
+from dims_producers.git_notes import GitNote, events_of
+from dims_producers.spool import Spool
+from dims_producers.watch_files import _pid_file
+
+from dims_worker.errors import DimsError, NotFound
+from dims_worker.events import Event
+from tests.unit.producers.conftest import commit, told
+
+
+def notes(spool: Spool) -> list[GitNote]:
+    return [GitNote.parse((spool.new / name).read_bytes(), 0) for name in spool._in_order()]
+
+
+def event_of(note: GitNote) -> Event:
+    (event,) = events_of([note])
+    assert isinstance(event, Event)
+    return event
+
+
+def install_one(repo: Path, home: Path, python: str = sys.executable) -> Path:
+    """Install the hooks, and give the path of post-commit."""
+    return next(iter(install(repo, home, python)))
+
+
+def test_a_commit_leaves_a_note(repo: Path, home: Path, git, watched: Spool) -> None:
+    hook = install_one(repo, home)
+    assert os.access(hook, os.X_OK)
+    shas = [commit(git, repo, "one"), commit(git, repo, "two")]
+    found = notes(watched)
+    assert [note.sha for note in found] == shas
+    assert {(note.hook, note.before, note.ref, note.repository.root) for note in found} == {
+        ("post-commit", None, "refs/heads/main", str(repo))
+    }
+    assert told(watched) == [("commit", shas[0], ["one"]), ("commit", shas[1], ["two"])]
+
+
+def test_detached_and_packed_and_symbolic(repo: Path, home: Path, git, watched: Spool) -> None:
+    install(repo, home)
+    first = commit(git, repo)
+    git(repo, "checkout", "-q", "--detach")
+    second = commit(git, repo)
+    git(repo, "checkout", "-q", "main")
+    git(repo, "symbolic-ref", "refs/heads/alias", "refs/heads/main")
+    git(repo, "checkout", "-q", "alias")
+    third = commit(git, repo)
+    assert [(n.sha, n.ref) for n in notes(watched)][:2] == [(first, "refs/heads/main"), (second, "")]
+    assert notes(watched)[2].sha == third
+    git(repo, "checkout", "-q", "main")
+    git(repo, "pack-refs", "--all")
+    subprocess.run([repo / ".git/hooks/post-commit"], cwd=repo, check=True)
+    assert notes(watched)[-1].sha == third
+
+
+def test_sha256_repository(tmp_path: Path, home: Path, git, watched: Spool) -> None:
+    subprocess.run(["git", "init", "-q", "--object-format=sha256", tmp_path / "r"], check=True)
+    install(tmp_path / "r", home)
+    sha = commit(git, tmp_path / "r")
+    assert len(sha) == 64 and notes(watched)[0].sha == sha
+
+
+def test_a_linked_worktree_and_a_submodule(repo: Path, home: Path, git, tmp_path: Path, watched: Spool) -> None:
+    commit(git, repo)
+    tree = tmp_path / "linked tree"
+    git(repo, "worktree", "add", "-q", "-b", "side/branch", str(tree))
+    hook = install_one(tree, home)
+    assert hook == repo / ".git/hooks/post-commit"
+    sha = commit(git, tree, "in tree")
+    (note,) = notes(watched)
+    assert (note.sha, note.ref, note.repository.root) == (sha, "refs/heads/side/branch", str(tree))
+    assert event_of(note).data["paths"] == ["in tree"]
+    git(repo, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(repo), "sub")
+    install(repo / "sub", home)
+    sha = commit(git, repo / "sub", "in sub")
+    note = next(n for n in notes(watched) if n.sha == sha)
+    assert note.repository.root == str(repo / "sub") and event_of(note).data["paths"] == ["in sub"]
+
+
+def test_git_dir_and_work_tree_apart(repo: Path, home: Path, git, tmp_path: Path, watched: Spool) -> None:
+    (repo / ".git").rename(tmp_path / "dot.git")
+    apart = [f"--git-dir={tmp_path / 'dot.git'}", f"--work-tree={repo}"]
+    (tmp_path / "dot.git/hooks").mkdir(exist_ok=True)
+    subprocess.run(["git", "init", "-q", tmp_path / "other"], check=True)
+    shutil.copy2(install_one(tmp_path / "other", home), tmp_path / "dot.git/hooks/post-commit")
+    (repo / "a").touch()
+    git(repo, *apart, "add", "a")
+    git(repo, *apart, "commit", "-q", "-m", "apart")
+    (note,) = notes(watched)
+    assert event_of(note).data["paths"] == ["a"]
+
+
+def test_from_a_folder_below_and_with_only_some_files(repo: Path, home: Path, git, watched: Spool) -> None:
+    install(repo, home)
+    (repo / "sub").mkdir()
+    commit(git, repo, "sub/a")
+    (repo / "sub/a").write_text("changed")
+    (repo / "b").write_text("left out")
+    git(repo, "add", "b")
+    git(repo / "sub", "commit", "-q", "-m", "only a", "a")
+    assert event_of(notes(watched)[1]).data["paths"] == ["sub/a"]
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_core_hooks_path(repo: Path, home: Path, git, tmp_path: Path, watched: Spool, relative: bool) -> None:
+    folder = repo / "my hooks" if relative else tmp_path / "shared 'hooks'"
+    git(repo, "config", "core.hooksPath", "my hooks" if relative else str(folder))
+    assert list(install(repo, home)) == [folder / name for name in HOOKS]
+    sha = commit(git, repo)
+    assert [note.sha for note in notes(watched)] == [sha]
+    assert uninstall(repo) and not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("status", [0, 7])
+def test_a_hook_that_was_there_runs_as_before_and_is_put_back(
+    repo: Path, home: Path, git, tmp_path: Path, watched: Spool, status: int
+) -> None:
+    foreign = repo / ".git/hooks/post-commit"
+    foreign.parent.mkdir(exist_ok=True)
+    text = f'#!/bin/sh\nprintf "%s\\n" "$#" "$@" >> "{tmp_path}/ran"\necho seen\nexit {status}\n'
+    foreign.write_text(text)
+    foreign.chmod(0o751)
+    hook = install_one(repo, home)
+    install(repo, home)
+    sha = commit(git, repo)
+    assert [note.sha for note in notes(watched)] == [sha]
+    subprocess.run([hook, "x y", "z"], cwd=repo, check=True, capture_output=True)
+    assert (tmp_path / "ran").read_text() == "0\n2\nx y\nz\n"
+    assert uninstall(repo)
+    assert foreign.read_text() == text and stat.S_IMODE(foreign.stat().st_mode) == 0o751
+    assert not uninstall(repo)
+    assert [p.name for p in foreign.parent.iterdir() if "dims" in p.name] == []
+
+
+def test_a_hook_that_git_would_not_run_is_kept_and_not_run(repo: Path, home: Path, git, watched: Spool) -> None:
+    foreign = repo / ".git/hooks/post-commit"
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_text("#!/bin/sh\nexit 1\n")
+    foreign.chmod(0o644)
+    install(repo, home)
+    commit(git, repo)
+    assert uninstall(repo) and stat.S_IMODE(foreign.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_two_foreign_hooks_are_both_left_alone(repo: Path, home: Path, name: str) -> None:
+    hook = install_one(repo, home).with_name(name)
+    kept = hook.with_name(f"{name}.before-dims")
+    hook.write_text("#!/bin/sh\n# another tool's\n")
+    kept.write_text("#!/bin/sh\n# kept\n")
+    before = {path: path.read_bytes() for path in hook.parent.iterdir()}
+    with pytest.raises(DimsError, match="merge the two by hand"):
+        install(repo, home.parent / "another home")
+    assert {path: path.read_bytes() for path in hook.parent.iterdir()} == before
+    assert [path.name for path in uninstall(repo)] == [other for other in HOOKS if other != name]
+    assert "another" in hook.read_text() and "kept" in kept.read_text()
+    assert sorted(p.name for p in hook.parent.glob("post-*") if p.suffix != ".sample") == [hook.name, kept.name]
+
+
+def test_what_was_done_is_said(repo: Path, home: Path) -> None:
+    folder = repo / ".git/hooks"
+    foreign = "#!/bin/sh\n# foreign\n"
+    folder.mkdir(exist_ok=True)
+    (folder / "post-merge").write_text(foreign)
+    assert git_hook.format_result(install(repo, home)).splitlines() == [
+        "post-commit   installed",
+        "post-merge    installed; post-merge.before-dims is run after it",
+        "post-rewrite  installed",
+    ]
+    (folder / "post-commit").unlink()
+    assert git_hook.format_result(install(repo, home)).splitlines() == [
+        "post-commit   installed",
+        "post-merge    refreshed; post-merge.before-dims is run after it",
+        "post-rewrite  refreshed",
+    ]
+    assert git_hook.format_result(uninstall(repo)).splitlines() == [
+        "post-commit   removed",
+        "post-merge    removed; the one from before is back",
+        "post-rewrite  removed",
+    ]
+    assert git_hook.format_result(uninstall(repo)) == ""
+    assert [p.name for p in folder.iterdir() if p.suffix != ".sample"] == ["post-merge"]
+    assert (folder / "post-merge").read_text() == foreign
+
+
+def test_an_install_of_before_is_refreshed(repo: Path, home: Path, git, watched: Spool) -> None:
+    folder = repo / ".git/hooks"
+    folder.mkdir(exist_ok=True)
+    # As it was when there was one hook, with one that it kept.
+    (folder / "post-commit").write_text("#!/bin/sh\n# DIMS post-commit hook: notes the commit.\nexit 1\n")
+    (folder / "post-commit.before-dims").write_text("#!/bin/sh\n# foreign\n")
+    assert list(install(repo, home).values()) == [
+        "refreshed; post-commit.before-dims is run after it",
+        "installed",
+        "installed",
+    ]
+    sha = commit(git, repo)
+    assert told(watched) == [("commit", sha, ["a"])]
+    uninstall(repo)
+    assert (folder / "post-commit").read_text() == "#!/bin/sh\n# foreign\n"
+
+
+def test_an_interrupted_install_is_mended_by_the_next(repo: Path, home: Path) -> None:
+    hook = install_one(repo, home)
+    hook.rename(hook.with_name("post-commit.before-dims"))
+    hook.with_name("post-commit.before-dims").write_text("#!/bin/sh\n# foreign\n")
+    install(repo, home)
+    assert uninstall(repo) and "foreign" in hook.read_text()
+
+
+def test_a_dangling_link_is_a_foreign_hook(repo: Path, home: Path) -> None:
+    hook = repo / ".git/hooks/post-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.symlink_to("not-there")
+    install(repo, home)
+    assert uninstall(repo) and hook.readlink() == Path("not-there")
+
+
+def test_not_a_repository(tmp_path: Path, home: Path) -> None:
+    for call in (lambda: install(tmp_path, home), lambda: uninstall(tmp_path / "missing")):
+        with pytest.raises(NotFound, match=str(tmp_path)):
+            call()
+
+
+SHELLS = [found for name in ("dash", "bash", "busybox") if (found := shutil.which(name))]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("name", HOOKS)
+def test_with_a_living_watcher_the_hook_uses_builtins_only(
+    repo: Path, home: Path, git, watched: Spool, name: str, shell: str
+) -> None:
+    first, last = commit(git, repo), commit(git, repo)
+    git(repo, "update-ref", "ORIG_HEAD", first)
+    hook = install_one(repo, home).with_name(name)
+    command = [shell, *(["sh"] if shell.endswith("busybox") else []), hook, "amend"]
+    with _pid_file(watched.folder / "watcher.pid"):
+        for _ in range(2):
+            done = subprocess.run(
+                command, cwd=repo, env={"PATH": "/nowhere"}, capture_output=True, check=False,
+                input=f"{first} {last} more\n".encode(),
+            )  # fmt: skip
+            assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    # Had it not found all it needs, git, mkdir or Python would have been missing, and so the note.
+    found = notes(watched)
+    assert {(note.hook, note.sha, note.ref) for note in found} == {(name, last, "refs/heads/main")}
+    assert {note.before for note in found} == {None if name == "post-commit" else first} and len(found) == 2
+    assert not (watched.folder / "lock").exists() and not (watched.folder / SENDER).exists()
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace counts the processes")
+@pytest.mark.parametrize("name", HOOKS)
+def test_with_a_living_watcher_the_hook_starts_no_process(
+    repo: Path, home: Path, git, watched: Spool, name: str
+) -> None:
+    git(repo, "commit", "-q", "--allow-empty", "-m", "x")
+    hook = install_one(repo, home).with_name(name)
+    command = ["strace", "-f", "-e", "trace=process", "/bin/sh", hook]
+    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False, input="a b\n")
+    assert len(notes(watched)) == 1
+    if "execve" not in done.stderr:
+        pytest.skip("strace may not trace here")
+    assert done.stderr.count("execve(") == 1
+    assert not any(word in done.stderr for word in ("clone(", "fork("))
+
+
+class Recorder:
+    """Stands for Python: writes down how it was called, and lives for as long as `living` is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.program = folder / "py thon's"
+        self.living = folder / "living"
+        self.calls = folder / "calls"
+        self.calls.mkdir()
+        self.program.write_text(
+            f'#!/bin/sh\n[ "$2" = -c ] && exit 0\nprintf "%s\\n" "$@" > "{self.calls}/$$.part"\n'
+            f'mv "{self.calls}/$$.part" "{self.calls}/$$"\nwhile [ -e "{self.living}" ]; do sleep 0.01; done\n'
+        )
+        self.program.chmod(0o755)
+
+    def called(self, times: int) -> list[list[str]]:
+        end = time.monotonic() + 5
+        while len(found := [path for path in self.calls.iterdir() if not path.suffix]) < times:
+            assert time.monotonic() < end, f"called {len(found)} times, not {times}"
+            time.sleep(0.01)
+        return [path.read_text().splitlines() for path in found]
+
+    def end(self) -> None:
+        """Let those that live end, and wait for it."""
+        self.living.unlink(missing_ok=True)
+        end = time.monotonic() + 5
+        while any(_runs(int(path.name)) for path in self.calls.iterdir()):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    made = Recorder(tmp_path)
+    yield made
+    made.end()
+
+
+NOBODY = [None, "", "garbage", "999999999", f"{os.getpid()}\n1\n", f"{os.getpid()}\n999\n"]
+
+
+@pytest.mark.parametrize("file", ["watcher.pid", SENDER])
+@pytest.mark.parametrize(
+    "pid", NOBODY, ids=["none", "empty", "garbage", "no process", "this process since 1", "this process since 999"]
+)
+def test_without_a_living_watcher_or_sender_a_flush_is_started(
+    repo: Path, home: Path, git, recorder: Recorder, pid: str | None, file: str
+) -> None:
+    install(repo, home, str(recorder.program))
+    if pid is not None:
+        (home / "spool").mkdir()
+        (home / "spool" / file).write_text(pid)
+    sha = commit(git, repo)
+    assert [note.sha for note in notes(Spool(home / "spool"))] == [sha]  # the folders were made
+    assert recorder.called(1) == [["-I", "-m", "dims_producers.git_hook", "flush", "--background", str(home)]]
+
+
+def test_one_sender_at_a_time_is_started(repo: Path, home: Path, git, recorder: Recorder) -> None:
+    recorder.living.touch()
+    install(repo, home, str(recorder.program))
+    shas = [commit(git, repo) for _ in range(5)]
+    git(repo, "commit", "-q", "--amend", "-m", "amended")
+    assert len(recorder.called(1)) == 1
+    claim = home / "spool" / SENDER
+    claim.unlink()  # as a sender does before it looks for the last time
+    shas.append(commit(git, repo))
+    assert len(recorder.called(2)) == 2
+    recorder.end()  # without a word, as if killed
+    assert claim.exists()
+    shas.append(commit(git, repo))
+    assert len(recorder.called(3)) == 3
+    found = notes(Spool(home / "spool"))
+    assert [note.sha for note in found if note.hook == "post-commit"][:5] == shas[:5] and len(found) == 9
+
+
+def test_nothing_makes_a_commit_fail_or_print(repo: Path, home: Path, git, tmp_path: Path) -> None:
+    (home / "spool").write_text("not a folder")
+    install(repo, home, "/no/such/python")
+    (repo / "a").touch()
+    git(repo, "add", "a")
+    done = subprocess.run(["git", "-C", repo, "commit", "-q", "-m", "x"], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_main_installs_flushes_and_uninstalls(repo: Path, home: Path, git, capsys, broker, monkeypatch) -> None:
+    monkeypatch.setenv("DIMS_HOME", str(home))
+    assert main(["install", str(repo)]) == 0
+    spool = Spool(home / "spool")
+    spool.make()
+    (spool.folder / "watcher.pid").write_text(f"{os.getpid()}\n")
+    sha = commit(git, repo)
+    assert main(["flush", str(home)]) == 2
+    assert "DIMS_BROKER_URL" in capsys.readouterr().err
+    monkeypatch.setenv("DIMS_BROKER_URL", broker.url)
+    broker.away()
+    assert main(["flush", str(home)]) == 3
+    broker.away(False)
+    assert main(["flush", str(home)]) == 0
+    assert [e.id for e in broker.events()] == [sha]
+    assert main(["uninstall", str(repo)]) == 0
+    assert main(["install", str(home.parent)]) == 2
+    assert main(["flush", str(home)]) == 0
+
+
+def test_placeholders_in_paths_are_not_replaced(repo: Path, tmp_path: Path, git) -> None:
+    home = tmp_path / "@PYTHON@ $(touch x) `y`"
+    hook = install_one(repo, home, "/bin/true")
+    assert f"home='{home}'" in hook.read_text()
+    sha = commit(git, repo)
+    assert [note.sha for note in notes(Spool(home / "spool"))] == [sha]
+
+
+def test_the_isolation_falls_back() -> None:
+    assert git_hook._isolation("/bin/false") == "-P"
+    assert git_hook._isolation("/no/such/program") == "-I"
+    assert git_hook._isolation(sys.executable) in ("-I", "-P")

@@ -1,0 +1,42 @@
+"""A metric's definition and its place among others, as its page tells them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from dims_worker.config import Config, load_config
+from dims_worker.web.pages.metric import definition_lines, formula_links
+
+CONFIG = """
+sources:
+  one: {type: files, path: one}
+prices: {disk: 0.023}
+metrics:
+  m:
+    a: {source: one, measure: count, critical: true, description: "<b> all", paths: ["*.md", "é/**"]}
+    b: {source: one, measure: entries}
+    cost: {derive: "m.a * prices.disk + m.a / 2"}
+    twice: {derive: "m.cost * 2", unit: USD}
+"""
+
+
+def made(tmp_path: Path) -> Config:
+    (tmp_path / "dims.yaml").write_text(CONFIG.replace("", ""))
+    return load_config(None, {}, tmp_path)
+
+
+def test_a_definition_is_what_the_configuration_says_without_policy(tmp_path: Path) -> None:
+    lines = definition_lines(made(tmp_path), "m.a")
+    said = yaml.safe_load("\n".join(lines))
+    assert said == {"m": {"a": {"source": "one", "measure": "count", "paths": ["*.md", "é/**"]}}}
+    assert definition_lines(made(tmp_path), "m.gone") == []
+
+
+def test_a_formula_links_the_metrics_it_reads_and_no_price(tmp_path: Path) -> None:
+    config = made(tmp_path)
+    assert formula_links(config, "m.cost").inputs == {"m.a": "m.a"}
+    assert formula_links(config, "m.cost").dependents == ("m.twice",)
+    assert formula_links(config, "m.a").dependents == ("m.cost",)
+    assert formula_links(config, "m.gone").inputs == {}

@@ -1,0 +1,44 @@
+"""The filters that all pages' templates have."""
+
+from __future__ import annotations
+
+import pytest
+
+from dims_worker.web.context import breakable_name, breakable_value, code_spans
+
+
+@pytest.mark.parametrize(
+    ("said", "page"),
+    [
+        ("`dims up` starts `it`", "<code>dims up</code> starts <code>it</code>"),
+        ("a `<b>` & a lone `", "a <code>&lt;b&gt;</code> &amp; a lone `"),
+        ("turned \u202eround", r"turned \x202eround"),
+        ("``", "``"),
+    ],
+)
+def test_what_stands_in_backticks_is_code(said: str, page: str) -> None:
+    assert code_spans(said) == page
+
+
+@pytest.mark.parametrize(
+    ("said", "page"),
+    [
+        ("+1,234,567 files", "+1,<wbr>234,<wbr>567 files"),
+        ("a, b", "a, b"),
+        ("<b>1,2", "&lt;b&gt;1,<wbr>2"),
+    ],
+)
+def test_a_number_may_be_broken_after_its_commas(said: str, page: str) -> None:
+    assert breakable_value(said) == page
+
+
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [
+        ("s3.total_objects", "s3.<wbr>total_<wbr>objects"),
+        ("plain", "plain"),
+        ("a_<b>.c_", "a_&lt;b&gt;.<wbr>c_"),
+    ],
+)
+def test_a_name_may_be_broken_between_its_words(name: str, page: str) -> None:
+    assert breakable_name(name) == page

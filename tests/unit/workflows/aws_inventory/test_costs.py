@@ -1,0 +1,58 @@
+"""Costs and the bucket by prefix, by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dims_worker.workflows.aws_inventory import costs
+from dims_worker.workflows.aws_inventory.lake import PrefixCollector
+
+PRICES = {"s3_gib_month": 0.023, "rds_gib_month": 0.10, "rds_class": {"db.t3.micro": 14.60}}
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_a_month_of_118_gib_and_a_micro() -> None:
+    lines = [costs.lake_line(PRICES, 118 * 2**30), *costs.instance_lines(PRICES, "db", "db.t3.micro", 14.60, 20)]
+    told = costs.estimate(lines, [])
+    assert [line["usd"] for line in told["lines"]] == pytest.approx([2.714, 14.60, 2.0])
+    assert told["sum_usd"] == told["known_usd"] == pytest.approx(19.314)
+
+
+def test_what_is_not_known_is_not_nothing() -> None:
+    lines = [costs.lake_line({}, 2**30), *costs.instance_lines(PRICES, "db", "db.r9", None, 20)]
+    told = costs.estimate(lines, ["account"])
+    assert (told["sum_usd"], told["known_usd"]) == (None, 2.0)
+    assert (told["unpriced"], told["missing"]) == (["s3_gib_month", "rds_class.db.r9"], ["account"])
+
+
+@pytest.mark.parametrize(
+    "depth, key, prefix",
+    [
+        *((1, "a/b/c.json", "a/"), (2, "a/b/c.json", "a/b/"), (3, "a/b/c.json", "a/b/"), (1, "top", "")),
+        *((1, "a/", "a/"), (2, "/x/y", "/x/"), (1, "//", "/"), (4, "a/b/c/d/e", "a/b/c/d/")),
+    ],
+)
+def test_prefix_of(depth: int, key: str, prefix: str) -> None:
+    assert PrefixCollector(depth, 0).prefix_of(key) == prefix
+
+
+def entry(key: str, size: int, hours: int, **more: Any) -> dict[str, Any]:
+    return {"Key": key, "Size": size, "LastModified": T0 + timedelta(hours=hours), **more}
+
+
+def test_the_newest_of_each_prefix_whatever_the_order() -> None:
+    parts = PrefixCollector(1, 2)
+    parts.add([entry("a/1", 1, 5), entry("a/2", 2, 9, StorageClass="GLACIER"), entry("b/1", 3, 1)])
+    parts.add([entry("a/3", 4, 7), entry("a/4", 5, 9), entry("a/5", 6, 0)])
+    told = parts.told()
+    assert (told["objects"], told["bytes"]) == (6, 21)
+    first, second = told["prefixes"]
+    assert [each["key"] for each in first["newest"]] == ["a/2", "a/4"]
+    assert first["classes"] == [
+        {"class": "GLACIER", "objects": 1, "bytes": 2},
+        {"class": "STANDARD", "objects": 4, "bytes": 16},
+    ]
+    assert (second["prefix"], second["newest"][0]["uploaded"]) == ("b/", "2026-01-01T01:00:00+00:00")

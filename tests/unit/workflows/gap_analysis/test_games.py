@@ -1,0 +1,166 @@
+"""Games, seasons, gaps and the plan, by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+
+from dims_worker.workflows.gap_analysis.games import (
+    UNKNOWN,
+    Game,
+    GapRule,
+    by_season,
+    comparable_id,
+    date_gaps,
+    day_of,
+    download_plan,
+    games_of,
+    season_of,
+    share,
+    summed,
+)
+from dims_worker.workflows.gap_analysis.report import in_percent, reached, summary
+
+TODAY = date(2026, 11, 22)
+RULE = GapRule(7, 5, frozenset({10, 11, 12, 1, 2, 3, 4}))
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        *(("0021201048", "21201048"), (21201048, "21201048"), (21201048.0, "21201048"), (" 007 ", "7")),
+        *(("000", "0"), ("201303160BOS", "201303160BOS"), ("00x1", "00x1"), ("", "")),
+    ],
+)
+def test_plain(name: Any, expected: str) -> None:
+    assert comparable_id(name) == expected
+
+
+@pytest.mark.parametrize(
+    "day, season",
+    [
+        *((date(2013, 6, 30), "2012-13"), (date(2012, 7, 1), "2012-13"), (date(2012, 12, 31), "2012-13")),
+        *((date(1999, 10, 1), "1999-00"), (date(2000, 3, 1), "1999-00"), (None, UNKNOWN)),
+    ],
+)
+def test_season_of(day: date | None, season: str) -> None:
+    assert season_of(day) == season
+
+
+@pytest.mark.parametrize(
+    "value, day",
+    [
+        *((date(2013, 3, 16), date(2013, 3, 16)), (datetime(2013, 3, 16, 23, tzinfo=UTC), date(2013, 3, 16))),
+        *(("2013-03-16T19:00", date(2013, 3, 16)), ("20130316", date(2013, 3, 16)), ("2013-13-16", None)),
+        *((None, None), ("soon", None), (0, None)),
+    ],
+)
+def test_day_of(value: Any, day: date | None) -> None:
+    assert day_of(value) == day
+
+
+def test_games_by_id_day_and_what_they_lack() -> None:
+    rows = [
+        {"game_id": "0002", "game_date": "2013-03-17"},
+        {"game_id": 1, "game_date": date(2013, 3, 16)},
+        {"game_id": "0001", "game_date": "2013-03-18"},  # the same game once more
+        {"game_id": None, "game_date": "2013-03-18"},
+        {"game_id": "3", "game_date": None},
+        {"game_id": "4", "game_date": "2026-11-22"},  # today: not over
+    ]
+    games = games_of(rows, ["1", "x"], [2, 1.0], TODAY)
+    assert [(g.id, g.season, g.played, g.lacks) for g in games] == [
+        ("1", "2012-13", True, ()),
+        ("0002", "2012-13", True, ("box score content",)),
+        ("4", "2026-27", False, ("box score content", "play-by-play")),
+        ("3", UNKNOWN, True, ("box score content", "play-by-play")),
+    ]
+
+
+@pytest.mark.parametrize(
+    "played, expected", [(True, True), (False, False), (0, False), (3, True), ("f", False), ("True", True)]
+)
+def test_season_and_played_are_taken_where_they_are_told(played: Any, expected: bool) -> None:
+    (game,) = games_of([{"id": "1", "day": "2013-03-16", "season": "2011_2012", "played": played}], [], [], TODAY)
+    assert (game.season, game.played) == ("2011-12", expected)
+
+
+def game(name: str, day: str, *, played: bool = True, box: bool = True, told: bool = True) -> Game:
+    when = date.fromisoformat(day)
+    return Game(name, when, season_of(when), played, box, told)
+
+
+def test_counts_by_season() -> None:
+    games = [
+        game("a", "2012-11-01"),
+        game("b", "2012-11-02", told=False),
+        game("c", "2013-01-01", box=False, told=False, played=False),
+        game("d", "2013-11-01", box=False),
+    ]
+    assert summed(games) == {
+        **{"games": 4, "not_played": 1, "without_box_score": 2, "without_play_by_play": 2},
+        **{"missing_pct": 50.0, "coverage_pct": 50.0, "first": "2012-11-01", "last": "2013-11-01"},
+    }
+    first, second = by_season(games)
+    assert (first["season"], first["games"], first["coverage_pct"]) == ("2012-13", 3, pytest.approx(100 / 3))
+    assert (second["season"], second["missing_pct"], second["coverage_pct"]) == ("2013-14", 100.0, 100.0)
+    assert summed([])["coverage_pct"] is None and share(0, 0) is None
+
+
+@pytest.mark.parametrize(
+    "days, expected",
+    [
+        ([], []),
+        (["2013-01-01"], []),
+        (["2013-01-01", "2013-01-01", "2013-01-02"], []),
+        (["2013-01-01", "2013-01-07"], []),  # five days: no more than the limit in season
+        (["2013-01-01", "2013-01-08"], [("2013-01-02", "2013-01-07", 6, "in season")]),
+        (["2013-05-01", "2013-05-09"], []),  # seven, out of season
+        (["2013-05-01", "2013-05-10"], [("2013-05-02", "2013-05-09", 8, "out of season")]),
+        (["2013-04-28", "2013-05-05"], []),  # touches May
+        (["2013-06-20", "2013-10-29"], [("2013-06-21", "2013-10-28", 130, "between seasons")]),
+        (["2012-12-30", "2013-12-31"], [("2012-12-31", "2013-12-30", 365, "between seasons")]),
+        (["2012-12-28", "2013-01-05"], [("2012-12-29", "2013-01-04", 7, "in season")]),  # over New Year
+    ],
+)
+def test_gaps(days: list[str], expected: list[tuple[str, str, int, str]]) -> None:
+    found = date_gaps(map(date.fromisoformat, days), RULE)
+    assert [(gap["first"], gap["last"], gap["days"], gap["when"]) for gap in found] == expected
+
+
+def test_a_missing_game_has_one_priority() -> None:
+    games = [
+        game("whole", "2013-11-01"),
+        game("new", "2013-11-02", told=False),
+        game("loadable", "2013-11-03", told=False),
+        game("older", "2012-11-02", box=False),
+        game("oldest", "2011-11-02", box=False),
+        game("cancelled", "2013-11-04", box=False, told=False, played=False),
+        Game("undated", None, UNKNOWN, True, False, False),
+    ]
+    steps = download_plan(games, lambda game: game.id in ("loadable", "cancelled"))
+    assert [(step["priority"], step["games"]) for step in steps] == [
+        *((1, ["loadable"]), (2, ["new"]), (3, ["older", "oldest", "undated"]), (4, ["cancelled"])),
+    ]
+    assert [each["season"] for each in steps[2]["seasons"]] == ["2012-13", "2011-12", UNKNOWN]
+
+
+def test_a_summary_without_sources_counts_no_gaps() -> None:
+    nothing = {"games": None, "lake": None, "date_gaps": [], "targets": None}
+    assert summary(nothing) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(8 / 73.8, "0.11 %"), (0.1, "0.1 %"), (0.096, "0.096 %"), (0.10004, "0.10004 %"), (0.0, "0.0 %"), (None, "-")],
+)
+def test_a_target_that_is_missed_by_little_is_not_shown_as_its_aim(value: float | None, told: str) -> None:
+    assert reached({"aim_pct": 0.1, "value_pct": value}) == told
+
+
+def test_all_but_one_is_not_all() -> None:
+    assert in_percent(100 * 7379 / 7380) == "99.99 %"
+    assert in_percent(100.0) == "100.0 %"
+    assert in_percent(100 / 7380) == "0.01 %"

@@ -1,0 +1,92 @@
+"""What feeds hold, from made listings; the report with names that nobody chose."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dims_worker.config import Feed
+from dims_worker.workflows.gap_analysis import report as gap_analysis_report
+from dims_worker.workflows.gap_analysis.lake import NAMES, FeedHoldings, compare
+
+FEED = Feed(prefixes={"pbp": "pbp/", "schedule": "schedule/"})
+
+
+def page(**sizes: int) -> list[dict[str, Any]]:
+    return [{"Key": key, "Size": size} for key, size in sizes.items()]
+
+
+def test_objects_ids_days_and_seasons() -> None:
+    holdings = FeedHoldings({"espn": FEED}, {"1": "2012-13"})
+    holdings.add(page(**{"pbp/0001.csv": 5, "pbp/2.csv": 0, "pbp/3-20130316.csv": 7, "pbp/x.csv": 1, "pbp/": 0}))
+    holdings.add(page(**{"schedule/20130316.json": 2, "schedule/171031017.json": 2, "schedule/20131301.json": 2}))
+    holdings.add(page(**{"other/1.csv": 9, "schedul": 1}))
+    pbp, schedule = (holding.told() for holding in holdings.all)
+    assert (pbp["objects"], pbp["bytes"], pbp["empty"], pbp["games"], pbp["unreadable_names"]) == (
+        *(4, 13, 1, 2),
+        ["pbp/x.csv"],
+    )
+    assert pbp["seasons"] == [
+        {"season": "2012-13", "objects": 2, "games": 2},
+        {"season": "unknown", "objects": 2, "games": 0},
+    ]
+    assert (schedule["objects"], schedule["games"], schedule["days"], schedule["unreadable"]) == (3, 0, 1, 2)
+    assert schedule["unreadable_names"] == ["schedule/171031017.json", "schedule/20131301.json"]
+    assert holdings.ids("pbp") == {"1", "3"}
+
+
+def test_the_season_in_a_key_comes_first_and_the_longest_prefix() -> None:
+    feeds = {
+        "all": Feed(prefixes={"pbp": "a/"}),
+        "seasons": Feed(prefixes={"pbp": "a/by_season/"}, season=r"/(\d{4}-\d\d)/"),
+    }
+    holdings = FeedHoldings(feeds, {"1": "1999-00"})
+    holdings.add(page(**{"a/1.csv": 1, "a/by_season/2012-13/1.csv": 1}))
+    assert [holding.told()["seasons"][0]["season"] for holding in holdings.all] == ["1999-00", "2012-13"]
+
+
+def test_names_of_unreadable_keys_are_bounded() -> None:
+    holdings = FeedHoldings({"espn": FEED}, {})
+    holdings.add(page(**{f"pbp/x{n}.csv": 1 for n in range(NAMES + 5)}))
+    assert (holdings.all[0].unreadable, len(holdings.all[0].unreadable_names)) == (NAMES + 5, NAMES)
+
+
+def test_compare_names_ids_as_the_games_do() -> None:
+    holdings = FeedHoldings({"espn": FEED}, {})
+    holdings.add(page(**{"pbp/0001.csv": 1, "pbp/0002.csv": 1, "pbp/0009.csv": 1}))
+    assert compare(holdings.all[0], [1, "0003", None], "play-by-play", {"2": "0002", "3": "0003"}) == {
+        **{"lake": "espn pbp", "database": "play-by-play", "both": 1},
+        **{"only_lake": ["0002", "9"], "only_database": ["0003"]},
+    }
+
+
+def test_a_report_that_no_name_breaks_and_no_order_of_keys_changes() -> None:
+    name = "a|b`c`\n# x\u2028<b>"
+    result: dict[str, Any] = {
+        "games": {
+            "all": _counts(),
+            "seasons": [{"season": name, **_counts()}],
+            "missing": [{"id": name, "date": None, "season": name, "lacks": ["play-by-play"], "played": True}],
+            "undated": [name],
+        },
+        "lake": None,
+        "date_gaps": [],
+        "lake_and_database": [],
+        "targets": [],
+        "plan": [{"priority": 1, "title": "t", "reason": "r", "seasons": [], "games": [name]}],
+        "missing_ids": None,
+        "attention": [name],
+    }
+    told = gap_analysis_report.markdown(result)
+    assert "\u2028" not in told and "\n# x" not in told and r"\<b\>" in told
+    backwards = json.loads(json.dumps(result, sort_keys=True))
+    assert gap_analysis_report.markdown(backwards) == told
+    table = [line for line in told.split("\n") if line.startswith("|") and "play-by-play |" in line and "\\n" in line]
+    assert len(table) == 1
+
+
+def _counts() -> dict[str, Any]:
+    return {
+        **{"games": 1, "not_played": 0, "without_box_score": 0, "without_play_by_play": 1},
+        **{"missing_pct": 0.0, "coverage_pct": 0.0, "first": None, "last": None},
+    }

@@ -1,0 +1,48 @@
+"""Words for the shell: what they mean is asked of bash itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dims_worker.config import S3Source
+from dims_worker.probes.s3.sync import KeyDifference
+from dims_worker.workflows.sync_status.commands import commands, shell_quote
+
+LAKE = S3Source(type="s3", bucket="lake", endpoint_url="http://me:secret@127.0.0.1:9000")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
+def test_bash_gives_the_word_back(word: str) -> None:
+    said = shell_quote(word)
+    assert said.isprintable()
+    done = subprocess.run(["bash", "-c", f"printf %s {said}"], capture_output=True, check=True)
+    assert done.stdout == word.encode()
+
+
+def test_bytes_that_are_no_text_stay_what_they_are() -> None:
+    word = os.fsdecode(b"/data/\xff'\\\n.txt")
+    done = subprocess.run(["bash", "-c", f"printf %s {shell_quote(word)}"], capture_output=True, check=True)
+    assert done.stdout == b"/data/\xff'\\\n.txt"
+
+
+def test_up_down_and_either_way() -> None:
+    told = commands(
+        LAKE,
+        [
+            KeyDifference("only_local", "a/1", "/data/1", 1, None),
+            KeyDifference("only_s3", "a/2 x", "/data/2 x", None, 2),
+            KeyDifference("different", "a/3", "/data/3", 1, 2),
+            KeyDifference("only_local", "a/\udcff", "/data/\udcff", 1, None),
+        ],
+    )
+    copy = "aws s3 cp --endpoint-url http://127.0.0.1:9000"
+    assert told == {
+        "commands": [f"{copy} /data/1 s3://lake/a/1", f"{copy} 's3://lake/a/2 x' '/data/2 x'"],
+        "overwrite": [{"key": "a/3", "up": f"{copy} /data/3 s3://lake/a/3", "down": f"{copy} s3://lake/a/3 /data/3"}],
+        "no_object": ["/data/\\xff"],
+    }
