@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 AXE := build/axe/node_modules/axe-core/axe.min.js
 
-.PHONY: help demo test test-browser check chaos bench lambda clean
+.PHONY: help demo test test-browser check docs chaos bench lambda clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,11 @@ test: .venv/.dev ## all tests but those in a browser, some at once: make test AT
 
 test-browser: .venv/.browser $(AXE) ## the page in this machine's own Chromium, with axe-core where there is npm
 	@$(BIN)/python -m pytest tests/browser
+
+docs: .venv/.docs ## the documentation as a site in build/site, with generated tables up to date
+	@$(BIN)/python docs/generate.py --site build/docs
+	@rm -rf build/site
+	@$(BIN)/zensical build --strict --clean
 
 check: .venv/.dev ## style, types, arrows between rooms, documents
 	$(BIN)/ruff check .
@@ -38,7 +43,7 @@ lambda: .venv/.demo ## the zip of the S3 Lambda, its size and its cold import ti
 
 clean: ## remove what was made; a running machine is stopped first
 	@if [ -x $(BIN)/dims ] && [ -d .dims ]; then $(BIN)/dims down; fi
-	rm -rf .venv .dims build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .dims build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
@@ -52,6 +57,10 @@ clean: ## remove what was made; a running machine is stopped first
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) --editable '.[dev]'
 	@touch $@ .venv/.demo
+
+.venv/.docs: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) --editable '.[docs]'
+	@touch $@
 
 .venv/.browser: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) --editable '.[browser]'

@@ -1,5 +1,7 @@
 """Write the generated parts of the pages in this folder: `python docs/generate.py`, or `make docs`.
 
+`python docs/generate.py --site FOLDER` also copies the pages for the generator of the site.
+
 A generated part lies between two comments. The first one names what is generated:
 
     <!-- generated: keys of S3Source -->      a table of the keys of a model in dims_worker/config
@@ -14,6 +16,7 @@ Never edit a generated part. Change the text in the code, then run this file. te
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -28,18 +31,23 @@ import yaml
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-import dims_worker.config  # noqa: F401 - it defines the models that are found below
 from dims_worker.cli.main import SECTIONS, cli
-from dims_worker.config.base import Model
+from dims_worker.config.base import Model, Regex, Texts
+from dims_worker.config.metrics import Metric, SourceMetric
+from dims_worker.config.policy import Policy
+from dims_worker.config.sources import Source
+from dims_worker.config.units import Size
+from dims_worker.config.workflows import WorkflowConfig
 
 DOCS = Path(__file__).parent
 REFRESH = "python docs/generate.py"
 PART = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end of generated part -->)", re.DOTALL)
 
-SHARED_KEYS = ("Source", "Metric", "SourceMetric", "WorkflowConfig")
+SHARED_KEYS = (Source, Metric, SourceMetric, WorkflowConfig)
 """Models whose keys have a table of their own: the tables of their subclasses leave them out."""
 DISCRIMINATORS = ("type", "measure")
 """Keys whose values have sections and tables of their own."""
+NAMED_TYPES = ((Texts, "text or list"), (Size, "size"), (Regex, "regular expression"))
 FACTORS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 
@@ -85,10 +93,9 @@ def table_of_keys(model: type[BaseModel]) -> str:
 
 def own_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """Return the fields for a model's table: those it adds to shared ones, and shared ones that it defines again."""
-    known = models()
-    shared = {key for name in SHARED_KEYS for key in inherited(model, known[name])}
+    shared = {key for parent in SHARED_KEYS for key in inherited(model, parent)}
     again = model.__annotations__.keys() - set(DISCRIMINATORS)
-    hidden = shared - again | (known["Policy"].model_fields.keys() if model is known["Metric"] else set())
+    hidden = shared - again | (Policy.model_fields.keys() if model is Metric else set())
     return {key: field for key, field in model.model_fields.items() if key not in hidden}
 
 
@@ -100,9 +107,8 @@ def type_of(annotation: Any, metadata: list[Any] | None = None) -> str:
     """Return the type of a key in plain words."""
     if get_origin(annotation) is Annotated:
         annotation, *metadata = get_args(annotation)
-    validators = {getattr(each.func, "__name__", "") for each in metadata or [] if hasattr(each, "func")}
-    for validator, word in (("_listed", "text or list"), ("size", "size"), ("_regex", "regular expression")):
-        if validator in validators:
+    for named, word in NAMED_TYPES:
+        if get_args(named)[1] in (metadata or []):
             return word
     origin = get_origin(annotation)
     if origin is Literal:
@@ -260,14 +266,25 @@ def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def main() -> None:
+def copy_for_site(folder: Path) -> None:
+    """Copy this folder. The generator of the site knows one word after the fence of a block: not `yaml fragment`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    for page in folder.rglob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(re.sub(r"(?m)^```(\w+) fragment$", r"```\1", text), encoding="utf-8")
+
+
+def main(arguments: list[str]) -> None:
     """Write every page that is out of date, and print its name."""
     for page in sorted(DOCS.rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         if (new := refresh(text)) != text:
             page.write_text(new, encoding="utf-8")
             sys.stdout.write(f"wrote {page.relative_to(DOCS.parent)}\n")
+    if arguments[:1] == ["--site"]:
+        copy_for_site(Path(arguments[1]))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from tests.docs.pages import GENERATED, TEXTS, TREE, generate, generated
+from tests.docs.pages import DOCS, FENCE, GENERATED, TEXTS, TREE, generate, generated
 
 GENERATED_PAGES = [page for page in TEXTS if GENERATED.search(TEXTS[page])]
 
@@ -50,10 +50,18 @@ def test_a_page_that_is_out_of_date_is_written_again(tmp_path: Path, monkeypatch
     page.parent.mkdir()
     page.write_text("# A\n\n<!-- generated: keys of Pair -->\nOUT OF DATE\n<!-- end of generated part -->\n\nText.\n")
     monkeypatch.setattr(generate, "DOCS", page.parent)
-    generate.main()
+    generate.main([])
     text = page.read_text()
     assert "OUT OF DATE" not in text and text.startswith("# A\n") and text.endswith("\n\nText.\n")
     assert "`prefix`" in generated(text)["keys of Pair"]
+
+
+def test_the_copy_for_the_site_has_pages_and_pictures_only(tmp_path: Path) -> None:
+    generate.copy_for_site(tmp_path / "site")
+    assert not list((tmp_path / "site").rglob("*.py"))
+    pages = list((tmp_path / "site").rglob("*.md"))
+    assert len(pages) == len(DOCS)
+    assert not [page for page in pages for language, _ in FENCE.findall(page.read_text()) if " " in language.strip()]
 
 
 def test_what_a_part_is_made_from_must_exist() -> None:
