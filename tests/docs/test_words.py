@@ -23,8 +23,8 @@ CODE = ("dims_worker", "producers", "schema", "notebooks", "config")
 TEXT_FILES = {".py", ".html", ".jinja", ".js", ".css", ".md", ".txt", ".yaml", ".toml", ".ipynb", ".sql"}
 NOT_YET_CONVERTED = ("dims_worker", "producers", "schema", "notebooks", "config")
 """Folders whose code and texts still use retired words. Remove each one when it is converted, until none is left."""
-KEPT_NAMES = ("dims_housekeeping", '"nobody"', "`nobody`")
-"""Names that contain a retired word and stay: a table that users' SQL may read, a user of the operating system."""
+KEPT_NAMES = ('"nobody"', "`nobody`")
+"""Names that contain a retired word and stay, such as a user of the operating system."""
 
 
 def retired_words(text: str) -> list[str]:
