@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 import pytest
-from dims_producers import enqueue
 
+from dims_producers import enqueue
 from dims_worker.cli.main import SECTIONS, cli
 from dims_worker.config import WORKFLOW_NAMES
 from tests.docs.pages import OPTION, TEXTS, TREE, calls, each_page, needs_subcommand, resolve, sections, spans

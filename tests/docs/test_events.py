@@ -6,7 +6,6 @@ import re
 from datetime import UTC, datetime
 
 from dims_producers.s3_record import event_of_record
-
 from dims_worker import events
 from dims_worker.events import Event
 from tests.docs.pages import SPAN, TEXTS, blocks, each_page, rows, sections

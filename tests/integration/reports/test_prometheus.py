@@ -288,7 +288,7 @@ def test_names_follow_the_rules(filled: Engine, config: Config, broker_url: str)
 
 def test_the_guide_the_dashboard_and_the_alerts_name_what_there_is() -> None:
     folder = REPO / "docs"
-    guide = (folder / "monitoring.md").read_text(encoding="utf-8")
+    guide = (folder / "operations.md").read_text(encoding="utf-8")
     listed = {
         name: set(filter(None, labels.split(",")))
         for name, labels in re.findall(r"^\| `(dims_\w+)(?:\{([\w,]+)\})?`", guide, re.MULTILINE)
