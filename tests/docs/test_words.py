@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.docs.pages import GENERATED, REPO, SPAN, TEXTS, TREE, each_page, rows, sections
+from tests.docs.pages import GENERATED, REPO, SPAN, TEXTS, TREE, each_page, prose, rows, sections
 
 GLOSSARY = re.sub(r"\n  (?=\S)", " ", TEXTS["docs/glossary.md"])  # an item on one line
 RETIRED = {
@@ -64,10 +64,10 @@ def test_each_retired_word_has_a_replacement_and_is_no_term() -> None:
 
 @each_page
 def test_no_page_uses_a_retired_word(page: str) -> None:
-    """The generated parts are the help, which has a test of its own. Spans and blocks may quote the output of the code."""
+    """The generated parts are the help, which has a test of its own. Spans and blocks may quote output of the code."""
     text = GENERATED.sub("", TEXTS[page])
     if "dims_worker" in NOT_YET_CONVERTED:
-        text = SPAN.sub("", re.sub(r"(?ms)^```(?:text|console)\n.*?^```$", "", text))
+        text = SPAN.sub("", prose(text))
     if page == "docs/glossary.md":
         text = text.partition("## Retired words")[0]
     assert retired_words(text) == []

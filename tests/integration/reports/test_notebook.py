@@ -310,7 +310,7 @@ def test_a_query_of_ones_own_is_one_select_and_no_more(world: World) -> None:
     for query in (
         "DELETE FROM dims_metrics RETURNING metric",
         "WITH gone AS (DELETE FROM dims_metrics RETURNING 1) SELECT * FROM gone",
-        "SELECT setval('dims_mark_ids', 1)",
+        "SELECT setval('dims_batch_ids', 1)",
     ):
         with pytest.raises(NotAllowed, match="in a read-only transaction"):
             known.sql(query)
