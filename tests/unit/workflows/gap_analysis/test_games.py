@@ -87,9 +87,9 @@ def test_columns_season_and_played_are_used(played: Any, expected: bool) -> None
     assert (game.season, game.played) == ("2011-12", expected)
 
 
-def game(name: str, day: str, *, played: bool = True, box: bool = True, text: bool = True) -> Game:
+def game(name: str, day: str, *, played: bool = True, box: bool = True, play_by_play: bool = True) -> Game:
     when = date.fromisoformat(day)
-    return Game(name, when, season_of(when), played, box, text)
+    return Game(name, when, season_of(when), played, box, play_by_play)
 
 
 def test_counts_by_season() -> None:
