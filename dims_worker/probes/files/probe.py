@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dims_worker.config import FilesMetric, FilesSource
-from dims_worker.probes import glob
+from dims_worker.probes import changed_paths, glob
 from dims_worker.probes.base import (
     Change,
     Deadline,
@@ -25,7 +25,6 @@ from dims_worker.probes.base import (
     printable_path,
     size_in_unit,
 )
-from dims_worker.probes.files import paths
 from dims_worker.probes.files.tree import Selection, Tree, check_root
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -65,10 +64,10 @@ class FilesProbe(Probe[FilesSource, FilesMetric]):
         """See `Probe.touched`. Only paths are compared, so a file that git ignores may touch a metric."""
         if not isinstance(change, PathsChanged):
             return None
-        folder, home = paths.resolve_folders(context, source.path)
-        if source.ignore and (reason := paths.changed_gitignore(folder, home, change)):
+        folder, home = changed_paths.resolve_folders(context, source.path)
+        if source.ignore and (reason := changed_paths.changed_gitignore(folder, home, change)):
             return reason
-        return paths.why_affected(folder, home, change, metric.paths, source.exclude + metric.exclude)
+        return changed_paths.why_affected(folder, home, change, metric.paths, source.exclude + metric.exclude)
 
     def touch_key(self, metric: FilesMetric) -> Hashable:
         return metric.paths, metric.exclude

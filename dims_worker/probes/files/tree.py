@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from dims_worker.errors import MeasureError
 from dims_worker.probes import glob
 from dims_worker.probes.base import Deadline, printable_path
-from dims_worker.probes.files.paths import is_never_measured
+from dims_worker.probes.changed_paths import is_never_measured
 from dims_worker.probes.git.command import Git, GitError
 
 _BLOCK = 1 << 18

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, time
 
 from dims_worker.config import GitMetric, GitSource
 from dims_worker.errors import MeasureError
-from dims_worker.probes import glob
+from dims_worker.probes import changed_paths, glob
 from dims_worker.probes.base import (
     Change,
     Deadline,
@@ -26,7 +26,6 @@ from dims_worker.probes.base import (
     printable_path,
     size_in_unit,
 )
-from dims_worker.probes.files import paths
 from dims_worker.probes.git.command import Git, GitError, last_line
 
 _ALL = "--branches"
@@ -68,10 +67,10 @@ class GitProbe(Probe[GitSource, GitMetric]):
         """See `Probe.touched`. Only a change of the history counts: saving a file makes no commit."""
         if not isinstance(change, PathsChanged) or not change.history:
             return None
-        folder, home = paths.resolve_folders(context, source.path)
+        folder, home = changed_paths.resolve_folders(context, source.path)
         if metric.measure == "tracked_files":
-            return paths.why_affected(folder, home, change, metric.paths)
-        return "the history changed" if paths.is_related(folder, change) else None
+            return changed_paths.why_affected(folder, home, change, metric.paths)
+        return "the history changed" if changed_paths.is_related(folder, change) else None
 
 
 def _of(measure: str, metrics: Mapping[str, GitMetric]) -> dict[str, GitMetric]:
