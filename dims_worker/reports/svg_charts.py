@@ -10,6 +10,8 @@ from functools import cache
 from html import escape
 from itertools import repeat
 
+from markupsafe import Markup
+
 from dims_worker.analysis.health import MetricHealth, is_number
 from dims_worker.formatting import escape_control, format_drift, format_number, format_value
 from dims_worker.store.history import STANDS, DailyLine, Day, Point
@@ -95,24 +97,24 @@ class ChartScale:
         return "".join(parts)
 
 
-def sparkline(one: MetricHealth, first: date, last: date) -> str:
+def sparkline(one: MetricHealth, first: date, last: date) -> Markup:
     """A metric's days in the height of a line; nothing where no day has a number."""
     points = [(day, value) for day, value in _line(one.days) if day >= first]
     line = DailyLine([(day - first).days for day, _ in points], [value for _, value in points])
     return sparkline_svg(line, (last - first).days + 1)
 
 
-def sparkline_svg(line: DailyLine, days: int) -> str:
+def sparkline_svg(line: DailyLine, days: int) -> Markup:
     """The same of a line that reaches over so many days. Made for hundreds on one page."""
     if not line.days:
-        return ""
+        return Markup("")
     low, high = min(line.values), max(line.values)
     places, span = _places(days), high - low
     heights = (25 - 22 * ((value - low) / span) for value in line.values) if span else repeat(14.0)
     points = [f"{places[day]} {y:.1f}" for day, y in zip(line.days, heights, strict=False)]
     x, _, y = points[-1].partition(" ")
     said = f"{len(points)} days, from {format_number(low)} to {format_number(high)}"
-    return (
+    return _markup(
         f'<svg class="spark" viewBox="0 0 120 28" role="img" aria-label="{said}">'
         f'<path d="M{"L".join(points)}"/><circle cx="{x}" cy="{y}" r="2.2"/></svg>'
     )
@@ -124,7 +126,7 @@ def _places(days: int) -> list[str]:
     return [_place(2 + 116 * day / (days - 1) if days > 1 else 60) for day in range(days)]
 
 
-def metric_trend_svg(one: MetricHealth, first: date, last: date, now: datetime) -> str:
+def metric_trend_svg(one: MetricHealth, first: date, last: date, now: datetime) -> Markup:
     """A metric's trend: values, the steps of its baseline, and what was held, approved, rejected, or failed."""
     line = list(_line(one.days))
     marks = [_mark(one, point, now) for point in one.marks]
@@ -132,29 +134,31 @@ def metric_trend_svg(one: MetricHealth, first: date, last: date, now: datetime) 
     return trend_svg(TrendData(first, last, line, list(_steps(one.days, last)), seen, _said(one, line)), SMALL)
 
 
-def trend_svg(course: TrendData, size: ChartSize) -> str:
+def trend_svg(course: TrendData, size: ChartSize) -> Markup:
     """A course as SVG; nothing where it has no number."""
     values = course.values
     if not values:
-        return ""
+        return Markup("")
     ticks = _ticks(min(values), max(values))
     scale = ChartScale(course.first, course.last, min(ticks[0], *values), max(ticks[-1], *values), LEFT, TOP,
                   size.width - LEFT - RIGHT, size.height - TOP - BOTTOM)  # fmt: skip
-    return "".join(
-        (
-            f'<svg class="{f"trend {size.style}".strip()}" viewBox="0 0 {size.width} {size.height}" role="img" '
-            f'aria-label="{escape(course.said)}">',
-            *_grid(scale, ticks, size),
-            f'<path class="base" d="{scale.path(course.steps, steps=True)}"/>' if course.steps else "",
-            f'<path class="line" d="{scale.path(course.line)}"/>' if course.line else "",
-            *(_dot(scale, *one) for one in (course.line if course.dots else ())),
-            *(_drawn(scale, mark, size) for mark in course.marks),
-            "</svg>",
+    return _markup(
+        "".join(
+            (
+                f'<svg class="{f"trend {size.style}".strip()}" viewBox="0 0 {size.width} {size.height}" role="img" '
+                f'aria-label="{escape(course.said)}">',
+                *_grid(scale, ticks, size),
+                f'<path class="base" d="{scale.path(course.steps, steps=True)}"/>' if course.steps else "",
+                f'<path class="line" d="{scale.path(course.line)}"/>' if course.line else "",
+                *(_dot(scale, *one) for one in (course.line if course.dots else ())),
+                *(_drawn(scale, mark, size) for mark in course.marks),
+                "</svg>",
+            )
         )
     )
 
 
-def legend_html() -> str:
+def legend_html() -> Markup:
     """What the marks of a trend mean."""
     signs = {
         "accepted": '<path class="line" d="M1 6H21"/>',
@@ -162,7 +166,7 @@ def legend_html() -> str:
         **{outcome: _sign(outcome, 11, 6) for outcome in ("held", "approved", "rejected", "failed")},
     }
     drawn = (f'<li><svg viewBox="0 0 22 12" aria-hidden="true">{s}</svg>{name}</li>' for name, s in signs.items())
-    return f'<ul class="legend">{"".join(drawn)}</ul>'
+    return _markup(f'<ul class="legend">{"".join(drawn)}</ul>')
 
 
 def compact(value: float) -> str:
@@ -258,3 +262,8 @@ def _sign(outcome: str, x: float, y: float, title: str = "") -> str:
 def _place(value: float) -> str:
     """With one decimal at most: a tenth of a pixel is more than anybody sees."""
     return f"{value:.1f}".removesuffix(".0")
+
+
+def _markup(html: str) -> Markup:
+    """Mark what this module has drawn as HTML: every text from outside in it is escaped."""
+    return Markup(html)  # noqa: S704

@@ -1,0 +1,67 @@
+"""The Jinja environment that every HTML page of DIMS is rendered in, and the filters that pages share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from dims_worker.formatting import escape_control, format_number, format_utc, format_utc_short, pluralize
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+CHIP_STYLES = {
+    "accepted": "ok",
+    "approved": "ok",
+    "ok": "ok",
+    "attention": "warn",
+    "held": "warn",
+    "moderate": "warn",
+    "open": "warn",
+    "stale": "warn",
+    "beyond its limit": "bad",
+    "extreme": "bad",
+    "major": "bad",
+    "rejected": "bad",
+    "failed": "lost",
+    "partial": "lost",
+}
+"""The CSS class of a state. Every other state is `quiet`."""
+
+
+def html_environment(package: str, max_length: int | None = None) -> Environment:
+    """Return the environment for the `templates` folder of a package.
+
+    Every value is escaped, and its control characters are made visible. `max_length` cuts longer values.
+    """
+    # Only the commands that render HTML load Jinja
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    def finalize(value: Any) -> Any:
+        return value if isinstance(value, Markup) else visible_text(value, max_length)
+
+    environment = Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        chip=chip, count=pluralize, number=format_number, short=format_utc_short, when=format_utc
+    )
+    return environment
+
+
+def visible_text(value: object, max_length: int | None = None) -> str:
+    """Return a text without characters that could move or hide its neighbours, such as right-to-left marks."""
+    text = escape_control(value)
+    return text if max_length is None or len(text) <= max_length else f"{text[:max_length]}…"
+
+
+def chip(state: str) -> Markup:
+    """Return a state as a pill. The text says everything; the colour only helps."""
+    style = "warn" if state.startswith("waits") else CHIP_STYLES.get(state, "quiet")
+    return Markup('<span class="chip {}">{}</span>').format(style, visible_text(state))
