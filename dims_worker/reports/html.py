@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from dims_worker import __version__
 from dims_worker.analysis.evidence import Gap
 from dims_worker.analysis.health import MetricHealth, health_labels, health_sentence
-from dims_worker.formatting import format_drift, format_percent, format_value
+from dims_worker.formatting import format_drift, format_duration, format_percent, format_value
 from dims_worker.reports import svg_charts
-from dims_worker.reports.inventory import DAYS, YEAR, InventoryReport, WorkflowResult
+from dims_worker.reports.inventory import InventoryReport, WorkflowResult, trend_days
 from dims_worker.reports.templating import html_environment
 from dims_worker.text import metric_values
 from dims_worker.workflows import registry
@@ -21,17 +21,17 @@ from dims_worker.workflows import registry
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-LONGEST = 400
+MAX_LENGTH = 400
 """Longer texts are cut. `dims report json` has them whole."""
-NAMED = 60
+MAX_NAMES = 60
 """A gap lists at most this many names."""
 PROBLEMS = ("failed", "beyond its limit", "stale", "not measured yet")
-"""The labels of a metric that has a row under "Needs a look"."""
+"""The labels of a metric that has a row under "Needs attention"."""
 
 
 def render_page(inventory: InventoryReport) -> str:
     """Return the whole document."""
-    days = max(DAYS, min(YEAR, (inventory.now - inventory.since).days + 1))
+    days = trend_days(inventory.now, inventory.since)
     last = inventory.now.astimezone(UTC).date()
     gap_analysis = inventory.workflow("gap-analysis")
     values = {
@@ -42,9 +42,9 @@ def render_page(inventory: InventoryReport) -> str:
         "last": last,
         "version": __version__,
         "sentence": health_sentence(inventory.health),
-        "known": {health.metric: health for health in inventory.standings},
-        "problems": [health for health in inventory.standings if set(health_labels(health)) & set(PROBLEMS)],
-        "gaps": [(health, gap) for health in inventory.standings for gap in health.gaps],
+        "known": {health.metric: health for health in inventory.metrics},
+        "problems": [health for health in inventory.metrics if set(health_labels(health)) & set(PROBLEMS)],
+        "gaps": [(health, gap) for health in inventory.metrics for gap in health.gaps],
         "gap_analysis": gap_analysis,
         "seasons": ((gap_analysis.result.get("games") or {}).get("seasons", ()) if gap_analysis else ()),
     }
@@ -54,9 +54,9 @@ def render_page(inventory: InventoryReport) -> str:
 @cache
 def environment() -> Environment:
     """Return the environment of the report's templates."""
-    environment = html_environment("dims_worker.reports", LONGEST)
+    environment = html_environment("dims_worker.reports", MAX_LENGTH)
     environment.globals.update(
-        NAMED=NAMED,
+        MAX_NAMES=MAX_NAMES,
         PROBLEMS=PROBLEMS,
         legend=svg_charts.legend_html,
         sparkline=svg_charts.sparkline,
@@ -65,6 +65,7 @@ def environment() -> Environment:
     environment.filters.update(
         change=metric_values.metric_change,
         decide_command=metric_values.decide_command,
+        duration=format_duration,
         drift=lambda row: format_drift(row.value, row.baseline, row.drift_pct),
         format_value=format_value,
         gap_title=_gap_title,

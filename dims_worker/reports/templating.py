@@ -12,22 +12,12 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 CHIP_STYLES = {
-    "accepted": "ok",
-    "approved": "ok",
-    "ok": "ok",
-    "attention": "warn",
-    "held": "warn",
-    "moderate": "warn",
-    "open": "warn",
-    "stale": "warn",
-    "beyond its limit": "bad",
-    "extreme": "bad",
-    "major": "bad",
-    "rejected": "bad",
-    "failed": "lost",
-    "partial": "lost",
+    "ok": ("accepted", "approved", "ok"),
+    "warn": ("attention", "held", "moderate", "open", "stale"),
+    "bad": ("beyond its limit", "extreme", "major", "rejected"),
+    "lost": ("failed", "partial"),
 }
-"""The CSS class of a state. Every other state is `quiet`."""
+"""The states by their CSS class. Every other state is `quiet`."""
 
 
 def html_environment(package: str, max_length: int | None = None) -> Environment:
@@ -63,5 +53,6 @@ def visible_text(value: object, max_length: int | None = None) -> str:
 
 def chip(state: str) -> Markup:
     """Return a state as a pill. The text says everything; the colour only helps."""
-    style = "warn" if state.startswith("waits") else CHIP_STYLES.get(state, "quiet")
+    styles = (style for style, states in CHIP_STYLES.items() if state in states)
+    style = "warn" if state.startswith("waits") else next(styles, "quiet")
     return Markup('<span class="chip {}">{}</span>').format(style, visible_text(state))
