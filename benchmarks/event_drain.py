@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from dims_producers.publish import publish
-
 from benchmarks.local_stack import Machine, machine, wait
+from dims_producers.publish import publish
 from dims_worker.events import FILES_CHANGED, STREAM, Event
 from dims_worker.worker.celery_app import INGEST, VERIFY
 

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dims_producers.publish import publish
-from dims_producers.spool import BATCH
 from kombu import Connection
 
 from benchmarks.local_stack import Machine, Worker, machine, wait
 from benchmarks.plain import nothing
 from benchmarks.traffic import mixed
+from dims_producers.publish import publish
+from dims_producers.spool import BATCH
 from dims_worker.events import STREAM, Event
 from dims_worker.worker.celery_app import INGEST
 

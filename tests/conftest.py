@@ -281,7 +281,7 @@ def lake() -> Iterator[Lake]:
         if "list-type=2" in urlsplit(self.path).query:
             made.lists.append(self.path)
 
-    WSGIRequestHandler.log_request = counted  # type: ignore[method-assign]
+    WSGIRequestHandler.log_request = counted  # type: ignore[method-assign, assignment]
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -19,7 +19,7 @@ WORKBOOK = "DIMS_WORKBOOK"
 RENDERER = "plotly_mimetype+notebook"
 """Each chart is stored twice: as an object, and as HTML that needs no network."""
 CELL_SECONDS = 600
-MISSING = "the notebook needs {}, which is not installed. Run: pip install 'dims[notebook]'"
+MISSING = "the notebook needs {}, which is not installed. Run: pip install 'dims-worker[notebook]'"
 
 Progress = Callable[[int, int], None]
 """A function that takes the number of finished cells and of all cells."""

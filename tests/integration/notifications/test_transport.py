@@ -95,7 +95,7 @@ def test_a_url_that_apprise_does_not_know(url: str) -> None:
 
 def test_without_apprise_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
-    assert reason("json://localhost") == "Apprise is not installed: pip install 'dims[notify]'"
+    assert reason("json://localhost") == "Apprise is not installed: pip install 'dims-worker[notify]'"
 
 
 def test_apprise_is_not_loaded_before_something_is_sent() -> None:

@@ -265,8 +265,8 @@ def test_a_metric_whose_definition_changes_while_it_is_measured(
     assert next((item.metric, item.outcome) for item in run.items) == ("m.e", "superseded")
     state = flow.state("m.e")
     assert (state.value, state.baseline_as_of, state.due) == (50, None, True)
-    claim = flow.claim("two")
-    assert claim is None or "m.e" not in claim.generations  # whoever measures the old way leaves it alone
+    stale = flow.claim("two")
+    assert stale is None or "m.e" not in stale.generations  # whoever measures the old way leaves it alone
     served(bells, later.config)
     state = flow.state("m.e")
     assert (state.value, state.baseline, state.status, state.due) == (100_000, 100_000, "new", False)

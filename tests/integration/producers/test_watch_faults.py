@@ -17,11 +17,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from watchdog.observers import inotify_c
+
 from dims_producers import watch_files, watched_folder
 from dims_producers.spool import Spool
 from dims_producers.watch_files import PID_FILE, FolderWatcher
-from watchdog.observers import inotify_c
-
 from dims_worker.events import Event
 from tests.conftest import REPO, wait_for
 

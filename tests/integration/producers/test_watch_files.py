@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from dims_producers.git_hook import install
 from dims_producers.spool import Spool
 from dims_producers.watch_files import watch_folders

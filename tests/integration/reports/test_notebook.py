@@ -357,4 +357,4 @@ def test_without_jupyterlab_the_error_has_the_fix(world: World) -> None:
     if importlib.util.find_spec("jupyterlab"):
         pytest.skip("JupyterLab is installed here")
     done = world.project.dims("notebook")
-    assert done.returncode == 2 and "pip install 'dims[notebook]'" in done.stderr
+    assert done.returncode == 2 and "pip install 'dims-worker[notebook]'" in done.stderr

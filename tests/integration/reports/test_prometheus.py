@@ -288,7 +288,7 @@ def test_names_follow_the_rules_of_prometheus(filled: Engine, config: Config, br
 
 def test_the_guide_the_dashboard_and_the_alerts_use_existing_metrics() -> None:
     folder = REPO / "docs"
-    guide = (folder / "monitoring.md").read_text(encoding="utf-8")
+    guide = (folder / "operations.md").read_text(encoding="utf-8")
     listed = {
         name: set(filter(None, labels.split(",")))
         for name, labels in re.findall(r"^\| `(dims_\w+)(?:\{([\w,]+)\})?`", guide, re.MULTILINE)

@@ -9,8 +9,9 @@ from datetime import timedelta
 
 import pytest
 
+from dims_worker.domain.run import Run
 from dims_worker.pipeline import verify
-from dims_worker.pipeline.record import Run, record_run
+from dims_worker.pipeline.record import record_run
 from dims_worker.probes import scan
 from dims_worker.probes.base import Deadline, ScanContext, ScanResult
 from dims_worker.store import leases, metric_states

@@ -24,7 +24,7 @@ from dims_worker.probes.aws.probe import AwsProbe
 from dims_worker.probes.base import Deadline, Reading, ScanContext, ScanResult, readings_by_name
 
 if TYPE_CHECKING:
-    from conftest import Store
+    from tests.integration.probes.conftest import Store
 
 TODAY = date(2024, 3, 10)
 PRICES: Mapping[str, float | Mapping[str, float]] = {"rds_class": {"t3.small": 29.2, "db.m5.large": 130.0}}

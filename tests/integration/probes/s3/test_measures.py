@@ -14,7 +14,7 @@ from dims_worker.probes import probe_for
 from dims_worker.probes.base import Deadline, KeysChanged, Reading, ScanContext, ScanResult, readings_by_name
 
 if TYPE_CHECKING:
-    from conftest import Store
+    from tests.integration.probes.conftest import Store
 
 LAKE = Path(__file__).parents[5] / "shared" / "nba_lake_2013"
 EXPECTED = {"prefix": "s/", "pointer": "games.*.id"}

@@ -19,7 +19,7 @@ from dims_worker.probes.base import Deadline, Reading, ScanContext, ScanResult, 
 from dims_worker.probes.s3.probe import S3Probe
 
 if TYPE_CHECKING:
-    from conftest import Store
+    from tests.integration.probes.conftest import Store
 
 AROUND = ScanContext(Path("/project"), Path("/project/.dims"))
 LAKE = Path(__file__).parents[5] / "shared" / "nba_lake_2013"
