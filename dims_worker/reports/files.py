@@ -18,7 +18,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> bool:
     """
     try:
         if path.is_dir():
-            raise UsageError(f"cannot write the report to {path}: it is a folder. Name a file in it.")
+            raise UsageError(f"the report cannot be written to {path}: it is a folder. Name a file in it.")
         path = path.resolve()  # a symbolic link stays one
         if path.exists() and not path.is_file():  # a pipe or /dev/stdout cannot be replaced
             write(path)
@@ -33,7 +33,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> bool:
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot write the report to {path}: {error.strerror or error}") from None
+        raise UsageError(f"the report cannot be written to {path}: {error.strerror or error}") from None
     return True
 
 

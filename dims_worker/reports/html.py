@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dims_worker import __version__
 from dims_worker.analysis.evidence import Gap
 from dims_worker.analysis.health import MetricHealth, health_labels, health_sentence
-from dims_worker.formatting import format_drift, format_duration, format_percent, format_value
+from dims_worker.formatting import format_drift, format_value
 from dims_worker.reports import svg_charts
 from dims_worker.reports.inventory import InventoryReport, WorkflowResult, trend_days
 from dims_worker.reports.templating import html_environment
-from dims_worker.text import metric_values
+from dims_worker.store.approval_requests import ApprovalRequest
+from dims_worker.store.runs import PastReading
+from dims_worker.text.metric_values import decide_command, metric_change, metric_value
 from dims_worker.workflows import registry
 
 if TYPE_CHECKING:
@@ -62,36 +64,43 @@ def environment() -> Environment:
         sparkline=svg_charts.sparkline,
         trend=svg_charts.metric_trend_svg,
     )
-    environment.filters.update(
-        change=metric_values.metric_change,
-        decide_command=metric_values.decide_command,
-        duration=format_duration,
-        drift=lambda row: format_drift(row.value, row.baseline, row.drift_pct),
-        format_value=format_value,
-        gap_title=_gap_title,
-        label_counts=_label_counts,
-        labels=health_labels,
-        percent=format_percent,
-        result_notes=_result_notes,
-        result_status=registry.result_status,
-        result_summary=registry.result_summary,
-        value=lambda health, now: metric_values.metric_value(health, health.state.value, now),
+    filters = (
+        current_value,
+        decide_command,
+        format_row_drift,
+        format_value,
+        gap_title,
+        health_labels,
+        label_counts,
+        metric_change,
+        registry.result_status,
+        registry.result_summary,
+        result_notes,
     )
+    environment.filters.update({function.__name__: function for function in filters})
     return environment
 
 
-def _label_counts(metrics: Iterable[MetricHealth]) -> Mapping[str, int]:
+def current_value(health: MetricHealth, now: datetime) -> str:
+    return metric_value(health, health.state.value, now)
+
+
+def format_row_drift(row: ApprovalRequest | PastReading) -> str:
+    return format_drift(row.value, row.baseline, row.drift_pct)
+
+
+def label_counts(metrics: Iterable[MetricHealth]) -> Mapping[str, int]:
     """Count the labels of a category's metrics; all open requests count as `waits`."""
     labels = (label for health in metrics for label in health_labels(health))
     return Counter("waits" if label.startswith("waits") else label for label in labels)
 
 
-def _gap_title(gap: Gap, health: MetricHealth) -> str:
+def gap_title(gap: Gap, health: MetricHealth) -> str:
     """Return what the names of a gap are. The `rows` of a query are what its metric counts."""
     return health.unit or "names" if gap.name == "rows" else gap.name.replace("_", " ")
 
 
-def _result_notes(workflow: WorkflowResult) -> list[Any]:
+def result_notes(workflow: WorkflowResult) -> list[Any]:
     """Return the sources that a workflow did not reach, then what it reports for attention."""
     unreached = sorted(workflow.result["unreached"].items())
     return [*(f"{source} was not reached: {why}" for source, why in unreached), *workflow.result.get("attention", ())]

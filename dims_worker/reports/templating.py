@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from dims_worker.formatting import escape_control, format_number, format_utc, format_utc_short, pluralize
+from dims_worker.formatting import (
+    escape_control,
+    format_ago,
+    format_duration,
+    format_number,
+    format_percent,
+    format_utc,
+    format_utc_short,
+    pluralize,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -39,9 +48,8 @@ def html_environment(package: str, max_length: int | None = None) -> Environment
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        chip=chip, count=pluralize, number=format_number, short=format_utc_short, when=format_utc
-    )
+    shared = (chip, format_ago, format_duration, format_number, format_percent, format_utc, format_utc_short, pluralize)
+    environment.filters.update({function.__name__: function for function in shared})
     return environment
 
 
