@@ -44,17 +44,9 @@ REQUEST_COLUMNS = (
 EVENT_COLUMNS = ("seq", "received_at", "type", "subject", "producer", "event_id", "event_time", "outcome", "reason")
 WIDTHS = {
     16: ("value", "baseline", "before"),
-    18: ("source",),
-    20: ("instant", "worker"),
-    22: ("state",),
-    24: ("category",),
-    28: ("name", "producer"),
-    30: ("note",),
-    34: ("type",),
-    36: ("subject",),
-    38: ("event_id",),
-    40: ("metric", "reason", "error"),
-    48: ("description",),
+    20: ("source", "instant", "worker", "state", "category"),
+    34: ("name", "producer", "note", "type", "subject"),
+    40: ("metric", "reason", "error", "description", "event_id"),
 }
 """The columns by their width in characters. Times are 20 wide, other columns 12."""
 

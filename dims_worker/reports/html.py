@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dims_worker import __version__
 from dims_worker.analysis.evidence import Gap
 from dims_worker.analysis.health import MetricHealth, health_labels, health_sentence
-from dims_worker.formatting import format_drift, format_value
+from dims_worker.formatting import format_drift
 from dims_worker.reports import svg_charts
 from dims_worker.reports.inventory import InventoryReport, WorkflowResult, trend_days
 from dims_worker.reports.templating import html_environment
@@ -64,20 +64,9 @@ def environment() -> Environment:
         sparkline=svg_charts.sparkline,
         trend=svg_charts.metric_trend_svg,
     )
-    filters = (
-        current_value,
-        decide_command,
-        format_row_drift,
-        format_value,
-        gap_title,
-        health_labels,
-        label_counts,
-        metric_change,
-        registry.result_status,
-        registry.result_summary,
-        result_notes,
-    )
-    environment.filters.update({function.__name__: function for function in filters})
+    values = (current_value, decide_command, format_row_drift, gap_title, health_labels, label_counts, metric_change)
+    results = (result_notes, registry.result_status, registry.result_summary)
+    environment.filters.update({function.__name__: function for function in (*values, *results)})
     return environment
 
 

@@ -153,10 +153,14 @@ def _most_important(metrics: Sequence[MetricHealth]) -> list[MetricHealth]:
 
 
 def _categories(config: Config, health: Mapping[str, MetricHealth]) -> tuple[CategoryHealth, ...]:
-    measured: dict[str, list[MetricHealth]] = {}
+    metrics: dict[str, list[MetricHealth]] = {}
     for name, metric in health.items():
-        measured.setdefault(name.partition(".")[0], []).append(metric)
-    declared: dict[str, list[Metric]] = {}
-    for name, definition in config.metrics.items():
-        declared.setdefault(name.partition(".")[0], []).append(definition)
-    return tuple(CategoryHealth(name, is_feed(declared[name]), tuple(metrics)) for name, metrics in measured.items())
+        metrics.setdefault(_category(name), []).append(metric)
+    return tuple(
+        CategoryHealth(name, is_feed([d for m, d in config.metrics.items() if _category(m) == name]), tuple(listed))
+        for name, listed in metrics.items()
+    )
+
+
+def _category(metric: str) -> str:
+    return metric.partition(".")[0]

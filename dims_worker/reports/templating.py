@@ -6,16 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from dims_worker.formatting import (
-    escape_control,
-    format_ago,
-    format_duration,
-    format_number,
-    format_percent,
-    format_utc,
-    format_utc_short,
-    pluralize,
-)
+from dims_worker import formatting
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,7 +23,8 @@ CHIP_STYLES = {
 def html_environment(package: str, max_length: int | None = None) -> Environment:
     """Return the environment for the `templates` folder of a package.
 
-    Every value is escaped, and its control characters are made visible. `max_length` cuts longer values.
+    Every value is escaped, and its control characters are made visible. `max_length` cuts longer values. The filters
+    include every `format_...` function of `dims_worker.formatting`.
     """
     # Only the commands that render HTML load Jinja
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -48,14 +40,14 @@ def html_environment(package: str, max_length: int | None = None) -> Environment
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shared = (chip, format_ago, format_duration, format_number, format_percent, format_utc, format_utc_short, pluralize)
-    environment.filters.update({function.__name__: function for function in shared})
+    formats = {name: function for name, function in vars(formatting).items() if name.startswith("format_")}
+    environment.filters.update(formats, chip=chip, pluralize=formatting.pluralize)
     return environment
 
 
 def visible_text(value: object, max_length: int | None = None) -> str:
     """Return a text without characters that could move or hide its neighbours, such as right-to-left marks."""
-    text = escape_control(value)
+    text = formatting.escape_control(value)
     return text if max_length is None or len(text) <= max_length else f"{text[:max_length]}…"
 
 
