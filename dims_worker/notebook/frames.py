@@ -33,7 +33,7 @@ _TIMES = {
     *("decided_at", "event_time", "received_at", "generated_at"),
 }
 _INTEGERS = {
-    *("request", "run_id", "failures", "readings", "failed", "held", "requests", "version", "seq", "events"),
+    *("request", "run_id", "failures", "readings", "failed", "held", "api_calls", "version", "seq", "events"),
     *("rejected", "unmatched"),
 }
 _FLOATS = {"drift_pct", "age_hours", "seconds", "hours", "lag_seconds", "lag_p50", "lag_max"}
@@ -148,8 +148,8 @@ class NotebookData:
     def runs(self, days: float = 30) -> pd.DataFrame:
         """Return a row per run, oldest first.
 
-        Columns: run_id, trigger, source, status, started_at, finished_at, seconds, readings, failed, held, requests
-        (calls to the API of the source).
+        Columns: run_id, trigger, source, status, started_at, finished_at, seconds, readings, failed, held,
+        api_calls (to the source).
         """
         return self._frame(queries.RUNS, queries.RUN_COLUMNS, days=days)
 

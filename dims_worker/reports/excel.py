@@ -35,7 +35,7 @@ READING_COLUMNS = (
 )
 RUN_COLUMNS = (
     *("run_id", "trigger", "source", "status", "started_at", "finished_at", "seconds", "readings", "failed", "held"),
-    *("requests", "worker"),
+    *("api_calls", "worker"),
 )
 REQUEST_COLUMNS = (
     *("id", "metric", "kind", "state", "version", "value", "unit", "baseline", "drift_pct", "severity", "reason"),

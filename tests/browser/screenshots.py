@@ -198,7 +198,7 @@ def _filled(url: str, config: Config) -> dict[str, Any]:
             told = {"subjects": list(SUBJECTS), "bucket": config.sources["lake"].bucket}  # type: ignore[attr-defined]
             connection.execute(text(statement), {name: told[name] for name in told if f":{name}" in statement})
         for result in RESULTS:
-            run = {"trigger": "event", "source": f"workflow.{result['workflow']}", "started_at": now, "requests": 41}
+            run = {"trigger": "event", "source": f"workflow.{result['workflow']}", "started_at": now, "api_calls": 41}
             run |= {"status": "partial" if result["unreached"] else "ok", "readings": 1, "held": 0}
             run |= {"failed": int(bool(result["unreached"])), "worker": "worker@host", "result": result}
             insert_run(connection, run)

@@ -147,10 +147,10 @@ def test_a_process_ends_though_a_service_still_drips(dripping: int) -> None:
     program = f"""
 from datetime import timedelta
 from pydantic import SecretStr
-from dims_worker.notifications.transport import Courier
+from dims_worker.notifications.transport import Transport
 from dims_worker.errors import NotSent
 try:
-    Courier(SecretStr("json://127.0.0.1:{dripping}")).carry("t", "b", "info", timedelta(seconds=1))
+    Transport(SecretStr("json://127.0.0.1:{dripping}")).carry("t", "b", "info", timedelta(seconds=1))
 except NotSent as error:
     print(error)
 """

@@ -314,7 +314,7 @@ def test_sql_runs_one_select_and_nothing_else(world: World) -> None:
     for query in (
         "DELETE FROM dims_metrics RETURNING metric",
         "WITH gone AS (DELETE FROM dims_metrics RETURNING 1) SELECT * FROM gone",
-        "SELECT setval('dims_mark_ids', 1)",
+        "SELECT setval('dims_batch_ids', 1)",
     ):
         with pytest.raises(NotAllowed, match="in a read-only transaction"):
             data.sql(query)

@@ -91,12 +91,12 @@ EVENTS: dict[str, Ask] = {
     "event_at": lambda c: events.event_at(c, 5000),
     "served_by": lambda c: events.events_served_by(c, 5000, 30),
     "count_rejected": events.count_rejected,
-    "marks_after": lambda c: events.marks_after(c, 1590),
-    "events_of_marks": lambda c: events.events_of_marks(c, [1500]),
+    "batches_after": lambda c: events.batches_after(c, 1590),
+    "events_of_batches": lambda c: events.events_of_batches(c, [1500]),
     "find_events": lambda c: events.find_events(c, "event-15"),
     "event_by_id": lambda c: events.event_by_id(c, "event-1500-0"),
     "last_event": events.last_event,
-    "last_mark": events.last_mark,
+    "last_batch": events.last_batch,
     "events_between": lambda c: events.events_between(c, [ONE], NOW - DAY, NOW, 5),
     "events_since": lambda c: point_in_time.events_since(c, NOW - DAY),
     "queries.EVENTS": sql(queries.EVENTS, days=1.0),
@@ -151,7 +151,7 @@ def test_nothing_reads_the_history_from_end_to_end(filled: Engine, name: str) ->
 @pytest.mark.parametrize("name", EVENTS)
 def test_nothing_reads_the_events_from_end_to_end(filled: Engine, name: str) -> None:
     nodes = plans(filled, EVENTS[name], FEW)
-    assert nodes or name in ("last_event", "last_mark")
+    assert nodes or name in ("last_event", "last_batch")
     assert "Seq Scan" not in {node["Node Type"] for node in nodes}
 
 
@@ -199,7 +199,7 @@ def test_forgetting_looks_by_index_too(filled: Engine) -> None:
     with filled.connect() as connection:
         before = scans(connection)
         for kind in ("readings", "events", "runs"):
-            connection.execute(text(f"SELECT dims_forget_{kind}(now() - interval '790 days', 500)"))
+            connection.execute(text(f"SELECT dims_prune_{kind}(now() - interval '790 days', 500)"))
         connection.rollback()
         after = scans(connection)
     assert {name for name in (LONG, FEW, "dims_verification_runs") if after[name] > before[name]} == set()
