@@ -14,23 +14,16 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from dims_worker.formatting import count_metrics, format_percent, pluralize
+from dims_worker.formatting import count_metrics, format_number, format_percent, pluralize
 
 BLUE, SKY, GREEN, ORANGE, RED, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
 GREY, PALE, INK, LINE = "#8A8F98", "#C9CED6", "#1F2933", "#E6E9ED"
 OUTCOMES = {"accepted": BLUE, "held": ORANGE, "rejected": RED, "failed": PURPLE, "looked": GREY}
-"""The outcome of a reading."""
 SYMBOLS = {"accepted": "circle", "held": "diamond", "rejected": "x", "failed": "triangle-up", "looked": "circle-open"}
-METRIC_STATES = {"ok": GREEN, "due": SKY, "stale": GREY, "failed": PURPLE, "held": ORANGE, "never": PALE}
-REQUEST_STATES = {
-    "open": ORANGE,
-    "approved": BLUE,
-    "rejected": RED,
-    "superseded": GREY,
-    "withdrawn": SKY,
-    "expired": PALE,
-}
-RUN_STATUSES = {"ok": GREEN, "partial": PURPLE, "superseded": GREY}
+METRICS = {"ok": GREEN, "due": SKY, "stale": GREY, "failed": PURPLE, "held": ORANGE, "never": PALE}
+REQUESTS = {"open": ORANGE, "approved": BLUE, "rejected": RED, "superseded": GREY, "withdrawn": SKY, "expired": PALE}
+RUNS = {"ok": GREEN, "partial": PURPLE, "superseded": GREY}
+"""The colours of the outcomes of readings, and of the states of metrics, requests and runs."""
 MAX_ROWS = 30
 """A chart has at most this many bars or rows, so that all stay readable."""
 MAX_LABEL = 60
@@ -103,8 +96,8 @@ def health_chart(latest: pd.DataFrame) -> go.Figure:
     if latest.empty:
         return _without_data(figure, "There are no metrics yet: run dims verify")
     counts = _count_by(latest, "category", "state")
-    for state in (name for name in METRIC_STATES if name in counts):
-        _add_bars(figure, state, counts.index, counts[state], METRIC_STATES[state])
+    for state in (name for name in METRICS if name in counts):
+        _add_bars(figure, state, counts.index, counts[state], METRICS[state])
     return figure.update_layout(barmode="stack", xaxis_title="metrics")
 
 
@@ -191,7 +184,7 @@ def volatility_chart(volatility: pd.DataFrame, limit: float = 25) -> go.Figure:
     """Draw the most volatile metrics. Those above the limit are red."""
     rows = volatility[volatility["volatility_pct"].notna()].head(MAX_ROWS)[::-1]
     above = int((rows["volatility_pct"] > limit).sum())
-    heading = f"{count_metrics(above)} above {limit:g} % volatility"
+    heading = f"{count_metrics(above)} above {format_number(limit)} % volatility"
     subtitle = "standard deviation of the daily values in % of their mean"
     figure = _figure("volatility", heading, subtitle, 200 + 20 * len(rows))
     if rows.empty:
@@ -205,14 +198,14 @@ def volatility_chart(volatility: pd.DataFrame, limit: float = 25) -> go.Figure:
 def runs_chart(runs: pd.DataFrame) -> go.Figure:
     """Draw each run by its source and time. The size is its duration, the colour its status."""
     bad = int((runs["status"] != "ok").sum())
-    heading = f"{pluralize(len(runs), 'run')}, {bad:,} with failures"
+    heading = f"{pluralize(len(runs), 'run')}, {format_number(bad)} with failures"
     figure = _figure("runs", heading, "a larger circle took longer", 220 + 24 * runs["source"].nunique())
     if runs.empty:
         return _without_data(figure, "No run in this time")
     for status in sorted(runs["status"].unique()):
         rows = runs[runs["status"] == status]
         sizes = [float(min(26, 5 + 4 * seconds**0.5)) for seconds in rows["seconds"]]
-        color = RUN_STATUSES.get(status, GREY)
+        color = RUNS.get(status, GREY)
         figure.add_scatter(
             x=_values(rows["started_at"]),
             y=_labels(rows["source"]),
@@ -246,7 +239,7 @@ def requests_chart(requests: pd.DataFrame) -> go.Figure:
     drift = requests[requests["kind"] == "drift"]
     if drift.empty:
         return _without_data(figure, "There are no approval requests yet")
-    for state in (name for name in REQUEST_STATES if (drift["state"] == name).any()):
+    for state in (name for name in REQUESTS if (drift["state"] == name).any()):
         rows = drift[drift["state"] == state]
         symbol = {"open": "diamond", "rejected": "x"}.get(state, "circle")
         size = 15 if state == "open" else 9
@@ -256,7 +249,7 @@ def requests_chart(requests: pd.DataFrame) -> go.Figure:
             y=_values(rows["hours"]),
             mode="markers",
             name=state,
-            marker={"color": REQUEST_STATES[state], "size": size, "opacity": 0.85, "symbol": symbol},
+            marker={"color": REQUESTS[state], "size": size, "opacity": 0.85, "symbol": symbol},
             customdata=list(zip(_labels(rows["metric"]), _labels(deciders), strict=True)),
             hovertemplate="%{customdata[0]}<br>%{y:.1f} hours, %{customdata[1]}",
         )
@@ -272,14 +265,16 @@ def deciders_chart(requests: pd.DataFrame) -> go.Figure:
         return _without_data(figure, "There are no decisions yet")
     counts = _count_by(decided, "decided_by", "state")
     for state in counts:
-        _add_bars(figure, str(state), counts.index, counts[state], REQUEST_STATES[str(state)])
+        _add_bars(figure, str(state), counts.index, counts[state], REQUESTS[str(state)])
     return figure.update_layout(barmode="stack", xaxis_title="decisions")
 
 
 def events_chart(flow: pd.DataFrame) -> go.Figure:
     """Draw events per day by producer."""
     number, rejected = int(flow["events"].sum()), int(flow["rejected"].sum())
-    figure = _figure("event_flow", f"{pluralize(number, 'event')}, {rejected:,} rejected", "per day, by producer")
+    figure = _figure(
+        "event_flow", f"{pluralize(number, 'event')}, {format_number(rejected)} rejected", "per day, by producer"
+    )
     if flow.empty:
         return _without_data(figure, "No event in this time")
     for producer in sorted(flow["producer"].unique()):
@@ -315,7 +310,9 @@ def recommendations_chart(recommendations: pd.DataFrame) -> go.Figure:
 def gaps_chart(gaps: pd.DataFrame) -> go.Figure:
     """Draw the games of each season, and how many have no box score or no play-by-play."""
     missing, games = int(gaps["without_play_by_play"].sum()), int(gaps["games"].sum())
-    figure = _figure("gaps", f"{pluralize(missing, 'game')} without play-by-play", f"of {games:,}, by season")
+    figure = _figure(
+        "gaps", f"{pluralize(missing, 'game')} without play-by-play", f"of {format_number(games)}, by season"
+    )
     if gaps.empty:
         return _without_data(figure, "There is no result of gap-analysis yet: run dims workflow gap-analysis")
     for column, color in (("games", "#DDE3E9"), ("without_play_by_play", ORANGE), ("without_box_score", RED)):
@@ -341,11 +338,11 @@ def costs_chart(costs: pd.DataFrame) -> go.Figure:
     """Draw the estimated cost of a month by part. A part without a price in the configuration is left out."""
     priced = costs[costs["month_usd"].notna()].sort_values("month_usd")
     total = float(priced["month_usd"].sum())
-    figure = _figure("costs", f"{total:,.2f} USD per month", "estimate by part", 220 + 36 * len(priced))
+    figure = _figure("costs", f"{format_number(total, 2)} USD per month", "estimate by part", 220 + 36 * len(priced))
     if priced.empty:
         reason = "There are no costs yet: set prices in the configuration and run dims workflow aws-inventory"
         return _without_data(figure, reason)
-    amounts = [f"{value:,.2f}" for value in priced["month_usd"]]
+    amounts = [format_number(value, 2) for value in priced["month_usd"]]
     _add_bars(figure, "USD", priced["part"], priced["month_usd"], BLUE, text=amounts)
     return figure.update_layout(xaxis_title="USD per month")
 

@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Engine, text
 from dims_worker import local
 from dims_worker.config import Config, load_config
 from dims_worker.config.units import AGES
+from dims_worker.formatting import pluralize
 from dims_worker.notebook import queries, recommendations, workflow_frames
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.history import daily_readings
@@ -87,9 +88,7 @@ class NotebookData:
         severity, drift_pct, state (the first that applies of `failed`, `held`, `never`, `stale`, `due`, `ok`),
         critical, failures, error, request, baseline_as_of.
         """
-        with transaction(self.engine) as connection:
-            now = _begin(connection)
-            rows = _rows(connection, queries.LATEST, {})
+        now, rows = self._read(queries.LATEST)
         chosen = [row for row in rows if fnmatchcase(row["metric"], pattern)]
         for row in chosen:
             self._add_numbers(row, now)
@@ -151,7 +150,7 @@ class NotebookData:
         Columns: run_id, trigger, source, status, started_at, finished_at, seconds, readings, failed, held,
         api_calls (to the source).
         """
-        return self._frame(queries.RUNS, queries.RUN_COLUMNS, days=days)
+        return frame(self._read(queries.RUNS, days=days)[1], queries.RUN_COLUMNS)
 
     def requests(self) -> pd.DataFrame:
         """Return a row per approval request or baseline set by hand, oldest first.
@@ -159,9 +158,7 @@ class NotebookData:
         Columns: request, metric, kind, state, version, value, number, unit, baseline, baseline_number, drift_pct,
         severity, reason, opened_at, decided_at, decided_by, note, hours (until it ended, or until now).
         """
-        with transaction(self.engine) as connection:
-            now = _begin(connection)
-            rows = _rows(connection, queries.REQUESTS, {})
+        now, rows = self._read(queries.REQUESTS)
         for row in rows:
             self._add_numbers(row, now)
         return frame(rows, queries.REQUEST_COLUMNS)
@@ -172,14 +169,14 @@ class NotebookData:
         Columns: seq, producer, event_id, type, subject, event_time, received_at, lag_seconds, outcome (`planned`,
         `unmatched`, `rejected`), reason, rules (one text).
         """
-        return self._frame(queries.EVENTS, queries.EVENT_COLUMNS, days=days)
+        return frame(self._read(queries.EVENTS, days=days)[1], queries.EVENT_COLUMNS)
 
     def event_flow(self, days: float = 30) -> pd.DataFrame:
         """Return a row per day and producer.
 
         Columns: day, producer, events, rejected, unmatched, lag_p50, lag_max (seconds from an event to its receipt).
         """
-        return self._frame(queries.FLOW, queries.FLOW_COLUMNS, days=days)
+        return frame(self._read(queries.FLOW, days=days)[1], queries.FLOW_COLUMNS)
 
     # --- workflows ------------------------------------------------------------------------------------
 
@@ -234,15 +231,16 @@ class NotebookData:
             answer = connection.exec_driver_sql(f"FETCH FORWARD {_MAX_ROWS + 1} FROM dims_answer")
             columns, rows = list(answer.keys()), answer.fetchall()
         if len(rows) > _MAX_ROWS:
-            raise ValueError(f"the query has more than {_MAX_ROWS:,} rows. Add a filter, or count and group in SQL.")
+            raise ValueError(
+                f"the query has more than {pluralize(_MAX_ROWS, 'row')}. Add a filter, or count and group in SQL."
+            )
         return frame([dict(zip(columns, row, strict=True)) for row in rows], columns)
 
     # --- helpers --------------------------------------------------------------------------------------
 
-    def _frame(self, query: str, columns: Sequence[str], **values: Any) -> pd.DataFrame:
+    def _read(self, query: str, **values: Any) -> tuple[datetime, list[dict[str, Any]]]:
         with transaction(self.engine) as connection:
-            _begin(connection)
-            return frame(_rows(connection, query, values), columns)
+            return _begin(connection), _rows(connection, query, values)
 
     def _metrics(self, connection: Connection, pattern: str) -> list[str]:
         rows = _rows(connection, "SELECT metric FROM dims_metrics WHERE retired_at IS NULL ORDER BY metric", {})

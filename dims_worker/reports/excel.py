@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from dims_worker.analysis.health import MetricHealth, any_number, health_labels, health_sentence
+from dims_worker.formatting import pluralize
 from dims_worker.reports import json_csv, workflow_tables
 from dims_worker.reports.inventory import InventoryReport, WorkflowResult
 from dims_worker.reports.spreadsheet import Book, Sheet, new_workbook
@@ -92,7 +93,7 @@ def _newest(book: Book, name: str, columns: Sequence[str], rows: Sequence[Sequen
     """Write the first `MAX_ROWS` rows. Where there are more, the sheet says so."""
     sheet = _table(book, name, columns, rows[:MAX_ROWS])
     if len(rows) > MAX_ROWS:
-        sheet.note(f"This sheet has only the newest {MAX_ROWS:,} rows")
+        sheet.note(f"This sheet has only the newest {pluralize(MAX_ROWS, 'row')}")
 
 
 def _overview(book: Book, inventory: InventoryReport) -> None:
@@ -144,7 +145,7 @@ def _history(
 
     sheet = _table(book, "history", READING_COLUMNS, rows())
     if cut := [name for name, number in counts.items() if number > limit]:
-        sheet.note(f"This sheet has only the newest {limit:,} readings of: {', '.join(cut)}")
+        sheet.note(f"This sheet has only the newest {pluralize(limit, 'reading')} of: {', '.join(cut)}")
 
 
 def _row(record: Any, columns: Sequence[str]) -> list[Any]:

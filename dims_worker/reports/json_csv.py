@@ -122,8 +122,6 @@ def render_csv(inventory: InventoryReport) -> str:
 
 
 def _csv_cell(value: Any) -> Any:
-    if value is None:
-        return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):

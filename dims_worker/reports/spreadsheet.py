@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dims_worker.errors import UsageError
-from dims_worker.formatting import escape_control
+from dims_worker.formatting import escape_control, format_number, pluralize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +114,7 @@ class Sheet:
         if head:
             self.sheet.autofilter(first, 0, max(self.at - 1, first), len(columns) - 1)
         if dropped:
-            self.note(f"{dropped:,} more rows do not fit on a sheet. Use --since with a later day.")
+            self.note(f"{pluralize(dropped, 'more row')} did not fit on the sheet. Use --since with a later day.")
         return written + dropped
 
     def line(self, values: Sequence[Any], style: Format | None = None) -> None:
@@ -154,5 +154,5 @@ def cell_text(value: Any) -> str:
     text = escape_control(value)
     if len(text) <= MAX_CHARACTERS:
         return text
-    length = f"… ({len(text):,} characters)"
+    length = f"… ({format_number(len(text))} characters)"
     return text[: MAX_CHARACTERS - len(length)] + length

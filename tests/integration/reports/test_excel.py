@@ -183,4 +183,4 @@ def test_rows_beyond_the_limit_of_excel_are_counted(tmp_path: Path, monkeypatch:
     with spreadsheet.new_workbook(tmp_path / "small.xlsx") as made:
         assert made.sheet("numbers").table(("n",), ([n] for n in range(9))) == 9
     cells = [row[0] for row in openpyxl.load_workbook(tmp_path / "small.xlsx")["numbers"].iter_rows(values_only=True)]
-    assert cells == ["n", 0, 1, 2, "6 more rows do not fit on a sheet. Use --since with a later day."]
+    assert cells == ["n", 0, 1, 2, "6 more rows did not fit on the sheet. Use --since with a later day."]
