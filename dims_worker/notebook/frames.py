@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
 from sqlalchemy import Connection, Engine, text
@@ -62,7 +62,7 @@ def open_data(config: Path | None = None) -> NotebookData:
 
 
 @dataclass
-class NotebookData:
+class NotebookData(AbstractContextManager["NotebookData"]):
     """The inventory. Each method is one read-only transaction."""
 
     config: Config
@@ -72,9 +72,6 @@ class NotebookData:
     def close(self) -> None:
         """Release the database. One that `open_data` started stops."""
         self.stack.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()

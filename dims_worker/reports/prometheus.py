@@ -67,7 +67,7 @@ class PrometheusCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         with self._lock:
-            up = GaugeMetricFamily("dims_up", "Whether a part answers: database, broker.", labels=["part"])
+            up = _gauge("dims_up", "Whether a part answers: database, broker.", "part")
             parts = (("database", self._database), ("broker", self._broker))
             queries = [(part, self._start(part, query)) for part, query in parts]  # parallel: timeouts must not add up
             end = time.monotonic() + TIMEOUT
@@ -117,15 +117,11 @@ class PrometheusCollector(Collector):
         ]
 
     def _values(self, states: Iterable[metric_states.MetricState], now: datetime) -> list[Metric]:
-        value = GaugeMetricFamily(
-            "dims_metric_value", "The last good value in its unit; an age as it is now.", labels=["metric", "unit"]
-        )
-        baseline = GaugeMetricFamily("dims_metric_baseline", "The last accepted value.", labels=["metric", "unit"])
-        measured = GaugeMetricFamily(
-            "dims_metric_measured_timestamp_seconds", "When the last good value was measured.", labels=["metric"]
-        )
-        stale = GaugeMetricFamily("dims_metric_stale", "Unmeasured for longer than stale_after.", labels=["metric"])
-        failed = GaugeMetricFamily("dims_metric_failed", "Whether the last attempt failed.", labels=["metric"])
+        value = _gauge("dims_metric_value", "The last good value in its unit; an age as it is now.", "metric", "unit")
+        baseline = _gauge("dims_metric_baseline", "The last accepted value.", "metric", "unit")
+        measured = _gauge("dims_metric_measured_timestamp_seconds", "When the last good value was measured.", "metric")
+        stale = _gauge("dims_metric_stale", "Unmeasured for longer than stale_after.", "metric")
+        failed = _gauge("dims_metric_failed", "Whether the last attempt failed.", "metric")
         for state in states:
             declared = self.config.metrics[state.metric]
             if not declared.enabled and state.as_of is None:
@@ -167,11 +163,8 @@ class PrometheusCollector(Collector):
 
     def _broker(self) -> list[Metric]:
         names = queue_names(self.config)
-        length = GaugeMetricFamily(
-            "dims_queue_length",
-            f"Waiting entries: events in the stream {STREAM}, wake-ups in the queues.",
-            labels=["queue"],
-        )
+        help_text = f"Waiting entries: events in the stream {STREAM}, wake-ups in the queues."
+        length = _gauge("dims_queue_length", help_text, "queue")
         with connect(self.broker_url, timeout=TIMEOUT) as client, client.pipeline(transaction=False) as pipe:
             pipe.xlen(STREAM)
             for name in names:
@@ -179,6 +172,10 @@ class PrometheusCollector(Collector):
             for name, number in zip([STREAM, *names], pipe.execute(), strict=True):
                 length.add_metric([name], number)
         return [length]
+
+
+def _gauge(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, documentation, labels=labels)
 
 
 def _counter(
