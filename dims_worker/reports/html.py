@@ -44,7 +44,7 @@ def render_page(inventory: InventoryReport) -> str:
         "last": last,
         "version": __version__,
         "sentence": health_sentence(inventory.health),
-        "known": {health.metric: health for health in inventory.metrics},
+        "by_name": {health.metric: health for health in inventory.metrics},
         "problems": [health for health in inventory.metrics if set(health_labels(health)) & set(PROBLEMS)],
         "gaps": [(health, gap) for health in inventory.metrics for gap in health.gaps],
         "gap_analysis": gap_analysis,
