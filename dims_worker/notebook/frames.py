@@ -213,7 +213,7 @@ class NotebookData(AbstractContextManager["NotebookData"]):
     # --- SQL ------------------------------------------------------------------------------------------
 
     def sql(self, query: str) -> pd.DataFrame:
-        """Return the rows of one SELECT. docs/sql.md lists the views and functions.
+        """Return the rows of one SELECT. docs/api.md lists the views and functions.
 
         A cursor in a read-only transaction runs the query. So it is one statement that changes nothing, even for the
         owner of the database.
