@@ -39,10 +39,10 @@ def test_all_workflows_in_one_run(made: Project, engine: Engine) -> None:
     document = json.loads(done.stdout)
     assert document["workflow"] == "audit"
     assert [each["workflow"] for each in document["sections"]] == ["gap-analysis", "aws-inventory", "sync-status"]
-    text = (made.folder / "reports" / "audit.md").read_text()
-    assert text.startswith("# audit\n") and text.index("## Summary") < text.index("## gap-analysis")
-    assert "### Missing games" in text and "### Cost" in text and "**synced**" in text
-    assert not any(line.startswith("# ") for line in text.splitlines()[1:])
+    report = (made.folder / "reports" / "audit.md").read_text()
+    assert report.startswith("# audit\n") and report.index("## Summary") < report.index("## gap-analysis")
+    assert "### Missing games" in report and "### Cost" in report and "**synced**" in report
+    assert not any(line.startswith("# ") for line in report.splitlines()[1:])
     with transaction(engine) as connection:
         actual = last_result(connection, "workflow.audit")
         assert actual is not None
@@ -55,15 +55,15 @@ def test_all_workflows_in_one_run(made: Project, engine: Engine) -> None:
         "workflow.sync-status": "ok",
         "sync_status.local_s3": "synced",
     }
-    assert workflows.render_report(actual[1]) == text  # JSONB returns keys in another order
+    assert workflows.render_report(actual[1]) == report  # JSONB returns keys in another order
 
 
 def test_a_source_that_is_not_reached_is_reported(made: Project) -> None:
     made.env["NBA_DATABASE_URL"] = "postgresql://nba:secret@127.0.0.1:1/nba"
     done = made.dims("workflow", "audit")
     assert done.returncode == 3 and "dims: warehouse was not reached" in done.stderr
-    text = (made.folder / "reports" / "audit.md").read_text()
-    assert "gap-analysis | failed" in text and "sync-status | ok" in text and "secret" not in text
+    report = (made.folder / "reports" / "audit.md").read_text()
+    assert "gap-analysis | failed" in report and "sync-status | ok" in report and "secret" not in report
 
 
 def test_a_failing_workflow_does_not_stop_the_others(made: Project, monkeypatch: pytest.MonkeyPatch) -> None:

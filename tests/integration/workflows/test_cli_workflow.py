@@ -54,8 +54,8 @@ def test_a_run_is_recorded_and_shown_again(made: Project, engine: Engine, lake: 
 
     again = made.dims("workflow", "gap-analysis", "--last", check=True)
     assert again.stdout == report.read_text()
-    text = made.dims("workflow", "gap-analysis", "--last", "--json", "--report", "again.json", check=True)
-    document = json.loads(text.stdout)
+    shown = made.dims("workflow", "gap-analysis", "--last", "--json", "--report", "again.json", check=True)
+    document = json.loads(shown.stdout)
     assert document["run"] == run.run_id and {k: document[k] for k in result} == result
     assert json.loads((made.folder / "again.json").read_text()) == result
     assert len(lake.lists) == listed and count(engine, "dims_verification_runs") == 1
@@ -67,8 +67,8 @@ def test_a_run_is_recorded_and_shown_again(made: Project, engine: Engine, lake: 
 
 def test_the_list_of_workflows(made: Project) -> None:
     made.dims("workflow", "sync-status", check=True)
-    text = json.loads(made.dims("workflow", "--json", check=True).stdout)["workflows"]
-    assert {row["workflow"]: row["outcome"] for row in text} == {
+    listed = json.loads(made.dims("workflow", "--json", check=True).stdout)["workflows"]
+    assert {row["workflow"]: row["outcome"] for row in listed} == {
         "gap-analysis": None,
         "aws-inventory": None,
         "sync-status": "ok",
@@ -127,7 +127,7 @@ def test_a_worker_runs_the_workflows_that_a_rule_names(
     wait_for((made.folder / "reports" / "gaps.md").is_file, timeout=20)
     wait_for((made.folder / "reports" / "sync.md").is_file, timeout=20)
     assert last(engine, "aws-inventory") is None
-    text = made.dims("events", check=True).stdout
-    assert "planned" in text
+    events = made.dims("events", check=True).stdout
+    assert "planned" in events
     again = made.dims("workflow", "sync-status", "--last", check=True)
     assert "**synced**" in again.stdout
