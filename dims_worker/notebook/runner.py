@@ -59,7 +59,8 @@ def run_notebook(
     document: Document = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
     client = NotebookClient(
         document, timeout=CELL_SECONDS, kernel_name="python3",
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of plain TCP, but stays on loopback
+        # It warns of plain TCP, but stays on loopback. `ignore_cwd`: a cell imports nothing from the project's folder.
+        extra_arguments=["--IPKernelApp.log_level=ERROR", "--InteractiveShellApp.ignore_cwd=True"],
         resources={"metadata": {"path": str(folder)}},
         on_cell_start=lambda cell, cell_index: progress(cell_index, len(document.cells)),
     )  # fmt: skip
