@@ -1,4 +1,4 @@
-"""The local stack with the real PostgreSQL and Valkey. Each test has its own data directory and leaves nothing running."""
+"""The local stack with the real PostgreSQL and Valkey. Each test has its own data directory and stops all it starts."""
 
 from __future__ import annotations
 

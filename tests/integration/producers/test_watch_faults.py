@@ -286,7 +286,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[bytes], bool
 def test_a_folder_of_which_parts_cannot_be_watched_is_unknown_now_and_then(
     place: Place, refused, monkeypatch, caplog
 ) -> None:
-    monkeypatch.setattr(watch_files, "_BLIND", 1.5)
+    monkeypatch.setattr(watch_files, "_CHECK_ALL", 1.5)
     for number in range(3):
         (place.project / f"d{number}").mkdir()
     refused(lambda path: path.endswith(b"/d1"))
@@ -304,18 +304,18 @@ def test_a_folder_of_which_parts_cannot_be_watched_is_unknown_now_and_then(
 def test_a_folder_that_cannot_be_watched_is_tried_again_and_leaves_nothing_behind(
     place: Place, refused, monkeypatch, caplog
 ) -> None:
-    monkeypatch.setattr(watched_folder, "_REFUSED", 0.0)
+    monkeypatch.setattr(watched_folder, "_RETRY", 0.0)
     refused(lambda path: path.endswith(b"/project"))
     one = watched_folder.WatchedFolder(place.project, lambda seen: None, recursive=True)
     for _ in range(3):
-        assert one.look() is False
+        assert one.check() is False
     threads, queues = threading.active_count(), len(watched_folder._queues())
     for _ in range(10):
-        assert one.look() is False
+        assert one.check() is False
     assert (threading.active_count(), len(watched_folder._queues())) == (threads, queues)
     assert caplog.text.count("cannot be watched, and is tried again: [Errno 28]") == 1
     refused(lambda path: False)
-    assert one.look() is True and one.look() is False
+    assert one.check() is True and one.check() is False
     one.close()
 
 

@@ -161,7 +161,7 @@ def test_a_broker_that_goes_away_between_batches(
     broker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spool: Spool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DIMS_BROKER_URL", broker.url)
-    monkeypatch.setattr("dims_producers.jsonl.BATCH", 10)
+    monkeypatch.setattr("dims_producers.spool.BATCH", 10)
     publish, calls = dims_producers.jsonl.publish, []
 
     def once(events: Any, url: str) -> list[str]:
