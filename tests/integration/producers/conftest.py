@@ -1,4 +1,4 @@
-"""A real Valkey on a free port, stopped by its pid; and what the unit tests have."""
+"""A real Valkey on a free port, stopped by its pid, and fixtures like those of the unit tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PASSWORD = "pass word/%"
 
 
 class Valkey:
-    """A server that can be stopped, started again (with what it held), and frozen."""
+    """A server that can be stopped, started again with its data, and frozen."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,8 +37,16 @@ class Valkey:
         self.client = redis.Redis(port=self.port, password=PASSWORD)
 
     def start(self) -> None:
-        options = {"port": self.port, "bind": "127.0.0.1", "requirepass": PASSWORD, "appendonly": "yes",
-                   "appendfsync": "no", "save": "", "dir": self.folder, "unixsocket": self.socket}  # fmt: skip
+        options = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "requirepass": PASSWORD,
+            "appendonly": "yes",
+            "appendfsync": "no",
+            "save": "",
+            "dir": self.folder,
+            "unixsocket": self.socket,
+        }
         args = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         self.process = subprocess.Popen([str(get_binary_path()), *args], stdout=subprocess.DEVNULL)
         end = time.monotonic() + 10
@@ -143,7 +151,7 @@ def until() -> Callable[[Callable[[], object]], None]:
 
 @pytest.fixture
 def python_processes() -> Callable[[str], list[int]]:
-    """The processes whose command line holds a text: what a hook left running in the background."""
+    """The processes whose command line contains a text: those that a hook started in the background."""
 
     def find(text: str) -> list[int]:
         found = []

@@ -1,4 +1,4 @@
-"""A process that puts and sends is killed at random moments: nothing that `put` returned for is lost."""
+"""A process that stores and sends events is killed at random moments. No event is lost after `put` has returned."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from datetime import datetime, UTC
 from pathlib import Path
 from dims_worker.events import Event
 from dims_producers.publish import publish
-from dims_producers.spool import Spool, send
+from dims_producers.spool import Spool, spool_and_send
 spool, url, producer = Spool(Path(sys.argv[1])), sys.argv[2], sys.argv[3]
 print("begun", flush=True)
 for number in range(10**6):
     event = Event.new("t", producer, now=datetime.now(UTC), data={"number": number})
     if random.random() < 0.2:
-        send(event, spool, url)
+        spool_and_send(event, spool, url)
     else:
         spool.put(event)
     print(number, event.id, flush=True)
 """
 
 
-def test_a_process_that_is_killed_loses_nothing(home: Path, valkey) -> None:
+def test_a_killed_process_loses_no_stored_event(home: Path, valkey) -> None:
     print(f"seed {SEED}")
     chance = random.Random(SEED)
     spool = Spool(home / "spool")
@@ -64,12 +64,12 @@ def test_a_process_that_is_killed_loses_nothing(home: Path, valkey) -> None:
     arrived: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for event in valkey.events():
         one = (event.data["number"], event.id)
-        if one not in arrived[event.producer]:  # twice under one id is one
+        if one not in arrived[event.producer]:  # twice with one id counts once
             arrived[event.producer].append(one)
-    for producer, told in returned.items():
+    for producer, reported in returned.items():
         got = arrived.get(producer, [])
-        assert set(told) <= set(got), producer
-        assert [number for number, _ in got] == list(range(len(got))), producer  # in order, none under two ids
-        assert len(got) <= len(told) + 1, producer  # the last one may have been put without a word
+        assert set(reported) <= set(got), producer
+        assert [number for number, _ in got] == list(range(len(got))), producer  # in order, and each with one id
+        assert len(got) <= len(reported) + 1, producer  # the last one may be stored before `put` returned
     drafts = list(spool.tmp.iterdir())
     assert len(drafts) <= ROUNDS
