@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from dims_producers.enqueue import data_of, deliver, enqueue_file, event_of
 from rich.text import Text
 from sqlalchemy import Engine
 
+from dims_producers.enqueue import data_of, deliver, enqueue_file, event_of
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.replay import rejected, replay
 from dims_worker.cli.session import Session, json_option, pass_session
@@ -28,7 +28,7 @@ from dims_worker.text.json_documents import event_document, facts
 
 
 @click.group(invoke_without_command=True)
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many to show.")
 @json_option
 @click.pass_context
 def events(ctx: click.Context, limit: int, as_json: bool) -> None:

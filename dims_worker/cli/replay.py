@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import click
-from dims_producers.producer_name import producer_name
-from dims_producers.publish import append, broker_url
 from sqlalchemy import Connection
 
+from dims_producers.producer_name import producer_name
+from dims_producers.publish import append, broker_url
 from dims_worker.cli.session import Session, json_option, pass_session
 from dims_worker.cli.tables import plain_table
 from dims_worker.errors import NotFound, UsageError
@@ -27,7 +27,7 @@ SHOWN = 80
 
 @click.command()
 @click.option("--all", "everything", is_flag=True, help="Those that were replayed, too.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many to show.")
 @json_option
 @pass_session
 def rejected(session: Session, everything: bool, limit: int, as_json: bool) -> None:

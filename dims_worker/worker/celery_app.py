@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from dims_producers.broker_url import BrokerAddress
 from kombu.entity import Queue
 
+from dims_producers.broker_url import BrokerAddress
 from dims_worker.broker.queues import INGEST, SWEEP, VERIFY, queue_names
 from dims_worker.config import Config
 from dims_worker.errors import BrokerUnreachable

@@ -14,9 +14,9 @@ import pytest
 import redis
 from botocore import xform_name
 from botocore.session import Session
+
 from dims_producers.publish import broker_url, publish
 from dims_producers.s3_lambda import events_of, handler
-
 from dims_worker.errors import BrokerUnreachable
 from dims_worker.events import STREAM, Event
 from dims_worker.local import procfile
@@ -176,7 +176,7 @@ def test_the_pattern_matches_the_types_it_names_and_the_lambda_accepts_them(aws:
 
 
 def commands() -> list[list[str]]:
-    lines = "\n".join(blocks("sh fragment")).replace("\\\n", " ").splitlines()
+    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
     return [shlex.split(line) for line in lines if line.startswith("aws ")]
 
 
@@ -199,11 +199,14 @@ def test_each_command_of_aws_exists_with_its_options(words: list[str]) -> None:
 
 def test_the_worker_of_a_queue_differs_from_the_procfile_only_in_the_queue() -> None:
     """By hand it is `celery -A dims_worker.tasks`, which `python -P -m dims_worker.worker` runs in the Procfile."""
-    (command,) = [line for body in blocks("sh fragment") for line in body.splitlines() if line.startswith("celery")]
+    (command,) = [line for body in blocks("bash") for line in body.splitlines() if line.startswith("celery")]
     (queue,) = re.findall(r"queue: (\S+)}", GUIDE)
     entries = {entry.name: entry for entry in procfile.parse((REPO / "Procfile").read_text(encoding="utf-8"))}
     words, python = shlex.split(command.replace(f",{queue}", "")), list(entries["worker"].words)
-    assert (words[:3], python[:4]) == (["celery", "-A", "dims_worker.tasks"], ["python", "-P", "-m", "dims_worker.worker"])
+    assert (words[:3], python[:4]) == (
+        ["celery", "-A", "dims_worker.tasks"],
+        ["python", "-P", "-m", "dims_worker.worker"],
+    )
     assert words[3:] == python[4:]
 
 

@@ -13,13 +13,13 @@ import re
 from typing import Any
 
 import pytest
-from dims_producers.s3_lambda import handler
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from dims_producers.s3_lambda import handler
 from dims_worker.errors import EventError
 from dims_worker.events import STREAM
-from tests.fixtures.s3_notifications import bridge, greeting, notification, record, sns, sqs, in_sns
+from tests.fixtures.s3_notifications import bridge, greeting, in_sns, notification, record, sns, sqs
 
 NASTY: list[Any] = [
     None,

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from dims_producers.git_hook import flush
 from dims_producers.spool import Spool
-
 from tests.conftest import REPO
 
 ROUNDS = 20

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from watchdog.observers import inotify_c
+
 from dims_producers import watch_files, watched_folder
 from dims_producers.spool import Spool
 from dims_producers.watch_files import PID_FILE, FolderWatcher
-from watchdog.observers import inotify_c
-
 from dims_worker.events import Event
 from tests.conftest import REPO, wait_for
 
@@ -94,7 +94,8 @@ logging.disable(logging.INFO)
 logging.getLogger().setLevel(logging.CRITICAL)  # like a user who wants few log lines
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-watch_folders({"p": Path(sys.argv[1])}, Spool(Path(sys.argv[2])), lambda: sys.argv[3], ignored=lambda p: False, stop=stop)
+folders, spool = {"p": Path(sys.argv[1])}, Spool(Path(sys.argv[2]))
+watch_folders(folders, spool, lambda: sys.argv[3], ignored=lambda path: False, stop=stop)
 """
 
 

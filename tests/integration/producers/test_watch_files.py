@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from dims_producers.git_hook import install
 from dims_producers.spool import Spool
 from dims_producers.watch_files import watch_folders
@@ -88,7 +89,9 @@ def test_changes_settle_into_one_event(project: Path, watcher: Running, valkey, 
     assert event.producer.startswith("dims:watch.") and event.producer.endswith("/pro%20ject")
 
 
-def test_changed_moved_and_deleted_files_are_reported(project: Path, watcher: Running, valkey, until) -> None:
+def test_changed_moved_and_deleted_files_are_reported_are_reported(
+    project: Path, watcher: Running, valkey, until
+) -> None:
     for name in ("a", "b", "c"):
         (project / name).write_text("x")
     until(lambda: len(reported(valkey)) == 1)
@@ -233,7 +236,8 @@ from dims_producers.spool import Spool
 from dims_producers.watch_files import watch_folders
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-watch_folders({"p": Path(sys.argv[1])}, Spool(Path(sys.argv[2])), lambda: sys.argv[3], ignored=lambda p: False, stop=stop)
+folders, spool = {"p": Path(sys.argv[1])}, Spool(Path(sys.argv[2]))
+watch_folders(folders, spool, lambda: sys.argv[3], ignored=lambda path: False, stop=stop)
 """
 
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from dims_producers import git_hook
 from dims_producers.git_hook import HOOKS, SENDER, install, main, uninstall
 from dims_producers.git_notes import GitNote, events_of
 from dims_producers.spool import Spool
 from dims_producers.watch_files import _pid_file
-
 from dims_worker.errors import DimsError, NotFound
 from dims_worker.events import Event
 from tests.unit.producers.conftest import commit, reported
@@ -76,7 +76,7 @@ def test_a_sha256_repository_works(tmp_path: Path, home: Path, git, watched: Spo
     assert len(sha) == 64 and notes(watched)[0].sha == sha
 
 
-def test_a_linked_worktree_and_a_submodule_have_their_own_root(
+def test_a_linked_worktree_and_a_submodule_have_their_own_root_have_their_own_root(
     repo: Path, home: Path, git, tmp_path: Path, watched: Spool
 ) -> None:
     commit(git, repo)
@@ -122,7 +122,7 @@ def test_a_commit_in_a_subfolder_with_only_some_files(repo: Path, home: Path, gi
 
 
 @pytest.mark.parametrize("relative", [True, False])
-def test_core_hooks_path_is_respected(
+def test_core_hooks_path_is_respected_is_respected(
     repo: Path, home: Path, git, tmp_path: Path, watched: Spool, relative: bool
 ) -> None:
     folder = repo / "my hooks" if relative else tmp_path / "shared 'hooks'"

@@ -8,13 +8,14 @@ import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
+
 from dims_producers.git_history import GitRepository
 from dims_producers.git_notes import GitNote, events_of, read_notes
 from dims_producers.spool_file import SpoolFile
-
 from dims_worker.errors import EventError
 from dims_worker.events import Event
 
@@ -149,7 +150,7 @@ def test_a_commit_with_an_invalid_year_gets_the_time_of_the_note(repo: Path, git
     assert event_of(note(repo, commit(git, repo, "a"))).time == NOW
 
 
-def test_hostile_subjects_and_authors_are_cleaned(repo: Path, git, monkeypatch) -> None:
+def test_hostile_subjects_and_authors_are_cleaned_are_cleaned(repo: Path, git, monkeypatch) -> None:
     monkeypatch.setenv("GIT_AUTHOR_NAME", os.fsdecode(b"caf\xe9 \x01"))
     git(repo, "config", "i18n.commitEncoding", "UTF-8")
     (repo / "m").write_bytes(b"caf\xe9 " + b"x" * 5000 + b"\nsecond")
@@ -277,7 +278,7 @@ def test_a_thousand_notes_start_one_process(repo: Path, git, monkeypatch) -> Non
     ran: list[list[str]] = []
     real = subprocess.run
 
-    def counted(args: list[str], **options: object) -> object:
+    def counted(args: list[str], **options: Any) -> Any:
         ran.append(args)
         return real(args, **options)
 

@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from dims_producers.git_hook import install
 from dims_producers.spool import Spool
-
 from dims_worker.events import Event
 from tests.unit.producers.conftest import commit, reported
 
@@ -192,7 +192,7 @@ def test_a_rebase_that_skips_commits_that_exist_already(hooked: Path, git, watch
     assert (events[-1].data["before"], events[-1].data["paths"]) == (old, ["m1"])
 
 
-def test_a_rebase_that_drops_and_reorders_commits(
+def test_a_rebase_that_drops_and_reorders_commits_commits(
     hooked: Path, git, watched: Spool, tmp_path: Path, monkeypatch
 ) -> None:
     for name in ("one", "two", "three", "last"):

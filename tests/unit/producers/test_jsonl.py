@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import dims_producers.jsonl
 import pytest
+
+import dims_producers.jsonl
+import dims_producers.publish
 from dims_producers.enqueue import event_of, main
 from dims_producers.jsonl import MAX_LINE, BatchSender, events_in
 from dims_producers.spool import Spool
-
 from dims_worker.errors import EventError
 from dims_worker.events import MAX_BYTES, Event
 
@@ -164,7 +165,7 @@ def test_a_broker_that_becomes_unreachable_between_batches(
 ) -> None:
     monkeypatch.setenv("DIMS_BROKER_URL", broker.url)
     monkeypatch.setattr("dims_producers.spool.BATCH", 10)
-    publish, calls = dims_producers.jsonl.publish, []
+    publish, calls = dims_producers.publish.publish, []
 
     def once(events: Any, url: str) -> list[str]:
         calls.append(len(events))
@@ -189,7 +190,9 @@ def test_bad_lines_are_named_and_good_ones_are_sent(
     assert main(["--from-file", "-"]) == 2
     out = capsys.readouterr()
     assert out.out == "1\n3\n"
-    assert "dims-enqueue: line 2: the line is not JSON" in out.err and "dims-enqueue: line 4: the line must be" in out.err
+    assert (
+        "dims-enqueue: line 2: the line is not JSON" in out.err and "dims-enqueue: line 4: the line must be" in out.err
+    )
     assert "dims-enqueue: 2 of 4 lines were not sent" in out.err
     assert [event.id for event in broker.events()] == ["1", "3"] and broker.trips == 1
 

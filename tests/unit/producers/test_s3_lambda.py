@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from dims_producers.s3_lambda import events_of, handler
 
+from dims_producers.s3_lambda import events_of, handler
 from dims_worker.errors import BrokerUnreachable, ConfigError, EventError
-from tests.fixtures.s3_notifications import bridge, greeting, notification, record, sns, sqs, in_sns
+from tests.fixtures.s3_notifications import bridge, greeting, in_sns, notification, record, sns, sqs
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
 
