@@ -2,7 +2,7 @@
 
 A pid is not enough to identify a process, because the kernel reuses pids. An `Identity` is a pid and the moment when
 the process started. On Linux that is the id of the boot and the start time in clock ticks since the boot (proc(5),
-/proc/PID/stat, field 22). psutil's `create_time` depends on the wall clock, and changes when somebody sets that clock.
+/proc/PID/stat, field 22). psutil's `create_time` depends on the wall clock, and changes when you set that clock.
 """
 
 from __future__ import annotations

@@ -45,12 +45,12 @@ def unprivileged_user(folder: Path) -> ServerUser | None:
         if status.st_uid != 0:
             return ServerUser(status.st_uid, status.st_gid)
     try:
-        nobody = pwd.getpwnam("nobody")
+        account = pwd.getpwnam("nobody")
     except KeyError as error:
         raise ServiceError(
             "PostgreSQL does not run as root, and this machine has no user `nobody`. Run DIMS as an ordinary user."
         ) from error
-    return ServerUser(nobody.pw_uid, nobody.pw_gid)
+    return ServerUser(account.pw_uid, account.pw_gid)
 
 
 @contextmanager

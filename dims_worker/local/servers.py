@@ -80,23 +80,19 @@ def running_servers(home: DataDirectory) -> RunningServers:
     return RunningServers(postgres.running(home), valkey.running(home))
 
 
-def stop(home: Path) -> list[str]:
-    """Stop Valkey, then PostgreSQL, each within its time. Return a sentence for each that was stopped.
+def stop(home: Path, *, database: bool = True, broker: bool = True) -> list[str]:
+    """Stop Valkey (`broker`), then PostgreSQL (`database`), each within its time. Return a sentence for each.
 
     Raises:
         ServiceError: a server does not end.
     """
-    return stop_servers(DataDirectory.at(home))
-
-
-def stop_servers(home: DataDirectory, *, database: bool = True, broker: bool = True) -> list[str]:
-    """Do what `stop` does, for the given servers only."""
-    if not home.run.is_dir():
+    directory = DataDirectory.at(home)
+    if not directory.run.is_dir():
         return []
-    with locked(home.run / LOCK):
+    with locked(directory.run / LOCK):
         ended = [
-            (valkey.NAME, valkey.stop(home) if broker else None),
-            (postgres.NAME, postgres.stop(home) if database else None),
+            (valkey.NAME, valkey.stop(directory) if broker else None),
+            (postgres.NAME, postgres.stop(directory) if database else None),
         ]
     return [f"{name} (pid {identity.pid}) was stopped." for name, identity in ended if identity]
 

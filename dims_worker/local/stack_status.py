@@ -14,7 +14,7 @@ from dims_worker.local import postgres, valkey
 from dims_worker.local.home import DataDirectory, read_json
 from dims_worker.local.home_lock import hold_home, lock_owner, lock_owner_identity
 from dims_worker.local.process import Identity, wait_until
-from dims_worker.local.servers import is_temporary, running_servers, stop_servers
+from dims_worker.local.servers import is_temporary, running_servers, stop
 from dims_worker.local.supervisor import GRACE, end_orphans
 
 
@@ -71,10 +71,10 @@ def end_stack(home: Path, timeout: float) -> list[str]:
     with hold_home(home):
         sentences += end_orphans(directory, min(GRACE, timeout))
         if is_temporary(directory):
-            sentences += stop_servers(directory, database=False)
+            sentences += stop(home, database=False)
             sentences.append(f"{postgres.NAME} keeps running: another command uses it and stops it when it ends.")
         else:
-            sentences += stop_servers(directory)
+            sentences += stop(home)
     return sentences
 
 

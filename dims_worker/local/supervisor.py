@@ -19,7 +19,7 @@ from dims_worker.local.home import DataDirectory, read_json, write_json
 from dims_worker.local.managed_process import RUNNING, WAITING, ManagedProcess
 from dims_worker.local.process import SUPERVISED_BY, Identity
 from dims_worker.local.procfile import Backoff, parse
-from dims_worker.local.servers import RunningServers, ServerUrls, start_servers, stop_servers
+from dims_worker.local.servers import RunningServers, ServerUrls, start_servers, stop
 
 TICK = 0.2
 """Seconds between two checks of the processes."""
@@ -216,7 +216,7 @@ class Supervisor:
             self._save()
         try:
             if self._watches:
-                for sentence in stop_servers(self._home, database=self._database, broker=self._broker):
+                for sentence in stop(self._home.path, database=self._database, broker=self._broker):
                     self._report(sentence)
             for watch in self._watches:
                 watch.identity = None

@@ -1,4 +1,4 @@
-"""`python -P -m dims_worker.worker ...` runs `celery -A dims_worker.tasks ...` without the working directory's modules."""
+"""`python -P -m dims_worker.worker ...` runs `celery -A dims_worker.tasks ...`, isolated from the working directory."""
 
 # isort: off
 from dims_worker.worker import isolation  # noqa: F401 - before anything else is imported

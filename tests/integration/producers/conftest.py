@@ -99,7 +99,7 @@ def valkey(_valkey: Valkey) -> Iterator[Valkey]:
 
 
 @pytest.fixture(autouse=True)
-def _git_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def _git_without_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("GIT_", "DIMS_"))]:
         monkeypatch.delenv(name)
     for who in ("AUTHOR", "COMMITTER"):
