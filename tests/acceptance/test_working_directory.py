@@ -93,6 +93,14 @@ def test_the_hook_sends_a_commit_by_itself_in_a_hostile_project(hostile: Project
     wait_for(lambda: spool.is_dir() and not any(spool.iterdir()), 30)
 
 
+def test_the_notebook_runs_in_a_hostile_project(hostile: Project) -> None:
+    assert run(hostile, PROGRAMS / "dims", "migrate").returncode == 0
+    assert run(hostile, PROGRAMS / "dims", "verify").returncode == 0
+    done = run(hostile, PROGRAMS / "dims", "notebook", "export", "-o", "notebook.html")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (hostile.folder / "notebook.html").is_file()
+
+
 @pytest.mark.parametrize(
     "command",
     [

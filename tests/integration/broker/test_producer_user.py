@@ -40,11 +40,11 @@ class Broker:
     def start(self) -> None:
         self.servers = local.start(self.home, database=False, fast=True)
         self.full = redis.Redis.from_url(str(self.servers.broker_url), driver_info=None, protocol=2)
-        self.mine = redis.Redis.from_url(str(self.servers.producer_url), driver_info=None, protocol=2)
+        self.producer = redis.Redis.from_url(str(self.servers.producer_url), driver_info=None, protocol=2)
 
     def events(self) -> list[Event]:
-        found: Any = self.full.xrange(STREAM)
-        return [Event.from_json(fields[b"event"]) for _, fields in found]
+        entries: Any = self.full.xrange(STREAM)
+        return [Event.from_json(fields[b"event"]) for _, fields in entries]
 
     def refused(self) -> list[str]:
         """Return what the server has refused since the last call, as `user: command or key`."""
@@ -54,15 +54,15 @@ class Broker:
 
     def stop(self) -> None:
         self.full.close()
-        self.mine.close()
+        self.producer.close()
         local.stop(self.home)
 
 
 @pytest.fixture(scope="module")
 def _broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    made = Broker(tmp_path_factory.mktemp("home"))
-    yield made
-    made.stop()
+    broker = Broker(tmp_path_factory.mktemp("home"))
+    yield broker
+    broker.stop()
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_the_user_may_only_append_to_the_stream(broker: Broker) -> None:
     rights: Any = broker.full.acl_getuser(valkey.PRODUCER)
     assert rights["commands"] == ["+xadd"]
     assert (rights["keys"], rights["channels"], rights["flags"]) == ([f"~{STREAM}"], [], ["on"])
-    assert broker.mine.xadd(STREAM, {"event": "{}"})
+    assert broker.producer.xadd(STREAM, {"event": "{}"})
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_the_user_may_only_append_to_the_stream(broker: Broker) -> None:
     ],
 )
 def test_other_commands_are_refused(broker: Broker, command: str) -> None:
-    first = broker.mine.xadd(STREAM, {"event": "{}"})
+    first = broker.producer.xadd(STREAM, {"event": "{}"})
     with pytest.raises(NoPermissionError):
-        broker.mine.execute_command(*command.split())
+        broker.producer.execute_command(*command.split())
     assert broker.full.xrange(STREAM) == [(first, {b"event": b"{}"})]
     assert len(broker.refused()) == 1
 
@@ -207,14 +207,14 @@ def test_the_command_for_your_own_broker_creates_the_same_user(broker: Broker) -
 
 def test_a_stolen_key_can_do_only_what_the_guide_says(broker: Broker) -> None:
     for options in ("MAXLEN 0 *", "MINID 99999999999999-0 *"):
-        broker.mine.xadd(STREAM, {"event": "{}"})
-        broker.mine.execute_command("XADD", STREAM, *options.split(), "event", "{}")
+        broker.producer.xadd(STREAM, {"event": "{}"})
+        broker.producer.execute_command("XADD", STREAM, *options.split(), "event", "{}")
         assert broker.full.xlen(STREAM) == 0
-    broker.mine.xadd(STREAM, {"event": "{}"}, id="9999999999999-0")
-    assert broker.mine.xadd(STREAM, {"event": "{}"}) == b"9999999999999-1"
+    broker.producer.xadd(STREAM, {"event": "{}"}, id="9999999999999-0")
+    assert broker.producer.xadd(STREAM, {"event": "{}"}) == b"9999999999999-1"
     last = f"{2**64 - 1}-{2**64 - 1}"
     assert last in (REPO / "docs/security.md").read_text()
-    broker.mine.xadd(STREAM, {"event": "{}"}, id=last)
+    broker.producer.xadd(STREAM, {"event": "{}"}, id=last)
     with pytest.raises(BrokerUnreachable, match="exhausted the last possible ID"):
         publish([event("1")], str(broker.servers.producer_url))
 
@@ -291,32 +291,32 @@ def test_the_producer_url_of_the_environment_has_priority(tmp_path: Path) -> Non
 
 
 def test_an_older_data_directory_gets_the_user(tmp_path: Path) -> None:
-    made = Broker(tmp_path / "home")
+    broker = Broker(tmp_path / "home")
     try:
-        first = made.servers
+        first = broker.servers
 
         def forget() -> None:
             """Recreate what an older DIMS left: one user, and a producer.env with full rights."""
-            made.full.execute_command("ACL", "DELUSER", valkey.PRODUCER)
-            (made.home / "valkey" / valkey.PRODUCER_FILE).unlink()
-            (made.home / "producer.env").write_text(f"DIMS_BROKER_URL={made.servers.broker_url}\n")
+            broker.full.execute_command("ACL", "DELUSER", valkey.PRODUCER)
+            (broker.home / "valkey" / valkey.PRODUCER_FILE).unlink()
+            (broker.home / "producer.env").write_text(f"DIMS_BROKER_URL={broker.servers.broker_url}\n")
 
-        before = valkey.main_process(DataDirectory.at(made.home))
+        before = valkey.main_process(DataDirectory.at(broker.home))
         forget()
-        found = local.running(made.home)
-        assert found is not None
-        assert found.producer_url is None
-        made.start()
-        assert valkey.main_process(DataDirectory.at(made.home)) == before
-        assert made.servers.broker_url == first.broker_url
-        assert made.servers.producer_url not in (None, first.producer_url)
-        publish([event("before")], broker_url({}, made.home))
+        urls = local.running(broker.home)
+        assert urls is not None
+        assert urls.producer_url is None
+        broker.start()
+        assert valkey.main_process(DataDirectory.at(broker.home)) == before
+        assert broker.servers.broker_url == first.broker_url
+        assert broker.servers.producer_url not in (None, first.producer_url)
+        publish([event("before")], broker_url({}, broker.home))
 
         forget()
-        local.stop(made.home)
-        made.start()
-        publish([event("after")], broker_url({}, made.home))
-        assert valkey.PRODUCER in broker_url({}, made.home)
-        assert [event.id for event in made.events()] == ["before", "after"]
+        local.stop(broker.home)
+        broker.start()
+        publish([event("after")], broker_url({}, broker.home))
+        assert valkey.PRODUCER in broker_url({}, broker.home)
+        assert [event.id for event in broker.events()] == ["before", "after"]
     finally:
-        made.stop()
+        broker.stop()

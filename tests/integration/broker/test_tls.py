@@ -77,18 +77,18 @@ class TlsProxy:
                 self._open += [outer, inner]
                 while True:
                     ready = [outer] if outer.pending() else select.select([outer, inner], [], [], 30)[0]
-                    for one in ready:
-                        data = one.recv(65_536)
+                    for connection in ready:
+                        data = connection.recv(65_536)
                         if not data:
                             return
-                        (inner if one is outer else outer).sendall(data)
+                        (inner if connection is outer else outer).sendall(data)
 
     def stop(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for one in self._open:
+        for connection in self._open:
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(10)
 

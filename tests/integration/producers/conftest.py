@@ -74,8 +74,8 @@ class Valkey:
         self.process.send_signal(signal.SIGCONT)
 
     def events(self) -> list[Event]:
-        found: Any = self.client.xrange(STREAM)
-        return [Event.from_json(fields[b"event"]) for _, fields in found]
+        entries: Any = self.client.xrange(STREAM)
+        return [Event.from_json(fields[b"event"]) for _, fields in entries]
 
 
 @pytest.fixture(scope="session")
@@ -102,9 +102,9 @@ def valkey(_valkey: Valkey) -> Iterator[Valkey]:
 def _git_without_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("GIT_", "DIMS_"))]:
         monkeypatch.delenv(name)
-    for who in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{who}_NAME", "Ada Test")
-        monkeypatch.setenv(f"GIT_{who}_EMAIL", "ada@example.org")
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Ada Test")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ada@example.org")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -154,14 +154,14 @@ def python_processes() -> Callable[[str], list[int]]:
     """The processes whose command line contains a text: those that a hook started in the background."""
 
     def find(text: str) -> list[int]:
-        found = []
+        pids = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 line = (folder / "cmdline").read_bytes()
             except OSError:
                 continue
             if text.encode() in line and sys.executable.encode() in line:
-                found.append(int(folder.name))
-        return found
+                pids.append(int(folder.name))
+        return pids
 
     return find

@@ -46,22 +46,22 @@ def here(document: Any, region: str = "us-east-1") -> Any:
 @pytest.fixture
 def aws(lake: Lake) -> Iterator[Any]:
     """Clients of moto's server, by name."""
-    made: dict[str, Any] = {}
+    clients: dict[str, Any] = {}
 
     def client(name: str) -> Any:
-        if name not in made:
-            made[name] = boto3.client(
+        if name not in clients:
+            clients[name] = boto3.client(
                 name,
                 endpoint_url=lake.url,
                 region_name="us-east-1",
                 aws_access_key_id="test",
                 aws_secret_access_key="test",
             )
-        return made[name]
+        return clients[name]
 
     yield client
-    for one in made.values():
-        one.close()
+    for client in clients.values():
+        client.close()
 
 
 def test_every_document_of_the_guide_is_tested_here() -> None:
@@ -107,9 +107,12 @@ def test_an_upload_reaches_the_stream_through_the_queue_of_the_guide(
     aws("s3").put_bucket_notification_configuration(Bucket="my-lake", NotificationConfiguration=configuration)
     for key in ("raw/a b.json", "elsewhere/b"):
         aws("s3").put_object(Bucket="my-lake", Key=key, Body=b"1")
-    found = aws("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
+    messages = aws("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
     batch = {
-        "Records": [{"eventSource": "aws:sqs", "messageId": one["MessageId"], "body": one["Body"]} for one in found]
+        "Records": [
+            {"eventSource": "aws:sqs", "messageId": message["MessageId"], "body": message["Body"]}
+            for message in messages
+        ]
     }
     (variables,) = documents("Variables")
     assert list(variables["Variables"]) == ["DIMS_BROKER_URL"]
@@ -158,19 +161,19 @@ def test_the_pattern_matches_the_types_it_names_and_the_lambda_accepts_them(aws:
         line = documents("EventBridgeConfiguration")[0]
         aws("s3").put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=line)
         aws("s3").put_object(Bucket=bucket, Key="uploaded", Body=b"1")
-    mine = [bridge(kind=kind) for kind in pattern["detail-type"]]
-    for event in mine:
+    examples = [bridge(kind=kind) for kind in pattern["detail-type"]]
+    for event in examples:
         event["detail"]["bucket"]["name"] = "my-lake"
-    for event in (*mine, bridge(), bridge(kind="Object Tags Added", bucket={"name": "my-lake"})):
+    for event in (*examples, bridge(), bridge(kind="Object Tags Added", bucket={"name": "my-lake"})):
         aws("events").put_events(
             Entries=[
                 {"Source": event["source"], "DetailType": event["detail-type"], "Detail": json.dumps(event["detail"])}
             ]
         )
-    found = aws("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
-    came = [json.loads(one["Body"])["detail-type"] for one in found]
+    messages = aws("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
+    came = [json.loads(message["Body"])["detail-type"] for message in messages]
     assert sorted(came) == sorted(["Object Created", *pattern["detail-type"]])  # the upload, and the test events
-    for message in found:
+    for message in messages:
         events, bad = events_of(json.loads(message["Body"]), datetime.now(UTC))
         assert len(events) == 1 and not bad
 

@@ -57,7 +57,7 @@ def test_dims_enqueue_reads_a_file_too(project: Project, broker_url: str) -> Non
     assert done.stdout.split() == ["1", "2", "4"]
     assert "dims: line 3: the line must be a JSON object, not list" in done.stderr
     with redis.Redis.from_url(broker_url) as client:
-        found: Any = client.xrange(STREAM)
-    assert [Event.from_json(fields[b"event"]).id for _, fields in found] == ["1", "2", "4"]
+        entries: Any = client.xrange(STREAM)
+    assert [Event.from_json(fields[b"event"]).id for _, fields in entries] == ["1", "2", "4"]
     for arguments in (["t", "--from-file", "x"], ["--from-file", "x", "--wait"], ["--from-file", "no such"], []):
         assert project.dims("enqueue", *arguments).returncode == 2

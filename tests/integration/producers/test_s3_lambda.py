@@ -43,32 +43,32 @@ class Account:
 
     def batch(self) -> dict[str, Any]:
         """Return what Lambda's poller sends: everything in the queue. Deletes nothing."""
-        found: list[Any] = []
+        received: list[Any] = []
         while messages := self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages"):
-            found += messages
+            received += messages
         return {
             "Records": [
                 {
-                    "messageId": one["MessageId"],
-                    "receiptHandle": one["ReceiptHandle"],
-                    "body": one["Body"],
+                    "messageId": message["MessageId"],
+                    "receiptHandle": message["ReceiptHandle"],
+                    "body": message["Body"],
                     "attributes": {},
                     "messageAttributes": {},
-                    "md5OfBody": one["MD5OfBody"],
+                    "md5OfBody": message["MD5OfBody"],
                     "eventSource": "aws:sqs",
                     "eventSourceARN": self.arn,
                     "awsRegion": "us-east-1",
                 }
-                for one in found
+                for message in received
             ]
         }
 
 
 @pytest.fixture
 def account(lake: Lake) -> Iterator[Account]:
-    made = Account(lake)
-    yield made
-    for client in made.clients:
+    account = Account(lake)
+    yield account
+    for client in account.clients:
         client.close()
 
 

@@ -80,8 +80,8 @@ garbage = st.recursive(
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return every position inside, except the marks."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    found = [(*path, name) for name, _ in inner if name != "mark"]
-    return found + [place for name, part in inner for place in _places(part, (*path, name))]
+    places = [(*path, name) for name, _ in inner if name != "mark"]
+    return places + [place for name, part in inner for place in _places(part, (*path, name))]
 
 
 @st.composite
@@ -109,7 +109,7 @@ def damaged(draw: st.DrawFn, value: Any, most: int = 2) -> Any:
 @st.composite
 def records(draw: st.DrawFn, most: int) -> list[Any]:
     """Some records of S3 with unique keys and marks, some of them damaged."""
-    made = []
+    made_records = []
     for _ in range(draw(st.integers(1, most))):
         number = draw(st.integers(0, 10**9))
         # Each form has its own sequencer, because they are two changes
@@ -120,8 +120,8 @@ def records(draw: st.DrawFn, most: int) -> list[Any]:
             versionId=draw(st.sampled_from([None, "v1"])),
         )
         time = draw(st.sampled_from([count["eventTime"]] * 6 + TIMES))
-        made.append(draw(damaged(count | {"mark": f"m{number}m", "eventTime": time}, 3)))
-    return made
+        made_records.append(draw(damaged(count | {"mark": f"m{number}m", "eventTime": time}, 3)))
+    return made_records
 
 
 @st.composite
@@ -143,18 +143,20 @@ def payloads(draw: st.DrawFn) -> Any:
     """The input of a Lambda, parsed from JSON."""
     kind = draw(st.sampled_from(["sqs", "sqs", "s3", "sns", "bare", "garbage"]))
     if kind == "sqs":
-        made = sqs(*draw(st.lists(bodies(), min_size=1, max_size=4)))
+        payload = sqs(*draw(st.lists(bodies(), min_size=1, max_size=4)))
     elif kind == "s3":
-        made = notification(*draw(records(4)))
+        payload = notification(*draw(records(4)))
     elif kind == "sns":
-        made = sns(draw(bodies()))
+        payload = sns(draw(bodies()))
     else:
-        made = draw(bodies() if kind == "bare" else garbage)
-    made = json.loads(json.dumps(draw(damaged(made, 2))))
-    if isinstance(made, dict) and isinstance(made.get("Records"), list):  # and one good record among them
+        payload = draw(bodies() if kind == "bare" else garbage)
+    payload = json.loads(json.dumps(draw(damaged(payload, 2))))
+    if isinstance(payload, dict) and isinstance(payload.get("Records"), list):  # and one good record among them
         sound = sqs(notification(record("sound")))["Records"][0] | {"messageId": "sound"}
-        made["Records"].insert(draw(st.integers(0, len(made["Records"]))), sound if kind == "sqs" else record("sound"))
-    return made
+        payload["Records"].insert(
+            draw(st.integers(0, len(payload["Records"]))), sound if kind == "sqs" else record("sound")
+        )
+    return payload
 
 
 def holds_nothing(given: Any) -> bool:
@@ -199,15 +201,15 @@ def test_every_record_is_published_or_its_failure_is_reported(stream: Any, paylo
     # Compared one by one, because an id may be a list, which cannot be in a set
     kept = [unit for unit in units if not raised and not (isinstance(unit, dict) and unit.get("messageId") in [*named])]
     text = json.dumps(kept)
-    assert ("sound" in {one.subject for one in published}) == many
+    assert ("sound" in {event.subject for event in published}) == many
     assert "sound" not in named
-    assert set(re.findall(r"k\d+k", text)) <= {one.subject for one in published}
+    assert set(re.findall(r"k\d+k", text)) <= {event.subject for event in published}
     assert len(re.findall(r"m\d+m", text)) <= len(published)
     assert raised or named or published or all(map(holds_nothing, units))
     assert count in (None, len(published))
 
     assert _outcome(payload) == first  # a second delivery gives the same answer and the same ids
-    assert {one.id for one in stream.events()} == {one.id for one in published}
+    assert {event.id for event in stream.events()} == {event.id for event in published}
 
 
 def _outcome(payload: Any) -> tuple[int | None, set[str], bool]:

@@ -62,9 +62,9 @@ def test_a_killed_process_loses_no_stored_event(home: Path, valkey) -> None:
 
     arrived: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for event in valkey.events():
-        one = (event.data["number"], event.id)
-        if one not in arrived[event.producer]:  # twice with one id counts once
-            arrived[event.producer].append(one)
+        entry = (event.data["number"], event.id)
+        if entry not in arrived[event.producer]:  # twice with the same id counts once
+            arrived[event.producer].append(entry)
     for producer, reported in returned.items():
         got = arrived.get(producer, [])
         assert set(reported) <= set(got), producer

@@ -57,9 +57,9 @@ class Place:
         """Return whether a new file is soon reported by name."""
         (self.project / name).touch()
         end = time.monotonic() + 1
-        while not (found := any(name in paths for paths in self.reported())) and time.monotonic() < end:
+        while not (reported := any(name in paths for paths in self.reported())) and time.monotonic() < end:
             time.sleep(0.05)
-        return found
+        return reported
 
 
 @pytest.fixture
@@ -307,17 +307,17 @@ def test_a_folder_that_cannot_be_watched_is_tried_again_without_leaks(
 ) -> None:
     monkeypatch.setattr(watched_folder, "_RETRY", 0.0)
     refused(lambda path: path.endswith(b"/project"))
-    one = watched_folder.WatchedFolder(place.project, lambda seen: None, recursive=True)
+    folder = watched_folder.WatchedFolder(place.project, lambda seen: None, recursive=True)
     for _ in range(3):
-        assert one.check() is False
+        assert folder.check() is False
     threads, queues = threading.active_count(), len(watched_folder._queues())
     for _ in range(10):
-        assert one.check() is False
+        assert folder.check() is False
     assert (threading.active_count(), len(watched_folder._queues())) == (threads, queues)
     assert caplog.text.count("cannot be watched, and is tried again: [Errno 28]") == 1
     refused(lambda path: False)
-    assert one.check() is True and one.check() is False
-    one.close()
+    assert folder.check() is True and folder.check() is False
+    folder.close()
 
 
 def test_after_a_full_spool_the_changes_are_unknown(place: Place, monkeypatch, caplog) -> None:

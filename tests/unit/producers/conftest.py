@@ -21,8 +21,8 @@ Git = Callable[..., str]
 def _git_without_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("GIT_", "DIMS_"))]:
         monkeypatch.delenv(name)
-    who = {"NAME": "Ada Test", "EMAIL": "ada@example.org"}
-    for key, value in who.items():
+    identity = {"NAME": "Ada Test", "EMAIL": "ada@example.org"}
+    for key, value in identity.items():
         monkeypatch.setenv(f"GIT_AUTHOR_{key}", value)
         monkeypatch.setenv(f"GIT_COMMITTER_{key}", value)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")

@@ -79,7 +79,7 @@ def test_data_is_read_from_a_file_or_standard_input(broker, monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "argv, says",
+    "argv, expected",
     [
         (["t", "--data", "{"], "--data is not JSON"),
         (["t", "--data", "[1]"], "must be a JSON object"),
@@ -90,10 +90,10 @@ def test_data_is_read_from_a_file_or_standard_input(broker, monkeypatch, tmp_pat
         (["t", "--subject", "x" * 3000], "subject has 3,000 characters"),
     ],
 )
-def test_wrong_usage_is_exit_code_2_with_a_sentence(argv, says: str, capsys, home: Path) -> None:
+def test_wrong_usage_is_exit_code_2_with_a_sentence(argv, expected: str, capsys, home: Path) -> None:
     assert main(argv) == 2
     out = capsys.readouterr()
-    assert not out.out and says in out.err
+    assert not out.out and expected in out.err
     assert not (home / "spool").exists()
 
 

@@ -42,9 +42,9 @@ def test_a_commit_writes_a_note(repo: Path, home: Path, git, watched: Spool) -> 
     hook = install_one(repo, home)
     assert os.access(hook, os.X_OK)
     shas = [commit(git, repo, "one"), commit(git, repo, "two")]
-    found = notes(watched)
-    assert [note.sha for note in found] == shas
-    assert {(note.hook, note.before, note.ref, note.repository.root) for note in found} == {
+    written = notes(watched)
+    assert [note.sha for note in written] == shas
+    assert {(note.hook, note.before, note.ref, note.repository.root) for note in written} == {
         ("post-commit", None, "refs/heads/main", str(repo))
     }
     assert reported(watched) == [("commit", shas[0], ["one"]), ("commit", shas[1], ["two"])]
@@ -244,7 +244,7 @@ def test_a_folder_that_is_not_a_repository_is_refused(tmp_path: Path, home: Path
             call()
 
 
-SHELLS = [found for name in ("dash", "bash", "busybox") if (found := shutil.which(name))]
+SHELLS = [path for name in ("dash", "bash", "busybox") if (path := shutil.which(name))]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -268,9 +268,9 @@ def test_with_a_running_watcher_the_hook_uses_only_builtins(
             )
             assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     # If it needed git, mkdir or Python, which are not on the path, there would be no note.
-    found = notes(watched)
-    assert {(note.hook, note.sha, note.ref) for note in found} == {(name, last, "refs/heads/main")}
-    assert {note.before for note in found} == {None if name == "post-commit" else first} and len(found) == 2
+    written = notes(watched)
+    assert {(note.hook, note.sha, note.ref) for note in written} == {(name, last, "refs/heads/main")}
+    assert {note.before for note in written} == {None if name == "post-commit" else first} and len(written) == 2
     assert not (watched.folder / "lock").exists() and not (watched.folder / SENDER).exists()
 
 
@@ -306,10 +306,10 @@ class Recorder:
 
     def called(self, times: int) -> list[list[str]]:
         end = time.monotonic() + 5
-        while len(found := [path for path in self.calls.iterdir() if not path.suffix]) < times:
-            assert time.monotonic() < end, f"called {len(found)} times, not {times}"
+        while len(calls := [path for path in self.calls.iterdir() if not path.suffix]) < times:
+            assert time.monotonic() < end, f"called {len(calls)} times, not {times}"
             time.sleep(0.01)
-        return [path.read_text().splitlines() for path in found]
+        return [path.read_text().splitlines() for path in calls]
 
     def end(self) -> None:
         """End the running ones and wait for them."""
@@ -329,9 +329,9 @@ def _runs(pid: int) -> bool:
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    made = Recorder(tmp_path)
-    yield made
-    made.end()
+    recorder = Recorder(tmp_path)
+    yield recorder
+    recorder.end()
 
 
 DEAD = [None, "", "garbage", "999999999", f"{os.getpid()}\n1\n", f"{os.getpid()}\n999\n"]
@@ -367,8 +367,8 @@ def test_only_one_sender_is_started_at_a_time(repo: Path, home: Path, git, recor
     assert claim.exists()
     shas.append(commit(git, repo))
     assert len(recorder.called(3)) == 3
-    found = notes(Spool(home / "spool"))
-    assert [note.sha for note in found if note.hook == "post-commit"][:5] == shas[:5] and len(found) == 9
+    written = notes(Spool(home / "spool"))
+    assert [note.sha for note in written if note.hook == "post-commit"][:5] == shas[:5] and len(written) == 9
 
 
 def test_a_broken_setup_never_makes_a_commit_fail_or_print(repo: Path, home: Path, git, tmp_path: Path) -> None:

@@ -35,11 +35,11 @@ def note(
     return GitNote(hook, sha, before, ref, GitRepository(str(repo), git_dir), WRITTEN)
 
 
-def event_of(one: GitNote) -> Event:
-    (found,) = events_of([one])
-    if isinstance(found, EventError):
-        raise found
-    return found
+def event_of(note: GitNote) -> Event:
+    (event,) = events_of([note])
+    if isinstance(event, EventError):
+        raise event
+    return event
 
 
 def commit(git, repo: Path, *files: str, message: str = "m") -> str:
@@ -259,7 +259,7 @@ def test_many_notes_at_once_give_the_same_events_as_one_by_one(repo: Path, git, 
         note(repo, shas[3], hook="post-rewrite", before=shas[1]),
     ]
     together = events_of(notes)
-    assert together == [event_of(one) for one in notes]
+    assert together == [event_of(note) for note in notes]
     assert [event.data["paths"] for event in together if isinstance(event, Event)] == [
         ["f1", "f2", "f3", "f4"],
         *([f"f{i}"] for i in range(5)),
@@ -317,8 +317,8 @@ def test_a_broken_repository_loses_no_event(repo: Path, git, damage: str) -> Non
 
 
 def read(text: str, age: float = 0) -> Event | EventError | None:
-    (found,) = read_notes([SpoolFile("n.git", os.fsencode(text), time.time_ns() - int(age * 1e9))])
-    return found
+    (event,) = read_notes([SpoolFile("n.git", os.fsencode(text), time.time_ns() - int(age * 1e9))])
+    return event
 
 
 def test_a_note_is_read_with_any_folder_name(repo: Path, git, tmp_path: Path) -> None:

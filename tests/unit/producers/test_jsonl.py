@@ -43,7 +43,7 @@ def test_a_line_is_an_envelope_or_the_parts_of_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "line, says",
+    "line, expected",
     [
         (b"{torn", "the line is not JSON"),
         (b"\xff", "the line is not JSON"),
@@ -65,16 +65,16 @@ def test_a_line_is_an_envelope_or_the_parts_of_one() -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_a_bad_line_is_named_and_does_not_affect_others(line: object, says: str) -> None:
+def test_a_bad_line_is_named_and_does_not_affect_others(line: object, expected: str) -> None:
     good = {"type": "t", "id": "good"}
     first, bad, last = read(good, line, good)
     assert isinstance(first[1], Event) and isinstance(last[1], Event) and (first[0], last[0]) == (1, 3)
-    assert bad[0] == 2 and isinstance(bad[1], EventError) and says in str(bad[1])
+    assert bad[0] == 2 and isinstance(bad[1], EventError) and expected in str(bad[1])
 
 
 def test_blank_lines_are_skipped_and_the_last_line_needs_no_end() -> None:
-    found = list(events_in(io.BytesIO(b'\n  \r\n{"type": "t"}\r\n\n{"type": "t"}'), event_of))
-    assert [number for number, event in found if isinstance(event, Event)] == [3, 5] and len(found) == 2
+    entries = list(events_in(io.BytesIO(b'\n  \r\n{"type": "t"}\r\n\n{"type": "t"}'), event_of))
+    assert [number for number, event in entries if isinstance(event, Event)] == [3, 5] and len(entries) == 2
 
 
 class Endless(io.RawIOBase):
@@ -100,10 +100,10 @@ class Endless(io.RawIOBase):
 
 def test_a_huge_line_takes_little_memory() -> None:
     tracemalloc.start()
-    found = list(events_in(io.BufferedReader(Endless()), event_of))
+    entries = list(events_in(io.BufferedReader(Endless()), event_of))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert [number for number, _ in found] == [1, 2] and isinstance(found[1][1], Event)
+    assert [number for number, _ in entries] == [1, 2] and isinstance(entries[1][1], Event)
     assert peak < 8 * MAX_LINE
 
 
@@ -244,7 +244,7 @@ def test_a_spool_that_cannot_be_read_does_not_block_new_events(
 
 
 @pytest.mark.parametrize(
-    "argv, says",
+    "argv, expected",
     [
         (["--from-file", "/no/such"], "cannot read /no/such: No such file"),
         (["--from-file", "."], "cannot read ."),
@@ -254,14 +254,16 @@ def test_a_spool_that_cannot_be_read_does_not_block_new_events(
         ([], "give an EVENT_TYPE"),
     ],
 )
-def test_wrong_usage_is_exit_code_2(argv: list[str], says: str, capsys: pytest.CaptureFixture[str], home: Path) -> None:
+def test_wrong_usage_is_exit_code_2(
+    argv: list[str], expected: str, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
     try:
         code = main(argv)
     except SystemExit as ended:  # argparse's own
         code = int(str(ended.code))
     assert code == 2
     out = capsys.readouterr()
-    assert not out.out and says in out.err and not (home / "spool").exists()
+    assert not out.out and expected in out.err and not (home / "spool").exists()
 
 
 def test_an_empty_file_sends_nothing(broker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:

@@ -106,7 +106,7 @@ def test_only_the_messages_of_the_batch_are_named() -> None:
     inner = sqs("garbage")
     inner["Records"][0]["messageId"] = "made up"
     _, bad = events_of(sqs(inner, in_sns(inner)), NOW)
-    assert [one.message_id for one in bad] == ["m0", "m1"]
+    assert [bad_record.message_id for bad_record in bad] == ["m0", "m1"]
 
 
 @pytest.mark.parametrize("name", [None, "", 7])

@@ -161,7 +161,7 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", WAYS)
 def test_a_change_from_s3_and_from_eventbridge_is_one_event(name: str) -> None:
-    plain, bridged = (event_of_record(one, NOW) for one in WAYS[name])
+    plain, bridged = (event_of_record(form, NOW) for form in WAYS[name])
     assert plain.type == f"com.amazonaws.s3.{name}"
     assert plain == bridged  # the id and all other fields, so that it is stored once
 
@@ -194,15 +194,15 @@ def test_a_future_event_of_eventbridge_has_a_name(kind: str, detail: dict[str, A
 
 
 def ids(*records: dict[str, Any]) -> list[str]:
-    return [event_of_record(one, NOW).id for one in records]
+    return [event_of_record(item, NOW).id for item in records]
 
 
 def test_a_redelivered_record_has_the_same_id() -> None:
     first = record(), record("b"), record(versionId="1")
     later = copy.deepcopy(first)
-    for one in later:
-        one["eventTime"] = "2026-11-22T08:59:01.000Z"  # a redelivery may have another time
-        one["responseElements"]["x-amz-request-id"] = "OTHER"
+    for redelivered in later:
+        redelivered["eventTime"] = "2026-11-22T08:59:01.000Z"  # a redelivery may have another time
+        redelivered["responseElements"]["x-amz-request-id"] = "OTHER"
     assert ids(*first) == ids(*later)
     assert len(set(ids(*first))) == 3
 

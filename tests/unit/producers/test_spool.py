@@ -138,10 +138,10 @@ def test_an_incomplete_file_stays(spool: Spool) -> None:
 
 
 def test_files_of_two_kinds_are_read_together_and_sent_in_order(spool: Spool, monkeypatch) -> None:
-    asked: list[list[str]] = []
+    groups: list[list[str]] = []
 
     def read(files: Sequence[SpoolFile]) -> list[Event | EventError | None]:
-        asked.append([file.raw.decode() for file in files])
+        groups.append([file.raw.decode() for file in files])
         assert all(file.written == (spool.new / file.name).stat().st_mtime_ns for file in files)
         kinds: dict[bytes, EventError | None] = {b"bad": EventError("bad"), b"torn": None}
         return [kinds.get(file.raw, event(file.raw.decode())) for file in files]
@@ -156,7 +156,7 @@ def test_files_of_two_kinds_are_read_together_and_sent_in_order(spool: Spool, mo
     sent = Sent()
     assert spool.flush(sent) == 5
     assert sent == ["e0", "n1", "e2", "n3", "e4"] and sent.sizes == [5]
-    assert asked == [["n1", "bad", "torn", "n3"]]
+    assert groups == [["n1", "bad", "torn", "n3"]]
     assert [path.name for path in spool.new.iterdir()] == ["torn.git"]
     assert [path.name for path in spool.bad.iterdir()] == ["bad.git"]
 
