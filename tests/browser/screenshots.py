@@ -1,7 +1,6 @@
-"""Pictures of every page, light and dark, on a phone and on a wide screen: python -m tests.browser.screenshots docs
+"""Take screenshots of every page, light and dark, phone and wide: python -m tests.browser.screenshots docs
 
-They are taken from a database that looks as if it had been in use for a year. Beside the folder, names of pages may be
-given; without any, all are taken.
+The database looks as if it had been in use for a year. After the folder you may name the pages to take.
 """
 
 from __future__ import annotations
@@ -36,15 +35,23 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 PAGES = {
-    **{"sign_in": "/sign-in", "overview": "/", "metric": "/metrics/{metric}", "requests": "/requests?state=all"},
-    **{"request": "/requests/{request}", "events": "/events", "event": "/events/{event}", "runs": "/runs"},
-    **{"run": "/runs/{run}", "workflows": "/workflows", "workflow": "/workflows/gap-analysis"},
+    "sign_in": "/sign-in",
+    "overview": "/",
+    "metric": "/metrics/{metric}",
+    "requests": "/requests?state=all",
+    "request": "/requests/{request}",
+    "events": "/events",
+    "event": "/events/{event}",
+    "runs": "/runs",
+    "run": "/runs/{run}",
+    "workflows": "/workflows",
+    "workflow": "/workflows/gap-analysis",
     "problem": "/metrics/s3_storage.nothing",
 }
 SCREENS = {"wide": (1280, 1), "phone": (390, 1.5)}
-"""A screen's width, and its pixels beside each other in one of CSS."""
+"""The width of a screen, and its device pixels for each CSS pixel."""
 HIGHEST = 1800
-"""A picture shows so many of CSS's pixels of a page at most."""
+"""The largest height of a screenshot, in CSS pixels."""
 SUBJECTS = (
     *("Fetch the box scores of the new season", "Name the games without play-by-play", "Docs: how seasons are told"),
     *("Scraper: wait between two pages", "Plus-minus: count overtime", "Tests for double uploads", "Clean temp data"),
@@ -99,7 +106,7 @@ PALETTE = """async png => {
   for (let at = 0; at < rows.length; at += 32768) said += String.fromCharCode(...rows.subarray(at, at + 32768));
   return {width, height, palette: known.flat(), rows: btoa(said)};
 }"""
-"""A picture in at most 256 of its colours: rows of indices, each after the filter's 0."""
+"""Reduces a picture to 256 of its colours. Returns rows of indices, each after a 0 for the filter."""
 
 
 def main() -> None:
@@ -114,10 +121,10 @@ def main() -> None:
         state = _signed_in(browser, link)
         for screen, (width, scale) in SCREENS.items():
             for scheme in ("light", "dark"):
-                look: dict[str, Any] = {"viewport": {"width": width, "height": 800}, "device_scale_factor": scale}
-                look |= {"color_scheme": scheme, "base_url": url, "reduced_motion": "reduce"}
+                options: dict[str, Any] = {"viewport": {"width": width, "height": 800}, "device_scale_factor": scale}
+                options |= {"color_scheme": scheme, "base_url": url, "reduced_motion": "reduce"}
                 for name in wanted:
-                    context = browser.new_context(**look, storage_state=None if name == "sign_in" else state)
+                    context = browser.new_context(**options, storage_state=None if name == "sign_in" else state)
                     file = folder / f"{name}_{screen}_{scheme}.png"
                     file.write_bytes(_picture(context.new_page(), PAGES[name].format(**names), width))
                     print(f"{file} {file.stat().st_size:,} bytes")
@@ -127,7 +134,7 @@ def main() -> None:
 
 def _picture(page: Page, path: str, width: int) -> bytes:
     page.goto(path)
-    page.wait_for_timeout(300)  # until it says that it is live
+    page.wait_for_timeout(300)  # until the page shows that it is live
     height = min(page.evaluate("document.documentElement.scrollHeight"), HIGHEST)
     png = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
     page.goto("about:blank")
@@ -135,7 +142,7 @@ def _picture(page: Page, path: str, width: int) -> bytes:
 
 
 def indexed(drawn: dict[str, Any]) -> bytes:
-    """A PNG of colour type 3 (https://www.w3.org/TR/png-3/#11IHDR)."""
+    """Return a PNG of colour type 3 (https://www.w3.org/TR/png-3/#11IHDR)."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -161,7 +168,7 @@ def _signed_in(browser: Browser, link: str) -> Any:
 
 @contextmanager
 def _site() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """The page over a filled database: its URL, a link that signs in, and what its addresses name."""
+    """Run a dashboard over a filled database. Yields its URL, a sign-in link, and the names in its addresses."""
     with tempfile.TemporaryDirectory() as scratch:
         project, home = Path(scratch) / "nba_panel", Path(scratch) / "home"
         shutil.copytree(REPO / "config", project / "config")
@@ -175,7 +182,7 @@ def _site() -> Iterator[tuple[str, str, dict[str, Any]]]:
             names = _filled(str(started.database_url), load_config(project / "config" / "dims.yaml", env, project))
             with subprocess.Popen([*command, "--port", "0"], cwd=project, env=env) as web:
                 wait_for((home / "run" / "web.json").is_file)
-                told = subprocess.run(
+                link = subprocess.run(
                     [*command, "--link", "--as", "ada"],
                     cwd=project,
                     env=env,
@@ -184,7 +191,7 @@ def _site() -> Iterator[tuple[str, str, dict[str, Any]]]:
                     text=True,
                 ).stdout.strip()
                 try:
-                    yield told.partition("/sign-in")[0], told, names
+                    yield link.partition("/sign-in")[0], link, names
                 finally:
                     web.terminate()
         finally:
@@ -198,8 +205,8 @@ def _filled(url: str, config: Config) -> dict[str, Any]:
     fill(engine, config, until=now)
     with engine.begin() as connection:
         for statement in _EVENTS:
-            told = {"subjects": list(SUBJECTS), "bucket": config.sources["lake"].bucket}  # type: ignore[union-attr]
-            connection.execute(text(statement), {name: told[name] for name in told if f":{name}" in statement})
+            link = {"subjects": list(SUBJECTS), "bucket": config.sources["lake"].bucket}  # type: ignore[union-attr]
+            connection.execute(text(statement), {name: link[name] for name in link if f":{name}" in statement})
         for result in RESULTS:
             run = {"trigger": "event", "source": f"workflow.{result['workflow']}", "started_at": now, "requests": 41}
             run |= {"status": "partial" if result["unreached"] else "ok", "readings": 1, "held": 0}
