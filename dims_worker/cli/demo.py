@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dims_producers import git_hook, s3_lambda
-from dims_producers.publish import publish
 from rich.console import Console
 from sqlalchemy import Engine
 
+from dims_producers import git_hook, s3_lambda
+from dims_producers.publish import publish
 from dims_worker import local
 from dims_worker.approvals import decisions
 from dims_worker.cli.approvals import print_request

@@ -35,7 +35,7 @@ def notebook(ctx: click.Context) -> None:
     session = ctx.find_object(Session)
     assert session is not None
     if importlib.util.find_spec("jupyterlab") is None:
-        raise UsageError("JupyterLab is not installed: pip install 'dims[notebook]'; "
+        raise UsageError("JupyterLab is not installed: pip install 'dims-worker[notebook]'; "
                          "without it: dims notebook export")  # fmt: skip
     config = session.config  # its errors are said here, and not in a cell
     mine = session.cwd / "notebooks" / runner.NAME

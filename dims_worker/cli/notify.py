@@ -124,5 +124,5 @@ def _channel_text(config: Config, row: ChannelRow, now: datetime) -> str:
 
 def _told(row: Notification, now: datetime) -> Text:
     if row.unsent:
-        return Text("still to be sent" if row.told_at is None else "its end is still to be sent", "yellow")
-    return Text(format_ago(row.told_at, now) if row.told_at else NO_VALUE)
+        return Text("still to be sent" if row.sent_at is None else "its end is still to be sent", "yellow")
+    return Text(format_ago(row.sent_at, now) if row.sent_at else NO_VALUE)

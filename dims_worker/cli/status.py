@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dims_producers.publish import connect
 from redis.exceptions import RedisError
 from rich.text import Text
 
+from dims_producers.publish import connect
 from dims_worker import local
 from dims_worker.broker import event_stream
 from dims_worker.broker.queues import BEAT, REFUSED, queue_names
@@ -178,7 +178,7 @@ def _listing(config: Config, made: dict[str | None, int]) -> str | None:
     dearest = max(prices.values())  # of a look at several sources, or a workflow, it is not known which
     kept = {source: n for source, n in made.items() if source in prices or source not in config.sources}
     cost = sum(n * prices.get(source or "", dearest) / 1000 for source, n in kept.items())
-    return f"{pluralize(sum(kept.values()), 'request')} in 30 days, at most {cost:,.4f} USD"
+    return f"{pluralize(sum(kept.values()), 'API call')} in 30 days, at most {cost:,.4f} USD"
 
 
 def _spool(folder: Path, lines: StatusLines) -> None:

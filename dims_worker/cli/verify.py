@@ -150,7 +150,7 @@ def _served_by_others(engine: Engine, wanted: dict[str, int]) -> list[Run]:
         readings = readings_of(connection, [row.run_id for row in found])
     return [
         Run(
-            row.run_id, row.trigger, row.source, row.status, row.started_at, row.finished_at, row.requests,
+            row.run_id, row.trigger, row.source, row.status, row.started_at, row.finished_at, row.api_calls,
             tuple(_item(reading) for reading in readings if reading.run_id == row.run_id),
         )
         for row in found
@@ -187,7 +187,7 @@ def _print(
                 "run": runs[0].run_id if len(runs) == 1 else None,
                 "runs": [run.run_id for run in runs],
                 "status": status,
-                "requests": sum(run.requests for run in runs),
+                "api_calls": sum(run.api_calls for run in runs),
                 "metrics": [reading_json(session.config, item) for item in items],
             }
         )

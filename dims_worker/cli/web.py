@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import click
 from click.core import ParameterSource
-from dims_producers.publish import broker_url
 
+from dims_producers.publish import broker_url
 from dims_worker import local
 from dims_worker.cli.session import Session, pass_session
 from dims_worker.config.web import SHORTEST
@@ -29,7 +29,7 @@ PATIENCE = 2.0
 """Seconds in which a page that is served says so."""
 STARTING = 20.0
 """Seconds in which one that `dims up` started is served."""
-MISSING = "Starlette, Jinja and Uvicorn are not all installed: pip install 'dims[web]'"
+MISSING = "Starlette, Jinja and Uvicorn are not all installed: pip install 'dims-worker[web]'"
 
 
 @click.command()

@@ -62,7 +62,7 @@ class RecordedResult:
 @click.option("--quick/--full", "quick", default=False, help="Leave out what takes long, or nothing (the default).")
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write the report here: Markdown, or JSON where it ends in .json.")  # fmt: skip
-@click.option("--with-costs", is_flag=True, help="aws-inventory: ask Cost Explorer, too (0.01 USD a request).")
+@click.option("--with-costs", is_flag=True, help="aws-inventory: ask Cost Explorer, too (0.01 USD per API call).")
 @click.option("--last", is_flag=True, help="Print the report of the last run, and scan nothing.")
 @json_option
 @pass_session
@@ -207,7 +207,7 @@ def _print(session: Session, found: RecordedResult) -> None:
     status = workflows.result_status(found.result)
     took = (found.run.finished_at - found.run.started_at).total_seconds()
     line = Text(f"run {found.run.run_id} {status}", STYLES[status])
-    line.append(f": {found.name} in {took:.2f} s, {pluralize(found.run.requests, 'request')}", "default")
+    line.append(f": {found.name} in {took:.2f} s, {pluralize(found.run.api_calls, 'API call')}", "default")
     session.out.print(line, soft_wrap=True)
 
 

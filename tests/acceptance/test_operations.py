@@ -125,7 +125,9 @@ def test_a_tick_that_was_missed_while_all_was_down_is_made_up_for_once_on_start(
     wait_for(served(engine, 0))
     first.kill()
     assert [row["missed"] for row in told(made, "schedule")["schedules"]] == [False]
-    do(engine, "UPDATE dims_schedules SET since = since - interval '3 days'")  # as if it had been down since
+    do(
+        engine, "UPDATE dims_schedules SET first_seen_at = first_seen_at - interval '3 days'"
+    )  # as if it had been down since
     (row,) = told(made, "schedule")["schedules"]
     assert (row["rule"], row["timezone"], row["last"], row["missed"]) == ("daily", "Europe/Berlin", None, True)
     assert datetime.fromisoformat(row["next"]) > datetime.now(UTC)

@@ -291,7 +291,7 @@ def test_a_bucket_of_5300_objects_with_12_metrics_costs_6_requests(project: Proj
     project.write({"dims.yaml": MANY})
     found = document(project)
     assert len(lake.lists) == 6
-    assert found["requests"] == 6
+    assert found["api_calls"] == 6
     got = values(found)
     assert len(got) == 12
     assert (got["s3.objects"], got["s3.raw"], got["s3.odd"], got["s3.json"], got["s3.csv"], got["s3.deep"]) == (

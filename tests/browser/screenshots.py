@@ -1,6 +1,6 @@
-"""Take screenshots of every page, light and dark, phone and wide: python -m tests.browser.screenshots docs
+"""Take the four screenshots of docs/web.md: python -m tests.browser.screenshots docs
 
-The database looks as if it had been in use for a year. After the folder you may name the pages to take.
+They show a database that looks as if it had been in use for a year.
 """
 
 from __future__ import annotations
@@ -34,22 +34,16 @@ from tests.fixtures.long_history import fill
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PAGES = {
-    "sign_in": "/sign-in",
-    "overview": "/",
-    "metric": "/metrics/{metric}",
-    "requests": "/requests?state=all",
-    "request": "/requests/{request}",
-    "events": "/events",
-    "event": "/events/{event}",
-    "runs": "/runs",
-    "run": "/runs/{run}",
-    "workflows": "/workflows",
-    "workflow": "/workflows/gap-analysis",
-    "problem": "/metrics/s3_storage.nothing",
-}
+PAGES = {"overview": "/", "metric": "/metrics/{metric}", "request": "/requests/{request}"}
+PICTURES = (
+    ("overview", "wide", "light"),
+    ("metric", "wide", "light"),
+    ("request", "wide", "light"),
+    ("overview", "phone", "dark"),
+)
+"""Page, screen and colour scheme of each screenshot. They are the name of its file."""
 SCREENS = {"wide": (1280, 1), "phone": (390, 1.5)}
-"""The width of a screen, and its device pixels for each CSS pixel."""
+"""The width of a screen in CSS pixels, and the device pixels per CSS pixel."""
 HIGHEST = 1800
 """The largest height of a screenshot, in CSS pixels."""
 SUBJECTS = (
@@ -73,8 +67,6 @@ _EVENTS = (
 _NAMES = {
     "metric": "SELECT metric FROM dims_approval_requests WHERE state = 'open' LIMIT 1",
     "request": "SELECT id FROM dims_approval_requests WHERE state = 'open' LIMIT 1",
-    "event": "SELECT max(seq) FROM dims_event_log WHERE type LIKE 'com.amazonaws.s3.%' AND metrics <> '{}'",
-    "run": "SELECT run_id FROM dims_verification_runs WHERE held > 0 ORDER BY run_id DESC LIMIT 1",
 }
 
 PALETTE = """async png => {
@@ -85,7 +77,7 @@ PALETTE = """async png => {
   for (const one of seen) often.set(one, (often.get(one) || 0) + 1);
   const parts = one => [one & 255, one >> 8 & 255, one >> 16 & 255], known = [], nearest = new Map();
   const apart = ([x, y, z], [r, g, b]) => (x - r) ** 2 + (y - g) ** 2 + (z - b) ** 2;
-  // The commonest first; one that is hardly another colour would cost a rare one its place
+  // Most frequent first. A colour that is almost the same as another would take the place of a rare one
   for (const [one] of [...often].sort((a, b) => b[1] - a[1])) {
     const color = parts(one);
     if (known.length < 256 && known.every(other => apart(other, color) > 40)) known.push(color);
@@ -102,16 +94,15 @@ PALETTE = """async png => {
   const rows = new Uint8Array(height * (width + 1));
   for (let y = 0; y < height; y++)
     for (let x = 0; x < width; x++) rows[y * (width + 1) + 1 + x] = nearest.get(seen[y * width + x]);
-  let said = "";
-  for (let at = 0; at < rows.length; at += 32768) said += String.fromCharCode(...rows.subarray(at, at + 32768));
-  return {width, height, palette: known.flat(), rows: btoa(said)};
+  let text = "";
+  for (let at = 0; at < rows.length; at += 32768) text += String.fromCharCode(...rows.subarray(at, at + 32768));
+  return {width, height, palette: known.flat(), rows: btoa(text)};
 }"""
-"""Reduces a picture to 256 of its colours. Returns rows of indices, each after a 0 for the filter."""
+"""Reduces a screenshot to 256 of its colours. Returns rows of indices, each after a 0 for the filter."""
 
 
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs") / "web"
-    wanted = [name for name in PAGES if not sys.argv[2:] or name in sys.argv[2:]]
     folder.mkdir(parents=True, exist_ok=True)
     from playwright.sync_api import sync_playwright
 
@@ -119,16 +110,15 @@ def main() -> None:
         assert CHROMIUM
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--hide-scrollbars"])
         state = _signed_in(browser, link)
-        for screen, (width, scale) in SCREENS.items():
-            for scheme in ("light", "dark"):
-                options: dict[str, Any] = {"viewport": {"width": width, "height": 800}, "device_scale_factor": scale}
-                options |= {"color_scheme": scheme, "base_url": url, "reduced_motion": "reduce"}
-                for name in wanted:
-                    context = browser.new_context(**options, storage_state=None if name == "sign_in" else state)
-                    file = folder / f"{name}_{screen}_{scheme}.png"
-                    file.write_bytes(_picture(context.new_page(), PAGES[name].format(**names), width))
-                    print(f"{file} {file.stat().st_size:,} bytes")
-                    context.close()
+        for name, screen, scheme in PICTURES:
+            width, scale = SCREENS[screen]
+            options: dict[str, Any] = {"viewport": {"width": width, "height": 800}, "device_scale_factor": scale}
+            options |= {"color_scheme": scheme, "base_url": url, "reduced_motion": "reduce"}
+            context = browser.new_context(**options, storage_state=state)
+            file = folder / f"{name}_{screen}_{scheme}.png"
+            file.write_bytes(_picture(context.new_page(), PAGES[name].format(**names), width))
+            print(f"{file} {file.stat().st_size:,} bytes")
+            context.close()
         browser.close()
 
 
@@ -141,16 +131,16 @@ def _picture(page: Page, path: str, width: int) -> bytes:
     return indexed(page.evaluate(PALETTE, base64.b64encode(png).decode()))
 
 
-def indexed(drawn: dict[str, Any]) -> bytes:
+def indexed(pixels: dict[str, Any]) -> bytes:
     """Return a PNG of colour type 3 (https://www.w3.org/TR/png-3/#11IHDR)."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    head = struct.pack(">IIBBBBB", drawn["width"], drawn["height"], 8, 3, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", pixels["width"], pixels["height"], 8, 3, 0, 0, 0)
     parts = (
-        *((b"IHDR", head), (b"PLTE", bytes(drawn["palette"]))),
-        *((b"IDAT", zlib.compress(base64.b64decode(drawn["rows"]), 9)), (b"IEND", b"")),
+        *((b"IHDR", head), (b"PLTE", bytes(pixels["palette"]))),
+        *((b"IDAT", zlib.compress(base64.b64decode(pixels["rows"]), 9)), (b"IEND", b"")),
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts)
 
@@ -205,10 +195,10 @@ def _filled(url: str, config: Config) -> dict[str, Any]:
     fill(engine, config, until=now)
     with engine.begin() as connection:
         for statement in _EVENTS:
-            link = {"subjects": list(SUBJECTS), "bucket": config.sources["lake"].bucket}  # type: ignore[union-attr]
-            connection.execute(text(statement), {name: link[name] for name in link if f":{name}" in statement})
+            values = {"subjects": list(SUBJECTS), "bucket": config.sources["lake"].bucket}  # type: ignore[attr-defined]
+            connection.execute(text(statement), {name: values[name] for name in values if f":{name}" in statement})
         for result in RESULTS:
-            run = {"trigger": "event", "source": f"workflow.{result['workflow']}", "started_at": now, "requests": 41}
+            run = {"trigger": "event", "source": f"workflow.{result['workflow']}", "started_at": now, "api_calls": 41}
             run |= {"status": "partial" if result["unreached"] else "ok", "readings": 1, "held": 0}
             run |= {"failed": int(bool(result["unreached"])), "worker": "worker@host", "result": result}
             insert_run(connection, run)

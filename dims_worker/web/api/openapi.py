@@ -106,7 +106,7 @@ _RUN = {
     **_each(_TEXT, "trigger", "status"),
     **_each(_or_null(_TEXT), "source", "worker"),
     **_each(_TIME, "started_at", "finished_at"),
-    **_each(_COUNT, "readings", "failed", "held", "requests"),
+    **_each(_COUNT, "readings", "failed", "held", "api_calls"),
 }
 _REQUEST = {
     **_each(_NUMBER, "id", "version"),

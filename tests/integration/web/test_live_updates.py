@@ -128,7 +128,7 @@ def test_one_transaction_notifies_once_a_table_and_a_rollback_never(flow: Flow) 
 
 def test_a_lost_notification_delays_an_update_by_one_poll(frequent_polling: None, served: Served, flow: Flow) -> None:
     with flow.engine.begin() as connection:
-        connection.execute(text("ALTER TABLE dims_event_log DISABLE TRIGGER dims_ring"))
+        connection.execute(text("ALTER TABLE dims_event_log DISABLE TRIGGER dims_notify_change"))
     page = served.live()
     flow.store(event("dims.scraper.complete"))
     page.until("event: activity")

@@ -58,7 +58,7 @@ def insert_workflow_run(engine: Engine, name: str, **parts: Any) -> int:
                 "readings": 1,
                 "failed": int(bool(result["unreached"])),
                 "held": 0,
-                "requests": 7,
+                "api_calls": 7,
                 "result": result,
                 "started_at": now - timedelta(seconds=2),
             },
