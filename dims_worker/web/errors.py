@@ -35,10 +35,6 @@ STATUS: Mapping[type[DimsError], int] = {
     DatabaseUnreachable: 503,
     BrokerUnreachable: 503,
 }
-_UNREACHABLE: Mapping[type[DimsError], str] = {
-    DatabaseUnreachable: "The database is unreachable",
-    BrokerUnreachable: "The broker is unreachable",
-}
 _TITLES = {
     400: "The request is not valid",
     401: "Sign in first",
@@ -46,6 +42,7 @@ _TITLES = {
     405: "You cannot do this here",
     409: "This has changed",
     413: "The form is too long",
+    503: "A server is unreachable",
 }
 _DETAILS = {404: "there is no page at this address", 405: "this address does not support this method"}
 """Sentences for errors of Starlette that have no detail of their own."""
@@ -57,7 +54,7 @@ def problem_json(status: int, detail: str, headers: Mapping[str, str] | None = N
     return JSONResponse(problem, status, headers, media_type="application/problem+json")
 
 
-def problem_response(connection: HTTPConnection, status: int, detail: str, title: str = "") -> Response:
+def problem_response(connection: HTTPConnection, status: int, detail: str) -> Response:
     """Return the problem as JSON under /api, else as a page.
 
     A page has a title and suggests metrics with similar names. It shows the first line of a database driver's message.
@@ -65,7 +62,7 @@ def problem_response(connection: HTTPConnection, status: int, detail: str, title
     if connection.url.path.startswith("/api"):
         return problem_json(status, detail)
     request = Request(connection.scope)
-    title = title or _TITLES.get(status, HTTPStatus(status).phrase)
+    title = _TITLES.get(status, HTTPStatus(status).phrase)
     values = {"section": "", "title": title, "detail": detail.partition("\n")[0], "similar": []}
     if status == 404:
         values |= {"title": _not_found_title(request.url.path), "similar": _similar_metrics(request)}
@@ -99,8 +96,7 @@ def dims_error(request: Request, error: Exception) -> Response:
     """Answer an error of DIMS with its message."""
     assert isinstance(error, DimsError)
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
-    title = next((text for kind, text in _UNREACHABLE.items() if isinstance(error, kind)), "")
-    response = problem_response(request, status, str(error), title)
+    response = problem_response(request, status, str(error))
     if status == 503:
         response.headers["retry-after"] = "5"
     return response

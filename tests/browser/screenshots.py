@@ -47,7 +47,7 @@ SCREENS = {"wide": (1280, 1), "phone": (390, 1.5)}
 HIGHEST = 1800
 """The largest height of a screenshot, in CSS pixels."""
 SUBJECTS = (
-    *("Fetch the box scores of the new season", "Name the games without play-by-play", "Docs: how seasons are told"),
+    *("Fetch the box scores of the new season", "Name the games without play-by-play", "Docs: how seasons are named"),
     *("Scraper: wait between two pages", "Plus-minus: count overtime", "Tests for double uploads", "Clean temp data"),
 )
 

@@ -215,15 +215,9 @@ async def redirect_to_request(request: Request) -> Response:
     return RedirectResponse(f"/requests/{path_number(request, 'id', 'request')}", 303)
 
 
-async def approve(request: Request) -> Response:
-    return await _submit(request, "approved")
-
-
-async def reject(request: Request) -> Response:
-    return await _submit(request, "rejected")
-
-
-async def _submit(request: Request, choice: Choice) -> Response:
+async def decide(request: Request) -> Response:
+    """Approve or reject, by the address of the button."""
+    choice: Choice = "approved" if request.url.path.endswith("/approve") else "rejected"
     form = await require_form(request)
     number = path_number(request, "id", "request")
     version = parse_whole_number(form.get("version", ""))
@@ -273,8 +267,8 @@ def _note(form: Mapping[str, str]) -> str:
 routes = [
     Route("/requests", list_requests_page),
     Route("/requests/{id}", request_page),
-    Route("/requests/{id}/approve", approve, methods=["POST"]),
-    Route("/requests/{id}/reject", reject, methods=["POST"]),
+    Route("/requests/{id}/approve", decide, methods=["POST"]),
+    Route("/requests/{id}/reject", decide, methods=["POST"]),
     Route("/requests/{id}/approve", redirect_to_request),
     Route("/requests/{id}/reject", redirect_to_request),
 ]

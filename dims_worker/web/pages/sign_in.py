@@ -15,9 +15,12 @@ from dims_worker.web.request_body import read_form
 
 log = logging.getLogger(__name__)
 
-EXPIRED_LINK = "This link has expired or was used already."
-WRONG_TOKEN = "This token is unknown."  # noqa: S105
-"""Why signing in failed. The page says beside it what to do."""
+EXPIRED_LINK = (
+    "This link has expired or was used already. Run `dims web --link` on the machine where DIMS runs to get a new link."
+)
+UNKNOWN_PERSON = (
+    "This token is unknown. Check that you copied all of it, or ask the person who runs DIMS for your token."
+)
 
 
 async def sign_in_page(request: Request) -> Response:
@@ -39,7 +42,7 @@ async def sign_in(request: Request) -> Response:
     viewer = access.by_link(code, use=True) if code else access.by_token(token)
     if viewer is None:
         log.warning("sign-in failed, from %s", request.client.host if request.client else "a socket")
-        return _page(request, target, EXPIRED_LINK if code else WRONG_TOKEN, status=403)
+        return _page(request, target, EXPIRED_LINK if code else UNKNOWN_PERSON, status=403)
     response = RedirectResponse(target, 303)
     response.set_cookie(
         access.cookie,
@@ -70,7 +73,6 @@ def _page(
         "code": code,
         "person": person,
         "error": error,
-        "expired": error == EXPIRED_LINK,
         "tokens": bool(site.access.web.named),
         "proxy": site.access.web.proxy,
         "anyone": site.access.read_by_anyone,

@@ -49,7 +49,7 @@ def test_a_wrong_token_is_refused_and_not_repeated(
 ) -> None:
     answer = visit(config).post("/sign-in", data={"token": "wrong-mark"})
     assert answer.status_code == 403
-    assert "This token is unknown.\nCheck that you copied all of it" in answer.text
+    assert "This token is unknown. Check that you copied all of it" in answer.text
     assert "set-cookie" not in answer.headers
     assert "wrong-mark" not in answer.text + caplog.text
     assert "sign-in failed" in caplog.text
