@@ -44,7 +44,7 @@ async def unhandled_error(request: Request, error: Exception) -> Response:
 
 async def page_css(request: Request) -> Response:
     """Serve the style sheet of the HTML report, which the dashboard shares."""
-    return FileResponse(str(files("dims_worker.reports").joinpath("html_page", "page.css")))
+    return FileResponse(str(files("dims_worker.reports").joinpath("templates", "page.css")))
 
 
 def allowed_hosts(address: str, configured: tuple[str, ...]) -> frozenset[str]:

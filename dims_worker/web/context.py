@@ -10,22 +10,15 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 from sqlalchemy import Connection, Engine
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from dims_worker.config import Config
-from dims_worker.formatting import (
-    escape_control,
-    format_ago,
-    format_duration,
-    format_number,
-    format_utc_short,
-    pluralize,
-)
-from dims_worker.reports.html_page import markup
+from dims_worker.formatting import escape_control, format_utc_short
+from dims_worker.reports.templating import html_environment
 from dims_worker.store import point_in_time
 from dims_worker.store.engine import transaction
 from dims_worker.web.identity import SignInPolicy, Viewer
@@ -63,19 +56,10 @@ class WebContext:
 
     @cached_property
     def templates(self) -> Environment:
-        """The templates. They escape all values and make control characters visible."""
-        environment = Environment(
-            loader=PackageLoader("dims_worker.web"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            finalize=_show_control,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        environment = html_environment("dims_worker.web")
         environment.globals.update(project=self.config.project.name, flower=self.flower)
-        filters = (format_ago, format_duration, format_number, pluralize, time_tag, code_spans, breakable_value)
-        environment.filters.update({function.__name__: function for function in (*filters, breakable_name)})
-        environment.filters["chip"] = lambda word: trusted_html(markup.chip(word))
+        for template_filter in (time_tag, code_spans, breakable_value, breakable_name):
+            environment.filters[template_filter.__name__] = template_filter
         return environment
 
     def page(self, request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> HTMLResponse:
@@ -135,10 +119,3 @@ def _insert_tags(pattern: str, replacement: str, text: str) -> Markup:
 def trusted_html(html: str) -> Markup:
     """Mark HTML as safe. Use it only for HTML whose values are escaped already."""
     return Markup(html)  # noqa: S704
-
-
-def _show_control(value: Any) -> Any:
-    """Make control characters visible, such as right-to-left marks, which could move or hide other text."""
-    if isinstance(value, str) and not isinstance(value, Markup) and not value.isprintable():
-        return escape_control(value)
-    return value

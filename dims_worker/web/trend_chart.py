@@ -27,7 +27,6 @@ from dims_worker.store.history import STANDS, Point, sampled_readings
 from dims_worker.store.metric_states import MetricState
 from dims_worker.store.point_in_time import notable_readings
 from dims_worker.text.phrases import is_number
-from dims_worker.web.context import trusted_html
 
 SPANS = (7, 30, 90, 365)
 """The number of days that you can choose for a chart."""
@@ -49,9 +48,9 @@ def trend_charts(connection: Connection, config: Config, state: MetricState, now
     points = sampled_readings(connection, state.metric, first, span / MAX_VALUES, STANDS)
     notable = notable_readings(connection, [state.metric], first, MAX_MARKERS)[state.metric]
     trend = trend_data(config.metrics.get(state.metric), state, points, notable, (first, now))
-    if not trend.line and all(marker.value is None for marker in trend.marks):
-        return trusted_html("")
-    return trusted_html("".join(trend_svg(trend, size) for size in SIZES))
+    if not trend.line and all(marker.value is None for marker in trend.markers):
+        return Markup()
+    return Markup().join(trend_svg(trend, size) for size in SIZES)
 
 
 def trend_data(

@@ -32,7 +32,7 @@ from dims_worker.web.api.query_parameters import (
     path_number,
     query_value,
 )
-from dims_worker.web.context import WebContext, trusted_html, viewer_of, web_context
+from dims_worker.web.context import WebContext, viewer_of, web_context
 from dims_worker.web.identity import Viewer
 from dims_worker.web.middleware import require_form
 from dims_worker.web.trend_chart import trend_charts
@@ -197,7 +197,7 @@ def _page(request: Request, site: WebContext, conflict: PendingChoice | None) ->
         "conflict": conflict,
         "days": CHART_DAYS,
         "chart": chart,
-        "legend": trusted_html(svg_charts.legend_html()),
+        "legend": svg_charts.legend_html(),
         "changes": list(placed_lines(evidence, now)) if evidence else [],
         "gaps": [NamedGap(gap, current.unit) for gap in gaps],
         "others": [RequestCard.of(site.config, each, now) for each in others if each.id != number],

@@ -27,7 +27,7 @@ from dims_worker.text.evidence import placed_lines
 from dims_worker.text.explanation import health_words, verdict_reasons
 from dims_worker.text.phrases import ExplanationView, is_number, plain_number
 from dims_worker.text.readings import done_text
-from dims_worker.web.context import trusted_html, web_context
+from dims_worker.web.context import web_context
 from dims_worker.web.pages.approvals import RequestCard
 from dims_worker.web.trend_chart import SPANS, trend_charts
 
@@ -48,6 +48,7 @@ def metric_page(request: Request) -> Response:
         chart = trend_charts(connection, site.config, explanation.state, now, days)
         readings = newest_readings(connection, name, MAX_READINGS)
     view = ExplanationView(explanation, site.config.metrics.get(name))
+    input_links, dependents = formula_links(site.config, name)
     request_card = RequestCard.of(site.config, explanation.request, now) if explanation.request else None
     values = {
         "section": "inventory",
@@ -62,7 +63,7 @@ def metric_page(request: Request) -> Response:
         "days": days,
         "spans": SPANS,
         "chart": chart,
-        "legend": trusted_html(svg_charts.legend_html()),
+        "legend": svg_charts.legend_html(),
         "rows": [HistoryRow.of(site.config, reading) for reading in readings],
         "reasons": [line for line in verdict_reasons(view) if line[0] != "input"],  # inputs have their own table
         "inputs": list(_input_rows(view)),
@@ -71,7 +72,8 @@ def metric_page(request: Request) -> Response:
         "decisions": [RequestCard.of(site.config, decision, now) for decision in explanation.decisions],
         "definition": definition_lines(site.config, name),
         "policy": policy_rows(explanation),
-        "links": formula_links(site.config, name),
+        "input_links": input_links,
+        "dependents": dependents,
     }
     return site.page(request, "metric.html", values)
 
@@ -128,21 +130,14 @@ class HistoryRow:
         return cls(reading, value, format_drift(reading.value, reading.baseline, reading.drift_pct), outcome)
 
 
-@dataclass(frozen=True, slots=True)
-class FormulaLinks:
-    """The metrics that a formula reads, by the name in the formula, and the metrics that read this one."""
-
-    inputs: dict[str, str]
-    dependents: tuple[str, ...]
-
-
-def formula_links(config: Config, name: str) -> FormulaLinks:
+def formula_links(config: Config, name: str) -> tuple[dict[str, str], list[str]]:
+    """Return the metrics that a formula reads, by the name in the formula, and the metrics that read this one."""
     metric = config.metrics.get(name)
     read = metric.inputs if isinstance(metric, DerivedMetric) else frozenset()
     formula = metric.derive if isinstance(metric, DerivedMetric) else ""
     names = {text: ".".join(text.split(".")[:2]) for text in re.findall(r"[a-z]\w*(?:\.\w+)+", formula)}
     inputs = {text: target for text, target in names.items() if target in read}
-    return FormulaLinks(inputs, tuple(other for other, derived in config.derived.items() if name in derived.inputs))
+    return inputs, [other for other, derived in config.derived.items() if name in derived.inputs]
 
 
 def definition_lines(config: Config, name: str) -> list[str]:

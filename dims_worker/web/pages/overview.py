@@ -22,7 +22,7 @@ from dims_worker.store.approval_requests import ApprovalRequest, open_requests
 from dims_worker.store.engine import clock
 from dims_worker.store.history import DailyLine, daily_lines
 from dims_worker.text.metric_values import metric_change, metric_value
-from dims_worker.web.context import trusted_html, web_context
+from dims_worker.web.context import web_context
 from dims_worker.web.metric_filter import STATE_FILTERS, MetricFilter
 from dims_worker.web.pages.approvals import RequestCard
 
@@ -158,7 +158,7 @@ def _row(health: MetricHealth, data: OverviewData, *, with_sparkline: bool = Tru
         health,
         metric_value(health, health.state.value, data.now),
         metric_change(health),
-        trusted_html(svg_charts.sparkline_svg(line, DAYS)) if line else Markup(),
+        svg_charts.sparkline_svg(line, DAYS) if line else Markup(),
         health_labels(health) or ["ok"],
         reason,
     )

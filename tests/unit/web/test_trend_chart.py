@@ -63,7 +63,7 @@ def test_readings_in_another_unit_are_left_out() -> None:
     held = point(4, 9000, "held", unit="lines")
     trend = make_trend(point(9, 5000, unit="lines", baseline=4000), point(8, 5, baseline=5), marks=(held,))
     assert [value for _, value in trend.line] == [5]
-    assert [value for _, value in trend.steps] == [5, 5] and not trend.marks
+    assert [value for _, value in trend.steps] == [5, 5] and not trend.markers
 
 
 def test_an_age_is_drawn_as_it_was_then_without_a_baseline() -> None:
@@ -84,9 +84,9 @@ def test_each_marker_has_a_title_and_a_failure_has_no_value() -> None:
     held = point(2, 150, "held", baseline=100, drift_pct=50.0)
     failed = point(1, None, "failed", error=HOSTILE)
     trend = make_trend(point(9, 5), marks=(held, failed, point(1, "text", "held")))
-    assert [(mark.outcome, mark.value) for mark in trend.marks] == [("held", 150), ("failed", None)]
-    assert trend.marks[0].title == "2026-11-24 09:00, held: 150 files (+50.0 %)"
-    assert "1 value from 5 to 5 files, 1 held, 1 failed" in trend.said
+    assert [(mark.outcome, mark.value) for mark in trend.markers] == [("held", 150), ("failed", None)]
+    assert trend.markers[0].title == "2026-11-24 09:00, held: 150 files (+50.0 %)"
+    assert "1 value from 5 to 5 files, 1 held, 1 failed" in trend.description
 
 
 def test_a_chart_escapes_text_and_has_its_size() -> None:
