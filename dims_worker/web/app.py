@@ -50,13 +50,12 @@ async def page_css(request: Request) -> Response:
 def allowed_hosts(address: str, configured: tuple[str, ...]) -> frozenset[str]:
     """Return the host names that a request may use. An empty set allows any name.
 
-    A server that listens on a loopback address accepts local names only. Otherwise a page of another site could reach
-    it under its own name (DNS rebinding).
+    On a loopback address only local names are allowed, so that no other site can use its own name (DNS rebinding).
     """
     local = is_loopback(address)
-    if not configured and not local:
-        return frozenset()
-    return frozenset((*configured, *LOCAL_HOSTS, *((address,) if local else ())))
+    return (
+        frozenset((*configured, *LOCAL_HOSTS, *((address,) if local else ()))) if configured or local else frozenset()
+    )
 
 
 def build_app(site: WebContext, address: str = "127.0.0.1") -> Starlette:

@@ -53,8 +53,7 @@ class SignInPolicy:
     def cookie(self) -> str:
         """The name of the session cookie.
 
-        A browser shares cookies between all ports of a host, so each DIMS needs its own name. The name is derived from
-        the secret. It survives restarts and does not reveal the secret.
+        A browser shares cookies between all ports of a host, so each DIMS derives its own name from its secret.
         """
         return f"dims_session_{hmac.digest(self.secret.encode(), b'dims.cookie', hashlib.sha256).hex()[:8]}"
 
@@ -69,10 +68,7 @@ class SignInPolicy:
         return bool(known) and _equal(token, known)
 
     def by_proxy(self, peer: str | None, headers: Headers) -> Viewer | None:
-        """Return the person whom a trusted proxy names.
-
-        A repeated header names no one: a proxy that only adds its header would let the browser choose the name.
-        """
+        """Return the person whom a trusted proxy names. If the header is repeated, the browser may have sent one."""
         proxy = self.web.proxy
         if proxy is None or peer is None:
             return None

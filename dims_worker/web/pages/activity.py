@@ -37,8 +37,6 @@ LONGEST_DATA = 20_000
 """Characters of an event's data that the page shows. `dims events show --json` has all of it."""
 BEFORE = integer_parameter("before", "Only older rows.")
 OUTCOMES = ("planned", "unmatched", "rejected")
-INDEXED_OUTCOMES = ("unmatched", "rejected")
-"""An index finds these events, however old they are."""
 STATUSES = ("ok", "partial", "superseded")
 
 
@@ -74,7 +72,8 @@ def events_page(request: Request) -> Response:
     kind, outcome = filters.get("type"), filters.get("outcome")
     with site.read_transaction() as connection:
         newest = before or last_event(connection) + 1
-        after = newest - 1 - SEARCH_DEPTH if filters and outcome not in INDEXED_OUTCOMES else 0
+        indexed = outcome in ("unmatched", "rejected")  # an index finds these, however old they are
+        after = newest - 1 - SEARCH_DEPTH if filters and not indexed else 0
         events = list_events(
             connection, limit=PAGE_SIZE, type=kind, outcome=outcome, before=before, after=max(after, 0)
         )

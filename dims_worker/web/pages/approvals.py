@@ -47,7 +47,6 @@ STATE = choice_parameter("state", "Which requests to show.", STATES)
 BEFORE = integer_parameter("before", "The number of the last decided request on the previous page.")
 AFTER = integer_parameter("after", "The number of the last open request on the previous page.")
 MAX_OTHERS = 6
-"""Other requests of the same metric that a page lists."""
 CHART_DAYS = 30
 
 ENDED = {

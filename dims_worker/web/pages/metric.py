@@ -39,7 +39,8 @@ MAX_READINGS = 50
 def metric_page(request: Request) -> Response:
     """Show `/metrics/{name}`. Raises NotFound."""
     site, name = web_context(request), request.path_params["name"]
-    days = _days(request.query_params.get("days"))
+    chosen = request.query_params.get("days")
+    days = next((span for span in SPANS if str(span) == chosen), DEFAULT_DAYS)
     if "\0" in name:
         raise NotFound("there is no metric with this name")
     with site.read_transaction() as connection:
@@ -76,11 +77,6 @@ def metric_page(request: Request) -> Response:
         "dependents": dependents,
     }
     return site.page(request, "metric.html", values)
-
-
-def _days(text: str | None) -> int:
-    """Return the chosen span, or the default for anything else."""
-    return next((days for days in SPANS if str(days) == text), DEFAULT_DAYS)
 
 
 def state_labels(explanation: Explanation) -> list[str]:

@@ -35,10 +35,8 @@ from dims_worker.workflows.registry import report_body
 PRODUCER = "dims:web"
 EVENT_ID = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{16}", re.ASCII)
 """The id of a form's event: the time when the form was rendered, and random digits."""
-MAX_RUNS = 10
-"""Past runs that the page lists. `/runs` has all of them."""
-MAX_ATTENTION = 5
-"""Sentences that the list of workflows shows. The page of a workflow has all of them."""
+MAX_RUNS, MAX_ATTENTION = 10, 5
+"""Past runs on the page of a workflow, and sentences about each workflow in the list."""
 
 
 @dataclass(frozen=True, slots=True)
