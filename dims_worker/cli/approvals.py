@@ -72,7 +72,7 @@ def list_(session: Session, everything: bool, as_json: bool) -> None:
 @json_option
 @pass_session
 def show(session: Session, request: str, as_json: bool) -> None:
-    """Show one request: the proposed value, the baseline and the evidence.
+    """Show one request: its value, the baseline and the evidence.
 
     REQUEST is the number of a request, or a metric whose request is open.
     """

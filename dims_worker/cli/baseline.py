@@ -22,7 +22,7 @@ from dims_worker.store.engine import clock, transaction
 
 @click.group()
 @examples(
-    'dims baseline set s3_storage.total_objects 172726 --note "the audit of October"',
+    'dims baseline set s3_storage.objects 172726 --note "the audit of October"',
     'dims baseline import inventory.csv --note "from the old inventory"',
 )
 def baseline() -> None:
@@ -34,14 +34,14 @@ def baseline() -> None:
 
 
 @baseline.command("set")
-@examples('dims baseline set s3_storage.total_objects 172726 --note "the audit of October"')
+@examples('dims baseline set s3_storage.objects 172726 --note "the audit of October"')
 @click.argument("metric")
 @click.argument("value")
 @click.option("--note", required=True, help="Why this value is right. It is kept in the history.")
 @as_option
 @pass_session
 def set_(session: Session, metric: str, value: str, note: str, name: str | None) -> None:
-    """Make VALUE the baseline of METRIC.
+    """Set the baseline of METRIC to VALUE.
 
     VALUE is a number, true, false, null or a text.
     """
@@ -55,7 +55,7 @@ def set_(session: Session, metric: str, value: str, note: str, name: str | None)
 @as_option
 @pass_session
 def import_(session: Session, file: Path, note: str | None, name: str | None) -> None:
-    """Make the values in FILE baselines: all of them, or none after an error.
+    """Set the baselines in FILE: all of them, or none after an error.
 
     In YAML or JSON, write `category.name: value`, or categories that contain names. Instead of a value, you can write
     `{value: ..., note: ...}`. In CSV, the columns are `metric`, `value` and optionally `note`.

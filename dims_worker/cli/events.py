@@ -138,7 +138,7 @@ events.add_command(replay)
 @click.command()
 @examples(
     "dims plan dims.git.commit --path docs/guide.md",
-    "dims plan com.amazonaws.s3.ObjectCreated:Put --bucket my-lake --key raw/2026.json",
+    "dims plan com.amazonaws.s3.ObjectCreated:Put --bucket lake --key a.json",
     "dims plan scraper_complete",
 )
 @click.argument("event_type", metavar="TYPE")

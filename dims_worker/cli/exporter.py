@@ -14,7 +14,7 @@ PORT = 9599
 
 
 @click.command()
-@examples("dims exporter", "dims exporter --address 0.0.0.0 --port 9600    for a Prometheus on another host")
+@examples("dims exporter", "dims exporter --address 0.0.0.0 --port 9600    for other hosts")
 @click.option("--address", default="127.0.0.1", show_default=True, help="Listen here, without a password.")
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes a free port.")
 @pass_session

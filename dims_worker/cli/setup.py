@@ -24,10 +24,10 @@ GITIGNORE_LINE = ".dims/"
 @click.option("--force", is_flag=True, help="Replace an existing dims.yaml.")
 @pass_session
 def init(session: Session, force: bool) -> None:
-    """Write a dims.yaml for the current folder and add `.dims/` to .gitignore.
+    """Write a first dims.yaml for the current folder.
 
     The file declares metrics for what the folder contains: files and lines by language, tests, documents, commits.
-    Edit it as you like.
+    Edit it as you like. In a git repository, `.dims/` is added to .gitignore.
     """
     file = session.cwd / "dims.yaml"
     if file.exists() and not force:
@@ -93,7 +93,7 @@ def schema_() -> None:
 @examples("dims config show", "dims config show | jq .policy")
 @pass_session
 def show_config(session: Session) -> None:
-    """Print the configuration as JSON, with every default and without passwords."""
+    """Print the configuration with every default, without passwords."""
     loaded = session.config
     metrics = {}
     for name, metric in loaded.metrics.items():

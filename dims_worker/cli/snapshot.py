@@ -18,9 +18,9 @@ from dims_worker.text.json_documents import facts
 @click.group()
 @examples('dims snapshot take before-import --note "the 2026 season is next"', "dims diff --since before-import")
 def snapshot() -> None:
-    """Keep the values of all metrics under a name, to compare with later.
+    """Take, list and delete snapshots, to compare with later.
 
-    DIMS also takes a snapshot each day. Its name is the date.
+    A snapshot keeps the values of all metrics at one time. DIMS also takes one each day, whose name is the date.
     """
 
 

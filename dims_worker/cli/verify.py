@@ -45,7 +45,7 @@ EXIT_CODES = (
 )
 @click.option("--category", "-c", "categories", multiple=True, help="Measure only this category. Repeatable.")
 @click.option("--metric", "-m", "metrics", multiple=True, help="Measure only this metric; `*` matches any text.")
-@click.option("--update", is_flag=True, help="Move baselines: accept small drift, and hold large drift for approval.")
+@click.option("--update", is_flag=True, help="Move baselines as the policy allows, and hold the rest for approval.")
 @click.option(
     "--fail-on",
     type=click.Choice(SEVERITIES[1:]),

@@ -34,16 +34,16 @@ MISSING = "Starlette, Jinja and Uvicorn are not all installed. Install them: pip
 
 @click.command()
 @examples(
-    "dims web                        serve http://127.0.0.1:8420 on this host only",
+    "dims web                        serve this host only, on port 8420",
     "dims web --link                 print a link that signs you in",
-    "dims web --address 0.0.0.0      serve others, who sign in (web.tokens, web.proxy)",
+    "dims web --address 0.0.0.0      serve other hosts, behind a sign-in",
 )
 @click.option(
     "--address",
     envvar="DIMS_WEB_ADDRESS",
     default="127.0.0.1",
     show_default=True,
-    help="Listen on this address. Default: DIMS_WEB_ADDRESS.",
+    help="Listen on this address, or set DIMS_WEB_ADDRESS.",
 )
 @click.option(
     "--port",
@@ -51,7 +51,7 @@ MISSING = "Starlette, Jinja and Uvicorn are not all installed. Install them: pip
     type=click.IntRange(0, 65535),
     default=PORT,
     show_default=True,
-    help="Listen on this port; 0 takes a free one. Default: DIMS_WEB_PORT.",
+    help="Listen on this port, or set DIMS_WEB_PORT. 0 takes a free one.",
 )
 @click.option("--link", is_flag=True, help="Print a link that signs you in to the running dashboard, and exit.")
 @click.option("--as", "name", metavar="NAME", help="The name that --link signs in. Default: your user name.")

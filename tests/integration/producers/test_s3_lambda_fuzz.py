@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from dims_worker.errors import EventError
 from dims_worker.events import STREAM
-from tests.fixtures.s3_notifications import bridge, greeting, notification, record, sns, sqs, told_by_sns
+from tests.fixtures.s3_notifications import bridge, notification, record, s3_test_event, sns, sns_message, sqs
 
 NASTY: list[Any] = [
     None, True, 0, -1, 5, 10**18, 1.5, 1e308, "", "\0", "\ud800", "%FF", "x" * 3000, "{", "[]", "null",
@@ -90,8 +90,8 @@ def bodies(draw: st.DrawFn) -> Any:
         body = draw(spoilt(bridge(f"k{number}k", object={"sequencer": f"{number:X}"}) | {"mark": f"m{number}m"}, 3))
     body = draw(spoilt(body, 1))
     if draw(st.booleans()):
-        body = draw(spoilt(told_by_sns(body), 1))
-    return draw(st.one_of(*[st.just(body)] * 8, st.just(greeting()), st.just(json.dumps(body)[:-3]), garbage))
+        body = draw(spoilt(sns_message(body), 1))
+    return draw(st.one_of(*[st.just(body)] * 8, st.just(s3_test_event()), st.just(json.dumps(body)[:-3]), garbage))
 
 
 @st.composite

@@ -47,7 +47,7 @@ def serve(project: Project, tmp_path: Path) -> Iterator[Callable[..., Served]]:
                 cwd=project.folder, env={**os.environ, **project.env}, stdout=output, stderr=output,
             )  # fmt: skip
         started.append(process)
-        found = wait_for(lambda: re.search(r"the page is at (\S+);", said.read_text()) or process.poll() is not None)
+        found = wait_for(lambda: re.search(r"the dashboard at (\S+) ", said.read_text()) or process.poll() is not None)
         assert found is not True, said.read_text()
         wait_for(lambda: _answers(found[1]))
         return Served(process, found[1], said)

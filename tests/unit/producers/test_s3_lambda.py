@@ -10,15 +10,15 @@ import pytest
 from dims_producers.s3_lambda import events_of, handler
 
 from dims_worker.errors import BrokerUnreachable, ConfigError, EventError
-from tests.fixtures.s3_notifications import bridge, greeting, notification, record, sns, sqs, told_by_sns
+from tests.fixtures.s3_notifications import bridge, notification, record, s3_test_event, sns, sns_message, sqs
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
 
 
 def test_one_happening_is_one_event_however_it_is_wrapped() -> None:
     plain = notification(record())
-    ways = [plain, sns(plain), sqs(plain), sqs(told_by_sns(plain)),
-            bridge(), sns(bridge()), sqs(bridge()), sqs(told_by_sns(bridge())), record()]  # fmt: skip
+    ways = [plain, sns(plain), sqs(plain), sqs(sns_message(plain)),
+            bridge(), sns(bridge()), sqs(bridge()), sqs(sns_message(bridge())), record()]  # fmt: skip
     told = [events_of(way, NOW) for way in ways]
     assert all(not bad for _, bad in told)
     (first,) = told[0][0]
@@ -27,15 +27,15 @@ def test_one_happening_is_one_event_however_it_is_wrapped() -> None:
 
 
 def test_all_records_in_their_order() -> None:
-    given = sqs(notification(record("a"), record("b")), bridge("c"), told_by_sns(notification(record("d"))))
+    given = sqs(notification(record("a"), record("b")), bridge("c"), sns_message(notification(record("d"))))
     events, bad = events_of(given, NOW)
     assert [event.subject for event in events] == ["a", "b", "c", "d"] and not bad
 
 
-@pytest.mark.parametrize("wrap", [lambda x: x, sns, sqs, lambda x: sqs(told_by_sns(x))])
+@pytest.mark.parametrize("wrap", [lambda x: x, sns, sqs, lambda x: sqs(sns_message(x))])
 def test_the_test_message_is_ignored(wrap: Any, broker: Any) -> None:
-    assert events_of(wrap(greeting()), NOW) == ([], [])
-    assert handler(wrap(greeting()), None) in ({"published": 0}, {"batchItemFailures": []})
+    assert events_of(wrap(s3_test_event()), NOW) == ([], [])
+    assert handler(wrap(s3_test_event()), None) in ({"published": 0}, {"batchItemFailures": []})
     assert broker.trips == 0
 
 
@@ -82,7 +82,7 @@ def test_only_the_messages_of_the_batch_are_named() -> None:
     """A name that is not of the batch would make the whole batch a failure, for ever."""
     inner = sqs("garbage")
     inner["Records"][0]["messageId"] = "made up"
-    _, bad = events_of(sqs(inner, told_by_sns(inner)), NOW)
+    _, bad = events_of(sqs(inner, sns_message(inner)), NOW)
     assert [one.message_id for one in bad] == ["m0", "m1"]
 
 
