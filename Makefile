@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made when it is needed. Only Python 3.11+, git and make are asked for.
+# Everything runs in .venv, which make creates when it is needed. You need Python 3.11+, git and make.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -6,39 +6,49 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 AXE := build/axe/node_modules/axe-core/axe.min.js
 
-.PHONY: help demo test test-browser check chaos bench lambda clean
+.PHONY: help demo test test-browser check coverage wheel chaos bench lambda clean
 
-help: ## what can be made
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: .venv/.demo ## the whole way, on real parts, in a minute
+demo: .venv/.demo ## see DIMS work on real servers, in a minute
 	@$(BIN)/dims demo
 
-test: .venv/.dev ## all tests but those in a browser, some at once: make test AT_ONCE=1
+test: .venv/.dev ## run all tests except those in a browser, four at once: make test AT_ONCE=1
 	@$(BIN)/python -m pytest -n $(or $(AT_ONCE),4) --dist worksteal --ignore tests/browser
 
-test-browser: .venv/.browser $(AXE) ## the page in this machine's own Chromium, with axe-core where there is npm
+test-browser: .venv/.browser $(AXE) ## test the dashboard in this machine's Chromium, with axe-core if npm is installed
 	@$(BIN)/python -m pytest tests/browser
 
-check: .venv/.dev ## style, types, arrows between rooms, documents
+check: .venv/.dev ## check style, types, imports, docs and the wheel
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy -p tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/docs
+	@$(MAKE) --no-print-directory wheel
 
-chaos: .venv/.dev ## everything is killed at random for some minutes, and nothing may be lost: make chaos SEED=7
+coverage: .venv/.dev ## show which lines the unit tests run; fails below the floor in pyproject.toml
+	@$(BIN)/python -m pytest tests/unit -q -n $(or $(AT_ONCE),4) --cov --cov-report=term:skip-covered
+
+wheel: .venv/.dev ## build build/wheel/*.whl and check its content
+	@rm -rf build/wheel
+	@$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . >/dev/null
+	$(BIN)/check-wheel-contents build/wheel
+
+chaos: .venv/.dev ## kill processes at random for some minutes and check that nothing is lost: make chaos SEED=7
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
-bench: .venv/.dev ## benchmarks, as ratios within one run
+bench: .venv/.dev ## run the benchmarks, which compare two ways within one run
 	@$(BIN)/python -m benchmarks
 
-lambda: .venv/.demo ## the zip of the S3 Lambda, its size and its cold import time
+lambda: .venv/.demo ## build the zip of the S3 Lambda, and print its size and cold import time
 	@$(BIN)/python -m dims_producers.lambda_zip build/dims-s3-lambda.zip
 
-clean: ## remove what was made; a running machine is stopped first
+clean: ## stop DIMS and remove what make created
 	@if [ -x $(BIN)/dims ] && [ -d .dims ]; then $(BIN)/dims down; fi
-	rm -rf .venv .dims build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .dims build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
@@ -60,5 +70,5 @@ clean: ## remove what was made; a running machine is stopped first
 $(AXE):
 	@if command -v npm >/dev/null; then \
 		npm install --no-save --no-audit --no-fund --silent --prefix build/axe axe-core@4.14.1 || \
-			echo "npm cannot get axe-core: the tests with it are skipped" >&2; \
-	else echo "no npm here: the tests with axe-core are skipped" >&2; fi
+			echo "npm cannot install axe-core, so the tests that need it are skipped" >&2; \
+	else echo "npm is not installed, so the tests that need axe-core are skipped" >&2; fi

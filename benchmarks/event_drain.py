@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from dims_producers.publish import publish
-
 from benchmarks.local_stack import Machine, machine, wait
+from dims_producers.publish import publish
 from dims_worker.events import FILES_CHANGED, STREAM, Event
 from dims_worker.worker.celery_app import INGEST, VERIFY
 
@@ -32,7 +31,7 @@ _RUNS = "SELECT count(*) FROM dims_verification_runs"
 _LATE = """
     SELECT count(*) FROM (
       SELECT k.metric, max(e.received_at) AS last FROM dims_event_log e
-      JOIN dims_event_marks k USING (mark_id) WHERE k.metric = ANY(e.metrics) GROUP BY 1) AS sent
+      JOIN dims_ingest_batches k USING (batch_id) WHERE k.metric = ANY(e.metrics) GROUP BY 1) AS sent
     JOIN dims_metrics m USING (metric) WHERE m.as_of <= sent.last
 """
 """Metrics whose last measurement began before their last event was stored."""

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import psycopg2
-from dims_producers.publish import FIELD, connect
 from kombu import Connection
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from redis import Redis
@@ -24,6 +23,7 @@ from sqlalchemy import text
 
 from benchmarks.local_stack import Machine, machine, wait
 from benchmarks.plain import nothing
+from dims_producers.publish import FIELD, connect
 from dims_worker.events import FILES_CHANGED, STREAM, Event
 from dims_worker.worker.celery_app import INGEST, VERIFY
 

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dims_producers.publish import publish
-from dims_producers.spool import BATCH
 from kombu import Connection
 
 from benchmarks.local_stack import Machine, Worker, machine, wait
 from benchmarks.plain import nothing
 from benchmarks.traffic import mixed
+from dims_producers.publish import publish
+from dims_producers.spool import BATCH
 from dims_worker.events import STREAM, Event
 from dims_worker.worker.celery_app import INGEST
 
@@ -71,20 +71,20 @@ def _timed(
 def durable(made: Machine, worker: Worker, count: int, run: str, *, paused: bool) -> Speed:
     """Events: the stream is empty only when all are stored, for they are deleted from it after the commit."""
     events = mixed(count, made.project, run=run)
-    stored, marks = (made.scalar(sql) for sql in (_STORED, _MARKS))
+    stored, batches = (made.scalar(sql) for sql in (_STORED, _BATCHES))
     with made.redis() as redis:
         speed = _timed(
             *(made, worker, count),
             *(lambda: _send_events(made, events), lambda: not redis.xlen(STREAM)),
             paused=paused,
         )
-    if made.scalar(_STORED) - stored != count or made.scalar(_MARKS) == marks or not made.scalar(_DUE):
+    if made.scalar(_STORED) - stored != count or made.scalar(_BATCHES) == batches or not made.scalar(_DUE):
         raise AssertionError("not every event is stored, or nothing was marked")
     return speed
 
 
 _STORED = "SELECT count(*) FROM dims_event_log WHERE outcome = 'planned'"
-_MARKS = "SELECT count(*) FROM dims_event_marks"
+_BATCHES = "SELECT count(*) FROM dims_ingest_batches"
 _DUE = "SELECT count(*) FROM dims_metrics WHERE requested_gen > measured_gen"
 
 

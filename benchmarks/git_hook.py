@@ -14,7 +14,6 @@ from dims_producers import git_hook
 from dims_producers.publish import broker_url
 from dims_producers.spool import Spool
 from dims_producers.watch_files import watch_folders
-
 from dims_worker import local
 
 COMMITS = 50

@@ -109,7 +109,7 @@ def _scan(probe: S3Probe, source: S3Source, chosen: dict[str, S3Metric], folder:
     scanned = probe.scan(source, chosen, ScanContext(folder, folder / ".dims"), Deadline.after(timedelta(minutes=5)))
     failed = [reading for reading in scanned.readings if reading.method == "failed"]
     assert not failed, failed
-    return scanned.requests
+    return scanned.api_calls
 
 
 def million() -> None:

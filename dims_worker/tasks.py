@@ -15,12 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dims_producers.publish import connect, publish
 from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
+from dims_producers.publish import connect, publish
 from dims_worker.broker.queues import BEAT, HELP_REQUESTED, INGEST, NOTIFY, SWEEP, TICK, VERIFY
 from dims_worker.config import load_config
 from dims_worker.domain.plan import Planner

@@ -2,8 +2,11 @@
 
 from alembic import context
 
+from dims_worker.store.migrations import VERSION_TABLE
 from dims_worker.store.models import metadata
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=metadata, version_table=VERSION_TABLE
+)
 with context.begin_transaction():
     context.run_migrations()

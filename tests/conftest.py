@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, make_url, text
 
 from dims_worker import local
 from dims_worker.config import Config, load_config
@@ -98,6 +98,21 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine = create_engine(database_url, connect_args={"options": "-c lock_timeout=15s"})  # fail instead of waiting
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def empty(database_url: str) -> Iterator[Engine]:
+    """A database without tables."""
+    name = f"{make_url(database_url).database}_empty"
+    admin = create_engine(database_url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    made = create_engine(make_url(database_url).set(database=name))
+    yield made
+    made.dispose()
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
 
 
 @pytest.fixture
@@ -282,7 +297,7 @@ def lake() -> Iterator[Lake]:
         if "list-type=2" in urlsplit(self.path).query:
             lake.lists.append(self.path)
 
-    WSGIRequestHandler.log_request = counted  # type: ignore[method-assign]
+    WSGIRequestHandler.log_request = counted  # type: ignore[method-assign, assignment]
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dims_producers import git_hook, s3_lambda
-from dims_producers.publish import publish
 from rich.console import Console
 from sqlalchemy import Connection, Engine
 
+from dims_producers import git_hook, s3_lambda
+from dims_producers.publish import publish
 from dims_worker import local
 from dims_worker.approvals.decisions import Decider, decide_request
 from dims_worker.cli.approvals import print_request
@@ -314,7 +314,7 @@ def lake_server(env: dict[str, str]) -> Iterator[None]:
     try:
         from moto.server import ThreadedMotoServer
     except ImportError:
-        raise UsageError("the demo needs an S3 server: pip install 'dims[demo]'") from None
+        raise UsageError("the demo needs an S3 server: pip install 'dims-worker[demo]'") from None
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # no line for each HTTP request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
-from dims_producers.enqueue import data_of, deliver, enqueue_file, event_of
 from rich.text import Text
 from sqlalchemy import Engine
 
+from dims_producers.enqueue import data_of, deliver, enqueue_file, event_of
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.replay import rejected, replay
 from dims_worker.cli.session import Session, examples, json_option, limit_option, pass_session

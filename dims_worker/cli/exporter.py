@@ -25,7 +25,7 @@ def exporter(session: Session, address: str, port: int) -> None:
 
         from dims_worker.reports.prometheus import PrometheusCollector
     except ImportError:
-        raise UsageError("prometheus-client is not installed. Install it: pip install 'dims[exporter]'") from None
+        raise UsageError("prometheus-client is not installed: pip install 'dims-worker[exporter]'") from None
     config, servers = session.config, local.running(session.config.home)
     database = config.database_url or (servers.database_url if servers else None)
     broker = config.broker_url or (servers.broker_url if servers else None)

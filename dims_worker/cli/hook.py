@@ -8,11 +8,11 @@ import threading
 from pathlib import Path
 
 import click
+
 from dims_producers import git_hook
 from dims_producers.publish import broker_url
 from dims_producers.spool import Spool
 from dims_producers.watch_files import watch_folders
-
 from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.config import FilesSource
 

@@ -33,7 +33,7 @@ def notebook(ctx: click.Context) -> None:
     assert session is not None
     if importlib.util.find_spec("jupyterlab") is None:
         raise UsageError(
-            "JupyterLab is not installed. Install it: pip install 'dims[notebook]', or use `dims notebook export`."
+            "JupyterLab is not installed: pip install 'dims-worker[notebook]'. Or use `dims notebook export`."
         )
     config = session.config  # an error in the configuration appears here instead of in a cell
     own = session.cwd / "notebooks" / runner.NAME

@@ -137,5 +137,5 @@ def _channel_text(config: Config, row: ChannelRow, now: datetime) -> str:
 
 def _sent_text(row: Notification, now: datetime) -> Text:
     if row.unsent:
-        return Text("waits to be sent" if row.told_at is None else "its end waits to be sent", "yellow")
-    return Text(format_ago(row.told_at, now) if row.told_at else NO_VALUE)
+        return Text("waits to be sent" if row.sent_at is None else "its end waits to be sent", "yellow")
+    return Text(format_ago(row.sent_at, now) if row.sent_at else NO_VALUE)

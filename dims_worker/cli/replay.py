@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import click
-from dims_producers.producer_name import producer_name
-from dims_producers.publish import append, broker_url
 from sqlalchemy import Connection
 
+from dims_producers.producer_name import producer_name
+from dims_producers.publish import append, broker_url
 from dims_worker.cli.session import Session, examples, json_option, limit_option, pass_session
 from dims_worker.cli.tables import plain_table
 from dims_worker.errors import NotFound, UsageError

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dims_producers.publish import connect
 from redis.exceptions import RedisError
 from rich.text import Text
 
+from dims_producers.publish import connect
 from dims_worker import local
 from dims_worker.broker import event_stream
 from dims_worker.broker.queues import BEAT, REFUSED, queue_names

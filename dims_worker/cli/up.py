@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from dims_producers.publish import PRODUCER_URL
 
+from dims_producers.publish import PRODUCER_URL
 from dims_worker import local
 from dims_worker.cli import web
 from dims_worker.cli.follow import follow_until

@@ -157,7 +157,7 @@ def _served_by_others(engine: Engine, wanted: dict[str, int]) -> list[Run]:
     for row in rows:
         items = tuple(_run_reading(reading) for reading in readings if reading.run_id == row.run_id)
         times = row.started_at, row.finished_at
-        runs.append(Run(row.run_id, row.trigger, row.source, row.status, *times, row.requests, items))
+        runs.append(Run(row.run_id, row.trigger, row.source, row.status, *times, row.api_calls, items))
     return runs
 
 
@@ -190,7 +190,7 @@ def _print(
                 "run": runs[0].run_id if len(runs) == 1 else None,
                 "runs": [run.run_id for run in runs],
                 "status": status_of(runs),
-                "api_calls": sum(run.requests for run in runs),
+                "api_calls": sum(run.api_calls for run in runs),
                 "metrics": [reading_json(session.config, item) for item in items],
             }
         )

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import click
 from click.core import ParameterSource
-from dims_producers.publish import broker_url
 
+from dims_producers.publish import broker_url
 from dims_worker import local
 from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.config.web import SHORTEST
@@ -29,7 +29,7 @@ ANSWER_TIMEOUT = 2.0
 """Seconds in which a running dashboard answers."""
 START_TIMEOUT = 20.0
 """Seconds in which a dashboard that `dims up` starts is ready."""
-MISSING = "Starlette, Jinja and Uvicorn are not all installed. Install them: pip install 'dims[web]'"
+MISSING = "Starlette, Jinja and Uvicorn are not all installed: pip install 'dims-worker[web]'"
 
 
 @click.command()

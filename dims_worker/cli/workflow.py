@@ -224,7 +224,7 @@ def _print_summary(session: Session, recorded: RecordedResult) -> None:
     status = workflows.result_status(result)
     line = Text(f"run {run.run_id} {status}", STYLES[status])
     duration = format_duration(run.finished_at - run.started_at)
-    line.append(f": {recorded.name} in {duration}, {pluralize(run.requests, 'API call')}", "default")
+    line.append(f": {recorded.name} in {duration}, {pluralize(run.api_calls, 'API call')}", "default")
     session.out.print(line, soft_wrap=True)
 
 

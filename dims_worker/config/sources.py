@@ -35,7 +35,7 @@ class S3Source(Source):
     endpoint_url: str | None = None
     region: str | None = None
     shards: Texts = Field((), description="Prefixes that are listed side by side; at most one LIST more for each.")
-    list_price: float = Field(0.005, ge=0, description="USD for 1,000 LIST requests.")
+    list_price: float = Field(0.005, ge=0, description="USD for 1,000 LIST calls.")
 
 
 class FilesSource(Source):

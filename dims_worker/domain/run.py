@@ -43,6 +43,6 @@ class Run:
     status: str
     as_of: datetime
     finished_at: datetime
-    requests: int
+    api_calls: int
     items: tuple[RunReading, ...]
     tells: tuple[str, ...] = ()

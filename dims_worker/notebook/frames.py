@@ -33,7 +33,7 @@ _TIMES = {
     *("decided_at", "event_time", "received_at", "generated_at"),
 }
 _INTEGERS = {
-    *("request", "run_id", "failures", "readings", "failed", "held", "requests", "version", "seq", "events"),
+    *("request", "run_id", "failures", "readings", "failed", "held", "api_calls", "version", "seq", "events"),
     *("rejected", "unmatched"),
 }
 _FLOATS = {"drift_pct", "age_hours", "seconds", "hours", "lag_seconds", "lag_p50", "lag_max"}
@@ -143,7 +143,7 @@ class NotebookData:
 
     def runs(self, days: float = 30) -> pd.DataFrame:
         """A row a run, oldest first: run_id, trigger, source, status, started_at, finished_at, seconds, readings,
-        failed, held, requests (LIST and the like)."""
+        failed, held, api_calls (LIST and the like)."""
         return self._frame(queries.RUNS, queries.RUN_COLUMNS, days=days)
 
     def requests(self) -> pd.DataFrame:

@@ -26,11 +26,11 @@ HISTORY = (
 DAILY_COLUMNS = ("metric", "day", "as_of", "value", "number", "outcome", "status", "drift_pct", "baseline")
 RUN_COLUMNS = (
     *("run_id", "trigger", "source", "status", "started_at", "finished_at", "seconds", "readings", "failed"),
-    *("held", "requests"),
+    *("held", "api_calls"),
 )
 RUNS = (
     "SELECT run_id, trigger, coalesce(source, 'several') AS source, status, started_at, finished_at, "
-    "extract(epoch FROM finished_at - started_at)::float8 AS seconds, readings, failed, held, requests "
+    "extract(epoch FROM finished_at - started_at)::float8 AS seconds, readings, failed, held, api_calls "
     "FROM dims_verification_runs WHERE started_at > now() - make_interval(secs => :days * 86400) "
     "ORDER BY started_at, run_id"
 )

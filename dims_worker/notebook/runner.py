@@ -19,7 +19,7 @@ WORKBOOK = "DIMS_WORKBOOK"
 RENDERER = "plotly_mimetype+notebook"
 """Each chart twice: its object, and HTML that needs no network."""
 CELL_SECONDS = 600
-MISSING = "needs what is not installed ({}): pip install 'dims[notebook]'"
+MISSING = "needs what is not installed ({}): pip install 'dims-worker[notebook]'"
 
 Progress = Callable[[int, int], None]
 """Called with the cells that are done, and all."""

@@ -115,7 +115,7 @@ class _AlertText:
         one = many[-1]
         before = f" ({pluralize(len(many) - 1, 'change')} before that was not sent)" if len(many) > 1 else ""
         if one.over:
-            return [f"{'resolved' if one.told_at else 'came and went'}: {self._over(one)}{before}"]
+            return [f"{'resolved' if one.sent_at else 'came and went'}: {self._over(one)}{before}"]
         say: Callable[[Notification], tuple[str, str]] = {
             **{HELD: self._held, LIMIT: self._limit, DRIFT: self._drift},
             **{ATTENTION: self._attention, FAILED: self._failed, STALE: self._stale},

@@ -1,7 +1,7 @@
 """What is to be sent, written in the transaction that makes it so (`notify` sends it).
 
 A row of `dims_notifications` is one time that one state stands of one metric, for one channel: keyed by the three, so
-that a state which stands is written once. Its two instants `told_at` and `end_told_at` say what was sent of it. The
+that a state which stands is written once. Its two instants `sent_at` and `end_sent_at` say what was sent of it. The
 rules of it are `notice`'s; here is when they are asked:
 
 1. Readings: in their run's transaction, on the locked rows of their metrics. A run is recorded with what it has to

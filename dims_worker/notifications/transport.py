@@ -66,7 +66,7 @@ def _open(url: str) -> Apprise:
     try:
         import apprise
     except ImportError:
-        raise NotSent("Apprise is not installed: pip install 'dims[notify]'") from None
+        raise NotSent("Apprise is not installed: pip install 'dims-worker[notify]'") from None
     # No pool of threads that a process would wait for at its end, and no deadline but ours
     asset = apprise.AppriseAsset(
         app_id="DIMS", app_desc="Data Inventory Management System", app_url="", async_mode=False, service_timeout=0

@@ -21,7 +21,7 @@ from dims_worker.errors import EventError
 from dims_worker.events import FIELD, SCHEDULE_TICK, Event
 from dims_worker.store import approval_requests, metric_states, schedules
 from dims_worker.store.engine import transaction
-from dims_worker.store.events import insert_events, next_mark, next_mark_for, raise_generations
+from dims_worker.store.events import insert_events, next_batch, next_batch_for, raise_generations
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def register_config(connection: Connection, config: Config, *, whole: bool = Tru
         approval_requests.close_request(connection, request.id, "withdrawn")
     due = {str(row["metric"]) for row in rows if row["requested_gen"]} & set(changed)
     if inputs := _inputs(config, changed, due):
-        raise_generations(connection, inputs, next_mark(connection))
+        raise_generations(connection, inputs, next_batch(connection))
     schedules.register_schedules(connection, [name for name, rule in config.rules.items() if rule.schedule])
 
 
@@ -158,10 +158,10 @@ def store_events(connection: Connection, planner: Planner, received: Sequence[Re
     A known event changes nothing; one that cannot be taken is stored as rejected, with the reason.
     """
     rows = [_row(planner, one) for one in received]
-    mark_id, registered = next_mark_for(connection, _concerned(rows))
+    batch_id, registered = next_batch_for(connection, _concerned(rows))
     if not registered:  # metrics that were configured since the last start
         register_config(connection, planner.config, whole=False)
-    inserted = insert_events(connection, [{**row.columns(), "mark_id": mark_id} for row in rows])
+    inserted = insert_events(connection, [{**row.columns(), "batch_id": batch_id} for row in rows])
     result = IngestResult()
     new = [row for row in rows if _taken(row, inserted)]
     for row in new:
@@ -170,7 +170,7 @@ def store_events(connection: Connection, planner: Planner, received: Sequence[Re
         result.unmatched += row.outcome == "unmatched"
     result.known = len(rows) - len(new)
     if names := _concerned(new):
-        result.generations = raise_generations(connection, names, mark_id)
+        result.generations = raise_generations(connection, names, batch_id)
     result.sources = _touched(planner.config, new)
     ticks = {r.rules[0]: r.event_time for r in new if r.type == SCHEDULE_TICK and r.rules and r.event_time}
     if ticks:
@@ -291,6 +291,6 @@ def _store_all(engine: Engine, planner: Planner, batch: Sequence[ReceivedEnvelop
             continue
         log.error("an event is rejected: %s", reason)
         with transaction(engine) as connection:
-            row = {**_rejected(one, reason).columns(), "mark_id": next_mark(connection)}
+            row = {**_rejected(one, reason).columns(), "batch_id": next_batch(connection)}
             result.rejected += len(insert_events(connection, [row]))
     return result

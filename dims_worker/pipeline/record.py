@@ -36,7 +36,7 @@ class Measurement:
     trigger: str
     worker: str
     source: str | None = None
-    requests: int = 0
+    api_calls: int = 0
     claim: Claim | None = None
     result: Mapping[str, Any] | None = None
     """What a workflow found, whole."""
@@ -291,7 +291,7 @@ def _write(
             "readings": len(items),
             "failed": failed,
             "held": sum(item.outcome == "held" for item in items),
-            "requests": measured.requests,
+            "api_calls": measured.api_calls,
             "result": measured.result,
         },
     )
@@ -307,7 +307,7 @@ def _write(
         status=status,
         as_of=measured.as_of,
         finished_at=finished_at,
-        requests=measured.requests,
+        api_calls=measured.api_calls,
         items=tuple(items),
         tells=tells,
     )

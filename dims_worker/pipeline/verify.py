@@ -85,7 +85,7 @@ def _measure_claimed(config: Config, claim: Claim, how: WorkflowOptions) -> Meas
         trigger="workflow" if outcome else "event",
         worker=worker_name(),
         source=claim.source,
-        requests=scanned.requests,
+        api_calls=scanned.api_calls,
         claim=claim,
         result=outcome.result if outcome else None,
     )
@@ -132,7 +132,7 @@ def check_now(engine: Engine, config: Config, names: Iterable[str]) -> Run:
         trigger="verify",
         worker=worker_name(),
         source=next(iter(by_source)) if len(by_source) == 1 else None,
-        requests=sum(scan.requests for scan in scans),
+        api_calls=sum(scan.api_calls for scan in scans),
     )
     with transaction(engine) as connection:
         return record_run(connection, config, measured)

@@ -48,10 +48,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """What one pass over a source gave: a reading for each metric asked for, and the requests it cost."""
+    """What one pass over a source gave: a reading for each metric asked for, and the API calls it cost."""
 
     readings: tuple[Reading, ...]
-    requests: int = 0
+    api_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)

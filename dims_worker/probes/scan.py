@@ -56,7 +56,7 @@ class Scan:
         if not missing:
             return scanned
         unsaid = self._failed(missing, "the probe gave no reading")
-        return ScanResult((*scanned.readings, *unsaid.readings), scanned.requests)
+        return ScanResult((*scanned.readings, *unsaid.readings), scanned.api_calls)
 
     def _run(self) -> None:
         kind = self.source.type

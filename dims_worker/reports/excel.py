@@ -33,7 +33,7 @@ LATEST = json_csv.COLUMNS
 READING = ("metric", "as_of", "value", "unit", "outcome", "status", "severity", "tier", "drift_pct", "baseline",
            "method", "run_id", "recorded_at", "reason", "error")  # fmt: skip
 RUN = ("run_id", "trigger", "source", "status", "started_at", "finished_at", "seconds", "readings", "failed", "held",
-       "requests", "worker")  # fmt: skip
+       "api_calls", "worker")  # fmt: skip
 APPROVAL = ("id", "metric", "kind", "state", "version", "value", "unit", "baseline", "drift_pct", "severity", "reason",
             "as_of", "opened_at", "decided_at", "decided_by", "known_by", "note", "expires_at", "run_id")  # fmt: skip
 EVENT = ("seq", "received_at", "type", "subject", "producer", "event_id", "event_time", "outcome", "reason")

@@ -44,7 +44,7 @@ def new_workbook(path: Path) -> Iterator[Book]:
     try:
         import xlsxwriter
     except ImportError:
-        raise UsageError("XlsxWriter is not installed: pip install 'dims[report]'") from None
+        raise UsageError("XlsxWriter is not installed: pip install 'dims-worker[report]'") from None
     options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
     with xlsxwriter.Workbook(str(path), options) as made:
         yield Book(made)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Text, cast, insert, literal, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from dims_worker.store.bulk import dumps
-from dims_worker.store.models import requests
+from dims_worker.store.models import approval_requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +156,19 @@ def _typed(facts: Mapping[str, Any]) -> dict[str, Any]:
 def insert_request(connection: Connection, facts: Mapping[str, Any]) -> int:
     """A new request, open unless the facts say otherwise; its value is the anchor of its band. Returns its number."""
     values = _typed({"state": "open", "anchor": facts["value"], **facts})
-    return int(connection.execute(insert(requests).values(**values).returning(requests.c.id)).scalar_one())
+    return int(
+        connection.execute(insert(approval_requests).values(**values).returning(approval_requests.c.id)).scalar_one()
+    )
 
 
 def update_request(connection: Connection, number: int, facts: Mapping[str, Any], *, changed: bool) -> None:
     """The latest facts for an open request; where its value or baseline `changed`, another version of it."""
     connection.execute(
-        update(requests)
-        .where(requests.c.id == number, requests.c.state == "open")
-        .values(**_typed(facts), version=requests.c.version + int(changed), updated_at=text("clock_timestamp()"))
+        update(approval_requests)
+        .where(approval_requests.c.id == number, approval_requests.c.state == "open")
+        .values(
+            **_typed(facts), version=approval_requests.c.version + int(changed), updated_at=text("clock_timestamp()")
+        )
     )
 
 
@@ -174,8 +178,8 @@ def close_request(connection: Connection, number: int, state: str, **decided: st
     `decided`: `decided_by`, `known_by` and `note`, where a person did it.
     """
     connection.execute(
-        update(requests)
-        .where(requests.c.id == number, requests.c.state == "open")
+        update(approval_requests)
+        .where(approval_requests.c.id == number, approval_requests.c.state == "open")
         .values(state=state, decided_at=text("clock_timestamp()"), **decided)
     )
 

@@ -51,19 +51,20 @@ def transaction(engine: Engine) -> Iterator[Connection]:
             yield connection
     except (OperationalError, InterfaceError) as error:
         if error.connection_invalidated or getattr(error.orig, "pgcode", None) is None:
-            raise DatabaseUnreachable(f"{_place(engine)}: {str(error.orig).strip()}") from error
+            raise DatabaseUnreachable(f"{place_of(engine)}: {str(error.orig).strip()}") from error
         raise
     except InternalError as error:
         if getattr(error.orig, "pgcode", None) == "25006":  # read_only_sql_transaction
-            raise NotAllowed(f"{_place(engine)} can only be read from here: {str(error.orig).strip()}") from error
+            raise NotAllowed(f"{place_of(engine)} can only be read from here: {str(error.orig).strip()}") from error
         raise
     except ProgrammingError as error:
         if "invalid dsn" in str(error.orig):
             raise ConfigError("DIMS_DATABASE_URL has an option that libpq does not know") from None
         if getattr(error.orig, "pgcode", None) == "42P01":  # undefined_table
-            raise DimsError(f"{_place(engine)} lacks DIMS's tables: run `dims migrate`") from error
+            raise DimsError(f"{place_of(engine)} lacks DIMS's tables: run `dims migrate`") from error
         if getattr(error.orig, "pgcode", None) == "42501":  # insufficient_privilege
-            raise NotAllowed(f"{_place(engine)}: its user {engine.url.username} may not do this, only look") from error
+            user = engine.url.username
+            raise NotAllowed(f"{place_of(engine)}: its user {user} may not do this, only look") from error
         raise
 
 
@@ -72,7 +73,8 @@ def is_busy(error: DBAPIError) -> bool:
     return getattr(error.orig, "pgcode", None) in ("40001", "40P01", "55P03", "57014")
 
 
-def _place(engine: Engine) -> str:
+def place_of(engine: Engine) -> str:
+    """Return "the database NAME at HOST:PORT", which holds no password."""
     url = make_url(engine.url)
     return f"the database {url.database} at {url.host or 'the local socket'}:{url.port or 5432}"
 

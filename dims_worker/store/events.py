@@ -1,4 +1,4 @@
-"""Queries on the event log and its marks."""
+"""Queries on the event log and its ingest batches."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from dims_worker.store.models import events
 
 _COLUMNS = (
     *("producer", "event_id", "digest", "type", "subject", "event_time", "stream_id", "outcome"),
-    *("reason", "data", "payload", "rules", "metrics", "mark_id"),
+    *("reason", "data", "payload", "rules", "metrics", "batch_id"),
 )
 
 
-def next_mark(connection: Connection) -> int:
-    return int(connection.execute(text("SELECT nextval('dims_mark_ids')")).scalar_one())
+def next_batch(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT nextval('dims_batch_ids')")).scalar_one())
 
 
-def next_mark_for(connection: Connection, names: Sequence[str]) -> tuple[int, bool]:
-    """A new mark, and whether each of the metrics that it may be for has a row."""
+def next_batch_for(connection: Connection, names: Sequence[str]) -> tuple[int, bool]:
+    """A new batch id, and whether every named metric has a row."""
     row = connection.execute(
         text(
-            "SELECT nextval('dims_mark_ids'), "
+            "SELECT nextval('dims_batch_ids'), "
             "(SELECT count(*) FROM dims_metrics WHERE metric = ANY(:names)) = cardinality(CAST(:names AS text[]))"
         ),
         {"names": list(names)},
@@ -55,8 +55,8 @@ def insert_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
     return {(row[0], row[1], row[2], row[3]) for row in inserted}
 
 
-def raise_generations(connection: Connection, names: Sequence[str], mark_id: int) -> dict[str, int]:
-    """One generation more for each named metric, its row locked in the order of the names, and the mark.
+def raise_generations(connection: Connection, names: Sequence[str], batch_id: int) -> dict[str, int]:
+    """One generation more for each named metric, its row locked in the order of the names, under the batch.
 
     Returns the new generations; a name without a row, or of a retired metric, is missing from them.
     """
@@ -67,10 +67,10 @@ def raise_generations(connection: Connection, names: Sequence[str], mark_id: int
             "), raised AS (UPDATE dims_metrics m SET requested_gen = m.requested_gen + 1, "
             "due_since = CASE WHEN m.requested_gen > m.measured_gen THEN m.due_since ELSE clock_timestamp() END "
             "FROM locked WHERE m.metric = locked.metric AND m.retired_at IS NULL RETURNING m.metric, m.requested_gen) "
-            "INSERT INTO dims_event_marks (mark_id, metric, generation) "
-            "SELECT :mark, metric, requested_gen FROM raised RETURNING metric, generation"
+            "INSERT INTO dims_ingest_batches (batch_id, metric, generation) "
+            "SELECT :batch, metric, requested_gen FROM raised RETURNING metric, generation"
         ),
-        {"names": list(names), "mark": mark_id},
+        {"names": list(names), "batch": batch_id},
     )
     return {row.metric: row.generation for row in raised}
 
@@ -94,7 +94,7 @@ class LoggedEvent:
     payload: str | None
     rules: Sequence[str]
     metrics: Sequence[str]
-    mark_id: int
+    batch_id: int
     replayed_at: datetime | None
 
 
@@ -152,20 +152,21 @@ def mark_replayed(connection: Connection, numbers: Sequence[int]) -> None:
     )
 
 
-def marks_after(connection: Connection, mark_id: int) -> list[int]:
-    """The ingests whose marks were drawn after this one and that stored something."""
+def batches_after(connection: Connection, batch_id: int) -> list[int]:
+    """The batches that were numbered after this one and that stored something."""
     found = connection.execute(
-        text("SELECT DISTINCT mark_id FROM dims_event_log WHERE mark_id > :mark ORDER BY 1"), {"mark": mark_id}
+        text("SELECT DISTINCT batch_id FROM dims_event_log WHERE batch_id > :batch ORDER BY 1"), {"batch": batch_id}
     )
-    return [row.mark_id for row in found]
+    return [row.batch_id for row in found]
 
 
-def events_of_marks(connection: Connection, marks: Sequence[int]) -> list[LoggedEvent]:
-    """The events that these ingests stored, in the order of their arrival."""
-    if not marks:
+def events_of_batches(connection: Connection, batch_ids: Sequence[int]) -> list[LoggedEvent]:
+    """The events that these batches stored, in the order of their arrival."""
+    if not batch_ids:
         return []
     found = connection.execute(
-        text(f"SELECT {_LOGGED} FROM dims_event_log WHERE mark_id = ANY(:marks) ORDER BY seq"), {"marks": list(marks)}
+        text(f"SELECT {_LOGGED} FROM dims_event_log WHERE batch_id = ANY(:batches) ORDER BY seq"),
+        {"batches": list(batch_ids)},
     )
     return [LoggedEvent(*row) for row in found]
 
@@ -216,14 +217,14 @@ def served_metrics(connection: Connection, event: LoggedEvent) -> list[ServedMet
         text(
             "SELECT k.metric, k.generation, h.run_id, h.value, h.unit, h.baseline, h.drift_pct, h.status, "
             "h.severity, h.tier, h.outcome, h.reason, h.error, h.as_of, h.recorded_at "
-            "FROM dims_event_marks k LEFT JOIN LATERAL ("
+            "FROM dims_ingest_batches k LEFT JOIN LATERAL ("
             "  SELECT * FROM dims_metrics_history h WHERE h.metric = k.metric "
             "  AND h.generation >= k.generation AND h.outcome <> 'superseded' "
             "  ORDER BY (h.method = 'failed'), CASE WHEN h.method = 'failed' THEN -h.id ELSE h.id END LIMIT 1"
             ") h ON true "
-            "WHERE k.mark_id = :mark AND k.metric = ANY(:metrics) ORDER BY k.metric"
+            "WHERE k.batch_id = :batch AND k.metric = ANY(:metrics) ORDER BY k.metric"
         ),
-        {"mark": event.mark_id, "metrics": list(event.metrics)},
+        {"batch": event.batch_id, "metrics": list(event.metrics)},
     )
     return [ServedMetric(*row) for row in found]
 
@@ -233,7 +234,7 @@ _REACH = 5000
 
 
 def events_served_by(connection: Connection, run_id: int, limit: int) -> list[LoggedEvent]:
-    """The newest events that a run's readings were the first to serve, newest first: those whose marks are later than
+    """The newest events that a run's readings were the first to serve, newest first: those whose batches are later than
     what each metric's reading before served. Looked for among the last events before the run's end."""
     found = connection.execute(
         text(
@@ -246,12 +247,12 @@ def events_served_by(connection: Connection, run_id: int, limit: int) -> list[Lo
             "  WHERE v.run_id = :run AND h.method <> 'failed' AND h.outcome <> 'superseded'"
             "  AND h.generation IS NOT NULL"
             "), near AS MATERIALIZED ("
-            "  SELECT e.seq, e.mark_id, e.metrics FROM dims_event_log e"
+            "  SELECT e.seq, e.batch_id, e.metrics FROM dims_event_log e"
             "  WHERE e.received_at <= (SELECT max(finished_at) FROM mine) AND e.metrics <> '{}'"
             "  ORDER BY e.received_at DESC LIMIT :reach"
             f") SELECT {_LOGGED} FROM dims_event_log WHERE seq IN ("
             "  SELECT n.seq FROM near n JOIN mine m ON m.metric = ANY(n.metrics)"
-            "  JOIN dims_event_marks k ON k.mark_id = n.mark_id AND k.metric = m.metric"
+            "  JOIN dims_ingest_batches k ON k.batch_id = n.batch_id AND k.metric = m.metric"
             "  AND k.generation > m.served AND k.generation <= m.generation"
             ") ORDER BY seq DESC LIMIT :limit"
         ),
@@ -265,9 +266,9 @@ def last_event(connection: Connection) -> int:
     return int(connection.execute(text("SELECT coalesce(max(seq), 0) FROM dims_event_log")).scalar_one())
 
 
-def last_mark(connection: Connection) -> int:
-    """The newest ingest's mark; 0 where there is none."""
-    return int(connection.execute(text("SELECT coalesce(max(mark_id), 0) FROM dims_event_log")).scalar_one())
+def last_batch(connection: Connection) -> int:
+    """The newest batch; 0 where there is none."""
+    return int(connection.execute(text("SELECT coalesce(max(batch_id), 0) FROM dims_event_log")).scalar_one())
 
 
 def event_by_id(connection: Connection, event_id: str) -> LoggedEvent | None:

@@ -20,7 +20,7 @@ from dims_worker.errors import DatabaseUnreachable
 from dims_worker.store.engine import connect_args
 
 CHANNEL = "dims"
-"""What the triggers of revision 0008 ring on."""
+"""The channel that the triggers in `schema/sql/triggers.sql` notify."""
 NAME = "dims web"
 """The listener's name in the server's list of connections."""
 

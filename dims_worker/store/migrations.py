@@ -13,11 +13,21 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 from sqlalchemy.event import listen
 
-from dims_worker.store.engine import transaction
+from dims_worker.errors import DimsError
+from dims_worker.store.engine import place_of, transaction
 
 log = logging.getLogger(__name__)
 
+VERSION_TABLE = "dims_alembic_version"
+"""Our own, because another application in the same database may use Alembic and its `alembic_version`."""
+
 _LOCK = 0x44494D53  # "DIMS": two that migrate at once take turns
+
+_UNRELEASED = (
+    "has tables from a development version of DIMS before 0.2, which cannot be upgraded. Create an empty database, set "
+    "DIMS_DATABASE_URL to it, and run `dims migrate`. If the database is DIMS's own, run `dims down`, move the data "
+    "directory (DIMS_HOME, by default `.dims`) away, and run `dims up`."
+)
 
 
 def _scripts() -> str:
@@ -35,12 +45,15 @@ def _config() -> AlembicConfig:
 def migrate(engine: Engine) -> tuple[str | None, str]:
     """Upgrade to the newest revision. Returns the revisions before and after; equal where nothing was due.
 
-    What a migration could not do, such as making roles, is logged as a warning, with the remedy.
+    What a migration could not do, such as creating roles, is logged as a warning, with the fix.
+    Raises DimsError for tables that an unreleased version of DIMS made.
     """
     config = _config()
     with transaction(engine) as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        before = MigrationContext.configure(connection).get_current_revision()
+        before = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+        if before is None and connection.execute(text("SELECT to_regclass('dims_metrics')")).scalar_one():
+            raise DimsError(f"{place_of(engine)} {_UNRELEASED}")
         config.attributes["connection"] = connection
         listen(connection, "after_cursor_execute", _pass_on)
         command.upgrade(config, "head")

@@ -1,4 +1,4 @@
-"""The tables, as `schema/versions` makes them (a test compares the two).
+"""The tables, as `schema/sql/tables.sql` makes them (a test compares the two).
 
 A value is kept as JSONB, so that an integer stays an integer and a text a text. A value may be null:
 whether there is one is told by its `as_of`.
@@ -36,8 +36,8 @@ sources = Table(
     Column("lease_epoch", BigInteger, nullable=False, server_default="0"),
     Column("lease_holder", Text),
     Column("lease_until", Instant),
-    Column("not_before", Instant, comment="the end of its cooldown"),
-    comment="One row a source: who scans it now, and when it may be scanned again.",
+    Column("not_before", Instant, comment="when its cooldown ends"),
+    comment="One row per source: which worker scans it now, and when it may be scanned again.",
 )
 
 metrics = Table(
@@ -48,15 +48,15 @@ metrics = Table(
     Column("definition", Text, nullable=False),
     Column("requested_gen", BigInteger, nullable=False, server_default="0"),
     Column("measured_gen", BigInteger, nullable=False, server_default="0"),
-    Column("not_before", Instant, comment="after a failure: not measured again before"),
+    Column("not_before", Instant, comment="after a failure: when it may be measured again"),
     Column("failures", Integer, nullable=False, server_default="0"),
-    Column("error", Text, comment="of the latest attempt; NULL where it went well"),
+    Column("error", Text, comment="of the latest attempt; NULL if it succeeded"),
     Column("failed_at", Instant),
     # the latest good reading and what was said of it
     Column("value", JSONB),
     Column("unit", Text),
     Column("method", Text),
-    Column("details", JSONB, comment="what the latest good reading keeps beside its value"),
+    Column("details", JSONB, comment="what the latest good reading holds beside its value"),
     Column("as_of", Instant),
     Column("status", Text),
     Column("severity", Text),
@@ -67,17 +67,17 @@ metrics = Table(
     Column("baseline_version", BigInteger, nullable=False, server_default="0"),
     Column("accepted", JSONB),
     Column("accepted_as_of", Instant),
-    Column("rejected", JSONB, comment="what a person rejected: in its band nobody is asked again"),
+    Column("rejected", JSONB, comment="the value that a person rejected; readings in its band open no new request"),
     Column("rejected_as_of", Instant),
     Column(
         "attempts",
         Integer,
         nullable=False,
         server_default="0",
-        comment="claims since the last record: leases that were lost",
+        comment="claims since the last recorded run: leases that were lost",
     ),
-    Column("due_since", Instant, comment="no event that waits for a reading is older"),
-    Column("retired_at", Instant, comment="no longer configured: never due"),
+    Column("due_since", Instant, comment="every event that waits for a reading came at this time or later"),
+    Column("retired_at", Instant, comment="when it was no longer configured; it is never due"),
     Index("dims_metrics_due", "source", postgresql_where=text("requested_gen > measured_gen")),
     comment="The current state of each metric. Due while requested_gen > measured_gen.",
 )
@@ -87,14 +87,14 @@ schedules = Table(
     metadata,
     Column("rule", Text, primary_key=True),
     Column(
-        "since",
+        "first_seen_at",
         Instant,
         nullable=False,
         server_default=func.clock_timestamp(),
-        comment="first seen: earlier ticks were not missed",
+        comment="earlier ticks do not count as missed",
     ),
-    Column("last_tick", Instant, comment="the newest that was stored"),
-    comment="Rules with a schedule: what was missed is told by the last tick.",
+    Column("last_tick", Instant, comment="the newest tick that was stored"),
+    comment="Rules with a schedule. The last tick shows which ticks were missed.",
 )
 
 runs = Table(
@@ -111,8 +111,8 @@ runs = Table(
     Column("readings", Integer, nullable=False, server_default="0"),
     Column("failed", Integer, nullable=False, server_default="0"),
     Column("held", Integer, nullable=False, server_default="0"),
-    Column("requests", Integer, nullable=False, server_default="0", comment="LIST and the like"),
-    Column("result", JSONB, comment="of a workflow: everything that its report tells"),
+    Column("api_calls", Integer, nullable=False, server_default="0", comment="calls to the API of S3 or AWS"),
+    Column("result", JSONB, comment="of a workflow: everything that its report shows"),
     Index("dims_verification_runs_started", "started_at"),
     Index("dims_verification_runs_result", "source", "run_id", postgresql_where=text("result IS NOT NULL")),
 )
@@ -129,7 +129,7 @@ history = Table(
     Column("as_of", Instant, nullable=False),
     Column("recorded_at", Instant, nullable=False, server_default=func.clock_timestamp()),
     Column("generation", BigInteger, comment="the requested_gen that this reading serves"),
-    Column("baseline", JSONB, comment="what it was judged against; NULL: nothing"),
+    Column("baseline", JSONB, comment="the value it was judged against; NULL: none"),
     Column("drift_pct", Float),
     Column("status", Text),
     Column("severity", Text),
@@ -140,10 +140,10 @@ history = Table(
     Column("details", JSONB),
     Index("dims_metrics_history_metric_as_of", "metric", "as_of"),
     Index("dims_metrics_history_run", "run_id"),
-    comment="Every reading that was ever taken.",
+    comment="Every reading.",
 )
 
-mark_ids = Sequence("dims_mark_ids", metadata=metadata)
+batch_ids = Sequence("dims_batch_ids", metadata=metadata)
 
 events = Table(
     "dims_event_log",
@@ -151,7 +151,7 @@ events = Table(
     Column("seq", BigInteger, Identity(), primary_key=True),
     Column("producer", Text),
     Column("event_id", Text),
-    Column("digest", Text, nullable=False, comment="of producer, id and what it says"),
+    Column("digest", Text, nullable=False, comment="hash of the producer, the id and the content"),
     Column("type", Text),
     Column("subject", Text),
     Column("event_time", Instant),
@@ -160,10 +160,10 @@ events = Table(
     Column("outcome", Text, nullable=False, comment="planned, unmatched, rejected"),
     Column("reason", Text, comment="why it was rejected"),
     Column("data", JSONB),
-    Column("payload", Text, comment="of a rejected one, cut to a bound"),
+    Column("payload", Text, comment="of a rejected event, cut to a maximum length"),
     Column("rules", ARRAY(Text), nullable=False, server_default="{}"),
     Column("metrics", ARRAY(Text), nullable=False, server_default="{}"),
-    Column("mark_id", BigInteger, nullable=False),
+    Column("batch_id", BigInteger, nullable=False),
     Column("replayed_at", Instant, comment="when it was last sent again"),
     Index(
         "dims_event_log_once",
@@ -171,11 +171,11 @@ events = Table(
         unique=True,
         postgresql_where=text("outcome <> 'rejected'"),
     ),
-    Index("dims_event_log_mark", "mark_id"),
+    Index("dims_event_log_batch", "batch_id"),
     Index("dims_event_log_received", "received_at"),
     Index("dims_event_log_unplanned", "outcome", "seq", postgresql_where=text("outcome <> 'planned'")),
     Index("dims_event_log_rejected", "stream_id", "digest", unique=True, postgresql_where=text("outcome = 'rejected'")),
-    comment="Every event, once. A known id with another payload stands beside the first.",
+    comment="Every event, once. An event with a known id and other content is stored beside the first.",
 )
 
 # By how an id begins, as people type it; of all of it no index could be made (it may have 2,048 characters)
@@ -185,17 +185,17 @@ Index(
     postgresql_ops={"begins": "text_pattern_ops"},
 )
 
-marks = Table(
-    "dims_event_marks",
+ingest_batches = Table(
+    "dims_ingest_batches",
     metadata,
-    Column("mark_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("batch_id", BigInteger, primary_key=True, autoincrement=False),
     Column("metric", Text, primary_key=True),
     Column("generation", BigInteger, nullable=False),
-    comment="What links events to runs: the generation that one ingest gave a metric. "
-    "The first reading with that generation or a later one serves the ingest's events.",
+    comment="Links events to runs: the generation that one ingest batch gave a metric. "
+    "The first reading with that generation or a later one serves the batch's events.",
 )
 
-requests = Table(
+approval_requests = Table(
     "dims_approval_requests",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
@@ -206,38 +206,40 @@ requests = Table(
     Column("value", JSONB),
     Column("unit", Text, nullable=False),
     Column("as_of", Instant, nullable=False),
-    Column("anchor", JSONB, comment="the value first proposed: the middle of its band"),
+    Column("anchor", JSONB, comment="the value first proposed, the middle of the request's band"),
     Column("baseline", JSONB),
     Column("baseline_as_of", Instant),
     Column("baseline_version", BigInteger, nullable=False),
     Column("drift_pct", Float),
     Column("severity", Text, nullable=False),
     Column("reason", Text, nullable=False),
-    Column("evidence", JSONB, comment="events since the baseline, and the reading's details"),
-    Column("run_id", BigInteger, ForeignKey("dims_verification_runs.run_id"), comment="NULL: set by hand"),
+    Column("evidence", JSONB, comment="the events since the baseline, and the reading's details"),
+    Column(
+        "run_id", BigInteger, ForeignKey("dims_verification_runs.run_id"), comment="NULL: the baseline was set by hand"
+    ),
     Column("opened_at", Instant, nullable=False, server_default=func.clock_timestamp()),
     Column("updated_at", Instant, nullable=False, server_default=func.clock_timestamp()),
     Column("expires_at", Instant),
     Column("decided_at", Instant),
     Column("decided_by", Text),
-    Column("known_by", Text, comment="how who decided is known: option, environment, system, token, link, proxy"),
+    Column("known_by", Text, comment="how decided_by is known: option, environment, system, token, link, proxy"),
     Column("note", Text),
     Index("dims_approval_requests_metric", "metric", "id"),
     Index("dims_approval_requests_run", "run_id", postgresql_where=text("run_id IS NOT NULL")),
     Index("dims_approval_requests_open", "metric", unique=True, postgresql_where=text("state = 'open'")),
-    comment="What waits for a person, and what people decided.",
+    comment="What waits for a person's approval, and what people decided.",
 )
 
 channels = Table(
     "dims_channels",
     metadata,
     Column("channel", Text, primary_key=True),
-    Column("lease_until", Instant, comment="somebody sends until then"),
-    Column("not_before", Instant, comment="after a failure: not tried again before"),
+    Column("lease_until", Instant, comment="until then, one process sends"),
+    Column("not_before", Instant, comment="after a failure: when it may be tried again"),
     Column("failures", Integer, nullable=False, server_default="0"),
-    Column("error", Text, comment="of the latest message; NULL where it was taken"),
-    Column("sent_at", Instant, comment="the latest message that was taken"),
-    comment="One row a channel: who sends there now, and when it may be tried again. Its URL is nowhere here.",
+    Column("error", Text, comment="of the latest message; NULL if it was accepted"),
+    Column("sent_at", Instant, comment="when the latest message was accepted"),
+    comment="One row per channel: which process sends now, and when it may be tried again. Its URL is not stored.",
 )
 
 notifications = Table(
@@ -247,19 +249,19 @@ notifications = Table(
     Column("channel", Text, nullable=False),
     Column("metric", Text, nullable=False),
     Column("state", Text, nullable=False, comment="held:REQUEST, limit, drift:STATUS, attention, failed, stale"),
-    Column("facts", JSONB, nullable=False, comment="the values at its beginning"),
-    Column("run_id", BigInteger, ForeignKey("dims_verification_runs.run_id"), comment="NULL: the sweep noticed"),
+    Column("facts", JSONB, nullable=False, comment="the values when the state began"),
+    Column("run_id", BigInteger, ForeignKey("dims_verification_runs.run_id"), comment="NULL: the sweep found it"),
     Column("since", Instant, nullable=False, server_default=func.clock_timestamp()),
-    Column("ended_at", Instant, comment="NULL: it stands"),
-    Column("ending", JSONB, comment="the values at its end"),
-    Column("told_at", Instant, comment="NULL: still to be sent"),
-    Column("end_told_at", Instant, comment="of an end; set with it where nobody needs to hear of it"),
-    Index("dims_notifications_standing", "channel", "metric", "state", unique=True,
+    Column("ended_at", Instant, comment="NULL: the state is active"),
+    Column("ending", JSONB, comment="the values when the state ended"),
+    Column("sent_at", Instant, comment="NULL: still to be sent"),
+    Column("end_sent_at", Instant, comment="when its end was sent; set together with ended_at if no one needs to know"),
+    Index("dims_notifications_active", "channel", "metric", "state", unique=True,
           postgresql_where=text("ended_at IS NULL")),
     Index("dims_notifications_run", "run_id", postgresql_where=text("run_id IS NOT NULL")),
     Index("dims_notifications_unsent", "channel", "id",
-          postgresql_where=text("told_at IS NULL OR (ended_at IS NOT NULL AND end_told_at IS NULL)")),
-    comment="What people are told: a row for each time that a state stands of a metric, and each channel.",
+          postgresql_where=text("sent_at IS NULL OR (ended_at IS NOT NULL AND end_sent_at IS NULL)")),
+    comment="What people are notified of: one row per channel for each period in which a metric is in a state.",
 )  # fmt: skip
 
 snapshots = Table(
@@ -268,16 +270,16 @@ snapshots = Table(
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("daily", Boolean, nullable=False, server_default="false",
-           comment="taken by the sweep, and dropped after settings.snapshot_days"),
+           comment="taken by the sweep, and deleted after settings.snapshot_days"),
     Column("taken_at", Instant, nullable=False, server_default=func.clock_timestamp()),
     Column("note", Text),
-    comment="Points in time with a name, to compare with.",
+    comment="Named points in time, to compare with.",
 )  # fmt: skip
 
 snapshot_values = Table(
     "dims_snapshot_values",
     metadata,
-    Column("snapshot", BigInteger, ForeignKey("dims_snapshots.id", ondelete="CASCADE"), primary_key=True),
+    Column("snapshot_id", BigInteger, ForeignKey("dims_snapshots.id", ondelete="CASCADE"), primary_key=True),
     Column("metric", Text, primary_key=True),
     Column("value", JSONB),
     Column("unit", Text),
@@ -288,14 +290,14 @@ snapshot_values = Table(
     comment="What each metric was at a snapshot: its last good reading then, and its baseline.",
 )
 
-housekeeping = Table(
-    "dims_housekeeping",
+retention_runs = Table(
+    "dims_retention_runs",
     metadata,
     Column("day", Date, primary_key=True),
-    Column("begun_at", Instant, nullable=False, server_default=func.clock_timestamp()),
-    Column("finished_at", Instant, comment="NULL: there may be more to forget"),
+    Column("started_at", Instant, nullable=False, server_default=func.clock_timestamp()),
+    Column("finished_at", Instant, comment="NULL: there may be more to delete"),
     Column("readings", BigInteger, nullable=False, server_default="0"),
     Column("events", BigInteger, nullable=False, server_default="0"),
     Column("runs", BigInteger, nullable=False, server_default="0"),
-    comment="One row a day (UTC): its snapshot was taken, and so many old rows were forgotten.",
+    comment="One row per day (UTC): its snapshot was taken, and so many old rows were deleted.",
 )

@@ -29,8 +29,8 @@ class Notification:
     since: datetime
     ended_at: datetime | None
     ending: Mapping[str, Any] | None
-    told_at: datetime | None
-    end_told_at: datetime | None
+    sent_at: datetime | None
+    end_sent_at: datetime | None
 
     @property
     def kind(self) -> str:
@@ -45,15 +45,15 @@ class Notification:
     @property
     def over(self) -> bool:
         """Whether its end is still to be told."""
-        return self.ended_at is not None and self.end_told_at is None
+        return self.ended_at is not None and self.end_sent_at is None
 
     @property
     def unsent(self) -> bool:
-        return self.told_at is None or self.over
+        return self.sent_at is None or self.over
 
 
 _COLUMNS = ", ".join(Notification.__slots__)
-_UNSENT = "(told_at IS NULL OR (ended_at IS NOT NULL AND end_told_at IS NULL))"
+_UNSENT = "(sent_at IS NULL OR (ended_at IS NOT NULL AND end_sent_at IS NULL))"
 _REQUEST = "CASE WHEN n.state LIKE 'held:%' THEN substr(n.state, 6)::bigint END"
 
 
@@ -90,7 +90,7 @@ def end_notifications(connection: Connection, endings: Mapping[int, tuple[Mappin
     connection.execute(
         text(
             "UPDATE dims_notifications n SET ended_at = clock_timestamp(), ending = r.ending, "
-            "end_told_at = CASE WHEN NOT r.told THEN clock_timestamp() END "
+            "end_sent_at = CASE WHEN NOT r.told THEN clock_timestamp() END "
             "FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id bigint, ending jsonb, told boolean) "
             "WHERE n.id = r.id AND n.ended_at IS NULL"
         ),
@@ -217,8 +217,8 @@ def mark_sent(connection: Connection, claimed: ClaimedChannel) -> None:
     _lock(connection, [one.id for one in claimed.notifications])
     connection.execute(
         text(
-            "UPDATE dims_notifications SET told_at = coalesce(told_at, clock_timestamp()), end_told_at = CASE WHEN "
-            "id = ANY(:over) THEN coalesce(end_told_at, clock_timestamp()) ELSE end_told_at END WHERE id = ANY(:ids)"
+            "UPDATE dims_notifications SET sent_at = coalesce(sent_at, clock_timestamp()), end_sent_at = CASE WHEN "
+            "id = ANY(:over) THEN coalesce(end_sent_at, clock_timestamp()) ELSE end_sent_at END WHERE id = ANY(:ids)"
         ),
         {
             "ids": [one.id for one in claimed.notifications],

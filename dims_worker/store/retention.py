@@ -1,7 +1,7 @@
-"""Queries of what is done once a day: who does it, how far it has come, and what is forgotten in small lots.
+"""Queries for the daily retention run: which process does it, how far it is, and deleting old rows in small batches.
 
-What may go and what is kept for ever is said in the functions of revision 0007: the worker's role has no other right
-to delete what happened.
+The functions in `schema/sql/retention.sql` define what is deleted and what is kept for ever. The worker's role
+has no other right to delete these rows.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from sqlalchemy import Connection, text
 
 Kind = Literal["readings", "events", "runs"]
 KINDS: tuple[Kind, ...] = ("readings", "events", "runs")
-"""In this order: a run goes when none of its readings is left."""
+"""In this order: a run is deleted once none of its readings is left."""
 _LOCK = 0x44494D53_0007
-"""The advisory lock of whoever keeps house."""
+"""The advisory lock of the process that does the retention run."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionRun:
-    """A row of `dims_housekeeping`; `finished_at` None: there may be more to forget."""
+    """A row of `dims_retention_runs`; `finished_at` None: there may be more to delete."""
 
     day: date
-    begun_at: datetime
+    started_at: datetime
     finished_at: datetime | None
     readings: int
     events: int
@@ -38,14 +38,14 @@ def today(connection: Connection) -> date:
 
 
 def try_retention_lock(connection: Connection) -> bool:
-    """Whether nobody else keeps house; so until the transaction ends."""
+    """Whether no other process does the retention run; the lock lasts until the transaction ends."""
     return bool(connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _LOCK}).scalar_one())
 
 
 def last_retention_run(connection: Connection) -> RetentionRun | None:
     """The newest day's row."""
     row = connection.execute(
-        text(f"SELECT {', '.join(RetentionRun.__slots__)} FROM dims_housekeeping ORDER BY day DESC LIMIT 1")
+        text(f"SELECT {', '.join(RetentionRun.__slots__)} FROM dims_retention_runs ORDER BY day DESC LIMIT 1")
     ).first()
     return RetentionRun(*row) if row else None
 
@@ -54,25 +54,26 @@ def begin_day(connection: Connection, day: date) -> bool:
     """Whether the day had not begun yet."""
     return bool(
         connection.execute(
-            text("INSERT INTO dims_housekeeping (day) VALUES (:day) ON CONFLICT DO NOTHING"), {"day": day}
+            text("INSERT INTO dims_retention_runs (day) VALUES (:day) ON CONFLICT DO NOTHING"), {"day": day}
         ).rowcount
     )
 
 
 def delete_old_rows(connection: Connection, kind: Kind, day: date, keep: timedelta, at_most: int) -> int:
-    """Forget so many old rows of a kind, and count them to the day; returns how many."""
-    gone: int = connection.execute(
-        text(f"SELECT dims_forget_{kind}(clock_timestamp() - :keep, :at_most)"), {"keep": keep, "at_most": at_most}
+    """Delete at most so many old rows of a kind, and add them to the day's count. Returns how many."""
+    deleted: int = connection.execute(
+        text(f"SELECT dims_prune_{kind}(clock_timestamp() - :keep, :at_most)"), {"keep": keep, "at_most": at_most}
     ).scalar_one()
-    if gone:
+    if deleted:
         connection.execute(
-            text(f"UPDATE dims_housekeeping SET {kind} = {kind} + :gone WHERE day = :day"), {"gone": gone, "day": day}
+            text(f"UPDATE dims_retention_runs SET {kind} = {kind} + :deleted WHERE day = :day"),
+            {"deleted": deleted, "day": day},
         )
-    return gone
+    return deleted
 
 
 def finish_day(connection: Connection, day: date) -> None:
-    """Nothing is left to forget today."""
+    """Record that nothing is left to delete today."""
     connection.execute(
-        text("UPDATE dims_housekeeping SET finished_at = clock_timestamp() WHERE day = :day"), {"day": day}
+        text("UPDATE dims_retention_runs SET finished_at = clock_timestamp() WHERE day = :day"), {"day": day}
     )

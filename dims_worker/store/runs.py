@@ -62,7 +62,7 @@ class RunRow:
     readings: int
     failed: int
     held: int
-    requests: int
+    api_calls: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +134,8 @@ def api_calls_since(connection: Connection, span: timedelta) -> dict[str | None,
     """The requests that runs made in the last `span`, by source (None: looks at several, workflows by name)."""
     found = connection.execute(
         text(
-            "SELECT source, sum(requests) AS made FROM dims_verification_runs "
-            f"WHERE started_at > {AGO} GROUP BY source HAVING sum(requests) > 0"
+            "SELECT source, sum(api_calls) AS made FROM dims_verification_runs "
+            f"WHERE started_at > {AGO} GROUP BY source HAVING sum(api_calls) > 0"
         ),
         {"span": span},
     )

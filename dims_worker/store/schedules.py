@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 class ScheduleState:
     """A row of `dims_schedules`. `last_tick` None: none was stored yet."""
 
-    since: datetime
+    first_seen_at: datetime
     last_tick: datetime | None
 
 
@@ -43,10 +43,10 @@ def record_ticks(connection: Connection, ticks: Mapping[str, datetime]) -> None:
 
 def schedule_states(connection: Connection) -> dict[str, ScheduleState]:
     """Every rule with a schedule."""
-    found = connection.execute(text("SELECT rule, since, last_tick FROM dims_schedules"))
-    return {row.rule: ScheduleState(row.since, row.last_tick) for row in found}
+    found = connection.execute(text("SELECT rule, first_seen_at, last_tick FROM dims_schedules"))
+    return {row.rule: ScheduleState(row.first_seen_at, row.last_tick) for row in found}
 
 
 def missed_since(schedules: Mapping[str, ScheduleState]) -> dict[str, datetime]:
     """From when on a tick of each rule that was not stored was missed."""
-    return {rule: one.last_tick or one.since for rule, one in schedules.items()}
+    return {rule: one.last_tick or one.first_seen_at for rule, one in schedules.items()}

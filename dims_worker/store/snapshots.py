@@ -45,7 +45,7 @@ class LatestRequest:
 
 _SNAPSHOT = (
     "SELECT s.id, s.name, s.daily, s.taken_at, s.note, "
-    "(SELECT count(*) FROM dims_snapshot_values v WHERE v.snapshot = s.id) AS metrics FROM dims_snapshots s"
+    "(SELECT count(*) FROM dims_snapshot_values v WHERE v.snapshot_id = s.id) AS metrics FROM dims_snapshots s"
 )
 
 
@@ -62,7 +62,7 @@ def take_snapshot(connection: Connection, name: str, *, daily: bool, note: str |
         return None
     return connection.execute(
         text(
-            "INSERT INTO dims_snapshot_values (snapshot, metric, value, unit, as_of, status, baseline, baseline_as_of) "
+            "INSERT INTO dims_snapshot_values (snapshot_id, metric, value, unit, as_of, status, baseline, baseline_as_of) "
             "SELECT :made, metric, value, unit, as_of, status, baseline, baseline_as_of FROM dims_metrics "
             "WHERE as_of IS NOT NULL AND retired_at IS NULL"
         ),
@@ -97,7 +97,7 @@ def delete_daily(connection: Connection, days: int) -> int:
 def values_in(connection: Connection, snapshot: int) -> dict[str, SnapshotValue]:
     """What each metric was at a snapshot, by its number."""
     found = connection.execute(
-        text("SELECT metric, value, unit, as_of FROM dims_snapshot_values WHERE snapshot = :snapshot"),
+        text("SELECT metric, value, unit, as_of FROM dims_snapshot_values WHERE snapshot_id = :snapshot"),
         {"snapshot": snapshot},
     )
     return {row.metric: SnapshotValue(*row[1:]) for row in found}

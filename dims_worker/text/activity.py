@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from dims_worker.config import Config
 from dims_worker.formatting import escape_control, format_clock, format_drift, format_duration, format_value, pluralize
 from dims_worker.store.approval_requests import open_requests
-from dims_worker.store.events import LoggedEvent, events_of_marks, last_mark, marks_after
+from dims_worker.store.events import LoggedEvent, batches_after, events_of_batches, last_batch
 from dims_worker.store.runs import PastReading, RunRow, last_run, list_runs, readings_of, runs_by_number
 from dims_worker.text.events import DONE, format_event, format_event_kind
 
@@ -26,7 +26,7 @@ BURST = 5
 
 def group_bursts(events: list[LoggedEvent]) -> list[list[LoggedEvent]]:
     """Neighbours that came by one ingest, are of one type and concern the same metrics, together."""
-    grouped = itertools.groupby(events, key=lambda e: (e.mark_id, e.type, e.outcome, tuple(e.metrics)))
+    grouped = itertools.groupby(events, key=lambda e: (e.batch_id, e.type, e.outcome, tuple(e.metrics)))
     return [list(group) for _, group in grouped]
 
 
@@ -73,22 +73,22 @@ class ActivityFollower:
     """What is new since the last look."""
 
     config: Config
-    marks: SequenceTracker = field(default_factory=SequenceTracker)
+    batches: SequenceTracker = field(default_factory=SequenceTracker)
     runs: SequenceTracker = field(default_factory=SequenceTracker)
 
     def start(self, connection: Connection) -> None:
         """From now on: what is there already is not told again."""
-        now, mark, run = time.monotonic(), last_mark(connection), last_run(connection)
-        self.marks, self.runs = (SequenceTracker(max(newest - MOST, 0)) for newest in (mark, run))
-        self.marks.know(marks_after(connection, self.marks.last), now)
+        now, batch, run = time.monotonic(), last_batch(connection), last_run(connection)
+        self.batches, self.runs = (SequenceTracker(max(newest - MOST, 0)) for newest in (batch, run))
+        self.batches.know(batches_after(connection, self.batches.last), now)
         self.runs.know([one.run_id for one in list_runs(connection, limit=MOST, after=self.runs.last)], now)
 
     def news(self, connection: Connection) -> Activity:
         """What was recorded since the last call."""
         now = time.monotonic()
-        marks = marks_after(connection, self.marks.last)
-        events = events_of_marks(connection, [*self.marks.passed, *marks])
-        self.marks.know({event.mark_id for event in events}, now)
+        batches = batches_after(connection, self.batches.last)
+        events = events_of_batches(connection, [*self.batches.passed, *batches])
+        self.batches.know({event.batch_id for event in events}, now)
         runs = list_runs(connection, limit=MOST, after=self.runs.last)
         runs += runs_by_number(connection, list(self.runs.passed)) if self.runs.passed else []
         self.runs.know([one.run_id for one in runs], now)

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import unquote
 
 from dims_producers.git_notes import HISTORY_ALONE
-
 from dims_worker.events import Event
 from dims_worker.formatting import escape_control, pluralize
 from dims_worker.store.events import LoggedEvent, ServedMetric

@@ -76,5 +76,5 @@ def _valued(declared: Metric | None, value: Any, baseline: Any, unit: str, at: d
 
 def event_document(event: LoggedEvent) -> Document:
     """An event of the log, without what it carries."""
-    said = {name: value for name, value in facts(event).items() if name not in ("data", "payload", "mark_id")}
+    said = {name: value for name, value in facts(event).items() if name not in ("data", "payload", "batch_id")}
     return {**said, "metrics": list(event.metrics), "rules": list(event.rules)}

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from dims_producers.publish import connect
 from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import Engine
 
+from dims_producers.publish import connect
 from dims_worker.broker import event_stream
 from dims_worker.config import Config
 from dims_worker.errors import DimsError

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from dims_producers.broker_url import BrokerAddress
 from kombu.entity import Queue
 
+from dims_producers.broker_url import BrokerAddress
 from dims_worker.broker.queues import INGEST, SWEEP, VERIFY, queue_names
 from dims_worker.config import Config
 from dims_worker.errors import BrokerUnreachable
@@ -32,7 +32,7 @@ def build_app(config: Config) -> Celery:
         task_create_missing_queues=False,
         task_acks_late=False,  # a lost bell is rung again by the sweep
         worker_prefetch_multiplier=1,
-        worker_consumer="dims_worker.worker.message_guard:Consumer",  # refuses and counts what is no bell
+        worker_consumer="dims_worker.worker.message_guard:MessageGuard",  # refuses and counts what is no bell
         worker_cancel_long_running_tasks_on_connection_loss=False,  # True loses tasks (celery 5.6)
         worker_hijack_root_logger=True,
         worker_send_task_events=True,

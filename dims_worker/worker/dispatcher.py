@@ -12,11 +12,11 @@ import time
 from typing import Any
 
 from celery import Celery, bootsteps
-from dims_producers.publish import connect
 from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from dims_producers.publish import connect
 from dims_worker.broker import event_stream
 from dims_worker.broker.queues import HELP_REQUESTED, INGEST
 from dims_worker.config import Config

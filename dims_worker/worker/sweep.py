@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from celery import Celery
 from redis import Redis
 from sqlalchemy import Connection
@@ -15,9 +17,10 @@ from dims_worker.pipeline.record import compute_missing_derived
 from dims_worker.store import metric_states, schedules
 from dims_worker.store.approval_requests import expire_requests
 from dims_worker.store.engine import clock, engine, transaction
-from dims_worker.worker.dispatcher import log
 from dims_worker.worker.retention import run_retention
 from dims_worker.worker.wakeups import send_ingest_wakeup, send_notify_wakeup, send_verify_wakeup
+
+log = logging.getLogger(__name__)
 
 
 def sweep(app: Celery, config: Config, redis: Redis) -> None:

@@ -32,7 +32,7 @@ class AuditWorkflow:
                 deadline=bench.deadline,
             )
             bench.readings += outcome.scanned.readings
-            bench.requests += outcome.scanned.requests
+            bench.api_calls += outcome.scanned.api_calls
             for source, reason in outcome.unreached.items():
                 bench.miss(source, reason)
             sections.append(dict(outcome.result))

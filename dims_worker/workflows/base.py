@@ -66,7 +66,7 @@ class WorkflowContext:
     options: frozenset[str] = frozenset()
     progress: Progress = no_progress
     readings: list[Reading] = field(default_factory=list)
-    requests: int = 0
+    api_calls: int = 0
     unreached: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -115,7 +115,7 @@ class WorkflowContext:
         return taker
 
     def _sent(self) -> None:
-        self.requests += 1
+        self.api_calls += 1
 
 
 class Workflow(Protocol):

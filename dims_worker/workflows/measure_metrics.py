@@ -52,7 +52,7 @@ def _noted(bench: WorkflowContext, scans: Mapping[str, ScanResult], named: froze
     """Put the readings of the named metrics on the bench, and give the others."""
     others: dict[str, Reading] = {}
     for scanned in scans.values():
-        bench.requests += scanned.requests
+        bench.api_calls += scanned.api_calls
         for name, reading in readings_by_name(scanned.readings).items():
             if name in named:
                 bench.readings.append(reading)

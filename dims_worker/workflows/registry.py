@@ -63,7 +63,7 @@ def run_workflow(
         **parts,
     }
     outcome = _own_reading(f"{WORKFLOW}{short}", bench.unreached, bool(parts.get("attention")))
-    return WorkflowOutcome(result, ScanResult((outcome, *bench.readings), bench.requests))
+    return WorkflowOutcome(result, ScanResult((outcome, *bench.readings), bench.api_calls))
 
 
 def _examined(name: str, bench: WorkflowContext) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import redis
+
 from dims_producers import git_hook
 from dims_producers.spool import Spool
-
 from dims_worker import local
 from dims_worker.events import STREAM, Event
 from tests.conftest import GIT_ENV, REPO, wait_for

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from dims_producers.publish import publish
 from redis import Redis
 from sqlalchemy import Engine, text
 
+from dims_producers.publish import publish
 from dims_worker.events import STREAM, Event
 from tests.conftest import Lake, Project, Worker, wait_for
 

@@ -19,9 +19,9 @@ CODES = {"dims verify --update": [1, 0]}
 """Exit codes other than 0, in the order of the calls."""
 
 
-def steps() -> Iterator[tuple[str, str]]:
-    """Each command, and what it is told to print."""
-    for block in blocks(EXAMPLE, "console"):
+def steps(text: str) -> Iterator[tuple[str, str]]:
+    """Each command of a text's console blocks, and the output shown below it."""
+    for block in blocks(text, "console"):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
             yield command, output
@@ -50,7 +50,7 @@ def test_the_example_of_the_guide_does_what_it_says(project: Project, folder: Pa
     }  # fmt: skip
     codes = {command: list(left) for command, left in CODES.items()}
     done = 0
-    for command, expected in steps():
+    for command, expected in steps(EXAMPLE):
         if name := re.fullmatch(r"export (\w+)=(\w+)", command):
             env[name[1]] = name[2]
             continue
@@ -65,7 +65,7 @@ def test_the_example_of_the_guide_does_what_it_says(project: Project, folder: Pa
 
 
 def test_the_example_tells_the_numbers_of_the_design() -> None:
-    commands = [command for command, _ in steps()]
+    commands = [command for command, _ in steps(EXAMPLE)]
     assert any("172726" in command for command in commands)
     assert "echo 205000 > objects.txt" in commands
     for said in ("172,726 objects", "205,000 objects", "18.7 %", "held: waits for approval", "approved by ada"):

@@ -61,7 +61,7 @@ def run(project: Project, engine: Engine) -> None:
 
 def everything_sent(engine: Engine) -> bool:
     """Return whether everything for `ops` is sent. What is for `mail` waits while `mail` is off."""
-    unsent = "told_at IS NULL OR (ended_at IS NOT NULL AND end_told_at IS NULL)"
+    unsent = "sent_at IS NULL OR (ended_at IS NOT NULL AND end_sent_at IS NULL)"
     return not scalar(engine, f"SELECT count(*) FROM dims_notifications WHERE channel = 'ops' AND ({unsent})")
 
 

@@ -126,7 +126,7 @@ def test_a_tick_missed_while_dims_was_down_is_caught_up_once(
     first.kill()
     assert [row["missed"] for row in run_json(configured, "schedule")["schedules"]] == [False]
     execute(
-        engine, "UPDATE dims_schedules SET since = since - interval '3 days'"
+        engine, "UPDATE dims_schedules SET first_seen_at = first_seen_at - interval '3 days'"
     )  # as if DIMS had been down since then
     (row,) = run_json(configured, "schedule")["schedules"]
     assert (row["rule"], row["timezone"], row["last"], row["missed"]) == ("daily", "Europe/Berlin", None, True)

@@ -19,11 +19,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from dims_producers.spool import Spool
 from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
+from dims_producers.spool import Spool
 from dims_worker.config.settings import Settings
 from dims_worker.events import SCRAPER_COMPLETE, STREAM, Event
 from dims_worker.store.migrations import migrate

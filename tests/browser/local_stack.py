@@ -16,9 +16,9 @@ from typing import Any
 
 import boto3
 import pytest
-from dims_producers.publish import publish
 from sqlalchemy import Engine, create_engine, text
 
+from dims_producers.publish import publish
 from dims_worker.events import Event
 from dims_worker.local.ports import choose_port, port_is_free
 from dims_worker.store.approval_requests import ApprovalRequest, open_requests

@@ -1,7 +1,6 @@
-"""Pictures of every page, light and dark, on a phone and on a wide screen: python -m tests.browser.screenshots docs
+"""Take the four screenshots of docs/web.md: python -m tests.browser.screenshots docs
 
-They are taken from a database that looks as if it had been in use for a year. Beside the folder, names of pages may be
-given; without any, all are taken.
+They show a database that looks as if it had been in use for a year.
 """
 
 from __future__ import annotations
@@ -35,14 +34,16 @@ from tests.fixtures.long_history import fill
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PAGES = {
-    **{"sign_in": "/sign-in", "overview": "/", "metric": "/metrics/{metric}", "requests": "/requests?state=all"},
-    **{"request": "/requests/{request}", "events": "/events", "event": "/events/{event}", "runs": "/runs"},
-    **{"run": "/runs/{run}", "workflows": "/workflows", "workflow": "/workflows/gap-analysis"},
-    "problem": "/metrics/s3_storage.nothing",
-}
+PAGES = {"overview": "/", "metric": "/metrics/{metric}", "request": "/requests/{request}"}
+PICTURES = (
+    ("overview", "wide", "light"),
+    ("metric", "wide", "light"),
+    ("request", "wide", "light"),
+    ("overview", "phone", "dark"),
+)
+"""Page, screen and colour scheme of each picture, which is named after them."""
 SCREENS = {"wide": (1280, 1), "phone": (390, 1.5)}
-"""A screen's width, and its pixels beside each other in one of CSS."""
+"""The width of a screen in CSS pixels, and the device pixels per CSS pixel."""
 HIGHEST = 1800
 """A picture shows so many of CSS's pixels of a page at most."""
 SUBJECTS = (
@@ -66,8 +67,6 @@ _EVENTS = (
 _NAMES = {
     "metric": "SELECT metric FROM dims_approval_requests WHERE state = 'open' LIMIT 1",
     "request": "SELECT id FROM dims_approval_requests WHERE state = 'open' LIMIT 1",
-    "event": "SELECT max(seq) FROM dims_event_log WHERE type LIKE 'com.amazonaws.s3.%' AND metrics <> '{}'",
-    "run": "SELECT run_id FROM dims_verification_runs WHERE held > 0 ORDER BY run_id DESC LIMIT 1",
 }
 
 PALETTE = """async png => {
@@ -104,7 +103,6 @@ PALETTE = """async png => {
 
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs") / "web"
-    wanted = [name for name in PAGES if not sys.argv[2:] or name in sys.argv[2:]]
     folder.mkdir(parents=True, exist_ok=True)
     from playwright.sync_api import sync_playwright
 
@@ -112,16 +110,15 @@ def main() -> None:
         assert CHROMIUM
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--hide-scrollbars"])
         state = _signed_in(browser, link)
-        for screen, (width, scale) in SCREENS.items():
-            for scheme in ("light", "dark"):
-                look: dict[str, Any] = {"viewport": {"width": width, "height": 800}, "device_scale_factor": scale}
-                look |= {"color_scheme": scheme, "base_url": url, "reduced_motion": "reduce"}
-                for name in wanted:
-                    context = browser.new_context(**look, storage_state=None if name == "sign_in" else state)
-                    file = folder / f"{name}_{screen}_{scheme}.png"
-                    file.write_bytes(_picture(context.new_page(), PAGES[name].format(**names), width))
-                    print(f"{file} {file.stat().st_size:,} bytes")
-                    context.close()
+        for name, screen, scheme in PICTURES:
+            width, scale = SCREENS[screen]
+            look: dict[str, Any] = {"viewport": {"width": width, "height": 800}, "device_scale_factor": scale}
+            look |= {"color_scheme": scheme, "base_url": url, "reduced_motion": "reduce"}
+            context = browser.new_context(**look, storage_state=state)
+            file = folder / f"{name}_{screen}_{scheme}.png"
+            file.write_bytes(_picture(context.new_page(), PAGES[name].format(**names), width))
+            print(f"{file} {file.stat().st_size:,} bytes")
+            context.close()
         browser.close()
 
 
@@ -198,10 +195,10 @@ def _filled(url: str, config: Config) -> dict[str, Any]:
     fill(engine, config, until=now)
     with engine.begin() as connection:
         for statement in _EVENTS:
-            told = {"subjects": list(SUBJECTS), "bucket": config.sources["lake"].bucket}  # type: ignore[union-attr]
+            told = {"subjects": list(SUBJECTS), "bucket": config.sources["lake"].bucket}  # type: ignore[attr-defined]
             connection.execute(text(statement), {name: told[name] for name in told if f":{name}" in statement})
         for result in RESULTS:
-            run = {"trigger": "event", "source": f"workflow.{result['workflow']}", "started_at": now, "requests": 41}
+            run = {"trigger": "event", "source": f"workflow.{result['workflow']}", "started_at": now, "api_calls": 41}
             run |= {"status": "partial" if result["unreached"] else "ok", "readings": 1, "held": 0}
             run |= {"failed": int(bool(result["unreached"])), "worker": "worker@host", "result": result}
             insert_run(connection, run)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from dims_producers.spool import Spool
 from redis import Redis
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
+from dims_producers.spool import Spool
 from dims_worker.store.migrations import migrate
 from tests.chaos.checker import Judge, Waits
 from tests.chaos.fault_injector import Arsonist

@@ -51,7 +51,7 @@ class Judge:
         return [f"{number} {what}" for what, number in waiting.items() if number]
 
     def problems(self) -> list[str]:
-        return [*self._events(), *self._marks(), *self._metrics(), *self._critical(), *self._runs()]
+        return [*self._events(), *self._batches(), *self._metrics(), *self._critical(), *self._runs()]
 
     def _events(self) -> Iterator[str]:
         """Each event is stored exactly once, and concerned what it should."""
@@ -69,20 +69,20 @@ class Judge:
             elif set(row.metrics) != told[row.event_id].metrics:
                 yield f"event {row.event_id} concerns {row.metrics}, not {sorted(told[row.event_id].metrics)}"
 
-    def _marks(self) -> Iterator[str]:
-        """Each mark has been reached by a good reading, and each generation was asked for by a mark."""
+    def _batches(self) -> Iterator[str]:
+        """Each ingest batch has been reached by a good reading, and each generation was requested by a batch."""
         for row in self.rows(
-            "SELECT k.metric, count(*) AS marks FROM dims_event_marks k WHERE NOT EXISTS (SELECT 1 "
+            "SELECT k.metric, count(*) AS batches FROM dims_ingest_batches k WHERE NOT EXISTS (SELECT 1 "
             "FROM dims_metrics_history h WHERE h.metric = k.metric AND h.generation >= k.generation "
             "AND h.method <> 'failed' AND h.outcome IN ('accepted', 'held')) GROUP BY 1"
         ):
-            yield f"{row.marks} marks of {row.metric} are served by no reading"
+            yield f"{row.batches} batches of {row.metric} are served by no reading"
         for row in self.rows(
-            "SELECT m.metric, m.requested_gen, count(k.mark_id) AS marks FROM dims_metrics m "
-            "LEFT JOIN dims_event_marks k USING (metric) WHERE m.source IS NOT NULL "
-            "GROUP BY 1, 2 HAVING m.requested_gen <> count(k.mark_id) + 1"
+            "SELECT m.metric, m.requested_gen, count(k.batch_id) AS batches FROM dims_metrics m "
+            "LEFT JOIN dims_ingest_batches k USING (metric) WHERE m.source IS NOT NULL "
+            "GROUP BY 1, 2 HAVING m.requested_gen <> count(k.batch_id) + 1"
         ):
-            yield f"{row.metric} was asked for {row.requested_gen} times, by {row.marks} marks and its birth"
+            yield f"{row.metric} was asked for {row.requested_gen} times, by {row.batches} batches and its birth"
 
     def _metrics(self) -> Iterator[str]:
         """Each metric's value is the truth, and was begun to be measured after the last change that concerns it."""
@@ -156,16 +156,16 @@ class Judge:
     def waits(self) -> Waits:
         """How long events waited."""
         served = {
-            row.mark_id: row.recorded
+            row.batch_id: row.recorded
             for row in self.rows(
-                "SELECT k.mark_id, max((SELECT min(h.recorded_at) FROM dims_metrics_history h "
+                "SELECT k.batch_id, max((SELECT min(h.recorded_at) FROM dims_metrics_history h "
                 "WHERE h.metric = k.metric AND h.generation >= k.generation AND h.method <> 'failed' "
-                "AND h.outcome IN ('accepted', 'held'))) AS recorded FROM dims_event_marks k GROUP BY 1"
+                "AND h.outcome IN ('accepted', 'held'))) AS recorded FROM dims_ingest_batches k GROUP BY 1"
             )
         }
         done = {one.event.id: one.done for one in self.world.told}
-        stored = self.rows("SELECT event_id, received_at, mark_id FROM dims_event_log")
+        stored = self.rows("SELECT event_id, received_at, batch_id FROM dims_event_log")
         return Waits(
             max((row.received_at - done[row.event_id]).total_seconds() for row in stored),
-            max((served[row.mark_id] - done[row.event_id]).total_seconds() for row in stored),
+            max((served[row.batch_id] - done[row.event_id]).total_seconds() for row in stored),
         )

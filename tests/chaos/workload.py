@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from dims_producers.publish import publish
 from dims_producers.spool import Spool
 from dims_producers.spool import spool_and_send as send_by_spool
-
 from dims_worker.config.settings import Settings
 from dims_worker.errors import BrokerUnreachable
 from dims_worker.events import FILES_CHANGED, SCRAPER_COMPLETE, Event

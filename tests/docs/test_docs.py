@@ -15,10 +15,10 @@ from typing import Annotated, Any, get_args
 import click
 import pytest
 import yaml
-from dims_producers import enqueue
-from dims_producers.s3_record import event_of_record
 from pydantic import BaseModel, TypeAdapter
 
+from dims_producers import enqueue
+from dims_producers.s3_record import event_of_record
 from dims_worker import events
 from dims_worker.broker.queues import VERIFY
 from dims_worker.cli.main import SECTIONS, cli

@@ -13,10 +13,11 @@ from sqlalchemy import Engine, Row, text
 
 from dims_worker.config import Config
 from dims_worker.domain.plan import Planner
+from dims_worker.domain.run import Run, RunReading
 from dims_worker.events import VERIFY_REQUESTED, Event
 from dims_worker.pipeline import record as room
 from dims_worker.pipeline.ingest import IngestResult, ReceivedEnvelope, register_config, store_events
-from dims_worker.pipeline.record import Measurement, Run
+from dims_worker.pipeline.record import Measurement
 from dims_worker.probes.base import Reading
 from dims_worker.store import approval_requests, leases, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
@@ -121,13 +122,13 @@ class Flow:
         with transaction(self.engine) as connection:
             return room.record_run(connection, self.config, self.measured(values, claim, as_of))
 
-    def serve(self, **values: Any) -> dict[str, room.Item]:
+    def serve(self, **values: Any) -> dict[str, RunReading]:
         """Ask for metrics of the category m, claim their source, record these values. Gives what became of all."""
         named = {f"m.{name}": value for name, value in values.items()}
         run = self.record(self.claimed(*named), named)
         return {item.metric: item for item in run.items}
 
-    def look(self, as_of: datetime | None = None, **values: Any) -> dict[str, room.Item]:
+    def look(self, as_of: datetime | None = None, **values: Any) -> dict[str, RunReading]:
         run = self.record(None, {f"m.{name}": value for name, value in values.items()}, as_of)
         return {item.metric: item for item in run.items}
 

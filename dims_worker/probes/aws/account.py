@@ -17,7 +17,7 @@ from dims_worker.probes.base import Deadline
 
 _CONNECT = 5.0
 _READ = 30.0
-"""Seconds without a byte after which a request is tried again."""
+"""Seconds without a byte after which an API call is tried again."""
 
 _LOOK_BACK = timedelta(days=3)
 """CloudWatch has a bucket's size once a day, up to two days late."""
@@ -79,7 +79,7 @@ class Cost:
 
 
 def aws_client(source: AwsSource, deadline: Deadline, service: str) -> Any:
-    """A boto3 client whose requests do not start after the deadline. Raises MeasureError without boto3."""
+    """A boto3 client whose API calls do not start after the deadline. Raises MeasureError without boto3."""
     try:
         import boto3
         from botocore.config import Config
@@ -105,11 +105,11 @@ def _checks(deadline: Deadline) -> Callable[..., None]:
 
 
 class AwsAccount:
-    """An account, for the time of one scan. `requests` counts the answers; every question raises MeasureError,
+    """An account, for the time of one scan. `api_calls` counts the answers; every question raises MeasureError,
     in plain words, where it is refused or cannot be asked."""
 
     def __init__(self, source: AwsSource, deadline: Deadline, today: date, connect: Connect = aws_client) -> None:
-        self.requests = 0
+        self.api_calls = 0
         self._source = source
         self._deadline = deadline
         self._today = today
@@ -154,7 +154,7 @@ class AwsAccount:
             if service not in self._clients:
                 self._clients[service] = self._connect(self._source, self._deadline, service)
             answer = getattr(self._clients[service], operation)(**arguments)
-        self.requests += 1
+        self.api_calls += 1
         return answer
 
     def _instance(self, name: str) -> DatabaseInstance:

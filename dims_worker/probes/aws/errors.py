@@ -59,5 +59,5 @@ def _refusal(answer: dict[str, str], what: str, action: str, place: str) -> str:
     if _EXPIRED.search(code):
         return f"the credentials for {what} have expired: log in again"
     if _THROTTLED.search(code):
-        return f"{place} refuses more requests for now ({code}), asked for {what}"
+        return f"{place} refuses more API calls for now ({code}), asked for {what}"
     return f"{place} refused to give {what}: {said[:300]}"

@@ -45,12 +45,12 @@ class AwsProbe(Probe[AwsSource, AwsMetric]):
     def scan(
         self, source: AwsSource, metrics: Mapping[str, AwsMetric], around: ScanContext, deadline: Deadline
     ) -> ScanResult:
-        """See `Probe.scan`; a request for each distinct thing (and page of cost). What is refused fails its own
+        """See `Probe.scan`; an API call for each distinct thing (and page of cost). What is refused fails its own
         metrics alone, as credentials may be good for one service and not for another."""
         deadline.check()
         with AwsAccount(source, deadline, self._today(), self._connect) as account:
             readings = tuple(_tried(name, metric, account, around) for name, metric in metrics.items())
-            return ScanResult(readings, account.requests)
+            return ScanResult(readings, account.api_calls)
 
     def touched(self, source: AwsSource, metric: AwsMetric, change: Change, around: ScanContext) -> str | None:
         """See `Probe.touched`: never, by paths or keys."""

@@ -1,9 +1,9 @@
-"""Listing a bucket with as few requests as its keys allow.
+"""Listing a bucket with as few API calls as its keys allow.
 
 S3 lists in the order of the keys' UTF-8 bytes, which is that of Python's `str`. So a listing can leap: once
-a page has passed all that is wanted, the next request starts just before the next prefix that is. Each
-request starts where, or after, the same request of a plain listing would: a leaping listing never makes
-more requests than a listing of the prefix that all share, and of few prefixes far fewer.
+a page has passed all that is wanted, the next call starts just before the next prefix that is. Each
+call starts where, or after, the same call of a plain listing would: a leaping listing never makes
+more API calls than a listing of the prefix that all share, and of few prefixes far fewer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dims_worker.probes.s3.errors import translate_s3_errors
 from dims_worker.probes.s3.listing import Entry
 
 _PAGE = 1000
-"""Keys a request: the most that S3 gives."""
+"""Keys per API call: the most that S3 gives."""
 
 _PRINTABLE = 0x21
 
@@ -51,7 +51,7 @@ WHOLE = KeySpan()
 
 def key_spans(shards: Iterable[str]) -> tuple[KeySpan, ...]:
     """The whole cut at the shards' prefixes: one span more than shards, so that a listing of each makes at
-    most one request more a shard, and no key between two shards is lost."""
+    most one API call more a shard, and no key between two shards is lost."""
     cuts = sorted({shard for shard in shards if shard})
     return tuple(map(KeySpan, (None, *cuts), (*cuts, None)))
 
@@ -77,7 +77,7 @@ def list_pages(
     span: KeySpan = WHOLE,
     sent: Callable[[], object] = lambda: None,
 ) -> Iterator[list[Entry]]:
-    """One page a request, each when it is asked for, after a call of `sent`: every object of the span below
+    """One page per API call, each when it is asked for, after a call of `sent`: every object of the span below
     the prefixes (disjoint, in order), and some that lie between. Raises MeasureError; OutOfOrder where leaps
     or the span need the order of keys and the store does not keep it."""
     waiting = [prefix for prefix in prefixes if span.reaches(prefix)]
@@ -96,7 +96,7 @@ def list_pages(
 
 
 class _Request:
-    """The requests of one listing: they go on by a token, or from a key. `seen`: all keys up to it are done
+    """The API calls of one listing: they go on by a token, or from a key. `seen`: all keys up to it are done
     with, as far as the order of keys is relied on."""
 
     def __init__(self, client: Any, source: S3Source, seen: str) -> None:

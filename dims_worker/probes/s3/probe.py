@@ -33,14 +33,14 @@ from dims_worker.probes.s3.sync import KeyDifference
 
 _CONNECT = 5.0
 _READ = 30.0
-"""Seconds without a byte after which a request is tried again."""
+"""Seconds without a byte after which an API call is tried again."""
 
 Connect = Callable[[S3Source, Deadline], Any]
 """Makes a client with `list_objects_v2` and `close`, such as boto3's."""
 
 
 def s3_client(source: S3Source, deadline: Deadline) -> Any:
-    """A boto3 client whose requests do not start after the deadline. Raises MeasureError without boto3."""
+    """A boto3 client whose API calls do not start after the deadline. Raises MeasureError without boto3."""
     try:
         import boto3
         from botocore.config import Config
@@ -73,7 +73,7 @@ class S3Probe(Probe[S3Source, S3Metric]):
     def scan(
         self, source: S3Source, metrics: Mapping[str, S3Metric], around: ScanContext, deadline: Deadline
     ) -> ScanResult:
-        """See `Probe.scan`; at most ceil(N / 1000) requests for N keys, and one more a shard. Raises
+        """See `Probe.scan`; at most ceil(N / 1000) API calls for N keys, and one more a shard. Raises
         MeasureError where the bucket cannot be listed: missing, refused, out of reach, no credentials, no
         boto3."""
         return self._measured(source, Survey(metrics, around, deadline))
@@ -96,7 +96,7 @@ class S3Probe(Probe[S3Source, S3Metric]):
             survey.list(client, source)
             expectations = completeness.Expectations(_getter(client, source), survey.around, survey.deadline)
             readings = tuple(_reading(n, metric, survey, expectations) for n, metric in survey.metrics.items())
-        return ScanResult(readings, survey.requests)
+        return ScanResult(readings, survey.api_calls)
 
     def touched(self, source: S3Source, metric: S3Metric, change: Change, around: ScanContext) -> str | None:
         """See `Probe.touched`; by the keys alone, for they do not tell an object's size."""

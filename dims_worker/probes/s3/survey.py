@@ -55,7 +55,7 @@ class Survey:
     around: ScanContext
     deadline: Deadline
     keep: float | None = None
-    requests: int = 0
+    api_calls: int = 0
     listing: Listing = field(init=False)
     comparisons: dict[str, SyncComparison] = field(default_factory=dict)
     unfit: dict[str, Reading] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class Survey:
 
     def _sent(self) -> None:
         with self._counting:
-            self.requests += 1
+            self.api_calls += 1
 
 
 def expected_keys(name: str) -> Hashable:

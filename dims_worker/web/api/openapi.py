@@ -88,7 +88,7 @@ _EVENT = {
 _RUN = {
     **{"run_id": _NUMBER, "trigger": _TEXT, "source": _or_null(_TEXT), "status": _TEXT, "started_at": _TIME},
     **{"finished_at": _TIME, "worker": _or_null(_TEXT)},
-    **{"readings": _COUNT, "failed": _COUNT, "held": _COUNT, "requests": _COUNT},
+    **{"readings": _COUNT, "failed": _COUNT, "held": _COUNT, "api_calls": _COUNT},
 }
 _REQUEST = {
     **{"id": _NUMBER, "metric": _TEXT, "kind": _one_of("drift", "baseline"), "state": _TEXT, "version": _NUMBER},

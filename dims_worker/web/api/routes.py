@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dims_producers.publish import append
 from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from dims_producers.publish import append
 from dims_worker.analysis.explanation import explain_metric
 from dims_worker.analysis.health import DOCUMENT_STATES
 from dims_worker.errors import BrokerUnreachable, NotFound

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from dims_producers.publish import publish
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from dims_producers.publish import publish
 from dims_worker import workflows
 from dims_worker.config import Config
 from dims_worker.config.runtime import WORKFLOW

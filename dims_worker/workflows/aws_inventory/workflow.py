@@ -90,7 +90,7 @@ def _asked(bench: WorkflowContext, declared: AwsInventoryConfig, question: Calla
             try:
                 return question(account)
             finally:
-                bench.requests += account.requests
+                bench.api_calls += account.api_calls
 
     return bench.reach(declared.aws, ask)
 

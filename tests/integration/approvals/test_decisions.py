@@ -49,6 +49,17 @@ def test_a_rejected_value_that_comes_again_is_not_asked_again_until_it_leaves_th
     assert flow.states_of_requests() == ["rejected", "superseded", "open"]
 
 
+def test_the_band_of_a_rejected_request_is_that_of_the_value_first_proposed(flow: Flow) -> None:
+    waiting(flow, 150)
+    flow.serve(c=153)  # updates the request
+    moved = flow.open("m.c")
+    assert moved is not None and (moved.value, moved.anchor) == (153, 150)
+    settle(flow, "rejected", moved)
+    assert flow.state("m.c").rejected == 150
+    assert flow.serve(c=148)["m.c"].outcome == "rejected"  # within 2 % of 150, and not of 153
+    assert flow.serve(c=155)["m.c"].outcome == "held"  # within 2 % of 153, and not of 150
+
+
 def test_a_rejected_value_is_asked_again_after_an_accepted_reading(flow: Flow) -> None:
     settle(flow, "rejected", waiting(flow))
     assert flow.serve(c=101)["m.c"].outcome == "accepted"
@@ -192,7 +203,10 @@ def test_an_age_has_no_baseline_to_set(make_flow: Make) -> None:
 )
 def test_the_database_itself_keeps_what_was_decided(flow: Flow, statement: str) -> None:
     settle(flow, "approved", waiting(flow))
-    with pytest.raises(IntegrityError, match="decided is kept"):
+    kept = (
+        "decided requests are kept" if "TRUNCATE" in statement else "is approved: a decided request cannot be changed"
+    )
+    with pytest.raises(IntegrityError, match=kept):
         flow.do(statement)
     assert flow.states_of_requests() == ["approved"]
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import redis
+from redis.exceptions import NoPermissionError
+
 from dims_producers import s3_lambda
 from dims_producers.git_hook import install
 from dims_producers.publish import broker_url, publish
 from dims_producers.spool import Spool
 from dims_producers.watch_files import watch_folders
-from redis.exceptions import NoPermissionError
-
 from dims_worker import local
 from dims_worker.errors import BrokerUnreachable
 from dims_worker.events import STREAM, Event

@@ -23,10 +23,10 @@ from urllib.parse import quote, urlsplit
 
 import kombu.exceptions
 import pytest
-from dims_producers.publish import publish
 from redis import Redis
 from sqlalchemy import text
 
+from dims_producers.publish import publish
 from dims_worker import local
 from dims_worker.cli.up import flower_variables
 from dims_worker.errors import BrokerUnreachable, DatabaseUnreachable

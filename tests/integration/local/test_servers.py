@@ -423,12 +423,12 @@ def test_a_process_that_does_not_listen_is_killed_with_its_children(home, tmp_pa
 SUPERVISOR = """
 import signal, sys, threading
 from pathlib import Path
-from dims_worker import services
+from dims_worker import local
 home, stop = Path(sys.argv[1]), threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 procfile = "one: sleep 600\\ntwo: python -c 'import subprocess; subprocess.run([\\"sleep\\", \\"600\\"])'"
-with services.hold(home):
-    run = services.Supervisor(home, procfile, {"PATH": "/usr/bin:/bin"}, home, print, fast=True).run
+with local.hold_home(home):
+    run = local.Supervisor(home, procfile, {"PATH": "/usr/bin:/bin"}, home, print, fast=True).run
     run(stop)
 """
 

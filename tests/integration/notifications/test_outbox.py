@@ -39,7 +39,7 @@ def told(flow: Flow, channel: str = "ops") -> list[str]:
     for row in rows:
         if row.ended_at is not None:
             state = f"{row.metric} {row.state}"
-            said.append((row.ended_at, f"-{state}" if row.end_told_at is None else f"({state})"))
+            said.append((row.ended_at, f"-{state}" if row.end_sent_at is None else f"({state})"))
     return [word for _, word in sorted(said)]
 
 

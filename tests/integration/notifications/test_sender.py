@@ -265,7 +265,7 @@ def test_a_sender_whose_lease_has_run_out_marks_what_it_sent_and_frees_nobodys_l
         notifications.mark_sent(connection, late)
     row = channel(flow)
     assert (row.lease_until, row.failures, row.error) == (mine.lease_until, 0, None)
-    assert flow.scalar("SELECT told_at IS NOT NULL FROM dims_notifications")
+    assert flow.scalar("SELECT sent_at IS NOT NULL FROM dims_notifications")
 
 
 def test_more_than_one_message_holds_are_sent_in_several(

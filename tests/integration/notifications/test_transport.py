@@ -95,7 +95,7 @@ def test_a_url_that_apprise_does_not_know(url: str) -> None:
 
 def test_without_apprise_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
-    assert reason("json://localhost") == "Apprise is not installed: pip install 'dims[notify]'"
+    assert reason("json://localhost") == "Apprise is not installed: pip install 'dims-worker[notify]'"
 
 
 def test_apprise_is_not_loaded_before_something_is_sent() -> None:
@@ -147,10 +147,10 @@ def test_a_process_ends_though_a_service_still_drips(dripping: int) -> None:
     program = f"""
 from datetime import timedelta
 from pydantic import SecretStr
-from dims_worker.notifications.transport import Courier
+from dims_worker.notifications.transport import Transport
 from dims_worker.errors import NotSent
 try:
-    Courier(SecretStr("json://127.0.0.1:{dripping}")).carry("t", "b", "info", timedelta(seconds=1))
+    Transport(SecretStr("json://127.0.0.1:{dripping}")).carry("t", "b", "info", timedelta(seconds=1))
 except NotSent as error:
     print(error)
 """

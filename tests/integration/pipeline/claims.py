@@ -12,8 +12,9 @@ from unittest.mock import patch
 from sqlalchemy import Connection, Engine
 
 from dims_worker.config import Config
+from dims_worker.domain.run import Run
 from dims_worker.pipeline import verify
-from dims_worker.pipeline.record import Measurement, Run
+from dims_worker.pipeline.record import Measurement, record_run
 from dims_worker.store import leases
 from dims_worker.store.engine import transaction
 from dims_worker.store.leases import Claim
@@ -22,7 +23,7 @@ from tests.integration.stepped_process import Process, current
 
 HOUR = timedelta(hours=1)
 
-_claim, _record = leases.claim_source, verify.record
+_claim, _record = leases.claim_source, record_run
 
 
 class Worker(Process):
@@ -48,7 +49,7 @@ class Claims:
     @contextmanager
     def noted(self) -> Iterator[None]:
         """The real claims and records pass through here."""
-        with patch.object(leases, "claim", self.claim), patch.object(verify, "record", self.record):
+        with patch.object(leases, "claim_source", self.claim), patch.object(verify, "record_run", self.record):
             yield
 
     def claim(self, connection: Connection, source: str, *args: Any, at_once: bool) -> Claim | None:

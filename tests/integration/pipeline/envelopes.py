@@ -50,7 +50,7 @@ _TIME = re.compile(
 
 
 def understood(fields: Fields) -> Said | None:
-    """What an entry says; None where it is no event that DIMS takes (docs/flow.md and DESIGN, invariant 1)."""
+    """What an entry says; None where it is no event that DIMS takes (docs/architecture.md, invariant 1)."""
     payload = fields.get(b"event", b"")
     try:
         if len(payload) > MAX_BYTES:

@@ -158,8 +158,8 @@ def test_a_database_that_was_migrated_keeps_its_baselines(measured: Flow, restar
 def test_a_mark_of_a_retired_metric_is_none(measured: Flow, restart: Restart) -> None:
     restart(WITHOUT_C)
     with transaction(measured.engine) as connection:
-        mark = connection.execute(text("SELECT nextval('dims_mark_ids')")).scalar_one()
-        assert set(raise_generations(connection, ["m.a", "m.c"], mark)) == {"m.a"}
+        batch = connection.execute(text("SELECT nextval('dims_batch_ids')")).scalar_one()
+        assert set(raise_generations(connection, ["m.a", "m.c"], batch)) == {"m.a"}
 
 
 def test_a_category_of_another_file_is_read_again(tmp_path: Path, restart: Restart) -> None:

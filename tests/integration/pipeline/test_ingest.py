@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from dims_worker.broker import event_stream
 from dims_worker.broker.event_stream import GROUP, ensure_group
@@ -164,10 +165,10 @@ def test_a_batch_raises_each_metric_once_and_links_its_events_to_that_generation
     result = flow.store(request("m.a", id="1"), request("m.a", "m.b", id="2"), request("m.a", id="3"))
     assert result.generations == generations(flow) == {"m.a": 1, "m.b": 1}
     assert result.sources.keys() == {"one", "two"}
-    marks = flow.rows(
-        "SELECT DISTINCT k.metric, k.generation FROM dims_event_marks k JOIN dims_event_log USING (mark_id)"
+    batches = flow.rows(
+        "SELECT DISTINCT k.metric, k.generation FROM dims_ingest_batches k JOIN dims_event_log USING (batch_id)"
     )
-    assert sorted(tuple(row) for row in marks) == [("m.a", 1), ("m.b", 1)]
+    assert sorted(tuple(row) for row in batches) == [("m.a", 1), ("m.b", 1)]
 
 
 def test_only_rows_really_inserted_raise(flow: Flow) -> None:
@@ -175,6 +176,29 @@ def test_only_rows_really_inserted_raise(flow: Flow) -> None:
     result = flow.store(request("m.a", id="old"), request("m.b", id="new"))
     assert (result.stored, result.known, set(result.sources)) == (1, 1, {"two"})
     assert generations(flow) == {"m.a": 1, "m.b": 1}
+
+
+def test_the_same_event_twice_in_one_batch_counts_once(flow: Flow) -> None:
+    same = ReceivedEnvelope(
+        "", request("m.a", id="e").to_json().encode()
+    )  # by no stream: nothing else sets the two apart
+    with transaction(flow.engine) as connection:
+        result = store_events(connection, flow.planner, [same, same])
+    assert (result.stored, result.known, result.sources["one"].events) == (1, 1, 1)
+    assert (log(flow), generations(flow)) == ([("e", "planned")], {"m.a": 1})
+
+
+def test_an_event_during_a_scan_keeps_its_metric_due_since_the_scan_began(flow: Flow) -> None:
+    claim = flow.claimed("m.a")
+    flow.ask("m.a")
+    flow.record(claim, {"m.a": 1})
+    state = flow.state("m.a")
+    assert (state.due, state.due_since) == (True, claim.as_of)
+    again = flow.claim()
+    assert again is not None
+    flow.record(again, {"m.a": 1})
+    state = flow.state("m.a")
+    assert (state.due, state.due_since) == (False, None)
 
 
 def test_where_the_metrics_cannot_be_raised_no_event_is_stored(
@@ -304,6 +328,30 @@ def test_an_entry_is_acknowledged_only_after_the_commit(redis: Redis, flow: Flow
     assert (redis.xlen(STREAM), redis.xpending(STREAM, GROUP)["pending"]) == (1, 1)
     assert drained(redis, flow).stored == 1
     assert redis.xlen(STREAM) == 0
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["40P01", "53100", "53200", "55P03", "57014", "58030", "XX000"],
+    ids=["deadlock", "disk full", "out of memory", "lock timeout", "cancelled", "I/O error", "internal error"],
+)
+def test_an_error_of_the_database_itself_rejects_no_event(redis: Redis, flow: Flow, code: str) -> None:
+    """Whatever the trouble is, the events wait in the stream and are stored once it is over."""
+    flow.do(f"""
+        CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            RAISE EXCEPTION 'trouble' USING ERRCODE = '{code}';
+        END $$;
+        CREATE TRIGGER trouble BEFORE INSERT ON dims_event_log
+            FOR EACH ROW WHEN (NEW.outcome <> 'rejected') EXECUTE FUNCTION trouble();
+    """)
+    send(redis, request("m.a", id="one"), request("m.b", id="other"))
+    with pytest.raises(DBAPIError, match="trouble"):
+        drained(redis, flow)
+    assert (log(flow), generations(flow), redis.xlen(STREAM)) == ([], {}, 2)
+    flow.do("DROP TRIGGER trouble ON dims_event_log")
+    assert drained(redis, flow).stored == 2
+    assert (log(flow), redis.xlen(STREAM)) == ([("one", "planned"), ("other", "planned")], 0)
 
 
 def test_what_could_not_be_stored_waits_for_no_orphans_time(

@@ -85,14 +85,14 @@ LARGE = 8 * 1024 * 1024
 DRAIN = """
 import os
 from pathlib import Path
-from dims_worker.config import load
-from dims_worker.pipeline.ingest import drain
+from dims_worker.config import load_config
+from dims_worker.pipeline.ingest import ingest_stream
 from dims_worker.domain.plan import Planner
 from dims_worker.store.engine import engine
 from dims_producers.publish import connect
 
-config = load(None, os.environ, Path.cwd())
-drain(connect(config.broker_url, timeout=30), engine(config.database_url), Planner(config))
+config = load_config(None, os.environ, Path.cwd())
+ingest_stream(connect(config.broker_url, timeout=30), engine(config.database_url), Planner(config))
 """
 
 

@@ -2,22 +2,22 @@
 
 | trace | test |
 |---|---|
-| failed reading at the claimed generation | test_flow_leases.py::test_a_failure_is_stored_leaves_the_metric_due_and_backs_off_twice_as_long_each_time |
-| a slow holder that records after its lease was lost | test_flow_leases.py::test_who_records_after_the_lease_was_taken_over_leaves_history_and_nothing_else |
-| `verify --update` beside a worker | test_bars_worker.py::test_verify_update_beside_a_running_worker_is_served_once_shown_and_held |
-| two inputs of one derived metric recorded at once | test_flow_record.py::test_two_inputs_recorded_at_once_give_the_right_sum |
-| a dry `verify` between event and run | test_flow_traces.py::test_a_dry_verify_between_event_and_run |
-| a doorman that dies between key and bell | test_flow_traces.py::test_a_doorman_that_dies_between_key_and_bell |
-| a consumer group made after the first XADD | test_flow_ingest.py::test_what_was_sent_before_the_group_existed_is_read |
-| an ingest killed after reading | test_flow_traces.py::test_an_ingest_killed_after_reading |
-| an ingest killed after its commit | test_flow_traces.py::test_an_ingest_killed_after_its_commit |
-| a second event during the cooldown | test_flow_traces.py::test_a_second_event_during_the_cooldown |
-| a metric removed while due | test_flow_traces.py::test_a_metric_removed_while_due |
-| a metric whose definition changes while it is measured | test_flow_traces.py::test_a_metric_whose_definition_changes_while_it_is_measured |
-| a metric that becomes derived while it is due | test_flow_traces.py::test_a_metric_that_becomes_derived_while_it_is_due |
-| a new formula whose inputs an older worker measures | test_flow_traces.py::test_a_new_formula_whose_inputs_an_older_worker_measures |
-| looks that overtake a worker | test_flow_traces.py::test_looks_that_overtake_a_worker_cost_it_no_attempt |
-| a look that fails between two events | test_flow_traces.py::test_a_look_that_fails_between_two_events |
+| failed reading at the claimed generation | test_leases.py::test_a_failure_is_stored_leaves_the_metric_due_and_backs_off_twice_as_long_each_time |
+| a slow holder that records after its lease was lost | test_leases.py::test_who_records_after_the_lease_was_taken_over_leaves_history_and_nothing_else |
+| `verify --update` beside a worker | test_worker.py::test_verify_update_beside_a_running_worker_is_served_once_shown_and_held |
+| two inputs of one derived metric recorded at once | test_record.py::test_two_inputs_recorded_at_once_give_the_right_sum |
+| a dry `verify` between event and run | test_model_traces.py::test_a_dry_verify_between_event_and_run |
+| a doorman that dies between key and bell | test_model_traces.py::test_a_doorman_that_dies_between_key_and_bell |
+| a consumer group made after the first XADD | test_ingest.py::test_what_was_sent_before_the_group_existed_is_read |
+| an ingest killed after reading | test_model_traces.py::test_an_ingest_killed_after_reading |
+| an ingest killed after its commit | test_model_traces.py::test_an_ingest_killed_after_its_commit |
+| a second event during the cooldown | test_model_traces.py::test_a_second_event_during_the_cooldown |
+| a metric removed while due | test_model_traces.py::test_a_metric_removed_while_due |
+| a metric whose definition changes while it is measured | test_model_traces.py::test_a_metric_whose_definition_changes_while_it_is_measured |
+| a metric that becomes derived while it is due | test_model_traces.py::test_a_metric_that_becomes_derived_while_it_is_due |
+| a new formula whose inputs an older worker measures | test_model_traces.py::test_a_new_formula_whose_inputs_an_older_worker_measures |
+| looks that overtake a worker | test_model_traces.py::test_looks_that_overtake_a_worker_cost_it_no_attempt |
+| a look that fails between two events | test_model_traces.py::test_a_look_that_fails_between_two_events |
 """  # noqa: E501
 
 from __future__ import annotations
@@ -265,8 +265,8 @@ def test_a_metric_whose_definition_changes_while_it_is_measured(
     assert next((item.metric, item.outcome) for item in run.items) == ("m.e", "superseded")
     state = flow.state("m.e")
     assert (state.value, state.baseline_as_of, state.due) == (50, None, True)
-    claim = flow.claim("two")
-    assert claim is None or "m.e" not in claim.generations  # whoever measures the old way leaves it alone
+    stale = flow.claim("two")
+    assert stale is None or "m.e" not in stale.generations  # whoever measures the old way leaves it alone
     served(bells, later.config)
     state = flow.state("m.e")
     assert (state.value, state.baseline, state.status, state.due) == (100_000, 100_000, "new", False)

@@ -78,6 +78,7 @@ WALKS = settings(
 
 VALUES = (100, 104, 110, 114, 120, 200)
 """So that a step may be minor, moderate, major or extreme, and need a person or not."""
+ADA = decisions.Decider("ada", "option")
 SOURCES = st.sampled_from(["one", "two"])
 NAMED = st.sets(st.sampled_from(["m.a", "m.b", "m.c", "m.sum"]), min_size=1)
 OLDER = st.booleans()
@@ -133,8 +134,8 @@ class Protocol(RuleBasedStateMachine):
                 (event_stream, "BATCH", 2),
                 (event_stream, "FORGOTTEN_MS", -1),
             ),  # every consumer has been silent for long
-            (event_stream, "consumer", lambda: process.name if (process := current()) else "nobody"),
-            (verify, "begin", lambda config, _, names: Scan(self.world, config, tuple(names))),
+            (event_stream, "consumer_name", lambda: process.name if (process := current()) else "nobody"),
+            (verify, "start_scan", lambda config, _, names: Scan(self.world, config, tuple(names))),
             (time, "sleep", lambda seconds: halt("sleep") if current() else _sleep(seconds)),
         ]:
             self.patches.enter_context(patch.object(where, name, what))
@@ -298,7 +299,7 @@ class Protocol(RuleBasedStateMachine):
         assert self.seen
         try:
             decisions.decide_request(
-                self.engine, str(self.seen.id), choice, version=self.seen.version, who="ada", note=None
+                self.engine, self.config, str(self.seen.id), choice, version=self.seen.version, person=ADA, note=None
             )
         except Refused:
             return

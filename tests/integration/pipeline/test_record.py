@@ -124,6 +124,17 @@ def test_a_derived_readings_as_of_is_the_oldest_of_its_inputs(flow: Flow) -> Non
     assert flow.state("m.sum").as_of == flow.state("m.b").as_of
 
 
+def test_an_older_derived_value_replaces_no_newer_one(flow: Flow) -> None:
+    flow.serve(a=1)
+    flow.serve(b=2)
+    flow.do("UPDATE dims_metrics SET as_of = as_of + interval '1 hour' WHERE metric = 'm.sum'")
+    before = flow.state("m.sum")
+    item = flow.serve(a=5)["m.sum"]
+    assert (item.outcome, item.value, item.reason) == ("superseded", 7, "a newer reading is recorded already")
+    assert item.as_of == flow.state("m.b").as_of
+    assert flow.state("m.sum") == before
+
+
 def test_a_chain_of_derived_metrics_is_computed_in_order_in_one_transaction(flow: Flow) -> None:
     flow.serve(a=1)
     flow.serve(b=9, e=4)
@@ -235,6 +246,16 @@ def test_critical_drift_is_held_and_the_baseline_stays(flow: Flow) -> None:
     )
     assert request.as_of == state.as_of
     assert type(request.value) is int
+
+
+def test_a_run_counts_the_readings_it_holds(flow: Flow) -> None:
+    query = "SELECT readings, held, failed FROM dims_verification_runs ORDER BY run_id DESC LIMIT 1"
+    flow.serve(a=1, c=100)
+    assert tuple(flow.rows(query)[0]) == (2, 0, 0)
+    flow.serve(a=5, c=150)  # m.a drifts as well, and is not critical
+    assert tuple(flow.rows(query)[0]) == (2, 1, 0)
+    flow.serve(a=Down("away"), c=100)
+    assert tuple(flow.rows(query)[0]) == (2, 0, 1)
 
 
 def test_a_request_is_updated_inside_its_band_and_its_version_moves_with_its_value_alone(flow: Flow) -> None:

@@ -100,7 +100,9 @@ def test_follow_tells_what_was_numbered_before_and_committed_after(project: Proj
         follower.start(connection)
     with engine.connect() as first:
         outer = first.begin()
-        first.execute(text("SELECT nextval('dims_mark_ids'), nextval(pg_get_serial_sequence('dims_event_log', 'seq'))"))
+        first.execute(
+            text("SELECT nextval('dims_batch_ids'), nextval(pg_get_serial_sequence('dims_event_log', 'seq'))")
+        )
         with engine.begin() as second:
             store_events(second, planner, batch("second"))
         with engine.begin() as connection:
@@ -111,7 +113,7 @@ def test_follow_tells_what_was_numbered_before_and_committed_after(project: Proj
     with engine.begin() as connection:
         assert "1,000 events" in " ".join(follower.sentences(connection))
         assert list(follower.sentences(connection)) == []
-    assert len(follower.marks.passed) == 1  # the number that was drawn for nothing
+    assert len(follower.batches.passed) == 1  # the number that was drawn for nothing
 
 
 def test_follow_tells_what_many_others_overtook(project: Project, engine: Engine) -> None:
@@ -134,7 +136,7 @@ def test_follow_tells_what_many_others_overtook(project: Project, engine: Engine
         store_events(first, planner, one("first"))
         with engine.begin() as connection:
             follower.start(connection)
-        undone.execute(text("SELECT nextval('dims_mark_ids')"))
+        undone.execute(text("SELECT nextval('dims_batch_ids')"))
         for number in range(50):
             with engine.begin() as other:
                 store_events(other, planner, one(f"other{number}"))
@@ -142,9 +144,9 @@ def test_follow_tells_what_many_others_overtook(project: Project, engine: Engine
         outer.commit()
         lost.rollback()
     assert told().count("measured by nobody") == 1 and told() == ""
-    assert len(follower.marks.passed) == 1
-    follower.marks.know((), time.monotonic() + PATIENCE)
-    assert not follower.marks.passed
+    assert len(follower.batches.passed) == 1
+    follower.batches.know((), time.monotonic() + PATIENCE)
+    assert not follower.batches.passed
 
 
 def test_what_is_passed_over_is_looked_for_within_bounds() -> None:

@@ -13,7 +13,7 @@ from dims_worker.broker.queues import HELP_REQUESTED, INGEST
 from dims_worker.config import Config
 from dims_worker.domain.plan import Planner
 from dims_worker.pipeline import ingest, verify
-from dims_worker.worker import dispatcher
+from dims_worker.worker import dispatcher, sweep
 from dims_worker.worker.wakeups import send_verify_wakeup
 from tests.integration.stepped_process import halt
 
@@ -43,6 +43,7 @@ class Bells:
             patch.object(dispatcher, "WAIT_MS", 1),
             patch.object(dispatcher, "connect", lambda *_, **__: self.redis),
             patch.object(dispatcher, "engine", lambda _: self.engine),
+            patch.object(sweep, "engine", lambda _: self.engine),
         ):
             made.run()
         assert not once.troubled or made.trouble == AWAY, f"the doorman waits: {made.trouble}"

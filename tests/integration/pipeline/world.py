@@ -70,7 +70,7 @@ class World:
         if isinstance(metric, DerivedMetric):
             inputs = {read.replace(".", "_"): self.truth(config, read) for read in metric.inputs}
             return float(eval(metric.derive.replace("m.", "m_"), inputs))
-        return self.values[name] * (1000 if metric.measure == "bytes" else 1)
+        return self.values[name] * (1000 if metric.measure == "bytes" else 1)  # type: ignore[attr-defined]
 
     def reading(self, config: Config, name: str) -> Reading:
         if name in self.away:

@@ -46,7 +46,7 @@ from dims_worker.probes.base import (
 )
 
 if TYPE_CHECKING:
-    from conftest import Store
+    from tests.integration.probes.conftest import Store
 
 
 @dataclass

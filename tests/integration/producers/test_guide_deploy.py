@@ -14,9 +14,9 @@ import pytest
 import redis
 from botocore import xform_name
 from botocore.session import Session
+
 from dims_producers.publish import broker_url, publish
 from dims_producers.s3_lambda import events_of, handler
-
 from dims_worker.errors import BrokerUnreachable
 from dims_worker.events import STREAM, Event
 from dims_worker.local import procfile
@@ -159,7 +159,7 @@ def test_the_pattern_lets_through_what_it_names_and_the_lambda_takes_it(aws: Any
 
 
 def commands() -> list[list[str]]:
-    lines = "\n".join(blocks("sh fragment")).replace("\\\n", " ").splitlines()
+    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
     return [shlex.split(line) for line in lines if line.startswith("aws ")]
 
 
@@ -181,7 +181,7 @@ def test_each_command_of_aws_exists_with_its_options(words: list[str]) -> None:
 
 
 def test_the_worker_of_a_queue_is_the_procfiles_but_for_the_queue() -> None:
-    (told,) = [line for body in blocks("sh fragment") for line in body.splitlines() if line.startswith("celery")]
+    (told,) = [line for body in blocks("bash") for line in body.splitlines() if line.startswith("celery")]
     (queue,) = re.findall(r"queue: (\S+)}", GUIDE)
     entries = {entry.name: entry for entry in procfile.parse((REPO / "Procfile").read_text(encoding="utf-8"))}
     assert shlex.split(told.replace(f",{queue}", "")) == list(entries["worker"].words)

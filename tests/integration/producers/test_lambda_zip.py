@@ -8,13 +8,13 @@ import re
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import PathDistribution
+from importlib.metadata import PackageNotFoundError, PathDistribution
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dims_producers import lambda_zip
 
+from dims_producers import lambda_zip
 from dims_worker.errors import ServiceError
 from tests.conftest import REPO
 from tests.fixtures.s3_notifications import notification, record, sqs
@@ -145,7 +145,7 @@ def test_what_is_compiled_for_this_machine_is_refused(
 def _found(folder: Path, name: str) -> PathDistribution:
     info = folder / f"{name}-1.0.dist-info"
     if not info.is_dir():
-        raise lambda_zip.PackageNotFoundError(name)
+        raise PackageNotFoundError(name)
     return PathDistribution(info)
 
 

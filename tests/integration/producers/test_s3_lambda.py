@@ -8,8 +8,8 @@ from typing import Any
 
 import boto3
 import pytest
-from dims_producers.s3_lambda import handler
 
+from dims_producers.s3_lambda import handler
 from dims_worker.errors import BrokerUnreachable, EventError
 from tests.conftest import Lake
 from tests.fixtures.s3_notifications import notification, record, sqs

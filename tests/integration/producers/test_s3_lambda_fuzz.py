@@ -13,10 +13,10 @@ import re
 from typing import Any
 
 import pytest
-from dims_producers.s3_lambda import handler
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from dims_producers.s3_lambda import handler
 from dims_worker.errors import EventError
 from dims_worker.events import STREAM
 from tests.fixtures.s3_notifications import bridge, notification, record, s3_test_event, sns, sns_message, sqs

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from dims_producers.git_hook import flush
 from dims_producers.spool import Spool
-
 from tests.conftest import REPO
 
 ROUNDS = 20
@@ -23,13 +22,13 @@ from datetime import datetime, UTC
 from pathlib import Path
 from dims_worker.events import Event
 from dims_producers.publish import publish
-from dims_producers.spool import Spool, send
+from dims_producers.spool import Spool, spool_and_send
 spool, url, producer = Spool(Path(sys.argv[1])), sys.argv[2], sys.argv[3]
 print("begun", flush=True)
 for number in range(10**6):
     event = Event.new("t", producer, now=datetime.now(UTC), data={"number": number})
     if random.random() < 0.2:
-        send(event, spool, url)
+        spool_and_send(event, spool, url)
     else:
         spool.put(event)
     print(number, event.id, flush=True)

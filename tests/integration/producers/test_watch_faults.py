@@ -17,11 +17,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from watchdog.observers import inotify_c
+
 from dims_producers import watch_files, watched_folder
 from dims_producers.spool import Spool
 from dims_producers.watch_files import PID_FILE, FolderWatcher
-from watchdog.observers import inotify_c
-
 from dims_worker.events import Event
 from tests.conftest import REPO, wait_for
 
@@ -89,12 +89,12 @@ CODE = """
 import logging, signal, sys, threading
 from pathlib import Path
 from dims_producers.spool import Spool
-from dims_producers.watch_files import watch
+from dims_producers.watch_files import watch_folders
 logging.disable(logging.INFO)
 logging.getLogger().setLevel(logging.CRITICAL)  # as somebody may have it who wants to hear little
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-watch({"p": Path(sys.argv[1])}, Spool(Path(sys.argv[2])), lambda: sys.argv[3], ignored=lambda p: False, stop=stop)
+watch_folders({"p": Path(sys.argv[1])}, Spool(Path(sys.argv[2])), lambda: sys.argv[3], ignored=lambda p: False, stop=stop)
 """
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from dims_producers.git_hook import install
 from dims_producers.spool import Spool
 from dims_producers.watch_files import watch_folders
@@ -228,10 +229,10 @@ CODE = """
 import sys, threading, signal
 from pathlib import Path
 from dims_producers.spool import Spool
-from dims_producers.watch_files import watch
+from dims_producers.watch_files import watch_folders
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-watch({"p": Path(sys.argv[1])}, Spool(Path(sys.argv[2])), lambda: sys.argv[3], ignored=lambda p: False, stop=stop)
+watch_folders({"p": Path(sys.argv[1])}, Spool(Path(sys.argv[2])), lambda: sys.argv[3], ignored=lambda p: False, stop=stop)
 """
 
 

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
 from dims_producers import git_hook
 from dims_producers.git_hook import SENDER, flush, install
 from dims_producers.publish import publish
 from dims_producers.spool import Spool
-
 from dims_worker.errors import BrokerUnreachable
 from dims_worker.events import Event
 

@@ -310,7 +310,7 @@ def test_a_query_of_ones_own_is_one_select_and_no_more(world: World) -> None:
     for query in (
         "DELETE FROM dims_metrics RETURNING metric",
         "WITH gone AS (DELETE FROM dims_metrics RETURNING 1) SELECT * FROM gone",
-        "SELECT setval('dims_mark_ids', 1)",
+        "SELECT setval('dims_batch_ids', 1)",
     ):
         with pytest.raises(NotAllowed, match="in a read-only transaction"):
             known.sql(query)
@@ -334,8 +334,9 @@ def test_a_cell_that_fails_is_named_and_nothing_is_written(world: World) -> None
 
 def test_the_command_writes_the_workbook(world: World) -> None:
     small = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(
-        "import os\nfrom pathlib import Path\nfrom dims_worker.reports import frames, workbook\n"
-        "known = frames.open()\nworkbook.save(Path(os.environ['DIMS_WORKBOOK']), {'latest': known.latest()})"
+        "import os\nfrom pathlib import Path\nfrom dims_worker.notebook import frames\n"
+        "from dims_worker.reports import spreadsheet\n"
+        "known = frames.open_data()\nspreadsheet.save_frames(Path(os.environ['DIMS_WORKBOOK']), {'latest': known.latest()})"
     )])  # fmt: skip
     nbformat.write(small, world.project.folder / "small.ipynb")
     world.project.dims("notebook", "export", "--excel", "--notebook", "small.ipynb", "-o", "out.xlsx", check=True)
@@ -348,4 +349,4 @@ def test_without_jupyterlab_the_remedy_is_said(world: World) -> None:
     if importlib.util.find_spec("jupyterlab"):
         pytest.skip("JupyterLab is installed here")
     done = world.project.dims("notebook")
-    assert done.returncode == 2 and "pip install 'dims[notebook]'" in done.stderr
+    assert done.returncode == 2 and "pip install 'dims-worker[notebook]'" in done.stderr

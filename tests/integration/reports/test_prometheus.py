@@ -80,7 +80,7 @@ def happen(engine: Engine, number: int, kind: str | None = "dims.git.commit", ag
     with engine.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO dims_event_log (producer, event_id, digest, type, received_at, outcome, mark_id) "
+                "INSERT INTO dims_event_log (producer, event_id, digest, type, received_at, outcome, batch_id) "
                 "SELECT 'p', md5(random()::text), md5(random()::text), :kind, now() - :age, "
                 "CASE WHEN CAST(:kind AS text) IS NULL THEN 'rejected' ELSE 'planned' END, 1 "
                 "FROM generate_series(1, :number)"
@@ -145,7 +145,7 @@ def test_an_event_that_commits_late_is_counted(filled: Engine, config: Config, b
     registry = registry_of(config, url_of(filled), broker_url)
     told = ("dims_events_total", "planned", "late")
     insert = text(
-        "INSERT INTO dims_event_log (producer, event_id, digest, type, outcome, mark_id) "
+        "INSERT INTO dims_event_log (producer, event_id, digest, type, outcome, batch_id) "
         "VALUES ('p', :id, :id, 'late', 'planned', 1)"
     )
     scraped(registry)
@@ -288,7 +288,7 @@ def test_names_follow_the_rules(filled: Engine, config: Config, broker_url: str)
 
 def test_the_guide_the_dashboard_and_the_alerts_name_what_there_is() -> None:
     folder = REPO / "docs"
-    guide = (folder / "monitoring.md").read_text(encoding="utf-8")
+    guide = (folder / "operations.md").read_text(encoding="utf-8")
     listed = {
         name: set(filter(None, labels.split(",")))
         for name, labels in re.findall(r"^\| `(dims_\w+)(?:\{([\w,]+)\})?`", guide, re.MULTILINE)

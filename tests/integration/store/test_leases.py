@@ -9,8 +9,9 @@ from datetime import timedelta
 
 import pytest
 
+from dims_worker.domain.run import Run
 from dims_worker.pipeline import verify
-from dims_worker.pipeline.record import Run, record_run
+from dims_worker.pipeline.record import record_run
 from dims_worker.probes import scan
 from dims_worker.probes.base import Deadline, ScanContext, ScanResult
 from dims_worker.store import leases, metric_states
@@ -362,7 +363,7 @@ def test_serve_measures_in_one_pass_what_is_due_and_nothing_else(flow: Flow, fak
     flow.ask("m.a")
     run = fake.serve()
     assert run is not None
-    assert (fake.scans, run.requests, run.trigger) == ([{"m.a"}], 3, "event")
+    assert (fake.scans, run.api_calls, run.trigger) == ([{"m.a"}], 3, "event")
     flow.ask("m.a", "m.c")
     fake.serve()
     assert fake.scans[1:] == [{"m.a", "m.c"}]
@@ -424,4 +425,4 @@ def test_a_look_scans_each_source_once_with_the_inputs_of_what_is_derived(flow: 
     run = verify.check_now(flow.engine, flow.config, ["m.sum"])
     assert sorted(map(sorted, fake.scans)) == [["m.a"], ["m.b"]]
     assert {item.metric for item in run.items} == {"m.a", "m.b", "m.sum"}
-    assert run.requests == 6
+    assert run.api_calls == 6

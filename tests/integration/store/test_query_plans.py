@@ -55,26 +55,28 @@ def sql(query: str, **values: Any) -> Ask:
 
 
 HISTORY: dict[str, Ask] = {
-    "series.trend": lambda c: history.metric_trend(c, ONE, 90 * DAY),
-    "series.daily": lambda c: history.daily_readings(c, NAMES, 90),
-    "series.sampled": lambda c: history.sampled_readings(c, ONE, NOW - 30 * DAY, DAY / 6, ["accepted", "looked"]),
-    "series.lines": lambda c: history.daily_lines(c, NAMES, 30),
+    "history.metric_trend": lambda c: history.metric_trend(c, ONE, 90 * DAY),
+    "history.daily_readings": lambda c: history.daily_readings(c, NAMES, 90),
+    "history.sampled_readings": lambda c: history.sampled_readings(
+        c, ONE, NOW - 30 * DAY, DAY / 6, ["accepted", "looked"]
+    ),
+    "history.daily_lines": lambda c: history.daily_lines(c, NAMES, 30),
     "runs.readings_of": lambda c: runs.readings_of(c, [5, 17]),
-    "runs.mark_reading": lambda c: runs.set_reading_outcome(c, ONE, NOW, "approved"),
+    "runs.set_reading_outcome": lambda c: runs.set_reading_outcome(c, ONE, NOW, "approved"),
     "runs.history_of": lambda c: runs.history_of(c, ONE, 90 * DAY),
     "runs.reading_at": lambda c: runs.reading_at(c, ONE, NOW),
     "runs.newest_readings": lambda c: runs.newest_readings(c, ONE, 50),
     "runs.newest_reading": lambda c: runs.newest_reading(c, ONE),
-    "overview.values_at": lambda c: point_in_time.values_at(c, NAMES, NOW - 30 * DAY),
-    "overview.stood_out": lambda c: point_in_time.notable_readings(c, NAMES, NOW - 30 * DAY, 10),
-    "overview.drifts": lambda c: point_in_time.recent_drifts(c, NAMES, NOW - 30 * DAY, 10),
-    "overview.readings_since": lambda c: list(point_in_time.readings_since(c, NAMES, NOW - 30 * DAY, 10)),
+    "point_in_time.values_at": lambda c: point_in_time.values_at(c, NAMES, NOW - 30 * DAY),
+    "point_in_time.notable_readings": lambda c: point_in_time.notable_readings(c, NAMES, NOW - 30 * DAY, 10),
+    "point_in_time.recent_drifts": lambda c: point_in_time.recent_drifts(c, NAMES, NOW - 30 * DAY, 10),
+    "point_in_time.readings_since": lambda c: list(point_in_time.readings_since(c, NAMES, NOW - 30 * DAY, 10)),
     "snapshots.values_at": lambda c: snapshots.values_at(c, NOW - 30 * DAY),
-    "events.served": lambda c: events.served_metrics(c, _event(c)),
-    "events.served_by": lambda c: events.events_served_by(c, 5000, 30),
+    "events.served_metrics": lambda c: events.served_metrics(c, _event(c)),
+    "events.events_served_by": lambda c: events.events_served_by(c, 5000, 30),
     "leases.serving_runs": lambda c: leases.serving_runs(c, {ONE: 1600, NAMES[0]: 1599}),
-    "acceptances.last_accepted": lambda c: baselines.last_accepted(c, ONE, NOW),
-    "acceptances.standing_since": lambda c: baselines.accepted_since(c, ONE, 5, NOW),
+    "baselines.last_accepted": lambda c: baselines.last_accepted(c, ONE, NOW),
+    "baselines.accepted_since": lambda c: baselines.accepted_since(c, ONE, 5, NOW),
     "queries.HISTORY": sql(queries.HISTORY, metrics=NAMES, days=1.0),
     "dims_metric_trend": sql("SELECT * FROM dims_metric_trend('s3_storage', 'total_objects', 90)"),
     "dims_metric_stats": sql("SELECT * FROM dims_metric_stats('s3_storage', 'total_objects', 90)"),
@@ -89,12 +91,12 @@ EVENTS: dict[str, Ask] = {
     "event_at": lambda c: events.event_at(c, 5000),
     "served_by": lambda c: events.events_served_by(c, 5000, 30),
     "count_rejected": events.count_rejected,
-    "marks_after": lambda c: events.marks_after(c, 1590),
-    "events_of_marks": lambda c: events.events_of_marks(c, [1500]),
+    "batches_after": lambda c: events.batches_after(c, 1590),
+    "events_of_batches": lambda c: events.events_of_batches(c, [1500]),
     "find_events": lambda c: events.find_events(c, "event-15"),
     "event_by_id": lambda c: events.event_by_id(c, "event-1500-0"),
     "last_event": events.last_event,
-    "last_mark": events.last_mark,
+    "last_batch": events.last_batch,
     "events_between": lambda c: events.events_between(c, [ONE], NOW - DAY, NOW, 5),
     "events_since": lambda c: point_in_time.events_since(c, NOW - DAY),
     "queries.EVENTS": sql(queries.EVENTS, days=1.0),
@@ -105,7 +107,7 @@ ASKED: dict[str, Ask] = {
     "list_runs": lambda c: runs.list_runs(c, limit=50, before=900),
     "list_runs of a source": lambda c: runs.list_runs(c, limit=50, source="x", status="ok", before=900, after=200),
 }
-BOUNDED = ("series.trend", "series.daily", "series.sampled", "series.lines", "runs.history_of", "overview.values_at",
+BOUNDED = ("history.metric_trend", "history.daily_readings", "history.sampled_readings", "history.daily_lines", "runs.history_of", "point_in_time.values_at",
            "snapshots.values_at", "queries.HISTORY", "dims_metric_trend", "dims_metric_stats",
            "dims_recent_drift")  # fmt: skip
 """These are bounded by time in the index itself, and do not walk through a metric's whole past."""
@@ -149,7 +151,7 @@ def test_nothing_reads_the_history_from_end_to_end(filled: Engine, name: str) ->
 @pytest.mark.parametrize("name", EVENTS)
 def test_nothing_reads_the_events_from_end_to_end(filled: Engine, name: str) -> None:
     nodes = plans(filled, EVENTS[name], FEW)
-    assert nodes or name in ("last_event", "last_mark")
+    assert nodes or name in ("last_event", "last_batch")
     assert "Seq Scan" not in {node["Node Type"] for node in nodes}
 
 
@@ -197,7 +199,7 @@ def test_forgetting_looks_by_index_too(filled: Engine) -> None:
     with filled.connect() as connection:
         before = scans(connection)
         for kind in ("readings", "events", "runs"):
-            connection.execute(text(f"SELECT dims_forget_{kind}(now() - interval '790 days', 500)"))
+            connection.execute(text(f"SELECT dims_prune_{kind}(now() - interval '790 days', 500)"))
         connection.rollback()
         after = scans(connection)
     assert {name for name in (LONG, FEW, "dims_verification_runs") if after[name] > before[name]} == set()

@@ -128,7 +128,7 @@ def test_one_transaction_rings_once_a_table_and_what_is_undone_never(flow: Flow)
 
 def test_a_bell_that_is_lost_costs_a_period(looking_often: None, served: Served, flow: Flow) -> None:
     with flow.engine.begin() as connection:
-        connection.execute(text("ALTER TABLE dims_event_log DISABLE TRIGGER dims_ring"))
+        connection.execute(text("ALTER TABLE dims_event_log DISABLE TRIGGER dims_notify_change"))
     page = served.live()
     flow.store(event("dims.scraper.complete"))
     page.until("event: happened")

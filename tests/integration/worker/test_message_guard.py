@@ -22,8 +22,7 @@ from redis import Redis
 from sqlalchemy import create_engine, text
 
 from dims_worker import local
-from dims_worker.broker.queues import REFUSED, SWEEP
-from dims_worker.worker.celery_app import VERIFY
+from dims_worker.broker.queues import REFUSED, SWEEP, VERIFY
 from tests.conftest import wait_for
 
 JSON = "application/json"

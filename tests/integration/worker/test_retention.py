@@ -60,9 +60,9 @@ def test_what_is_old_goes_and_what_people_need_stays(engine: Engine) -> None:
     assert decided < left == ask(engine, about) == spoken_of
     assert ask(engine, "SELECT count(*) FROM dims_event_log WHERE received_at < now() - interval '31 days'") == 0
     assert ask(engine, new_events) == events > 80
-    orphans = "SELECT count(*) FROM dims_event_marks WHERE mark_id NOT IN (SELECT mark_id FROM dims_event_log)"
+    orphans = "SELECT count(*) FROM dims_ingest_batches WHERE batch_id NOT IN (SELECT batch_id FROM dims_event_log)"
     assert ask(engine, orphans) == 0
-    assert ask(engine, "SELECT count(*) FROM dims_event_marks") > 0
+    assert ask(engine, "SELECT count(*) FROM dims_ingest_batches") > 0
     lone = """SELECT count(*) FROM dims_verification_runs v WHERE started_at < now() - interval '31 days'
         AND NOT EXISTS (SELECT FROM dims_metrics_history h WHERE h.run_id = v.run_id)"""
     assert ask(engine, lone) == 0
@@ -97,7 +97,7 @@ def test_an_event_that_still_waits_for_a_reading_stays(engine: Engine) -> None:
     house(engine)
     waiting = "SELECT count(*) FROM dims_metrics WHERE requested_gen > measured_gen"
     assert ask(engine, waiting) > 0
-    assert ask(engine, "SELECT array_agg(DISTINCT mark_id) FROM dims_event_log") == [40]
+    assert ask(engine, "SELECT array_agg(DISTINCT batch_id) FROM dims_event_log") == [40]
 
 
 def test_the_newest_result_of_a_workflow_stays(engine: Engine) -> None:
@@ -132,7 +132,7 @@ def test_a_day_is_begun_once_whoever_comes(engine: Engine, beside: Threads) -> N
     fill(engine, CONFIG, until=NOW, days=10)
     assert [outcome(one) for one in [beside(house, engine) for _ in range(4)]] == [0] * 4
     assert ask(engine, "SELECT count(*) FROM dims_snapshots WHERE daily") == 1
-    assert ask(engine, "SELECT count(*) FROM dims_housekeeping") == 1
+    assert ask(engine, "SELECT count(*) FROM dims_retention_runs") == 1
     with transaction(engine) as connection:
         (one,) = snapshots.list_snapshots(connection)
         assert one.name == f"{retention.today(connection):%Y-%m-%d}"
@@ -174,7 +174,7 @@ def test_dims_app_keeps_house_and_can_take_away_nothing_else(engine: Engine, log
     app, reader = login("dims_app"), login("dims_reader")
     assert house(app, days=30) > 0
     young = ask(engine, "SELECT count(*) FROM dims_metrics_history WHERE as_of > now() - interval '7 days'")
-    ask(app, "SELECT dims_forget_readings(now() + interval '1 day', 100000)")
+    ask(app, "SELECT dims_prune_readings(now() + interval '1 day', 100000)")
     assert ask(engine, "SELECT count(*) FROM dims_metrics_history WHERE as_of > now() - interval '7 days'") == young > 0
     assert ask(engine, KEPT) == 0
     with transaction(app) as connection:
@@ -185,10 +185,10 @@ def test_dims_app_keeps_house_and_can_take_away_nothing_else(engine: Engine, log
         assert compare_metrics(connection, CONFIG, since, until)
         assert retention.last_retention_run(connection)
         assert [one.daily for one in snapshots.list_snapshots(connection)] == [True]
-    refused = ("DELETE FROM dims_metrics_history", "DELETE FROM dims_housekeeping", "DELETE FROM dims_snapshot_values",
+    refused = ("DELETE FROM dims_metrics_history", "DELETE FROM dims_retention_runs", "DELETE FROM dims_snapshot_values",
                "UPDATE dims_snapshot_values SET value = '1'", "UPDATE dims_snapshots SET name = 'x'")  # fmt: skip
-    calls = ("SELECT dims_forget_readings(now(), 1)", "SELECT dims_forget_events(now(), 1)",
-             "SELECT dims_forget_runs(now(), 1)", "DELETE FROM dims_snapshots")  # fmt: skip
+    calls = ("SELECT dims_prune_readings(now(), 1)", "SELECT dims_prune_events(now(), 1)",
+             "SELECT dims_prune_runs(now(), 1)", "DELETE FROM dims_snapshots")  # fmt: skip
     for who, statements in ((app, refused), (reader, (*refused, *calls))):
         for statement in statements:
             with pytest.raises(DBAPIError) as raised:

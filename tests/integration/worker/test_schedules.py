@@ -53,7 +53,9 @@ def the_tick(flow: Flow) -> datetime:
 
 
 def was_down_for_days(flow: Flow) -> None:
-    flow.do("UPDATE dims_schedules SET since = since - interval '5 days', last_tick = last_tick - interval '5 days'")
+    flow.do(
+        "UPDATE dims_schedules SET first_seen_at = first_seen_at - interval '5 days', last_tick = last_tick - interval '5 days'"
+    )
 
 
 def test_the_same_tick_of_two_beats_and_a_sweep_is_one_event_and_one_generation(restart: Restart) -> None:

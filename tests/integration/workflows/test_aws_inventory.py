@@ -63,7 +63,7 @@ def test_the_bucket_by_prefix_from_one_listing(account: Project, lake: Lake, sto
     outcome = workflows.run_workflow(account.config, "aws-inventory")
     assert outcome.unreached == {}
     assert len(lake.lists) == 2  # 1,004 objects
-    assert outcome.scanned.requests == 3  # and one of RDS
+    assert outcome.scanned.api_calls == 3  # and one of RDS
     found = outcome.result["lake"]
     assert (found["objects"], found["bytes"]) == (1004, 10013)
     parts = {part["prefix"]: part for part in found["prefixes"]}

@@ -42,7 +42,7 @@ def test_the_real_season_to_the_last_game(basketball: Project, lake: Lake) -> No
     outcome = workflows.run_workflow(basketball.config, "gap-analysis")
     result = outcome.result
     assert result["unreached"] == {}
-    assert outcome.scanned.requests == len(lake.lists) == 1  # 713 objects
+    assert outcome.scanned.api_calls == len(lake.lists) == 1  # 713 objects
     counts = result["games"]["all"]
     assert counts == {
         **{"games": 342, "not_played": 6, "without_box_score": 75, "without_play_by_play": 257},

@@ -66,7 +66,7 @@ def test_folder_lake_and_database(project: Path, lake: Lake, database_url: str, 
     assert team["lake"] == {"prefix": "nothing/", "objects": 0, "bytes": 0}
     assert outcome.result["attention"] == ["team: 273 files here, 0 objects in the lake."]
     assert [(r.metric, r.value) for r in outcome.scanned.readings[1:]] == [("s3_storage.total_objects", 713)]
-    assert outcome.scanned.requests == len(lake.lists) == 1  # 713 objects, four folders and a metric: one LIST
+    assert outcome.scanned.api_calls == len(lake.lists) == 1  # 713 objects, four folders and a metric: one LIST
     text = render_report(outcome.result)
     assert "| pbp | 85 | 6.4 MB | 85 | 6.4 MB | 0 | 38,597 |" in text
     assert "| schedule | 82 | 558.7 kB | 82 | 558.7 kB | 0 | - |" in text
@@ -88,7 +88,7 @@ def test_what_was_not_reached_is_never_0(project: Path, lake: Lake, database_url
 
 def test_quick_makes_no_request(project: Path, lake: Lake) -> None:
     outcome = examine(project, "postgresql://nobody@127.0.0.1:1/none", quick=True)
-    assert (outcome.unreached, outcome.scanned.requests, lake.lists) == ({}, 0, [])
+    assert (outcome.unreached, outcome.scanned.api_calls, lake.lists) == ({}, 0, [])
     assert {folder["name"]: folder["files"] for folder in outcome.result["folders"]} == {
         **{"box": 273, "pbp": 85, "schedule": 82, "team": 273}
     }

@@ -42,7 +42,7 @@ def test_the_real_pair(sides: Project, lake: Lake) -> None:
     lake.put(BUCKET, {f"bbref/{path}": content.encode() for path, content in there.items()})
     outcome = workflows.run_workflow(sides.config, "sync-status")
     result = outcome.result
-    assert outcome.unreached == {} and len(lake.lists) == outcome.scanned.requests == 1
+    assert outcome.unreached == {} and len(lake.lists) == outcome.scanned.api_calls == 1
     named = {kind: {each["key"].removeprefix("bbref/") for each in result[kind]} for kind in
              ("only_local", "only_s3", "different")}  # fmt: skip
     assert named == {

@@ -10,7 +10,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dims_worker.config import Policy, Thresholds
-from dims_worker.domain.decide import SEVERITIES, Baseline, Judge, Verdict, age_of, at_least, drift_pct, inside_band
+from dims_worker.domain.decide import (
+    DRIFT_CAP,
+    SEVERITIES,
+    Baseline,
+    Judge,
+    Verdict,
+    age_of,
+    at_least,
+    drift_pct,
+    inside_band,
+)
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
 
@@ -144,6 +154,22 @@ def test_age_of():
     assert age_of(None, NOW) is None
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "drift"),
+    [
+        (1e308, 1.5e308, 50),  # 100 times the change is no float any more; the drift is
+        (-1e308, 1e308, DRIFT_CAP),  # the change itself is none
+        (1, 10**400, DRIFT_CAP),  # an integer that no float can hold
+        (1.0, 10**400, DRIFT_CAP),
+        (10**400, 1.0, DRIFT_CAP),
+        (1e-300, 1e300, DRIFT_CAP),
+    ],
+    ids=["100 times the change", "the change", "an integer", "from a float", "to a float", "the ratio"],
+)
+def test_the_drift_of_numbers_too_large_for_a_float(old: float, new: float, drift: float):
+    assert drift_pct(old, new) == pytest.approx(drift)
+
+
 # --- what a person last accepted ------------------------------------------------------------------------
 
 
@@ -180,6 +206,12 @@ def test_the_anchor_raises_the_severity_and_says_why():
     assert (verdict.status, verdict.severity, verdict.tier) == ("moderate", "urgent", "approve")
     assert verdict.drift_pct == pytest.approx(1600 / 114)  # the drift stays the one from the baseline
     assert verdict.reason == "up 14.0 %; 30.0 % from 100, which a person last accepted"
+
+
+def test_a_value_held_for_its_drift_from_the_baseline_is_not_compared_with_the_accepted_one():
+    verdict = CRITICAL.decide(Baseline(100), 80, Baseline(160), NOW)  # 50 % from 160 would be urgent
+    assert (verdict.status, verdict.severity, verdict.tier) == ("major", "high", "approve")
+    assert verdict.reason == "down 20.0 %"
 
 
 def test_back_to_what_was_accepted_passes():

@@ -38,7 +38,7 @@ DRIFT = {"value": 205_000, "unit": "objects", "baseline": 172_726, "drift_pct": 
 def row(
     number: int, state: str, metric: str = "lake.objects", facts: Mapping[str, Any] | None = None, **more: Any
 ) -> Notification:
-    told = {"run_id": 1, "since": NOW - HOUR, "ended_at": None, "ending": None, "told_at": None, "end_told_at": None}
+    told = {"run_id": 1, "since": NOW - HOUR, "ended_at": None, "ending": None, "sent_at": None, "end_sent_at": None}
     return Notification(id=number, channel="ops", metric=metric, state=state, facts=facts or {}, **{**told, **more})
 
 
@@ -114,7 +114,7 @@ def test_what_stands_is_a_line_and_what_to_do_another(one: Notification, said: s
 def over(
     number: int, state: str, ending: Mapping[str, Any], facts: Mapping[str, Any] | None = None, **more: Any
 ) -> Notification:
-    return row(number, state, facts=facts, **{"told_at": NOW - HOUR, "ended_at": NOW, "ending": ending, **more})
+    return row(number, state, facts=facts, **{"sent_at": NOW - HOUR, "ended_at": NOW, "ending": ending, **more})
 
 
 READS = {"value": 172_800, "unit": "objects"}
@@ -129,7 +129,7 @@ READS = {"value": 172_800, "unit": "objects"}
         (over(1, "stale", READS), "resolved: lake.objects was measured again: 172,800 objects"),
         (over(1, "attention", {"value": "ok"}, metric="workflow.audit"), "resolved: workflow.audit is ok again"),
         (over(1, "failed", {"retired": True}), "resolved: lake.objects is no longer configured"),
-        (over(1, "failed", READS, told_at=None), "came and went: lake.objects was measured again: 172,800 objects"),
+        (over(1, "failed", READS, sent_at=None), "came and went: lake.objects was measured again: 172,800 objects"),
     ],
 )  # fmt: skip
 def test_what_is_over_is_one_line(one: Notification, said: str) -> None:
@@ -178,7 +178,7 @@ def test_the_title_counts_and_what_needs_people_stands_first() -> None:
 
 
 def test_of_a_metric_the_newest_of_a_kind_is_told_and_that_there_were_others() -> None:
-    rows = [over(1, "held:11", READS, DRIFT, end_told_at=NOW, told_at=None), row(2, "held:12", facts=DRIFT)]
+    rows = [over(1, "held:11", READS, DRIFT, end_sent_at=NOW, sent_at=None), row(2, "held:12", facts=DRIFT)]
     message = compose_message(CONFIG, rows, {11: request(11, state="superseded"), 12: request(12)}, NOW)
     assert message.title == "DIMS: 1 value waits for you (project nba)"
     assert "(1 change before that was not sent)" in message.body
@@ -187,7 +187,7 @@ def test_of_a_metric_the_newest_of_a_kind_is_told_and_that_there_were_others() -
 
 
 def test_a_drift_that_calmed_down_before_it_was_told_is_told_all_the_same() -> None:
-    calm = row(1, "drift:major", facts=DRIFT, ended_at=NOW, ending={}, end_told_at=NOW)
+    calm = row(1, "drift:major", facts=DRIFT, ended_at=NOW, ending={}, end_sent_at=NOW)
     assert "+18.7 %, high: is the baseline" in body(calm)[0]
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import fakeredis
 import pytest
-from dims_producers.spool import Spool
 
+from dims_producers.spool import Spool
 from dims_worker.events import STREAM, Event
 
 Git = Callable[..., str]

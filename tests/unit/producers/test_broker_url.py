@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from dims_producers.broker_url import BrokerAddress
 
+from dims_producers.broker_url import BrokerAddress
 from dims_worker.errors import ConfigError
 
 VERIFIED = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}

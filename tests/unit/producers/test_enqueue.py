@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
 from dims_producers.enqueue import main, publish
 from dims_producers.spool import Spool
-
 from dims_worker.errors import EventError
 
 

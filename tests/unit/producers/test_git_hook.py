@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from dims_producers import git_hook
 from dims_producers.git_hook import HOOKS, SENDER, install, main, uninstall
 from dims_producers.git_notes import GitNote, events_of
 from dims_producers.spool import Spool
 from dims_producers.watch_files import _pid_file
-
 from dims_worker.errors import DimsError, NotFound
 from dims_worker.events import Event
 from tests.unit.producers.conftest import commit, told

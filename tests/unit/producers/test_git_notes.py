@@ -8,13 +8,14 @@ import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
+
 from dims_producers.git_history import GitRepository
 from dims_producers.git_notes import GitNote, events_of, read_notes
 from dims_producers.spool_file import SpoolFile
-
 from dims_worker.errors import EventError
 from dims_worker.events import Event
 
@@ -277,7 +278,7 @@ def test_a_thousand_notes_cost_a_process(repo: Path, git, monkeypatch) -> None:
     ran: list[list[str]] = []
     real = subprocess.run
 
-    def counted(args: list[str], **options: object) -> object:
+    def counted(args: list[str], **options: Any) -> Any:
         ran.append(args)
         return real(args, **options)
 

@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from dims_producers.git_hook import install
 from dims_producers.spool import Spool
-
 from dims_worker.events import Event
 from tests.unit.producers.conftest import commit, told
 

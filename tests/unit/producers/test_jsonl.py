@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import dims_producers.jsonl
 import pytest
+
+import dims_producers.jsonl
+import dims_producers.publish
 from dims_producers.enqueue import event_of, main
 from dims_producers.jsonl import MAX_LINE, BatchSender, events_in
 from dims_producers.spool import Spool
-
 from dims_worker.errors import EventError
 from dims_worker.events import MAX_BYTES, Event
 
@@ -162,7 +163,7 @@ def test_a_broker_that_goes_away_between_batches(
 ) -> None:
     monkeypatch.setenv("DIMS_BROKER_URL", broker.url)
     monkeypatch.setattr("dims_producers.jsonl.BATCH", 10)
-    publish, calls = dims_producers.jsonl.publish, []
+    publish, calls = dims_producers.publish.publish, []
 
     def once(events: Any, url: str) -> list[str]:
         calls.append(len(events))

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from dims_producers.change_batch import ChangeBatch
 from dims_producers.home import find_home
 from dims_producers.path_list import bounded_paths

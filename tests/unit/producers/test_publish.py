@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from dims_producers.publish import broker_url, publish
 
+from dims_producers.publish import broker_url, publish
 from dims_worker.errors import BrokerUnreachable, ConfigError
 from dims_worker.events import Event
 

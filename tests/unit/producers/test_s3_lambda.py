@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from dims_producers.s3_lambda import events_of, handler
 
+from dims_producers.s3_lambda import events_of, handler
 from dims_worker.errors import BrokerUnreachable, ConfigError, EventError
 from tests.fixtures.s3_notifications import bridge, notification, record, s3_test_event, sns, sns_message, sqs
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from dims_producers.s3_record import event_of_record, printable
 
+from dims_producers.s3_record import event_of_record, printable
 from dims_worker.errors import EventError
 from tests.fixtures.s3_notifications import REQUEST, SEQUENCER, bridge, record
 

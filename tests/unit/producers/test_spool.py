@@ -10,12 +10,13 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+
 from dims_producers import spool_limit
 from dims_producers.spool import FULL, READERS, Spool, spool_and_send
 from dims_producers.spool_file import SpoolFile
-
 from dims_worker.errors import BrokerUnreachable, EventError, SpoolFull
 from dims_worker.events import Event
 
@@ -367,7 +368,7 @@ def test_putting_looks_seldom_and_the_more_often_the_larger(home: Path, monkeypa
     looks: list[object] = []
     real = os.scandir
 
-    def counted(folder: object) -> object:
+    def counted(folder: Any) -> Any:
         looks.append(folder)
         return real(folder)
 

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from dims_producers.spool import READERS, Spool
 from dims_producers.spool_file import SpoolFile, read_events
 from dims_producers.spool_sender import GATHER, RETRY, SpoolSender
-
 from dims_worker.errors import ConfigError, EventError
 from dims_worker.events import Event
 

@@ -24,7 +24,7 @@ from dims_worker.probes.aws.probe import AwsProbe
 from dims_worker.probes.base import Deadline, Reading, ScanContext, ScanResult, readings_by_name
 
 if TYPE_CHECKING:
-    from conftest import Store
+    from tests.integration.probes.conftest import Store
 
 TODAY = date(2024, 3, 10)
 PRICES: Mapping[str, float | Mapping[str, float]] = {"rds_class": {"t3.small": 29.2, "db.m5.large": 130.0}}
@@ -106,7 +106,7 @@ def test_storage_and_class_of_an_instance_in_one_request(account: Store) -> None
         **{"class": "db.t3.small", "engine": "postgres", "engine_version": "15.4", "status": "available"},
         **{"storage_gib": 20, "class_usd_month": 29.2},
     }
-    assert scanned.requests == 1
+    assert scanned.api_calls == 1
     json.dumps([asdict(reading) for reading in scanned.readings])
 
 
@@ -168,7 +168,7 @@ def test_the_size_of_a_bucket(account: Store) -> None:
     }
     assert str(old.error).startswith("CloudWatch has no size of bucket old (StandardStorage) of the last 3 days")
     assert none.value == 0 and "bucket gone" in none.details["absent"]
-    assert scanned.requests == 4
+    assert scanned.api_calls == 4
 
 
 def test_the_cost_of_the_last_days(account: Store) -> None:
@@ -181,14 +181,14 @@ def test_the_cost_of_the_last_days(account: Store) -> None:
     assert (reading.details["start"], reading.details["end"]) == ("2024-03-08", "2024-03-10")
     assert list(reading.details["by_service"].items())[:3] == [("RDS", 1.1), ("S3", 0.2000000001), ("service 00", 0.01)]
     assert len(reading.details["by_service"]) == 10 and reading.details["estimated"] is True
-    assert scanned.requests == 1 and scanned.readings[1].value == reading.value
+    assert scanned.api_calls == 1 and scanned.readings[1].value == reading.value
 
 
 def test_a_cost_of_many_pages_and_of_nothing(account: Store) -> None:
     page = {"ResultsByTime": [day(date(2024, 3, 9), S3="1.5")], "NextPageToken": "more"}
     prime_costs(account, page, {"ResultsByTime": [day(date(2024, 3, 9), RDS="2.25")]})
     scanned = scan(account.url, cost=metric("cost", days=1))
-    assert (one(scanned).value, scanned.requests) == (3.75, 2)
+    assert (one(scanned).value, scanned.api_calls) == (3.75, 2)
     prime_costs(account, {"ResultsByTime": [day(date(2024, 3, 3))]})
     assert one(scan(account.url, cost=metric("cost", days=7))).value == 0.0
 
@@ -223,7 +223,7 @@ def test_credentials_that_are_wrong(account: Store) -> None:
         post(account, "reset-auth", b"inf")
     for error in errors(scanned):
         assert "does not know the access key" in error and "AWS_PROFILE" in error
-    assert scanned.requests == 0
+    assert scanned.api_calls == 0
 
 
 def test_no_credentials(account: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +279,7 @@ def test_an_endpoint_that_never_answers(account: Store) -> None:
     [
         ("AccessDeniedException", "AWS does not give the cost to these credentials: they need ce:Get"),
         ("ExpiredTokenException", "the credentials for the cost have expired: log in again"),
-        ("ThrottlingException", "AWS refuses more requests for now (ThrottlingException)"),
+        ("ThrottlingException", "AWS refuses more API calls for now (ThrottlingException)"),
         ("DataUnavailableException", "AWS refused to give the cost: no data"),
     ],
 )

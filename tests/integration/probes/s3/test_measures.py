@@ -14,7 +14,7 @@ from dims_worker.probes import probe_for
 from dims_worker.probes.base import Deadline, KeysChanged, Reading, ScanContext, ScanResult, readings_by_name
 
 if TYPE_CHECKING:
-    from conftest import Store
+    from tests.integration.probes.conftest import Store
 
 LAKE = Path(__file__).parents[5] / "shared" / "nba_lake_2013"
 EXPECTED = {"prefix": "s/", "pointer": "games.*.id"}
@@ -71,7 +71,7 @@ def test_every_measure_out_of_one_listing(store: Store, tmp_path: Path) -> None:
     store.fill("lake", objects)
     scanned = scan(store, tmp_path, **metrics)
     found = readings(scanned)
-    assert scanned.requests == len(store.lists) == 3
+    assert scanned.api_calls == len(store.lists) == 3
     assert {name: found[name].value for name in ("all", "p", "standard", "glacier", "days", "sync")} == {
         **{"all": 2300, "p": 1006, "standard": 2300, "glacier": 0, "days": 3, "sync": "synced"},
     }
@@ -92,7 +92,7 @@ def test_shards_change_nothing(store: Store, tmp_path: Path) -> None:
         store.lists.clear()
         sharded = scan(store, tmp_path, shards, **metrics)
         assert sharded.readings == plain.readings
-        assert sharded.requests == len(store.lists) <= plain.requests + len(shards)
+        assert sharded.api_calls == len(store.lists) <= plain.api_calls + len(shards)
 
 
 def test_only_what_is_due_is_listed(store: Store, tmp_path: Path) -> None:
@@ -100,9 +100,9 @@ def test_only_what_is_due_is_listed(store: Store, tmp_path: Path) -> None:
     store.fill("lake", objects)
     due = {name: metrics[name] for name in ("days", "p")}
     scanned = scan(store, tmp_path, **due)
-    assert scanned.requests == len(store.lists) == 2
+    assert scanned.api_calls == len(store.lists) == 2
     assert {reading.metric: reading.value for reading in scanned.readings} == {"days": 3, "p": 1006}
-    assert scan(store, tmp_path, days=metrics["days"]).requests == 1
+    assert scan(store, tmp_path, days=metrics["days"]).api_calls == 1
 
 
 def test_what_one_metric_lacks_fails_it_alone(store: Store, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_the_real_lake(store: Store, tmp_path: Path) -> None:
         sync=metric("sync_status", local=".", pairs=[{"folder": "bbref", "prefix": "bbref/"}]),
     )
     found = readings(scanned)
-    assert scanned.requests == 1
+    assert scanned.api_calls == 1
     gaps = found["days"]
     readme = (LAKE / "README.md").read_text()
     named = next(line.split()[-1] for line in readme.splitlines() if line.strip().startswith("which "))

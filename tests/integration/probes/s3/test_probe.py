@@ -19,7 +19,7 @@ from dims_worker.probes.base import Deadline, Reading, ScanContext, ScanResult, 
 from dims_worker.probes.s3.probe import S3Probe
 
 if TYPE_CHECKING:
-    from conftest import Store
+    from tests.integration.probes.conftest import Store
 
 AROUND = ScanContext(Path("/project"), Path("/project/.dims"))
 LAKE = Path(__file__).parents[5] / "shared" / "nba_lake_2013"
@@ -73,7 +73,7 @@ def test_twelve_metrics_cost_six_requests(store: Store) -> None:
         **{"csv": 3000, "match": 1001, "path": 100, "small": 429, "mean": 2.0},
         **{"newest": "2030-01-02T03:04:05+00:00", "oldest": "2001-01-02T03:04:05+00:00"},
     }
-    assert scanned.requests == len(store.lists) == 6
+    assert scanned.api_calls == len(store.lists) == 6
     assert type(values(scanned)["a"]) is int and type(values(scanned)["mean"]) is float
 
 
@@ -129,7 +129,7 @@ def test_an_empty_bucket(store: Store) -> None:
     store.fill("lake", {})
     scanned = scan(source(store.url), n=metric(), age=metric("newest_age"))
     assert [reading.method for reading in scanned.readings] == ["exact", "failed"]
-    assert scanned.requests == 1
+    assert scanned.api_calls == 1
 
 
 # --- errors ------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def test_a_hiccup_is_tried_again() -> None:
     page = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
     with answering(lambda n: http(503, "") if n == 1 else http(200, page)) as (url, seen):
         scanned = scan(source(url), n=metric())
-    assert (values(scanned), scanned.requests, len(seen)) == ({"n": 0}, 1, 2)
+    assert (values(scanned), scanned.api_calls, len(seen)) == ({"n": 0}, 1, 2)
 
 
 def http(status: int, body: str) -> bytes:
@@ -336,4 +336,4 @@ def test_the_real_lake(store: Store, lake: dict[str, bytes]) -> None:
     found = values(scanned)
     assert {p: (found[f"n{i}"], found[f"b{i}"]) for i, p in enumerate(TRUE_COUNTS)} == TRUE_COUNTS
     assert (found["small"], found["under_2k"]) == (0, 297)
-    assert scanned.requests == len(store.lists) == 1
+    assert scanned.api_calls == len(store.lists) == 1

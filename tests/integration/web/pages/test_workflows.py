@@ -52,7 +52,7 @@ def ran(engine: Engine, name: str, **parts: Any) -> int:
             connection,
             {
                 **{"trigger": "event", "source": f"workflow.{name}", "status": "ok", "worker": "w@h", "readings": 1},
-                **{"failed": int(bool(result["unreached"])), "held": 0, "requests": 7, "result": result},
+                **{"failed": int(bool(result["unreached"])), "held": 0, "api_calls": 7, "result": result},
                 "started_at": now - timedelta(seconds=2),
             },
         )

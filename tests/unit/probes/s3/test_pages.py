@@ -60,7 +60,7 @@ def count(store: Any, around: ScanContext, deadline: Deadline, *prefixes: str, s
     }
     source = S3Source(type="s3", bucket="lake", shards=tuple(shards))
     scanned = S3Probe(lambda _source, _deadline: store).scan(source, metrics, around, deadline)
-    return [*(reading.value for reading in scanned.readings), scanned.requests]
+    return [*(reading.value for reading in scanned.readings), scanned.api_calls]
 
 
 def true(keys: Iterable[str], prefixes: Iterable[str]) -> list[int]:

@@ -29,7 +29,7 @@ class Stub:
     """Lists these objects in the order of their keys, or in the order given; no requests but in order."""
 
     def __init__(self, objects: dict[str, Any], page: int = 1000, in_order: bool = True) -> None:
-        self.entries = [
+        self.entries: list[dict[str, Any]] = [
             {"Key": key, "Size": len(content), "LastModified": AT, "ETag": f'"{tag(content)}"'}
             for key, content in (sorted(objects.items()) if in_order else objects.items())
         ]
