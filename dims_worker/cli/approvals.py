@@ -53,16 +53,11 @@ def list_(session: Session, everything: bool, as_json: bool) -> None:
     columns = ("request", "metric", "baseline", "proposed", "drift", "severity", "waits since", "state")
     table = plain_table(*columns, numbers=("request", "baseline", "proposed", "drift"))
     for request in requests:
-        table.add_row(
-            str(request.id),
-            request.metric,
-            _value(session, request, request.baseline, now),
-            _value(session, request, request.value, now),
-            format_drift(request.value, request.baseline, request.drift_pct),
-            request.severity,
-            format_ago(request.opened_at, now),
-            Text(request.state, "yellow" if request.state == "open" else "dim"),
-        )
+        values = [_value(session, request, value, now) for value in (request.baseline, request.value)]
+        drift = format_drift(request.value, request.baseline, request.drift_pct)
+        opened = format_ago(request.opened_at, now)
+        state = Text(request.state, "yellow" if request.state == "open" else "dim")
+        table.add_row(str(request.id), request.metric, *values, drift, request.severity, opened, state)
     session.out.print(table)
 
 
@@ -130,17 +125,11 @@ def history(session: Session, metric: str | None, limit: int, as_json: bool) -> 
     columns = ("request", "metric", "baseline", "value", "drift", "state", "by", "when", "why")
     table = plain_table(*columns, numbers=("request", "baseline", "value", "drift"))
     for request in requests:
-        table.add_row(
-            str(request.id),
-            request.metric,
-            _baseline(session, request, now),
-            _value(session, request, request.value, now),
-            format_drift(request.value, request.baseline, request.drift_pct),
-            "set by hand" if request.kind == "baseline" else request.state,
-            _decided_by(request),
-            format_ago(request.decided_at, now),
-            escape_control(request.note or ""),
-        )
+        values = _baseline(session, request, now), _value(session, request, request.value, now)
+        drift = format_drift(request.value, request.baseline, request.drift_pct)
+        state = "set by hand" if request.kind == "baseline" else request.state
+        when, note = format_ago(request.decided_at, now), escape_control(request.note or "")
+        table.add_row(str(request.id), request.metric, *values, drift, state, _decided_by(request), when, note)
     session.out.print(table)
 
 
@@ -165,13 +154,13 @@ REQUEST is the number of a request, or a metric whose request is open.
 
 \b
 Examples:
-  dims approvals {verb} 12 --note "{note}"
+  dims approvals {verb} 12 --note "checked by hand"
   dims approvals {verb} s3_storage.total_objects --version 1 --as ada
 """
 
 
-def _decision_command(choice: Choice, verb: str, summary: str, note: str) -> click.Command:
-    @click.command(verb, help=_HELP.format(summary=summary, verb=verb, note=note))
+def _decision_command(choice: Choice, verb: str, summary: str) -> click.Command:
+    @click.command(verb, help=_HELP.format(summary=summary, verb=verb))
     @click.argument("request")
     @click.option("--version", type=int, help="Decide this version only. DIMS refuses if the request has changed.")
     @click.option("--note", help="Why you decide so. It is kept in the history.")
@@ -205,14 +194,8 @@ def _decision_command(choice: Choice, verb: str, summary: str, note: str) -> cli
     return command
 
 
-approvals.add_command(
-    _decision_command(
-        "approved", "approve", "Approve a request: its value becomes the baseline.", "the backfill of 2019"
-    )
-)
-approvals.add_command(
-    _decision_command("rejected", "reject", "Reject a request: the baseline is kept.", "uploaded twice")
-)
+approvals.add_command(_decision_command("approved", "approve", "Approve a request: its value becomes the baseline."))
+approvals.add_command(_decision_command("rejected", "reject", "Reject a request: the baseline is kept."))
 
 
 def _value(session: Session, request: ApprovalRequest, value: object, now: datetime) -> str:

@@ -232,21 +232,13 @@ class DemoStory:
         with transaction(self.engine) as connection:
             request, now = open_requests(connection)["s3_storage.total_objects"], clock(connection)
         print_request(Session(None, self.env, self.project, self.session.out), request, now)
-        person = Decider("demo", "option")
-        decide_request(
-            self.engine,
-            self.config,
-            str(request.id),
-            "approved",
-            version=request.version,
-            person=person,
-            note="the new season",
-        )
+        number, version, person = str(request.id), request.version, Decider("demo", "option")
+        note = "the new season"
+        decide_request(self.engine, self.config, number, "approved", version=version, person=person, note=note)
         with transaction(self.engine) as connection:
             state = metric_states.read_states(connection, [request.metric])[request.metric]
-        self.print_detail(
-            f"approved: the baseline of {request.metric} is {state.baseline:,} now (was {request.baseline:,})"
-        )
+        change = f"is {state.baseline:,} now (was {request.baseline:,})"
+        self.print_detail(f"approved: the baseline of {request.metric} {change}")
 
     # --- output and waiting ---------------------------------------------------------------------------
 

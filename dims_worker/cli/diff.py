@@ -49,12 +49,11 @@ def diff(session: Session, pattern: str, since: str, until: str, as_json: bool) 
         columns = ("metric", "then", "now", "change", "drift", "done")
         table = plain_table(*columns, numbers=("then", "now", "change", "drift"))
         for each in differences:
-            change = (
-                NO_VALUE if each.change is None else f"{'+' if each.change > 0 else ''}{format_number(each.change)}"
-            )
-            drift = (
-                format_drift(each.now.value, each.then.value, each.drift_pct) if each.now and each.then else NO_VALUE
-            )
+            change = drift = NO_VALUE
+            if each.change is not None:
+                change = f"{'+' if each.change > 0 else ''}{format_number(each.change)}"
+            if each.now and each.then:
+                drift = format_drift(each.now.value, each.then.value, each.drift_pct)
             then, now = _value(config, each, each.then, first), _value(config, each, each.now, last)
             table.add_row(escape_control(each.metric), then, now, change, drift, _done(each))
         session.out.print(table)

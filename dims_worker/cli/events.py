@@ -114,14 +114,10 @@ def _print_outcomes(session: Session, event: LoggedEvent, outcomes: Sequence[Ser
     reasons = explain_plan(config, event_from_log(event))
     table = plain_table("metric", "why", "run", "value", "drift", "verdict", numbers=("run", "value", "drift"))
     for outcome in outcomes:
-        table.add_row(
-            outcome.metric,
-            escape_control(reasons.get(outcome.metric) or NO_VALUE),
-            str(outcome.run_id or NO_VALUE),
-            _value(config, outcome, now),
-            format_drift(outcome.value, outcome.baseline, outcome.drift_pct),
-            Text(format_served(outcome), STYLES.get(outcome.status or "", "dim")),
-        )
+        why, run = escape_control(reasons.get(outcome.metric) or NO_VALUE), str(outcome.run_id or NO_VALUE)
+        drift = format_drift(outcome.value, outcome.baseline, outcome.drift_pct)
+        verdict = Text(format_served(outcome), STYLES.get(outcome.status or "", "dim"))
+        table.add_row(outcome.metric, why, run, _value(config, outcome, now), drift, verdict)
     session.out.print(table)
 
 

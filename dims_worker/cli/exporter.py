@@ -38,9 +38,7 @@ def exporter(session: Session, address: str, port: int) -> None:
     try:
         server, thread = start_http_server(port, address, registry)
     except OSError as error:
-        raise ServiceError(
-            f"cannot listen on {address}:{port}: {error.strerror or error}. Choose another --port."
-        ) from None
+        raise ServiceError(f"cannot listen on {address}:{port}: {error.strerror or error}. Choose a --port.") from None
     session.err.print(f"serving metrics at http://{address}:{server.server_port}/metrics", soft_wrap=True)
     try:
         threading.Event().wait()

@@ -30,6 +30,7 @@ from dims_worker.text.readings import done_text, reading_json
 
 PIPE_WIDTH = 100
 """Columns of a chart that is written to a pipe."""
+DAYS = click.FloatRange(min=0, min_open=True, max=36_500)
 LARGEST_NUMBER = 1e308
 """A larger integer does not fit a float, so it is drawn as a text."""
 
@@ -37,13 +38,7 @@ LARGEST_NUMBER = 1e308
 @click.command()
 @examples("dims history s3_storage.total_objects --days 90", "dims history s3_storage.total_objects --table")
 @click.argument("metric")
-@click.option(
-    "--days",
-    type=click.FloatRange(min=0, min_open=True, max=36_500),
-    default=30,
-    show_default=True,
-    help="Go back this many days.",
-)
+@click.option("--days", type=DAYS, default=30, show_default=True, help="Go back this many days.")
 @click.option(
     "--chart/--table",
     "as_chart",
@@ -76,15 +71,12 @@ def history(session: Session, metric: str, days: float, as_chart: bool | None, a
 def _print_table(session: Session, readings: list[PastReading], declared: Metric | None) -> None:
     table = plain_table("as of", "run", "value", "drift", "status", "done", numbers=("run", "value", "drift"))
     for reading in readings:
-        failed = reading.method == "failed"
-        table.add_row(
-            format_utc_seconds(reading.as_of),
-            str(reading.run_id),
-            "unavailable" if failed else format_value(reading.value, reading.unit, declared, reading.as_of),
-            format_drift(reading.value, reading.baseline, reading.drift_pct),
-            Text(reading.status or NO_VALUE, STYLES.get(reading.status or "", "")),
-            f"failed: {escape_control(reading.error)}" if failed else done_text(reading),
-        )
+        value, done = format_value(reading.value, reading.unit, declared, reading.as_of), done_text(reading)
+        if reading.method == "failed":
+            value, done = "unavailable", f"failed: {escape_control(reading.error)}"
+        drift = format_drift(reading.value, reading.baseline, reading.drift_pct)
+        status = Text(reading.status or NO_VALUE, STYLES.get(reading.status or "", ""))
+        table.add_row(format_utc_seconds(reading.as_of), str(reading.run_id), value, drift, status, done)
     session.out.print(table)
 
 

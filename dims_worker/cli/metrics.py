@@ -42,13 +42,10 @@ def metrics(session: Session, pattern: str, as_json: bool) -> None:
     table = plain_table(*columns, numbers=("last reading", "baseline"))
     for row in rows:
         state, metric = states[row["metric"]], session.config.metrics[row["metric"]]
-        table.add_row(
-            state.metric,
-            format_value(state.value, row["unit"], metric, now) if state.as_of else NO_VALUE,
-            format_value(state.baseline, row["unit"], metric, now) if state.baseline_as_of else NO_VALUE,
-            format_ago(state.as_of, now),
-            Text(_state_text(row), STYLES.get(row["status"], "")),
-        )
+        value = format_value(state.value, row["unit"], metric, now) if state.as_of else NO_VALUE
+        baseline = format_value(state.baseline, row["unit"], metric, now) if state.baseline_as_of else NO_VALUE
+        text = Text(_state_text(row), STYLES.get(row["status"], ""))
+        table.add_row(state.metric, value, baseline, format_ago(state.as_of, now), text)
     session.out.print(table)
 
 
@@ -83,17 +80,10 @@ def runs(session: Session, run_id: int | None, limit: int, verbose: bool, as_jso
     columns = ("run", "when", "trigger", "source", "status", "readings", "failed", "held", "took")
     table = plain_table(*columns, numbers=("run", "readings", "failed", "held", "took"))
     for row in rows:
-        table.add_row(
-            str(row.run_id),
-            format_ago(row.started_at, now),
-            row.trigger,
-            row.source or "several",
-            Text(row.status, "green" if row.status == "ok" else "magenta"),
-            str(row.readings),
-            str(row.failed),
-            str(row.held),
-            format_duration(row.finished_at - row.started_at),
-        )
+        started, took = format_ago(row.started_at, now), format_duration(row.finished_at - row.started_at)
+        status = Text(row.status, "green" if row.status == "ok" else "magenta")
+        counts = str(row.readings), str(row.failed), str(row.held)
+        table.add_row(str(row.run_id), started, row.trigger, row.source or "several", status, *counts, took)
     session.out.print(table)
 
 

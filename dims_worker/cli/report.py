@@ -24,6 +24,8 @@ RENDERERS: dict[str, Callable[[InventoryReport], str]] = {
     "html": html.render_page,
 }
 LONGEST_SPAN = timedelta(days=36_500)
+SINCE_HELP = "Report the past from here: a span, such as 30d, or a date."
+OUTPUT_HELP = "Write to this file, or for markdown to this folder. Default: standard output."
 
 
 def parse_since_option(context: click.Context, parameter: click.Parameter, written: str) -> timedelta | datetime:
@@ -50,20 +52,8 @@ def parse_since_option(context: click.Context, parameter: click.Parameter, writt
     "dims report csv --since 2026-11-01 > metrics.csv",
 )
 @click.argument("format", type=click.Choice(FORMATS))
-@click.option(
-    "--since",
-    callback=parse_since_option,
-    default="7d",
-    show_default=True,
-    help="Report the past from here: a span, such as 30d, or a date.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write to this file, or for markdown to this folder. Default: standard output.",
-)
+@click.option("--since", callback=parse_since_option, default="7d", show_default=True, help=SINCE_HELP)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help=OUTPUT_HELP)
 @pass_session
 def report(session: Session, format: str, since: timedelta | datetime, output: Path | None) -> None:
     """Write the whole inventory as one document.

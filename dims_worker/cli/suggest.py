@@ -57,11 +57,8 @@ def suggestion_lines(name: str, suggestion: Suggestion) -> list[str]:
         return [title, "  the current policy fits"]
     advice = [f"  {each.key}: {yaml_inline(each.value)}: {each.reason}" for each in suggestion.advice]
     then = pluralize(suggestion.then, "notification")
-    return [
-        title,
-        *advice,
-        f"  you would have had {then} with this policy, and {suggestion.today:,} with the current one",
-    ]
+    effect = f"  you would have had {then} with this policy, and {suggestion.today:,} with the current one"
+    return [title, *advice, effect]
 
 
 def yaml_inline(value: Any) -> str:

@@ -30,6 +30,8 @@ from dims_worker.store.runs import PastReading, readings_of
 from dims_worker.text.readings import reading_json
 
 FORMATS = ("text", "json", "github", "junit")
+FORMAT_HELP = "Use `github` (annotations) or `junit` (XML) in a build."
+FAIL_ON_HELP = "Exit with code 1 for drift of this severity or a higher one."
 EXIT_CODES = (
     "Exit codes: 0 success, 1 drift at or above --fail-on or a held value, 2 wrong usage or configuration, "
     "3 something could not be measured, 4 internal error."
@@ -46,23 +48,10 @@ EXIT_CODES = (
 @click.option("--category", "-c", "categories", multiple=True, help="Measure only this category. Repeatable.")
 @click.option("--metric", "-m", "metrics", multiple=True, help="Measure only this metric; `*` matches any text.")
 @click.option("--update", is_flag=True, help="Move baselines as the policy allows, and hold the rest for approval.")
-@click.option(
-    "--fail-on",
-    type=click.Choice(SEVERITIES[1:]),
-    default="high",
-    show_default=True,
-    help="Exit with code 1 for drift of this severity or a higher one.",
-)
+@click.option("--fail-on", type=click.Choice(SEVERITIES[1:]), default="high", show_default=True, help=FAIL_ON_HELP)
 @click.option("--quiet", "-q", is_flag=True, help="Print only one line.")
 @click.option("--verbose", "-v", is_flag=True, help="Print the whole verdict: status, severity, tier, method and why.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(FORMATS),
-    default="text",
-    show_default=True,
-    help="Use `github` (annotations) or `junit` (XML) in a build.",
-)
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help=FORMAT_HELP)
 @json_option
 @pass_session
 def verify(

@@ -23,6 +23,9 @@ from dims_worker.local.ports import is_loopback
 from dims_worker.local.process import wait_until
 
 PORT = 8420
+PORTS = click.IntRange(0, 65535)
+ADDRESS_HELP = "Listen on this address, or set DIMS_WEB_ADDRESS."
+PORT_HELP = "Listen on this port, or set DIMS_WEB_PORT. 0 takes a free one."
 SECRET_VARIABLE = "DIMS_WEB_SECRET"  # noqa: S105 - the name of a variable
 """It signs sessions. If it is not set, a random secret is kept in the data directory."""
 ANSWER_TIMEOUT = 2.0
@@ -38,21 +41,8 @@ MISSING = "Starlette, Jinja and Uvicorn are not all installed: pip install 'dims
     "dims web --link                 print a link that signs you in",
     "dims web --address 0.0.0.0      serve other hosts, behind a sign-in",
 )
-@click.option(
-    "--address",
-    envvar="DIMS_WEB_ADDRESS",
-    default="127.0.0.1",
-    show_default=True,
-    help="Listen on this address, or set DIMS_WEB_ADDRESS.",
-)
-@click.option(
-    "--port",
-    envvar="DIMS_WEB_PORT",
-    type=click.IntRange(0, 65535),
-    default=PORT,
-    show_default=True,
-    help="Listen on this port, or set DIMS_WEB_PORT. 0 takes a free one.",
-)
+@click.option("--address", envvar="DIMS_WEB_ADDRESS", default="127.0.0.1", show_default=True, help=ADDRESS_HELP)
+@click.option("--port", envvar="DIMS_WEB_PORT", type=PORTS, default=PORT, show_default=True, help=PORT_HELP)
 @click.option("--link", is_flag=True, help="Print a link that signs you in to the running dashboard, and exit.")
 @click.option("--as", "name", metavar="NAME", help="The name that --link signs in. Default: your user name.")
 @pass_session
