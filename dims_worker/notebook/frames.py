@@ -207,7 +207,7 @@ class NotebookData:
     # --- a query of one's own -------------------------------------------------------------------------
 
     def sql(self, query: str) -> pd.DataFrame:
-        """The answer to one SELECT, its columns as the query names them: see docs/sql.md for views and functions.
+        """The answer to one SELECT, its columns as the query names them: see docs/api.md for views and functions.
 
         It is opened as a cursor in a transaction that can only read, so that it is one statement and changes nothing,
         whoever asks; a login of dims_reader could not change anything anyway.
