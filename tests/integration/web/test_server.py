@@ -93,7 +93,7 @@ def test_a_link_leads_to_a_page_that_answers(serve: Callable[..., Served], proje
     first.process.kill()  # it can tell nobody that it is gone
     first.process.wait(10)
     done = project.dims("web", "--link")
-    assert (done.returncode, done.stdout, f"no page answers at {first.url}" in done.stderr) == (3, "", True)
+    assert (done.returncode, done.stdout, f"no dashboard answers at {first.url}" in done.stderr) == (3, "", True)
     serve("--port", "0").end()
     assert project.dims("web", "--link").returncode == 3
 
@@ -135,10 +135,10 @@ def test_a_port_that_is_taken_is_named(project: Project) -> None:
 def test_a_link_needs_a_page_and_a_name_needs_a_link(project: Project) -> None:
     project.write({"dims.yaml": CONFIG.replace("${TOKEN_ADA}", "")})
     done = project.dims("web", "--link")
-    assert (done.returncode, "no page is served" in done.stderr) == (3, True)
+    assert (done.returncode, "no dashboard is running for" in done.stderr) == (3, True)
     assert project.dims("web", "--as", "eve").returncode == 2
     done = project.dims("web", "--link", "--port", "1")
-    assert done.returncode == 2 and "--address and --port are for serving one" in " ".join(done.stderr.split())
+    assert done.returncode == 2 and "it excludes --address and --port" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("secret", ["", " ", "a", "x" * 19])
@@ -155,7 +155,7 @@ def test_a_secret_that_was_cut_short_signs_nothing(project: Project) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text("")
     done = project.dims("web", "--port", "0")
-    assert (done.returncode, "web_secret is cut short: remove it" in done.stderr) == (2, True)
+    assert (done.returncode, "web_secret is incomplete. Delete it" in done.stderr) == (2, True)
 
 
 def test_a_short_token_is_refused_where_it_is_written(project: Project) -> None:
