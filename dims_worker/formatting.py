@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from dims_worker.config import Metric
@@ -111,6 +111,11 @@ def format_utc_short(time: datetime | None) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}" if time else "never"
 
 
+def format_day_and_month(day: date) -> str:
+    """Return `25 Nov`, for the axis of a chart."""
+    return f"{day.day} {day:%b}"
+
+
 def format_day(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d}"
 
@@ -127,6 +132,16 @@ def format_age(span: timedelta) -> str:
             shown = f"{seconds / factor:.3g}"
             return f"{shown} {name.removesuffix('s') if shown == '1' else name}"
     return f"{seconds:.1f} seconds"
+
+
+def format_bytes(number: int) -> str:
+    """Format bytes in powers of 1,000: `999 B`, `5.3 kB`, `12.0 GB`."""
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.95 or (unit == "B" and number < 1000):
+            return f"{number:,} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"
 
 
 def format_percent(share: float, *limits: float) -> str:

@@ -61,7 +61,7 @@ def test_each_format_is_written_to_its_output(measured: Project) -> None:
 def test_wrong_arguments_are_reported(measured: Project) -> None:
     expected = {
         ("excel",): "an Excel workbook cannot be printed. Name a file: -o inventory.xlsx",
-        ("html", "-o", "data"): "it is a folder; name a file",
+        ("html", "-o", "data"): "it is a folder. Name a file in it.",
         ("html", "-o", "dims.yaml/x.html"): "the report cannot be written to",
         ("json", "--since", "soon"): "'soon' is neither a span, such as 7d or 48h, nor a date, such as 2026-11-01",
         ("json", "--since", "2999-01-01"): "2999-01-01 is in the future",
