@@ -50,7 +50,9 @@ def serve(project: Project, tmp_path: Path) -> Iterator[Callable[..., Served]]:
                 stderr=file,
             )
         started.append(process)
-        match = wait_for(lambda: re.search(r"the dashboard at (\S+) ", output.read_text()) or process.poll() is not None)
+        match = wait_for(
+            lambda: re.search(r"the dashboard at (\S+) ", output.read_text()) or process.poll() is not None
+        )
         assert match is not True, output.read_text()
         wait_for(lambda: _answers(match[1]))
         return Served(process, match[1], output)
