@@ -91,7 +91,7 @@ class Machine:
 
     def servers_cpu(self) -> float:
         """Seconds of CPU that PostgreSQL and Valkey have used."""
-        home = DataDirectory.at(Path(self.env["DIMS_HOME"]))
+        home = DataDirectory(Path(self.env["DIMS_HOME"]))
         mains = [found.pid for found in (postgres.main_process(home), valkey.main_process(home)) if found]
         return sum(Worker(psutil.Process(pid)).cpu() for pid in mains)
 

@@ -38,9 +38,6 @@ READY_PATIENCE = 120.0
 STOP_PATIENCE = (45.0, 15.0)
 """Seconds for SIGINT (a fast shutdown), then for SIGQUIT (an immediate one, with recovery at the next start)."""
 
-ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-"""The server's whole environment. A PGPORT or PGDATA that you have set must not reach it."""
-
 SETTINGS = {
     "listen_addresses": ports.HOST,
     "unix_socket_directories": "",  # a socket's path may have 107 characters, and a data directory's can be longer
@@ -211,7 +208,6 @@ class _Launcher:
         return process.launch(
             [str(self.programs / program), *arguments],
             log=self.home.logs / "postgres.log",
-            env=ENVIRONMENT,
             cwd=Path("/"),
             account=self.account,
             pass_fds=self.descriptors,
@@ -269,15 +265,8 @@ def _accepts(server: PostgresServer) -> bool:
 
 def main_process(home: DataDirectory) -> Identity | None:
     """Return the main process. Its children have titles like `postgres: checkpointer`, and it shows its arguments."""
-    psutil = process.load_psutil()
-    for candidate in process.find_in_folder(PROGRAM, home.pg / "data"):
-        try:
-            argv = candidate.cmdline()
-        except psutil.NoSuchProcess:
-            continue
-        if argv and not argv[0].startswith("postgres:"):
-            return Identity.of(candidate.pid)
-    return None
+    data = home.pg / "data"
+    return process.find_main_process(PROGRAM, data, lambda argv: bool(argv) and not argv[0].startswith("postgres:"))
 
 
 def _remove_obstacles(home: DataDirectory) -> None:

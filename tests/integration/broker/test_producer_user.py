@@ -301,13 +301,13 @@ def test_an_older_data_directory_gets_the_user(tmp_path: Path) -> None:
             (broker.home / "valkey" / valkey.PRODUCER_FILE).unlink()
             (broker.home / "producer.env").write_text(f"DIMS_BROKER_URL={broker.servers.broker_url}\n")
 
-        before = valkey.main_process(DataDirectory.at(broker.home))
+        before = valkey.main_process(DataDirectory(broker.home))
         forget()
         urls = local.running(broker.home)
         assert urls is not None
         assert urls.producer_url is None
         broker.start()
-        assert valkey.main_process(DataDirectory.at(broker.home)) == before
+        assert valkey.main_process(DataDirectory(broker.home)) == before
         assert broker.servers.broker_url == first.broker_url
         assert broker.servers.producer_url not in (None, first.producer_url)
         publish([event("before")], broker_url({}, broker.home))
