@@ -127,9 +127,9 @@ def is_temporary(home: DataDirectory) -> bool:
     """Return whether a command uses a PostgreSQL that it, or another command, started for itself."""
     if not home.run.is_dir() or not read_json(home.servers_json).get("lent"):
         return False
-    with locked(home.run / LOCK):  # else a borrower that leaves now would take this check for another borrower
-        with opened_lock(home.run / BORROWERS) as ticket:
-            return not try_lock(ticket)
+    # Under the servers' lock, else a borrower that leaves now would take this check for another borrower.
+    with locked(home.run / LOCK), opened_lock(home.run / BORROWERS) as ticket:
+        return not try_lock(ticket)
 
 
 def _leave(home: DataDirectory, ticket: int) -> None:

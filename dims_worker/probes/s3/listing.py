@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dims_worker.config import S3Metric
 from dims_worker.probes import glob
@@ -34,8 +34,14 @@ class Collector(Protocol):
         """Add what another collector of the same factory collected."""
 
 
-CollectorFactory = Callable[[], Collector]
-"""Creates a collector. Hashable: metrics with equal factories share one collector."""
+class CollectorFactory(NamedTuple):
+    """How to create a collector. Metrics with equal factories share one collector."""
+
+    create: Callable[..., Collector]
+    arguments: tuple[Hashable, ...] = ()
+
+    def __call__(self) -> Collector:
+        return self.create(*self.arguments)
 
 
 @dataclass(slots=True)

@@ -15,22 +15,11 @@ from dims_worker.probes.s3.listing import Entry
 _FORM = re.compile(r"[0-9]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-@dataclass(frozen=True, slots=True)
-class DaysFactory:
-    """Creates the collector of the days of a metric."""
-
-    pattern: str
-    names: int
-
-    def __call__(self) -> Days:
-        return Days(re.compile(self.pattern), self.names)
-
-
 @dataclass(slots=True)
 class Days:
     """The days in the last part of keys, as group 1 of a pattern matches them, and the keys without a day."""
 
-    pattern: re.Pattern[str]
+    pattern: str
     names: int
     found: set[date] = field(default_factory=set)
     unreadable: int = 0
@@ -39,7 +28,7 @@ class Days:
     _read: dict[str | None, date | None] = field(default_factory=dict)
 
     def add(self, entries: list[Entry]) -> None:
-        search = self.pattern.search
+        search = re.compile(self.pattern).search
         without_day = []
         for entry in entries:
             key = entry["Key"]

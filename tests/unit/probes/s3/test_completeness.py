@@ -12,7 +12,7 @@ from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext
 from dims_worker.probes.json_path import resolve_pointer
 from dims_worker.probes.s3 import completeness
-from dims_worker.probes.s3.completeness import Expectations, IdsFactory, normalize_id
+from dims_worker.probes.s3.completeness import Expectations, Ids, normalize_id
 from dims_worker.probes.s3.listing import Keys
 
 SCHEDULES = {"prefix": "s/", "pointer": "games.*.id"}
@@ -26,7 +26,7 @@ def read(
     **more: Any,
 ) -> Reading:
     metric = S3Metric(source="lake", measure="completeness", prefix="p/", **{"expected": SCHEDULES, **more})
-    ids = IdsFactory(metric.id, metric.min_size)()
+    ids = Ids(metric.id, metric.min_size)
     ids.add([{"Key": key, "Size": size} for key, size in keys.items()])
     bodies = {key: body if isinstance(body, bytes) else json.dumps(body).encode() for key, body in schedules.items()}
     results = Keys(10)
