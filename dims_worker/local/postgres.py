@@ -11,11 +11,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dims_worker.errors import ServiceError
 from dims_worker.local import binaries, ports, process
@@ -301,14 +300,6 @@ def _end_orphans(home: DataDirectory) -> None:
     raise ServiceError(f"Processes of an earlier {NAME} still use {data} and do not end. End them with `kill -9`.")
 
 
-@contextmanager
-def _cursor(server: PostgresServer, database: str) -> Iterator[Any]:
-    with closing(connect(server, database)) as connection:
-        connection.autocommit = True  # CREATE DATABASE refuses to run in a transaction
-        with connection.cursor() as cursor:
-            yield cursor
-
-
 def _ensure_database(server: PostgresServer) -> None:
     """Create the database if it does not exist. A crash may have come between initdb and this.
 
@@ -320,10 +311,12 @@ def _ensure_database(server: PostgresServer) -> None:
     deadline = time.monotonic() + 10
     while True:
         try:
-            with _cursor(server, "postgres") as cursor:
-                cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
-                if cursor.fetchone() is None:
-                    cursor.execute(f'CREATE DATABASE "{DATABASE}"')
+            with closing(connect(server, "postgres")) as connection:
+                connection.autocommit = True  # CREATE DATABASE refuses to run in a transaction
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
+                    if cursor.fetchone() is None:
+                        cursor.execute(f'CREATE DATABASE "{DATABASE}"')
             return
         except psycopg2.Error as error:
             if time.monotonic() > deadline:

@@ -81,14 +81,10 @@ class Identity:
             return False
         return True
 
-    def wait(self, patience: float) -> bool:
-        """Wait at most `patience` seconds for the process to end. Return whether it has."""
-        return wait_until(lambda: not self.alive(), patience)
-
     def end(self, *steps: tuple[signal.Signals, float]) -> bool:
         """Send each signal and wait its seconds, until the process has ended. Return whether it has."""
         for number, patience in steps:
-            if not self.send(number) or self.wait(patience):
+            if not self.send(number) or wait_until(lambda: not self.alive(), patience):
                 return True
         return not self.alive()
 

@@ -127,9 +127,6 @@ def _all_failed(metrics: Mapping[str, GitMetric], reason: str) -> dict[str, Read
     return {name: Reading.failed(name, metric.shown_unit, reason) for name, metric in metrics.items()}
 
 
-# --- commits -----------------------------------------------------------------------------------------
-
-
 @dataclass(slots=True)
 class CommitMatches:
     """The commits that a metric counts: their number, and the time of the newest in seconds since 1970."""
@@ -239,9 +236,6 @@ def _test(metric: GitMetric) -> Test | None:
 
 def _midnight(day: date) -> float:
     return datetime.combine(day, time(), UTC).timestamp()
-
-
-# --- files, branches, size ---------------------------------------------------------------------------
 
 
 def _tracked(git: Git, metrics: Mapping[str, GitMetric], inside: bool) -> dict[str, Reading]:

@@ -70,9 +70,6 @@ def normalize_id(value: Any) -> str:
     return text.lstrip("0") or "0" if text.isdecimal() else text
 
 
-# --- what is expected --------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Expected:
     """The expected ids, from their normalized to their original form, the number of objects that were read for
@@ -105,7 +102,8 @@ class Expectations:
             raise MeasureError(f"`expected`: {wanted.source} is not a source of type sql")
         from dims_worker.probes.sql import snapshot
 
-        return _of(snapshot.first_column(source, wanted.query, self._context, self._deadline))
+        rows = snapshot.query_rows(source, wanted.query, self._context, self._deadline).rows
+        return _of(row[0] for row in rows)
 
     def _read(self, wanted: ExpectedObjects, keys: Keys | None) -> Expected:
         sizes = keys.sizes if keys else {}
@@ -139,9 +137,6 @@ def _of(values: Iterable[Any]) -> Expected:
     """Select the values that are ids: not null, a truth value, an empty text, a list or an object."""
     ids = (value for value in values if not isinstance(value, bool | list | dict | type(None)) and value != "")
     return Expected({normalize_id(value): str(value).strip() for value in ids})
-
-
-# --- the reading -------------------------------------------------------------------------------------
 
 
 def completeness_reading(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -38,13 +37,11 @@ class _Part:
 
 @dataclass(slots=True)
 class Survey:
-    """The results of a listing for `metrics`. `keep` is the number of differences of each kind that a `sync_status`
-    keeps for each pair. None keeps as many as the metric sets in `names`."""
+    """The results of a listing for `metrics`."""
 
     metrics: Mapping[str, S3Metric]
     context: ScanContext
     deadline: Deadline
-    keep: float | None = None
     api_calls: int = 0
     listing: Listing = field(init=False)
     comparisons: dict[str, SyncComparison] = field(default_factory=dict)
@@ -64,8 +61,7 @@ class Survey:
         self.listing = Listing(self._queries)
         for name, metric in self.metrics.items():
             if metric.measure == "sync_status" and name not in self.problems:
-                keep = metric.names if self.keep is None else self.keep
-                self.comparisons[name] = SyncComparison(metric, self.context, self.deadline, keep)
+                self.comparisons[name] = SyncComparison(metric, self.context, self.deadline, metric.names)
 
     def list(self, client: Any, source: S3Source) -> None:
         """List the prefixes of the metrics, split at the shards of the source.
@@ -146,7 +142,3 @@ def _collector_factory(metric: S3Metric) -> CollectorFactory:
         case "completeness":
             return CollectorFactory(Ids, (metric.id, metric.min_size))
     return CollectorFactory(ObjectTotals)
-
-
-EVERYTHING = math.inf
-"""The `keep` of all differences."""

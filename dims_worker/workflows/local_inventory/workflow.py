@@ -68,9 +68,6 @@ def _folder(context: WorkflowContext, name: str, declared: LocalInventoryConfig)
     return folder_document(name, root, holding, declared)
 
 
-# --- lake and database -------------------------------------------------------------------------------
-
-
 def _measure(context: WorkflowContext, declared: LocalInventoryConfig) -> dict[str, Reading]:
     """Measure the configured metrics, and the lake and the database of each folder in the same passes."""
     if context.quick:
@@ -116,9 +113,6 @@ def _number(context: WorkflowContext, source: str, reading: Reading) -> int | No
         context.mark_unreached(source, f"the query of {folder} returned {reading.value!r}, which is not a count")
         return None
     return int(reading.value)
-
-
-# --- attention -------------------------------------------------------------------------------------
 
 
 def _attention(folder: Mapping[str, Any], context: WorkflowContext, declared: LocalInventoryConfig) -> Iterator[str]:

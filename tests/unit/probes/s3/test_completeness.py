@@ -93,13 +93,13 @@ def test_ids_from_a_query(context: ScanContext, deadline: Deadline, monkeypatch:
     sql = pytest.importorskip("dims_worker.probes.sql.snapshot")
     asked = []
 
-    def first_column(source: SqlSource, query: str, *_: Any) -> list[Any]:
+    def query_rows(source: SqlSource, query: str, *_: Any) -> Any:
         asked.append(query)
         if "broken" in query:
             raise MeasureError("the database is down")
-        return ["0041      ", 42, None, 43]
+        return sql.QueryResult(("id", "name"), (("0041      ", "x"), (42, "x"), (None, "x"), (43, "x")), 4)
 
-    monkeypatch.setattr(sql, "first_column", first_column, raising=False)
+    monkeypatch.setattr(sql, "query_rows", query_rows)
     sources = {"db": SqlSource(type="sql", url="sqlite://"), "lake": S3Source(type="s3", bucket="b")}
     here = ScanContext(context.project, context.home, sources)
     keys = {"p/41": 1, "p/42": 1}
