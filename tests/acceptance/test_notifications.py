@@ -75,7 +75,7 @@ def drift(project: Project, engine: Engine) -> None:
     run(project, engine)
 
 
-HELD, RESOLVED = "DIMS: 1 value waits for you", "DIMS: 1 resolved"
+HELD, RESOLVED = "DIMS: 1 value waits for approval", "DIMS: 1 resolved"
 
 
 def test_ten_runs_with_the_same_drift_send_one_notification_and_the_eleventh_one_more(
@@ -90,7 +90,7 @@ def test_ten_runs_with_the_same_drift_send_one_notification_and_the_eleventh_one
         run(told, engine)
     wait_for(lambda: everything_sent(engine))
     assert headlines(receiver) == [HELD]
-    assert "lake.files: 10 files -> 15 files, +50.0 %, urgent: waits for you" in receiver.texts[0]
+    assert "lake.files: 10 files -> 15 files, +50.0 %, urgent: waits for approval" in receiver.texts[0]
     for number in range(5):
         (told.folder / f"data/more{number}").unlink()
     run(told, engine)
@@ -216,7 +216,7 @@ def test_without_a_worker_rows_wait_and_send_sends_them(told: Project, engine: E
     done = told.dims("notify", "send")
     assert (done.returncode, done.stdout) == (0, "ops: 1 notification sent in 1 message\nmail: off, its url is empty\n")
     assert headlines(receiver) == [HELD]
-    assert told.dims("notify", "send", "ops", check=True).stdout == "ops: nothing waits\n"
+    assert told.dims("notify", "send", "ops", check=True).stdout == "ops: nothing to send\n"
     shown = told.dims("notify", "list", "--json", check=True).stdout
     facts = json.loads(shown)
     assert [(one["channel"], one["on"], one["unsent"]) for one in facts["channels"]] == [
@@ -235,14 +235,14 @@ def test_a_test_goes_through_each_channel(told: Project, receiver: Receiver, mai
     told.env["DIMS_MAIL_URL"] = mailbox.url
     assert told.dims("notify", "test", "mail", check=True).stdout == "mail: sent, E-Mail\n"
     assert (len(receiver.took), len(mailbox.mails)) == (1, 1)
-    assert mailbox.mails[0]["Subject"].startswith("DIMS: a test (project ")
+    assert mailbox.mails[0]["Subject"].startswith("DIMS: test message (project ")
     receiver.status = 403
     done = told.dims("notify", "test")
     assert (done.returncode, done.stdout) == (3, "ops: not sent: JSON: it answered HTTP 403\nmail: sent, E-Mail\n")
     told.env["DIMS_NOTIFY_URL"] = f"nothing://{TOKEN}"
     done = told.dims("--debug", "notify", "test")
     assert done.returncode == 3
-    assert "ops: not sent: its URL is none that Apprise knows" in done.stdout
+    assert "ops: not sent: Apprise does not know its URL" in done.stdout
     assert TOKEN not in done.stdout + done.stderr
 
 

@@ -133,6 +133,6 @@ def test_a_consumer_that_is_long_gone_is_forgotten_unless_it_holds_entries(
     redis.xgroup_createconsumer(STREAM, GROUP, "idle")
     remove_stale_consumers(redis)
     assert consumers(redis) == {"holds", "idle"}  # it may come back within the hour
-    monkeypatch.setattr(event_stream, "FORGOTTEN_MS", -1)
+    monkeypatch.setattr(event_stream, "STALE_CONSUMER_MS", -1)
     remove_stale_consumers(redis)
     assert consumers(redis) == {"holds"}

@@ -89,7 +89,7 @@ def test_the_user_may_append_to_the_stream_alone(broker: Broker) -> None:
      f"XLEN {STREAM}", f"XTRIM {STREAM} MAXLEN 0", f"XDEL {STREAM} 1-1", f"XGROUP DESTROY {STREAM} dims",
      f"XSETID {STREAM} 9-9",
      f"XINFO STREAM {STREAM}", f"DEL {STREAM}", f"UNLINK {STREAM}", f"RENAME {STREAM} x", f"EXPIRE {STREAM} 1",
-     f"TYPE {STREAM}", "GET dims:bell:ingest", "SET dims:bell:ingest 1", "LPUSH dims.verify x", "KEYS *", "SCAN 0",
+     f"TYPE {STREAM}", "GET dims:wakeup:ingest", "SET dims:wakeup:ingest 1", "LPUSH dims.verify x", "KEYS *", "SCAN 0",
      "FLUSHALL", "FLUSHDB", "CONFIG GET requirepass", "CONFIG SET appendonly no", "EVAL return(1) 0", "FUNCTION LIST",
      "SCRIPT FLUSH", "SUBSCRIBE x", "PSUBSCRIBE *", "PUBLISH x y", "SELECT 1", "PING", "INFO", "CLIENT LIST",
      "CLIENT SETINFO LIB-NAME x", "ACL WHOAMI", "ACL LIST", "MONITOR", "SHUTDOWN NOSAVE", "SAVE", "BGREWRITEAOF",

@@ -66,13 +66,13 @@ def test_ten_runs_with_the_same_drift_send_one_notification_and_the_eleventh_one
     for value in (*[150] * 10, 100):
         flow.serve(c=value)
         answers.append(send(flow))
-    assert answers == ["1 notification sent in 1 message", *["nothing waits"] * 9, "1 notification sent in 1 message"]
+    assert answers == ["1 notification sent in 1 message", *["nothing to send"] * 9, "1 notification sent in 1 message"]
     assert [title.partition(" (")[0] for title in receiver.titles] == [
-        "DIMS: 1 value waits for you",
+        "DIMS: 1 value waits for approval",
         "DIMS: 1 resolved",
     ]
     assert "dims approvals approve 1 --version 1" in receiver.texts[0]
-    assert receiver.texts[1] == ("resolved: m.c: 100 files -> 150 files (+50.0 %) was withdrawn, it reads 100 files")
+    assert receiver.texts[1] == ("resolved: m.c: 100 files -> 150 files (+50.0 %) was withdrawn, the value is now 100 files")
 
 
 def test_all_that_a_run_tells_is_one_message(flow: Flow, receiver: Receiver) -> None:
@@ -81,7 +81,7 @@ def test_all_that_a_run_tells_is_one_message(flow: Flow, receiver: Receiver) -> 
     flow.serve(a=150, c=150)
     assert send(flow) == "3 notifications sent in 1 message"
     (title,), (said,) = receiver.titles, receiver.texts
-    assert title.startswith("DIMS: 1 value waits for you, 2 drifted (project ")
+    assert title.startswith("DIMS: 1 value waits for approval, 2 drifted (project ")
     assert [line.split(":")[0] for line in said.splitlines() if not line.startswith(" ")] == ["m.c", "m.a", "m.sum"]
 
 
@@ -101,7 +101,7 @@ def test_a_mailbox_gets_a_mail(telling: Telling, mailbox: Mailbox) -> None:
     flow.serve(c=150)
     assert send(flow) == "1 notification sent in 1 message"
     (mail,) = mailbox.mails
-    assert mail["Subject"].startswith("DIMS: 1 value waits for you (project ")
+    assert mail["Subject"].startswith("DIMS: 1 value waits for approval (project ")
     assert "dims approvals approve 1 --version 1" in mail.get_content()
 
 
@@ -113,7 +113,7 @@ def test_each_channel_is_told_what_it_asks_for(telling: Telling, receiver: Recei
     assert waits(flow) == ["all", "ops"]
     assert send(flow, "all") == "2 notifications sent in 1 message"
     assert send(flow, "ops") == "1 notification sent in 1 message"
-    assert receiver.titles[0].startswith("DIMS: 1 value waits for you (")
+    assert receiver.titles[0].startswith("DIMS: 1 value waits for approval (")
     assert "m.a" not in receiver.texts[0]
     assert waits(flow) == []
 
@@ -128,7 +128,7 @@ def test_a_channel_that_fails_is_tried_again_later_and_later_and_never_given_up(
     waited = []
     for number in range(9):
         assert send(flow) == "not sent: JSON: it answered HTTP 500"
-        assert (send(flow), waits(flow)) == ("nothing waits", [])  # not yet
+        assert (send(flow), waits(flow)) == ("nothing to send", [])  # not yet
         row = channel(flow)
         assert (row.failures, row.error) == (number + 1, "JSON: it answered HTTP 500")
         waited.append(round(row.wait.total_seconds(), -1))
@@ -149,7 +149,7 @@ def test_a_person_waits_for_no_back_off(flow: Flow, receiver: Receiver) -> None:
     receiver.status = 500
     send(flow)
     receiver.status = 200
-    assert send(flow) == "nothing waits"
+    assert send(flow) == "nothing to send"
     assert send(flow, at_once=True) == "1 notification sent in 1 message"
 
 
@@ -166,12 +166,12 @@ def test_a_channel_that_was_down_gets_one_message_of_how_it_is_now(flow: Flow, r
     receiver.status = 200
     send(flow, at_once=True)
     (said,) = receiver.texts
-    assert "m.c: 100 files -> 203 files, +103.0 %, urgent: waits for you" in said  # its request as it is now
+    assert "m.c: 100 files -> 203 files, +103.0 %, urgent: waits for approval" in said  # its request as it is now
     assert "dims approvals approve 2 --version 2 " in said
     assert "(1 change before that was not sent)" in said
-    assert "came and went: m.a was measured again: 300 files" in said
+    assert "began and ended: m.a was measured again: 300 files" in said
     assert "m.a: 150 files -> 300 files" in said or "m.a: 100 files -> 150 files" in said
-    assert send(flow, at_once=True) == "nothing waits"
+    assert send(flow, at_once=True) == "nothing to send"
 
 
 def test_a_channel_that_is_off_is_left_alone_and_told_once_it_is_on(
@@ -180,14 +180,14 @@ def test_a_channel_that_is_off_is_left_alone_and_told_once_it_is_on(
     flow = telling("")
     flow.serve(c=100)
     flow.serve(c=150)
-    assert (waits(flow), send(flow)) == ([], "nothing waits")
+    assert (waits(flow), send(flow)) == ([], "nothing to send")
     flow.config = load_config(None, {"URL": receiver.url}, tmp_path)
     assert waits(flow) == ["ops"]
     assert send(flow) == "1 notification sent in 1 message"
 
 
 def test_a_channel_that_nobody_configures_is_nobodys(flow: Flow) -> None:
-    assert send(flow, "other") == "nothing waits"
+    assert send(flow, "other") == "nothing to send"
     assert flow.rows("SELECT 1 FROM dims_channels") == []
 
 
@@ -200,7 +200,7 @@ def test_of_two_senders_one_sends(flow: Flow, receiver: Receiver, beside: Thread
     receiver.door.clear()
     first = beside(send, flow)
     wait_for(lambda: receiver.began)
-    assert (send(flow, at_once=True), waits(flow)) == ("nothing waits", [])
+    assert (send(flow, at_once=True), waits(flow)) == ("nothing to send", [])
     receiver.door.set()
     assert outcome(first) == "1 notification sent in 1 message"
     assert len(receiver.began) == 1
@@ -215,7 +215,7 @@ def test_many_senders_and_runs_at_once_send_each_notification_once(
         for call in [beside(send, flow) for _ in range(4)]:
             assert isinstance(outcome(call), str)
     send(flow)
-    waiting, resolved = (sum(what in title for title in receiver.titles) for what in ("waits for you", "resolved"))
+    waiting, resolved = (sum(what in title for title in receiver.titles) for what in ("waits for approval", "resolved"))
     assert (waiting, resolved) == (5, 5)
 
 
@@ -229,7 +229,7 @@ def test_what_ends_while_its_beginning_is_sent_is_told_next(flow: Flow, receiver
     receiver.door.set()
     assert outcome(sending) == "2 notifications sent in 2 messages"
     assert [title.partition(" (")[0] for title in receiver.titles] == [
-        "DIMS: 1 value waits for you",
+        "DIMS: 1 value waits for approval",
         "DIMS: 1 resolved",
     ]
 
@@ -245,7 +245,7 @@ def test_a_sender_that_died_before_it_sent_is_followed_by_another_and_one_messag
     flow.serve(c=100)
     flow.serve(c=150)
     assert claim(flow, lease=60) is not None  # and then it was killed
-    assert (send(flow), waits(flow)) == ("nothing waits", [])
+    assert (send(flow), waits(flow)) == ("nothing to send", [])
     flow.do("UPDATE dims_channels SET lease_until = clock_timestamp() - interval '1 s'")
     assert waits(flow) == ["ops"]
     assert send(flow) == "1 notification sent in 1 message"
@@ -294,4 +294,4 @@ def test_the_url_is_in_no_table_no_log_and_no_repr(
     tables = flow.rows("SELECT c::text FROM dims_channels c UNION ALL SELECT n::text FROM dims_notifications n")
     assert len(tables) == 2
     assert TOKEN not in f"{tables} {caplog.text} {flow.config!r} {flow.config.notify.model_dump(mode='json')}"
-    assert "the channel ops was not told, and is tried again: JSON: it answered HTTP 500" in caplog.text
+    assert "cannot send to the channel ops; DIMS tries again: JSON: it answered HTTP 500" in caplog.text

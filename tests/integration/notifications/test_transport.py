@@ -19,14 +19,14 @@ from dims_worker.notifications import transport
 from dims_worker.notifications.transport import Transport
 from tests.fixtures.receivers import TOKEN, Mailbox, Receiver
 
-TITLE = "DIMS: 1 value waits for you (project naïve)"
-BODY = """m.a: 1 file -> 2 files, +100.0 %: waits for you
+TITLE = "DIMS: 1 value waits for approval (project naïve)"
+BODY = """m.a: 1 file -> 2 files, +100.0 %: waits for approval
     dims approvals approve 1 --version 1   (or reject)
 m_b_c: ‰ *x*"""
 
 
 def carry(url: str, **more: timedelta) -> None:
-    Transport(SecretStr(url)).carry(TITLE, BODY, "warning", **more)
+    Transport(SecretStr(url)).send(TITLE, BODY, "warning", **more)
 
 
 def reason(url: str, **more: timedelta) -> str:
@@ -62,7 +62,7 @@ def test_a_text_that_is_too_long_for_a_service_comes_in_parts(
     monkeypatch.setattr(NotifyJSON, "body_maxlen", 80)
     way = Transport(SecretStr(receiver.url))
     assert way.longest == 80
-    way.carry(TITLE, BODY, "info")
+    way.send(TITLE, BODY, "info")
     assert len(receiver.took) > 1
     assert "".join("".join(receiver.texts).split()) == "".join(BODY.split())
 
@@ -90,7 +90,7 @@ def test_a_mailbox_that_takes_nothing(mailbox: Mailbox) -> None:
 
 @pytest.mark.parametrize("url", [f"zzz://{TOKEN}", f"slack://{TOKEN}", "json://", f"json://a/{TOKEN},json://b/{TOKEN}"])
 def test_a_url_that_apprise_does_not_know(url: str) -> None:
-    assert reason(url) == "its URL is none that Apprise knows (one URL a channel)"
+    assert reason(url) == "Apprise does not know its URL (set one URL for each channel)"
 
 
 def test_without_apprise_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def dripping() -> Iterator[int]:
 
 def test_a_service_that_never_ends_its_answer_is_given_up(dripping: int) -> None:
     began = time.monotonic()
-    assert reason(f"json://127.0.0.1:{dripping}", longest=timedelta(seconds=1)) == "JSON: no answer within 1 s"
+    assert reason(f"json://127.0.0.1:{dripping}", timeout=timedelta(seconds=1)) == "JSON: no answer within 1 s"
     assert time.monotonic() - began < 20  # it would drip for ever
 
 
@@ -150,7 +150,7 @@ from pydantic import SecretStr
 from dims_worker.notifications.transport import Transport
 from dims_worker.errors import NotSent
 try:
-    Transport(SecretStr("json://127.0.0.1:{dripping}")).carry("t", "b", "info", timedelta(seconds=1))
+    Transport(SecretStr("json://127.0.0.1:{dripping}")).send("t", "b", "info", timedelta(seconds=1))
 except NotSent as error:
     print(error)
 """
@@ -180,7 +180,7 @@ def test_which_they_would_without_us(
     receiver: Receiver, unused: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That the test above can fail."""
-    monkeypatch.setattr(transport, "_UNHEARD", logging.Filter())
+    monkeypatch.setattr(transport, "_DROP", logging.Filter())
     caplog.handler.filters.clear()
     caplog.set_level(logging.DEBUG)
     _everything(receiver, unused)
@@ -194,4 +194,4 @@ def test_what_a_plugin_raises_is_not_repeated(receiver: Receiver, monkeypatch: p
         raise RuntimeError(f"could not reach {receiver.url}")
 
     monkeypatch.setattr(apprise.Apprise, "notify", broken)
-    assert reason(receiver.url) == "it broke down: RuntimeError"
+    assert reason(receiver.url) == "Apprise failed with RuntimeError"

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from dims_worker.config import load_config
 from dims_worker.pipeline.ingest import register_config
-from dims_worker.pipeline.record import OTHERWISE
+from dims_worker.pipeline.record import DEFINITION_CHANGED
 from dims_worker.pipeline.verify import measure_due
 from dims_worker.store.engine import transaction
 from dims_worker.store.events import raise_generations
@@ -120,7 +120,7 @@ def test_a_definition_that_changes_while_it_is_measured_leaves_the_reading_to_hi
     claim = measured.claimed("m.a", "m.c")
     later = restart(OTHER_A)
     items = {item.metric: item for item in measured.record(claim, {"m.a": 50, "m.c": 101}).items}
-    assert (items["m.a"].outcome, items["m.a"].reason) == ("superseded", OTHERWISE)
+    assert (items["m.a"].outcome, items["m.a"].reason) == ("superseded", DEFINITION_CHANGED)
     assert items["m.c"].outcome == "accepted"
     assert "m.sum" not in items or items["m.sum"].outcome == "superseded"
     assert (later.state("m.a").value, due(later)) == (1, {"m.a"})

@@ -146,8 +146,8 @@ def test_hostile_entries_are_rejected_and_stop_no_neighbour(redis: Redis, flow: 
     assert generations(flow) == {"m.a": 1, "m.b": 1}
     for row in flow.rows("SELECT * FROM dims_event_log WHERE outcome = 'rejected'"):
         assert row.reason
-        assert len(row.payload) <= ingest.KEPT
-        assert len(row.reason) <= ingest.KEPT
+        assert len(row.payload) <= ingest.MAX_PAYLOAD
+        assert len(row.reason) <= ingest.MAX_PAYLOAD
     assert redis.xlen(STREAM) == 0
 
 

@@ -132,7 +132,7 @@ class Protocol(RuleBasedStateMachine):
         for where, name, what in [
             *(
                 (event_stream, "BATCH", 2),
-                (event_stream, "FORGOTTEN_MS", -1),
+                (event_stream, "STALE_CONSUMER_MS", -1),
             ),  # every consumer has been silent for long
             (event_stream, "consumer_name", lambda: process.name if (process := current()) else "nobody"),
             (verify, "start_scan", lambda config, _, names: Scan(self.world, config, tuple(names))),

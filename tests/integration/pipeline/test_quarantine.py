@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from dims_worker.domain.run import Run
-from dims_worker.pipeline.record import BACKOFF_MAX
+from dims_worker.domain.backoff import BACKOFF_MAX
 from dims_worker.pipeline.verify import measure_due
 from dims_worker.store import leases
 from dims_worker.store.leases import ALONE_LOSSES, SHARED_LOSSES, Claim
@@ -61,7 +61,7 @@ def test_who_loses_three_leases_alone_is_set_aside_and_tried_again_later(flow: F
     assert isinstance(run, Run)
     (item,) = run.items
     assert (item.metric, item.outcome, run.status) == ("m.c", "failed", "partial")
-    assert "took its worker with it 3 times" in str(item.error)
+    assert "crashed its worker 3 times. DIMS tries it again every 15 minutes" in str(item.error)
     state = flow.state("m.c")
     assert state.due
     assert state.not_before is not None
@@ -71,7 +71,7 @@ def test_who_loses_three_leases_alone_is_set_aside_and_tried_again_later(flow: F
     flow.do("UPDATE dims_metrics SET not_before = NULL")
     claim = flow.claim()
     assert claim is not None
-    assert (list(claim.generations), claim.aside) == (["m.c"], False)
+    assert (list(claim.generations), claim.quarantined) == (["m.c"], False)
     flow.record(claim, {"m.c": 1})
     assert (attempts(flow), flow.state("m.c").due) == ({}, False)
 
@@ -84,7 +84,7 @@ def test_who_was_set_aside_and_loses_once_more_is_set_aside_at_once(flow: Flow) 
     lose(flow)
     claim = flow.claim()
     assert claim is not None
-    assert claim.aside
+    assert claim.quarantined
 
 
 def test_neither_what_is_suspected_nor_the_rest_waits_for_ever(flow: Flow) -> None:

@@ -57,7 +57,7 @@ def test_what_the_database_refuses_is_rejected_alone(project: Project, engine: E
     assert (found.stored, found.rejected, client.xlen(STREAM)) == (2, 1, 0)
     with engine.connect() as connection:
         reason = connection.execute(text("SELECT reason FROM dims_event_log WHERE outcome = 'rejected'")).scalar_one()
-    assert reason.startswith("the database refuses it: ")
+    assert reason.startswith("the database refuses this event: ")
     client.close()
 
 

@@ -35,9 +35,9 @@ def ask(engine: Engine, statement: str, **values: Any) -> Any:
         return found.scalar() if found.returns_rows else found.rowcount
 
 
-def house(engine: Engine, *, days: int = 365, lots: int = 10_000, lot: int = 2_000) -> int:
+def house(engine: Engine, *, days: int = 365, batches: int = 10_000, batch: int = 2_000) -> int:
     config = replace(CONFIG, settings=CONFIG.settings.model_copy(update={"history_days": days}))
-    return run_retention(engine, config, lot=lot, lots=lots)
+    return run_retention(engine, config, batch=batch, batches=batches)
 
 
 def test_what_is_old_goes_and_what_people_need_stays(engine: Engine) -> None:
@@ -53,7 +53,7 @@ def test_what_is_old_goes_and_what_people_need_stays(engine: Engine) -> None:
     spoken_of = ask(engine, about)
     new_events = "SELECT count(*) FROM dims_event_log WHERE received_at > now() - interval '29 days'"
     events = ask(engine, new_events)
-    assert house(engine, days=30, lot=1000) > readings - young - 3 * decided
+    assert house(engine, days=30, batch=1000) > readings - young - 3 * decided
     assert ask(engine, f"SELECT count(*) FROM dims_metrics_history WHERE NOT {old}") == young
     assert ask(engine, "SELECT count(*) FROM dims_approval_requests") == requests
     left = ask(engine, f"SELECT count(*) FROM dims_metrics_history WHERE {old}")
@@ -120,12 +120,12 @@ def test_a_run_of_which_people_were_told_stays(engine: Engine) -> None:
 
 def test_it_goes_in_lots_and_the_next_sweep_goes_on(engine: Engine) -> None:
     fill(engine, CONFIG, until=NOW, days=60)
-    assert house(engine, days=30, lot=100, lots=3) == 300
+    assert house(engine, days=30, batch=100, batches=3) == 300
     with transaction(engine) as connection:
         kept = retention.last_retention_run(connection)
     assert kept is not None
     assert (kept.readings, kept.finished_at) == (300, None)
-    assert house(engine, days=30, lot=100, lots=3) == 300
+    assert house(engine, days=30, batch=100, batches=3) == 300
 
 
 def test_a_day_is_begun_once_whoever_comes(engine: Engine, beside: Threads) -> None:

@@ -62,10 +62,10 @@ def body(*rows: Notification, **requests: ApprovalRequest) -> list[str]:
 
 def test_a_held_value_names_its_request_the_version_and_what_to_do() -> None:
     message = compose_message(CONFIG, [row(1, "held:12", facts=DRIFT)], {12: request(12)}, NOW)
-    assert message.title == "DIMS: 1 value waits for you (project nba)"
+    assert message.title == "DIMS: 1 value waits for approval (project nba)"
     assert message.tone == "warning"
     assert message.body.splitlines() == [
-        "lake.objects: 172,726 objects -> 205,000 objects, +18.7 %, high: waits for you since 2026-11-22 08:00 UTC",
+        "lake.objects: 172,726 objects -> 205,000 objects, +18.7 %, high: waits for approval since 2026-11-22 08:00 UTC",
         "    dims approvals approve 12 --version 1   (or reject; dims explain lake.objects)",
     ]
 
@@ -85,16 +85,16 @@ def test_a_held_value_is_told_as_its_request_is_now() -> None:
     ("one", "said", "todo"),
     [
         (row(1, "drift:major", facts=DRIFT),
-         f"lake.objects: 172,726 objects -> 205,000 objects, +18.7 %, high: is the baseline {SINCE}",
+         f"lake.objects: 172,726 objects -> 205,000 objects, +18.7 %, high: new baseline {SINCE}",
          "dims explain lake.objects"),
         (row(1, "drift:major", "lake.cost", {**DRIFT, "value": 3.14159, "baseline": 2, "unit": "USD"}),
-         f"lake.cost: 2 USD -> 3.14 USD, +18.7 %, high: is the baseline {SINCE}",
+         f"lake.cost: 2 USD -> 3.14 USD, +18.7 %, high: new baseline {SINCE}",
          "dims explain lake.cost"),
         (row(1, "limit", "lake.upload", {"value": NOW.isoformat(), "unit": "days", "reason": "3 days old, too old"}),
          f"lake.upload: 3 days old, too old, {SINCE}",
          "dims explain lake.upload"),
         (row(1, "attention", "workflow.gap-analysis"),
-         f"workflow.gap-analysis: needs a look {SINCE}",
+         f"workflow.gap-analysis: needs attention {SINCE}",
          "dims workflow gap-analysis --last"),
         (row(1, "failed", facts={"error": "AccessDenied", "failures": 3}),
          "lake.objects: failed 3 times in a row by 2026-11-22 08:00 UTC: AccessDenied",
@@ -129,7 +129,7 @@ READS = {"value": 172_800, "unit": "objects"}
         (over(1, "stale", READS), "resolved: lake.objects was measured again: 172,800 objects"),
         (over(1, "attention", {"value": "ok"}, metric="workflow.audit"), "resolved: workflow.audit is ok again"),
         (over(1, "failed", {"retired": True}), "resolved: lake.objects is no longer configured"),
-        (over(1, "failed", READS, sent_at=None), "came and went: lake.objects was measured again: 172,800 objects"),
+        (over(1, "failed", READS, sent_at=None), "began and ended: lake.objects was measured again: 172,800 objects"),
     ],
 )  # fmt: skip
 def test_what_is_over_is_one_line(one: Notification, said: str) -> None:
@@ -142,7 +142,7 @@ def test_what_is_over_is_one_line(one: Notification, said: str) -> None:
     [
         ({"state": "approved", "decided_by": "ada", "note": "the fill"}, {}, "was approved by ada: the fill"),
         ({"state": "rejected", "decided_by": "ada"}, {}, "was rejected by ada"),
-        ({"state": "withdrawn"}, READS, "was withdrawn, it reads 172,800 objects"),
+        ({"state": "withdrawn"}, READS, "was withdrawn, the value is now 172,800 objects"),
         ({"state": "expired"}, {"retired": False}, "expired"),
     ],
 )  # fmt: skip
@@ -165,7 +165,7 @@ def test_the_title_counts_and_what_needs_people_stands_first() -> None:
         row(5, "failed", facts={"error": "x", "failures": 3}),
     ]
     message = compose_message(CONFIG, rows, {12: request(12)}, NOW)
-    assert message.title == "DIMS: 1 value waits for you, 1 fails, 2 drifted, 1 resolved (project nba)"
+    assert message.title == "DIMS: 1 value waits for approval, 1 fails, 2 drifted, 1 resolved (project nba)"
     assert message.tone == "failure"
     lines = [line for line in message.body.splitlines() if not line.startswith("    ")]
     assert [line.split(":")[0] for line in lines] == [
@@ -180,15 +180,15 @@ def test_the_title_counts_and_what_needs_people_stands_first() -> None:
 def test_of_a_metric_the_newest_of_a_kind_is_told_and_that_there_were_others() -> None:
     rows = [over(1, "held:11", READS, DRIFT, end_sent_at=NOW, sent_at=None), row(2, "held:12", facts=DRIFT)]
     message = compose_message(CONFIG, rows, {11: request(11, state="superseded"), 12: request(12)}, NOW)
-    assert message.title == "DIMS: 1 value waits for you (project nba)"
+    assert message.title == "DIMS: 1 value waits for approval (project nba)"
     assert "(1 change before that was not sent)" in message.body
     assert "approve 12" in message.body
-    assert message.body.count("waits for you") == 1
+    assert message.body.count("waits for approval") == 1
 
 
 def test_a_drift_that_calmed_down_before_it_was_told_is_told_all_the_same() -> None:
     calm = row(1, "drift:major", facts=DRIFT, ended_at=NOW, ending={}, end_sent_at=NOW)
-    assert "+18.7 %, high: is the baseline" in body(calm)[0]
+    assert "+18.7 %, high: new baseline" in body(calm)[0]
 
 
 @pytest.mark.parametrize("longest", [600, 2_000, LONGEST])
@@ -259,5 +259,5 @@ def test_a_long_reason_is_cut() -> None:
 
 
 def test_the_test_message_says_that_it_is_one() -> None:
-    assert build_test_message(CONFIG, "ops").title == "DIMS: a test (project nba)"
+    assert build_test_message(CONFIG, "ops").title == "DIMS: test message (project nba)"
     assert "ops" in build_test_message(CONFIG, "ops").body

@@ -61,7 +61,7 @@ class Book:
             if change.ends is not None:
                 (key,) = [key for key, row in self.standing.items() if row.id == change.ends]
                 state = self.standing.pop(key).state
-                said.append(f"-{state}" if change.told else f"({state})")
+                said.append(f"-{state}" if change.notify else f"({state})")
             if change.begins is not None:
                 state = change.begins.state
                 self.standing["ops", state.partition(":")[0]] = Row(len(self.told) + len(said), state)
