@@ -10,4 +10,5 @@ BACKOFF_MAX = timedelta(minutes=15)
 
 def retry_delay(failures: int) -> timedelta:
     """Return the delay after this many earlier failures in a row: 10 seconds, doubled each time, at most 15 minutes."""
-    return min(BACKOFF * 2 ** min(failures, 10), BACKOFF_MAX)
+    delay: timedelta = BACKOFF * 2 ** min(failures, 10)
+    return min(delay, BACKOFF_MAX)
