@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from dims_worker.config import Metric
@@ -104,6 +104,11 @@ def format_utc(time: datetime) -> str:
 def format_utc_short(time: datetime | None) -> str:
     """The same without the zone, where a page says once that times are UTC; `never`."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}" if time else "never"
+
+
+def format_day_and_month(day: date) -> str:
+    """Return `25 Nov`, for the axis of a chart."""
+    return f"{day.day} {day:%b}"
 
 
 def format_day(time: datetime) -> str:
