@@ -49,7 +49,7 @@ class Transport:
         """Send a plain text.
 
         Raises:
-            NotSent: the service did not accept it, as far as DIMS can tell, and why.
+            NotSent: the service did not accept it, as far as DIMS knows, and why.
         """
         try:
             answer = _run_silently(

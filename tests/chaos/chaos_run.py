@@ -28,7 +28,7 @@ CHILDREN = 3
 """The child processes of each worker."""
 
 
-@dataclass(paused=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Size:
     """The number of events and kills, the average seconds between two kills, and the seconds to recover afterwards."""
 
@@ -75,7 +75,7 @@ class Report:
             f"kills {self.killed.total()}: {kinds} (children targeted: {targeted}); paused {self.paused}",
             f"events {self.events}, of which {self.duplicates} were sent twice",
             f"runs {self.runs}, of which {self.superseded} had lost their lease; readings that failed: {self.failed}",
-            f"seconds {self.seconds:.0f}: {self.faults_seconds:.0f} with faults, then {self.settle_seconds:.1f} until settled",
+            f"seconds {self.seconds:.0f}: {self.faults_seconds:.0f} with faults, {self.settle_seconds:.1f} to settle",
         ]
         if self.delays:
             lines.append(
@@ -249,7 +249,7 @@ class ChaosRun:
 
 
 def _ready(worker: Program) -> bool:
-    return worker.alive() and " ready." in worker.sent()
+    return worker.alive() and " ready." in worker.log_since_start()
 
 
 def _turns(number: int, injector: FaultInjector) -> Iterator[None]:
