@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from dims_worker.domain.run import Run
 from dims_worker.domain.backoff import BACKOFF_MAX
+from dims_worker.domain.run import Run
 from dims_worker.pipeline.verify import measure_due
 from dims_worker.store import leases
 from dims_worker.store.leases import ALONE_LOSSES, SHARED_LOSSES, Claim
