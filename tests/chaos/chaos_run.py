@@ -156,8 +156,18 @@ class ChaosRun:
         celery = [sys.executable, "-m", "celery", "-A", "dims_worker.tasks"]
         made = {
             f"worker-{host}": [
-                *(*celery, "worker", "-l", "INFO", "-n", f"{host}@%h", "-Q", f"dims.ingest,dims.verify,{host}"),
-                *("-c", str(CHILDREN), "--without-gossip", "--without-mingle"),
+                *celery,
+                "worker",
+                "-l",
+                "INFO",
+                "-n",
+                f"{host}@%h",
+                "-Q",
+                f"dims.ingest,dims.verify,{host}",
+                "-c",
+                str(CHILDREN),
+                "--without-gossip",
+                "--without-mingle",
             ]
             for host in HOSTS
         }

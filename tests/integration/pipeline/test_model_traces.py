@@ -8,7 +8,7 @@
 | two inputs of one derived metric recorded at once | test_record.py::test_two_inputs_recorded_at_once_give_the_right_sum |
 | a check between event and run | test_model_traces.py::test_a_check_between_event_and_run |
 | a dispatcher that dies between key and wake-up | test_model_traces.py::test_a_dispatcher_that_dies_between_key_and_wakeup |
-| a consumer group made after the first XADD | test_ingest.py::test_what_was_sent_before_the_group_existed_is_read |
+| a consumer group made after the first XADD | test_ingest.py::test_entries_sent_before_the_group_existed_are_read |
 | an ingest killed after reading | test_model_traces.py::test_an_ingest_killed_after_reading |
 | an ingest killed after its commit | test_model_traces.py::test_an_ingest_killed_after_its_commit |
 | a second event during the cooldown | test_model_traces.py::test_a_second_event_during_the_cooldown |

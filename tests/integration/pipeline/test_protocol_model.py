@@ -269,8 +269,11 @@ class Protocol(RuleBasedStateMachine):
     def lease_expires(self, source: str) -> None:
         """The lease holder is slow or dead."""
         self.claims.holders.pop(source, None)
-        self.do("UPDATE dims_sources SET lease_until = clock_timestamp() - interval '1 s' "
-                "WHERE source = :source AND lease_until IS NOT NULL", source=source)  # fmt: skip
+        self.do(
+            "UPDATE dims_sources SET lease_until = clock_timestamp() - interval '1 s' "
+            "WHERE source = :source AND lease_until IS NOT NULL",
+            source=source,
+        )
 
     @rule()
     def time_passes(self) -> None:
