@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+from dims_worker.worker import isolation  # noqa: F401 - before anything else is imported
+
+# isort: split
+
 import functools
 import logging
 import os
