@@ -190,9 +190,8 @@ class _AlertText:
         state = "expired" if request.state == "expired" else f"was {request.state}"
         person = f" by {sanitize(request.decided_by, SHORT)}" if request.decided_by else ""
         note = f": {sanitize(request.note)}" if request.note else ""
-        value = ""
-        if alert.ending and "value" in alert.ending:
-            value = f", the value is now {self._value(alert, alert.ending['value'])}"
+        ending = alert.ending or {}
+        value = f", the value is now {self._value(alert, ending['value'])}" if "value" in ending else ""
         return f"{change} {state}{person}{note}{value}"
 
     def _request(self, alert: Notification) -> ApprovalRequest:

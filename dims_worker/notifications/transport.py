@@ -39,11 +39,8 @@ class Transport:
         self._apprise = _run_silently(lambda: _open(url.get_secret_value()))
         self.service = str(self._apprise[0].service_name)
         """The kind of service, such as `E-Mail`."""
-
-    @property
-    def longest(self) -> int:
+        self.longest = int(self._apprise[0].body_maxlen)
         """The most characters that the service accepts in a message."""
-        return int(self._apprise[0].body_maxlen)
 
     def send(self, title: str, body: str, tone: str, timeout: timedelta = TIMEOUT) -> None:
         """Send a plain text.

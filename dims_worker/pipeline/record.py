@@ -224,28 +224,16 @@ class _Recording:
 
 
 def _item(
-    reading: Reading,
-    as_of: datetime,
-    generation: int | None,
-    state: MetricState,
-    verdict: Verdict,
-    outcome: Outcome,
+    reading: Reading, as_of: datetime, generation: int | None, state: MetricState, verdict: Verdict, outcome: Outcome
 ) -> RunReading:
-    return RunReading(
-        metric=reading.metric,
-        value=reading.value,
-        unit=reading.unit,
-        method=reading.method,
-        as_of=as_of,
+    return replace(
+        _unjudged(reading, as_of, outcome, verdict.reason),
         generation=generation,
         baseline=state.baseline,
         drift_pct=verdict.drift_pct,
         status=verdict.status,
         severity=verdict.severity,
         tier=verdict.tier,
-        outcome=outcome,
-        reason=verdict.reason,
-        error=reading.error,
         details=dict(reading.details) or None,
     )
 
@@ -254,7 +242,7 @@ def _superseded(reading: Reading, as_of: datetime, reason: str) -> RunReading:
     return _unjudged(reading, as_of, "superseded", reason)
 
 
-def _unjudged(reading: Reading, as_of: datetime, outcome: Outcome, reason: str) -> RunReading:
+def _unjudged(reading: Reading, as_of: datetime, outcome: Outcome, reason: str | None) -> RunReading:
     metric, value, unit, method = reading.metric, reading.value, reading.unit, reading.method
     return RunReading(metric, value, unit, method, as_of, outcome, reason=reason, error=reading.error)
 
@@ -289,14 +277,5 @@ def _write(
     if config:
         update_requests(connection, config, run_id, items, locked)
         channels = write_run_notifications(connection, config, run_id, items, locked)
-    return Run(
-        run_id=run_id,
-        trigger=measured.trigger,
-        source=measured.source,
-        status=status,
-        as_of=measured.as_of,
-        finished_at=finished_at,
-        api_calls=measured.api_calls,
-        items=tuple(items),
-        channels=channels,
-    )
+    trigger, source, as_of, api_calls = measured.trigger, measured.source, measured.as_of, measured.api_calls
+    return Run(run_id, trigger, source, status, as_of, finished_at, api_calls, tuple(items), channels)

@@ -79,7 +79,7 @@ def _measure_claimed(config: Config, claim: Claim, options: WorkflowOptions) -> 
         outcome = options.run(config, claim.source)
         scanned = outcome.scanned
     else:
-        scanned = measure_source(config, claim.source, claim.generations)
+        scanned = start_scan(config, claim.source, claim.generations).result()
     return Measurement(
         readings=readings_by_name(scanned.readings),
         as_of=claim.as_of,
@@ -147,13 +147,8 @@ def check_now(engine: Engine, config: Config, names: Iterable[str]) -> Run:
         return record_run(connection, config, measured)
 
 
-def measure_source(config: Config, source: str, names: Iterable[str]) -> ScanResult:
-    """Scan a source once. Every name gets a reading; what cannot be measured gets a failed one."""
-    return start_scan(config, source, names).result()
-
-
 def start_scan(config: Config, source: str, names: Iterable[str]) -> Scan:
-    """Start to scan a source in the background."""
+    """Start to scan a source in the background. Every name gets a reading, a failed one if it cannot be measured."""
     context = ScanContext(config.project, config.home, config.sources, config.prices)
     return Scan(source, config.sources[source], {name: config.metrics[name] for name in names}, context)
 

@@ -49,7 +49,7 @@ _ids = itertools.count(1)
 
 
 class Down(str):
-    """Stands for a value: the reading failed, for this reason."""
+    """Replaces a value: the reading failed, for this reason."""
 
     __slots__ = ()
 

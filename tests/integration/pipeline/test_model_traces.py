@@ -55,7 +55,7 @@ def test_every_trace_has_its_test() -> None:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """Stands for the folders: numbers that the test changes."""
+    """Replaces the folders: numbers that the test changes."""
     simulated = World()
     monkeypatch.setattr(verify, "start_scan", lambda config, _, names: Scan(simulated, config, tuple(names)))
     return simulated

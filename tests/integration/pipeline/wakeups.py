@@ -25,7 +25,7 @@ Wakeup = tuple[str, ...]
 
 @dataclass
 class Wakeups:
-    """Stands for the Celery app: the wake-ups that were sent and not handled."""
+    """Replaces the Celery app: the wake-ups that were sent and not handled."""
 
     engine: Engine
     redis: Redis
@@ -70,7 +70,7 @@ class Wakeups:
 
 @dataclass
 class _OneRound:
-    """Stands for the event that stops a dispatcher: lets it do one round."""
+    """Replaces the event that stops a dispatcher: lets it do one round."""
 
     checks: int = 0
     failed: bool = False
