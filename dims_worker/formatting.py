@@ -129,6 +129,16 @@ def format_age(span: timedelta) -> str:
     return f"{seconds:.1f} seconds"
 
 
+def format_bytes(number: int) -> str:
+    """Format bytes in powers of 1,000: `999 B`, `5.3 kB`, `12.0 GB`."""
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.95 or (unit == "B" and number < 1000):
+            return f"{number:,} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"
+
+
 def format_percent(share: float, *limits: float) -> str:
     """A share in % with so many decimals that it stands on the right side of each limit, and of 0."""
     decimals = 1
