@@ -101,6 +101,11 @@ def format_utc(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
+def format_utc_seconds(time: datetime) -> str:
+    """Return `2026-11-25 14:03:07`, in UTC."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
 def format_utc_short(time: datetime | None) -> str:
     """The same without the zone, where a page says once that times are UTC; `never`."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}" if time else "never"

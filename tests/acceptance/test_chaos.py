@@ -1,4 +1,4 @@
-"""A short chaos test. `make chaos` runs the long form."""
+"""Run the short form of the chaos test. `make chaos` runs the long one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.chaos.chaos_run import SHORT, ChaosRun
 
 
-def test_nothing_is_lost_when_processes_are_killed_at_random(tmp_path: Path) -> None:
+def test_nothing_is_lost_while_processes_are_killed(tmp_path: Path) -> None:
     seed = int(os.environ.get("DIMS_TEST_SEED") or random.SystemRandom().randrange(10**6))
     report = ChaosRun(tmp_path, seed, SHORT).run()
     print(report)

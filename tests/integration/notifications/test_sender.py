@@ -139,7 +139,7 @@ def test_a_failing_channel_is_tried_again_with_growing_delays_without_end(flow: 
         flow.do("UPDATE dims_channels SET not_before = clock_timestamp()")
         assert channels_to_send(flow) == ["ops"]
     assert delays == [10, 20, 40, 80, 160, 320, 640, 900, 900]
-    assert len(receiver.began) == 9
+    assert len(receiver.received) == 9
     receiver.status = 200
     assert send(flow) == "1 notification sent in 1 message"
     row = channel(flow)
@@ -201,13 +201,13 @@ def test_a_channel_that_is_not_configured_is_ignored(flow: Flow) -> None:
 def test_of_two_senders_one_sends(flow: Flow, receiver: Receiver, beside: Threads) -> None:
     flow.serve(c=100)
     flow.serve(c=150)
-    receiver.door.clear()
+    receiver.gate.clear()
     first = beside(send, flow)
-    wait_for(lambda: receiver.began)
+    wait_for(lambda: receiver.received)
     assert (send(flow, at_once=True), channels_to_send(flow)) == ("nothing to send", [])
-    receiver.door.set()
+    receiver.gate.set()
     assert outcome(first) == "1 notification sent in 1 message"
-    assert len(receiver.began) == 1
+    assert len(receiver.received) == 1
 
 
 def test_concurrent_senders_and_runs_send_each_notification_once(
@@ -230,11 +230,11 @@ def test_a_state_that_ends_while_its_begin_is_sent_is_in_the_next_message(
 ) -> None:
     flow.serve(c=100)
     flow.serve(c=150)
-    receiver.door.clear()
+    receiver.gate.clear()
     sending = beside(send, flow)
-    wait_for(lambda: receiver.began)
+    wait_for(lambda: receiver.received)
     flow.serve(c=100)  # a run waits for no channel
-    receiver.door.set()
+    receiver.gate.set()
     assert outcome(sending) == "2 notifications sent in 2 messages"
     assert [title.partition(" (")[0] for title in receiver.titles] == [
         "DIMS: 1 value waits for approval",
@@ -255,7 +255,7 @@ def test_a_sender_that_died_before_sending_is_replaced_and_one_message_arrives(f
     flow.do("UPDATE dims_channels SET lease_until = clock_timestamp() - interval '1 s'")
     assert channels_to_send(flow) == ["ops"]
     assert send(flow) == "1 notification sent in 1 message"
-    assert len(receiver.took) == 1
+    assert len(receiver.accepted) == 1
 
 
 def test_a_sender_whose_lease_expired_marks_what_it_sent_and_keeps_the_lease_of_another(flow: Flow) -> None:
@@ -282,7 +282,7 @@ def test_notifications_that_do_not_fit_one_message_are_sent_in_several(
     flow.serve(a=100, c=100)
     flow.serve(a=150, c=150)
     assert send(flow) == "3 notifications sent in 2 messages"
-    assert len(receiver.took) == 2
+    assert len(receiver.accepted) == 2
 
 
 # --- secrets --------------------------------------------------------------------------------

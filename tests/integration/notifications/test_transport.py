@@ -41,7 +41,7 @@ def reason(url: str, **options: timedelta) -> str:
 
 def test_a_webhook_gets_the_text_as_it_is(receiver: Receiver) -> None:
     send(receiver.url)
-    (message,) = receiver.took
+    (message,) = receiver.accepted
     assert (message["title"], message["message"], message["type"]) == (TITLE, BODY, "warning")
 
 
@@ -63,7 +63,7 @@ def test_a_text_that_is_too_long_for_a_service_comes_in_parts(
     transport_ = Transport(SecretStr(receiver.url))
     assert transport_.longest == 80
     transport_.send(TITLE, BODY, "info")
-    assert len(receiver.took) > 1
+    assert len(receiver.accepted) > 1
     assert "".join("".join(receiver.texts).split()) == "".join(BODY.split())
 
 
@@ -74,7 +74,7 @@ def test_a_text_that_is_too_long_for_a_service_comes_in_parts(
 def test_a_failure_is_reported_with_its_http_status(receiver: Receiver, status: int) -> None:
     receiver.status = status
     assert reason(receiver.url) == f"JSON: it answered HTTP {status}"
-    assert len(receiver.began) == 1  # once: the caller retries
+    assert len(receiver.received) == 1  # once: the caller retries
 
 
 def test_a_server_that_is_unreachable(unused_port: int) -> None:

@@ -60,8 +60,8 @@ def aws(lake: Lake) -> Iterator[Any]:
         return clients[name]
 
     yield client
-    for client in clients.values():
-        client.close()
+    for open_client in clients.values():
+        open_client.close()
 
 
 def test_every_document_of_the_guide_is_tested_here() -> None:
@@ -133,7 +133,8 @@ def test_dead_letters_are_kept_longer_and_the_times_fit(aws: Any) -> None:
     assert int(attributes["VisibilityTimeout"]) >= 6 * timeout
     hours = int(attributes["VisibilityTimeout"]) * redrive["maxReceiveCount"] // 3600
     assert (
-        f"away for {hours} hours" in " ".join(GUIDE.split()) and f"after {redrive['maxReceiveCount']} attempts" in GUIDE
+        f"unreachable for {hours} hours" in " ".join(GUIDE.split())
+        and f"after {redrive['maxReceiveCount']} attempts" in GUIDE
     )
     policy = documents("Statement")[1]["Statement"][0]
     assert (
