@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy import Connection
 
@@ -14,6 +14,7 @@ from dims_worker.config import Config
 from dims_worker.config.units import parse_since
 from dims_worker.domain.decide import drift_pct
 from dims_worker.errors import ConfigError, NotFound
+from dims_worker.formatting import is_number
 from dims_worker.store import snapshots
 from dims_worker.store.engine import clock
 from dims_worker.store.snapshots import LatestRequest, SnapshotValue
@@ -113,11 +114,7 @@ def _difference(
 ) -> MetricDifference:
     if then is None or now is None:
         return MetricDifference(name, "new" if then is None else "retired", then, now, None, None, decision)
-    change = now.value - then.value if _number(then.value) and _number(now.value) else None
+    change = now.value - then.value if is_number(then.value) and is_number(now.value) else None
     metric = config.metrics.get(name)
     drift = None if metric is not None and metric.is_age else drift_pct(then.value, now.value)
     return MetricDifference(name, "changed", then, now, change, drift, decision)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeGuard
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -13,7 +13,7 @@ from dims_worker.analysis.evidence import Gap, named_gaps
 from dims_worker.config import Config, Metric
 from dims_worker.config.units import AGES
 from dims_worker.domain.decide import SEVERITIES, Judge, age_of
-from dims_worker.formatting import count_metrics, display_unit
+from dims_worker.formatting import count_metrics, display_unit, is_number
 from dims_worker.store import metric_states, point_in_time
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.history import Day, Point
@@ -147,10 +147,6 @@ def load_health(
         name: _standing(config, known[name], waiting.get(name), before.get(name), days.get(name, ()), now)
         for name in names
     }
-
-
-def is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def any_number(one: MetricHealth) -> bool:

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from statistics import median
-from typing import Any, TypeGuard
+from typing import Any
 
 from dims_worker.config import Policy
 from dims_worker.config.policy import Thresholds
 from dims_worker.domain.decide import Baseline, Judge, drift_pct
-from dims_worker.formatting import format_age
+from dims_worker.formatting import format_age, is_number
 from dims_worker.probes.base import Value
 
 FEWEST = 20
@@ -93,7 +93,7 @@ def _told(policy: Policy, accepted: Sequence[AcceptedReading], *, is_age: bool) 
 
 
 def _changes(policy: Policy, accepted: Sequence[AcceptedReading]) -> Iterator[PolicyAdvice]:
-    pairs = [(old.value, new.value) for old, new in pairwise(accepted) if _number(old.value) and _number(new.value)]
+    pairs = [(old.value, new.value) for old, new in pairwise(accepted) if is_number(old.value) and is_number(new.value)]
     if len(pairs) < FEWEST:
         return
     moved = sum(old != new for old, new in pairs)
@@ -170,7 +170,3 @@ def _span(span: timedelta) -> str:
 def _plain(number: float) -> float | int:
     short = round(number, 2)
     return int(short) if short == int(short) else short
-
-
-def _number(value: Value) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -8,7 +8,7 @@ from dims_worker.analysis.comparison import check_snapshot_name
 from dims_worker.cli.session import Session, json_option, pass_session
 from dims_worker.cli.tables import format_retention, plain_table
 from dims_worker.errors import NotFound, Refused
-from dims_worker.formatting import NO_VALUE, escape_control, format_ago, pluralize
+from dims_worker.formatting import NO_VALUE, escape_control, format_ago, format_utc_seconds, pluralize
 from dims_worker.store import retention, snapshots
 from dims_worker.store.engine import clock, transaction
 
@@ -33,7 +33,11 @@ def take_command(session: Session, name: str | None, note: str | None, as_json: 
     """Keep what every metric is now under a name (else the moment's), for ever."""
     with session.database() as engine, transaction(engine) as connection:
         now = clock(connection)
-        named = check_snapshot_name(name) if name is not None else f"at-{now:%Y-%m-%dT%H-%M-%S}"
+        named = (
+            check_snapshot_name(name)
+            if name is not None
+            else f"at-{format_utc_seconds(now).replace(' ', 'T').replace(':', '-')}"
+        )
         taken = snapshots.take_snapshot(connection, named, daily=False, note=note)
         if taken is None:
             raise Refused(f"there is a snapshot {named} already: `dims snapshot delete {named}` ends it")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from dims_worker.config import Config
 from dims_worker.config.runtime import WORKFLOW
-from dims_worker.formatting import escape_control, format_age, format_drift, format_value, pluralize
+from dims_worker.formatting import escape_control, format_age, format_drift, format_utc, format_value, pluralize
 from dims_worker.notifications.rules import ATTENTION, DRIFT, FAILED, HELD, LIMIT, STALE
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.notifications import Notification
@@ -127,34 +127,39 @@ class _AlertText:
         request = self._request(one)
         drift = self._drifted(one, request.value, request.baseline, request.drift_pct, request.severity)
         more = request.reason.partition("; ")[2]  # what the numbers do not say
-        said = f"{drift}: waits for you since {_when(request.opened_at)}{f'; {sanitize(more, SHORT)}' if more else ''}"
+        said = f"{drift}: waits for you since {format_utc(request.opened_at)}{f'; {sanitize(more, SHORT)}' if more else ''}"
         choose = f"dims approvals approve {request.id} --version {request.version}"
         return said, f"{choose}   (or reject; dims explain {one.metric})"
 
     def _drift(self, one: Notification) -> tuple[str, str]:
         facts = one.facts
         drift = self._drifted(one, facts["value"], facts["baseline"], facts["drift_pct"], facts["severity"])
-        return f"{drift}: is the baseline since {_when(one.since)}", f"dims explain {one.metric}"
+        return f"{drift}: is the baseline since {format_utc(one.since)}", f"dims explain {one.metric}"
 
     def _drifted(self, one: Notification, value: Any, baseline: Any, drift: float | None, severity: str) -> str:
         values = f"{self._value(one, baseline)} -> {self._value(one, value)}"
         return f"{values}, {format_drift(value, baseline, drift)}, {severity}"
 
     def _limit(self, one: Notification) -> tuple[str, str]:
-        return f"{sanitize(one.facts['reason'])}, since {_when(one.since)}", f"dims explain {one.metric}"
+        return f"{sanitize(one.facts['reason'])}, since {format_utc(one.since)}", f"dims explain {one.metric}"
 
     def _attention(self, one: Notification) -> tuple[str, str]:
-        return f"needs a look since {_when(one.since)}", f"dims workflow {one.metric.removeprefix(WORKFLOW)} --last"
+        return (
+            f"needs a look since {format_utc(one.since)}",
+            f"dims workflow {one.metric.removeprefix(WORKFLOW)} --last",
+        )
 
     def _failed(self, one: Notification) -> tuple[str, str]:
-        said = f"failed {one.facts['failures']} times in a row by {_when(one.since)}: {sanitize(one.facts['error'])}"
+        said = (
+            f"failed {one.facts['failures']} times in a row by {format_utc(one.since)}: {sanitize(one.facts['error'])}"
+        )
         flow = one.metric.removeprefix(WORKFLOW)
         return said, f"dims metrics {one.metric}" if flow == one.metric else f"dims workflow {flow} --last"
 
     def _stale(self, one: Notification) -> tuple[str, str]:
         as_of, after = datetime.fromisoformat(one.facts["as_of"]), timedelta(seconds=one.facts["stale_after"])
         return (
-            f"not measured since {_when(as_of)}, longer than {format_age(after)}",
+            f"not measured since {format_utc(as_of)}, longer than {format_age(after)}",
             f"dims verify --metric {one.metric} --update",
         )
 
@@ -185,7 +190,3 @@ class _AlertText:
     def _value(self, one: Notification, value: Any) -> str:
         unit = one.facts.get("unit") or (one.ending or {}).get("unit")
         return sanitize(format_value(value, unit, self.config.metrics.get(one.metric), self.now), SHORT)
-
-
-def _when(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

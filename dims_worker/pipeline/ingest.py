@@ -19,6 +19,7 @@ from dims_worker.config import Config, SourceMetric
 from dims_worker.domain.plan import Plan, Planner
 from dims_worker.errors import EventError
 from dims_worker.events import FIELD, SCHEDULE_TICK, Event
+from dims_worker.formatting import pluralize
 from dims_worker.store import approval_requests, metric_states, schedules
 from dims_worker.store.engine import transaction
 from dims_worker.store.events import insert_events, next_batch, next_batch_for, raise_generations
@@ -61,7 +62,7 @@ class PendingSource:
         return f"dims events show {self.last}"
 
     def __str__(self) -> str:
-        return f"{', '.join(sorted(self.rules))} · {self.events:,} event{'' if self.events == 1 else 's'}"
+        return f"{', '.join(sorted(self.rules))} · {pluralize(self.events, 'event')}"
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ from functools import cache
 from html import escape
 from itertools import repeat
 
-from dims_worker.analysis.health import MetricHealth, is_number
-from dims_worker.formatting import escape_control, format_drift, format_number, format_value
+from dims_worker.analysis.health import MetricHealth
+from dims_worker.formatting import escape_control, format_drift, format_number, format_value, is_number
 from dims_worker.store.history import STANDS, DailyLine, Day, Point
 
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 20

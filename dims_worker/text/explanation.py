@@ -9,7 +9,15 @@ from typing import Any
 from dims_worker.analysis.explanation import Comparison, Explanation
 from dims_worker.config import Config
 from dims_worker.config.formula import PRICES
-from dims_worker.formatting import escape_control, format_age, format_ago, format_value, pluralize
+from dims_worker.formatting import (
+    escape_control,
+    format_age,
+    format_ago,
+    format_exact,
+    format_value,
+    is_number,
+    pluralize,
+)
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.runs import PastReading
 from dims_worker.text.evidence import evidence_document, evidence_lines, gap_lines
@@ -18,8 +26,6 @@ from dims_worker.text.phrases import (
     Line,
     accepted_by,
     ago_with_time,
-    is_number,
-    plain_number,
     reason_text,
 )
 from dims_worker.text.readings import done_text, reading_json
@@ -136,7 +142,7 @@ def _formula(shown: ExplanationView) -> Iterator[Line]:
     if one.formula is None:
         return
     values = {
-        each.name: plain_number(each.value) if is_number(each.value) else shown.quoted(each.value)
+        each.name: format_exact(each.value) if is_number(each.value) else shown.quoted(each.value)
         for each in one.inputs
     }
     formula = " ".join(one.formula.split())

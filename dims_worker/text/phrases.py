@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, TypeGuard
+from datetime import datetime
+from typing import Any
 
 from dims_worker.analysis.explanation import Explanation
 from dims_worker.config import Metric, Policy
-from dims_worker.formatting import escape_control, format_ago, format_value
+from dims_worker.formatting import escape_control, format_ago, format_exact, format_utc_seconds, format_value, is_number
 from dims_worker.store.baselines import Acceptance
 
 Line = tuple[str, str]
@@ -56,18 +56,7 @@ def band_text(anchor: Any, tolerance_pct: float, unit: str) -> str:
         low, high = math.ceil(low), math.floor(high)
         if low == high:
             return ""
-    return f"{plain_number(low)} to {plain_number(high)} {unit}".strip()
-
-
-def is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def plain_number(value: float) -> str:
-    """A number to reckon with, unrounded as far as anyone reads: 172,726 or 3.256789."""
-    if isinstance(value, int) or (value == int(value) and abs(value) < 1e15):
-        return f"{int(value):,}"
-    return f"{value:,.10g}"
+    return f"{format_exact(low)} to {format_exact(high)} {unit}".strip()
 
 
 def accepted_by(one: Acceptance, now: datetime) -> str:
@@ -87,4 +76,4 @@ def reason_text(note: str | None) -> str:
 
 def ago_with_time(time: datetime, now: datetime) -> str:
     """`3 minutes ago (2026-11-25 20:14:03 UTC)`."""
-    return f"{format_ago(time, now)} ({time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC)"
+    return f"{format_ago(time, now)} ({format_utc_seconds(time)} UTC)"

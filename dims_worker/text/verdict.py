@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from dims_worker.analysis.explanation import Comparison, JudgedVerdict
 from dims_worker.config import Policy
 from dims_worker.domain.decide import at_least, drift_pct
-from dims_worker.formatting import format_age, format_percent
+from dims_worker.formatting import format_age, format_exact, format_percent, is_number
 from dims_worker.store.runs import PastReading
-from dims_worker.text.phrases import ExplanationView, Line, accepted_by, is_number, plain_number
+from dims_worker.text.phrases import ExplanationView, Line, accepted_by
 
 _BETWEEN = {
     "minor": (None, "moderate"),
@@ -61,8 +61,8 @@ class _VerdictReasons:
             watched = f"only {self.policy.direction} is watched (direction: {self.shown.origin('direction')})"
             return f"{said}; it goes {way}, and {watched}"
         if weighed.noise == "min_abs":
-            noise = self.shown.key("min_abs", plain_number(self.policy.min_abs))
-            return f"{said}; {plain_number(abs(new - old))} is noise, less than {noise}"
+            noise = self.shown.key("min_abs", format_exact(self.policy.min_abs))
+            return f"{said}; {format_exact(abs(new - old))} is noise, less than {noise}"
         return said
 
     def _formula(self, weighed: Comparison) -> str:
@@ -74,11 +74,11 @@ class _VerdictReasons:
             return f"{self.shown.quoted(old)} became {self.shown.quoted(new)}: different, which counts as 100 %"
         if old == new:
             return "the same value: 0 %"
-        change = f"|{plain_number(new)} - {plain_number(old) if old >= 0 else f'({plain_number(old)})'}|"
+        change = f"|{format_exact(new)} - {format_exact(old) if old >= 0 else f'({format_exact(old)})'}|"
         if old == 0:
             ratio = "from 0 there is no ratio"
-            return f"{change} = {plain_number(abs(new))}; {ratio}{', it counts as 100 %' if drift else ''}"
-        by = plain_number(old) if old > 0 else f"|{plain_number(old)}|"
+            return f"{change} = {format_exact(abs(new))}; {ratio}{', it counts as 100 %' if drift else ''}"
+        by = format_exact(old) if old > 0 else f"|{format_exact(old)}|"
         return f"{change} / {by} x 100 = {self._percent(drift or 0)}"
 
     def _percent(self, drift: float) -> str:
@@ -104,7 +104,7 @@ class _VerdictReasons:
         """The absolute limit that is broken, else those that are kept."""
         value, policy, key = self.reading.value, self.policy, self.shown.key
         limits = {"min": policy.min, "max": policy.max} if is_number(value) else {}
-        told = {name: key(name, plain_number(limit)) for name, limit in limits.items() if limit is not None}
+        told = {name: key(name, format_exact(limit)) for name, limit in limits.items() if limit is not None}
         if policy.max_age is not None and isinstance(value, str):
             told["max_age"] = key("max_age", format_age(policy.max_age))
         if self.judged.limit:

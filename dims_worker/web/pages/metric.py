@@ -21,13 +21,13 @@ from dims_worker.config.formula import PRICES
 from dims_worker.config.policy import Thresholds
 from dims_worker.config.runtime import WORKFLOW
 from dims_worker.errors import NotFound
-from dims_worker.formatting import NO_VALUE, format_drift, format_value
+from dims_worker.formatting import NO_VALUE, format_drift, format_exact, format_value, is_number
 from dims_worker.formatting import format_age as in_a_word
 from dims_worker.reports import svg_charts
 from dims_worker.store.runs import PastReading, newest_readings
 from dims_worker.text.evidence import placed_lines
 from dims_worker.text.explanation import health_words, verdict_reasons
-from dims_worker.text.phrases import ExplanationView, is_number, plain_number
+from dims_worker.text.phrases import ExplanationView
 from dims_worker.text.readings import done_text
 from dims_worker.web.context import code_spans, trusted_html, web_context
 from dims_worker.web.pages.approvals import RequestCard
@@ -109,7 +109,7 @@ def _changes(one: Explanation) -> Iterator[tuple[str, Markup, int | None]]:
 def _inputs(shown: ExplanationView) -> Iterator[dict[str, Any]]:
     """What a derived metric reads, as its table tells it."""
     for each in shown.one.inputs:
-        said = plain_number(each.value) if is_number(each.value) else shown.quoted(each.value)
+        said = format_exact(each.value) if is_number(each.value) else shown.quoted(each.value)
         never = "a price" if each.name.startswith(f"{PRICES}.") else "never"
         parts = {"name": each.name, "as_of": each.as_of, "error": each.error, "due": each.due, "never": never}
         yield {**parts, "value": f"{said} {each.unit}".strip()}

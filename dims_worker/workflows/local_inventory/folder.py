@@ -69,7 +69,7 @@ class NamePatterns:
     def game(self, name: str, day: date | None) -> str | None:
         """The game's id. A day's own digits are none: such a file holds whatever was played on it."""
         found = group_of(self._id, name) if self._id else None
-        return None if found is None or (day is not None and found == f"{day:%Y%m%d}") else found
+        return None if found is None or (day is not None and found == day.isoformat().replace("-", "")) else found
 
     def season(self, path: str, day: date | None) -> str | None:
         """By the path where a season is configured to be in it, be it the folder's own; else by the date."""

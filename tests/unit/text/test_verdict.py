@@ -15,10 +15,11 @@ from dims_worker.analysis.explanation import Explanation, judged_by
 from dims_worker.config import FilesMetric, Metric, Policy, Thresholds
 from dims_worker.config.policy import Origin
 from dims_worker.domain.decide import Baseline, Judge
+from dims_worker.formatting import format_exact
 from dims_worker.store.baselines import Acceptance
 from dims_worker.store.metric_states import MetricState
 from dims_worker.store.runs import PastReading
-from dims_worker.text.phrases import ExplanationView, plain_number
+from dims_worker.text.phrases import ExplanationView
 from dims_worker.text.verdict import verdict_lines
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
@@ -244,8 +245,8 @@ def test_every_verdict_is_explained_and_no_sentence_contradicts_it(policy: Polic
 
 
 @given(st.one_of(st.integers(-(10**30), 10**30), st.floats(-1e300, 1e300)))
-def test_a_plain_number_can_be_read_back(value: float) -> None:
-    assert float(plain_number(value).replace(",", "")) == pytest.approx(value, rel=1e-9)
+def test_an_exact_number_can_be_read_back(value: float) -> None:
+    assert float(format_exact(value).replace(",", "")) == pytest.approx(value, rel=1e-9)
 
 
 @pytest.mark.parametrize(
