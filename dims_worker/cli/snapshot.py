@@ -33,11 +33,8 @@ def take_command(session: Session, name: str | None, note: str | None, as_json: 
     """Keep what every metric is now under a name (else the moment's), for ever."""
     with session.database() as engine, transaction(engine) as connection:
         now = clock(connection)
-        named = (
-            check_snapshot_name(name)
-            if name is not None
-            else f"at-{format_utc_seconds(now).replace(' ', 'T').replace(':', '-')}"
-        )
+        moment = format_utc_seconds(now).replace(" ", "T").replace(":", "-")
+        named = check_snapshot_name(name) if name is not None else f"at-{moment}"
         taken = snapshots.take_snapshot(connection, named, daily=False, note=note)
         if taken is None:
             raise Refused(f"there is a snapshot {named} already: `dims snapshot delete {named}` ends it")
