@@ -127,7 +127,8 @@ class _AlertText:
         request = self._request(one)
         drift = self._drifted(one, request.value, request.baseline, request.drift_pct, request.severity)
         more = request.reason.partition("; ")[2]  # what the numbers do not say
-        said = f"{drift}: waits for you since {format_utc(request.opened_at)}{f'; {sanitize(more, SHORT)}' if more else ''}"
+        said = f"{drift}: waits for you since {format_utc(request.opened_at)}"
+        said += f"; {sanitize(more, SHORT)}" if more else ""
         choose = f"dims approvals approve {request.id} --version {request.version}"
         return said, f"{choose}   (or reject; dims explain {one.metric})"
 
