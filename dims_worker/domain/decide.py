@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from dims_worker.config import Config, Policy
+from dims_worker.config.units import AGES
 from dims_worker.formatting import format_age, is_number
 from dims_worker.probes.base import Value
 
@@ -185,9 +186,11 @@ def at_least(severity: Severity, floor: Severity) -> bool:
     return SEVERITIES.index(severity) >= SEVERITIES.index(floor)
 
 
-def age_of(value: Value, now: datetime) -> float | None:
-    """An age's seconds at `now`, out of the instant that its reading holds; None where it has none."""
-    return (now.astimezone(UTC) - datetime.fromisoformat(value)).total_seconds() if isinstance(value, str) else None
+def age_of(value: Value, now: datetime, unit: str = "seconds") -> float | None:
+    """Return an age at `now` in a unit, from the instant that its reading holds. None if it holds none."""
+    if not isinstance(value, str):
+        return None
+    return (now.astimezone(UTC) - datetime.fromisoformat(value)).total_seconds() / AGES[unit]
 
 
 def inside_band(anchor: Value, value: Value, tolerance_pct: float) -> bool:

@@ -1,4 +1,4 @@
-"""What was done with a reading, in words and as a document."""
+"""Write what DIMS did with a reading, as text and as a JSON document."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from dims_worker.config import Config
-from dims_worker.config.units import AGES
 from dims_worker.domain.decide import age_of
 from dims_worker.formatting import escape_control
 from dims_worker.text.events import DONE
 
 
 class JudgedReading(Protocol):
-    """A reading with its verdict: an item of a run, or a row of the history."""
+    """A reading with its verdict: one of a run, or a row of the history."""
 
     @property
     def metric(self) -> str: ...
@@ -47,26 +46,25 @@ class JudgedReading(Protocol):
 
 
 def done_text(item: JudgedReading) -> str:
-    """What was done with a reading."""
+    """Return what DIMS did with a reading: `ok`, `new: first baseline`, `held: waits for approval`."""
     if item.status == "new" and item.outcome == "accepted":
         return "new: first baseline"
     if item.outcome == "superseded" and item.reason:
         return escape_control(item.reason if item.error is None else f"failed: {item.error}; {item.reason}")
-    said = DONE.get(item.outcome, item.outcome)
     if item.status == "ok" and item.outcome in ("accepted", "looked"):
-        said = "ok"
-    return said
+        return "ok"
+    return DONE.get(item.outcome, item.outcome)
 
 
 def reading_json(config: Config, item: JudgedReading) -> dict[str, Any]:
-    """A reading as `--json` prints it. An age is a number in its unit, at `as_of`; its instant stands beside it."""
+    """Return a reading as `--json` prints it. An age is a number in its unit at `as_of`, with the instant beside it."""
     metric = config.metrics.get(item.metric)
     value, baseline = item.value, item.baseline
     instant = {}
     if metric is not None and metric.is_age:
         instant = {"instant": value}
-        value = _age(value, item)
-        baseline = _age(baseline, item)
+        value = age_of(value, item.as_of, item.unit)
+        baseline = age_of(baseline, item.as_of, item.unit)
     return {
         "metric": item.metric,
         "value": value,
@@ -84,8 +82,3 @@ def reading_json(config: Config, item: JudgedReading) -> dict[str, Any]:
         "details": item.details,
         **instant,
     }
-
-
-def _age(value: Any, item: JudgedReading) -> float | None:
-    seconds = age_of(value, item.as_of)
-    return None if seconds is None else seconds / AGES[item.unit]

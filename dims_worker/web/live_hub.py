@@ -166,7 +166,7 @@ class LiveHub:
 
         def look() -> None:
             with connection.begin():
-                news = follower.news(connection)
+                news = follower.read_new(connection)
                 now = set(request_versions(connection))
             changed, self._standing = now ^ self._standing, now
             if not (news.events or news.runs or changed):
@@ -176,7 +176,7 @@ class LiveHub:
             self._number += 1
             facts = {
                 "id": self._number,
-                "sentences": list(follower.told(news))[-LISTED:],
+                "sentences": list(follower.describe(news))[-LISTED:],
                 "events": [event.seq for event in news.events][-LISTED:],
                 "runs": [run.run_id for run in news.runs][-LISTED:],
                 "metrics": sorted(names)[:LISTED],

@@ -76,7 +76,7 @@ _EXPLANATION = {
     **{"reading": _or_null(_FACTS), "failure": _or_null(_FACTS), "provisional": _or_null(_ref("Reading"))},
     **{"baseline": _or_null(_FACTS), "verdict": _or_null(_FACTS), "policy": _FACTS, "formula": _or_null(_TEXT)},
     "inputs": {"type": "array", "items": _FACTS},
-    **{"events": _or_null(_FACTS), "untold": _or_null(_FACTS), "gaps": {"type": "array", "items": _FACTS}},
+    **{"events": _or_null(_FACTS), "unexplained": _or_null(_FACTS), "gaps": {"type": "array", "items": _FACTS}},
     **{"request": _or_null(_ref("Request")), "decisions": {"type": "array", "items": _ref("Request")}},
 }
 _EVENT = {

@@ -26,7 +26,7 @@ from dims_worker.formatting import format_age as in_a_word
 from dims_worker.reports import svg_charts
 from dims_worker.store.runs import PastReading, newest_readings
 from dims_worker.text.evidence import placed_lines
-from dims_worker.text.explanation import health_words, verdict_reasons
+from dims_worker.text.explanation import format_health, verdict_reasons
 from dims_worker.text.phrases import ExplanationView
 from dims_worker.text.readings import done_text
 from dims_worker.web.context import code_spans, trusted_html, web_context
@@ -55,7 +55,7 @@ def metric_page(request: Request) -> Response:
         "title": name,
         "one": one,
         "value": shown.value(one.reading.value) if one.reading else None,
-        "standing": health_words(one),
+        "standing": format_health(one),
         "chips": state_labels(one),
         "description": shown.metric.description if shown.metric else "",
         "workflow": name.removeprefix(WORKFLOW) if name.startswith(WORKFLOW) else None,
@@ -108,7 +108,7 @@ def _changes(one: Explanation) -> Iterator[tuple[str, Markup, int | None]]:
 
 def _inputs(shown: ExplanationView) -> Iterator[dict[str, Any]]:
     """What a derived metric reads, as its table tells it."""
-    for each in shown.one.inputs:
+    for each in shown.explanation.inputs:
         said = format_exact(each.value) if is_number(each.value) else shown.quoted(each.value)
         never = "a price" if each.name.startswith(f"{PRICES}.") else "never"
         parts = {"name": each.name, "as_of": each.as_of, "error": each.error, "due": each.due, "never": never}

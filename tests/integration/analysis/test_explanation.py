@@ -69,7 +69,7 @@ def told(flow: Flow, metric: str, text: str | None = None) -> str:
     one = explained(flow, metric, config)
     assert explanation_document(config, one)["metric"] == metric  # it can be made of every state
     told = explanation_lines(config, one)
-    text = "\n".join([headline(config, one), *(f"  {about:<10}{sentence}" for about, sentence in told)])
+    text = "\n".join([headline(config, one), *(f"  {about:<13}{sentence}" for about, sentence in told)])
     text = text.replace("just now", "0 seconds ago")
     text = re.sub(r"\d[\d.]* (second|minute|hour|day|week)s?(?= ago| for a|\n|,|$)", "T", text)
     return re.sub(r"\(\d{4}-[^)]* UTC\)", "(UTC)", text)
@@ -77,7 +77,7 @@ def told(flow: Flow, metric: str, text: str | None = None) -> str:
 
 def said(flow: Flow, metric: str, text: str | None = None) -> dict[str, str]:
     """The same by what it is about."""
-    return {line[2:12].strip(): line[12:] for line in told(flow, metric, text).splitlines()[1:]}
+    return {line[2:15].strip(): line[15:] for line in told(flow, metric, text).splitlines()[1:]}
 
 
 def upload(key: str | None = None, kind: str = "ObjectCreated:Put") -> Event:
@@ -104,23 +104,23 @@ def test_what_is_held_says_why_against_what_and_what_speaks_for_it(flow: Flow) -
     flow.store(*[upload(f"raw/2026/{first + n}.json") for n in range(3)], event("dims.scraper.complete"))
     flow.serve(objects=205_000)
     assert told(flow, "m.objects") == block(f"""
-m.objects: 205,000 objects, major, held: request 2 waits for a person
-  reading   205,000 objects, measured T ago (UTC), run 1 of lake
-  baseline  172,726 objects, set by hand by ada (option) T ago: “the audit of October” (request 1)
-  drift     |205,000 - 172,726| / 172,726 x 100 = 18.7 %
-  status    major: 15 % or more, less than 25 % (thresholds: default)
-  severity  high: a major drift of a volatile metric (volatility: default)
-  tier      approve: it is critical (metric), and 18.7 % reaches require_approval_pct = 15 (category m)
-  outcome   held: the baseline stays, and request 2 waits for a person
-  events    5 events between the baseline and the reading
-  upload    3 created in s3://lake/raw/2026/, the newest {first + 2}.json, {first + 1}.json, {first}.json
-  others    1 dims.scraper.complete
-  asked     1 dims.verify.requested: asked for a measurement, told of no change
-  seen      +32,274 objects; told of 3 created and 0 removed
-  untold    32,271 objects more than events can explain; likely events that name no keys
-  request   2, version 1, opened T ago; a reading of 200,900 to 209,100 objects updates it
-  decide    dims approvals approve 2 --version 1   (or reject)
-  before    172,726 objects set by hand by ada (option) T ago: “the audit of October” (request 1)
+m.objects: 205,000 objects, major, held: request 2 waits for approval
+  reading      205,000 objects, measured T ago (UTC), run 1 of lake
+  baseline     172,726 objects, set by hand by ada (option) T ago: “the audit of October” (request 1)
+  drift        |205,000 - 172,726| / 172,726 x 100 = 18.7 %
+  status       major: 15 % or more, less than 25 % (thresholds: default)
+  severity     high: a major drift of a volatile metric (volatility: default)
+  tier         approve: it is critical (metric), and 18.7 % reaches require_approval_pct = 15 (category m)
+  outcome      held: the baseline does not change, and request 2 waits for approval
+  events       5 events between the baseline and the reading
+  upload       3 created in s3://lake/raw/2026/, the newest {first + 2}.json, {first + 1}.json, {first}.json
+  others       1 dims.scraper.complete
+  requested    1 manual run (no change event)
+  seen         +32,274 objects; events report 3 created and 0 removed
+  unexplained  32,271 objects more than events can explain. Likely: events that name no keys
+  request      2, version 1, opened T ago; a reading of 200,900 to 209,100 objects updates it
+  decide       dims approvals approve 2 --version 1   (or reject)
+  before       172,726 objects set by hand by ada (option) T ago: “the audit of October” (request 1)
 """)
 
 
@@ -140,21 +140,21 @@ def test_a_derived_metric_has_its_formula_filled_in(flow: Flow) -> None:
     assert told(flow, "m.cost") == block(
         """
 m.cost: 68.00 USD, moderate, accepted
-  reading   68.00 USD, measured T ago (UTC), run 2 of lake
-  baseline  68.00 USD, accepted by policy T ago (run 2)
-  formula   m.size * prices.gb + m.size.extra = 130 * 0.5 + 3 = 68.00 USD
-  input     m.size: 130 GB, T ago
-  input     prices.gb: 0.5, a price
-  input     m.size.extra: 3, T ago
-  against   62.12 USD, the first good reading, T ago (run 1)
-  drift     |68 - 62.125| / 62.125 x 100 = 9.5 %
-  status    moderate: 5 % or more, less than 15 % (thresholds: default)
-  severity  medium: a moderate drift of a volatile metric (volatility: default)
-  tier      auto: severity is below high
-  outcome   accepted: it became the baseline
-  events    2 events between the baseline and the reading
-  upload    1 created in s3://lake/raw/2026/: 00000.json
-  asked     1 dims.verify.requested: asked for a measurement, told of no change
+  reading      68.00 USD, measured T ago (UTC), run 2 of lake
+  baseline     68.00 USD, accepted by policy T ago (run 2)
+  formula      m.size * prices.gb + m.size.extra = 130 * 0.5 + 3 = 68.00 USD
+  input        m.size: 130 GB, T ago
+  input        prices.gb: 0.5, a price
+  input        m.size.extra: 3, T ago
+  against      62.12 USD, the first good reading, T ago (run 1)
+  drift        |68 - 62.125| / 62.125 x 100 = 9.5 %
+  status       moderate: 5 % or more, less than 15 % (thresholds: default)
+  severity     medium: a moderate drift of a volatile metric (volatility: default)
+  tier         auto: severity is below high
+  outcome      accepted: it became the baseline
+  events       2 events between the baseline and the reading
+  upload       1 created in s3://lake/raw/2026/: 00000.json
+  requested    1 manual run (no change event)
 """.replace("00000", f"{next(_keys) - 1:05}")
     )
 
@@ -166,17 +166,17 @@ def test_a_commit_is_named_by_its_hash_and_subject(flow: Flow) -> None:
     flow.serve(commits=12)
     assert told(flow, "m.commits") == block("""
 m.commits: 12 commits, major, accepted
-  reading   12 commits, measured T ago (UTC), run 2 of repo
-  baseline  12 commits, accepted by policy T ago (run 2)
-  against   10 commits, the first good reading, T ago (run 1)
-  drift     |12 - 10| / 10 x 100 = 20.0 %
-  status    major: 15 % or more, less than 25 % (thresholds: default)
-  severity  high: a major drift of a volatile metric (volatility: default)
-  tier      notify: severity is high or worse; it is not critical (default), so nobody is asked
-  outcome   accepted: it became the baseline
-  events    2 events between the baseline and the reading
-  commit    3f2a9c1 “Fix the loader”, T ago
-  asked     1 dims.verify.requested: asked for a measurement, told of no change
+  reading      12 commits, measured T ago (UTC), run 2 of repo
+  baseline     12 commits, accepted by policy T ago (run 2)
+  against      10 commits, the first good reading, T ago (run 1)
+  drift        |12 - 10| / 10 x 100 = 20.0 %
+  status       major: 15 % or more, less than 25 % (thresholds: default)
+  severity     high: a major drift of a volatile metric (volatility: default)
+  tier         notify: severity is high or worse; it is not critical (default), so it needs no approval
+  outcome      accepted: it became the baseline
+  events       2 events between the baseline and the reading
+  commit       3f2a9c1 “Fix the loader”, T ago
+  requested    1 manual run (no change event)
 """)
 
 
@@ -188,12 +188,12 @@ def test_an_age_is_judged_as_it_is_now(flow: Flow) -> None:
         record_run(connection, flow.config, Measurement(readings, claim.as_of, "event", "test", "lake", claim=claim))
     assert told(flow, "m.last") == block(f"""
 m.last: T, new: first baseline, beyond max_age
-  reading   60.0 hours (since {instant}), measured T ago (UTC), run 1 of lake
-  status    new: it is the first good reading
-  limit     60.0 hours is more than max_age = 2 days (metric)
-  severity  high: beyond a limit it is high at least
-  tier      notify: severity is high or worse
-  outcome   accepted: it became the baseline
+  reading      60.0 hours (since {instant}), measured T ago (UTC), run 1 of lake
+  status       new: it is the first good reading
+  limit        60.0 hours is more than max_age = 2 days (metric)
+  severity     high: a broken limit makes it high or worse
+  tier         notify: severity is high or worse
+  outcome      accepted: it became the baseline
 """)
     assert explained(flow, "m.last").evidence is None
 
@@ -201,19 +201,19 @@ m.last: T, new: first baseline, beyond max_age
 def test_what_was_never_measured_what_is_off_and_what_nobody_knows(flow: Flow) -> None:
     assert told(flow, "m.rows") == block("""
 m.rows was never measured
-  baseline  none: the next good reading becomes it
+  baseline     none: the next good reading becomes it
 """)
     assert told(flow, "m.off") == block("""
 m.off was never measured
-  off       measured only for who names it in full (enabled: false)
-  baseline  none: the next good reading becomes it
+  off          measured only if you name it in full (enabled: false)
+  baseline     none: the next good reading becomes it
 """)
     flow.record(flow.claimed("m.rows"), {"m.rows": Down("no such table: games")})
     assert told(flow, "m.rows") == block("""
 m.rows was never measured
-  failed    T ago: no such table: games; 1 failure in a row, tried again in T
-  due       has waited T for a measurement
-  baseline  none: the next good reading becomes it
+  failed       T ago: no such table: games; 1 failure in a row, next attempt in T
+  due          has waited T for a measurement
+  baseline     none: the next good reading becomes it
 """)
     with pytest.raises(NotFound, match=r"no metric is called m\.nobody: `dims metrics` lists them"):
         told(flow, "m.nobody")
@@ -235,7 +235,7 @@ def test_text_booleans_and_null_are_plain_answers(flow: Flow) -> None:
         found = said(flow, "m.rows")
         assert found["drift"] == drift
         assert found["status"] == "extreme: 25 % or more (thresholds: default)"
-        assert found["untold"] == "no event tells what changes in a database: why it changed is known to nobody here"
+        assert found["unexplained"] == "sql sources send no events, so the cause is unknown"
         shown = {str: new, bool: "false", type(None): "null", int: "3 rows"}[type(new)]
         assert found["baseline"] == f"{shown}, accepted by policy T ago (run {found['reading'].split('run ')[1][0]})"
 
@@ -245,10 +245,10 @@ def test_nothing_told_of_the_change(flow: Flow) -> None:
     flow.store(event(SCHEDULE_TICK, rule="daily"))
     flow.serve(objects=104)
     found = said(flow, "m.objects")
-    assert found["asked"] == "1 dims.schedule.tick, 1 dims.verify.requested: asked for a measurement, told of no change"
-    assert found["untold"] == "unexplained: no event told of a change; likely S3's notifications do not reach DIMS"
+    assert found["requested"] == "1 scheduled run, 1 manual run (no change event)"
+    assert found["unexplained"] == "no event reports a change. Likely: S3's notifications do not reach DIMS"
     flow.store(upload())
-    assert said(flow, "m.objects")["untold"].endswith(", or the event that came after the reading tells of it")
+    assert said(flow, "m.objects")["unexplained"].endswith(", or the event after the reading reports it")
     assert said(flow, "m.objects")["due"] == "has waited T for a measurement"
 
 
@@ -262,22 +262,22 @@ def test_keys_that_were_told_are_reckoned_with_the_last_word_on_each(flow: Flow)
     found = said(flow, "m.objects")
     assert found["upload"] == "1 created, 2 removed in s3://lake/raw/x/, the newest two.json, three.json, one.json"
     assert found["others"] == "1 com.amazonaws.s3.ObjectTagging:Put"
-    assert found["seen"] == "+3 objects; told of 1 created and 2 removed"
-    assert found["untold"].startswith("2 objects more than events can explain")
+    assert found["seen"] == "+3 objects; events report 1 created and 2 removed"
+    assert found["unexplained"].startswith("2 objects more than events can explain")
     flow.store(*[upload(f"raw/y/{n}") for n in range(5)])
     flow.serve(objects=107)
     found = said(flow, "m.objects")
-    assert found["seen"] == "+4 objects; told of 5 created and 0 removed"  # one was there before
-    assert "untold" not in found
+    assert found["seen"] == "+4 objects; events report 5 created and 0 removed"  # one was there before
+    assert "unexplained" not in found
 
 
 def test_a_look_says_that_it_is_one(flow: Flow) -> None:
     flow.serve(objects=100)
     flow.look(objects=103)
     found = said(flow, "m.objects")
-    assert told(flow, "m.objects").splitlines()[0] == "m.objects: 103 objects, minor, looked, baseline kept"
-    assert found["reading"] == "103 objects, measured T ago (UTC), run 2, a look"
-    assert found["outcome"] == "looked: a look changes no baseline"
+    assert told(flow, "m.objects").splitlines()[0] == "m.objects: 103 objects, minor, checked, baseline kept"
+    assert found["reading"] == "103 objects, measured T ago (UTC), run 2, a check"
+    assert found["outcome"] == "looked: a check does not change the baseline"
     assert found["baseline"] == "100 objects, the first good reading, T ago (run 1)"
 
 
@@ -289,7 +289,7 @@ def test_a_rejected_value_says_what_is_not_asked_again_and_who_said_so(flow: Flo
     found = said(flow, "m.objects")
     assert told(flow, "m.objects").splitlines()[0] == "m.objects: 151 objects, extreme, rejected, baseline kept"
     assert found["outcome"] == (
-        "rejected: the baseline stays; nobody is asked again about 147 to 153 objects, until a value is accepted"
+        "rejected: the baseline does not change; a reading of 147 to 153 objects opens no new request until a value is accepted"
     )
     assert found["before"] == (
         "150 objects against 100 objects rejected by ada (option) T ago: “a copy of last year” (request 1)"
@@ -314,7 +314,7 @@ def test_an_approved_value_tells_the_baseline_that_it_replaced(flow: Flow) -> No
         "150 objects, approved by ada (option) T ago: “counted again” (request 1); measured the same until T ago"
     )
     assert found["events"] == "1 event between the baseline and the reading, and no change"
-    assert not {"against", "untold", "asked"} & found.keys()
+    assert not {"against", "unexplained", "requested"} & found.keys()
 
 
 def test_small_steps_name_what_a_person_last_accepted(flow: Flow) -> None:
@@ -324,10 +324,10 @@ def test_small_steps_name_what_a_person_last_accepted(flow: Flow) -> None:
     assert found["baseline"] == "110 objects, accepted by policy T ago (run 2)"
     assert found["drift"] == "|120 - 110| / 110 x 100 = 9.1 %"
     assert found["person"] == (
-        "|120 - 100| / 100 x 100 = 20.0 % from what a person last accepted: the first good reading, T ago (run 1)"
+        "|120 - 100| / 100 x 100 = 20.0 % from the value that a person last accepted: the first good reading, T ago (run 1)"
     )
     assert found["tier"] == (
-        "approve: it is critical (metric), and 20.0 % from what a person last accepted "
+        "approve: it is critical (metric), and 20.0 % from the value that a person last accepted "
         "reaches require_approval_pct = 15 (category m)"
     )
     choose(flow, "approved")
@@ -341,10 +341,12 @@ def test_a_baseline_that_was_set_since_is_what_the_reading_is_judged_against(flo
     flow.serve(objects=150)
     set_baselines(flow.engine, flow.config, [BaselineInput("m.objects", 140)], ADA)
     found = said(flow, "m.objects")
-    assert told(flow, "m.objects").splitlines()[0] == "m.objects: 150 objects, moderate, held; its request has ended"
+    assert (
+        told(flow, "m.objects").splitlines()[0] == "m.objects: 150 objects, moderate, held, but its request has ended"
+    )
     assert found["drift"] == "|150 - 140| / 140 x 100 = 7.1 %"
-    assert found["outcome"] == "held: the baseline stays, and its request has ended"
-    assert not {"events", "untold", "policy"} & found.keys()
+    assert found["outcome"] == "held: the baseline does not change, and its request has ended"
+    assert not {"events", "unexplained", "policy"} & found.keys()
     assert found["before"] == "140 objects (was 100 objects) set by hand by ada (option) T ago (request 2)"
 
 
@@ -356,10 +358,8 @@ def test_what_fails_and_what_is_stale(make_flow: Make) -> None:
     flow.record(flow.claimed("m.rows"), {"m.rows": Down("the server is away\x1b[31m")})
     found = said(flow, "m.rows")
     assert told(flow, "m.rows").splitlines()[0] == "m.rows: 7 rows, but the last attempt failed"
-    assert found["failed"].startswith(r"T ago: the server is away\x1b[31m; 1 failure in a row, tried again in ")
-    assert found["stale"] == (
-        "unmeasured for T, longer than stale_after = 1 hour (metric): no producer told of anything"
-    )
+    assert found["failed"].startswith(r"T ago: the server is away\x1b[31m; 1 failure in a row, next attempt in ")
+    assert found["stale"] == ("not measured for T, longer than stale_after = 1 hour (metric): no event arrived")
 
 
 def test_a_provisional_value_waits_for_its_input(make_flow: Make) -> None:
@@ -373,7 +373,7 @@ def test_a_provisional_value_waits_for_its_input(make_flow: Make) -> None:
     flow.record(claim, {"m.size": 2.5})
     found = said(flow, "m.cost")
     assert found["reading"].startswith("3.50 USD, ")
-    assert found["waits"] == "4.50 USD is provisional, and not judged: m.rows is still due"
+    assert found["waits"] == "4.50 USD is provisional and has no verdict yet: m.rows is still due"
     assert found["formula"] == "m.size + m.rows = 2.5 + 2"
     assert found["input"].startswith("m.rows: 2 rows, T ago; due")
     flow.record(flow.claim("base"), {"m.rows": Down("away")})
@@ -391,7 +391,7 @@ def test_a_derived_value_that_is_as_old_as_its_oldest_input_has_the_events_of_th
     assert flow.scalar("SELECT count(DISTINCT as_of) FROM dims_metrics_history WHERE metric = 'm.cost'") == 1
     assert found["against"] == "102 USD, the first good reading, T ago (run 2)"
     assert found["upload"].startswith("2 created in s3://lake/raw/2026/")
-    assert "untold" not in found
+    assert "unexplained" not in found
 
 
 def test_a_derived_metrics_request_has_the_events_of_the_newest_input(make_flow: Make) -> None:
@@ -404,12 +404,12 @@ def test_a_derived_metrics_request_has_the_events_of_the_newest_input(make_flow:
     with transaction(flow.engine) as connection:
         found, _ = explain_request(connection, flow.config, load_request(flow.engine, "m.cost"))
     assert found is not None
-    assert (found.told.created, found.untold) == (2, None)
+    assert (found.reported.created, found.unexplained) == (2, None)
     choose(flow, "approved", metric="m.cost")
     with transaction(flow.engine) as connection:  # all since the oldest input then: the approved reading ties with it
         again, _ = explain_request(connection, flow.config, load_request(flow.engine, "m.cost"))
     assert again is not None
-    assert again.told.created == 2
+    assert again.reported.created == 2
 
 
 def test_a_retired_metric_keeps_what_is_known_of_it(flow: Flow, restart: Make) -> None:
@@ -419,17 +419,17 @@ def test_a_retired_metric_keeps_what_is_known_of_it(flow: Flow, restart: Make) -
     gone = restart(CONFIG.replace("    objects: {source: lake, measure: count, prefix: raw/, critical: true}\n", ""))
     assert told(gone, "m.objects") == block("""
 m.objects is no longer configured
-  reading   150 objects, measured T ago (UTC), run 2 of lake
-  retired   T ago (UTC); what is known of it stays; it is never due
-  baseline  100 objects, the first good reading, T ago (run 1)
-  outcome   rejected: the baseline stays
-  events    1 event between the baseline and the reading
-  asked     1 dims.verify.requested: asked for a measurement, told of no change
-  untold    unexplained: no event told of a change
-  before    150 objects against 100 objects rejected by ada (option) T ago: “counted again” (request 1)
+  reading      150 objects, measured T ago (UTC), run 2 of lake
+  retired      T ago (UTC); its data stays, and it is never due
+  baseline     100 objects, the first good reading, T ago (run 1)
+  outcome      rejected: the baseline does not change
+  events       1 event between the baseline and the reading
+  requested    1 manual run (no change event)
+  unexplained  no event reports a change
+  before       150 objects against 100 objects rejected by ada (option) T ago: “counted again” (request 1)
 """)
     assert said(gone, "m.objects", CONFIG)["retired"].endswith(
-        "configured again: it is due as soon as a worker starts with that"
+        "it is configured again, and becomes due when a worker starts with this configuration"
     )
 
 
@@ -439,7 +439,7 @@ OTHER = CONFIG.replace("measure: count, prefix: raw/", "measure: count, prefix: 
 def test_a_metric_that_measures_something_else_now_has_no_baseline(flow: Flow, restart: Make) -> None:
     flow.serve(objects=100)
     lines = told(flow, "m.objects", OTHER).splitlines()
-    assert lines[3] == "            what it measures has changed: the next good reading is new"
+    assert lines[3] == "               what it measures has changed: the next good reading is new"
     changed = restart(OTHER)
     found = said(changed, "m.objects")
     assert found["baseline"] == "none: what it measures has changed; the next good reading becomes it"
@@ -454,7 +454,7 @@ def test_another_policy_than_the_one_that_judged_is_said(flow: Flow) -> None:
     assert "policy" not in said(flow, "m.objects")
     found = said(flow, "m.objects", CONFIG.replace("critical: true", "critical: true, require_approval_pct: 2"))
     assert found["tier"] == "approve: it is critical (metric), and 4.0 % reaches require_approval_pct = 2 (metric)"
-    assert found["policy"] == "has changed since; recorded was minor, low, auto"
+    assert found["policy"] == "has changed since; the recorded verdict is minor, low, auto"
 
 
 def test_a_workflow_is_explained_like_a_metric(make_flow: Make) -> None:
@@ -464,7 +464,7 @@ def test_a_workflow_is_explained_like_a_metric(make_flow: Make) -> None:
     assert told(flow, name).splitlines()[0] == f"{name} was never measured"
     flow.record(None, {name: "ok"})
     flow.record(None, {name: "attention"})
-    assert told(flow, name).splitlines()[0] == f"{name}: attention, extreme, looked, baseline kept"
+    assert told(flow, name).splitlines()[0] == f"{name}: attention, extreme, checked, baseline kept"
     assert said(flow, name)["drift"] == "“ok” became “attention”: different, which counts as 100 %"
     with pytest.raises(NotFound):
         told(flow, "workflow.gap-analysis")
@@ -475,14 +475,14 @@ def test_an_open_request_says_when_it_ends_and_an_expired_one_is_told(make_flow:
     flow.serve(objects=100)
     flow.serve(objects=150)
     assert re.search(
-        r"a reading of 147 to 153 objects updates it; it ends by itself in T$", said(flow, "m.objects")["request"]
+        r"a reading of 147 to 153 objects updates it; it expires in T$", said(flow, "m.objects")["request"]
     )
     flow.do("UPDATE dims_approval_requests SET expires_at = clock_timestamp() - interval '1 s'")
     with transaction(flow.engine) as connection:
         expire_requests(connection)
     found = said(flow, "m.objects")
     assert found["before"] == "150 objects against 100 objects expired T ago (request 1)"
-    assert found["outcome"] == "held: the baseline stays, and its request has ended"
+    assert found["outcome"] == "held: the baseline does not change, and its request has ended"
 
 
 # --- requests -------------------------------------------------------------------------------------------
@@ -498,9 +498,9 @@ def test_a_request_has_the_same_evidence_long_after_it_was_decided(flow: Flow) -
     with transaction(flow.engine) as connection:
         found, names = explain_request(connection, flow.config, load_request(flow.engine, "1"))
     assert found is not None
-    assert (found.told.number, found.told.created, found.seen, names) == (2, 1, 50, [])
-    assert found.untold is not None
-    assert (found.untold.what, found.untold.objects, found.untold.later) == ("more", 49, 3)
+    assert (found.reported.number, found.reported.created, found.seen, names) == (2, 1, 50, [])
+    assert found.unexplained is not None
+    assert (found.unexplained.what, found.unexplained.objects, found.unexplained.later) == ("more", 49, 3)
 
 
 def test_a_baseline_by_hand_has_no_evidence(flow: Flow) -> None:

@@ -53,11 +53,11 @@ def told_keys(command: str) -> set[str]:
 def test_explain_tells_a_held_value(made: Project) -> None:
     done = made.dims("explain", "m.files", check=True)
     lines = done.stdout.splitlines()
-    assert lines[0] == "m.files: 13 files, extreme, held: request 1 waits for a person"
+    assert lines[0] == "m.files: 13 files, extreme, held: request 1 waits for approval"
     assert "  drift     |13 - 10| / 10 x 100 = 30.0 %" in lines
     assert "  others    1 dims.files.changed" in lines
     assert "  decide    dims approvals approve 1 --version 1   (or reject)" in lines
-    assert not any(line.startswith("  untold") for line in lines)
+    assert not any(line.startswith("  unexplained") for line in lines)
     shown = made.dims("approvals", "show", "m.files", check=True).stdout.splitlines()
     assert shown[0] == "request 1, version 1: m.files"
     assert "  others    1 dims.files.changed" in shown
@@ -78,7 +78,7 @@ def test_the_document_has_the_keys_that_are_told(made: Project) -> None:
     assert document["verdict"]["against"]["value"] == 10
     assert document["verdict"]["drift_pct"] == 30
     assert document["events"]["others"] == {"dims.files.changed": 1}
-    assert (document["request"]["id"], document["untold"], document["gaps"]) == (1, None, [])
+    assert (document["request"]["id"], document["unexplained"], document["gaps"]) == (1, None, [])
     request: dict[str, Any] = json.loads(made.dims("approvals", "show", "1", "--json", check=True).stdout)
     assert set(request) == told_keys("dims approvals") - {"requests", "drift"}
     assert request["events"] == document["events"]

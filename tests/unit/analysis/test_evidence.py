@@ -49,8 +49,8 @@ def test_events_are_told_by_what_they_are() -> None:
     told = summarize_events(types, [commit()], [folder("raw/", 5, 3)])
     assert (told.number, told.number_of_commits, told.created, told.removed) == (43, 21, 5, 3)
     assert told.others == {TAGGED: 3, "dims.files.changed": 4}
-    assert told.asked == {"dims.schedule.tick": 6, "dims.verify.requested": 1}
-    assert told.of_changes == 36
+    assert told.requested == {"dims.schedule.tick": 6, "dims.verify.requested": 1}
+    assert told.number_of_changes == 36
 
 
 def test_few_folders_are_told_as_they_are_most_objects_first() -> None:
@@ -127,7 +127,7 @@ def test_what_is_untold(
 def test_a_change_that_was_told_whole_is_never_called_untold(new: int, again: int, gone: int, never: int) -> None:
     """`again`: keys that were there before and are written anew; `never`: removed keys that were not there."""
     events = told(new + again, gone + never)
-    if events.of_changes:
+    if events.number_of_changes:
         assert find_unexplained(events, change(100, 100 + new - gone), new - gone) is None
 
 
@@ -157,11 +157,11 @@ def test_the_sentences_of_a_change_that_is_explained() -> None:
         ("events", "32,289 events between the baseline and the reading"),
         ("commit", "3f2a9c1 “Fix the loader”, 2 hours ago"),
         ("commit", "abcdef0, 2 hours ago"),
-        ("", "and 10 commits before"),
+        ("", "and 10 earlier commits"),
         ("upload", "32,274 created in s3://lake/raw/2026/, the newest 3.json"),
         ("others", "1 dims.scraper.complete"),
-        ("asked", "2 dims.schedule.tick: asked for a measurement, told of no change"),
-        ("seen", "+32,274 objects; told of 32,274 created and 0 removed"),
+        ("requested", "2 scheduled runs (no change event)"),
+        ("seen", "+32,274 objects; events report 32,274 created and 0 removed"),
     ]
 
 
@@ -177,7 +177,7 @@ def test_the_sentences_of_uploads_and_removals_in_many_places() -> None:
     assert lines[-1] == ("", "and 10 objects elsewhere")
     alone = Evidence(summarize_events({DELETE: 1}, [], [folder("", 0, 1)]), True, None, -1)
     assert list(evidence_lines(alone, NOW))[1:] == [
-        ("removal", "1 removed in s3://lake/: 1.json"), ("seen", "-1 objects; told of 0 created and 1 removed"),
+        ("removal", "1 removed in s3://lake/: 1.json"), ("seen", "-1 objects; events report 0 created and 1 removed"),
     ]  # fmt: skip
 
 
@@ -192,30 +192,30 @@ def test_where_nothing_changed_the_events_are_counted_alone() -> None:
     ("untold", "events", "sentence"),
     [
         (Unexplained("all", None, ("s3",), (), 0), told(),
-         "unexplained: no event told of a change; likely S3's notifications do not reach DIMS"),
+         "no event reports a change. Likely: S3's notifications do not reach DIMS"),
         (Unexplained("all", None, ("git",), (), 0), told(asked=1),
-         "unexplained: no event told of a change; likely the hook is missing (`dims hook install`)"),
+         "no event reports a change. Likely: the hook is missing (`dims hook install`)"),
         (Unexplained("all", None, ("files",), (), 2), told(),
-         "unexplained: no event told of a change; likely `dims watch` does not run, or not where the files are "
-         "changed, or one of the 2 events that came after the reading tells of it"),
+         "no event reports a change. Likely: `dims watch` does not run, or does not watch the changed files, "
+         "or one of the 2 events after the reading reports it"),
         (Unexplained("all", None, ("sql",), ("sql",), 0), told(),
-         "no event tells what changes in a database: why it changed is known to nobody here"),
+         "sql sources send no events, so the cause is unknown"),
         (Unexplained("all", None, ("aws", "command"), ("aws", "command"), 0), told(),
-         "no event tells what changes in an AWS account or a program's output: why it changed is known to nobody here"),
+         "aws and command sources send no events, so the cause is unknown"),
         (Unexplained("all", None, ("s3", "sql"), ("sql",), 0), told(),
-         "unexplained: no event told of a change; likely S3's notifications do not reach DIMS"),
-        (Unexplained("all", None, (), (), 0), told(), "unexplained: no event told of a change"),
+         "no event reports a change. Likely: S3's notifications do not reach DIMS"),
+        (Unexplained("all", None, (), (), 0), told(), "no event reports a change"),
         (Unexplained("more", 4, ("s3",), (), 0), told(10),
-         "4 objects more than events can explain; likely some notifications did not reach DIMS"),
+         "4 objects more than events can explain. Likely: some notifications did not reach DIMS"),
         (Unexplained("fewer", 1, ("s3",), (), 1), told(10, others=1),
-         "1 object fewer than events can explain; likely events that name no keys, "
-         "or the event that came after the reading tells of it"),
+         "1 object fewer than events can explain. Likely: events that name no keys, "
+         "or the event after the reading reports it"),
     ],
 )  # fmt: skip
 def test_what_is_untold_is_said_plainly_with_what_is_likely(
     untold: Unexplained, events: ReportedEvents, sentence: str
 ) -> None:
-    assert list(evidence_lines(Evidence(events, True, untold, None), NOW))[-1] == ("untold", sentence)
+    assert list(evidence_lines(Evidence(events, True, untold, None), NOW))[-1] == ("unexplained", sentence)
 
 
 def test_gaps_in_sentences() -> None:

@@ -96,7 +96,7 @@ def test_how_often_people_would_have_been_told_is_counted_by_the_judge_itself() 
 def test_little_is_too_little() -> None:
     assert suggest_policy(Policy(), []).too_few
     assert suggest_policy(Policy(), daily(STEADY[:20])) == Suggestion(
-        20, 19 * DAY, too_few="nothing is proposed from fewer than 21"
+        20, 19 * DAY, too_few="a suggestion needs at least 21 accepted readings"
     )
     assert suggest_policy(Policy(), daily(STEADY[:21])).too_few is None
 
@@ -130,10 +130,10 @@ def test_what_is_printed_can_be_pasted() -> None:
     }
     assert suggestion_lines("lake.files", found["lake.files"]) == [
         "lake.files: 101 accepted readings in 14.3 weeks",
-        "  stale_after: 3d: 95 % of its readings come within 1 day of the one before",
+        "  stale_after: 3d: 95 % of its readings come within 1 day of the previous one",
         "  thresholds: {moderate: 0.67, major: 2, extreme: 3.33}: 95 % of 100 changes are 0.95 % or less, and twice "
         "that is 1.9 %",
-        "  require_approval_pct: 2: as far as major",
+        "  require_approval_pct: 2: the same as major",
         "  with it people would have been told 29 times, with today's policy 4",  # the person accepts each
     ]
     assert suggestion_yaml(found) == (

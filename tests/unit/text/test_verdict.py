@@ -55,7 +55,7 @@ def explained(
     return Explanation(
         metric="m.c", unit="files", now=NOW, state=state, policy=policy,
         origins=dict.fromkeys(Policy.model_fields, "default") | dict(origins or {}), redefined=False, reading=reading,
-        run=None, waits=None, since=against, judged=judged_by(judge, reading, against, person, NOW), formula=None,
+        run=None, provisional=None, since=against, judged=judged_by(judge, reading, against, person, NOW), formula=None,
         inputs=(), evidence=None, gaps=(), request=None, decisions=(),
     )  # fmt: skip
 
@@ -90,18 +90,18 @@ DRIFTS: list[tuple[str, Policy, Any, Any, str]] = [
     ("just below a limit", CRITICAL, 10_000, 11_499, "|11,499 - 10,000| / 10,000 x 100 = 14.99 %"),
     ("hardly any", CRITICAL, 10_000_000, 10_000_001,
      "|10,000,001 - 10,000,000| / 10,000,000 x 100 = 0.00001 %"),
-    ("from zero", CRITICAL, 0, 7, "|7 - 0| = 7; from 0 there is no ratio, it counts as 100 %"),
+    ("from zero", CRITICAL, 0, 7, "|7 - 0| = 7; a change from 0 has no ratio, so it counts as 100 %"),
     ("noise from zero", Policy(min_abs=10), 0, 7,
-     "|7 - 0| = 7; from 0 there is no ratio; 7 is noise, less than min_abs = 10 (default)"),
+     "|7 - 0| = 7; a change from 0 has no ratio; 7 is noise, less than min_abs = 10 (default)"),
     ("noise", Policy(min_abs=10), 100, 109,
      "|109 - 100| / 100 x 100 = 9.0 %; 9 is noise, less than min_abs = 10 (default)"),
     ("the other way", Policy(direction="up"), 10, 9,
      "|9 - 10| / 10 x 100 = 10.0 %; it goes down, and only up is watched (direction: default)"),
     ("a text", CRITICAL, "v1", "v2", "“v1” became “v2”: DIFFERENT"),
-    ("a text, the same", CRITICAL, "v1", "v1", "“v1” as before: 0 %"),
+    ("a text, the same", CRITICAL, "v1", "v1", "“v1” is unchanged: 0 %"),
     ("a boolean", CRITICAL, True, False, "true became false: DIFFERENT"),
     ("null", CRITICAL, None, 0, "null became 0 files: DIFFERENT"),
-    ("null, the same", CRITICAL, None, None, "null as before: 0 %"),
+    ("null, the same", CRITICAL, None, None, "null is unchanged: 0 %"),
     ("a number's text", CRITICAL, 5, "5", "5 files became “5”: DIFFERENT"),
     ("a bell in a text", CRITICAL, "a", "\a", r"“a” became “\x07”: DIFFERENT"),
 ]
@@ -132,20 +132,20 @@ STEPS: list[tuple[str, Policy, Any, Any, dict[str, str]]] = [
     ("extreme", Policy(), 100, 200, {
         "status": "extreme: 25 % or more (thresholds: default)",
         "severity": "urgent: an extreme drift of a volatile metric (volatility: default)",
-        "tier": "notify: severity is high or worse; it is not critical (default), so nobody is asked"}),
+        "tier": "notify: severity is high or worse; it is not critical (default), so it needs no approval"}),
     ("noise", Policy(min_abs=200, critical=True), 100, 200, {
         "status": "extreme: 25 % or more (thresholds: default)",
         "severity": "none: the change is not watched", "tier": "auto: severity is below high"}),
     ("noise from zero", Policy(min_abs=10), 0, 7, {
-        "status": "minor: there is a change, and no drift to measure it by"}),
-    ("within limits", RANGE, 100, 101, {"limit": "101 files keeps to min = 90 (default) and max = 110 (default)"}),
+        "status": "minor: the value changed, but a change from 0 has no ratio"}),
+    ("within limits", RANGE, 100, 101, {"limit": "101 files is within min = 90 (default) and max = 110 (default)"}),
     ("above max", RANGE, 110, 111, {
         "limit": "111 files is above max = 110 (default)",
         "severity": "high: a minor drift of a volatile metric (volatility: default); "
-                    "beyond a limit it is high at least",
+                    "a broken limit makes it high or worse",
         "tier": "notify: severity is high or worse"}),
     ("below min, the same", RANGE, 89, 89, {
-        "limit": "89 files is below min = 90 (default)", "severity": "high: beyond a limit it is high at least"}),
+        "limit": "89 files is below min = 90 (default)", "severity": "high: a broken limit makes it high or worse"}),
 ]
 # fmt: on
 
@@ -160,14 +160,14 @@ def test_each_step_says_why(case: tuple[str, Policy, Any, Any, dict[str, str]]) 
 def test_many_small_steps_are_judged_against_what_a_person_accepted() -> None:
     found = said(CRITICAL, 120, accepted(110), accepted(100, "approved"))
     assert found["person"] == (
-        "|120 - 100| / 100 x 100 = 20.0 % from what a person last accepted: "
+        "|120 - 100| / 100 x 100 = 20.0 % from the value that a person last accepted: "
         "approved by ada (option) 1 hour ago (request 3)"
     )
     assert found["severity"] == (
-        "high: a moderate drift of a volatile metric (volatility: default); it is far from what a person last accepted"
+        "high: a moderate drift of a volatile metric (volatility: default); it is far from the value that a person last accepted"
     )
     assert found["tier"] == (
-        "approve: it is critical (default), and 20.0 % from what a person last accepted "
+        "approve: it is critical (default), and 20.0 % from the value that a person last accepted "
         "reaches require_approval_pct = 15 (default)"
     )
     assert "person" not in said(Policy(), 120, accepted(110), accepted(100, "approved"))  # only of what is critical
@@ -184,13 +184,13 @@ def test_the_first_good_reading_and_an_age_have_no_drift() -> None:
     old = (NOW - timedelta(hours=51)).isoformat()
     policy = Policy(max_age=timedelta(hours=48))
     assert said(policy, old, accepted(old), metric=age) == {
-        "status": "ok: an age is judged by max_age alone",
+        "status": "ok: only max_age judges an age",
         "limit": "51.0 hours is more than max_age = 2 days (default)",
-        "severity": "high: beyond a limit it is high at least",
+        "severity": "high: a broken limit makes it high or worse",
         "tier": "notify: severity is high or worse",
     }
     young = (NOW - timedelta(hours=3)).isoformat()
-    assert said(policy, young, accepted(old), metric=age)["limit"] == "3.0 hours keeps to max_age = 2 days (default)"
+    assert said(policy, young, accepted(old), metric=age)["limit"] == "3.0 hours is within max_age = 2 days (default)"
 
 
 def test_another_policy_than_the_recorded_one_is_told() -> None:
@@ -199,7 +199,7 @@ def test_another_policy_than_the_recorded_one_is_told() -> None:
     assert one.reading is not None
     again = judged_by(strict, one.reading, accepted(100), None, NOW)
     assert again is not None
-    assert (again.otherwise, one.judged and one.judged.otherwise) == (True, False)
+    assert (again.policy_changed, one.judged and one.judged.policy_changed) == (True, False)
 
 
 def test_a_reading_whose_baseline_is_not_known_any_more_has_no_reasons() -> None:

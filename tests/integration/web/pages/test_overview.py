@@ -100,7 +100,7 @@ def test_what_needs_a_person_comes_first(visit: Visit, config: Config, engine: E
     assert f'href="/requests/{request.id}"' in needs and "Look and decide" in needs and "+18.7 %" in needs
     assert f"{request.baseline:,} objects" in needs and f"{request.value:,} objects" in needs
     assert 'href="/metrics/raw.m3"' in needs and "no answer" in needs
-    assert "1 value waits for a person; 1 metric could not be measured." in needs
+    assert "1 value waits for approval; 1 metric could not be measured." in needs
     assert 'href="/metrics/raw.m1"' not in needs
     assert metrics_of(rest) == list(config.metrics)
     assert counts_of(page) == {
@@ -170,7 +170,7 @@ def test_what_is_asked_for_is_found_and_said(visit: Visit, config: Config, asked
     assert ("Use fewer words" in page) == (not found)
     form, result, tiles = (page.index(part) for part in ('role="search"', 'class="result"', 'id="tiles"'))
     assert form < result < tiles and 'id="needs"' not in page
-    assert "Look and decide" not in page and "1 value waits for a person" in page
+    assert "Look and decide" not in page and "1 value waits for approval" in page
     categories = {name.partition(".")[0] for name in found}
     assert set(re.findall(r'<section id="c-(\w+)"', page)) == categories
 
@@ -261,7 +261,7 @@ def test_when_all_is_well_one_sentence_says_so(visit: Visit, config: Config, eng
         connection.execute(text("UPDATE dims_metrics SET error = NULL, failed_at = NULL"))
         connection.execute(text("UPDATE dims_approval_requests SET state = 'withdrawn' WHERE state = 'open'"))
     needs = visit(config, "ada").get("/").text.split('id="tiles"')[0]
-    assert "Nothing needs a person; 1 metric drifted." in needs and "All is well" not in needs
+    assert "Nothing needs attention; 1 metric drifted." in needs and "All is well" not in needs
     assert "<h2>" not in needs
     with engine.begin() as connection:
         connection.execute(text("UPDATE dims_metrics SET status = 'ok'"))
