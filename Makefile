@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 AXE := build/axe/node_modules/axe-core/axe.min.js
 
-.PHONY: help demo test test-browser check coverage wheel chaos bench lambda clean
+.PHONY: help demo test test-browser check docs coverage wheel chaos bench lambda clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,11 @@ test: .venv/.dev ## run all tests except those in a browser, four at once: make 
 
 test-browser: .venv/.browser $(AXE) ## test the dashboard in this machine's Chromium, with axe-core if npm is installed
 	@$(BIN)/python -m pytest tests/browser
+
+docs: .venv/.docs ## build the site of the documentation in build/site, and refresh generated tables
+	@$(BIN)/python docs/generate.py --site build/docs
+	@rm -rf build/site
+	@$(BIN)/zensical build --strict --clean
 
 check: .venv/.dev ## check style, types, imports, docs and the wheel
 	$(BIN)/ruff check .
@@ -48,7 +53,7 @@ lambda: .venv/.demo ## build the zip of the S3 Lambda, and print its size and co
 
 clean: ## stop DIMS and remove what make created
 	@if [ -x $(BIN)/dims ] && [ -d .dims ]; then $(BIN)/dims down; fi
-	rm -rf .venv .dims build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	rm -rf .venv .dims build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
@@ -62,6 +67,10 @@ clean: ## stop DIMS and remove what make created
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) --editable '.[dev]'
 	@touch $@ .venv/.demo
+
+.venv/.docs: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) --editable '.[docs]'
+	@touch $@
 
 .venv/.browser: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) --editable '.[browser]'

@@ -45,6 +45,6 @@ def main() -> None:
             local.stop(home)
     worst = "within" if median(took) <= SECONDS and size <= BYTES else "BEYOND"
     print(
-        f"report html, {len(found.standings)} metrics x 365 days: {median(took):.2f} s (median of {TURNS}), "
+        f"report html, {len(found.metrics)} metrics x 365 days: {median(took):.2f} s (median of {TURNS}), "
         f"{size / 1e6:.2f} MB; {worst} the {SECONDS} s and 2 MB"
     )

@@ -105,7 +105,7 @@ def print_request(session: Session, request: ApprovalRequest, now: datetime) -> 
 
 @approvals.command()
 @click.argument("metric", required=False)
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="How many to show.")
 @json_option
 @pass_session
 def history(session: Session, metric: str | None, limit: int, as_json: bool) -> None:

@@ -28,7 +28,7 @@ from dims_worker.text.json_documents import event_document, facts
 
 
 @click.group(invoke_without_command=True)
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many to show.")
 @json_option
 @click.pass_context
 def events(ctx: click.Context, limit: int, as_json: bool) -> None:

@@ -64,7 +64,7 @@ def metrics(session: Session, pattern: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("run_id", type=int, required=False)
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many to show.")
 @click.option("--verbose", "-v", is_flag=True, help="The whole verdict of each reading.")
 @json_option
 @pass_session

@@ -27,7 +27,7 @@ SHOWN = 80
 
 @click.command()
 @click.option("--all", "everything", is_flag=True, help="Those that were replayed, too.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many to show.")
 @json_option
 @pass_session
 def rejected(session: Session, everything: bool, limit: int, as_json: bool) -> None:

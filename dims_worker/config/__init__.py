@@ -90,7 +90,7 @@ __all__ = [
     "WorkflowConfig",
     "WorkflowName",
     "WorkflowsSection",
+    "config_schema",
     "find_config",
     "load_config",
-    "config_schema",
 ]

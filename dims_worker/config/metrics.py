@@ -19,11 +19,11 @@ class Metric(Model):
 
     default_units: ClassVar[dict[str, str]] = {}
 
-    description: str = ""
-    unit: str | None = Field(None, description="GB is 10^9 bytes, GiB 2^30; ages: hours, days.")
-    precision: int | None = Field(None, ge=0, le=12, description="Decimals shown; what is kept is unrounded.")
-    enabled: bool = True
-    absent: Literal[0] | None = Field(None, description="What a missing folder, file or prefix means here.")
+    description: str = Field("", description="A note for people.")
+    unit: str | None = Field(None, description="The unit to show. Sizes and ages are converted to it.")
+    precision: int | None = Field(None, ge=0, le=12, description="Decimals to show. Stored values are never rounded.")
+    enabled: bool = Field(True, description="`false`: measured only if you give its full name.")
+    absent: Literal[0] | None = Field(None, description="The value if the folder, file or prefix is missing.")
 
     # Policy, where this metric differs from its category's and the general one
     volatility: Literal["volatile", "stable"] | None = None
@@ -57,8 +57,8 @@ class Metric(Model):
 class SourceMetric(Metric):
     """An aggregate over one source."""
 
-    source: str
-    measure: str
+    source: str = Field(description="The name of a source.")
+    measure: str = Field(description="What to measure of it.")
 
     @property
     def is_age(self) -> bool:
@@ -89,30 +89,30 @@ class FilesMetric(SourceMetric):
         **{"newest_age": "hours", "oldest_age": "hours"},
     }
     measure: Literal["count", "lines", "bytes", "entries", "newest_age", "oldest_age"]
-    paths: Texts = Field(("**",), min_length=1)
-    exclude: Texts = ()
-    entry: Regex = Field("^- ", description="Of `entries`: a line that begins an entry of a document.")
+    paths: Texts = Field(("**",), min_length=1, description="Path patterns of the files to count.")
+    exclude: Texts = Field((), description="Path patterns of files that do not count.")
+    entry: Regex = Field("^- ", description="For `entries`: finds a line that begins an entry.")
 
 
 class Pair(Model):
     """A folder that a prefix of the bucket should equal."""
 
-    folder: str = Field(description="Below the metric's `local`.")
-    prefix: str
+    folder: str = Field(description="A folder below `local`.")
+    prefix: str = Field(description="The prefix of the same data in the bucket.")
 
 
 class ExpectedQuery(Model):
     """Expected ids out of the first column of a query."""
 
-    source: str
-    query: str
+    source: str = Field(description="A source of type `sql`.")
+    query: str = Field(description="A query whose first column holds the ids.")
 
 
 class ExpectedObjects(Model):
     """Expected ids out of JSON objects of the same bucket: the schedule files."""
 
-    prefix: str = Field(min_length=1)
-    pointer: str = Field(description="The way to the ids; `*` is every item of a list: `games.*.id`.")
+    prefix: str = Field(min_length=1, description="DIMS reads the `.json` objects below it.")
+    pointer: str = Field(description="The path to the ids, such as `games.*.id`. `*` is every item of a list.")
 
 
 class S3Metric(SourceMetric):
@@ -127,22 +127,21 @@ class S3Metric(SourceMetric):
     measure: Literal[
         "count", "bytes", "mean_size", "newest_age", "oldest_age", "missing_days", "completeness", "sync_status"
     ]
-    prefix: Texts = ("",)
-    match: Texts = ()
-    suffix: Texts = ()
-    smaller_than: Size | None = None
-    storage_class: Texts = Field((), description="Only objects of these classes, such as GLACIER.")
-    names: int = Field(20, ge=0, description="So many names of what is missing or different are kept.")
-    # missing_days
-    date: Regex = Field(r"(?<!\d)(\d{8})(?!\d)", description="Of missing_days: YYYYMMDD in the key's last part.")
-    # completeness
-    id: Regex = Field(r"^0*(\d+)", description="Of completeness: the id in the key's last part.")
-    min_size: Size = Field(1, description="Of completeness: an object with fewer bytes has no content.")
-    expected: ExpectedQuery | ExpectedObjects | None = None
-    # sync_status
-    local: str | None = Field(None, description="Of sync_status: the local side's folder.")
-    pairs: tuple[Pair, ...] = ()
-    checksum: bool = Field(True, description="Compare MD5 with the ETag, where the ETag is one.")
+    prefix: Texts = Field(("",), description="How keys begin.")
+    match: Texts = Field(
+        (), description="Patterns of the last part of the key. With a `/`: of the key after the prefix."
+    )
+    suffix: Texts = Field((), description="How keys end.")
+    smaller_than: Size | None = Field(None, description="Only objects smaller than this.")
+    storage_class: Texts = Field((), description="Only objects of these classes, such as `GLACIER`.")
+    names: int = Field(20, ge=0, description="How many names of missing, unreadable or different items DIMS keeps.")
+    date: Regex = Field(r"(?<!\d)(\d{8})(?!\d)", description="For `missing_days`: group 1 is the day.")
+    id: Regex = Field(r"^0*(\d+)", description="For `completeness`: group 1 is the id.")
+    min_size: Size = Field(1, description="For `completeness`: a smaller object has no content.")
+    expected: ExpectedQuery | ExpectedObjects | None = Field(None, description="For `completeness`: the expected ids.")
+    local: str | None = Field(None, description="For `sync_status`: the local folder.")
+    pairs: tuple[Pair, ...] = Field((), description="For `sync_status`: which folder should equal which prefix.")
+    checksum: bool = Field(True, description="For `sync_status`: compare MD5 with the ETag if the ETag is an MD5.")
 
     @model_validator(mode="after")
     def _has_its_parts(self) -> Self:
@@ -174,14 +173,14 @@ class GitMetric(SourceMetric):
         **{"newest_age": "hours"},
     }
     measure: Literal["commits", "tracked_files", "branches", "size", "newest_age"]
-    branch: str | None = Field(None, pattern=r"^[^-\s]\S*$", description="Without one: HEAD.")
-    all_branches: bool = False
+    branch: str | None = Field(None, pattern=r"^[^-\s]\S*$", description="Commits of this branch. Without it: HEAD.")
+    all_branches: bool = Field(False, description="Commits of every local branch.")
     since: date | None = Field(None, description="Commits of this day (UTC) and later.")
     until: date | None = Field(None, description="Commits before this day (UTC).")
-    message: Regex | None = Field(None, description="A regular expression found in the subject.")
-    author: Regex | None = Field(None, description="A regular expression found in `Name <mail>`.")
-    ignore_case: bool = Field(False, description="Of message and author.")
-    paths: Texts = Field(("**",), min_length=1, description="Tracked files, or what a commit changed.")
+    message: Regex | None = Field(None, description="Commits whose subject line matches.")
+    author: Regex | None = Field(None, description="Commits whose author, `Name <mail>`, matches.")
+    ignore_case: bool = Field(False, description="Ignore case in `message` and `author`.")
+    paths: Texts = Field(("**",), min_length=1, description="Path patterns of tracked or changed files.")
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -194,12 +193,12 @@ class SqlMetric(SourceMetric):
     """The value of a query's first row: its only column, or a named one. Equal queries run once a pass."""
 
     default_units: ClassVar[dict[str, str]] = {"age": "hours"}
-    measure: Literal["value", "age"] = Field("value", description="age: the column is a time.")
-    query: str = Field(min_length=1)
-    column: str | None = None
+    measure: Literal["value", "age"] = Field("value", description="`age`: the column is a time.")
+    query: str = Field(min_length=1, description="One statement that reads.")
+    column: str | None = Field(None, description="The column to take, if the query returns several.")
     rows: str | None = Field(None, description="A query whose first column names what the value counts.")
-    names: int = Field(20, ge=0, description="So many of `rows` are kept with the reading.")
-    tables: Texts = Field((), description="What it reads, for people.")
+    names: int = Field(20, ge=0, description="How many of `rows` DIMS keeps with the reading.")
+    tables: Texts = Field((), description="The tables that the query reads, as a note for people.")
 
 
 class AwsMetric(SourceMetric):
@@ -207,12 +206,12 @@ class AwsMetric(SourceMetric):
 
     default_units: ClassVar[dict[str, str]] = {"rds_storage": "GiB", "bucket_bytes": "bytes", "cost": "USD"}
     measure: Literal["rds_storage", "rds_class", "bucket_bytes", "cost"]
-    instance: str | None = Field(None, description="Of rds_storage and rds_class.")
-    bucket: str | None = Field(None, description="Of bucket_bytes.")
+    instance: str | None = Field(None, description="For `rds_storage` and `rds_class`: the instance.")
+    bucket: str | None = Field(None, description="For `bucket_bytes`: the bucket.")
     storage_type: Texts = Field(
-        ("StandardStorage",), min_length=1, description="Of bucket_bytes: CloudWatch's names, which are summed."
+        ("StandardStorage",), min_length=1, description="For `bucket_bytes`: CloudWatch's storage types to add up."
     )
-    days: int = Field(30, ge=1, le=365, description="Of cost: the days before today (UTC).")
+    days: int = Field(30, ge=1, le=365, description="For `cost`: how many days before today (UTC).")
 
     @model_validator(mode="after")
     def _has_its_parts(self) -> Self:
@@ -228,11 +227,11 @@ class AwsMetric(SourceMetric):
 class CommandMetric(SourceMetric):
     """What a program prints. A list of words, and no shell, unless `shell: true` is written."""
 
-    measure: Literal["output"] = "output"
-    command: tuple[str, ...] | str
-    shell: bool = False
-    parse: Literal["integer", "number", "text", "json"] = "integer"
-    pointer: str | None = Field(None, description="Of json: the way to the value, such as `totals.0.files`.")
+    measure: Literal["output"] = Field("output", description="What the program prints.")
+    command: tuple[str, ...] | str = Field(description="A list of words. With `shell: true`: one text for `/bin/sh`.")
+    shell: bool = Field(False, description="Let a shell read the command.")
+    parse: Literal["integer", "number", "text", "json"] = Field("integer", description="How to read the output.")
+    pointer: str | None = Field(None, description="For `json`: the path to the value, such as `totals.0.files`.")
 
     @model_validator(mode="after")
     def _shell_is_said(self) -> Self:
@@ -251,7 +250,7 @@ def _arithmetic(value: str) -> str:
 class DerivedMetric(Metric):
     """Arithmetic over other metrics, such as `code.python_lines + code.sql_lines`."""
 
-    derive: Annotated[str, AfterValidator(_arithmetic)]
+    derive: Annotated[str, AfterValidator(_arithmetic)] = Field(description="The formula.")
 
     @model_validator(mode="after")
     def _no_age(self) -> Self:

@@ -27,17 +27,17 @@ class Channel(Model):
     """One way to people, and what goes there."""
 
     url: Annotated[SecretStr, BeforeValidator(_given), AfterValidator(_apprise)] = Field(
-        description="An Apprise URL, out of the environment: it is a secret. Empty: the channel is off."
+        description="An Apprise URL, from the environment because it is a secret. Empty: the channel is off."
     )
     tiers: tuple[Literal["approve", "notify"], ...] = Field(
-        ("approve", "notify"), description="approve: what waits for a person; notify: drift and broken limits."
+        ("approve", "notify"), description="`approve`: values held for approval. `notify`: drift and broken limits."
     )
     severities: tuple[Literal["low", "medium", "high", "urgent"], ...] = Field(
-        (), description="Of these tiers only what is so severe. None: all."
+        (), description="Only drifts of these severities. Empty: all."
     )
-    stale: bool = Field(True, description="Metrics that were not measured for longer than their stale_after.")
-    failures: int | None = Field(3, ge=1, description="Metrics that failed so often in a row. null: never.")
-    metrics: Texts = Field(("*",), description="Patterns of metrics, and of workflows: workflow.audit.")
+    stale: bool = Field(True, description="Notify of metrics that are stale.")
+    failures: int | None = Field(3, ge=1, description="Notify after this many failures in a row. `null`: never.")
+    metrics: Texts = Field(("*",), description="Patterns of metrics and workflows, such as `workflow.audit`.")
 
     @property
     def on(self) -> bool:
@@ -48,7 +48,7 @@ class Channel(Model):
 class NotifySection(Model):
     """The notify section."""
 
-    channels: dict[str, Channel] = Field(default_factory=dict, description="By a name of your own.")
+    channels: dict[str, Channel] = Field({}, description="Channels, by a name of your own.")
 
     @property
     def on(self) -> dict[str, Channel]:

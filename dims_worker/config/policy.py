@@ -12,11 +12,11 @@ from dims_worker.config.units import Duration
 
 
 class Thresholds(Model):
-    """From which drift, in percent, a reading is moderate, major, extreme (DESIGN section 7)."""
+    """From which drift, in percent, a reading is moderate, major, extreme ."""
 
-    moderate: float = Field(5, gt=0)
-    major: float = Field(15, gt=0)
-    extreme: float = Field(25, gt=0)
+    moderate: float = Field(5, gt=0, description="A drift of this many % or more is `moderate`.")
+    major: float = Field(15, gt=0, description="A drift of this many % or more is `major`.")
+    extreme: float = Field(25, gt=0, description="A drift of this many % or more is `extreme`.")
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -28,19 +28,19 @@ class Thresholds(Model):
 class Policy(Model):
     """How a reading is judged. A metric's own keys stand before its category's, these before the general ones."""
 
-    thresholds: Thresholds = Thresholds()
-    require_approval_pct: float = Field(15, gt=0, description="Critical drift that waits for a person, in %.")
-    tolerance_pct: float = Field(2, ge=0, description="A request's band: % of the value first proposed.")
-    direction: Literal["up", "down", "both"] = "both"
-    min_abs: float = Field(0, ge=0, description="Changes smaller than this, in the metric's unit, are noise.")
-    volatility: Literal["volatile", "stable"] = "volatile"
-    critical: bool = False
-    approvers: Texts = Field((), description="Who may approve, by name; `*` stands for anything. None: anybody.")
-    expire_after: Duration | None = Field(None, gt=timedelta(0), description="A request nobody decided on ends.")
-    stale_after: Duration | None = Field(timedelta(days=7), description="Unmeasured for longer is stale.")
-    min: float | None = None
-    max: float | None = None
-    max_age: Duration | None = Field(None, description="Of ages; an older one is of high severity.")
+    thresholds: Thresholds = Field(Thresholds(), description="The drifts, in %, at which the status changes.")
+    require_approval_pct: float = Field(15, gt=0, description="The drift, in %, that holds a critical metric.")
+    tolerance_pct: float = Field(2, ge=0, description="The band, in %, in which a new value updates a request.")
+    direction: Literal["up", "down", "both"] = Field("both", description="Which way a drift counts.")
+    min_abs: float = Field(0, ge=0, description="A change smaller than this, in the metric's unit, is noise.")
+    volatility: Literal["volatile", "stable"] = Field("volatile", description="`stable` raises severity by one step.")
+    critical: bool = Field(False, description="Hold a large drift for approval.")
+    approvers: Texts = Field((), description="Who may decide, by name; `*` matches anything. Empty: anyone.")
+    expire_after: Duration | None = Field(None, gt=timedelta(0), description="An open request ends after this long.")
+    stale_after: Duration | None = Field(timedelta(days=7), description="A reading older than this is stale.")
+    min: float | None = Field(None, description="A smaller value breaks this limit.")
+    max: float | None = Field(None, description="A larger value breaks this limit.")
+    max_age: Duration | None = Field(None, description="An older age breaks this limit.")
 
     def under(self, layer: Model | None) -> Policy:
         """This policy with what `layer`, a category's policy or a metric, says itself."""
@@ -62,6 +62,4 @@ def explicit_keys(layer: Model | None) -> dict[str, Any]:
 class PolicySection(Policy):
     """The policy section: for all metrics, and by category."""
 
-    categories: dict[str, Policy] = Field(
-        default_factory=dict, description="The same keys, for one category's metrics."
-    )
+    categories: dict[str, Policy] = Field({}, description="The same keys, for the metrics of one category.")

@@ -26,13 +26,13 @@ def _check_cron(schedule: str) -> None:
 class Rule(Model):
     """Which events may concern which metrics; what one concerns in fact is what it can have changed."""
 
-    description: str = ""
-    on: Texts = Field((), description="Event types; `*` stands for anything.")
-    schedule: str | None = Field(None, description="Five fields of cron: `0 9 * * *`.")
-    timezone: str = Field("UTC", description="The schedule's time zone: `America/New_York`. DST as cron keeps it.")
-    catch_up: bool = Field(True, description="The latest tick that was missed while all was down is made up for.")
-    metrics: Texts = Field((), description="Patterns of metrics. None: whatever reads what changed.")
-    workflows: tuple[WorkflowName, ...] = Field((), description="Workflows that are run.")
+    description: str = Field("", description="A note for people.")
+    on: Texts = Field((), description="Event types; `*` matches anything.")
+    schedule: str | None = Field(None, description="A cron schedule of five fields, such as `0 9 * * *`.")
+    timezone: str = Field("UTC", description="The time zone of the schedule, such as `Europe/Berlin`.")
+    catch_up: bool = Field(True, description="Make up for the latest missed tick.")
+    metrics: Texts = Field((), description="Patterns of metrics. Empty: all, or none if `workflows` is set.")
+    workflows: tuple[WorkflowName, ...] = Field((), description="Workflows to run.")
 
     @model_validator(mode="after")
     def _has_trigger(self) -> Self:

@@ -13,16 +13,10 @@ from dims_worker.config.units import Duration
 class Settings(Model):
     """How the workers work."""
 
-    lease: Duration = Field(
-        timedelta(seconds=60), gt=timedelta(0), description="A claim not renewed for this long is lost."
-    )
-    sweep: Duration = Field(
-        timedelta(seconds=5), gt=timedelta(0), description="How often what still waits is rung for again."
-    )
+    lease: Duration = Field(timedelta(minutes=1), gt=timedelta(0), description="How long a claim is valid.")
+    sweep: Duration = Field(timedelta(seconds=5), gt=timedelta(0), description="The time between two sweeps.")
     orphan: Duration = Field(
-        timedelta(seconds=30),
-        gt=timedelta(0),
-        description="Events that a worker took and did not store for this long are another's.",
+        timedelta(seconds=30), gt=timedelta(0), description="When another worker takes over unstored events."
     )
-    history_days: int = Field(365, ge=7, le=36_500, description="Readings, runs and events are kept for so many days.")
-    snapshot_days: int = Field(90, ge=1, le=36_500, description="The snapshot of each day is kept for so many days.")
+    history_days: int = Field(365, ge=7, le=36_500, description="How many days readings, runs and events are kept.")
+    snapshot_days: int = Field(90, ge=1, le=36_500, description="How many days a daily snapshot is kept.")

@@ -14,11 +14,11 @@ from dims_worker.config.units import Duration
 class Source(Model):
     """What can be scanned, in one pass for all its metrics."""
 
-    type: str
-    description: str = ""
-    timeout: Duration = Field(timedelta(minutes=5), gt=timedelta(0), description="A scan that takes longer is stopped.")
-    cooldown: Duration = Field(timedelta(0), description="Not scanned more often than this.")
-    queue: str | None = Field(None, description="The Celery queue whose workers can see this source.")
+    type: str = Field(description="The kind of source.")
+    description: str = Field("", description="A note for people.")
+    timeout: Duration = Field(timedelta(minutes=5), gt=timedelta(0), description="DIMS stops a scan that takes longer.")
+    cooldown: Duration = Field(timedelta(0), description="The shortest time between two scans.")
+    queue: str | None = Field(None, description="The Celery queue of the workers that can reach this source.")
 
     @property
     def definition(self) -> str:
@@ -31,34 +31,34 @@ class S3Source(Source):
     """A bucket, or anything that speaks S3."""
 
     type: Literal["s3"]
-    bucket: str = Field(min_length=1)
-    endpoint_url: str | None = None
-    region: str | None = None
-    shards: Texts = Field((), description="Prefixes that are listed side by side; at most one LIST more for each.")
-    list_price: float = Field(0.005, ge=0, description="USD for 1,000 LIST calls.")
+    bucket: str = Field(min_length=1, description="The name of the bucket.")
+    endpoint_url: str | None = Field(None, description="The URL of a service other than AWS.")
+    region: str | None = Field(None, description="The bucket's region. Without it, boto3 decides.")
+    shards: Texts = Field((), description="Prefixes to list in parallel. Each costs one more LIST call at most.")
+    list_price: float = Field(0.005, ge=0, description="The price of 1,000 LIST calls, in USD.")
 
 
 class FilesSource(Source):
     """A tree of files on the worker's machine."""
 
     type: Literal["files"]
-    path: str = Field(min_length=1, description="Relative to the project's folder; `~` is the home folder.")
-    ignore: Literal["gitignore"] | None = Field(None, description="Leave out what git ignores.")
-    exclude: Texts = Field((), description="Patterns of paths that are left out, such as `data/**`.")
+    path: str = Field(min_length=1, description="A folder, relative to the project; `~` is your home folder.")
+    ignore: Literal["gitignore"] | None = Field(None, description="`gitignore` leaves out what git ignores.")
+    exclude: Texts = Field((), description="Path patterns to leave out, such as `data/**`.")
 
 
 class GitSource(Source):
     """A git repository on the worker's machine."""
 
     type: Literal["git"]
-    path: str = Field(min_length=1, description="Relative to the project's folder.")
+    path: str = Field(min_length=1, description="A folder of the repository, relative to the project.")
 
 
 class SqlSource(Source):
     """A database, by any URL that SQLAlchemy knows. All queries of a pass see one snapshot."""
 
     type: Literal["sql"]
-    url: SecretStr = Field(description="From the environment: `${NBA_DATABASE_URL:-}`. Empty: not reachable.")
+    url: SecretStr = Field(description="A database URL from the environment. Empty: readings fail.")
 
     @property
     def definition(self) -> str:
@@ -70,15 +70,15 @@ class AwsSource(Source):
     """An AWS account: RDS, CloudWatch, Cost Explorer."""
 
     type: Literal["aws"]
-    region: str | None = None
-    endpoint_url: str | None = None
+    region: str | None = Field(None, description="The region to read. Without it, boto3 decides.")
+    endpoint_url: str | None = Field(None, description="The URL of a service other than AWS.")
 
 
 class CommandSource(Source):
     """Programs of the worker's machine."""
 
     type: Literal["command"]
-    cwd: str = Field(".", description="Relative to the project's folder.")
+    cwd: str = Field(".", description="The folder that programs run in, relative to the project.")
 
 
 AnySource = Annotated[

@@ -57,9 +57,11 @@ Token = Annotated[SecretStr, BeforeValidator(_given), AfterValidator(_token)]
 class ProxySignIn(Model):
     """A proxy that has signed people in already, such as oauth2-proxy or an identity-aware load balancer."""
 
-    header: str = Field("X-Forwarded-User", pattern=r"^[A-Za-z0-9-]+$", description="It holds the person's name.")
+    header: str = Field(
+        "X-Forwarded-User", pattern=r"^[A-Za-z0-9-]+$", description="The header with the person's name."
+    )
     trusted: Annotated[Texts, AfterValidator(_networks)] = Field(
-        description="Addresses or networks that the header is believed from; from any other it is not read."
+        description="Addresses or networks of the proxy. DIMS ignores the header from any other."
     )
 
 
@@ -67,16 +69,16 @@ class WebSection(Model):
     """The web section."""
 
     read: Literal["signed_in", "anyone"] = Field(
-        "signed_in", description="anyone: who reaches the page may look at it; to decide, all sign in."
+        "signed_in", description="`anyone`: reading needs no sign-in. Deciding always does."
     )
-    tokens: dict[str, Token] = Field(default_factory=dict, description="A person's name and token.")
-    proxy: ProxySignIn | None = Field(None, description="A proxy that says who somebody is.")
-    events_token: Token = Field(SecretStr(""), description="What producers send to POST /api/events. Empty: it is off.")
-    session: Duration = Field(timedelta(hours=12), description="How long somebody stays signed in.")
+    tokens: dict[str, Token] = Field({}, description="A token for each person, by name. Empty: off.")
+    proxy: ProxySignIn | None = Field(None, description="A proxy that signs people in.")
+    events_token: Token = Field(SecretStr(""), description="The token for `POST /api/events`. Empty: off.")
+    session: Duration = Field(timedelta(hours=12), description="How long a person stays signed in.")
     hosts: Annotated[Texts, AfterValidator(_hosts)] = Field(
-        (), description="Names it is reached by beside this machine's, such as dims.example.org."
+        (), description="More host names of the dashboard, such as `dims.example.org`."
     )
-    flower: str | None = Field(None, pattern=r"^https?://", description="Where people reach Flower.")
+    flower: str | None = Field(None, pattern=r"^https?://", description="The URL of Flower. `dims up` knows its own.")
 
     @model_validator(mode="after")
     def _each_its_own(self) -> Self:

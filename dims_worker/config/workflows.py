@@ -21,32 +21,36 @@ WORKFLOW_NAMES: tuple[WorkflowName, ...] = (
 class WorkflowConfig(Model):
     """What every workflow may say."""
 
-    metrics: Texts = Field((), description="Metrics that are looked at with it and recorded in its run.")
-    report: str | None = Field(None, description="Where its Markdown goes, from the project's folder.")
-    timeout: Duration = Field(timedelta(minutes=5), description="A run that takes longer is stopped.")
+    metrics: Texts = Field((), description="Metrics to measure and record in the same run.")
+    report: str | None = Field(
+        None, description="The report file, relative to the project. `.json`: JSON, else Markdown."
+    )
+    timeout: Duration = Field(timedelta(minutes=5), description="DIMS stops a run that takes longer.")
 
 
 class FileInventoryConfig(WorkflowConfig):
     """The files of a tree: kind, lines, size, last change, purpose, functions and classes, imports."""
 
-    source: str = Field(description="A source of type files.")
-    exclude: Texts = Field(("**/backup/**", "**/backups/**", "**/cache/**", "data/**"), description="Left out.")
-    stale_after: Duration = timedelta(days=7)
+    source: str = Field(description="A source of type `files`.")
+    exclude: Texts = Field(
+        ("**/backup/**", "**/backups/**", "**/cache/**", "data/**"), description="Paths to leave out."
+    )
+    stale_after: Duration = Field(timedelta(days=7), description="When the report calls itself stale.")
 
 
 class LocalFolder(Model):
     """A folder of data: which season a file belongs to is in its path."""
 
-    path: str
-    prefix: str | None = Field(None, description="The same data in the lake.")
-    query: str | None = Field(None, description="The same data in the database: a query of one count.")
-    date: Regex = Field(r"(?<!\d)(\d{8})(?!\d)", description="YYYYMMDD in a name.")
+    path: str = Field(description="A folder, relative to the project.")
+    prefix: str | None = Field(None, description="The prefix of the same data in the lake.")
+    query: str | None = Field(None, description="A query that counts the same data in the database.")
+    date: Regex = Field(r"(?<!\d)(\d{8})(?!\d)", description="Group 1 is the date in a file name.")
     season: Regex | None = Field(
-        None, description="A season in the path, such as `2019-20` or its first year, in a group. Without: by the date."
+        None, description="Group 1 is the season in the path, such as `2019-20` or `2019`. Without it: by the date."
     )
     id: Regex | None = Field(
         r"^0*(\d{5,}|\d{9}[A-Z]{3})(?![0-9A-Za-z])",
-        description="A game's id in a file's name, in a group; a date is none. null: a file is no game.",
+        description="Group 1 is the id of a game in a file name. `null`: files are not games.",
     )
 
     @model_validator(mode="after")
@@ -59,24 +63,24 @@ class LocalFolder(Model):
 class LocalInventoryConfig(WorkflowConfig):
     """Local data folders beside lake and database."""
 
-    folders: dict[str, LocalFolder] = Field(default_factory=dict)
-    lake: str | None = Field(None, description="A source of type s3.")
-    warehouse: str | None = Field(None, description="A source of type sql.")
-    large: Size = Field(100_000_000, description="Files over this are named.")
+    folders: dict[str, LocalFolder] = Field({}, description="The folders, by name.")
+    lake: str | None = Field(None, description="A source of type `s3`.")
+    warehouse: str | None = Field(None, description="A source of type `sql`.")
+    large: Size = Field(100_000_000, description="The report names larger files.")
     expected_games: dict[str, int] = Field(
-        {"default": 1230, "2019-20": 1059, "2020-21": 1080}, description="Games of a season, by season."
+        {"default": 1230, "2019-20": 1059, "2020-21": 1080}, description="How many games a season has."
     )
-    few_games: int = Field(100, description="A season with fewer games is warned of.")
+    few_games: int = Field(100, description="The report warns of a season with fewer games.")
 
 
 class Feed(Model):
     """One feed of the lake: its prefixes by kind."""
 
-    prefixes: dict[str, str] = Field(description="pbp, boxscore, schedule, team_stats: a prefix each.")
-    id: Regex = Field(r"^0*(\d+)", description="The game's id in a key's last part.")
-    date: Regex = Field(r"(?<!\d)(\d{8})(?!\d)", description="YYYYMMDD in a key's last part.")
-    season: Regex | None = Field(None, description="A season in the key, such as `2012-13`, in a group.")
-    pbp_query: str | None = Field(None, description="Ids of games with play-by-play in the database.")
+    prefixes: dict[str, str] = Field(description="A prefix for `pbp`, `boxscore`, `schedule` and `team_stats`.")
+    id: Regex = Field(r"^0*(\d+)", description="Group 1 is the id of the game in the last part of the key.")
+    date: Regex = Field(r"(?<!\d)(\d{8})(?!\d)", description="Group 1 is the date in the last part of the key.")
+    season: Regex | None = Field(None, description="Group 1 is the season in the key, such as `2012-13`.")
+    pbp_query: str | None = Field(None, description="A query for the ids of its games with play-by-play.")
 
     @model_validator(mode="after")
     def _groups(self) -> Self:
@@ -88,57 +92,59 @@ class Feed(Model):
 class GapAnalysisConfig(WorkflowConfig):
     """Which games are missing, by name."""
 
-    warehouse: str | None = Field(None, description="A source of type sql.")
-    lake: str | None = Field(None, description="A source of type s3.")
+    warehouse: str | None = Field(None, description="A source of type `sql`.")
+    lake: str | None = Field(None, description="A source of type `s3`.")
     games: str = Field(
         "SELECT game_id, game_date FROM games",
-        description="Id, date and, where there are such columns, `season` and `played`.",
+        description="A query for id and date of every game. It may also return `season` and `played`.",
     )
     boxscores: str = Field(
-        "SELECT DISTINCT game_id FROM box_score_players", description="Ids of games with a box score's content."
+        "SELECT DISTINCT game_id FROM box_score_players", description="A query for the ids of games with a box score."
     )
-    play_by_play: str = Field("SELECT DISTINCT game_id FROM hoopr_play_by_play", description="Ids with play-by-play.")
-    feeds: dict[str, Feed] = Field(default_factory=dict)
-    gap_days: int = Field(7, description="Gaps between dates longer than this are named.")
+    play_by_play: str = Field(
+        "SELECT DISTINCT game_id FROM hoopr_play_by_play", description="A query for the ids with play-by-play."
+    )
+    feeds: dict[str, Feed] = Field({}, description="The feeds of the lake, by name.")
+    gap_days: int = Field(7, description="The report names longer gaps between dates.")
     season_gap_days: int = Field(5, description="The same within a season.")
-    season_months: tuple[int, ...] = Field((10, 11, 12, 1, 2, 3, 4), description="Months within a season.")
-    target_coverage_pct: float = 95
-    target_missing_pct: float = 5
-    missing_ids: str | None = Field("missing_game_ids.txt", description="Where the missing ids go, one a line.")
+    season_months: tuple[int, ...] = Field((10, 11, 12, 1, 2, 3, 4), description="The months of a season.")
+    target_coverage_pct: float = Field(95, description="The share of games that should have play-by-play.")
+    target_missing_pct: float = Field(5, description="The share of games that may lack a box score.")
+    missing_ids: str | None = Field("missing_game_ids.txt", description="The file for missing ids. `null`: none.")
 
 
 class AwsInventoryConfig(WorkflowConfig):
     """What AWS holds and costs."""
 
-    lake: str = Field(description="A source of type s3.")
-    aws: str = Field(description="A source of type aws.")
-    instance: str | None = Field(None, description="The RDS instance.")
-    warehouse: str | None = Field(None, description="A source of type sql; without credentials it is left out.")
-    depth: int = Field(1, ge=1, le=4, description="Prefixes are told apart by so many parts of the key.")
-    newest: int = Field(10, ge=0, description="So many of the newest uploads of a prefix are named.")
+    lake: str = Field(description="A source of type `s3`.")
+    aws: str = Field(description="A source of type `aws`.")
+    instance: str | None = Field(None, description="The RDS instance. Without it, the report leaves RDS out.")
+    warehouse: str | None = Field(None, description="A source of type `sql`, for the sizes of its tables.")
+    depth: int = Field(1, ge=1, le=4, description="How many parts of the key make a prefix.")
+    newest: int = Field(10, ge=0, description="How many of the newest uploads of each prefix to name.")
 
 
 class SyncStatusConfig(WorkflowConfig):
     """Local folders against the lake, every difference named."""
 
-    metric: str = Field(description="The metric of measure sync_status whose pairs are compared.")
+    metric: str = Field(description="The `sync_status` metric whose pairs to compare.")
 
 
 class AuditConfig(WorkflowConfig):
     """All of the others in one report; each keeps its own timeout too."""
 
-    timeout: Duration = Field(timedelta(minutes=30), description="A run that takes longer is stopped.")
+    timeout: Duration = Field(timedelta(minutes=30), description="DIMS stops a run that takes longer.")
 
 
 class WorkflowsSection(Model):
     """The workflows section; keys as the commands are called, with `_` for `-`."""
 
-    file_inventory: FileInventoryConfig | None = None
-    local_inventory: LocalInventoryConfig | None = None
-    gap_analysis: GapAnalysisConfig | None = None
-    aws_inventory: AwsInventoryConfig | None = None
-    sync_status: SyncStatusConfig | None = None
-    audit: AuditConfig = AuditConfig()
+    file_inventory: FileInventoryConfig | None = Field(None, description="Lists the files of a tree.")
+    local_inventory: LocalInventoryConfig | None = Field(None, description="Compares local folders and lake.")
+    gap_analysis: GapAnalysisConfig | None = Field(None, description="Names missing games.")
+    aws_inventory: AwsInventoryConfig | None = Field(None, description="Shows what AWS holds and costs.")
+    sync_status: SyncStatusConfig | None = Field(None, description="Compares a local copy with the lake.")
+    audit: AuditConfig = Field(AuditConfig(), description="Runs every other workflow that is configured.")
 
     def named(self, name: WorkflowName) -> WorkflowConfig | None:
         """The configuration of a workflow; None where it is not configured."""

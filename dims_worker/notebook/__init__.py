@@ -1,1 +1,1 @@
-"""The explorer notebook: data frames, charts, and what runs it."""
+"""The explorer notebook: its data frames, its charts, and the code that runs it."""

@@ -1,21 +1,21 @@
-"""What is known as pandas DataFrames, for notebooks and scripts: `known = frames.open()`, then `known.latest()`.
+"""The inventory as pandas DataFrames, for notebooks and scripts: `data = frames.open_data()`, then `data.latest()`.
 
-Times are UTC and timezone-aware. `value` and `baseline` are as they were measured: an integer stays an `int`, a text a
-text. `number` and `baseline_number` are the same to reckon with: Int64 where all of a frame's numbers are whole, else
-Float64; of an age, how old it was then, in its unit; missing for texts and failures. An empty frame has its columns.
+Times are in UTC and timezone-aware. `value` and `baseline` have the type that was measured: an integer is an `int`, a
+text a `str`. `number` and `baseline_number` are for calculations: Int64 where all numbers of a frame are whole, else
+Float64. For an age they are its length at that time, in its unit. They are missing for texts and failures. An empty
+frame has all its columns.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
 from sqlalchemy import Connection, Engine, text
@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Engine, text
 from dims_worker import local
 from dims_worker.config import Config, load_config
 from dims_worker.config.units import AGES
+from dims_worker.formatting import pluralize
 from dims_worker.notebook import queries, recommendations, workflow_frames
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.history import daily_readings
@@ -37,180 +38,185 @@ _INTEGERS = {
     *("rejected", "unmatched"),
 }
 _FLOATS = {"drift_pct", "age_hours", "seconds", "hours", "lag_seconds", "lag_p50", "lag_max"}
-_LONGEST = 1_000_000
-"""Rows of one answer to a query of one's own: more are refused, not cut off."""
+_MAX_ROWS = 1_000_000
+"""`sql` refuses a query with more rows."""
 
 
 def open_data(config: Path | None = None) -> NotebookData:
-    """The database that `dims` finds from here: DIMS_DATABASE_URL, else this home's own, started where it does not
-    run, until the process ends or `close()`. The configuration: `config`, else DIMS_CONFIG, else ./dims.yaml.
+    """Open the database that `dims` uses in this folder.
+
+    That is DIMS_DATABASE_URL, or the database of the data directory. If that one does not run, this function starts it,
+    and it stops at `close()` or at the end of the process. The configuration is `config`, DIMS_CONFIG or ./dims.yaml.
 
     Raises:
-        ConfigError, DatabaseUnreachable, ServiceError: with the remedy.
+        ConfigError, DatabaseUnreachable, ServiceError: with the fix.
     """
     loaded = load_config(config, os.environ, Path.cwd())
     if loaded.database_url:
         return NotebookData(loaded, engine(loaded.database_url))
     stack = ExitStack()
-    mine = engine(stack.enter_context(local.temporary_database(loaded.home)))
-    stack.callback(mine.dispose)
-    migrate(mine)
-    return NotebookData(loaded, mine, stack)
+    local_engine = engine(stack.enter_context(local.temporary_database(loaded.home)))
+    stack.callback(local_engine.dispose)
+    migrate(local_engine)
+    return NotebookData(loaded, local_engine, stack)
 
 
 @dataclass
-class NotebookData:
-    """Everything that is known. Each method is one transaction that can only read."""
+class NotebookData(AbstractContextManager["NotebookData"]):
+    """The inventory. Each method is one read-only transaction."""
 
     config: Config
     engine: Engine = field(repr=False)
     stack: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def close(self) -> None:
-        """Give the database back, where it was started for this."""
+        """Release the database. One that `open_data` started stops."""
         self.stack.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     # --- metrics --------------------------------------------------------------------------------------
 
     def latest(self, pattern: str = "*", state: str | None = None) -> pd.DataFrame:
-        """A row a metric: metric, category, name, value, number, unit, baseline, baseline_number, as_of, age_hours,
-        status, severity, drift_pct, state (`ok`, `held`, `failed`, `stale`, `due`, `never`: the first that applies of
-        failed, held, stale, never, due), critical, failures, error, request, baseline_as_of. `state` keeps those."""
-        with transaction(self.engine) as connection:
-            now = _begin(connection)
-            rows = _rows(connection, queries.LATEST, {})
+        """Return a row per metric, only those in `state` if it is given.
+
+        Columns: metric, category, name, value, number, unit, baseline, baseline_number, as_of, age_hours, status,
+        severity, drift_pct, state (the first that applies of `failed`, `held`, `never`, `stale`, `due`, `ok`),
+        critical, failures, error, request, baseline_as_of.
+        """
+        now, rows = self._read(queries.LATEST)
         chosen = [row for row in rows if fnmatchcase(row["metric"], pattern)]
         for row in chosen:
-            row["number"] = self._number(row, "value", now)
-            row["baseline_number"] = self._number(row, "baseline", now)
+            self._add_numbers(row, now)
             row["critical"] = self._policy(row["metric"], "critical") or False
             row["state"] = self._state(row, now)
-        found = [row for row in chosen if state in (None, row["state"])]
-        return frame(found, recommendations.LATEST)
+        return frame([row for row in chosen if state in (None, row["state"])], recommendations.LATEST)
 
     def history(self, pattern: str = "*", days: float = 90) -> pd.DataFrame:
-        """A row a reading, oldest first: metric, as_of, value, number, unit, outcome, shown (`accepted`, also what a
-        person approved; `held`, `rejected`, `failed`, `looked`), status, severity, drift_pct, baseline,
-        baseline_number, run_id, reason, error. Superseded and provisional readings are left out."""
+        """Return a row per reading, oldest first, without superseded and provisional readings.
+
+        Columns: metric, as_of, value, number, unit, outcome, shown (the outcome, with `accepted` also for approved
+        readings), status, severity, drift_pct, baseline, baseline_number, run_id, reason, error.
+        """
         with transaction(self.engine) as connection:
             _begin(connection)
             rows = _rows(connection, queries.HISTORY, {"days": days, "metrics": self._metrics(connection, pattern)})
         for row in rows:
-            row["number"] = self._number(row, "value", row["as_of"])
-            row["baseline_number"] = self._number(row, "baseline", row["as_of"])
+            self._add_numbers(row, row["as_of"])
             row["shown"] = "accepted" if row["outcome"] == "approved" else row["outcome"]
         return frame(rows, queries.HISTORY_COLUMNS)
 
     def daily(self, pattern: str = "*", days: int = 90) -> pd.DataFrame:
-        """A row a metric and day (UTC) with a judged reading, the day's last one: metric, day, as_of, value, number,
-        outcome, status, drift_pct, baseline."""
+        """Return a row per metric and day (UTC): the last judged reading of the day.
+
+        Columns: metric, day, as_of, value, number, outcome, status, drift_pct, baseline.
+        """
         with transaction(self.engine) as connection:
             _begin(connection)
             series = daily_readings(connection, self._metrics(connection, pattern), days)
         rows = [
-            {"metric": metric, **{name: getattr(one, name) for name in one.__slots__}}
-            for metric, found in series.items()
-            for one in found
+            {"metric": metric, **{name: getattr(day, name) for name in day.__slots__}}
+            for metric, listed in series.items()
+            for day in listed
         ]
         for row in rows:
-            row["number"] = self._number(row, "value", row["as_of"])
+            self._add_numbers(row, row["as_of"])
         return frame(rows, queries.DAILY_COLUMNS)
 
     def drift(self, days: float = 30) -> pd.DataFrame:
-        """The readings of `history` that differed from what they were judged against, largest drift first."""
-        found = self.history(days=days)
-        return found[found["drift_pct"].fillna(0) > 0].sort_values("drift_pct", ascending=False, ignore_index=True)
+        """Return the rows of `history` that differ from their baseline, the largest drift first."""
+        history = self.history(days=days)
+        return history[history["drift_pct"].fillna(0) > 0].sort_values("drift_pct", ascending=False, ignore_index=True)
 
     def volatility(self, days: int = 90) -> pd.DataFrame:
-        """A row a metric of numbers, most volatile first: see `advice.volatility`, which has the formula."""
+        """Return a row per metric with numbers, the most volatile first. See `recommendations.volatility`."""
         ages = [name for name, metric in self.config.metrics.items() if metric.is_age]
-        found = self.daily(days=days)
-        return recommendations.volatility(found[~found["metric"].isin(ages)])
+        daily = self.daily(days=days)
+        return recommendations.volatility(daily[~daily["metric"].isin(ages)])
 
     def recommendations(self, days: int = 90) -> pd.DataFrame:
-        """What to do, most pressing first: see `advice.recommendations`."""
+        """Return what to do, the most urgent first. See `recommendations.recommendations`."""
         return recommendations.recommendations(self.latest(), self.volatility(days), self.daily(days=days))
 
-    # --- what happened --------------------------------------------------------------------------------
+    # --- activity -------------------------------------------------------------------------------------
 
     def runs(self, days: float = 30) -> pd.DataFrame:
-        """A row a run, oldest first: run_id, trigger, source, status, started_at, finished_at, seconds, readings,
-        failed, held, api_calls (LIST and the like)."""
-        return self._frame(queries.RUNS, queries.RUN_COLUMNS, days=days)
+        """Return a row per run, oldest first.
+
+        Columns: run_id, trigger, source, status, started_at, finished_at, seconds, readings, failed, held,
+        api_calls (to the source).
+        """
+        return frame(self._read(queries.RUNS, days=days)[1], queries.RUN_COLUMNS)
 
     def requests(self) -> pd.DataFrame:
-        """A row an approval request, oldest first, baselines set by hand among them: request, metric, kind, state,
-        version, value, number, unit, baseline, baseline_number, drift_pct, severity, reason, opened_at, decided_at,
-        decided_by, note, hours (it took or, while open, waits)."""
-        with transaction(self.engine) as connection:
-            now = _begin(connection)
-            rows = _rows(connection, queries.REQUESTS, {})
+        """Return a row per approval request or baseline set by hand, oldest first.
+
+        Columns: request, metric, kind, state, version, value, number, unit, baseline, baseline_number, drift_pct,
+        severity, reason, opened_at, decided_at, decided_by, note, hours (until it ended, or until now).
+        """
+        now, rows = self._read(queries.REQUESTS)
         for row in rows:
-            row["number"] = self._number(row, "value", now)
-            row["baseline_number"] = self._number(row, "baseline", now)
+            self._add_numbers(row, now)
         return frame(rows, queries.REQUEST_COLUMNS)
 
     def events(self, days: float = 30) -> pd.DataFrame:
-        """A row an event, oldest first: seq, producer, event_id, type, subject, event_time, received_at, lag_seconds,
-        outcome (`planned`, `unmatched`, `rejected`), reason, rules (in one text)."""
-        return self._frame(queries.EVENTS, queries.EVENT_COLUMNS, days=days)
+        """Return a row per event, oldest first.
+
+        Columns: seq, producer, event_id, type, subject, event_time, received_at, lag_seconds, outcome (`planned`,
+        `unmatched`, `rejected`), reason, rules (one text).
+        """
+        return frame(self._read(queries.EVENTS, days=days)[1], queries.EVENT_COLUMNS)
 
     def event_flow(self, days: float = 30) -> pd.DataFrame:
-        """A row a day and producer: day, producer, events, rejected, unmatched, lag_p50 and lag_max (seconds from an
-        event's own time to its receipt)."""
-        return self._frame(queries.FLOW, queries.FLOW_COLUMNS, days=days)
+        """Return a row per day and producer.
+
+        Columns: day, producer, events, rejected, unmatched, lag_p50, lag_max (seconds from an event to its receipt).
+        """
+        return frame(self._read(queries.FLOW, days=days)[1], queries.FLOW_COLUMNS)
 
     # --- workflows ------------------------------------------------------------------------------------
 
     def results(self) -> dict[str, Mapping[str, Any]]:
-        """The newest whole result of each workflow that was run, by its name; those within an audit, too."""
+        """Return the newest result of each workflow by name, from its own runs and from audits."""
         with transaction(self.engine) as connection:
             _begin(connection)
             return workflow_frames.newest_results(connection)
 
     def workflows(self) -> pd.DataFrame:
-        """A row a workflow that was run: workflow, generated_at, status (`ok`, `attention`, `failed`), figures, to_do
-        (in one text each)."""
+        """Return a row per workflow: workflow, generated_at, status (`ok`, `attention`, `failed`), figures, to_do."""
         return frame(workflow_frames.overview_frame(self.results()), workflow_frames.OVERVIEW)
 
     def gaps(self) -> pd.DataFrame:
-        """gap-analysis: a row a season: see `findings.GAPS`."""
+        """Return a row per season of gap-analysis, with the columns `workflow_frames.GAPS`."""
         return frame(workflow_frames.gaps_frame(self.results()), workflow_frames.GAPS)
 
     def local_and_lake(self) -> pd.DataFrame:
-        """sync-status and local-inventory: a row a folder: see `findings.SIDES`."""
+        """Return a row per folder of sync-status or local-inventory, with the columns `workflow_frames.SIDES`."""
         return frame(workflow_frames.sync_frame(self.results()), workflow_frames.SIDES)
 
     def costs(self) -> pd.DataFrame:
-        """aws-inventory: a row a part of the estimate for a month: see `findings.COSTS`."""
+        """Return a row per part of the monthly estimate of aws-inventory, with the columns `workflow_frames.COSTS`."""
         return frame(workflow_frames.costs_frame(self.results()), workflow_frames.COSTS)
 
     def completeness(self) -> pd.DataFrame:
-        """What there is of what there should be, in %: the seasons of gap-analysis and the metrics that measure
-        completeness: see `findings.COMPLETENESS`."""
-        measured = [
+        """Return the share of the expected data in %: of each season in gap-analysis, and of each metric that measures
+        completeness. The columns are `workflow_frames.COMPLETENESS`."""
+        names = [
             name for name, metric in self.config.metrics.items() if getattr(metric, "measure", None) == "completeness"
         ]
         latest = self.latest()
-        shares = latest[latest["metric"].isin(measured) & latest["number"].notna()]
+        shares = latest[latest["metric"].isin(names) & latest["number"].notna()]
         rows = workflow_frames.completeness_frame(self.results(), zip(shares["metric"], shares["number"], strict=True))
         return frame(rows, workflow_frames.COMPLETENESS)
 
-    # --- a query of one's own -------------------------------------------------------------------------
+    # --- SQL ------------------------------------------------------------------------------------------
 
     def sql(self, query: str) -> pd.DataFrame:
-        """The answer to one SELECT, its columns as the query names them: see docs/sql.md for views and functions.
+        """Return the rows of one SELECT. docs/api.md lists the views and functions.
 
-        It is opened as a cursor in a transaction that can only read, so that it is one statement and changes nothing,
-        whoever asks; a login of dims_reader could not change anything anyway.
+        A cursor in a read-only transaction runs the query. So it is one statement that changes nothing, even for the
+        owner of the database.
         """
         with transaction(self.engine) as connection:
             _begin(connection)
@@ -219,38 +225,41 @@ class NotebookData:
                 text("SELECT set_config('dims.query', :query, true)"), {"query": query.strip().rstrip(";")}
             )
             connection.exec_driver_sql(queries.OPEN)
-            answer = connection.exec_driver_sql(f"FETCH FORWARD {_LONGEST + 1} FROM dims_answer")
+            answer = connection.exec_driver_sql(f"FETCH FORWARD {_MAX_ROWS + 1} FROM dims_answer")
             columns, rows = list(answer.keys()), answer.fetchall()
-        if len(rows) > _LONGEST:
-            raise ValueError(f"more than {_LONGEST:,} rows: narrow the query, or count and group in it")
+        if len(rows) > _MAX_ROWS:
+            raise ValueError(
+                f"the query has more than {pluralize(_MAX_ROWS, 'row')}. Add a filter, or count and group in SQL."
+            )
         return frame([dict(zip(columns, row, strict=True)) for row in rows], columns)
 
-    # --- within ---------------------------------------------------------------------------------------
+    # --- helpers --------------------------------------------------------------------------------------
 
-    def _frame(self, query: str, columns: Sequence[str], **values: Any) -> pd.DataFrame:
+    def _read(self, query: str, **values: Any) -> tuple[datetime, list[dict[str, Any]]]:
         with transaction(self.engine) as connection:
-            _begin(connection)
-            return frame(_rows(connection, query, values), columns)
+            return _begin(connection), _rows(connection, query, values)
 
     def _metrics(self, connection: Connection, pattern: str) -> list[str]:
         rows = _rows(connection, "SELECT metric FROM dims_metrics WHERE retired_at IS NULL ORDER BY metric", {})
         return [row["metric"] for row in rows if fnmatchcase(row["metric"], pattern)]
 
-    def _policy(self, metric: str, what: str) -> Any:
-        return getattr(self.config.policy_of(metric), what) if metric in self.config.metrics else None
+    def _policy(self, metric: str, key: str) -> Any:
+        return getattr(self.config.policy_of(metric), key) if metric in self.config.metrics else None
 
-    def _number(self, row: Mapping[str, Any], what: str, now: datetime) -> float | int | None:
-        """A value to reckon with; an age is as old as it was at `now`."""
-        value, metric = row[what], self.config.metrics.get(row["metric"])
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            return None
-        if isinstance(value, int | float):
+    def _add_numbers(self, row: dict[str, Any], now: datetime) -> None:
+        """Add `number` and `baseline_number`. An age is as long as it was at `now`."""
+        for column, name in (("value", "number"), ("baseline", "baseline_number")):
+            row[name] = self._number(row["metric"], row[column], now)
+
+    def _number(self, name: str, value: Any, now: datetime) -> float | int | None:
+        metric = self.config.metrics.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
             return value
-        if metric is None or not metric.is_age:
+        if not isinstance(value, str) or metric is None or not metric.is_age:
             return None
         try:
             return (now - datetime.fromisoformat(value)).total_seconds() / AGES[metric.shown_unit]
-        except (ValueError, TypeError):  # the metric was no age when this was measured
+        except (ValueError, TypeError):  # the metric was not an age when this was measured
             return None
 
     def _state(self, row: Mapping[str, Any], now: datetime) -> str:
@@ -267,7 +276,7 @@ class NotebookData:
 
 
 def frame(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    """Rows as a frame with these columns, in this order and with the types of the module's docstring."""
+    """Return rows as a frame with these columns, in this order, and with the types of the module's docstring."""
     listed = list(rows)
     return pd.DataFrame(
         {name: _column(name, [row.get(name) for row in listed]) for name in columns}, columns=[*columns]
@@ -275,8 +284,8 @@ def frame(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataF
 
 
 def _column(name: str, values: list[Any]) -> pd.Series:
-    there = [value for value in values if value is not None]
-    if name in _TIMES or (there and all(isinstance(value, datetime) for value in there)):
+    known = [value for value in values if value is not None]
+    if name in _TIMES or (known and all(isinstance(value, datetime) for value in known)):
         return pd.Series(pd.to_datetime(pd.Series(values, dtype=object), utc=True))
     if name in _FLOATS or name.endswith(("_pct", "_usd")):
         return pd.Series(values, dtype="Float64")
@@ -284,24 +293,24 @@ def _column(name: str, values: list[Any]) -> pd.Series:
         return pd.Series(values, dtype="Int64")
     if name in ("number", "baseline_number"):
         return numbers(values)
-    if there and all(type(value) is int and abs(value) < 2**63 for value in there):
-        return (
-            pd.Series(values, dtype="Int64") if name not in ("value", "baseline") else pd.Series(values, dtype=object)
-        )
+    if _all_integers(known) and name not in ("value", "baseline"):
+        return pd.Series(values, dtype="Int64")
     return pd.Series(values, dtype=object)
 
 
 def numbers(values: Sequence[Any]) -> pd.Series:
-    """Int64 where all that are there are whole and fit, else Float64."""
-    there = [value for value in values if value is not None]
-    whole = bool(there) and all(type(value) is int and abs(value) < 2**63 for value in there)
-    return pd.Series(
-        [None if v is None else v if whole else float(v) for v in values], dtype="Int64" if whole else "Float64"
-    )
+    """Return an Int64 series where all known values are integers that fit, else a Float64 series."""
+    if _all_integers([value for value in values if value is not None]):
+        return pd.Series(values, dtype="Int64")
+    return pd.Series([None if value is None else float(value) for value in values], dtype="Float64")
+
+
+def _all_integers(known: Sequence[Any]) -> bool:
+    return bool(known) and all(type(value) is int and abs(value) < 2**63 for value in known)
 
 
 def _begin(connection: Connection) -> datetime:
-    """Nothing can be written from here to the end of the transaction; the database's clock."""
+    """Make the transaction read-only and return the database's time."""
     connection.execute(text("SET TRANSACTION READ ONLY"))
     return clock(connection)
 

@@ -1,9 +1,12 @@
-"""What the frames ask the database, and the columns that each has. Spans are in days, and end when the transaction
-began: beside `now()` an index bounds them, beside the clock, which moves while a query runs, none does."""
+"""The SQL of the frames and the columns of each frame.
+
+Spans are in days and end when the transaction began: an index can bound `now()`, but not the clock, which moves while a
+query runs.
+"""
 
 from __future__ import annotations
 
-# A cursor takes one query that gives rows and nothing after it, so that no COMMIT slips in behind it
+# A cursor runs one query that returns rows, so that no COMMIT can follow it
 OPEN = """DO $$
     DECLARE answer refcursor := 'dims_answer';
     BEGIN OPEN answer NO SCROLL FOR EXECUTE current_setting('dims.query'); END

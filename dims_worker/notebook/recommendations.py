@@ -1,4 +1,4 @@
-"""What the numbers suggest that somebody does. Pure: frames in, frames out."""
+"""Recommendations from the numbers. Pure functions: frames in, frames out."""
 
 from __future__ import annotations
 
@@ -17,86 +17,79 @@ ADVICE = ("kind", "metric", "value", "unit", "what_to_do")
 DRIFT_PCT = 15.0
 VOLATILE_PCT = 25.0
 UNCHANGED_DAYS = 30
-"""A metric with so many days of readings, all equal, has never changed."""
+"""A metric has never changed when this many days or more have the same value."""
+
+Advice = Iterator[tuple[str, str, Any, str, str]]
+"""Rows with the columns `ADVICE`."""
 
 
 def volatility(daily: pd.DataFrame) -> pd.DataFrame:
-    """Most volatile first, of `Known.daily` rows: metric, days (with a number), mean, stddev, volatility_pct,
-    mean_drift_pct.
+    """Return the volatility of each metric in `NotebookData.daily` rows, the most volatile first.
 
-    volatility_pct is the coefficient of variation: 100 x standard deviation (of the sample) / |mean| of the days'
-    last numbers; missing where there are fewer than 3 days, or the mean is 0. mean_drift_pct is the mean size of the
-    drifts that were judged.
+    Columns: metric, days (with a number), mean, stddev, volatility_pct, mean_drift_pct. volatility_pct is the
+    coefficient of variation: 100 x standard deviation (of the sample) / |mean| of the daily numbers. It is missing with
+    fewer than 3 days and where the mean is 0. mean_drift_pct is the mean of the judged drifts.
     """
-    counted = daily[daily["number"].notna()]
-    grouped = counted.assign(number=counted["number"].astype("Float64")).groupby("metric", sort=True)
-    found = grouped.agg(
+    known = daily[daily["number"].notna()]
+    grouped = known.assign(number=known["number"].astype("Float64")).groupby("metric", sort=True)
+    table = grouped.agg(
         days=("number", "size"), mean=("number", "mean"), stddev=("number", "std"), mean_drift_pct=("drift_pct", "mean")
     ).reset_index()
-    mean = found["mean"].abs().where((found["mean"] != 0) & (found["days"] >= 3))
-    found["volatility_pct"] = 100 * found["stddev"] / mean
-    found = found.astype(
-        {"days": "Int64", **dict.fromkeys(("mean", "stddev", "volatility_pct", "mean_drift_pct"), "Float64")}
-    )
-    return found[[*VOLATILITY]].sort_values("volatility_pct", ascending=False, na_position="last", ignore_index=True)
+    mean = table["mean"].abs().where((table["mean"] != 0) & (table["days"] >= 3))
+    table["volatility_pct"] = 100 * table["stddev"] / mean
+    floats = dict.fromkeys(("mean", "stddev", "volatility_pct", "mean_drift_pct"), "Float64")
+    table = table.astype({"days": "Int64", **floats})
+    return table[[*VOLATILITY]].sort_values("volatility_pct", ascending=False, na_position="last", ignore_index=True)
 
 
 def recommendations(latest: pd.DataFrame, volatile: pd.DataFrame, daily: pd.DataFrame) -> pd.DataFrame:
-    """Most pressing kind first, within a kind the largest first: kind (`failed`, `held`, `drift`, `stale`, `volatile`,
-    `never changed`), metric, value and its unit (%, hours, days, failures), what_to_do."""
-    rows = [
-        *_failed(latest),
-        *_held(latest),
-        *_drift(latest),
-        *_stale(latest),
-        *_volatile(volatile),
-        *_unchanged(daily),
-    ]
-    found = pd.DataFrame(rows, columns=[*ADVICE])
-    return found.astype({"value": "Float64", **dict.fromkeys(("kind", "metric", "unit", "what_to_do"), object)})
+    """Return what to do: the most urgent kind first, within a kind the largest value first.
+
+    Columns: kind (`failed`, `held`, `drift`, `stale`, `volatile`, `never changed`), metric, value and its unit (%,
+    hours, days, failures), what_to_do.
+    """
+    by_kind = (_failed(latest), _held(latest), _drift(latest), _stale(latest), _volatile(volatile), _unchanged(daily))
+    rows = [dict(zip(ADVICE, row, strict=True)) for kind in by_kind for row in kind]
+    table = pd.DataFrame(rows, columns=[*ADVICE])
+    return table.astype({"value": "Float64", **dict.fromkeys(("kind", "metric", "unit", "what_to_do"), object)})
 
 
-Rows = Iterator[dict[str, Any]]
+def _largest(frame: pd.DataFrame, column: str) -> Iterator[Any]:
+    return iter(frame.sort_values(column, ascending=False).itertuples())
 
 
-def _row(kind: str, metric: str, value: Any, unit: str, what_to_do: str) -> dict[str, Any]:
-    return {"kind": kind, "metric": metric, "value": value, "unit": unit, "what_to_do": what_to_do}
+def _failed(latest: pd.DataFrame) -> Advice:
+    for row in _largest(latest[latest["state"] == "failed"], "failures"):
+        yield "failed", row.metric, row.failures, "failures", f"Fix its source: {row.error}"
 
 
-def _failed(latest: pd.DataFrame) -> Rows:
-    for one in latest[latest["state"] == "failed"].sort_values("failures", ascending=False).itertuples():
-        yield _row("failed", one.metric, one.failures, "failures", f"Mend its source: {one.error}")
+def _held(latest: pd.DataFrame) -> Advice:
+    for row in _largest(latest[latest["state"] == "held"], "drift_pct"):
+        what = f"Decide request {row.request}: dims approvals show {row.request}"
+        yield "held", row.metric, row.drift_pct, "%", what
 
 
-def _held(latest: pd.DataFrame) -> Rows:
-    for one in latest[latest["state"] == "held"].sort_values("drift_pct", ascending=False).itertuples():
-        yield _row("held", one.metric, one.drift_pct, "%", f"Decide request {one.request}: "
-                   f"dims approvals show {one.request}")  # fmt: skip
-
-
-def _drift(latest: pd.DataFrame) -> Rows:
+def _drift(latest: pd.DataFrame) -> Advice:
     drifted = latest[(latest["drift_pct"].fillna(0) > DRIFT_PCT) & ~latest["state"].isin(("held", "failed"))]
-    for one in drifted.sort_values("drift_pct", ascending=False).itertuples():
-        yield _row("drift", one.metric, one.drift_pct, "%", f"Look for its cause: dims explain {one.metric}")
+    for row in _largest(drifted, "drift_pct"):
+        yield "drift", row.metric, row.drift_pct, "%", f"Find the cause: dims explain {row.metric}"
 
 
-def _stale(latest: pd.DataFrame) -> Rows:
-    for one in latest[latest["state"] == "stale"].sort_values("age_hours", ascending=False).itertuples():
-        yield _row("stale", one.metric, one.age_hours, "hours",
-                   "See that its producer still sends events, or give it a schedule; measure it now: "
-                   f"dims verify -m {one.metric}")  # fmt: skip
+def _stale(latest: pd.DataFrame) -> Advice:
+    for row in _largest(latest[latest["state"] == "stale"], "age_hours"):
+        what = f"Check that its producer sends events, or add a schedule. Measure it now: dims verify -m {row.metric}"
+        yield "stale", row.metric, row.age_hours, "hours", what
 
 
-def _volatile(volatile: pd.DataFrame) -> Rows:
-    wild = volatile[volatile["volatility_pct"].fillna(0) > VOLATILE_PCT]
-    for one in wild.itertuples():
-        yield _row("volatile", one.metric, one.volatility_pct, "%",
-                   "Say what is usual: volatility: volatile, wider thresholds, or min_abs")  # fmt: skip
+def _volatile(volatile: pd.DataFrame) -> Advice:
+    for row in volatile[volatile["volatility_pct"].fillna(0) > VOLATILE_PCT].itertuples():
+        what = "Configure what is normal: `volatility: volatile`, wider thresholds, or `min_abs`"
+        yield "volatile", row.metric, row.volatility_pct, "%", what
 
 
-def _unchanged(daily: pd.DataFrame) -> Rows:
-    counted = daily[daily["outcome"] != "failed"]
-    for metric, found in counted.groupby("metric", sort=True):
-        if len(found) >= UNCHANGED_DAYS and found["value"].map(repr).nunique() == 1:
-            yield _row("never changed", str(metric), len(found), "days",
-                       "See that it measures what it should (path, prefix, query); if so, seldom will do")  # fmt: skip
+def _unchanged(daily: pd.DataFrame) -> Advice:
+    measured = daily[daily["outcome"] != "failed"]
+    for metric, rows in measured.groupby("metric", sort=True):
+        if len(rows) >= UNCHANGED_DAYS and rows["value"].map(repr).nunique() == 1:
+            what = "Check that it measures what you expect (path, prefix, query). If it does, measure it less often."
+            yield "never changed", str(metric), len(rows), "days", what

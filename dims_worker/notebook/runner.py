@@ -1,4 +1,4 @@
-"""The notebook that comes with DIMS: where it is, run without a browser, and made a page."""
+"""Find the notebook that comes with DIMS, run it without a browser, and turn it into an HTML page."""
 
 from __future__ import annotations
 
@@ -15,54 +15,56 @@ Document = Any
 
 NAME = "dims_explorer.ipynb"
 WORKBOOK = "DIMS_WORKBOOK"
-"""The variable that says where the last cell writes its workbook."""
+"""The environment variable with the path of the workbook that the last cell writes."""
 RENDERER = "plotly_mimetype+notebook"
-"""Each chart twice: its object, and HTML that needs no network."""
+"""Each chart is stored twice: as an object, and as HTML that needs no network."""
 CELL_SECONDS = 600
-MISSING = "needs what is not installed ({}): pip install 'dims-worker[notebook]'"
+MISSING = "the notebook needs {}, which is not installed. Run: pip install 'dims-worker[notebook]'"
 
 Progress = Callable[[int, int], None]
-"""Called with the cells that are done, and all."""
+"""A function that takes the number of finished cells and of all cells."""
 
 
 class CellFailed(DimsError):
-    """A cell of the notebook ended with an error."""
+    """A cell of the notebook failed."""
 
     exit_code = 4
 
 
 def notebook_path() -> Path:
-    """The notebook, in the wheel or in the repository."""
+    """Return the path of the notebook, in the wheel or in the repository."""
     package = Path(__file__).parents[1]
-    found = next((one for one in (package / NAME, package.parent / "notebooks" / NAME) if one.is_file()), None)
-    if found is None:
-        raise DimsError(f"{NAME} is not where it was installed: install DIMS again")
-    return found
+    for path in (package / NAME, package.parent / "notebooks" / NAME):
+        if path.is_file():
+            return path
+    raise DimsError(f"{NAME} is missing from {package}. Install DIMS again.")
 
 
 def run_notebook(
     notebook: Path, folder: Path, env: Mapping[str, str], progress: Progress = lambda done, all: None
 ) -> Document:
-    """Run every cell in a kernel of its own, in `folder`, with these variables; the notebook with its outputs.
+    """Run every cell in a new kernel in `folder` with these variables. Return the notebook with its outputs.
 
     Raises:
-        UsageError: what runs it is not installed.
-        CellFailed: which cell ended with an error, under which heading, and the error.
+        UsageError: a package that runs notebooks is not installed.
+        CellFailed: a cell failed. The message has its number, its heading and the error.
     """
     try:
-        import ipykernel  # noqa: F401 - the kernel itself
+        import ipykernel  # noqa: F401 - the client starts it as a process
         import nbformat
         from nbclient import NotebookClient
         from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     except ImportError as error:
-        raise UsageError(f"the notebook {MISSING.format(error.name)}") from None
+        raise UsageError(MISSING.format(error.name)) from None
     document: Document = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
     client = NotebookClient(
-        document, timeout=CELL_SECONDS, kernel_name="python3",
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of plain TCP, but stays on loopback
+        document,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # without its warning about TCP, which stays on loopback
         resources={"metadata": {"path": str(folder)}},
         on_cell_start=lambda cell, cell_index: progress(cell_index, len(document.cells)),
-    )  # fmt: skip
+    )
     variables = {**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1", **env, "PLOTLY_RENDERER": RENDERER}
     try:
         client.execute(env=variables)
@@ -75,35 +77,27 @@ def run_notebook(
 
 
 def _place(document: Document) -> str:
-    """Where it ended: the last cell that was begun, under its heading."""
-    begun = [number for number, cell in enumerate(document.cells) if cell.get("execution_count")] or [0]
-    failed = [
-        number
-        for number, cell in enumerate(document.cells)
-        if any(output.output_type == "error" for output in cell.get("outputs", ()))
-    ]
-    number = failed[0] if failed else begun[-1]
-    headings = [
-        line.lstrip("# ")
-        for cell in document.cells[: number + 1]
-        if cell.cell_type == "markdown"
-        for line in cell.source.splitlines()
-        if line.startswith("## ")
-    ]
+    """Return where a run ended: the failed cell, or the last one that started, and its heading."""
+    cells = list(enumerate(document.cells))
+    started = [number for number, cell in cells if cell.get("execution_count")] or [0]
+    failed = [number for number, cell in cells if any(out.output_type == "error" for out in cell.get("outputs", ()))]
+    number = failed[0] if failed else started[-1]
+    sources = [cell.source for cell in document.cells[: number + 1] if cell.cell_type == "markdown"]
+    headings = [line.lstrip("# ") for source in sources for line in source.splitlines() if line.startswith("## ")]
     return f"cell {number + 1} of {len(document.cells)}" + (f" ({headings[-1]})" if headings else "")
 
 
 def as_html(document: Document) -> str:
-    """The notebook as one page that is read without a network: nothing is loaded from elsewhere."""
+    """Return the notebook as one page that loads nothing from a network."""
     try:
         from nbconvert import HTMLExporter
     except ImportError as error:
-        raise UsageError(f"the notebook {MISSING.format(error.name)}") from None
+        raise UsageError(MISSING.format(error.name)) from None
     exporter: Any = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)  # type: ignore[no-untyped-call]
     for name in ("mathjax_url", "require_js_url", "jquery_url", "mermaid_js_url", "jupyter_widgets_base_url"):
         setattr(exporter, name, "")
     body, _ = exporter.from_notebook_node(document)
-    # What the template would load from elsewhere (widgets, mathematics, diagrams) is not in this notebook
+    # The template loads scripts for widgets, mathematics and diagrams, which this notebook does not use
     body = re.sub(r"<script[^>]*\ssrc=[^>]*>\s*</script>", "", body)
     return re.sub(
         r'<script type="module">(?:(?!</script>).)*mermaid(?:(?!</script>).)*</script>', "", body, flags=re.DOTALL

@@ -1,5 +1,4 @@
-"""What the five workflows found, as rows: their newest results, each in its own shape, made flat. Pure but for one
-query. What was not reached has no row: it is not 0."""
+"""The newest results of the workflows as rows. A source that was not reached has no rows, not zeros."""
 
 from __future__ import annotations
 
@@ -22,24 +21,27 @@ SIDES = ("folder", "local_files", "lake_objects", "only_local", "only_lake", "di
 COSTS = ("part", "amount", "unit", "price_usd", "month_usd")
 COMPLETENESS = ("what", "complete_pct")
 COUNTS = {*GAPS[1:5], *SIDES[1:7]}
+"""The columns of integers."""
 
 
 def newest_results(connection: Connection) -> dict[str, Mapping[str, Any]]:
-    """The newest result of each workflow, be it from a run of its own or from a section of an audit."""
-    found: dict[str, Mapping[str, Any]] = {}
+    """Return the newest result of each workflow, from its own runs and from the sections of audits."""
+    newest: dict[str, Mapping[str, Any]] = {}
     for name in WORKFLOW_NAMES:
         last = last_result(connection, f"{WORKFLOW}{name}")
         for result in (last[1], *last[1].get("sections", ())) if last else ():
-            known = found.get(result["workflow"])
+            known = newest.get(result["workflow"])
             if known is None or known["generated_at"] < result["generated_at"]:
-                found[result["workflow"]] = result
-    return {name: found[name] for name in WORKFLOW_NAMES if name in found}
+                newest[result["workflow"]] = result
+    return {name: newest[name] for name in WORKFLOW_NAMES if name in newest}
 
 
 def overview_frame(results: Results) -> Rows:
     return [
         {
-            **{"workflow": name, "generated_at": result["generated_at"], "status": workflows.result_status(result)},
+            "workflow": name,
+            "generated_at": result["generated_at"],
+            "status": workflows.result_status(result),
             "figures": ", ".join(f"{what}: {value}" for what, value in workflows.result_summary(result)),
             "to_do": "; ".join(map(str, result.get("attention", ()))),
         }
@@ -48,17 +50,21 @@ def overview_frame(results: Results) -> Rows:
 
 
 def gaps_frame(results: Results) -> Rows:
-    """Games by season, oldest season first, and what of them is missing."""
+    """Return the games of each season, the oldest first, and how many have missing data."""
     games = results.get("gap-analysis", {}).get("games")
     return [{name: season[name] for name in GAPS} for season in games["seasons"]] if games else []
 
 
 def sync_frame(results: Results) -> Rows:
-    """Each folder and the lake: file by file where sync-status compared them, else the counts of local-inventory."""
+    """Return each folder beside the lake: compared by file in sync-status, else by count in local-inventory."""
     rows: Rows = [
         {
-            **{"folder": pair["folder"], "only_local": pair["only_local"], "only_lake": pair["only_s3"]},
-            **{"different": pair["different"], "same": pair["same"], "drift_pct": pair["sync_drift_pct"]},
+            "folder": pair["folder"],
+            "only_local": pair["only_local"],
+            "only_lake": pair["only_s3"],
+            "different": pair["different"],
+            "same": pair["same"],
+            "drift_pct": pair["sync_drift_pct"],
             "local_files": pair["only_local"] + pair["different"] + pair["same"],
             "lake_objects": pair["only_s3"] + pair["different"] + pair["same"],
         }
@@ -73,12 +79,15 @@ def sync_frame(results: Results) -> Rows:
 
 
 def costs_frame(results: Results) -> Rows:
-    """The lines of the estimate; one without a price in the configuration has none, and no sum."""
+    """Return the lines of the cost estimate. A line without a price in the configuration has no cost."""
     cost = results.get("aws-inventory", {}).get("cost")
     return [
         {
-            **{"part": line["what"], "amount": float(line["amount"]), "unit": line["unit"]},
-            **{"price_usd": line["price"], "month_usd": line["usd"]},
+            "part": line["what"],
+            "amount": float(line["amount"]),
+            "unit": line["unit"],
+            "price_usd": line["price"],
+            "month_usd": line["usd"],
         }
         for line in (cost or {"lines": ()})["lines"]
     ]

@@ -1,1 +1,1 @@
-"""Everything that is known, to be looked at and taken away."""
+"""Reports: the inventory as HTML, Markdown, Excel, JSON, CSV and Prometheus metrics."""

@@ -1,4 +1,4 @@
-"""A report's file: written whole or not at all, and left alone where it says the same already."""
+"""Write a report file whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from dims_worker.errors import UsageError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> bool:
-    """Have `write` fill a draft beside the file, and put it in the file's place. False: it says the same already.
+    """Let `write` fill a draft in the same folder, then replace the file with it.
 
-    Raises UsageError, with the reason, where it cannot be written there.
+    Returns False where the file has the same content already; it is not touched then. Raises UsageError where the file
+    cannot be written.
     """
     try:
         if path.is_dir():
-            raise UsageError(f"the report cannot be written to {path}: it is a folder; name a file")
-        path = path.resolve()  # a link stays one
-        if path.exists() and not path.is_file():  # a pipe, /dev/stdout: to be written to, not to be replaced
+            raise UsageError(f"the report cannot be written to {path}: it is a folder. Name a file in it.")
+        path = path.resolve()  # a symbolic link stays one
+        if path.exists() and not path.is_file():  # a pipe or /dev/stdout cannot be replaced
             write(path)
             return True
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,5 +38,5 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> bool:
 
 
 def write_text_atomically(path: Path, text: str) -> bool:
-    """The same of a text. A line ends as the text says, on every system."""
+    """Write a text as `write_atomically` does, with the same line ends on every system."""
     return write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8", newline=""))

@@ -1,83 +1,95 @@
-"""One page that needs nothing but itself: no network, no script, no font. It is readable on a phone and in the dark."""
+"""The inventory as one HTML page that loads no other file: no script, no font. It suits phones and dark mode."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, timedelta
-from importlib.resources import files
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from dims_worker import __version__
-from dims_worker.analysis.health import health_sentence
-from dims_worker.formatting import format_utc
-from dims_worker.reports.html_page import attention, recent_activity
-from dims_worker.reports.html_page import metrics as known
-from dims_worker.reports.html_page.markup import ReportSpan, e
-from dims_worker.reports.inventory import DAYS, YEAR, InventoryReport
+from dims_worker.analysis.evidence import Gap
+from dims_worker.analysis.health import MetricHealth, health_labels, health_sentence
+from dims_worker.formatting import format_drift
+from dims_worker.reports import svg_charts
+from dims_worker.reports.inventory import InventoryReport, WorkflowResult, trend_days
+from dims_worker.reports.templating import html_environment
+from dims_worker.store.approval_requests import ApprovalRequest
+from dims_worker.store.runs import PastReading
+from dims_worker.text.metric_values import decide_command, metric_change, metric_value
+from dims_worker.workflows import registry
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-"""Content-Security-Policy: whatever the database holds, the page loads nothing and runs nothing."""
-TILES = (
-    *(("waiting", "waiting for a person", "warn", "waiting"), ("failed", "failed", "lost", "look")),
-    *(("beyond limits", "beyond limits", "bad", "look"), ("stale", "stale", "warn", "look")),
-    ("drifted", "drifted", "bad", "trends"),
-    ("due", "due", "quiet", "categories"),
-)
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MAX_LENGTH = 400
+"""Longer texts are cut. `dims report json` has them whole."""
+MAX_NAMES = 60
+"""A gap lists at most this many names."""
+PROBLEMS = ("failed", "beyond its limit", "stale", "not measured yet")
+"""The labels of a metric that has a row under "Needs attention"."""
 
 
 def render_page(inventory: InventoryReport) -> str:
-    """The whole document."""
-    days = max(DAYS, min(YEAR, (inventory.now - inventory.since).days + 1))
+    """Return the whole document."""
+    days = trend_days(inventory.now, inventory.since)
     last = inventory.now.astimezone(UTC).date()
-    span = ReportSpan(last - timedelta(days=days - 1), last, inventory.now)
-    sections = (
-        *(
-            ("waiting", "Waits for a person", attention.waiting_section),
-            ("look", "Needs a look", attention.problems_section),
-        ),
-        *(("categories", "Categories", known.category_sections), ("trends", "Trends", known.trends_section)),
-        *(("gaps", "Gaps", known.gaps_section), ("workflows", "Workflows", known.workflows_section)),
-        ("lately", "What happened", recent_activity.activity_section),
+    gap_analysis = inventory.workflow("gap-analysis")
+    values = {
+        "report": inventory,
+        "now": inventory.now,
+        "days": days,
+        "first": last - timedelta(days=days - 1),
+        "last": last,
+        "version": __version__,
+        "sentence": health_sentence(inventory.health),
+        "by_name": {health.metric: health for health in inventory.metrics},
+        "problems": [health for health in inventory.metrics if set(health_labels(health)) & set(PROBLEMS)],
+        "gaps": [(health, gap) for health in inventory.metrics for gap in health.gaps],
+        "gap_analysis": gap_analysis,
+        "seasons": ((gap_analysis.result.get("games") or {}).get("seasons", ()) if gap_analysis else ()),
+    }
+    return environment().get_template("report.html").render(values)
+
+
+@cache
+def environment() -> Environment:
+    """Return the environment of the report's templates."""
+    environment = html_environment("dims_worker.reports", MAX_LENGTH)
+    environment.globals.update(
+        MAX_NAMES=MAX_NAMES,
+        PROBLEMS=PROBLEMS,
+        legend=svg_charts.legend_html,
+        sparkline=svg_charts.sparkline,
+        trend=svg_charts.metric_trend_svg,
     )
-    told = [(name, title, body) for name, title, tell in sections if (body := "".join(tell(inventory, span)))]
-    return "".join(
-        (
-            *_head(inventory),
-            *_top(inventory, [(name, title) for name, title, _ in told]),
-            '<main id="main">',
-            *(f'<section id="{name}" aria-labelledby="h-{name}"><h2 id="h-{name}">{title}</h2>{body}</section>\n'
-              for name, title, body in told),
-            "</main>",
-            f"<footer>Written by DIMS {e(__version__)}. Times are UTC. <code>dims report html</code> makes this page "
-            "anew.</footer></body></html>\n",
-        )
-    )  # fmt: skip
+    values = (current_value, decide_command, format_row_drift, gap_title, health_labels, label_counts, metric_change)
+    results = (result_notes, registry.result_status, registry.result_summary)
+    environment.filters.update({function.__name__: function for function in (*values, *results)})
+    return environment
 
 
-def _head(inventory: InventoryReport) -> Iterator[str]:
-    yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield '<meta name="referrer" content="no-referrer"><link rel="icon" href="data:,">'
-    yield f"<title>{e(inventory.project)}: data inventory</title>"
-    style = files("dims_worker.reports").joinpath("html_page", "page.css").read_text(encoding="utf-8")
-    yield f"<style>{style}</style></head>\n"
+def current_value(health: MetricHealth, now: datetime) -> str:
+    return metric_value(health, health.state.value, now)
 
 
-def _top(inventory: InventoryReport, told: list[tuple[str, str]]) -> Iterator[str]:
-    health = inventory.health
-    yield '<body><a class="skip" href="#main">To the inventory</a><header>'
-    yield f'<p class="eyebrow">Data inventory</p><h1>{e(inventory.project)}</h1>'
-    yield f'<p class="verdict">{e(health_sentence(health))}</p>'
-    newest = f"newest reading {format_utc(inventory.newest)}" if inventory.newest else "nothing is measured yet"
-    yield f'<p class="meta">As of {format_utc(inventory.now)} · {newest} · '
-    yield f"changes since {format_utc(inventory.since)}</p>"
-    links = "".join(f'<a href="#{name}">{title}</a>' for name, title in told)
-    yield f'<nav aria-label="Parts">{links}</nav>'
-    yield f'<ul class="tiles"><li class="ok"><b>{len(inventory.well):,}</b>'
-    yield f"<span>of {len(inventory.standings):,} are well</span></li>"
-    there = {name for name, _ in told}
-    for word, title, style, anchor in TILES:
-        number = len(health[word])
-        name = f'<a href="#{anchor}">{title}</a>' if number and anchor in there else title
-        yield f'<li class="{style if number else "none"}"><b>{number:,}</b><span>{name}</span></li>'
-    yield "</ul></header>\n"
+def format_row_drift(row: ApprovalRequest | PastReading) -> str:
+    return format_drift(row.value, row.baseline, row.drift_pct)
+
+
+def label_counts(metrics: Iterable[MetricHealth]) -> Mapping[str, int]:
+    """Count the labels of a category's metrics; all open requests count as `waits`."""
+    labels = (label for health in metrics for label in health_labels(health))
+    return Counter("waits" if label.startswith("waits") else label for label in labels)
+
+
+def gap_title(gap: Gap, health: MetricHealth) -> str:
+    """Return what the names of a gap are. The `rows` of a query are what its metric counts."""
+    return health.unit or "names" if gap.name == "rows" else gap.name.replace("_", " ")
+
+
+def result_notes(workflow: WorkflowResult) -> list[Any]:
+    """Return the sources that a workflow did not reach, then what it reports for attention."""
+    unreached = sorted(workflow.result["unreached"].items())
+    return [*(f"{source} was not reached: {why}" for source, why in unreached), *workflow.result.get("attention", ())]

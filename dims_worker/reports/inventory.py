@@ -1,9 +1,9 @@
-"""What every report shows, gathered once, in the same few queries however many metrics there are."""
+"""The data behind every report, gathered in a fixed number of queries."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,32 +16,30 @@ from dims_worker.store import point_in_time
 from dims_worker.store.approval_requests import ApprovalRequest, list_requests, open_requests
 from dims_worker.store.engine import clock
 from dims_worker.store.events import LoggedEvent, list_events
-from dims_worker.store.history import Point, daily_readings
+from dims_worker.store.history import daily_readings
 from dims_worker.store.runs import PastReading, RunRow, list_runs
 
-DAYS = 90
-"""A trend goes back so many days, or further where `--since` does, up to a year."""
-YEAR = 366
-SHOWN = 24
-"""So many metrics have a large trend: those that matter most."""
-MARKS = 60
-"""So many readings that stood out are marked in one trend."""
-RECENT = 50
-"""So many drifts, runs, requests and events are told."""
+MIN_TREND_DAYS, MAX_TREND_DAYS = 90, 366
+MAX_TRENDS = 24
+"""Only the most important metrics have a large trend."""
+MAX_MARKERS = 60
+"""A trend marks at most this many readings: the newest ones that were held, approved, rejected or failed."""
+RECENT_ROWS = 50
+"""A report lists at most this many drifts, runs, requests and events."""
 
 
 @dataclass(frozen=True, slots=True)
 class CategoryHealth:
-    """A category of the configuration, in its order. `feed`: data is collected here."""
+    """The metrics of a category, in the order of the configuration. `feed`: the category collects data."""
 
     name: str
     feed: bool
-    standings: tuple[MetricHealth, ...]
+    metrics: tuple[MetricHealth, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class WorkflowResult:
-    """The last run of a workflow, and what it found."""
+    """The last run of a workflow and its stored result."""
 
     name: str
     run: RunRow
@@ -50,10 +48,10 @@ class WorkflowResult:
 
 @dataclass(frozen=True, slots=True)
 class InventoryReport:
-    """Everything a report shows, of one moment.
+    """Everything that a report shows, read at one moment.
 
-    `drifts`, `runs`, `decided` and `events` are the newest, newest first; `received` counts the events since `since`
-    by outcome. `requests` are open, oldest first. `off`: metrics that are not measured unless they are named.
+    `requests` are the open approval requests, oldest first. `decided`, `drifts`, `runs` and `events` are the most
+    recent ones, newest first. `received` counts the events after `since` by outcome. `off` lists the disabled metrics.
     """
 
     project: str
@@ -71,39 +69,38 @@ class InventoryReport:
     workflows: tuple[WorkflowResult, ...]
 
     @property
-    def standings(self) -> list[MetricHealth]:
-        return [one for category in self.categories for one in category.standings]
+    def metrics(self) -> list[MetricHealth]:
+        return [metric for category in self.categories for metric in category.metrics]
 
     @property
     def feeds(self) -> tuple[CategoryHealth, ...]:
-        return tuple(one for one in self.categories if one.feed)
+        return tuple(category for category in self.categories if category.feed)
 
     @property
     def trends(self) -> list[MetricHealth]:
-        """The metrics that have a large trend, the most important first."""
-        return _important(self.standings)
+        """Return the metrics that have a large trend, the most important first."""
+        return _most_important(self.metrics)
 
     def workflow(self, name: str) -> WorkflowResult | None:
-        return next((one for one in self.workflows if one.name == name), None)
+        return next((workflow for workflow in self.workflows if workflow.name == name), None)
 
     @property
     def health(self) -> dict[str, list[str]]:
-        """The metrics by what is the matter with them; one may be in several."""
-        return group_by_health(self.standings)
+        """Return the names of the metrics by state. A metric can be in several states."""
+        return group_by_health(self.metrics)
 
     @property
     def well(self) -> list[str]:
-        """The metrics with which nothing is the matter."""
-        return [one.metric for one in self.standings if one.well]
+        return [metric.metric for metric in self.metrics if metric.well]
 
 
 def gather_report(
     connection: Connection, config: Config, since: timedelta | datetime, *, from_newest: bool = False
 ) -> InventoryReport:
-    """The inventory, in a transaction of its own that reads alone.
+    """Read everything that a report shows. The connection's transaction becomes read-only.
 
-    `since`: an instant, or how far back; from now, or `from_newest`: from the newest reading, so that the same
-    readings give the same report on another day.
+    `since` is an instant, or a span back from now. With `from_newest` the span counts back from the newest reading, so
+    that the same readings give the same report on any day.
     """
     point_in_time.begin_read_only(connection)
     now = clock(connection)
@@ -111,53 +108,59 @@ def gather_report(
     newest = point_in_time.newest_reading_time(connection, names)
     start = since if isinstance(since, datetime) else ((newest or now) if from_newest else now) - since
     waiting = open_requests(connection)
-    days = max(DAYS, min(YEAR, (now - start).days + 1))
+    days = trend_days(now, start)
     series = daily_readings(connection, names, days)
-    standings = load_health(connection, config, names, waiting, now=now, since=start, series=series)
-    large = [one.metric for one in _important(list(standings.values()))]
-    marks = point_in_time.notable_readings(connection, large, now - timedelta(days=days), MARKS)
-    for name in large:
-        standings[name] = _marked(standings[name], marks[name])
-    results = point_in_time.last_results(connection, [f"{WORKFLOW}{one}" for one in config.configured_workflows])
+    health = load_health(connection, config, names, waiting, now=now, since=start, series=series)
+    important = [metric.metric for metric in _most_important(list(health.values()))]
+    notable = point_in_time.notable_readings(connection, important, now - timedelta(days=days), MAX_MARKERS)
+    for name in important:
+        metric = health[name]
+        health[name] = replace(metric, marks=points_in_unit(notable[name], metric.declared, metric.unit))
+    sources = [f"{WORKFLOW}{name}" for name in config.configured_workflows]
+    results = point_in_time.last_results(connection, sources)
     return InventoryReport(
         project=config.project.name,
         now=now,
         since=start,
         newest=newest,
-        categories=_categories(config, standings),
+        categories=_categories(config, health),
         off=tuple(name for name, metric in config.metrics.items() if not metric.enabled),
         requests=tuple(waiting.values()),
-        decided=tuple(one for one in list_requests(connection, limit=RECENT) if one.state != "open"),
-        drifts=tuple(point_in_time.recent_drifts(connection, names, start, RECENT)),
-        runs=tuple(list_runs(connection, limit=RECENT)),
-        events=tuple(list_events(connection, limit=RECENT)),
+        decided=tuple(row for row in list_requests(connection, limit=RECENT_ROWS) if row.state != "open"),
+        drifts=tuple(point_in_time.recent_drifts(connection, names, start, RECENT_ROWS)),
+        runs=tuple(list_runs(connection, limit=RECENT_ROWS)),
+        events=tuple(list_events(connection, limit=RECENT_ROWS)),
         received=point_in_time.events_since(connection, start),
-        workflows=tuple(WorkflowResult(source.removeprefix(WORKFLOW), *found) for source, found in results.items()),
+        workflows=tuple(WorkflowResult(source.removeprefix(WORKFLOW), *last) for source, last in results.items()),
     )
 
 
+def trend_days(now: datetime, since: datetime) -> int:
+    """Return how many days a trend shows: at least 90, more where `since` is earlier, and at most a year."""
+    return max(MIN_TREND_DAYS, min(MAX_TREND_DAYS, (now - since).days + 1))
+
+
 def is_feed(metrics: Sequence[Metric]) -> bool:
-    """Whether a category collects data: it asks of a bucket whether all of it came, or when the last of it did."""
-    asks = ("completeness", "missing_days", "newest_age")
-    return any(isinstance(one, S3Metric) and one.measure in asks for one in metrics)
+    """Return whether a category collects data: whether it measures if all data arrived, or when the last did."""
+    measures = ("completeness", "missing_days", "newest_age")
+    return any(isinstance(metric, S3Metric) and metric.measure in measures for metric in metrics)
 
 
-def _marked(one: MetricHealth, marks: Sequence[Point]) -> MetricHealth:
-    parts = {name: getattr(one, name) for name in MetricHealth.__slots__}
-    return MetricHealth(**{**parts, "marks": points_in_unit(marks, one.declared, one.unit)})
+def _most_important(metrics: Sequence[MetricHealth]) -> list[MetricHealth]:
+    """Return the most important first. Metrics of the same weight keep the order of the configuration."""
+    drawable = [metric for metric in metrics if metric.matters and not metric.declared.is_age and any_number(metric)]
+    return sorted(drawable, key=lambda metric: metric.weight, reverse=True)[:MAX_TRENDS]
 
 
-def _important(standings: Sequence[MetricHealth]) -> list[MetricHealth]:
-    """The most important first; of two that matter alike the one that is configured first."""
-    numbers = [one for one in standings if one.matters and not one.declared.is_age and any_number(one)]
-    return sorted(numbers, key=lambda one: one.weight, reverse=True)[:SHOWN]
+def _categories(config: Config, health: Mapping[str, MetricHealth]) -> tuple[CategoryHealth, ...]:
+    metrics: dict[str, list[MetricHealth]] = {}
+    for name, metric in health.items():
+        metrics.setdefault(_category(name), []).append(metric)
+    return tuple(
+        CategoryHealth(name, is_feed([d for m, d in config.metrics.items() if _category(m) == name]), tuple(listed))
+        for name, listed in metrics.items()
+    )
 
 
-def _categories(config: Config, standings: Mapping[str, MetricHealth]) -> tuple[CategoryHealth, ...]:
-    found: dict[str, list[MetricHealth]] = {}
-    for name, one in standings.items():
-        found.setdefault(name.partition(".")[0], []).append(one)
-    declared: dict[str, list[Metric]] = {}
-    for name, metric in config.metrics.items():
-        declared.setdefault(name.partition(".")[0], []).append(metric)
-    return tuple(CategoryHealth(name, is_feed(declared[name]), tuple(there)) for name, there in found.items())
+def _category(metric: str) -> str:
+    return metric.partition(".")[0]

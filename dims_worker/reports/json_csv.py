@@ -1,4 +1,4 @@
-"""The inventory for programs: one JSON document, or CSV with a row a metric."""
+"""The inventory for programs: one JSON document, or CSV with a row per metric."""
 
 from __future__ import annotations
 
@@ -18,119 +18,128 @@ COLUMNS = (
     *("metric", "category", "name", "value", "unit", "baseline", "before", "change", "drift_pct", "status"),
     *("severity", "critical", "state", "request", "as_of", "instant", "baseline_as_of", "error", "description"),
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What a spreadsheet takes for the beginning of a formula (OWASP, CSV Injection)."""
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""A spreadsheet reads a text that starts with one of these as a formula (OWASP, CSV Injection)."""
 
 
 def render_json(inventory: InventoryReport) -> str:
-    """Numbers keep their type, times are ISO 8601 in UTC. An age is a number in its unit at `generated_at`; the
-    instant it counts from stands beside it."""
-    return json.dumps(json_document(inventory), default=_plain, indent=2, ensure_ascii=False) + "\n"
+    """Return the JSON document.
+
+    Numbers keep their type, and times are ISO 8601 in UTC. An age is a number in its unit at `generated_at`; its
+    `instant` is the time that it counts from.
+    """
+    return json.dumps(json_document(inventory), default=_json_default, indent=2, ensure_ascii=False) + "\n"
 
 
 def json_document(inventory: InventoryReport) -> dict[str, Any]:
-    """The same before it is text."""
+    """Return the JSON document as a dictionary."""
     return {
         "project": inventory.project,
         "generated_at": inventory.now,
         "since": inventory.since,
         "newest": inventory.newest,
         "verdict": health_sentence(inventory.health),
-        "health": {"metrics": len(inventory.standings), "well": len(inventory.well), **inventory.health},
+        "health": {"metrics": len(inventory.metrics), "well": len(inventory.well), **inventory.health},
         "categories": [
             {
                 "category": category.name,
                 "feed": category.feed,
-                "metrics": [metric_row(one, inventory.now) | {"days": daily_rows(one)} for one in category.standings],
+                "metrics": [
+                    metric_row(metric, inventory.now) | {"days": _daily_rows(metric)} for metric in category.metrics
+                ],
             }
             for category in inventory.categories
         ],
         "off": list(inventory.off),
-        "requests": [_slots(one) | {"decide": metric_values.decide_command(one)} for one in inventory.requests],
-        "decided": _all(inventory.decided),
-        "drifts": _all(inventory.drifts),
-        "runs": _all(inventory.runs),
-        "events": _all(inventory.events),
+        "requests": [_fields(row) | {"decide": metric_values.decide_command(row)} for row in inventory.requests],
+        "decided": _all_fields(inventory.decided),
+        "drifts": _all_fields(inventory.drifts),
+        "runs": _all_fields(inventory.runs),
+        "events": _all_fields(inventory.events),
         "received": inventory.received,
         "gaps": [
-            {"metric": one.metric, "what": gap.name, "total": gap.total, "names": list(gap.named)}
-            for one in inventory.standings
-            for gap in one.gaps
+            {"metric": metric.metric, "what": gap.name, "total": gap.total, "names": list(gap.named)}
+            for metric in inventory.metrics
+            for gap in metric.gaps
         ],
         "workflows": {
-            one.name: {"run": one.run.run_id, "outcome": registry.result_status(one.result), **one.result}
-            for one in inventory.workflows
+            workflow.name: {
+                "run": workflow.run.run_id,
+                "outcome": registry.result_status(workflow.result),
+                **workflow.result,
+            }
+            for workflow in inventory.workflows
         },
     }
 
 
-def metric_row(one: MetricHealth, now: datetime) -> dict[str, Any]:
-    """A metric as a row: the keys of `COLUMNS`."""
-    state, is_age = one.state, one.declared.is_age
-    before = one.before.value if one.before else None
-    if is_age and one.before:
-        before = one.number(before, one.before.as_of)  # as old as it was then
+def metric_row(metric: MetricHealth, now: datetime) -> dict[str, Any]:
+    """Return a metric as a row with the keys of `COLUMNS`."""
+    state, is_age = metric.state, metric.declared.is_age
+    before = metric.before.value if metric.before else None
+    if is_age and metric.before:
+        before = metric.number(before, metric.before.as_of)  # the age at that time
     return {
-        "metric": one.metric,
-        "category": one.metric.partition(".")[0],
-        "name": one.name,
-        "value": one.number(state.value, now) if is_age else state.value,
-        "unit": one.unit,
-        "baseline": one.number(state.baseline, now) if is_age else state.baseline,
+        "metric": metric.metric,
+        "category": metric.metric.partition(".")[0],
+        "name": metric.name,
+        "value": metric.number(state.value, now) if is_age else state.value,
+        "unit": metric.unit,
+        "baseline": metric.number(state.baseline, now) if is_age else state.baseline,
         "before": before,
-        "change": one.change,
+        "change": metric.change,
         "drift_pct": state.drift_pct,
-        "status": one.status,
+        "status": metric.status,
         "severity": state.severity,
-        "critical": one.critical,
-        "state": ", ".join(health_labels(one)) or "ok",
-        "request": one.request.id if one.request else None,
+        "critical": metric.critical,
+        "state": ", ".join(health_labels(metric)) or "ok",
+        "request": metric.request.id if metric.request else None,
         "as_of": state.as_of,
         "instant": state.value if is_age else None,
         "baseline_as_of": state.baseline_as_of,
         "error": state.error,
-        "description": one.declared.description,
+        "description": metric.declared.description,
     }
 
 
-def daily_rows(one: MetricHealth) -> list[dict[str, Any]]:
-    """A metric's last judged reading of each day."""
-    return [{"day": each.day.isoformat(), "value": each.value, "outcome": each.outcome} for each in one.days]
+def _daily_rows(metric: MetricHealth) -> list[dict[str, Any]]:
+    """Return the last judged reading of each day."""
+    return [{"day": day.day.isoformat(), "value": day.value, "outcome": day.outcome} for day in metric.days]
 
 
 def render_csv(inventory: InventoryReport) -> str:
-    """A header and a row a metric, in the order of the configuration (RFC 4180). Numbers are unrounded; a text that a
-    spreadsheet would take for a formula has an apostrophe before it."""
-    written = io.StringIO()
-    writer = csv.writer(written)
+    """Return a header and a row per metric, in the order of the configuration (RFC 4180).
+
+    Numbers are not rounded. A text that a spreadsheet would read as a formula starts with an apostrophe.
+    """
+    output = io.StringIO()
+    writer = csv.writer(output)
     writer.writerow(COLUMNS)
-    for one in inventory.standings:
-        row = metric_row(one, inventory.now)
-        writer.writerow([_cell(row[name]) for name in COLUMNS])
-    return written.getvalue()
+    for metric in inventory.metrics:
+        row = metric_row(metric, inventory.now)
+        writer.writerow([_csv_cell(row[name]) for name in COLUMNS])
+    return output.getvalue()
 
 
-def _cell(value: Any) -> Any:
-    if value is None:
-        return ""
+def _csv_cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA) else value
+        return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
     return value
 
 
-def _slots(row: Any) -> dict[str, Any]:
+def _fields(row: Any) -> dict[str, Any]:
     return {name: getattr(row, name) for name in row.__slots__}
 
 
-def _all(rows: Iterable[Any]) -> list[dict[str, Any]]:
-    return [_slots(row) for row in rows]
+def _all_fields(rows: Iterable[Any]) -> list[dict[str, Any]]:
+    return [_fields(row) for row in rows]
 
 
-def _plain(value: Any) -> Any:
+def _json_default(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Mapping):

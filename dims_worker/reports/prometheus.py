@@ -1,8 +1,8 @@
-"""Metrics for Prometheus: what the inventory holds and how the machine does, asked anew at each scrape.
+"""Metrics for Prometheus: the values of the inventory and the state of the local stack, read at each scrape.
 
-Names and units follow https://prometheus.io/docs/practices/naming/. A part that is away (database, broker) is told by
-`dims_up` and takes its own metrics with it: a scrape never fails, and no number is made up. Counters begin at zero when
-the exporter starts, as Prometheus expects of a process.
+Names and units follow https://prometheus.io/docs/practices/naming/. `dims_up` says whether the database and the broker
+answer. The metrics of one that does not answer are missing from the scrape, which itself never fails. Counters start at
+zero with the exporter, as Prometheus expects of a process.
 """
 
 from __future__ import annotations
@@ -36,19 +36,18 @@ from dims_worker.store.engine import clock, engine, transaction
 
 log = logging.getLogger(__name__)
 
-BOUND = 4.0
-"""Seconds that database and broker together have to answer. Prometheus waits for ten by default, and two of them may
-ask at once, one after the other."""
-TYPES = 100
-"""So many types of events beside the known ones are told apart; anybody may publish, and each is a time series."""
+TIMEOUT = 4.0
+"""Seconds that the database and the broker have together. Prometheus waits ten seconds by default, and a second scrape
+may have to wait for the first."""
+MAX_TYPES = 100
+"""Each event type is a time series, and anyone may publish. Beyond this many unknown types, all others share one."""
 OTHER = "other"
-STATUSES = ("ok", "partial", "superseded")
-"""Of runs."""
+RUN_STATUSES = ("ok", "partial", "superseded")
 
 
-@dataclass(eq=False)  # a registry keeps its collectors by who they are
+@dataclass(eq=False)  # a registry identifies its collectors by identity
 class PrometheusCollector(Collector):
-    """What Prometheus collects. One scrape at a time asks."""
+    """The collector of all metrics. It answers one scrape at a time."""
 
     config: Config
     database_url: str
@@ -60,133 +59,135 @@ class PrometheusCollector(Collector):
         rules = self.config.rules
         self._known = {"", *OWN_TYPES, *rules, *(kind for rule in rules.values() for kind in rule.on)}
         self._types: set[str] = set()
-        self._asking: dict[str, threading.Thread] = {}
+        self._threads: dict[str, threading.Thread] = {}
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: what there is needs a scrape to know."""
+        """Return nothing: only a scrape knows the metrics."""
         return []
 
     def collect(self) -> Iterator[Metric]:
         with self._lock:
-            up = GaugeMetricFamily("dims_up", "Whether a part answers: database, broker.", labels=["part"])
+            up = _gauge("dims_up", "Whether a part answers: database, broker.", "part")
             parts = (("database", self._database), ("broker", self._broker))
-            asked = [(part, self._ask(part, ask)) for part, ask in parts]  # at once: their bounds must not add up
-            end = time.monotonic() + BOUND
-            for part, (thread, answer) in asked:
+            queries = [(part, self._start(part, query)) for part, query in parts]  # parallel: timeouts must not add up
+            end = time.monotonic() + TIMEOUT
+            for part, (thread, answer) in queries:
                 thread.join(max(0.0, end - time.monotonic()))
-                found = [] if thread.is_alive() else answer
-                up.add_metric([part], float(bool(found)))
-                yield from found
+                metrics = [] if thread.is_alive() else answer
+                up.add_metric([part], float(bool(metrics)))
+                yield from metrics
             yield up
 
-    def _ask(self, part: str, ask: Callable[[], list[Metric]]) -> tuple[threading.Thread, list[Metric]]:
-        """The thread in which a part is asked, and where its answer will be. A server that takes connections and falls
-        silent cannot be given up from within; while one thread waits for it, no second is sent after it."""
-        if (last := self._asking.get(part)) is not None and last.is_alive():
+    def _start(self, part: str, query: Callable[[], list[Metric]]) -> tuple[threading.Thread, list[Metric]]:
+        """Query a part in a thread. Return the thread and the list that it fills.
+
+        A server that accepts connections and never answers cannot be interrupted. While one thread waits for it, the
+        part gets no second one.
+        """
+        if (last := self._threads.get(part)) is not None and last.is_alive():
             return last, []
-        found: list[Metric] = []
+        metrics: list[Metric] = []
 
         def run() -> None:
             try:
-                found.extend(ask())
+                metrics.extend(query())
             except (DimsError, RedisError, SQLAlchemyError, OSError) as error:
                 log.warning("the %s does not answer: %s", part, error)
 
-        thread = self._asking[part] = threading.Thread(target=run, name=f"ask {part}", daemon=True)
+        thread = self._threads[part] = threading.Thread(target=run, name=f"query {part}", daemon=True)
         thread.start()
-        return thread, found
+        return thread, metrics
 
     def _database(self) -> list[Metric]:
         with transaction(engine(self.database_url)) as connection:
-            connection.execute(text(f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {int(BOUND * 1000)}"))
-            known = list(metric_states.states_of(connection, self.config.metrics).values())
+            connection.execute(text(f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {int(TIMEOUT * 1000)}"))
+            states = list(metric_states.states_of(connection, self.config.metrics).values())
             waiting, now = len(open_requests(connection)), clock(connection)
             events, runs = self._events.count(connection), self._runs.count(connection)
-        oldest = max((now - one.due_since for one in known if one.due and one.due_since), default=timedelta(0))
+        lag = max((now - state.due_since for state in states if state.due and state.due_since), default=timedelta(0))
+        event_counts = self._limit_types(events)
         return [
-            *self._values(known, now),
-            self._counted(
-                "dims_events", "Events stored.", ["type", "outcome"], self._bounded(events), [("", "rejected")]
-            ),
-            self._counted("dims_runs", "Runs recorded.", ["status"], runs, [(one,) for one in STATUSES]),
+            *self._values(states, now),
+            _counter("dims_events", "Events stored.", ["type", "outcome"], event_counts, [("", "rejected")]),
+            _counter("dims_runs", "Runs recorded.", ["status"], runs, [(status,) for status in RUN_STATUSES]),
             GaugeMetricFamily(
-                "dims_event_lag_seconds",
-                "How long the oldest event has waited for its reading.",
-                oldest.total_seconds(),
+                "dims_event_lag_seconds", "How long the oldest event waits for its measurement.", lag.total_seconds()
             ),
-            GaugeMetricFamily("dims_approvals_pending", "Values that wait for a person.", waiting),
+            GaugeMetricFamily("dims_approvals_pending", "Values that wait for approval.", waiting),
         ]
 
-    def _values(self, known: Iterable[metric_states.MetricState], now: datetime) -> list[Metric]:
-        value = GaugeMetricFamily(
-            "dims_metric_value", "The last good reading, in its unit; an age as it is now.", labels=["metric", "unit"]
-        )
-        baseline = GaugeMetricFamily("dims_metric_baseline", "The last accepted value.", labels=["metric", "unit"])
-        measured = GaugeMetricFamily(
-            "dims_metric_measured_timestamp_seconds", "When the last good reading was measured.", labels=["metric"]
-        )
-        stale = GaugeMetricFamily("dims_metric_stale", "Unmeasured for longer than stale_after.", labels=["metric"])
-        failed = GaugeMetricFamily("dims_metric_failed", "Whether the last attempt failed.", labels=["metric"])
-        for one in known:
-            declared = self.config.metrics[one.metric]
-            if not declared.enabled and one.as_of is None:
+    def _values(self, states: Iterable[metric_states.MetricState], now: datetime) -> list[Metric]:
+        value = _gauge("dims_metric_value", "The last good value in its unit; an age as it is now.", "metric", "unit")
+        baseline = _gauge("dims_metric_baseline", "The last accepted value.", "metric", "unit")
+        measured = _gauge("dims_metric_measured_timestamp_seconds", "When the last good value was measured.", "metric")
+        stale = _gauge("dims_metric_stale", "Unmeasured for longer than stale_after.", "metric")
+        failed = _gauge("dims_metric_failed", "Whether the last attempt failed.", "metric")
+        for state in states:
+            declared = self.config.metrics[state.metric]
+            if not declared.enabled and state.as_of is None:
                 continue
-            labels = [one.metric, display_unit(declared, one.unit)]
-            for family, there, of in ((value, one.as_of, one.value), (baseline, one.baseline_as_of, one.baseline)):
-                number = self._number(one.metric, of, now) if there else None
-                if number is not None:
-                    family.add_metric(labels, number)
-            after = self.config.policy_of(one.metric).stale_after
-            if one.as_of:
-                measured.add_metric([one.metric], one.as_of.timestamp())
-                stale.add_metric([one.metric], float(bool(after and now - one.as_of > after)))
-            failed.add_metric([one.metric], float(one.error is not None))
+            labels = [state.metric, display_unit(declared, state.unit)]
+            if state.as_of and (number := self._number(state.metric, state.value, now)) is not None:
+                value.add_metric(labels, number)
+            if state.baseline_as_of and (number := self._number(state.metric, state.baseline, now)) is not None:
+                baseline.add_metric(labels, number)
+            stale_after = self.config.policy_of(state.metric).stale_after
+            if state.as_of:
+                measured.add_metric([state.metric], state.as_of.timestamp())
+                stale.add_metric([state.metric], float(bool(stale_after and now - state.as_of > stale_after)))
+            failed.add_metric([state.metric], float(state.error is not None))
         return [value, baseline, measured, stale, failed]
 
     def _number(self, name: str, value: object, now: datetime) -> float | None:
-        """A number or a truth as a float, an age in its unit; None for what is no number."""
+        """Return a number or a boolean as a float and an age in its unit; None for every other value."""
         declared = self.config.metrics[name]
         try:
             if declared.is_age:
                 seconds = age_of(value if isinstance(value, str) else None, now)
                 return None if seconds is None else seconds / AGES[declared.shown_unit]
             return float(value) if isinstance(value, int | float) else None
-        except (OverflowError, ValueError):  # an integer that no float holds, a text that is no instant
+        except (OverflowError, ValueError):  # an integer too large for a float, or a text that is not a time
             return None
 
-    def _bounded(self, events: Counter[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
-        """The events with the types that came beyond the bound under one name. Which those are stays; ours, and those
-        that the configuration names, are never among them."""
-        told: Counter[tuple[str, ...]] = Counter()
-        for (kind, outcome), number in sorted(events.items()):
-            if kind not in self._known and len(self._types) < TYPES:
-                self._types.add(kind)
-            told[kind if kind in self._known | self._types else OTHER, outcome] += number
-        return told
+    def _limit_types(self, events: Counter[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
+        """Count the event types beyond the limit together.
 
-    def _counted(
-        self,
-        name: str,
-        about: str,
-        labels: list[str],
-        counted: Counter[tuple[str, ...]],
-        known: Iterable[tuple[str, ...]],
-    ) -> Metric:
-        """A counter; those that are `known` are told at zero, too: of a series that begins at 50 nothing increases."""
-        family = CounterMetricFamily(name, about, labels=labels)
-        for values, number in sorted({**dict.fromkeys(known, 0), **counted}.items()):
-            family.add_metric(list(values), number)
-        return family
+        A type keeps its own series once it has one. DIMS's own types, and those in the configuration, always have one.
+        """
+        counts: Counter[tuple[str, ...]] = Counter()
+        for (kind, outcome), number in sorted(events.items()):
+            if kind not in self._known and len(self._types) < MAX_TYPES:
+                self._types.add(kind)
+            counts[kind if kind in self._known | self._types else OTHER, outcome] += number
+        return counts
 
     def _broker(self) -> list[Metric]:
         names = queue_names(self.config)
-        length = GaugeMetricFamily(
-            "dims_queue_length", f"What waits: events in the stream {STREAM}, bells in the queues.", labels=["queue"]
-        )
-        with connect(self.broker_url, timeout=BOUND) as client, client.pipeline(transaction=False) as pipe:
+        help_text = f"Waiting entries: events in the stream {STREAM}, wake-ups in the queues."
+        length = _gauge("dims_queue_length", help_text, "queue")
+        with connect(self.broker_url, timeout=TIMEOUT) as client, client.pipeline(transaction=False) as pipe:
             pipe.xlen(STREAM)
             for name in names:
                 pipe.llen(name)
             for name, number in zip([STREAM, *names], pipe.execute(), strict=True):
                 length.add_metric([name], number)
         return [length]
+
+
+def _gauge(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, documentation, labels=labels)
+
+
+def _counter(
+    name: str,
+    documentation: str,
+    labels: list[str],
+    counts: Counter[tuple[str, ...]],
+    always: Iterable[tuple[str, ...]],
+) -> Metric:
+    """Return a counter. The series in `always` exist at zero, as Prometheus sees no increase in a series that starts
+    above zero."""
+    family = CounterMetricFamily(name, documentation, labels=labels)
+    for values, number in sorted({**dict.fromkeys(always, 0), **counts}.items()):
+        family.add_metric(list(values), number)
+    return family

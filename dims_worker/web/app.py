@@ -44,7 +44,7 @@ async def bug(request: Request, error: Exception) -> Response:
 
 async def page_css(request: Request) -> Response:
     """The report's own style: a report and the site look alike."""
-    return FileResponse(str(files("dims_worker.reports").joinpath("html_page", "page.css")))
+    return FileResponse(str(files("dims_worker.reports").joinpath("templates", "page.css")))
 
 
 def hosts(address: str, named: tuple[str, ...]) -> frozenset[str]:

@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse
 
 from dims_worker.config import Config
 from dims_worker.formatting import escape_control, format_ago, format_utc, format_utc_short, pluralize
-from dims_worker.reports.html_page import markup
+from dims_worker.reports import templating
 from dims_worker.store import point_in_time
 from dims_worker.store.engine import transaction
 from dims_worker.web.identity import SignInPolicy, Viewer
@@ -65,7 +65,7 @@ class WebContext:
         found.globals.update(project=self.config.project.name, flower=self.flower)
         found.filters.update(
             ago=format_ago, count=pluralize, short=format_utc_short, when=format_utc, stamp=stamp,
-            chip=lambda word: trusted_html(markup.chip(word)), codes=code_spans, grouped=breakable_value, parted=breakable_name,
+            chip=templating.chip, codes=code_spans, grouped=breakable_value, parted=breakable_name,
         )  # fmt: skip
         return found
 

@@ -48,7 +48,7 @@ def pictures(connection: Connection, config: Config, state: MetricState, now: da
     points = sampled_readings(connection, state.metric, first, span / STEPS, STANDS)
     marks = notable_readings(connection, [state.metric], first, MARKS)[state.metric]
     found = course(config.metrics.get(state.metric), state, points, marks, (first, now))
-    if not found.line and all(mark.value is None for mark in found.marks):
+    if not found.line and all(mark.value is None for mark in found.markers):
         return trusted_html("")
     return trusted_html("".join(trend_svg(found, size) for size in SIZES))
 

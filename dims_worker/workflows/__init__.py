@@ -8,13 +8,13 @@ from dims_worker.workflows.base import Progress, Workflow, WorkflowOutcome, no_p
 from dims_worker.workflows.registry import render_report, result_status, result_summary, run_workflow, write_report
 
 __all__ = [
-    "WorkflowOutcome",
     "Progress",
     "Workflow",
-    "render_report",
+    "WorkflowOutcome",
     "no_progress",
-    "run_workflow",
+    "render_report",
     "result_status",
     "result_summary",
+    "run_workflow",
     "write_report",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPO, Project
-from tests.docs.test_docs import blocks, sections
+from tests.docs.pages import blocks, sections
 
 EXAMPLE = sections((REPO / "docs" / "approvals.md").read_text(encoding="utf-8"), 2)["An example"]
 CODES = {"dims verify --update": [1, 0]}

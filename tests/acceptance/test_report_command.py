@@ -61,7 +61,7 @@ def test_each_format_goes_where_it_is_told(measured: Project) -> None:
 def test_what_cannot_be_done_is_said(measured: Project) -> None:
     said = {
         ("excel",): "a workbook is nothing for a terminal: name its file, -o inventory.xlsx",
-        ("html", "-o", "data"): "it is a folder; name a file",
+        ("html", "-o", "data"): "it is a folder. Name a file in it.",
         ("html", "-o", "dims.yaml/x.html"): "the report cannot be written to",
         ("json", "--since", "soon"): "'soon' is neither a span, such as 7d or 48h, nor a date, such as 2026-11-01",
         ("json", "--since", "2999-01-01"): "2999-01-01 has not come yet",

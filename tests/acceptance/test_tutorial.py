@@ -13,7 +13,7 @@ import pytest
 from tests.acceptance.test_guide_approvals import same, steps
 from tests.acceptance.test_readme import environment, living, run, scratch
 from tests.conftest import REPO
-from tests.docs.test_docs import blocks
+from tests.docs.pages import blocks
 
 __all__ = ["scratch"]  # a fixture
 

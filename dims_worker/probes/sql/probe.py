@@ -23,7 +23,7 @@ from dims_worker.probes.base import (
 )
 from dims_worker.probes.sql.snapshot import QueryResult, first_column, open_snapshot, query_rows
 
-__all__ = ["QueryResult", "SqlProbe", "first_column", "query_rows", "open_snapshot"]
+__all__ = ["QueryResult", "SqlProbe", "first_column", "open_snapshot", "query_rows"]
 
 _HUGE = 1e300
 

@@ -15,7 +15,7 @@ from dims_worker.events import Event
 from dims_worker.pipeline.ingest import ReceivedEnvelope, store_events
 from dims_worker.store.engine import transaction
 from tests.conftest import REPO, Project
-from tests.docs.test_docs import sections
+from tests.docs.pages import sections
 
 CONFIG = """
 sources:
@@ -45,9 +45,8 @@ def made(project: Project, engine: Engine) -> Project:
 def told_keys(command: str) -> set[str]:
     """The keys that the page names for `--json`."""
     section = sections((REPO / "docs" / "commands.md").read_text(encoding="utf-8"), 3)[command]
-    paragraph = next(part for part in section.split("\n\n") if ("`--json`" in part and "each with" in part) or
-                     part.startswith("`--json`:"))  # fmt: skip
-    return set(re.findall(r"`(\w+)`", paragraph))
+    paragraphs = [part for part in section.split("\n\n") if part.startswith("`--json` ")]
+    return set(re.findall(r"`(\w+)`", " ".join(paragraphs)))
 
 
 def test_explain_tells_a_held_value(made: Project) -> None:

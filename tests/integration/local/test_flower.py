@@ -179,9 +179,9 @@ def test_flower_knows_each_name_of_the_configuration(tmp_path: Path) -> None:
         "purge_offline_workers": 86_400,
         "natural_time": True,
         "tasks_columns": "received,name,args,kwargs,result,state,runtime,worker,uuid",
-        "format_task": "readable",
+        "format_task": "format_task_arguments",
     }
-    assert {name for name in others if not name.startswith("_")} == {"ConfigError", "Path", "access", "os", "readable"}
+    assert {name for name in others if not name.startswith("_")} == {"ConfigError", "Path", "access", "os", "format_task_arguments"}
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
 
 

@@ -1,4 +1,4 @@
-"""A year of the first user's metrics, made once for all that only look."""
+"""A database with a year of readings, shared by the tests that only read it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ from tests.conftest import REPO
 from tests.fixtures.long_history import fill
 
 HOSTILE = '=HYPERLINK("http://x.example","<script>alert(1)</script>|`x`")'
-"""A text that is a formula to a spreadsheet, a script to a browser and markup to Markdown."""
+"""A text that is a formula in a spreadsheet, a script in a browser and markup in Markdown."""
 
 GAPS: dict[str, dict[str, Any]] = {
     "basketball_reference_data.completeness_pct": {"missing": 2, "missing_ids": ["201304160IND", "x" * 90]},
     "data_gaps.missing_games_count": {"rows": ["0021201048"], "rows_total": 1},
 }
-"""Details that name what is missing, of the longest name of a metric, one of them without a place to break it."""
+"""Details with the names of what is missing. One is too long for a line and has no place to break."""
 
 
-def found(workflow: str, n: int) -> dict[str, Any]:
-    """A result with figures, tables, and a hostile text."""
+def workflow_result(workflow: str, n: int) -> dict[str, Any]:
+    """Return a result with figures, tables, and a hostile text."""
     return {
-        **{"workflow": workflow, "generated_at": "2026-11-25T09:00:00+00:00", "quick": False, "unreached": {}},
-        **{"summary": [["games", n], ["share", 0.5]], "attention": [HOSTILE, "/".join(("a_long_folder",) * 9)]},
+        "workflow": workflow,
+        "generated_at": "2026-11-25T09:00:00+00:00",
+        "quick": False,
+        "unreached": {},
+        "summary": [["games", n], ["share", 0.5]],
+        "attention": [HOSTILE, "/".join(("a_long_folder",) * 9)],
         "games": {
             "all": {"games": 1230 + n, "coverage_pct": 97.5},
             "seasons": [
@@ -43,13 +47,13 @@ def found(workflow: str, n: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def year() -> Config:
-    """The shipped configuration."""
+    """Return the configuration that comes with DIMS."""
     return load_config(REPO / "config" / "dims.yaml", {}, REPO)
 
 
 @pytest.fixture(scope="module")
 def filled(servers: local.ServerUrls, template: str, year: Config) -> Iterator[Engine]:
-    """A database with a year of readings, one of whose reasons, and one request's, is hostile."""
+    """Yield a database with a year of readings and hostile texts in errors, reasons and subjects."""
     admin = create_engine(str(servers.database_url), isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.execute(text("DROP DATABASE IF EXISTS filled WITH (FORCE)"))
@@ -76,7 +80,7 @@ def filled(servers: local.ServerUrls, template: str, year: Config) -> Iterator[E
                     "INSERT INTO dims_verification_runs (trigger, source, status, started_at, result) "
                     "VALUES ('workflow', :source, 'ok', now(), CAST(:result AS jsonb))"
                 ),
-                {"source": f"workflow.{name}", "result": json.dumps(found(name, n))},
+                {"source": f"workflow.{name}", "result": json.dumps(workflow_result(name, n))},
             )
     yield engine
     engine.dispose()

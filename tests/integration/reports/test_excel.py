@@ -1,4 +1,4 @@
-"""The workbook, opened again by another library: sheet by sheet what the database holds."""
+"""The workbook, opened with another library, has the values of the database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from dims_worker.config import Config
 from dims_worker.reports import excel, spreadsheet
 from dims_worker.reports.inventory import gather_report
-from dims_worker.reports.spreadsheet import as_text
+from dims_worker.reports.spreadsheet import cell_text
 from dims_worker.store.engine import transaction
 
 YEAR = timedelta(days=400)
@@ -33,24 +33,24 @@ def rows(book: Any, name: str) -> list[dict[str, Any]]:
     return [dict(zip(head, row, strict=True)) for row in others]
 
 
-def asked(engine: Engine, query: str) -> list[dict[str, Any]]:
+def query_rows(engine: Engine, query: str) -> list[dict[str, Any]]:
     with engine.connect() as connection:
         return [dict(row) for row in connection.execute(text(query)).mappings()]
 
 
-def cell(value: Any) -> Any:
-    """What a cell gives back for a value of the database: times to the millisecond, without their zone (UTC)."""
+def without_zone(value: Any) -> Any:
+    """Return a database value as a cell has it: times without their zone (UTC)."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).replace(tzinfo=None)
     return value
 
 
-def alike(there: Any, value: Any) -> bool:
+def is_equal(cell_value: Any, value: Any) -> bool:
     if isinstance(value, datetime):
-        return isinstance(there, datetime) and abs(there - cell(value)) < timedelta(milliseconds=2)
+        return isinstance(cell_value, datetime) and abs(cell_value - without_zone(value)) < timedelta(milliseconds=2)
     if isinstance(value, bool | int | str) or value is None:
-        return bool(there == value and type(there) is type(value))
-    return bool(there == pytest.approx(value))
+        return bool(cell_value == value and type(cell_value) is type(value))
+    return bool(cell_value == pytest.approx(value))
 
 
 def test_each_workflow_has_a_sheet_with_its_figures_as_numbers(book: Any, year: Config) -> None:
@@ -64,7 +64,7 @@ def test_each_workflow_has_a_sheet_with_its_figures_as_numbers(book: Any, year: 
         assert book[name].freeze_panes and book[name].auto_filter.ref
 
 
-def test_every_sheet_has_rows_a_header_that_stays_and_a_filter(book: Any) -> None:
+def test_every_sheet_has_rows_a_frozen_header_and_a_filter(book: Any) -> None:
     assert book.sheetnames[: len(SHEETS)] == SHEETS
     for name in SHEETS[:-1]:
         sheet = book[name]
@@ -81,9 +81,9 @@ def test_the_trends_are_native_charts_with_data(book: Any) -> None:
     for chart in charts:
         (series,) = chart.series
         column = series.val.numRef.f.split("$")[1]
-        cells = [one.value for one in days[column][1:]]
+        cells = [day.value for day in days[column][1:]]
         assert sum(isinstance(value, int | float) for value in cells) > 300
-    assert all(isinstance(one.value, datetime) for one in days["A"][1:])
+    assert all(isinstance(day.value, datetime) for day in days["A"][1:])
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_the_trends_are_native_charts_with_data(book: Any) -> None:
         ("drift", "SELECT * FROM dims_metrics_history WHERE status = 'major'", ("metric", "run_id")),
     ],
 )
-def test_a_sheet_is_equal_to_the_database(
+def test_a_sheet_has_the_rows_of_the_database(
     book: Any, filled: Engine, year: Config, sheet: str, query: str, key: tuple[str, ...]
 ) -> None:
     there = {tuple(row[name] for name in key): row for row in rows(book, sheet)}
-    known = {tuple(row[name] for name in key): row for row in asked(filled, query)}
+    known = {tuple(row[name] for name in key): row for row in query_rows(filled, query)}
     assert there.keys() == known.keys()
     for place, row in there.items():
         is_age = row.get("metric") in year.metrics and year.metrics[row["metric"]].is_age
@@ -110,35 +110,34 @@ def test_a_sheet_is_equal_to_the_database(
             right = known[place][name]
             if is_age and name in ("value", "baseline") and right is not None:
                 right = datetime.fromisoformat(right)
-            assert alike(value, right if not isinstance(right, dict | list) else as_text(right)), (place, name)
+            assert is_equal(value, right if not isinstance(right, dict | list) else cell_text(right)), (place, name)
 
 
-def test_the_latest_values_are_the_database_s_with_their_types(book: Any, filled: Engine, year: Config) -> None:
-    known = {row["metric"]: row for row in asked(filled, "SELECT * FROM dims_metrics")}
+def test_the_latest_values_have_the_types_of_the_database(book: Any, filled: Engine, year: Config) -> None:
+    known = {row["metric"]: row for row in query_rows(filled, "SELECT * FROM dims_metrics")}
     there = {row["metric"]: row for row in rows(book, "latest")}
     assert list(there) == [name for name, metric in year.metrics.items() if metric.enabled]
     kinds = set()
     for name, row in there.items():
         kinds.add(type(row["value"]))
         if not year.metrics[name].is_age:
-            assert alike(row["value"], known[name]["value"]), name
-            assert alike(row["baseline"], known[name]["baseline"]), name
-        assert alike(row["as_of"], known[name]["as_of"])
+            assert is_equal(row["value"], known[name]["value"]), name
+            assert is_equal(row["baseline"], known[name]["baseline"]), name
+        assert is_equal(row["as_of"], known[name]["as_of"])
     assert kinds == {int, float, str}
 
 
-def test_nothing_is_a_formula_or_a_link(book: Any) -> None:
-    kinds = {one.data_type for sheet in book for row in sheet.iter_rows() for one in row}
-    assert "f" not in kinds
-    assert not [one for sheet in book for row in sheet.iter_rows() for one in row if one.hyperlink]
-    assert any(str(one.value).startswith("=HYPERLINK") for row in book["events"].iter_rows() for one in row)
+def test_no_cell_is_a_formula_or_a_link(book: Any) -> None:
+    cells = [cell for sheet in book for row in sheet.iter_rows() for cell in row]
+    assert not [cell for cell in cells if cell.data_type == "f" or cell.hyperlink]
+    assert any(str(cell.value).startswith("=HYPERLINK") for row in book["events"].iter_rows() for cell in row)
 
 
-def test_what_no_cell_can_hold_is_told_in_words() -> None:
-    assert as_text("x" * 40_000).endswith("… (40,000 characters)") and len(as_text("x" * 40_000)) <= 32_767
-    assert as_text({"a": [1]}) == '{"a": [1]}'
-    assert as_text(10**20) == "100000000000000000000"
-    assert as_text("a\x00b") == "a\\x00b"
+def test_values_that_no_cell_can_hold_become_texts() -> None:
+    assert cell_text("x" * 40_000).endswith("… (40,000 characters)") and len(cell_text("x" * 40_000)) <= 32_767
+    assert cell_text({"a": [1]}) == '{"a": [1]}'
+    assert cell_text(10**20) == "100000000000000000000"
+    assert cell_text("a\x00b") == "a\\x00b"
 
 
 def written(engine: Engine, year: Config, folder: Path) -> Any:
@@ -148,40 +147,40 @@ def written(engine: Engine, year: Config, folder: Path) -> Any:
 
 
 def ends(book: Any) -> dict[str, tuple[int, str]]:
-    """Of each sheet the rows under its header, and the first cell of the last one."""
-    return {one.title: (one.max_row - 1, str(one.cell(one.max_row, 1).value)) for one in book}
+    """Return for each sheet the number of rows under its header and the first cell of the last row."""
+    return {sheet.title: (sheet.max_row - 1, str(sheet.cell(sheet.max_row, 1).value)) for sheet in book}
 
 
-def test_what_is_left_out_is_told_on_its_sheet(
+def test_a_sheet_says_which_rows_are_left_out(
     filled: Engine, year: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = sum(metric.enabled for metric in year.metrics.values())
-    monkeypatch.setattr(excel, "MOST", 5)
-    monkeypatch.setattr(excel, "READINGS", metrics * 3)
+    monkeypatch.setattr(excel, "MAX_ROWS", 5)
+    monkeypatch.setattr(excel, "MAX_READINGS", metrics * 3)
     cut = ends(written(filled, year, tmp_path))
     for name in ("drift", "runs", "approvals", "events"):
-        assert cut[name] == (5 + 1, "Only the newest 5 are here"), name
+        assert cut[name] == (5 + 1, "This sheet has only the newest 5 rows"), name
     assert cut["history"][0] == metrics * 3 + 1
-    assert cut["history"][1].startswith("Of these only the newest 3 readings are here: s3_storage.total_objects, ")
+    assert cut["history"][1].startswith("This sheet has only the newest 3 readings of: s3_storage.total_objects, ")
 
 
-def test_what_just_fits_is_not_said_to_be_cut(
+def test_a_sheet_with_all_rows_does_not_say_that_rows_are_left_out(
     filled: Engine, year: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (asked_for,) = asked(filled, "SELECT count(*) AS n FROM dims_approval_requests")
+    (requests,) = query_rows(filled, "SELECT count(*) AS n FROM dims_approval_requests")
     readings = "SELECT count(*) AS n FROM dims_metrics_history GROUP BY metric ORDER BY n DESC LIMIT 1"
-    (most,) = asked(filled, readings)
+    (most,) = query_rows(filled, readings)
     metrics = sum(metric.enabled for metric in year.metrics.values())
-    monkeypatch.setattr(excel, "MOST", asked_for["n"])
-    monkeypatch.setattr(excel, "READINGS", most["n"] * metrics)
+    monkeypatch.setattr(excel, "MAX_ROWS", requests["n"])
+    monkeypatch.setattr(excel, "MAX_READINGS", most["n"] * metrics)
     whole = ends(written(filled, year, tmp_path))
-    assert whole["approvals"][0] == asked_for["n"]
-    assert not whole["history"][1].startswith("Of these only")
+    assert whole["approvals"][0] == requests["n"]
+    assert not whole["history"][1].startswith("This sheet has only")
 
 
-def test_rows_that_no_sheet_has_room_for_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spreadsheet, "ROWS", 5)
+def test_rows_beyond_the_limit_of_excel_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spreadsheet, "MAX_ROWS", 5)
     with spreadsheet.new_workbook(tmp_path / "small.xlsx") as made:
         assert made.sheet("numbers").table(("n",), ([n] for n in range(9))) == 9
     cells = [row[0] for row in openpyxl.load_workbook(tmp_path / "small.xlsx")["numbers"].iter_rows(values_only=True)]
-    assert cells == ["n", 0, 1, 2, "6 more rows do not fit on a sheet: --since a later day"]
+    assert cells == ["n", 0, 1, 2, "6 more rows did not fit on the sheet. Use --since with a later day."]

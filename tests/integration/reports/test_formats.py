@@ -1,4 +1,4 @@
-"""Markdown, JSON, CSV and HTML out of one gathering."""
+"""Markdown, JSON, CSV and HTML from the same inventory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def inventory(filled: Engine, year: Config) -> InventoryReport:
 
 @contextmanager
 def counted(engine: Engine) -> Iterator[list[str]]:
-    """The statements that are run in the block."""
+    """Yield the list of statements that the block runs."""
     run: list[str] = []
 
     def note(connection: object, cursor: object, statement: str, *_: object) -> None:
@@ -47,21 +47,21 @@ def counted(engine: Engine) -> Iterator[list[str]]:
     event.remove(engine, "before_cursor_execute", note)
 
 
-def test_it_is_gathered_in_the_same_few_queries_however_many_metrics_there_are(
+def test_the_number_of_queries_does_not_depend_on_the_number_of_metrics(
     filled: Engine, year: Config, tmp_path: Path
 ) -> None:
     (tmp_path / "dims.yaml").write_text(ONE, encoding="utf-8")
     made = []
     for config in (year, load_config(None, {}, tmp_path)):
         with counted(filled) as run, transaction(filled) as connection:
-            assert gather_report(connection, config, WEEK).standings
+            assert gather_report(connection, config, WEEK).metrics
         made.append(len(run))
     assert made[0] == made[1] <= 16
 
 
-def test_json_tells_what_the_database_holds(inventory: InventoryReport, filled: Engine, year: Config) -> None:
-    told = json.loads(json_csv.render_json(inventory))
-    metrics = {one["metric"]: one for category in told["categories"] for one in category["metrics"]}
+def test_json_has_the_values_of_the_database(inventory: InventoryReport, filled: Engine, year: Config) -> None:
+    document = json.loads(json_csv.render_json(inventory))
+    metrics = {row["metric"]: row for category in document["categories"] for row in category["metrics"]}
     with filled.connect() as connection:
         rows = connection.execute(text("SELECT metric, value, baseline FROM dims_metrics")).fetchall()
     assert metrics.keys() == {row.metric for row in rows}
@@ -69,22 +69,22 @@ def test_json_tells_what_the_database_holds(inventory: InventoryReport, filled: 
         if not year.metrics[row.metric].is_age:
             assert (metrics[row.metric]["value"], type(metrics[row.metric]["value"])) == (row.value, type(row.value))
             assert metrics[row.metric]["baseline"] == row.baseline
-    assert told["health"]["waiting"] == ["s3_storage.total_objects"]
-    assert len(told["health"]["failed"]) == 4
-    assert all(80 < len(one["days"]) <= 90 for one in metrics.values())  # a failed day has none
-    assert told["requests"][0]["decide"].startswith("dims approvals approve ")
+    assert document["health"]["waiting"] == ["s3_storage.total_objects"]
+    assert len(document["health"]["failed"]) == 4
+    assert all(80 < len(row["days"]) <= 90 for row in metrics.values())  # a day with a failure has none
+    assert document["requests"][0]["decide"].startswith("dims approvals approve ")
 
 
-def test_csv_has_a_row_a_metric_and_no_formula(inventory: InventoryReport) -> None:
+def test_csv_has_a_row_per_metric_and_no_formula(inventory: InventoryReport) -> None:
     rows = list(csv.DictReader(io.StringIO(json_csv.render_csv(inventory))))
-    assert [row["metric"] for row in rows] == [one.metric for one in inventory.standings]
-    assert rows[0]["value"] == str(inventory.standings[0].state.value)
+    assert [row["metric"] for row in rows] == [metric.metric for metric in inventory.metrics]
+    assert rows[0]["value"] == str(inventory.metrics[0].state.value)
     cells = [cell for row in rows for cell in row.values()]
     assert not [cell for cell in cells if re.match(r"[=+@\t\r]|-(?![\d.])", cell)]
     assert f"'{HOSTILE}" in cells
 
 
-def test_markdown_is_the_same_while_nothing_is_measured(filled: Engine, year: Config) -> None:
+def test_markdown_changes_only_with_the_measurements(filled: Engine, year: Config) -> None:
     made = []
     for _ in range(2):
         with transaction(filled) as connection:
@@ -121,16 +121,16 @@ class Tags(HTMLParser):
         self.texts.append(data)
 
 
-def test_the_page_is_small_needs_nothing_and_shows_hostile_texts_as_texts(inventory: InventoryReport) -> None:
+def test_the_html_is_small_loads_nothing_and_shows_hostile_texts_as_text(inventory: InventoryReport) -> None:
     page = html.render_page(inventory)
     assert len(page.encode()) < 2_000_000
-    found = Tags(page)
-    assert "script" not in found.tags
-    assert not [url for url in found.urls if not url.startswith(("#", "data:"))]
-    assert any(HOSTILE in one for one in found.texts)
-    assert found.tags.count("svg") > len(inventory.standings) / 2
-    for one in inventory.standings:
-        assert one.name in page
+    parsed = Tags(page)
+    assert "script" not in parsed.tags
+    assert not [url for url in parsed.urls if not url.startswith(("#", "data:"))]
+    assert any(HOSTILE in part for part in parsed.texts)
+    assert parsed.tags.count("svg") > len(inventory.metrics) / 2
+    for metric in inventory.metrics:
+        assert metric.name in page
 
 
 def test_an_empty_database_has_a_report_too(engine: Engine, year: Config) -> None:
@@ -138,4 +138,4 @@ def test_an_empty_database_has_a_report_too(engine: Engine, year: Config) -> Non
         empty = gather_report(connection, year, WEEK)
     assert "were never measured" in html.render_page(empty)
     assert "Nothing is measured" in markdown.render_master(empty)
-    assert len(json_csv.render_csv(empty).splitlines()) == 1 + len(empty.standings)
+    assert len(json_csv.render_csv(empty).splitlines()) == 1 + len(empty.metrics)

@@ -1,4 +1,4 @@
-"""The page in a real headless Chromium."""
+"""The HTML report in a real headless Chromium."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dims_worker.store.engine import transaction
 from tests.fixtures.chromium import CHROMIUM, Page, browser
 from tests.integration.reports.conftest import HOSTILE
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here to look at the page with")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 CONTRAST = """
 (() => {
@@ -43,7 +43,7 @@ CONTRAST = """
   return [...low];
 })()
 """
-"""What has less contrast with what is behind it than WCAG 2.2, 1.4.3 (AA) wants."""
+"""Return the elements whose contrast is below WCAG 2.2, 1.4.3 (AA)."""
 
 
 @pytest.fixture(scope="module")
@@ -72,20 +72,20 @@ def test_it_is_readable_on_a_phone_and_in_the_dark(page: tuple[Page, str], width
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_nothing_that_is_unfolded_is_wider_than_the_page_or_out_of_sight(page: tuple[Page, str], width: int) -> None:
+def test_unfolded_parts_are_not_wider_than_the_page(page: tuple[Page, str], width: int) -> None:
     tab, url = page
     tab.size(width, 900)
     tab.open(url)
-    tab.value("document.querySelectorAll('details').forEach(one => one.open = true)")
+    tab.value("document.querySelectorAll('details').forEach(part => part.open = true)")
     assert tab.value("document.documentElement.scrollWidth") <= width
     there = tab.value("document.querySelector('#gaps').textContent")
     assert "basketball_reference_data.completeness_pct: missing ids" in there and "missing_games_count: games" in there
-    seen = "one => one.getBoundingClientRect().right <= innerWidth"
+    seen = "part => part.getBoundingClientRect().right <= innerWidth"
     shown = f"[...document.querySelectorAll('#workflows dd, #gaps .bar')].map({seen})"
     assert len(tab.value(shown)) > 5 and all(tab.value(shown))
 
 
-def test_a_hostile_text_is_a_text(page: tuple[Page, str]) -> None:
+def test_a_hostile_text_is_shown_as_text(page: tuple[Page, str]) -> None:
     tab, url = page
     tab.open(url)
     assert tab.value("document.querySelectorAll('script, iframe, object, form').length") == 0
@@ -94,7 +94,7 @@ def test_a_hostile_text_is_a_text(page: tuple[Page, str]) -> None:
         assert link.startswith("#") and tab.value(f"!!document.getElementById({link[1:]!r})"), link
 
 
-def test_every_picture_says_what_it_shows(page: tuple[Page, str]) -> None:
+def test_every_chart_has_a_description(page: tuple[Page, str]) -> None:
     tab, url = page
     tab.open(url)
     assert tab.value("document.querySelectorAll('svg').length") > 40
@@ -104,7 +104,7 @@ def test_every_picture_says_what_it_shows(page: tuple[Page, str]) -> None:
     assert tab.value(f"[...document.querySelectorAll('svg')].filter({silent}).length") == 0
 
 
-def test_keys_alone_get_everywhere(page: tuple[Page, str], tmp_path: Path) -> None:
+def test_every_link_can_be_reached_with_the_keyboard(page: tuple[Page, str], tmp_path: Path) -> None:
     tab, url = page
     tab.open(url)
     reach = "[...document.querySelectorAll('a[href], summary')].filter(x => x.tabIndex < 0).length"

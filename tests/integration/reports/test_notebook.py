@@ -1,4 +1,4 @@
-"""The notebook, run once by a reader on a database long in use: every cell, every chart, every sheet."""
+"""The notebook, run once by a read-only login on a database with long history: cells, charts and sheets."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ MORE = """    lines: {source: here, measure: lines, paths: "*.md", volatility: s
     gone: {source: here, measure: lines, paths: "*.txt"}
     age: {source: here, measure: newest_age, paths: "*.md"}
 """
-FIGURES = [
-    *("states", "trend", "trend", "trend", "trend", "trend", "trend", "drift_map", "volatility", "runs", "durations"),
-    *("requests", "deciders", "event_flow", "event_lag", "advice", "gaps", "sides", "costs", "completeness"),
-]
+FIGURES = """
+    states trend trend trend trend trend trend drift_map volatility runs durations requests deciders event_flow
+    event_lag advice gaps sides costs completeness
+"""
 DAYS = 60
 
 
 @dataclass
 class World:
-    """A project with its database, and the login that may only read."""
+    """A project with its database and a read-only login."""
 
     project: Project
     owner: Engine
     reader: Engine
 
     @property
-    def known(self) -> NotebookData:
+    def data(self) -> NotebookData:
         return NotebookData(self.project.config, self.reader)
 
 
@@ -72,7 +72,7 @@ def world(servers: local.ServerUrls, template: str, tmp_path_factory: pytest.Tem
     now = datetime.now(UTC)
     fill(owner, project.config, until=now - timedelta(hours=2), days=DAYS, log=DAYS)
     with owner.begin() as connection:
-        for statement in ODD:
+        for statement in CHANGES:
             assert connection.execute(text(statement)).rowcount
     _workflows(project)
     yield World(project, owner, reader)
@@ -85,7 +85,7 @@ def world(servers: local.ServerUrls, template: str, tmp_path_factory: pytest.Tem
 
 
 AWS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-ODD = (
+CHANGES = (
     "UPDATE dims_metrics_history SET value = to_jsonb(1000 + 700 * (generation % 3)) "
     "WHERE metric = 'project.jumpy' AND outcome <> 'failed'",
     "UPDATE dims_metrics_history SET value = '5' WHERE metric = 'project.sleepy' AND outcome <> 'failed'",
@@ -99,7 +99,7 @@ ODD = (
 
 
 def _workflows(project: Project) -> None:
-    """One audit of a made lake and warehouse: gap-analysis, aws-inventory, sync-status."""
+    """Run one audit of a simulated lake and warehouse: gap-analysis, aws-inventory, sync-status."""
     from moto.moto_api._internal import moto_api_backend
     from moto.s3.models import s3_backends
     from moto.server import ThreadedMotoServer
@@ -132,22 +132,20 @@ class Run:
 
 
 def contents(engine: Engine) -> str:
-    """All that is in DIMS's tables, as one digest."""
+    """Return a digest of all rows in the tables of DIMS."""
     with engine.connect() as connection:
         query = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE 'dims\\_%'"
         names = connection.execute(text(query))
         tables = sorted(row.relname for row in names)
-        digests = [
-            connection.scalar(text(f"SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {name} t"))
-            for name in tables
-        ]  # fmt: skip
+        digest = "SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {} t"
+        digests = [connection.scalar(text(digest.format(name))) for name in tables]
     assert len(tables) >= 8
     return " ".join(map(str, digests))
 
 
 @pytest.fixture(scope="module")
 def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Every cell, once, as a member of dims_reader."""
+    """Run every cell once as a member of dims_reader."""
     folder = tmp_path_factory.mktemp("run")
     env = {
         **world.project.env,
@@ -172,7 +170,7 @@ def shown(document: Any) -> list[dict[str, Any]]:
 
 
 def length(values: Any) -> int:
-    """So many values has one of a trace's axes, be it a list or packed."""
+    """Return the length of a trace's axis, which is a list or packed."""
     if isinstance(values, dict):
         return len(base64.b64decode(values["bdata"]))
     return sum(value is not None for value in values or ())
@@ -189,8 +187,8 @@ def test_the_notebook_has_its_twelve_sections_and_no_outputs() -> None:
     code = [cell for cell in document.cells if cell.cell_type == "code"]
     assert len(document.cells) >= 46
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
-    assert all(before.cell_type == "markdown" for before, cell in zip(document.cells, document.cells[1:], strict=False)
-               if cell.cell_type == "code")  # fmt: skip
+    pairs = zip(document.cells, document.cells[1:], strict=False)
+    assert all(before.cell_type == "markdown" for before, cell in pairs if cell.cell_type == "code")
     assert "spreadsheet.save_frames" in code[-1].source
 
 
@@ -202,16 +200,16 @@ def test_no_path_and_no_date_is_hard_coded() -> None:
 # --- the run ----------------------------------------------------------------------------------------------
 
 
-def test_every_cell_runs_and_says_nothing_on_stderr(run: Run) -> None:
+def test_every_cell_runs_and_prints_nothing(run: Run) -> None:
     code = [cell for cell in run.document.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    said = [output for cell in code for output in cell.outputs if output.output_type == "stream"]
-    assert said == []
+    printed = [output for cell in code for output in cell.outputs if output.output_type == "stream"]
+    assert printed == []
 
 
 def test_every_chart_has_data(run: Run) -> None:
     figures = shown(run.document)
-    assert [figure["layout"]["meta"]["dims"] for figure in figures] == FIGURES
+    assert [figure["layout"]["meta"]["dims"] for figure in figures] == FIGURES.split()
     for figure in figures:
         assert figure["data"], figure["layout"]["title"]
         for trace in figure["data"]:
@@ -224,26 +222,32 @@ def test_every_chart_has_data(run: Run) -> None:
     assert kinds >= {"accepted", "held", "rejected", "baseline"}
 
 
-def test_every_sheet_has_rows_and_they_are_those_of_the_database(run: Run, world: World) -> None:
+def test_every_sheet_has_the_rows_of_the_database(run: Run, world: World) -> None:
     book = openpyxl.load_workbook(run.workbook)
-    known = world.known
+    data = world.data
     expected = {
-        "latest": known.latest(), "runs": known.runs(days=90), "approvals": known.requests(),
-        "history": known.history(days=90), "events": known.events(days=90), "gaps": known.gaps(),
-        "costs": known.costs(), "local and lake": known.local_and_lake(), "completeness": known.completeness(),
-    }  # fmt: skip
+        "latest": data.latest(),
+        "runs": data.runs(days=90),
+        "approvals": data.requests(),
+        "history": data.history(days=90),
+        "events": data.events(days=90),
+        "gaps": data.gaps(),
+        "costs": data.costs(),
+        "local and lake": data.local_and_lake(),
+        "completeness": data.completeness(),
+    }
     assert len(book.sheetnames) == 15
     for sheet in book:
         assert sheet.max_row > 1, sheet.title
         assert sheet.freeze_panes == "B2" and sheet.auto_filter.ref
         assert not [cell for row in sheet.iter_rows() for cell in row if cell.data_type == "f"], sheet.title
-    for name, found in expected.items():
+    for name, frame in expected.items():
         rows = list(book[name].iter_rows(min_row=2, values_only=True))
-        assert len(rows) == len(found), name
-        for column, header in enumerate(found.columns):
+        assert len(rows) == len(frame), name
+        for column, header in enumerate(frame.columns):
             if header in ("hours", "age_hours", "number", "baseline_number"):
-                continue  # they grow while we look
-            for row, value in zip(rows, found[header].tolist(), strict=True):
+                continue  # these grow with time
+            for row, value in zip(rows, frame[header].tolist(), strict=True):
                 if value is None or pd.isna(value):
                     assert row[column] is None
                 elif isinstance(value, pd.Timestamp):
@@ -255,7 +259,7 @@ def test_every_sheet_has_rows_and_they_are_those_of_the_database(run: Run, world
                     assert row[column] == str(value)
 
 
-def test_it_changes_nothing(run: Run, world: World) -> None:
+def test_the_notebook_changes_nothing(run: Run, world: World) -> None:
     assert run.before == run.after
     with pytest.raises(DBAPIError), world.reader.begin() as connection:
         connection.execute(text("UPDATE dims_metrics SET value = '1'"))
@@ -274,31 +278,31 @@ def test_the_page_loads_nothing_from_elsewhere_and_shows_hostile_text_as_text(ru
 
 
 def test_integers_stay_integers_and_times_are_aware(world: World) -> None:
-    latest = world.known.latest()
+    latest = world.data.latest()
     counts = latest[latest["metric"].isin(["project.files", "project.lines"])]
     assert [type(value) for value in counts["value"]] == [int, int]
     assert str(latest["as_of"].dt.tz) == "UTC"
-    assert str(world.known.history("project.lines")["number"].dtype) == "Int64"
+    assert str(world.data.history("project.lines")["number"].dtype) == "Int64"
     ages = latest[latest["metric"] == "project.age"]["number"]
     assert 5 < float(ages.iloc[0]) < 8  # 5 hours at its reading, two hours ago
 
 
-def test_what_to_do_names_each_kind(world: World) -> None:
-    found = world.known.recommendations()
-    by_kind = {kind: set(some["metric"]) for kind, some in found.groupby("kind")}
+def test_each_kind_has_its_recommendations(world: World) -> None:
+    table = world.data.recommendations()
+    by_kind = {kind: set(rows["metric"]) for kind, rows in table.groupby("kind")}
     assert "project.jumpy" in by_kind["volatile"] and "project.files" not in by_kind["volatile"]
-    assert by_kind["drift"] == {"project.drifted", "sync_status.local_s3"}  # the audit found the sides apart
+    assert by_kind["drift"] == {"project.drifted", "sync_status.local_s3"}  # the audit measured a difference
     assert by_kind["stale"] == {"project.sleepy"}
     assert by_kind["never changed"] == {"project.sleepy"}
     assert by_kind["held"] and by_kind["failed"]
-    assert found["what_to_do"].str.len().min() > 10
+    assert table["what_to_do"].str.len().min() > 10
 
 
-def test_a_query_of_ones_own_is_one_select_and_no_more(world: World) -> None:
-    known = NotebookData(world.project.config, world.owner)  # even the owner
-    answer = known.sql("SELECT 1 AS a, '50%' AS b, now() AS c;")
+def test_sql_runs_one_select_and_nothing_else(world: World) -> None:
+    data = NotebookData(world.project.config, world.owner)  # even the owner
+    answer = data.sql("SELECT 1 AS a, '50%' AS b, now() AS c;")
     assert (answer.iloc[0]["a"], answer.iloc[0]["b"]) == (1, "50%") and str(answer["c"].dt.tz) == "UTC"
-    assert list(known.sql("SELECT metric FROM dims_metrics WHERE false").columns) == ["metric"]
+    assert list(data.sql("SELECT metric FROM dims_metrics WHERE false").columns) == ["metric"]
     before = contents(world.owner)
     for query in (
         "SELECT 1; COMMIT; DELETE FROM dims_metrics",
@@ -306,14 +310,14 @@ def test_a_query_of_ones_own_is_one_select_and_no_more(world: World) -> None:
         "COMMIT",
     ):
         with pytest.raises(DBAPIError):
-            known.sql(query)
+            data.sql(query)
     for query in (
         "DELETE FROM dims_metrics RETURNING metric",
         "WITH gone AS (DELETE FROM dims_metrics RETURNING 1) SELECT * FROM gone",
         "SELECT setval('dims_batch_ids', 1)",
     ):
         with pytest.raises(NotAllowed, match="in a read-only transaction"):
-            known.sql(query)
+            data.sql(query)
     assert contents(world.owner) == before
 
 
@@ -321,11 +325,13 @@ def test_a_query_of_ones_own_is_one_select_and_no_more(world: World) -> None:
 
 
 def test_a_cell_that_fails_is_named_and_nothing_is_written(world: World) -> None:
-    broken = nbformat.v4.new_notebook(cells=[
-        nbformat.v4.new_markdown_cell("## 1. Fine"), nbformat.v4.new_code_cell("1"),
-        nbformat.v4.new_markdown_cell("## 2. Broken"), nbformat.v4.new_code_cell("1 / 0"),
-    ])  # fmt: skip
-    nbformat.write(broken, world.project.folder / "broken.ipynb")
+    cells = [
+        nbformat.v4.new_markdown_cell("## 1. Fine"),
+        nbformat.v4.new_code_cell("1"),
+        nbformat.v4.new_markdown_cell("## 2. Broken"),
+        nbformat.v4.new_code_cell("1 / 0"),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), world.project.folder / "broken.ipynb")
     done = world.project.dims("notebook", "export", "--notebook", "broken.ipynb", "-o", "out.html")
     assert done.returncode == 4
     assert done.stderr == "dims: cell 4 of 4 (2. Broken): ZeroDivisionError: division by zero\n"
@@ -333,17 +339,19 @@ def test_a_cell_that_fails_is_named_and_nothing_is_written(world: World) -> None
 
 
 def test_the_command_writes_the_workbook(world: World) -> None:
-    small = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(
+    source = (
         "import os\nfrom pathlib import Path\nfrom dims_worker.notebook import frames\n"
-        "from dims_worker.reports import spreadsheet\n"
-        "known = frames.open_data()\nspreadsheet.save_frames(Path(os.environ['DIMS_WORKBOOK']), {'latest': known.latest()})"
-    )])  # fmt: skip
-    nbformat.write(small, world.project.folder / "small.ipynb")
+        "from dims_worker.reports import spreadsheet\ndata = frames.open_data()\n"
+        "spreadsheet.save_frames(Path(os.environ['DIMS_WORKBOOK']), {'latest': data.latest()})"
+    )
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), world.project.folder / "small.ipynb"
+    )
     world.project.dims("notebook", "export", "--excel", "--notebook", "small.ipynb", "-o", "out.xlsx", check=True)
     assert openpyxl.load_workbook(world.project.folder / "out.xlsx")["latest"].max_row > 5
 
 
-def test_without_jupyterlab_the_remedy_is_said(world: World) -> None:
+def test_without_jupyterlab_the_error_has_the_fix(world: World) -> None:
     import importlib.util
 
     if importlib.util.find_spec("jupyterlab"):

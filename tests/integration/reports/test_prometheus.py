@@ -1,4 +1,4 @@
-"""What Prometheus reads, from real servers."""
+"""Prometheus metrics from a real database and broker."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from sqlalchemy import Engine, event, text
 
 from dims_worker.config import Config, load_config
 from dims_worker.events import STREAM
-from dims_worker.reports.prometheus import OTHER, TYPES, PrometheusCollector
+from dims_worker.reports.prometheus import MAX_TYPES, OTHER, PrometheusCollector
 from tests.conftest import REPO, Project, wait_for
 from tests.fixtures.long_history import fill
 
 Samples = dict[tuple[str, ...], float]
-TOLD = {
+METRICS = {
     "dims_up": {"part"},
     "dims_metric_value": {"metric", "unit"},
     "dims_metric_baseline": {"metric", "unit"},
@@ -57,12 +57,10 @@ def filled(engine: Engine, config: Config) -> Engine:
 
 
 def scraped(registry: CollectorRegistry) -> Samples:
-    """The samples by name and the values of their labels, in the order of the labels' names."""
-    found = {}
-    for family in parse(generate_latest(registry).decode()):
-        for sample in family.samples:
-            found[sample.name, *sample.labels.values()] = sample.value
-    return found
+    """Return the samples by name and label values, in the order of the label names."""
+    families = parse(generate_latest(registry).decode())
+    samples = (sample for family in families for sample in family.samples)
+    return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
 
 
 def registry_of(config: Config, database: str, broker: str) -> CollectorRegistry:
@@ -75,8 +73,10 @@ def url_of(engine: Engine) -> str:
     return engine.url.render_as_string(hide_password=False)
 
 
-def happen(engine: Engine, number: int, kind: str | None = "dims.git.commit", age: timedelta = timedelta(0)) -> None:
-    """Events and runs in the log, without what they cause."""
+def add_events(
+    engine: Engine, number: int, kind: str | None = "dims.git.commit", age: timedelta = timedelta(0)
+) -> None:
+    """Add events and runs to the log, without their effects."""
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -96,10 +96,10 @@ def happen(engine: Engine, number: int, kind: str | None = "dims.git.commit", ag
         )
 
 
-def test_it_tells_what_the_database_and_the_broker_hold(filled: Engine, config: Config, broker_url: str) -> None:
+def test_a_scrape_has_the_state_of_the_database_and_the_broker(filled: Engine, config: Config, broker_url: str) -> None:
     with Redis.from_url(broker_url) as client:
         client.xadd(STREAM, {"event": "{}"})
-        client.lpush("dims.verify", "bell", "bell")
+        client.lpush("dims.verify", "wake-up", "wake-up")
     found = scraped(registry_of(config, url_of(filled), broker_url))
     with filled.connect() as connection:
         states = connection.execute(text("SELECT * FROM dims_metrics")).mappings().all()
@@ -121,18 +121,18 @@ def test_it_tells_what_the_database_and_the_broker_hold(filled: Engine, config: 
     assert found["dims_event_lag_seconds",] > 0
 
 
-def test_counters_count_what_came_since_and_never_fall(filled: Engine, config: Config, broker_url: str) -> None:
+def test_counters_count_new_events_and_never_fall(filled: Engine, config: Config, broker_url: str) -> None:
     registry = registry_of(config, url_of(filled), broker_url)
-    told = ("dims_events_total", "planned", "dims.git.commit")
+    key = ("dims_events_total", "planned", "dims.git.commit")
     began = scraped(registry)
-    first = began.get(told, 0.0)
+    first = began.get(key, 0.0)
     assert {value for key, value in began.items() if key[0].endswith("_total")} == {0.0}
-    happen(filled, 3)
-    assert scraped(registry)[told] == first + 3
-    happen(filled, 2, age=timedelta(minutes=2))  # old enough to be settled, with what stands before it
-    happen(filled, 1, kind=None)
+    add_events(filled, 3)
+    assert scraped(registry)[key] == first + 3
+    add_events(filled, 2, age=timedelta(minutes=2))  # old enough to be counted for good, with all events before them
+    add_events(filled, 1, kind=None)
     again = scraped(registry)
-    assert again[told] == first + 5
+    assert again[key] == first + 5
     assert again["dims_events_total", "rejected", ""] == 1
     assert again["dims_runs_total", "ok"] == 6 and again["dims_runs_total", "partial"] == 0
     later = scraped(registry)
@@ -143,7 +143,7 @@ def test_counters_count_what_came_since_and_never_fall(filled: Engine, config: C
 
 def test_an_event_that_commits_late_is_counted(filled: Engine, config: Config, broker_url: str) -> None:
     registry = registry_of(config, url_of(filled), broker_url)
-    told = ("dims_events_total", "planned", "late")
+    key = ("dims_events_total", "planned", "late")
     insert = text(
         "INSERT INTO dims_event_log (producer, event_id, digest, type, outcome, batch_id) "
         "VALUES ('p', :id, :id, 'late', 'planned', 1)"
@@ -153,12 +153,12 @@ def test_an_event_that_commits_late_is_counted(filled: Engine, config: Config, b
         slow.execute(insert, {"id": "slow"})  # has the smaller number
         with filled.begin() as fast:
             fast.execute(insert, {"id": "fast"})
-        assert scraped(registry)[told] == 1
+        assert scraped(registry)[key] == 1
         slow.commit()
-    assert scraped(registry)[told] == 2
+    assert scraped(registry)[key] == 2
 
 
-def test_a_scrape_asks_little_and_reads_only_what_is_new(filled: Engine, config: Config, broker_url: str) -> None:
+def test_a_scrape_runs_few_queries_and_reads_only_new_rows(filled: Engine, config: Config, broker_url: str) -> None:
     from dims_worker.store.engine import engine as engine_of
 
     registry = registry_of(config, url_of(filled), broker_url)
@@ -173,12 +173,12 @@ def test_a_scrape_asks_little_and_reads_only_what_is_new(filled: Engine, config:
     scraped(registry)
     event.remove(used, "before_cursor_execute", note)
     assert len(statements) <= 10
-    reading = [one for one in statements if "dims_event_log" in one or "dims_verification_runs" in one]
-    assert reading and all("seq > " in one or "run_id > " in one for one in reading)
-    assert not [one for one in statements if "dims_metrics_history" in one]
+    log_queries = [query for query in statements if "dims_event_log" in query or "dims_verification_runs" in query]
+    assert log_queries and all("seq > " in query or "run_id > " in query for query in log_queries)
+    assert not [query for query in statements if "dims_metrics_history" in query]
 
 
-def test_what_is_away_is_told_and_takes_its_metrics_along(filled: Engine, config: Config, broker_url: str) -> None:
+def test_an_unreachable_part_is_down_and_has_no_metrics(filled: Engine, config: Config, broker_url: str) -> None:
     dead = "redis://127.0.0.1:1/0"
     found = scraped(registry_of(config, url_of(filled), dead))
     assert found["dims_up", "broker"] == 0 and found["dims_up", "database"] == 1
@@ -189,16 +189,16 @@ def test_what_is_away_is_told_and_takes_its_metrics_along(filled: Engine, config
     assert {key[0] for key in found} == {"dims_up", "dims_queue_length"}
 
 
-def test_a_refused_or_waiting_query_is_a_part_that_is_away(
+def test_a_part_is_down_when_its_query_is_refused_or_waits(
     filled: Engine, config: Config, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dims_worker.reports.prometheus.BOUND", 1.0)
+    monkeypatch.setattr("dims_worker.reports.prometheus.TIMEOUT", 1.0)
     registry = registry_of(config, url_of(filled), broker_url)
     with filled.begin() as connection:
         connection.execute(text("LOCK TABLE dims_metrics IN ACCESS EXCLUSIVE MODE"))
         assert scraped(registry)["dims_up", "database"] == 0
     wait_for(lambda: scraped(registry)["dims_up", "database"] == 1)
-    name = f"nobody_{filled.url.database}"
+    name = f"stranger_{filled.url.database}"
     with filled.begin() as connection:
         connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD 'a long one'"))
     found = scraped(registry_of(config, url_of_login(filled, name), broker_url))
@@ -207,22 +207,22 @@ def test_a_refused_or_waiting_query_is_a_part_that_is_away(
     assert found["dims_up", "database"] == 0 and found["dims_up", "broker"] == 1
 
 
-def test_a_server_that_falls_silent_is_given_up(
+def test_a_server_that_stops_answering_is_down(
     filled: Engine, config: Config, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dims_worker.reports.prometheus.BOUND", 0.5)
+    monkeypatch.setattr("dims_worker.reports.prometheus.TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         nowhere = filled.url.set(port=silent.getsockname()[1]).render_as_string(hide_password=False)
         registry = registry_of(config, nowhere, broker_url)
         for _ in range(2):
             found = scraped(registry)
             assert found["dims_up", "database"] == 0 and found["dims_up", "broker"] == 1
-        asking = [one for one in threading.enumerate() if one.name == "ask database"]
-        assert len(asking) <= 1
+        waiting = [thread for thread in threading.enumerate() if thread.name == "query database"]
+        assert len(waiting) <= 1
 
 
-def test_parts_are_asked_at_once(config: Config) -> None:
-    """Two silent parts cost one bound, not two: else Prometheus gives the scrape up, and nobody hears which is away."""
+def test_parts_are_queried_in_parallel(config: Config) -> None:
+    """Two silent parts cost one timeout, not two. Else Prometheus gives up, and no one sees which part is down."""
     exporter = PrometheusCollector(config, "", "")
     meeting = threading.Barrier(2, timeout=3)
 
@@ -236,7 +236,7 @@ def test_parts_are_asked_at_once(config: Config) -> None:
     assert {value for key, value in scraped(registry).items() if key[0] == "dims_up"} == {1.0}
 
 
-def test_odd_values_are_left_out_and_the_others_told(filled: Engine, config: Config, broker_url: str) -> None:
+def test_values_without_a_number_are_left_out(filled: Engine, config: Config, broker_url: str) -> None:
     with filled.begin() as connection:
         change = text("UPDATE dims_metrics SET value = CAST(:value AS jsonb), unit = :unit WHERE metric = :metric")
         for metric, value, unit in (
@@ -247,53 +247,53 @@ def test_odd_values_are_left_out_and_the_others_told(filled: Engine, config: Con
             connection.execute(change, {"metric": metric, "value": value, "unit": unit})
     found = scraped(registry_of(config, url_of(filled), broker_url))
     assert found["dims_up", "database"] == 1
-    told = {key[1:] for key in found if key[0] == "dims_metric_value"}
-    assert ("s3_storage.hoopr_files", "boxes") in told and ("s3_storage.hoopr_files", "files") not in told
-    assert not [one for one in told if one[0] in ("s3_storage.total_objects", "espn_data.last_update_hours")]
+    labels = {key[1:] for key in found if key[0] == "dims_metric_value"}
+    assert ("s3_storage.hoopr_files", "boxes") in labels and ("s3_storage.hoopr_files", "files") not in labels
+    assert not [label for label in labels if label[0] in ("s3_storage.total_objects", "espn_data.last_update_hours")]
 
 
-def test_hostile_types_are_texts_and_bounded(filled: Engine, config: Config, broker_url: str) -> None:
+def test_hostile_event_types_are_escaped_and_limited(filled: Engine, config: Config, broker_url: str) -> None:
     registry = registry_of(config, url_of(filled), broker_url)
     scraped(registry)
-    happen(filled, 1, 'a"} 1\n# HELP x\\ {')
-    for number in range(TYPES + 20):
-        happen(filled, 1, f"a.{number}")
-    happen(filled, 4, "dims.git.commit")  # after all that, and behind it in the alphabet
+    add_events(filled, 1, 'a"} 1\n# HELP x\\ {')
+    for number in range(MAX_TYPES + 20):
+        add_events(filled, 1, f"a.{number}")
+    add_events(filled, 4, "dims.git.commit")  # after the others in time and in the alphabet
     found = scraped(registry)
     kinds = {key[2] for key in found if key[0] == "dims_events_total"}
     assert 'a"} 1\n# HELP x\\ {' in kinds
-    assert len(kinds - {"", "dims.git.commit"}) == TYPES + 1 and OTHER in kinds
+    assert len(kinds - {"", "dims.git.commit"}) == MAX_TYPES + 1 and OTHER in kinds
     assert found["dims_events_total", "planned", "dims.git.commit"] == 4
-    assert sum(value for key, value in found.items() if key[0] == "dims_events_total") >= TYPES + 21
+    assert sum(value for key, value in found.items() if key[0] == "dims_events_total") >= MAX_TYPES + 21
 
 
-def test_names_follow_the_rules(filled: Engine, config: Config, broker_url: str) -> None:
-    """What promtool's linter asks of names and helps."""
-    happen(filled, 1)
+def test_names_follow_the_rules_of_prometheus(filled: Engine, config: Config, broker_url: str) -> None:
+    """Check what promtool's linter checks of names and help texts."""
+    add_events(filled, 1)
     registry = registry_of(config, url_of(filled), broker_url)
     scraped(registry)
-    happen(filled, 1)
-    told: dict[str, set[str]] = {}
+    add_events(filled, 1)
+    labels: dict[str, set[str]] = {}
     for family in parse(generate_latest(registry).decode()):
         assert family.documentation, family.name
         for sample in family.samples:
-            told.setdefault(sample.name, set()).update(sample.labels)
+            labels.setdefault(sample.name, set()).update(sample.labels)
         assert not re.search(r"_(count|sum|bucket|info)$|[A-Z:]|__", family.name)
         assert not re.search(r"milli|micro|nano|minutes|hours|days|kilo|mega|giga|percent|gauge|counter", family.name)
         for sample in family.samples:
             assert sample.name.endswith("_total") == (family.type == "counter")
-    assert told == TOLD
+    assert labels == METRICS
     assert list(openmetrics(generate_openmetrics(registry).decode()))
 
 
-def test_the_guide_the_dashboard_and_the_alerts_name_what_there_is() -> None:
+def test_the_guide_the_dashboard_and_the_alerts_use_existing_metrics() -> None:
     folder = REPO / "docs"
     guide = (folder / "operations.md").read_text(encoding="utf-8")
     listed = {
         name: set(filter(None, labels.split(",")))
         for name, labels in re.findall(r"^\| `(dims_\w+)(?:\{([\w,]+)\})?`", guide, re.MULTILINE)
     }
-    assert listed == TOLD
+    assert listed == METRICS
     dashboard = json.loads((folder / "monitoring" / "dashboard.json").read_text(encoding="utf-8"))
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     rules = yaml.safe_load((folder / "monitoring" / "alerts.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
@@ -301,11 +301,11 @@ def test_the_guide_the_dashboard_and_the_alerts_name_what_there_is() -> None:
     assert len(queries) > 20
     for query in queries:
         names = re.findall(r"\bdims_\w+", query)
-        assert names and set(names) <= TOLD.keys(), query
+        assert names and set(names) <= METRICS.keys(), query
         used = set(re.findall(r"(\w+)=~?\"", query)) | {
-            one.strip() for group in re.findall(r"by \(([\w, ]+)\)", query) for one in group.split(",")
+            label.strip() for group in re.findall(r"by \(([\w, ]+)\)", query) for label in group.split(",")
         }
-        assert used <= set().union(*(TOLD[name] for name in names)), query
+        assert used <= set().union(*(METRICS[name] for name in names)), query
         assert query.count("(") == query.count(")") and query.count("{") == query.count("}")
     commands = [rule["annotations"]["description"] for rule in rules]
     assert all("dims " in command for command in commands)
@@ -315,7 +315,7 @@ def test_the_guide_the_dashboard_and_the_alerts_name_what_there_is() -> None:
         for target in panel["targets"]
         for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])
     }
-    assert legends <= set().union(*TOLD.values())
+    assert legends <= set().union(*METRICS.values())
 
 
 ONE = """
@@ -326,7 +326,7 @@ metrics: {lake: {files: {source: p, measure: count}}}
 
 @pytest.fixture
 def served(project: Project, engine: Engine) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`dims exporter`, as one who may only read, and where it listens."""
+    """Run `dims exporter` with a read-only login. Yield its address and process."""
     project.write({"dims.yaml": ONE, "d/a": ""})
     project.dims("verify", "--update", check=True)
     name = f"scraper_{engine.url.database}"
@@ -354,7 +354,7 @@ def url_of_login(engine: Engine, name: str) -> str:
     return engine.url.set(username=name, password="a long one").render_as_string(hide_password=False)
 
 
-def test_the_command_serves_until_it_is_ended(served: tuple[str, subprocess.Popen[str]]) -> None:
+def test_the_command_serves_until_it_is_stopped(served: tuple[str, subprocess.Popen[str]]) -> None:
     url, process = served
     assert url.startswith("http://127.0.0.1:") and url.endswith("/metrics")
     with urllib.request.urlopen(url, timeout=20) as answer:
@@ -363,7 +363,7 @@ def test_the_command_serves_until_it_is_ended(served: tuple[str, subprocess.Pope
     wait_for(lambda: process.poll() is not None)
 
 
-def test_a_port_that_is_taken_is_told(project: Project, served: tuple[str, subprocess.Popen[str]]) -> None:
+def test_a_port_in_use_is_an_error(project: Project, served: tuple[str, subprocess.Popen[str]]) -> None:
     port = served[0].rpartition(":")[2].partition("/")[0]
     done = project.dims("exporter", "--port", port)
     assert done.returncode == 3 and f"127.0.0.1:{port} cannot be listened on: Address already in use" in done.stderr

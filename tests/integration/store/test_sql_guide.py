@@ -1,4 +1,4 @@
-"""docs/sql.md against the database: every query runs, every column is told, for one who may only read."""
+"""docs/api.md against the database: every query runs, every column is told, for one who may only read."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from tests.conftest import REPO
-from tests.docs.test_docs import _SPAN, _rows, blocks, sections
+from tests.docs.pages import SPAN, blocks, rows, sections
 
-PAGE = (REPO / "docs" / "sql.md").read_text(encoding="utf-8")
+PAGE = (REPO / "docs" / "api.md").read_text(encoding="utf-8")
 QUERIES = [query for query in blocks(PAGE, "sql") if query.startswith("SELECT")]
 RELATIONS = {**sections(sections(PAGE, 2)["Views"], 3), **sections(sections(PAGE, 2)["Functions"], 3)}
 
@@ -53,7 +53,7 @@ def test_every_query_of_the_page_gives_a_row_to_one_who_may_only_read(ada: Engin
 
 @pytest.mark.parametrize("name", RELATIONS)
 def test_every_column_is_told_and_no_other(engine: Engine, name: str) -> None:
-    told = [column for row in _rows(RELATIONS[name], "column") for column in _SPAN.findall(row[0])]
+    told = [column for row in rows(RELATIONS[name], "column") for column in SPAN.findall(row[0])]
     relation = f"{name}('a', 'b', 1)" if "_metric_" in name else name
     with engine.connect() as connection:
         columns = list(connection.execute(text(f"SELECT * FROM {relation}")).keys())
@@ -65,6 +65,6 @@ def test_all_views_functions_and_tables_are_told(engine: Engine) -> None:
              "UNION SELECT proname FROM pg_proc WHERE proname LIKE 'dims\\_metric%'")  # fmt: skip
     with engine.connect() as connection:
         there = {row[0] for row in connection.execute(text(query))}
-    told = {name for row in _rows(PAGE, "table") for name in _SPAN.findall(row[0])} | set(RELATIONS)
+    told = {name for row in rows(PAGE, "table") for name in SPAN.findall(row[0])} | set(RELATIONS)
     assert told == there
     assert set(re.findall(r"\bdims_metric\w*|\bdims_(?:pending|recent)\w*", " ".join(QUERIES))) == set(RELATIONS)

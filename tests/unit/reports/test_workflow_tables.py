@@ -8,12 +8,16 @@ from typing import Any
 from dims_worker.reports.workflow_tables import Table, cell_value, figures, tables
 
 HEAD: dict[str, Any] = {
-    **{"workflow": "local-inventory", "generated_at": "2026-11-26T02:05:59+00:00", "quick": False},
-    **{"unreached": {}, "summary": [], "attention": []},
+    "workflow": "local-inventory",
+    "generated_at": "2026-11-26T02:05:59+00:00",
+    "quick": False,
+    "unreached": {},
+    "summary": [],
+    "attention": [],
 }
 
 
-def test_single_values_are_figures_by_their_paths() -> None:
+def test_single_values_are_figures_with_their_paths() -> None:
     result = {**HEAD, "games": {"all": {"games": 3, "first": "2019-10-22"}}, "database": None, "undated": []}
     assert figures(result) == [
         ("games.all.games", 3),
@@ -23,7 +27,7 @@ def test_single_values_are_figures_by_their_paths() -> None:
     assert tables(result) == []
 
 
-def test_a_row_s_own_lists_are_tables_that_say_whose_they_are() -> None:
+def test_lists_within_rows_are_tables_that_name_their_row() -> None:
     seasons = [{"few": False, "games": 2, "season": "2019-20"}, {"few": True, "games": 1, "season": "2020-21"}]
     folder = {"files": 3, "name": "espn", "lake": {"bytes": 9, "objects": 3}, "seasons": seasons, "large": []}
     assert tables({**HEAD, "folders": [folder, {"files": None, "name": "gone", "seasons": []}]}) == [
@@ -40,7 +44,7 @@ def test_a_row_s_own_lists_are_tables_that_say_whose_they_are() -> None:
     ]
 
 
-def test_rows_by_their_names_and_plain_lists_are_tables_too() -> None:
+def test_mappings_of_rows_and_plain_lists_are_tables() -> None:
     result = {**HEAD, "kinds": {"python": {"files": 1}, "sql": {"files": 2}}, "commands": ["aws s3 sync", "=1+1"]}
     assert tables(result) == [
         Table("kinds", ("name", "files"), (("python", 1), ("sql", 2))),
@@ -48,20 +52,22 @@ def test_rows_by_their_names_and_plain_lists_are_tables_too() -> None:
     ]
 
 
-def test_what_was_not_reached_comes_first_and_sections_are_told_once() -> None:
+def test_unreached_sources_come_first_and_sections_are_left_out() -> None:
     result = {
         **HEAD,
-        **{"unreached": {"lake": "no answer"}, "attention": ["look"], "summary": [["gap-analysis", "ok"]]},
+        "unreached": {"lake": "no answer"},
+        "attention": ["look"],
+        "summary": [["gap-analysis", "ok"]],
         "sections": [{"workflow": "gap-analysis", "games": [{"id": "1"}]}],
     }
     assert tables(result) == [
         Table("not reached", ("source", "why"), (("lake", "no answer"),)),
-        Table("to look at", ("what",), (("look",),)),
+        Table("needs attention", ("what",), (("look",),)),
         Table("summary", ("what", "figure"), (("gap-analysis", "ok"),)),
     ]
 
 
-def test_days_and_times_are_such_and_what_only_looks_so_is_a_text() -> None:
+def test_days_and_times_become_datetimes_and_similar_texts_stay_texts() -> None:
     assert cell_value("2020-03-19") == datetime(2020, 3, 19, tzinfo=UTC)
     assert cell_value("2026-11-26T02:05:59+01:00") == datetime(2026, 11, 26, 1, 5, 59, tzinfo=UTC)
     for text in ("2020-13-45", "2019-20", "0021900001", "2020-03-19 was a day", ""):

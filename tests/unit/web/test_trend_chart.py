@@ -49,7 +49,7 @@ def test_what_has_another_unit_than_the_value_is_no_point_of_its_line() -> None:
     held = point(4, 9000, "held", unit="lines")
     found = made(point(9, 5000, unit="lines", baseline=4000), point(8, 5, baseline=5), marks=(held,))
     assert [value for _, value in found.line] == [5]
-    assert [value for _, value in found.steps] == [5, 5] and not found.marks
+    assert [value for _, value in found.steps] == [5, 5] and not found.markers
 
 
 def test_an_age_is_as_long_as_it_was_then_and_has_no_baseline() -> None:
@@ -70,9 +70,9 @@ def test_marks_have_a_title_each_and_a_failure_has_no_value() -> None:
     held = point(2, 150, "held", baseline=100, drift_pct=50.0)
     failed = point(1, None, "failed", error=HOSTILE)
     found = made(point(9, 5), marks=(held, failed, point(1, "text", "held")))
-    assert [(mark.outcome, mark.value) for mark in found.marks] == [("held", 150), ("failed", None)]
-    assert found.marks[0].title == "2026-11-24 09:00, held: 150 files (+50.0 %)"
-    assert "1 value from 5 to 5 files, 1 held, 1 failed" in found.said
+    assert [(mark.outcome, mark.value) for mark in found.markers] == [("held", 150), ("failed", None)]
+    assert found.markers[0].title == "2026-11-24 09:00, held: 150 files (+50.0 %)"
+    assert "1 value from 5 to 5 files, 1 held, 1 failed" in found.description
 
 
 def test_a_picture_escapes_and_stands_within_its_frame() -> None:

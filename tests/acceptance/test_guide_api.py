@@ -1,4 +1,4 @@
-"""docs/http_api.md as a reader would do it: each block is run with curl against `dims web`, each table is true."""
+"""docs/api.md as a reader would do it: each block is run with curl against `dims web`, each table is true."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from dims_worker.web.api.cloudevents_http import MAX_BODY, MAX_EVENTS
 from dims_worker.web.api.openapi import SCHEMAS
 from dims_worker.web.api.routes import PATHS
 from tests.conftest import REPO, Project, wait_for
-from tests.docs.test_docs import _SPAN, _rows, blocks, sections
+from tests.docs.pages import SPAN, blocks, rows, sections
 from tests.fixtures.long_history import fill
 
-GUIDE = (REPO / "docs" / "http_api.md").read_text(encoding="utf-8")
+GUIDE = (REPO / "docs" / "api.md").read_text(encoding="utf-8")
 PLACE = "http://127.0.0.1:8420"
 READING = blocks(sections(GUIDE, 2)["Reading"], "sh")
 SENDING = blocks(sections(GUIDE, 2)["Sending events"], "sh")
@@ -60,7 +60,7 @@ class Served:
 @pytest.fixture
 def served(project: Project, engine: Engine, tmp_path: Path) -> Iterator[Served]:
     if shutil.which("curl") is None:
-        pytest.skip("curl is not installed here, so the blocks of docs/http_api.md were not run")
+        pytest.skip("curl is not installed here, so the blocks of docs/api.md were not run")
     project.env.update(TOKENS)
     (configuration,) = blocks(GUIDE, "yaml")
     project.write({"dims.yaml": configuration})
@@ -133,10 +133,10 @@ def test_the_problem_that_is_told_is_the_one_that_is_answered(served: Served) ->
 
 
 def test_the_paths_and_parameters_that_are_told_are_those_there_are() -> None:
-    rows = {_SPAN.findall(row[0])[0]: row for row in _rows(sections(GUIDE, 2)["Reading"], "path")}
-    assert set(rows) == {*PATHS, "/api/openapi.json"}
+    paths = {SPAN.findall(row[0])[0]: row for row in rows(sections(GUIDE, 2)["Reading"], "path")}
+    assert set(paths) == {*PATHS, "/api/openapi.json"}
     for path, (_, parameters, schema) in PATHS.items():
-        told = set(_SPAN.findall(rows[path][2]))
+        told = set(SPAN.findall(paths[path][2]))
         listed = "items" in SCHEMAS[schema]["properties"] and path != "/api/metrics"
         names = {one.name for one in parameters} - ({"limit", "before"} if listed else set())
         allowed = {word for one in parameters for word in one.schema.get("enum", ())}
@@ -144,5 +144,5 @@ def test_the_paths_and_parameters_that_are_told_are_those_there_are() -> None:
 
 
 def test_the_limits_that_are_told_are_the_limits() -> None:
-    (row,) = [row for row in _rows(sections(GUIDE, 2)["What is refused"], "status") if row[0] == "413"]
+    (row,) = [row for row in rows(sections(GUIDE, 2)["What is refused"], "status") if row[0] == "413"]
     assert [int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", row[1])] == [MAX_BODY, MAX_EVENTS]

@@ -1,0 +1,58 @@
+"""The Jinja environment that every HTML page of DIMS is rendered in, and the filters that pages share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from dims_worker import formatting
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+CHIP_STYLES = {
+    "ok": ("accepted", "approved", "ok"),
+    "warn": ("attention", "held", "moderate", "open", "stale"),
+    "bad": ("beyond its limit", "extreme", "major", "rejected"),
+    "lost": ("failed", "partial"),
+}
+"""The states by their CSS class. Every other state is `quiet`."""
+
+
+def html_environment(package: str, max_length: int | None = None) -> Environment:
+    """Return the environment for the `templates` folder of a package.
+
+    Every value is escaped, and its control characters are made visible. `max_length` cuts longer values. The filters
+    include every `format_...` function of `dims_worker.formatting`.
+    """
+    # Only the commands that render HTML load Jinja
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    def finalize(value: Any) -> Any:
+        return value if isinstance(value, Markup) else visible_text(value, max_length)
+
+    environment = Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    formats = {name: function for name, function in vars(formatting).items() if name.startswith("format_")}
+    environment.filters.update(formats, chip=chip, pluralize=formatting.pluralize)
+    return environment
+
+
+def visible_text(value: object, max_length: int | None = None) -> str:
+    """Return a text without characters that could move or hide its neighbours, such as right-to-left marks."""
+    text = formatting.escape_control(value)
+    return text if max_length is None or len(text) <= max_length else f"{text[:max_length]}…"
+
+
+def chip(state: str) -> Markup:
+    """Return a state as a pill. The text says everything; the colour only helps."""
+    styles = (style for style, states in CHIP_STYLES.items() if state in states)
+    style = "warn" if state.startswith("waits") else next(styles, "quiet")
+    return Markup('<span class="chip {}">{}</span>').format(style, visible_text(state))
