@@ -20,7 +20,7 @@ _BOUNDS = {
 }
 """The thresholds below and above each status."""
 _BEYOND = {"min": "below", "max": "above", "max_age": "more than"}
-_BY_PERSON = "the value that a person last accepted"
+_BY_PERSON = "what a person last accepted"
 
 
 def verdict_lines(view: ExplanationView) -> Iterator[Line]:
