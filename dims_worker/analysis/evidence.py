@@ -114,7 +114,7 @@ def gather_evidence(connection: Connection, config: Config, metric: str, change:
     if unexplained:
         later, _ = events_between(connection, reads, change.until, clock(connection), 1)
         kinds = _kinds(config, reads)
-        silent = tuple(kind for kind in kinds if not probe_for(kind).judges)
+        silent = tuple(kind for kind in kinds if not probe_for(kind).change_types)
         unexplained = replace(unexplained, kinds=kinds, silent=silent, later=later)
     return Evidence(reported, change.real, unexplained, seen)
 

@@ -53,7 +53,7 @@ class Planner:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.around = ScanContext(config.project, config.home, config.sources, config.prices)
+        self.context = ScanContext(config.project, config.home, config.sources, config.prices)
         self._candidates = {
             # A rule that names workflows and no metric is about the workflows alone
             name: self._grouped(config.select(rule.metrics or (() if rule.workflows else ("*",))))
@@ -114,7 +114,7 @@ class Planner:
             assert isinstance(metric, SourceMetric)
             source = self.config.sources[metric.source]
             probe = probe_for(source.type)
-            group = groups.setdefault((metric.source, probe.reads(metric)), _Group(metric, source, probe))
+            group = groups.setdefault((metric.source, probe.touch_key(metric)), _Group(metric, source, probe))
             group.names.append(name)
         return tuple(groups.values())
 
@@ -124,8 +124,8 @@ class Planner:
         for group in self._candidates[rule]:
             if change is None:
                 reason: str | None = "the event does not say what changed"
-            elif isinstance(change, group.probe.judges):
-                reason = group.probe.touched(group.source, group.metric, change, self.around)
+            elif isinstance(change, group.probe.change_types):
+                reason = group.probe.touched(group.source, group.metric, change, self.context)
             else:
                 reason = named
             if reason:

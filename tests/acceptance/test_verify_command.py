@@ -133,10 +133,10 @@ def test_what_cannot_be_measured_is_a_failed_reading_never_a_zero(
     assert (by_name["m.files"]["status"], by_name["m.files"]["value"]) == ("ok", 1)
     reasons = {
         "m.folder": "there",
-        "m.objects": "bucket lake does not exist",
-        "m.unreachable": "cannot be reached",
+        "m.objects": ": the bucket does not exist. Check `bucket`",
+        "m.unreachable": ": unreachable (",
         "m.silent": "1.5 s",
-        "m.both": "m.objects: bucket lake does not exist",
+        "m.both": "m.objects: S3 bucket lake at ",
     }
     for name, reason in reasons.items():
         one = by_name[name]
@@ -153,7 +153,7 @@ def test_what_cannot_be_measured_is_a_failed_reading_never_a_zero(
     table = project.dims("verify", "--update", "-m", "m.objects")
     assert table.returncode == 3
     assert "unavailable" in table.stdout
-    assert "bucket lake does not exist" in table.stdout
+    assert "S3 bucket lake at " in table.stdout
 
 
 EXITS = """

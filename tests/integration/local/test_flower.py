@@ -181,7 +181,13 @@ def test_flower_knows_each_name_of_the_configuration(tmp_path: Path) -> None:
         "tasks_columns": "received,name,args,kwargs,result,state,runtime,worker,uuid",
         "format_task": "format_task_arguments",
     }
-    assert {name for name in others if not name.startswith("_")} == {"ConfigError", "Path", "access", "os", "format_task_arguments"}
+    assert {name for name in others if not name.startswith("_")} == {
+        "ConfigError",
+        "Path",
+        "access",
+        "os",
+        "format_task_arguments",
+    }
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
 
 
