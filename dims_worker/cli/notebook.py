@@ -43,7 +43,7 @@ def notebook(ctx: click.Context) -> None:
         mine.parent.mkdir(exist_ok=True)
         shutil.copyfile(runner.notebook_path(), mine)
         session.tell(f"{mine.relative_to(session.cwd)} is made; it is yours")
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", str(mine)]
+    command = [sys.executable, "-P", "-m", "jupyterlab", "--ip=127.0.0.1", str(mine)]
     exit_with(subprocess.call(command, cwd=session.cwd, env={**session.env, "DIMS_CONFIG": str(config.file)}))
 
 

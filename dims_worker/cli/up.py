@@ -166,7 +166,7 @@ def _detach(session: Session, procfile: Path | None, *, quiet: bool) -> None:
         raise AlreadyRunning(f"DIMS runs in {config.home} already (pid {pid}): `dims status`, `dims down`")
     home = local.DataDirectory.at(config.home).make()
     log = home.log("up")
-    command = [sys.executable, "-m", "dims_worker", "--config", str(config.file), "up"]
+    command = [sys.executable, "-P", "-m", "dims_worker", "--config", str(config.file), "up"]
     command += ["--procfile", str(procfile.resolve())] if procfile else []
     command += ["--quiet"] if quiet else []
     with log.open("ab") as output:
