@@ -1,4 +1,4 @@
-"""`python -m dims_worker` is `dims`."""
+"""Run `dims` as `python -m dims_worker`."""
 
 from dims_worker import ignore_working_directory
 

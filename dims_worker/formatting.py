@@ -154,14 +154,14 @@ def format_utc(time: datetime) -> str:
     return f"{format_utc_short(time)} UTC"
 
 
-def format_utc_short(time: datetime | None) -> str:
-    """Return `2026-11-25 14:03`, where the reader already knows that times are in UTC, or `never` for None."""
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}" if time else "never"
-
-
 def format_utc_seconds(time: datetime) -> str:
     """Return `2026-11-25 14:03:07`, in UTC."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def format_utc_short(time: datetime | None) -> str:
+    """Return `2026-11-25 14:03`, where the reader already knows that times are in UTC, or `never` for None."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}" if time else "never"
 
 
 def format_utc_compact(time: datetime) -> str:

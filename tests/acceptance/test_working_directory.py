@@ -151,7 +151,7 @@ def test_the_installed_wheel_runs_in_a_hostile_project(wheel: Path, hostile: Pro
     fresh = tmp_path / "fresh"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", fresh], check=True)
     python = fresh / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, "install", "--quiet"]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python), "install", "--quiet"]
     subprocess.run([*pip, "--no-index", "--no-deps", wheel], check=True, timeout=300)
     # The dependencies come from this environment. Its own .pth files, and so this checkout, are not read there.
     (site,) = fresh.glob("lib/python*/site-packages")

@@ -27,9 +27,8 @@ import psutil
 import pytest
 from celery import Celery
 
-from dims_worker.broker.queues import SWEEP
+from dims_worker.broker.queues import SWEEP, VERIFY
 from dims_worker.cli.up import flower_variables
-from dims_worker.worker.celery_app import VERIFY
 from tests.conftest import Project, Worker, wait_for
 
 CONF = flower_variables({})["DIMS_FLOWER_CONFIG"]

@@ -60,8 +60,8 @@ def aws(lake: Lake) -> Iterator[Any]:
         return clients[name]
 
     yield client
-    for client in clients.values():
-        client.close()
+    for open_client in clients.values():
+        open_client.close()
 
 
 def test_every_document_of_the_guide_is_tested_here() -> None:

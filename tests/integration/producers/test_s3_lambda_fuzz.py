@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from dims_producers.s3_lambda import handler
 from dims_worker.errors import EventError
 from dims_worker.events import STREAM
-from tests.fixtures.s3_notifications import bridge, greeting, in_sns, notification, record, sns, sqs
+from tests.fixtures.s3_notifications import bridge, notification, record, s3_test_event, sns, sns_message, sqs
 
 NASTY: list[Any] = [
     None,
@@ -134,8 +134,8 @@ def bodies(draw: st.DrawFn) -> Any:
         body = draw(damaged(bridge(f"k{number}k", object={"sequencer": f"{number:X}"}) | {"mark": f"m{number}m"}, 3))
     body = draw(damaged(body, 1))
     if draw(st.booleans()):
-        body = draw(damaged(in_sns(body), 1))
-    return draw(st.one_of(*[st.just(body)] * 8, st.just(greeting()), st.just(json.dumps(body)[:-3]), garbage))
+        body = draw(damaged(sns_message(body), 1))
+    return draw(st.one_of(*[st.just(body)] * 8, st.just(s3_test_event()), st.just(json.dumps(body)[:-3]), garbage))
 
 
 @st.composite

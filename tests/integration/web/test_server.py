@@ -50,7 +50,9 @@ def serve(project: Project, tmp_path: Path) -> Iterator[Callable[..., Served]]:
                 stderr=file,
             )
         started.append(process)
-        match = wait_for(lambda: re.search(r"the page is at (\S+);", output.read_text()) or process.poll() is not None)
+        match = wait_for(
+            lambda: re.search(r"the dashboard at (\S+) ", output.read_text()) or process.poll() is not None
+        )
         assert match is not True, output.read_text()
         wait_for(lambda: _answers(match[1]))
         return Served(process, match[1], output)
@@ -96,7 +98,7 @@ def test_a_link_leads_to_a_page_that_answers(serve: Callable[..., Served], proje
     first.process.kill()  # killed, so it cannot remove web.json
     first.process.wait(10)
     done = project.dims("web", "--link")
-    assert (done.returncode, done.stdout, f"no page answers at {first.url}" in done.stderr) == (3, "", True)
+    assert (done.returncode, done.stdout, f"no dashboard answers at {first.url}" in done.stderr) == (3, "", True)
     serve("--port", "0").end()
     assert project.dims("web", "--link").returncode == 3
 
@@ -138,10 +140,10 @@ def test_a_port_in_use_is_an_error_with_the_fix(project: Project) -> None:
 def test_a_link_needs_a_running_dashboard_and_a_name_needs_a_link(project: Project) -> None:
     project.write({"dims.yaml": CONFIG.replace("${TOKEN_ADA}", "")})
     done = project.dims("web", "--link")
-    assert (done.returncode, "no page is served" in done.stderr) == (3, True)
+    assert (done.returncode, "no dashboard is running for" in done.stderr) == (3, True)
     assert project.dims("web", "--as", "eve").returncode == 2
     done = project.dims("web", "--link", "--port", "1")
-    assert done.returncode == 2 and "--address and --port are for serving one" in " ".join(done.stderr.split())
+    assert done.returncode == 2 and "it excludes --address and --port" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("secret", ["", " ", "a", "x" * 19])
@@ -158,7 +160,7 @@ def test_a_truncated_secret_file_is_refused(project: Project) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text("")
     done = project.dims("web", "--port", "0")
-    assert (done.returncode, "web_secret is cut short: remove it" in done.stderr) == (2, True)
+    assert (done.returncode, "web_secret is incomplete. Delete it" in done.stderr) == (2, True)
 
 
 def test_a_short_token_is_a_configuration_error(project: Project) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from dims_producers.s3_lambda import events_of, handler
 from dims_worker.errors import BrokerUnreachable, ConfigError, EventError
-from tests.fixtures.s3_notifications import bridge, greeting, in_sns, notification, record, sns, sqs
+from tests.fixtures.s3_notifications import bridge, notification, record, s3_test_event, sns, sns_message, sqs
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
 
@@ -21,11 +21,11 @@ def test_one_change_is_one_event_in_any_wrapping() -> None:
         plain,
         sns(plain),
         sqs(plain),
-        sqs(in_sns(plain)),
+        sqs(sns_message(plain)),
         bridge(),
         sns(bridge()),
         sqs(bridge()),
-        sqs(in_sns(bridge())),
+        sqs(sns_message(bridge())),
         record(),
     ]
     results = [events_of(way, NOW) for way in ways]
@@ -36,15 +36,15 @@ def test_one_change_is_one_event_in_any_wrapping() -> None:
 
 
 def test_all_records_are_read_in_their_order() -> None:
-    given = sqs(notification(record("a"), record("b")), bridge("c"), in_sns(notification(record("d"))))
+    given = sqs(notification(record("a"), record("b")), bridge("c"), sns_message(notification(record("d"))))
     events, bad = events_of(given, NOW)
     assert [event.subject for event in events] == ["a", "b", "c", "d"] and not bad
 
 
-@pytest.mark.parametrize("wrap", [lambda x: x, sns, sqs, lambda x: sqs(in_sns(x))])
+@pytest.mark.parametrize("wrap", [lambda x: x, sns, sqs, lambda x: sqs(sns_message(x))])
 def test_the_test_message_is_ignored(wrap: Any, broker: Any) -> None:
-    assert events_of(wrap(greeting()), NOW) == ([], [])
-    assert handler(wrap(greeting()), None) in ({"published": 0}, {"batchItemFailures": []})
+    assert events_of(wrap(s3_test_event()), NOW) == ([], [])
+    assert handler(wrap(s3_test_event()), None) in ({"published": 0}, {"batchItemFailures": []})
     assert broker.trips == 0
 
 
@@ -105,7 +105,7 @@ def test_only_the_messages_of_the_batch_are_named() -> None:
     """An id that is not in the batch would make AWS fail the whole batch for ever."""
     inner = sqs("garbage")
     inner["Records"][0]["messageId"] = "made up"
-    _, bad = events_of(sqs(inner, in_sns(inner)), NOW)
+    _, bad = events_of(sqs(inner, sns_message(inner)), NOW)
     assert [bad_record.message_id for bad_record in bad] == ["m0", "m1"]
 
 

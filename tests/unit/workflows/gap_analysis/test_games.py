@@ -7,21 +7,20 @@ from typing import Any
 
 import pytest
 
+from dims_worker.probes.s3.completeness import normalize_id
 from dims_worker.workflows.gap_analysis.games import (
-    UNKNOWN,
     Game,
     GapRule,
     by_season,
     date_gaps,
     day_of,
     download_plan,
-    normalize_id,
     parse_games,
-    season_of,
     share,
     totals,
 )
 from dims_worker.workflows.gap_analysis.report import format_share, summary, target_value
+from dims_worker.workflows.seasons import UNKNOWN, season_of
 
 TODAY = date(2026, 11, 22)
 RULE = GapRule(7, 5, frozenset({10, 11, 12, 1, 2, 3, 4}))
