@@ -1,6 +1,6 @@
 """Format numbers, values, drifts, times and durations for people, the same way everywhere.
 
-This is the only module of the product that writes a number, a time or a plural as text. Times are shown in UTC.
+No other module of dims_worker formats a time, which a test checks. Times are shown in UTC.
 """
 
 from __future__ import annotations

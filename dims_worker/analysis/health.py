@@ -112,13 +112,13 @@ class MetricHealth:
 NOISE = 1e-12
 """The largest relative difference that is only a rounding error of floats."""
 HEALTH_STATES: Mapping[str, Callable[[MetricHealth], object]] = {
-    "waiting": lambda one: one.request,
-    "failed": lambda one: one.failed,
-    "beyond limits": lambda one: one.broken,
-    "stale": lambda one: one.stale,
-    "drifted": lambda one: one.drifted,
-    "due": lambda one: one.state.due,
-    "unmeasured": lambda one: not one.measured,
+    "waiting": lambda metric: metric.request,
+    "failed": lambda metric: metric.failed,
+    "beyond limits": lambda metric: metric.broken,
+    "stale": lambda metric: metric.stale,
+    "drifted": lambda metric: metric.drifted,
+    "due": lambda metric: metric.state.due,
+    "unmeasured": lambda metric: not metric.measured,
 }
 """The states that a metric can be in. Several can apply at once."""
 
@@ -126,7 +126,7 @@ HEALTH_STATES: Mapping[str, Callable[[MetricHealth], object]] = {
 def group_by_health(metrics: Iterable[MetricHealth]) -> dict[str, list[str]]:
     """Return the names of the metrics in each state."""
     listed = list(metrics)
-    return {state: [one.metric for one in listed if applies(one)] for state, applies in HEALTH_STATES.items()}
+    return {state: [metric.metric for metric in listed if applies(metric)] for state, applies in HEALTH_STATES.items()}
 
 
 def load_health(
@@ -212,13 +212,13 @@ def health_sentence(health: dict[str, list[str]]) -> str:
 
 PROBLEM_KEYS = ("request", "failed", "beyond", "stale", "drifted")
 DOCUMENT_STATES: Mapping[str, Callable[[dict[str, Any]], object]] = {
-    "waiting": lambda one: one["request"],
-    "failed": lambda one: one["failed"],
-    "limit": lambda one: one["beyond"],
-    "stale": lambda one: one["stale"],
-    "due": lambda one: one["due"],
-    "unmeasured": lambda one: one["as_of"] is None,
-    "drifted": lambda one: one["drifted"],
-    "well": lambda one: not any(one[key] for key in PROBLEM_KEYS) and one["as_of"] is not None,
+    "waiting": lambda metric: metric["request"],
+    "failed": lambda metric: metric["failed"],
+    "limit": lambda metric: metric["beyond"],
+    "stale": lambda metric: metric["stale"],
+    "due": lambda metric: metric["due"],
+    "unmeasured": lambda metric: metric["as_of"] is None,
+    "drifted": lambda metric: metric["drifted"],
+    "well": lambda metric: not any(metric[key] for key in PROBLEM_KEYS) and metric["as_of"] is not None,
 }
 """The states of a metric by its JSON document, named as on the dashboard. Several can apply at once."""

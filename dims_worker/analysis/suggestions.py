@@ -107,7 +107,7 @@ def _changes(policy: Policy, accepted: Sequence[AcceptedReading]) -> Iterator[Po
     drifts = [drift for old, new in pairs if (drift := drift_pct(old, new)) is not None]
     steps = [abs(new - old) for old, new in pairs if new != old]
     values = [abs(new) for _, new in pairs]
-    if steps and median(values) < SMALL and all(isinstance(one, int) for one in values):
+    if steps and median(values) < SMALL and all(isinstance(value, int) for value in values):
         usual = math.floor(quantile(steps, 0.95))
         yield PolicyAdvice(
             "min_abs", usual + 1, f"95 % of its steps are {usual:,} or less, and its median is {median(values):g}"
@@ -143,9 +143,9 @@ def _spans(accepted: Sequence[AcceptedReading]) -> Iterator[PolicyAdvice]:
 
 def _ages(accepted: Sequence[AcceptedReading]) -> Iterator[PolicyAdvice]:
     ages = [
-        (one.as_of - datetime.fromisoformat(one.value)).total_seconds()
-        for one in accepted
-        if isinstance(one.value, str)
+        (reading.as_of - datetime.fromisoformat(reading.value)).total_seconds()
+        for reading in accepted
+        if isinstance(reading.value, str)
     ]
     if len(ages) > FEWEST:
         usual = timedelta(seconds=quantile(ages, 0.99))
@@ -159,7 +159,7 @@ def quantile(numbers: Sequence[float], share: float) -> float:
 
 def rounded_up(percent: float) -> float | None:
     """Return the next round percentage, or None above 100, where a threshold is of no use."""
-    return next((one for one in ROUND if one >= percent), None)
+    return next((step for step in ROUND if step >= percent), None)
 
 
 def _span(span: timedelta) -> str:
