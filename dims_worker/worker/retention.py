@@ -33,7 +33,7 @@ def run_retention(engine: Engine, config: Config, *, batch: int = BATCH, batches
                 break
             if retention.begin_day(connection, day):
                 snapshots.delete_daily(connection, config.settings.snapshot_days)
-                snapshots.take_snapshot(connection, f"{day:%Y-%m-%d}", daily=True)
+                snapshots.take_snapshot(connection, day.isoformat(), daily=True)
             keep = timedelta(days=config.settings.history_days)
             for kind in retention.KINDS:
                 if count := retention.delete_old_rows(connection, kind, day, keep, batch):

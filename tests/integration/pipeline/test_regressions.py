@@ -17,7 +17,7 @@ from dims_worker.pipeline import verify
 from dims_worker.pipeline.ingest import ReceivedEnvelope, ingest_stream, register_config, store_events
 from dims_worker.probes import scan
 from dims_worker.probes.base import Deadline, ScanContext
-from dims_worker.text.activity import MOST, PATIENCE, ActivityFollower, SequenceTracker
+from dims_worker.text.activity import MAX_SKIPPED, SKIPPED_SECONDS, ActivityFollower, SequenceTracker
 from tests.conftest import Project
 
 CONFIG = """
@@ -117,7 +117,7 @@ def test_follow_shows_a_batch_that_got_its_number_before_another_and_committed_a
     with engine.begin() as connection:
         assert "1,000 events" in " ".join(follower.sentences(connection))
         assert list(follower.sentences(connection)) == []
-    assert len(follower.batches.passed) == 1  # the number that no batch uses
+    assert len(follower.batches.skipped) == 1  # the number that no batch uses
 
 
 def test_follow_shows_a_batch_that_many_others_overtook(project: Project, engine: Engine) -> None:
@@ -144,22 +144,22 @@ def test_follow_shows_a_batch_that_many_others_overtook(project: Project, engine
         for number in range(50):
             with engine.begin() as other:
                 store_events(other, planner, batch(f"other{number}"))
-        assert shown().count("measured by nobody") == 50
+        assert shown().count("measures nothing for it") == 50
         outer.commit()
         lost.rollback()
-    assert shown().count("measured by nobody") == 1 and shown() == ""
-    assert len(follower.batches.passed) == 1
-    follower.batches.know((), time.monotonic() + PATIENCE)
-    assert not follower.batches.passed
+    assert shown().count("measures nothing for it") == 1 and shown() == ""
+    assert len(follower.batches.skipped) == 1
+    follower.batches.mark_seen((), time.monotonic() + SKIPPED_SECONDS)
+    assert not follower.batches.skipped
 
 
 def test_the_list_of_missing_numbers_is_bounded() -> None:
     numbers = SequenceTracker()
-    numbers.know([3, 10**9], 0)
-    assert len(numbers.passed) == MOST and max(numbers.passed) == 10**9 - 1
-    numbers.know([10**9 - 1, 10**9 + 2], 1)
-    assert max(numbers.passed) == 10**9 + 1 and 10**9 - 1 not in numbers.passed and numbers.last == 10**9 + 2
-    assert len(numbers.passed) == MOST
+    numbers.mark_seen([3, 10**9], 0)
+    assert len(numbers.skipped) == MAX_SKIPPED and max(numbers.skipped) == 10**9 - 1
+    numbers.mark_seen([10**9 - 1, 10**9 + 2], 1)
+    assert max(numbers.skipped) == 10**9 + 1 and 10**9 - 1 not in numbers.skipped and numbers.last == 10**9 + 2
+    assert len(numbers.skipped) == MAX_SKIPPED
 
 
 def test_a_subject_is_no_markup(project: Project, engine: Engine) -> None:
