@@ -194,9 +194,10 @@ class ChaosRun:
                     raise TimeoutError(
                         f"{injector.killed.total()} kills and {len(self._world.sent)} events in {self.size.longest:g} s"
                     )
-                for thread in (*threads, *self._restarters):
-                    if thread.problem:
-                        raise RuntimeError(f"the {thread.name}: {thread.problem!r}") from thread.problem
+                running: tuple[FaultInjector | Sender | Restarter, ...] = (*threads, *self._restarters)
+                for member in running:
+                    if member.problem:
+                        raise RuntimeError(f"the {member.name}: {member.problem!r}") from member.problem
                 time.sleep(0.2)
         finally:
             injector.stop()
