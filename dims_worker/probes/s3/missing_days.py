@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from heapq import nsmallest
+from itertools import islice
 from typing import Any
 
 from dims_worker.config import S3Metric
@@ -72,14 +73,9 @@ def read_day(text: str | None) -> date | None:
 def missing_between(days: set[date], names: int) -> tuple[int, list[str]]:
     """Count the missing days between the first and the last, and list the first `names` of them in ISO 8601."""
     first, last = min(days), max(days)
-    count = (last - first).days + 1 - len(days)
-    named: list[str] = []
-    day = first
-    while len(named) < min(names, count):
-        if day not in days:
-            named.append(day.isoformat())
-        day += timedelta(days=1)
-    return count, named
+    span = (last - first).days + 1
+    missing = (day for number in range(span) if (day := first + timedelta(days=number)) not in days)
+    return span - len(days), [day.isoformat() for day in islice(missing, names)]
 
 
 def missing_days_reading(name: str, metric: S3Metric, days: Days, place: str) -> Reading:

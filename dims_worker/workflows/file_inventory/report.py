@@ -8,13 +8,7 @@ from typing import Any
 
 from dims_worker.formatting import format_bytes, pluralize
 from dims_worker.workflows.file_inventory.kinds import CATEGORIES
-from dims_worker.workflows.markdown import (
-    attention_section,
-    code_span,
-    escape_markdown,
-    escape_prose,
-    markdown_table,
-)
+from dims_worker.workflows.markdown import attention_section, code_span, escape_markdown, escape_prose, markdown_table
 
 Document = Mapping[str, Any]
 

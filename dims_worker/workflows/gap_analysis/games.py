@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from dims_worker.probes.s3.completeness import normalize_id
@@ -97,10 +98,8 @@ def totals(games: Sequence[Game]) -> dict[str, Any]:
 
 def by_season(games: Iterable[Game]) -> list[dict[str, Any]]:
     """Return the same counts for each season, in order."""
-    seasons: dict[str, list[Game]] = {}
-    for game in games:
-        seasons.setdefault(game.season, []).append(game)
-    return [{"season": season, **totals(seasons[season])} for season in sorted(seasons)]
+    by = attrgetter("season")
+    return [{"season": season, **totals([*group])} for season, group in itertools.groupby(sorted(games, key=by), by)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
+import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -75,12 +75,12 @@ def compare(
     source = S3Source(type="s3", bucket="b", shards=shards)
     deadline = Deadline.after(timedelta(seconds=30))
     (reading,) = S3Probe(lambda _s, _d: client).scan(source, {"m": metric}, context, deadline).readings
-    survey = Survey({"m": metric}, context, deadline)
-    for each in survey.comparisons.values():
-        each.keep = math.inf  # as the workflow sync-status does
+    survey = Survey({"m": metric.model_copy(update={"names": sys.maxsize})}, context, deadline)
     survey.list(client, source)
-    assert reading == (survey.problems.get("m") or survey.comparisons["m"].reading("m"))
-    return reading, survey.comparisons["m"].differences if reading.method == "exact" else None
+    whole = survey.problems.get("m") or survey.comparisons["m"].reading("m")
+    assert (whole.value, whole.error, whole.details.keys()) == (reading.value, reading.error, reading.details.keys())
+    compared = reading.method == "exact" and "m" in survey.comparisons
+    return reading, survey.comparisons["m"].differences if compared else None
 
 
 def objects(files: dict[str, bytes], prefix: str = "p/") -> dict[str, bytes]:
