@@ -1,3 +1,3 @@
-"""DIMS: a Data Inventory Management System that reacts. See README.md."""
+"""DIMS: an event-driven Data Inventory Management System. See README.md."""
 
 __version__ = "0.2.0"

@@ -99,7 +99,7 @@ def verify_bell(source: str) -> str:
             write_workflow_report(_engine(), config, run)
         except OSError as error:  # recorded it is: `dims workflow NAME --last` tells it all the same
             log.warning("the report of %s was not written: %s", source, error)
-        for channel in config.notify.on.keys() & run.tells:
+        for channel in config.notify.on.keys() & run.pending_channels:
             send_notify_wakeup(app, channel)
     return "; ".join(runs[-3:]) or "nothing to do"
 

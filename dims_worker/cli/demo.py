@@ -198,7 +198,7 @@ class DemoStory:
         self.git("commit", "-q", "-m", "Describe the tables")
         sha = self.git("rev-parse", "HEAD")
         event, recorded = self.recorded(lambda connection: event_by_id(connection, sha))
-        alone = [n for names in self.config.of_source.values() for n in names if n not in event.metrics]
+        alone = [n for names in self.config.metrics_by_source.values() for n in names if n not in event.metrics]
         self.tell(f"left alone: {', '.join(alone)}")
         return self.told_time("the commit", begun, recorded)
 

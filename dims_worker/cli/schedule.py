@@ -29,7 +29,7 @@ def schedule(session: Session, as_json: bool) -> None:
     rules = {name: rule for name, rule in config.rules.items() if rule.schedule}
     with session.database() as engine, transaction(engine) as connection:
         seen, now = schedules.schedule_states(connection), clock(connection)
-    missed = {event.subject for event in room.missed(rules, schedules.missed_since(seen), now)}
+    missed = {event.subject for event in room.missed_ticks(rules, schedules.missed_since(seen), now)}
     rows = [
         {
             "rule": name, "schedule": rule.schedule, "timezone": rule.timezone,

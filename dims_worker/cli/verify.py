@@ -119,7 +119,7 @@ def request(engine: Engine, config: Config, names: frozenset[str]) -> list[Run]:
         stored = store_events(connection, Planner(config), [ReceivedEnvelope("", event.to_json().encode())])
     runs: list[Run] = []
     for source in sorted(stored.sources):
-        wanted = {n: g for n, g in stored.generations.items() if n in config.of_source[source]}
+        wanted = {n: g for n, g in stored.generations.items() if n in config.metrics_by_source[source]}
         runs += _serve(engine, config, source, wanted)
     return runs
 

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from dims_producers.publish import broker_url
 from dims_worker import local
 from dims_worker.cli.session import Session, pass_session
-from dims_worker.config.web import SHORTEST
+from dims_worker.config.web import MIN_TOKEN_LENGTH
 from dims_worker.errors import DimsError, ServiceError, UsageError
 from dims_worker.local.flower import flower_access as flower_access
 from dims_worker.local.home import DataDirectory, read_json, secret, write_json
@@ -82,12 +82,12 @@ def _secret(session: Session, home: DataDirectory) -> str:
     """What signs. Raises UsageError where it is so short that somebody might guess it."""
     said = session.env.get(SIGNS)
     found = secret(home.run, None, "web_secret") if said is None else said.strip()
-    if len(found) >= SHORTEST:
+    if len(found) >= MIN_TOKEN_LENGTH:
         return found
     if said is None:
         raise UsageError(f"{home.run / 'web_secret'} is cut short: remove it, and another is drawn")
     raise UsageError(
-        f"{SIGNS} is shorter than {SHORTEST} characters: `openssl rand -hex 24` draws a good one; "
+        f"{SIGNS} is shorter than {MIN_TOKEN_LENGTH} characters: `openssl rand -hex 24` draws a good one; "
         "where it is not set, one is drawn and kept"
     )
 

@@ -61,7 +61,7 @@ def compose_message(
     newest: dict[tuple[str, str], list[Notification]] = {}
     for one in notifications:
         newest.setdefault((one.metric, one.kind), []).append(one)
-    told = [(OVER if many[-1].over else many[-1].kind, many) for many in newest.values()]
+    told = [(OVER if many[-1].end_unsent else many[-1].kind, many) for many in newest.values()]
     told.sort(key=lambda one: list(_TITLES).index(one[0]))
     counted = {what: sum(kind == what for kind, _ in told) for what in _TITLES}
     parts = [f"{n:,} {_TITLES[what][n > 1]}" for what, n in counted.items() if n]
@@ -114,7 +114,7 @@ class _AlertText:
         """Of one metric and kind, oldest first: the newest is told."""
         one = many[-1]
         before = f" ({pluralize(len(many) - 1, 'change')} before that was not sent)" if len(many) > 1 else ""
-        if one.over:
+        if one.end_unsent:
             return [f"{'resolved' if one.sent_at else 'came and went'}: {self._over(one)}{before}"]
         say: Callable[[Notification], tuple[str, str]] = {
             **{HELD: self._held, LIMIT: self._limit, DRIFT: self._drift},

@@ -45,7 +45,7 @@ def write_run_notifications(
     said = {}
     for item in concerned:
         good = item.outcome != "failed"
-        broken = Judge.of(config, item.metric).limit_words(item.value, now) if good else None
+        broken = Judge.of(config, item.metric).format_broken_limit(item.value, now) if good else None
         request = asked[item.metric].id if item.metric in asked else None
         said[item.metric] = rules.signals_of_reading(item, states[item.metric].failures, request, broken)
     return _write(connection, _changes(connection, config, said), run_id)
@@ -112,7 +112,7 @@ def _aged(connection: Connection, config: Config) -> dict[str, AlertState | None
     ]
     now = clock(connection)
     found = notifications.latest_values(connection, names) if names else {}
-    broken = {name: Judge.of(config, name).limit_words(value, now) for name, (value, _) in found.items()}
+    broken = {name: Judge.of(config, name).format_broken_limit(value, now) for name, (value, _) in found.items()}
     return {name: rules.beyond_limit(*found[name], why) if why else None for name, why in broken.items()}
 
 

@@ -20,6 +20,7 @@ from datetime import timedelta
 from sqlalchemy import Connection, Engine
 
 from dims_worker.config import Channel, Config
+from dims_worker.domain.retry import retry_wait
 from dims_worker.errors import NotSent
 from dims_worker.formatting import pluralize
 from dims_worker.notifications import messages as message
@@ -34,8 +35,6 @@ log = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=60)
 """A sender that was killed is another's after this, or after `settings.lease` where that is less."""
-BACKOFF = timedelta(seconds=10)
-BACKOFF_MAX = timedelta(minutes=15)
 
 
 @dataclass(slots=True)
@@ -76,7 +75,7 @@ def send_pending(engine: Engine, config: Config, name: str, *, at_once: bool = F
             if sent.error is None:
                 notifications.mark_sent(connection, claimed)
             else:
-                notifications.mark_failed(connection, claimed, sent.error, _backoff(claimed.failures))
+                notifications.mark_failed(connection, claimed, sent.error, retry_wait(claimed.failures))
         if sent.error is None:
             sent.told, sent.messages = sent.told + len(claimed.notifications), sent.messages + 1
         else:
@@ -98,11 +97,6 @@ def _carry(engine: Engine, config: Config, channel: Channel, claimed: ClaimedCha
     except NotSent as error:
         return str(error)
     return None
-
-
-def _backoff(failures: int) -> timedelta:
-    doubled: timedelta = BACKOFF * 2 ** min(failures, 10)
-    return min(doubled, BACKOFF_MAX)
 
 
 def send_test(config: Config, name: str) -> str:

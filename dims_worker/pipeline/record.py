@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from dims_worker.approvals.lifecycle import update_requests
 from dims_worker.config import Config, DerivedMetric
 from dims_worker.domain.decide import FAILED, Baseline, Judge, Verdict, inside_band
+from dims_worker.domain.retry import MAX_WAIT, retry_wait
 from dims_worker.domain.run import Outcome, Run, RunReading
 from dims_worker.notifications.outbox import write_run_notifications
 from dims_worker.probes.base import Reading, Value
@@ -23,8 +24,6 @@ from dims_worker.store.metric_states import MetricState
 from dims_worker.store.runs import insert_readings, insert_run
 
 OTHERWISE = "its definition has changed: `dims verify --update` takes this one over, as does a worker's start"
-BACKOFF = timedelta(seconds=10)
-BACKOFF_MAX = timedelta(minutes=15)
 
 
 @dataclass(slots=True)
@@ -117,7 +116,7 @@ class _Recording:
         claim = self.measured.claim
         generation = claim.generations.get(reading.metric) if claim else None
         if claim and generation is not None:  # its worker lives; one that was set aside is tried once, alone
-            state.attempts = leases.POISON - 1 if claim.aside else 0
+            state.attempts = leases.QUARANTINE_AFTER - 1 if claim.quarantined else 0
         if state.as_of is not None and self.measured.as_of <= state.as_of:
             return _superseded(reading, self.measured.as_of, "a newer reading is recorded already")
         self.settled.add(reading.metric)
@@ -130,8 +129,7 @@ class _Recording:
     def _served(self, state: MetricState, claim: Claim, generation: int, *, failed: bool) -> None:
         """What a reading under a claim means for when its metric is measured again."""
         if failed:
-            backoff = BACKOFF_MAX if claim.aside else BACKOFF * 2 ** min(state.failures, 10)
-            state.not_before = self.now + min(backoff, BACKOFF_MAX)
+            state.not_before = self.now + (MAX_WAIT if claim.quarantined else retry_wait(state.failures))
             state.failures += 1
             return
         state.measured_gen = max(state.measured_gen, generation)
@@ -296,10 +294,10 @@ def _write(
         },
     )
     insert_readings(connection, ({"run_id": run_id, **asdict(item)} for item in items))
-    tells: tuple[str, ...] = ()
+    pending_channels: tuple[str, ...] = ()
     if config:
         update_requests(connection, config, run_id, items, locked)
-        tells = write_run_notifications(connection, config, run_id, items, locked)
+        pending_channels = write_run_notifications(connection, config, run_id, items, locked)
     return Run(
         run_id=run_id,
         trigger=measured.trigger,
@@ -309,5 +307,5 @@ def _write(
         finished_at=finished_at,
         api_calls=measured.api_calls,
         items=tuple(items),
-        tells=tells,
+        pending_channels=pending_channels,
     )

@@ -72,7 +72,7 @@ def measure_due(
 
 def _measure_claimed(config: Config, claim: Claim, how: WorkflowOptions) -> Measurement:
     outcome = None
-    if claim.aside:
+    if claim.quarantined:
         scanned = _set_aside(config, claim)
     elif claim.source.startswith(WORKFLOW):
         outcome = how.run(config, claim.source)
@@ -93,7 +93,7 @@ def _measure_claimed(config: Config, claim: Claim, how: WorkflowOptions) -> Meas
 
 def _set_aside(config: Config, claim: Claim) -> ScanResult:
     """In the place of a measurement that has ended its worker again and again."""
-    why = f"set aside: its measurement took its worker with it {leases.ALONE_LOSSES} times; it is tried again later"
+    why = f"set aside: its measurement took its worker with it {leases.MAX_ALONE_LOSSES} times; it is tried again later"
     return ScanResult(tuple(Reading.failed(name, config.metric_of(name).shown_unit, why) for name in claim.generations))
 
 
@@ -120,7 +120,9 @@ def check_now(engine: Engine, config: Config, names: Iterable[str]) -> Run:
     Sources are scanned side by side; a derived metric brings its inputs with it.
     """
     wanted = config.with_inputs(names)
-    by_source = {source: [name for name in measured if name in wanted] for source, measured in config.of_source.items()}
+    by_source = {
+        source: [name for name in measured if name in wanted] for source, measured in config.metrics_by_source.items()
+    }
     by_source = {source: measured for source, measured in by_source.items() if measured}
     with transaction(engine) as connection:
         as_of = clock(connection)

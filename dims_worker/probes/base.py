@@ -147,14 +147,14 @@ def exact_reading(name: str, metric: Metric, value: Value, details: Mapping[str,
 def missing_reading(name: str, metric: Metric, reason: str) -> Reading:
     """The reading of a metric whose folder, file, branch or prefix is not there: what `absent:` says of
     it, with the reason in the details; failed, with the reason as its error, where nothing is said."""
-    if metric.says_absent:
+    if metric.has_absent:
         return exact_reading(name, metric, metric.absent, {"absent": reason})
     return Reading.failed(name, metric.shown_unit, reason)
 
 
 def missing_readings(metrics: Mapping[str, Metric], reason: str) -> tuple[Reading, ...]:
     """The readings of a source that is not there. Raises MeasureError where no metric says `absent:`."""
-    if not any(metric.says_absent for metric in metrics.values()):
+    if not any(metric.has_absent for metric in metrics.values()):
         raise MeasureError(reason)
     return tuple(missing_reading(name, metric, reason) for name, metric in metrics.items())
 

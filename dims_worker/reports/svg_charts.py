@@ -22,7 +22,7 @@ from dims_worker.formatting import (
     format_utc_short,
     format_value,
 )
-from dims_worker.store.history import STANDS, DailyLine, Day, Point
+from dims_worker.store.history import TREND_OUTCOMES, DailyLine, Day, Point
 
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 20
 """The margins of a chart."""
@@ -187,7 +187,7 @@ def _description(metric: MetricHealth, line: Sequence[tuple[date, float]]) -> st
 
 
 def _line(days: Sequence[Day]) -> Iterator[tuple[date, float]]:
-    return ((day.day, float(day.value)) for day in days if is_number(day.value) and day.outcome in STANDS)
+    return ((day.day, float(day.value)) for day in days if is_number(day.value) and day.outcome in TREND_OUTCOMES)
 
 
 def _baseline_steps(days: Sequence[Day], last: date) -> Iterator[tuple[date, float]]:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from dims_worker.config import Config
 from dims_worker.formatting import escape_control, format_clock, format_drift, format_duration, format_value, pluralize
 from dims_worker.store.approval_requests import open_requests
-from dims_worker.store.events import LoggedEvent, events_of_batches, last_batch, batches_after
+from dims_worker.store.events import LoggedEvent, batches_after, events_of_batches, last_batch
 from dims_worker.store.runs import PastReading, RunRow, last_run, list_runs, readings_of, runs_by_number
 from dims_worker.text.events import DONE, format_event, format_event_kind
 
@@ -119,7 +119,7 @@ class ActivityFollower:
         return [self._event(last, f"{what}; each")]
 
     def _event(self, event: LoggedEvent, what: str) -> str:
-        total = sum(len(names) for names in self.config.of_source.values())
+        total = sum(len(names) for names in self.config.metrics_by_source.values())
         if event.outcome == "rejected":
             fate = "is kept, and measured by nobody"
         elif event.outcome == "unmatched":

@@ -53,7 +53,7 @@ def metric_document(config: Config, state: MetricState, request: ApprovalRequest
         "failed": state.error is not None,
         "error": state.error,
         "due": state.due,
-        "beyond": Judge.of(config, name).limit_words(state.value, now) if declared and state.as_of else None,
+        "beyond": Judge.of(config, name).format_broken_limit(state.value, now) if declared and state.as_of else None,
         "request": request.id if request else None,
         "critical": bool(policy and policy.critical),
         "enabled": bool(declared and declared.enabled),

@@ -57,7 +57,7 @@ class SignInPolicy:
 
     def by_token(self, token: str) -> Viewer | None:
         """The person whose token it is. Each is compared, in a time that tells nothing of how much was right."""
-        found = [name for name, known in self.web.named.items() if _same(token, known)]
+        found = [name for name, known in self.web.active_tokens.items() if _same(token, known)]
         return Viewer(found[0], "token") if found else None
 
     def may_send_events(self, token: str) -> bool:
@@ -116,7 +116,7 @@ class SignInPolicy:
 
     def _seal(self, viewer: Viewer) -> str:
         """A digest of what opened a session: another token, another digest."""
-        token = self.web.named.get(viewer.name, "") if viewer.known_by == "token" else viewer.known_by
+        token = self.web.active_tokens.get(viewer.name, "") if viewer.known_by == "token" else viewer.known_by
         return hashlib.sha256(f"{self.secret}{token}".encode()).hexdigest()[:16] if token else ""
 
     def _signer(self, what: str) -> URLSafeTimedSerializer:

@@ -22,7 +22,7 @@ from dims_worker.formatting import (
     pluralize,
 )
 from dims_worker.reports.svg_charts import ChartMarker, ChartSize, TrendData, trend_svg
-from dims_worker.store.history import STANDS, Point, sampled_readings
+from dims_worker.store.history import TREND_OUTCOMES, Point, sampled_readings
 from dims_worker.store.metric_states import MetricState
 from dims_worker.store.point_in_time import notable_readings
 from dims_worker.text.phrases import is_number
@@ -45,7 +45,7 @@ def pictures(connection: Connection, config: Config, state: MetricState, now: da
     """A metric's last days for a wide screen and for a phone; nothing where it had no numbers."""
     span = timedelta(days=days)
     first = now - span
-    points = sampled_readings(connection, state.metric, first, span / STEPS, STANDS)
+    points = sampled_readings(connection, state.metric, first, span / STEPS, TREND_OUTCOMES)
     marks = notable_readings(connection, [state.metric], first, MARKS)[state.metric]
     found = course(config.metrics.get(state.metric), state, points, marks, (first, now))
     if not found.line and all(mark.value is None for mark in found.markers):

@@ -34,7 +34,7 @@ def measure_metrics(
     for source, declared in bench.config.sources.items():
         if allowed and declared.type not in allowed:
             continue
-        wanted = {name: bench.config.metrics[name] for name in bench.config.of_source[source] if name in named}
+        wanted = {name: bench.config.metrics[name] for name in bench.config.metrics_by_source[source] if name in named}
         if together := {**wanted, **own.get(source, {})}:
             passes[source] = together
     if not passes:

@@ -226,7 +226,7 @@ def test_no_password_is_told_whatever_goes_wrong(machine: Machine) -> None:
     # All troubles were had, and all were asked, or it would have been easy
     everything = "\n".join(machine.said.values())
     for words in ("password authentication failed", "invalid username-password pair", "Connection refused",
-                  "is no URL of PostgreSQL", "not a URL of a broker", "that libpq does not know", "need rediss://",
+                  "is not a PostgreSQL URL", "not a URL of a broker", "that libpq does not know", "need rediss://",
                   "Cannot connect to redis://:**@", "redis://:********@127.0.0.1", "transport:redis"):  # fmt: skip
         assert words in everything, words
     assert {Path(where).name for where in machine.said if "/logs/" in where} >= {

@@ -143,7 +143,7 @@ def _reading(name: str, metric: S3Metric, survey: Survey, expectations: complete
         return survey.unfit.get(name) or survey.comparisons[name].reading(name)
     where = " or ".join(prefix or "the bucket" for prefix in metric.prefix)
     found = survey.listing.total(name)
-    if metric.says_absent and not survey.listing.seen(name):
+    if metric.has_absent and not survey.listing.seen(name):
         return missing_reading(name, metric, f"nothing lies under {where}")
     if metric.measure == "missing_days":
         return missing_days.missing_days_reading(name, metric, found, where)

@@ -86,7 +86,7 @@ def event_page(request: Request) -> Response:
     if event is None:
         raise NotFound(f"there is no event {seq}; it may be so old that it was forgotten")
     reasons = explain_plan(site.config, event_from_log(event)) if event.outcome != "rejected" else {}
-    alone = sorted({name for names in site.config.of_source.values() for name in names} - set(event.metrics))
+    alone = sorted({name for names in site.config.metrics_by_source.values() for name in names} - set(event.metrics))
     values = {
         **{"here": "events", "title": f"Event {seq}", "event": event, "said": format_event(event)},
         "rows": [_served_row(site.config, one, reasons.get(one.metric), now) for one in outcomes],
@@ -104,7 +104,7 @@ def runs_page(request: Request) -> Response:
         after = top - 1 - REACH if wanted else 0
         found = list_runs(connection, limit=PAGE, before=before, after=max(after, 0), **wanted)
     listed = _listed(request, found, [run.run_id for run in found], after, wanted)
-    sources = sorted({*site.config.of_source, *site.config.scans, *(run.source for run in found if run.source)})
+    sources = sorted({*site.config.metrics_by_source, *site.config.scans, *(run.source for run in found if run.source)})
     values = {"here": "runs", "title": "Runs", "listed": listed, "wanted": wanted, "words": format_run}
     more = {"sources": sources, "statuses": STATUSES, "newest": before is None}
     return site.page(request, "runs.html", {**values, **more})

@@ -63,7 +63,11 @@ def _page(
     values = {
         **{"here": "sign-in", "title": "Sign in", "next": to, "code": code, "asked": asked},
         **{"wrong": wrong, "old": wrong == OLD},
-        **{"tokens": bool(site.access.web.named), "proxy": site.access.web.proxy, "anyone": site.access.read_by_anyone},
+        **{
+            "tokens": bool(site.access.web.active_tokens),
+            "proxy": site.access.web.proxy,
+            "anyone": site.access.read_by_anyone,
+        },
     }
     return site.page(request, "sign_in.html", values, status)
 

@@ -271,7 +271,7 @@ def test_a_sender_whose_lease_has_run_out_marks_what_it_sent_and_frees_nobodys_l
 def test_more_than_one_message_holds_are_sent_in_several(
     flow: Flow, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifications, "MOST", 2)
+    monkeypatch.setattr(notifications, "MAX_PER_MESSAGE", 2)
     flow.serve(b=100)
     flow.serve(a=100, c=100)
     flow.serve(a=150, c=150)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from dims_worker.domain.retry import MAX_WAIT
 from dims_worker.domain.run import Run
-from dims_worker.pipeline.record import BACKOFF_MAX
 from dims_worker.pipeline.verify import measure_due
 from dims_worker.store import leases
-from dims_worker.store.leases import ALONE_LOSSES, SHARED_LOSSES, Claim
+from dims_worker.store.leases import MAX_ALONE_LOSSES, MAX_SHARED_LOSSES, Claim
 from tests.integration.helpers import Down, Flow, Threads, outcome
 
 
@@ -44,7 +44,7 @@ def test_attempts_are_counted_at_claim_and_cleared_at_record(flow: Flow) -> None
 
 def test_after_two_lost_leases_each_metric_is_measured_alone(flow: Flow) -> None:
     flow.ask("m.a", "m.c")
-    assert [lose(flow) for _ in range(SHARED_LOSSES)] == [["m.a", "m.c"]] * SHARED_LOSSES
+    assert [lose(flow) for _ in range(MAX_SHARED_LOSSES)] == [["m.a", "m.c"]] * MAX_SHARED_LOSSES
     assert serve_well(flow) == ["m.a"]
     assert serve_well(flow) == ["m.c"]
     assert flow.claim() is None
@@ -53,10 +53,10 @@ def test_after_two_lost_leases_each_metric_is_measured_alone(flow: Flow) -> None
 def test_who_loses_three_leases_alone_is_set_aside_and_tried_again_later(flow: Flow) -> None:
     """m.c ends its worker whenever it is measured."""
     flow.ask("m.a", "m.c")
-    lost = [lose(flow) for _ in range(SHARED_LOSSES)]
+    lost = [lose(flow) for _ in range(MAX_SHARED_LOSSES)]
     assert serve_well(flow) == ["m.a"]
-    lost += [lose(flow) for _ in range(ALONE_LOSSES)]
-    assert lost[SHARED_LOSSES:] == [["m.c"]] * ALONE_LOSSES
+    lost += [lose(flow) for _ in range(MAX_ALONE_LOSSES)]
+    assert lost[MAX_SHARED_LOSSES:] == [["m.c"]] * MAX_ALONE_LOSSES
     run = measure_due(flow.engine, flow.config, "one", at_once=True)
     assert isinstance(run, Run)
     (item,) = run.items
@@ -65,32 +65,32 @@ def test_who_loses_three_leases_alone_is_set_aside_and_tried_again_later(flow: F
     state = flow.state("m.c")
     assert state.due
     assert state.not_before is not None
-    assert abs(state.not_before - flow.clock() - BACKOFF_MAX) < timedelta(seconds=20)
+    assert abs(state.not_before - flow.clock() - MAX_WAIT) < timedelta(seconds=20)
     assert flow.claim(at_once=False) is None
     # later it is tried once, alone, and is back where it succeeds
     flow.do("UPDATE dims_metrics SET not_before = NULL")
     claim = flow.claim()
     assert claim is not None
-    assert (list(claim.generations), claim.aside) == (["m.c"], False)
+    assert (list(claim.generations), claim.quarantined) == (["m.c"], False)
     flow.record(claim, {"m.c": 1})
     assert (attempts(flow), flow.state("m.c").due) == ({}, False)
 
 
 def test_who_was_set_aside_and_loses_once_more_is_set_aside_at_once(flow: Flow) -> None:
     flow.ask("m.c")
-    for _ in range(SHARED_LOSSES + ALONE_LOSSES):
+    for _ in range(MAX_SHARED_LOSSES + MAX_ALONE_LOSSES):
         lose(flow)
     measure_due(flow.engine, flow.config, "one", at_once=True)
     lose(flow)
     claim = flow.claim()
     assert claim is not None
-    assert claim.aside
+    assert claim.quarantined
 
 
 def test_neither_what_is_suspected_nor_the_rest_waits_for_ever(flow: Flow) -> None:
     """Events keep both due all the time: they take turns."""
     flow.ask("m.c")
-    for _ in range(SHARED_LOSSES):
+    for _ in range(MAX_SHARED_LOSSES):
         lose(flow)
     served: list[str] = []
     for _ in range(6):
@@ -108,7 +108,7 @@ def test_neither_what_is_suspected_nor_the_rest_waits_for_ever(flow: Flow) -> No
 
 def test_a_source_with_a_poisoned_metric_holds_up_no_other_source(flow: Flow) -> None:
     flow.ask("m.c", "m.b")
-    for _ in range(SHARED_LOSSES):
+    for _ in range(MAX_SHARED_LOSSES):
         lose(flow)
     assert serve_well(flow, "two") == ["m.b"]
 
@@ -134,4 +134,4 @@ def test_a_claim_sees_what_was_recorded_while_it_waited(flow: Flow, beside: Thre
         flow.blocked()
     outcome(recording)
     assert flow.claim() is None
-    assert leases.POISON == SHARED_LOSSES + ALONE_LOSSES
+    assert leases.QUARANTINE_AFTER == MAX_SHARED_LOSSES + MAX_ALONE_LOSSES

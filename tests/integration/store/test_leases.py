@@ -26,7 +26,7 @@ SECOND = timedelta(seconds=1)
 def overdue(flow: Flow) -> list[str]:
     with transaction(flow.engine) as connection:
         return metric_states.due_sources(
-            connection, [name for names in flow.config.of_source.values() for name in names]
+            connection, [name for names in flow.config.metrics_by_source.values() for name in names]
         )
 
 

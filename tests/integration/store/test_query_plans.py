@@ -13,7 +13,17 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 
 from dims_worker.config import load_config
 from dims_worker.notebook import queries
-from dims_worker.store import baselines, change_events, events, history, leases, point_in_time, runs, snapshots
+from dims_worker.store import (
+    baselines,
+    change_events,
+    events,
+    history,
+    leases,
+    point_in_time,
+    rejected_events,
+    runs,
+    snapshots,
+)
 from tests.conftest import REPO, servers, template  # noqa: F401 - fixtures
 from tests.fixtures.long_history import fill
 
@@ -90,7 +100,7 @@ EVENTS: dict[str, Ask] = {
     "list_events of an outcome": lambda c: events.list_events(c, limit=50, outcome="unmatched"),
     "event_at": lambda c: events.event_at(c, 5000),
     "served_by": lambda c: events.events_served_by(c, 5000, 30),
-    "count_rejected": events.count_rejected,
+    "count_rejected": rejected_events.count_rejected,
     "batches_after": lambda c: events.batches_after(c, 1590),
     "events_of_batches": lambda c: events.events_of_batches(c, [1500]),
     "find_events": lambda c: events.find_events(c, "event-15"),

@@ -21,8 +21,8 @@ from dims_worker.events import SCHEDULE_TICK
 from dims_worker.store import schedules
 from dims_worker.store.approval_requests import expire_requests
 from dims_worker.store.engine import transaction
-from dims_worker.store.events import mark_replayed
 from dims_worker.store.migrations import head_revision, migrate
+from dims_worker.store.rejected_events import mark_replayed
 from tests.conftest import Project, Worker, wait_for
 from tests.integration.helpers import CONFIG, Down, Flow, Threads, event, outcome
 

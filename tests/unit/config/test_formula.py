@@ -71,7 +71,7 @@ def test_inputs_are_found_once_however_deep():
     ],
 )
 def test_no_arithmetic_is_refused(text: str):
-    with pytest.raises(ValueError, match=r"^may hold category\.name, numbers"):
+    with pytest.raises(ValueError, match=r"^a formula cannot contain .*; write category\.name, numbers"):
         Formula(text)
 
 
@@ -82,7 +82,7 @@ def test_no_arithmetic_is_refused(text: str):
     ids=lambda text: f"{text[:12]!r}",
 )  # fmt: skip
 def test_no_expression_is_refused(text: str):
-    with pytest.raises(ValueError, match="is not an expression"):
+    with pytest.raises(ValueError, match="is not a valid formula"):
         Formula(text)
 
 
@@ -95,19 +95,19 @@ def test_an_expression_reads_at_least_one_metric(text: str):
 @pytest.mark.parametrize(
     ("text", "values", "reason"),
     [
-        ("c.a / c.b", {"a": 1, "b": 0}, "has no value for c.a = 1, c.b = 0: division by zero"),
+        ("c.a / c.b", {"a": 1, "b": 0}, "cannot compute 'c.a / c.b' with c.a = 1, c.b = 0: division by zero"),
         ("c.a // c.b", {"a": 1, "b": 0}, "zero"),
         ("c.a % c.b", {"a": 1, "b": 0}, "zero"),
         ("c.a ** -1", {"a": 0}, "negative power"),
-        ("c.a ** 0.5", {"a": -8}, "which is no number"),
-        ("c.a > c.b", {"a": 1, "b": 2}, "is False, which is no number"),
-        ("c.a * c.b", {"a": 1e308, "b": 10}, "is inf, which is no number"),
-        ("c.a - c.b", {"a": 1e999, "b": 1e999}, "is nan, which is no number"),
+        ("c.a ** 0.5", {"a": -8}, "is not a number"),
+        ("c.a > c.b", {"a": 1, "b": 2}, "False is not a number"),
+        ("c.a * c.b", {"a": 1e308, "b": 10}, "inf is not a number"),
+        ("c.a - c.b", {"a": 1e999, "b": 1e999}, "nan is not a number"),
         ("c.a * c.a", {"a": 10**200}, "too large"),
         ("c.a / c.b", {"a": 10**400, "b": 1}, "too large"),
-        ("c.a + c.b", {"a": "x", "b": "y"}, "numbers alone"),
-        ("c.a % c.b", {"a": "%1000000000d", "b": 3}, "numbers alone"),
-        ("c.a + c.b", {"a": None, "b": 1}, "numbers alone"),
+        ("c.a + c.b", {"a": "x", "b": "y"}, "takes only numbers"),
+        ("c.a % c.b", {"a": "%1000000000d", "b": 3}, "takes only numbers"),
+        ("c.a + c.b", {"a": None, "b": 1}, "takes only numbers"),
     ],
 )
 def test_what_has_no_value_says_so(text: str, values: dict[str, Any], reason: str):

@@ -126,7 +126,7 @@ def test_find_in_order(tmp_path: Path):
     outside = touch("dims.yaml")
     assert find_config(None, {}, deep) == outside  # no repository: any folder above
     (repo / ".git").mkdir()
-    with pytest.raises(ConfigError, match=r"no dims\.yaml here or above: write one with `dims init`"):
+    with pytest.raises(ConfigError, match=r"no dims\.yaml in this folder or above it\. Create one with `dims init`"):
         find_config(None, {}, deep)  # a repository's configuration lies inside it
     inside_config = touch("repo/config/dims.yaml")
     assert find_config(None, {}, deep) == inside_config
@@ -141,7 +141,7 @@ def test_find_in_order(tmp_path: Path):
 
 
 def test_a_named_file_that_is_missing(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"x\.yaml: there is no such file"):
+    with pytest.raises(ConfigError, match=r"x\.yaml: no such file\. Check --config and DIMS_CONFIG, or create one"):
         load_config(Path("x.yaml"), {}, tmp_path)
 
 
@@ -231,7 +231,7 @@ def test_derived_metrics_stand_in_topological_order(load_text: Load):
     assert sorted(order) == ["c.alone", "c.mid", "c.top", "d.gone", "d.late"]
     assert order.index("c.mid") < order.index("c.top")
     assert order.index("d.gone") < order.index("d.late")
-    assert config.of_source == {"p": ("c.a", "d.off"), "g": ("d.b",), "lake": ()}
+    assert config.metrics_by_source == {"p": ("c.a", "d.off"), "g": ("d.b",), "lake": ()}
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_shown_units(load_text: Load):
 
 def test_absent_null_is_something_said(load_text: Load):
     config = load_text(metric("source: p, measure: count, absent: null") + "    b: {source: p, measure: count}\n")
-    assert [config.metrics[name].says_absent for name in ("c.a", "c.b")] == [True, False]
+    assert [config.metrics[name].has_absent for name in ("c.a", "c.b")] == [True, False]
 
 
 # --- the JSON Schema ------------------------------------------------------------------------------------

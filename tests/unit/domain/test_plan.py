@@ -124,7 +124,7 @@ def test_what_an_event_concerns(case: tuple[str, str, dict[str, Any], set[str]],
     planned = planner.plan(happened)
     assert set(planned.metrics) == expected
     assert list(planned.metrics) == sorted(expected)
-    assert all(concern.reason for concern in planned.concerns)
+    assert all(concern.reason for concern in planned.planned)
     assert planner.plan(happened) == planned == Planner(config).plan(happened)  # the same, however often
     told = explain_plan(config, happened)
     assert {name for name, reason in told.items() if reason} == expected
@@ -134,7 +134,7 @@ def test_what_an_event_concerns(case: tuple[str, str, dict[str, Any], set[str]],
 @pytest.mark.parametrize("kind", ["dims.git", "dims.filesXchanged", "DIMS.GIT.COMMIT", "scraper", "code.total", "x"])
 def test_an_event_without_a_rule_is_unmatched(kind: str, config: Config, planner: Planner):
     planned = planner.plan(event(kind, root=str(config.project)))
-    assert (planned.rules, planned.concerns) == ((), ())
+    assert (planned.rules, planned.planned) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -150,13 +150,13 @@ def test_an_event_without_a_rule_is_unmatched(kind: str, config: Config, planner
 )
 def test_reasons(kind: str, data: dict[str, Any], reasons: dict[str, str], config: Config, planner: Planner):
     planned = planner.plan(event(kind, root=str(config.project), **data))
-    assert {concern.metric: concern.reason for concern in planned.concerns} == reasons
+    assert {concern.metric: concern.reason for concern in planned.planned} == reasons
 
 
 def test_reasons_where_nothing_is_said(planner: Planner):
-    assert {c.reason for c in planner.plan(event("custom.night")).concerns} == {"the event does not say what changed"}
+    assert {c.reason for c in planner.plan(event("custom.night")).planned} == {"the event does not say what changed"}
     asked = planner.plan(event("dims.verify.requested", metrics=["git.commits"]))
-    assert (asked.rules, asked.concerns[0].rule, asked.concerns[0].reason) == (("request",), "request", "was asked for")
+    assert (asked.rules, asked.planned[0].rule, asked.planned[0].reason) == (("request",), "request", "was requested")
 
 
 def test_of_two_rules_the_first_in_the_file_is_named(tmp_path: Path):
@@ -165,7 +165,7 @@ def test_of_two_rules_the_first_in_the_file_is_named(tmp_path: Path):
     (tmp_path / "dims.yaml").write_text("sources: {p: {type: files, path: .}}\n" + metrics + rules)
     planned = Planner(load_config(None, {}, tmp_path)).plan(event("x.y"))
     assert planned.rules == ("b", "a")
-    assert [(concern.metric, concern.rule) for concern in planned.concerns] == [("c.a", "a"), ("c.b", "b")]
+    assert [(concern.metric, concern.rule) for concern in planned.planned] == [("c.a", "a"), ("c.b", "b")]
 
 
 def test_a_link_to_the_project_is_the_project(config: Config, planner: Planner, tmp_path: Path):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dims_worker.config import Rule
-from dims_worker.domain.schedule import GRACE, last_tick, missed, next_tick, tick_event
+from dims_worker.domain.schedule import TICK_GRACE, last_tick, missed_ticks, next_tick, tick_event
 from dims_worker.events import SCHEDULE_TICK
 from dims_worker.worker.beat import RuleSchedule
 
@@ -76,7 +76,7 @@ TICK = utc("2026-11-22 09:00")
 
 
 def missed_ids(seen: datetime | None, now: datetime, one: Rule = DAILY) -> list[str]:
-    return [event.id for event in missed({"daily": one}, {"daily": seen} if seen else {}, now)]
+    return [event.id for event in missed_ticks({"daily": one}, {"daily": seen} if seen else {}, now)]
 
 
 def test_many_missed_ticks_are_made_up_for_by_the_latest_once() -> None:
@@ -86,8 +86,8 @@ def test_many_missed_ticks_are_made_up_for_by_the_latest_once() -> None:
 
 def test_a_tick_is_missed_only_after_a_grace() -> None:
     before = TICK - timedelta(days=1)
-    assert missed_ids(before, TICK + GRACE - timedelta(seconds=1)) == []
-    assert missed_ids(before, TICK + GRACE) == ["daily@2026-11-22T09:00Z"]
+    assert missed_ids(before, TICK + TICK_GRACE - timedelta(seconds=1)) == []
+    assert missed_ids(before, TICK + TICK_GRACE) == ["daily@2026-11-22T09:00Z"]
 
 
 def test_a_tick_before_the_rule_was_first_seen_was_not_missed() -> None:
@@ -98,7 +98,7 @@ def test_a_tick_before_the_rule_was_first_seen_was_not_missed() -> None:
 def test_who_does_not_want_to_catch_up_misses_nothing() -> None:
     late = TICK + timedelta(hours=1)
     assert missed_ids(TICK - timedelta(days=5), late, rule("0 9 * * *", catch_up=False)) == []
-    assert missed({"on": Rule(on=("x",))}, {"on": TICK}, late) == []
+    assert missed_ticks({"on": Rule(on=("x",))}, {"on": TICK}, late) == []
 
 
 # --- as beat asks --------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def test_beat_is_told_of_a_tick_once_and_how_long_to_sleep() -> None:
 
 
 def test_beat_is_not_told_of_a_tick_that_was_missed() -> None:
-    assert due(TICK + GRACE, TICK - timedelta(days=3))[0] is False
+    assert due(TICK + TICK_GRACE, TICK - timedelta(days=3))[0] is False
 
 
 def test_beat_knows_a_schedule_again_from_its_file() -> None:

@@ -26,7 +26,7 @@ def test_a_token_names_its_person_and_nothing_else_does() -> None:
 
 def test_a_token_that_is_not_set_lets_nobody_in() -> None:
     off = access(tokens={"ada": "", "bob": None})
-    assert off.web.named == {}
+    assert off.web.active_tokens == {}
     assert off.by_token("") is None
     assert not off.may_send_events("")
 

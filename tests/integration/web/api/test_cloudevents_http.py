@@ -219,7 +219,7 @@ BAD: Sequence[tuple[bytes | str, str]] = [
     (written().replace("shop", r"\ud800"), "UTF-8"),
     (written().replace('{"files": 3}', DEEP), "nested too deeply"),
     (BOMB, "nested too deeply"),
-    (written(data={"a": "x" * MAX_BYTES}), "bytes; at most 262,144 are taken"),
+    (written(data={"a": "x" * MAX_BYTES}), "bytes; the limit is 262,144"),
 ]
 
 

@@ -229,7 +229,7 @@ def test_what_an_event_left_alone_is_all_but_what_it_concerned(site: TestClient,
     flow.ask("m.a")
     page = look(site, "/events/1")
     concerned = set(flow.scalar("SELECT metrics FROM dims_event_log"))
-    everything = {name for names in flow.config.of_source.values() for name in names}
+    everything = {name for names in flow.config.metrics_by_source.values() for name in names}
     assert concerned and everything - concerned
     assert f"{len(everything - concerned)} metric" in page.text
 

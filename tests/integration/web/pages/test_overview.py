@@ -144,7 +144,7 @@ def test_the_line_of_a_metric_is_that_of_its_days(config: Config, engine: Engine
     assert drawn.keys() == {"raw.m1", "raw.m2"}
     first = min(day.day for day in daily["raw.m1"])
     assert not {27, 25, 23} & set(drawn["raw.m1"].days) and 24 in drawn["raw.m1"].days
-    stood = [one for one in daily["raw.m2"] if one.outcome in history.STANDS]
+    stood = [one for one in daily["raw.m2"] if one.outcome in history.TREND_OUTCOMES]
     assert list(drawn["raw.m2"].days) == [(one.day - first).days for one in stood] and 28 not in drawn["raw.m2"].days
     assert list(drawn["raw.m2"].values) == [one.value for one in stood]
 
