@@ -1,7 +1,7 @@
 """Flower's options for DIMS (https://flower.readthedocs.io/en/latest/config.html).
 
-`dims up` and docker-compose.yml name this file to Flower; DIMS_FLOWER_CONFIG names another one. Flower takes no
-notice of a name that it does not know, so a test looks at what each of these does to a real Flower.
+`dims up` and docker-compose.yml pass this file to Flower. DIMS_FLOWER_CONFIG names another one. Flower ignores a name
+that it does not know, so a test checks the effect of each option on a real Flower.
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from dims_worker.errors import ConfigError
 from dims_worker.local.flower import flower_access, format_task_arguments
 
-# --- where, and for whom: DIMS_FLOWER_ADDRESS, DIMS_FLOWER_PORT, DIMS_FLOWER_AUTH ---------------------------
+# --- where it listens, and who may sign in: DIMS_FLOWER_ADDRESS, DIMS_FLOWER_PORT, DIMS_FLOWER_AUTH ---------
 
 try:
     _access = flower_access(os.environ)
@@ -22,21 +22,21 @@ port = _access.port
 unix_socket = ""  # any user of the machine could open it
 if _access.auth:
     basic_auth = list(_access.auth)
-read_only = not _access.auth  # without a password its API refuses all, so its buttons would be for nothing
+read_only = not _access.auth  # without a password Flower's API refuses every call, so its buttons would not work
 
-# --- what is kept: below $DIMS_HOME/run, which is its owner's alone -----------------------------------------
+# --- what it keeps, in $DIMS_HOME/run, which only its owner can read ----------------------------------------
 
 _run = Path(os.environ.get("DIMS_HOME") or ".dims").expanduser().absolute() / "run"
 _run.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 persistent = True
 db = str(_run / "flower")
-state_save_interval = 60_000  # milliseconds: a kill -9 costs a minute of what Flower shows
+state_save_interval = 60_000  # milliseconds: after a kill -9, the last minute is missing
 max_tasks = 10_000
 purge_offline_workers = 86_400  # seconds
 
-# --- what a row tells ------------------------------------------------------------------------------------------
+# --- what a row of the task table shows -----------------------------------------------------------------------
 
 natural_time = True
-tasks_columns = "received,name,args,kwargs,result,state,runtime,worker,uuid"  # a cell shows some 50 characters
+tasks_columns = "received,name,args,kwargs,result,state,runtime,worker,uuid"  # a cell shows about 50 characters
 format_task = format_task_arguments

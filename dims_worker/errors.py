@@ -1,4 +1,4 @@
-"""Every error DIMS raises on purpose. A class's docstring is its default message."""
+"""Define every error that DIMS raises on purpose. The docstring of a class is its default message."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 
 
 class DimsError(Exception):
-    """DIMS could not go on."""
+    """DIMS could not continue."""
 
     exit_code = 4
 
@@ -15,7 +15,7 @@ class DimsError(Exception):
 
 
 class UsageError(DimsError):
-    """The command was not used as its help says."""
+    """The command was not used as its help describes. Add --help to see how to use it."""
 
     exit_code = 2
 
@@ -27,7 +27,7 @@ class ConfigError(DimsError):
 
 
 class EventError(DimsError):
-    """The event is not a CloudEvents 1.0 envelope that DIMS can take."""
+    """The event is not a CloudEvents 1.0 envelope that DIMS accepts."""
 
     exit_code = 2
 
@@ -39,52 +39,52 @@ class MeasureError(DimsError):
 
 
 class BrokerUnreachable(DimsError):
-    """The broker cannot be reached. Is it running? See DIMS_BROKER_URL, or start one with `dims up`."""
+    """The broker cannot be reached. Start it with `dims up`, or set DIMS_BROKER_URL."""
 
     exit_code = 3
 
 
 class SpoolFull(DimsError, OSError):
-    """The spool takes no more events: what waits there is sent once the broker is back."""
+    """The spool is full and accepts no more events. Its events are sent when the broker is back."""
 
     exit_code = 3
 
 
 class DatabaseUnreachable(DimsError):
-    """The database cannot be reached. Is it running? See DIMS_DATABASE_URL, or start one with `dims up`."""
+    """The database cannot be reached. Start it with `dims up`, or set DIMS_DATABASE_URL."""
 
     exit_code = 3
 
 
 class ServiceError(DimsError):
-    """A server or process of this machine's stack did not start or stop."""
+    """A server or process of the local stack did not start or stop."""
 
     exit_code = 3
 
 
 class AlreadyRunning(ServiceError):
-    """This home's stack is running already."""
+    """The local stack of this data directory is already running."""
 
 
 class NotFound(DimsError):
-    """There is no such thing."""
+    """The requested item does not exist."""
 
     exit_code = 2
 
 
 class Refused(DimsError):
-    """A decision was refused because the facts have changed since they were shown."""
+    """A decision was refused because the facts have changed since you saw them. Look again, then decide."""
 
     exit_code = 1
 
 
 class NotAllowed(DimsError):
-    """Somebody else may decide this."""
+    """Only the approvers of this metric can decide this."""
 
     exit_code = 1
 
 
 class NotSent(DimsError):
-    """The channel did not take the message."""
+    """The channel did not accept the message."""
 
     exit_code = 3

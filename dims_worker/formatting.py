@@ -101,6 +101,11 @@ def format_utc(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
+def format_utc_seconds(time: datetime) -> str:
+    """Return `2026-11-25 14:03:07`, in UTC."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
 def format_utc_short(time: datetime | None) -> str:
     """The same without the zone, where a page says once that times are UTC; `never`."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}" if time else "never"
@@ -127,6 +132,16 @@ def format_age(span: timedelta) -> str:
             shown = f"{seconds / factor:.3g}"
             return f"{shown} {name.removesuffix('s') if shown == '1' else name}"
     return f"{seconds:.1f} seconds"
+
+
+def format_bytes(number: int) -> str:
+    """Format bytes in powers of 1,000: `999 B`, `5.3 kB`, `12.0 GB`."""
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.95 or (unit == "B" and number < 1000):
+            return f"{number:,} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"
 
 
 def format_percent(share: float, *limits: float) -> str:

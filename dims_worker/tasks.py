@@ -5,6 +5,10 @@ This is the module for `celery -A dims_worker.tasks`; importing it reads the con
 
 from __future__ import annotations
 
+from dims_worker.worker import isolation  # noqa: F401 - before anything else is imported
+
+# isort: split
+
 import functools
 import logging
 import os

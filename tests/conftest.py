@@ -1,5 +1,8 @@
-"""Real parts for every test above the unit floor: one PostgreSQL and one Valkey a session, on free ports; a
-database of its own for each test, cloned from a migrated template; worker processes; a lake on moto's server."""
+"""Define fixtures with real servers for integration and acceptance tests.
+
+One PostgreSQL and one Valkey run for the whole session, on free ports. Each test has its own database, which is cloned
+from a migrated template. Worker processes and an S3 server of moto are started for the tests that need them.
+"""
 
 from __future__ import annotations
 
@@ -36,19 +39,19 @@ GIT_ENV = {
 }
 
 
-def wait_for(what: Callable[[], Any], timeout: float = 30.0, period: float = 0.05) -> Any:
-    """The first true answer of `what`, or a failed test."""
+def wait_for(condition: Callable[[], Any], timeout: float = 30.0, period: float = 0.05) -> Any:
+    """Return the first true result of `condition`. After `timeout` seconds, the test fails."""
     end = time.monotonic() + timeout
-    while not (answer := what()):
+    while not (result := condition()):
         if time.monotonic() > end:
-            pytest.fail(f"waited {timeout:g} s in vain for {getattr(what, '__name__', what)}")
+            pytest.fail(f"{getattr(condition, '__name__', condition)} was not true within {timeout:g} s")
         time.sleep(period)
-    return answer
+    return result
 
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.ServerUrls]:
-    """A PostgreSQL and a Valkey that this session started, and stops."""
+    """Run PostgreSQL and Valkey for the session."""
     home = tmp_path_factory.mktemp("servers")
     try:
         yield local.start(home, fast=True)
@@ -62,7 +65,7 @@ def _admin(servers: local.ServerUrls) -> Engine:
 
 @pytest.fixture(scope="session")
 def template(servers: local.ServerUrls) -> str:
-    """The name of a migrated database, to be cloned."""
+    """Create a migrated database to clone, and return its name."""
     admin = _admin(servers)
     with admin.connect() as connection:
         connection.execute(text("CREATE DATABASE dims_template"))
@@ -79,7 +82,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def database_url(servers: local.ServerUrls, template: str) -> Iterator[str]:
-    """The URL of a migrated database of the test's own."""
+    """Return the URL of a migrated database that only this test uses."""
     name = f"test_{next(_numbers)}"
     admin = _admin(servers)
     with admin.connect() as connection:
@@ -92,9 +95,9 @@ def database_url(servers: local.ServerUrls, template: str) -> Iterator[str]:
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
-    made = create_engine(database_url, connect_args={"options": "-c lock_timeout=15s"})  # no test waits for ever
-    yield made
-    made.dispose()
+    engine = create_engine(database_url, connect_args={"options": "-c lock_timeout=15s"})  # fail instead of waiting
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture
@@ -114,7 +117,7 @@ def empty(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def broker_url(servers: local.ServerUrls) -> Iterator[str]:
-    """The URL of an empty Redis database (the tests take turns at fifteen; the last one is the browser's machine's)."""
+    """Return the URL of an empty Redis database. The tests use 15 in turn, and the browser tests the last one."""
     import redis
 
     url = f"{str(servers.broker_url).rpartition('/')[0]}/{next(_numbers) % 15}"
@@ -125,7 +128,7 @@ def broker_url(servers: local.ServerUrls) -> Iterator[str]:
 
 @dataclass
 class Project:
-    """A scratch project: a folder with a git repository, a configuration, and the servers of the test."""
+    """A scratch project: a folder with a git repository, and an environment that names the servers of the test."""
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
@@ -147,7 +150,7 @@ class Project:
         return done.stdout.strip()
 
     def commit(self, message: str, files: Mapping[str, str]) -> str:
-        """Write and commit files; returns the commit's hash."""
+        """Write and commit files. Return the hash of the commit."""
         self.write(files)
         self.git("add", "-A")
         self.git("commit", "-q", "-m", message)
@@ -158,7 +161,7 @@ class Project:
         return load_config(None, self.env, self.folder)
 
     def dims(self, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
-        """Run `dims` as a user does, in the project's folder."""
+        """Run `dims` in the folder of the project, as a user does."""
         done = subprocess.run(
             [sys.executable, "-m", "dims_worker", *arguments],
             check=False,
@@ -175,46 +178,44 @@ class Project:
 
 @pytest.fixture
 def project(tmp_path: Path, database_url: str, broker_url: str) -> Project:
-    """An empty git repository whose environment names the test's own database and broker."""
+    """Create an empty git repository, with an environment that names the database and the broker of the test."""
     folder = tmp_path / "project"
     folder.mkdir()
-    made = Project(
+    project = Project(
         folder,
         {
             "DIMS_DATABASE_URL": database_url,
             "DIMS_BROKER_URL": broker_url,
             "DIMS_HOME": str(tmp_path / "home"),
-            "TMPDIR": str(tmp_path),  # who is killed leaves a folder behind
+            "TMPDIR": str(tmp_path),  # killed processes leave their temporary folders here
         },
     )
-    made.git("init", "-q", "-b", "main")
-    return made
+    project.git("init", "-q", "-b", "main")
+    return project
 
 
 @dataclass
 class Worker:
-    """A real Celery worker in a process group of its own."""
+    """A Celery worker in its own process group."""
 
     process: subprocess.Popen[bytes]
     log: Path
 
     def kill(self) -> None:
-        """kill -9 of the main process and its children, as a machine does that loses power."""
+        """Kill the main process and its children with SIGKILL, as a power failure does."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
 
 
 @pytest.fixture
 def start_worker(project: Project, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
-    """Start workers for the project; those still running at the end are stopped."""
+    """Return a function that starts workers. Workers that run at the end of the test are stopped."""
     started: list[Worker] = []
 
     def start(*, concurrency: int = 2, env: Mapping[str, str] | None = None) -> Worker:
         log = tmp_path / f"worker{len(started)}.log"
-        command = [
-            *(sys.executable, "-m", "celery", "-A", "dims_worker.tasks", "worker", "-l", "INFO"),
-            *("-Q", "dims.ingest,dims.verify", "-c", str(concurrency), "--without-gossip", "--without-mingle"),
-        ]
+        command = [sys.executable, "-m", "celery", "-A", "dims_worker.tasks", "worker", "-l", "INFO"]
+        command += ["-Q", "dims.ingest,dims.verify", "-c", str(concurrency), "--without-gossip", "--without-mingle"]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
@@ -248,7 +249,7 @@ def start_worker(project: Project, tmp_path: Path) -> Iterator[Callable[..., Wor
 
 @dataclass
 class Lake:
-    """moto's S3 server, and the LIST requests that reached it."""
+    """An S3 server of moto, and the LIST requests that it received."""
 
     url: str
     lists: list[str] = field(default_factory=list)
@@ -263,7 +264,7 @@ class Lake:
         }
 
     def put(self, bucket: str, objects: Mapping[str, bytes]) -> None:
-        """Fill a bucket, made where it is missing, without a round trip an object."""
+        """Put objects into a bucket, which is created if needed. No HTTP request is made."""
         from moto.s3.models import s3_backends
 
         backend = s3_backends["123456789012"]["aws"]
@@ -273,7 +274,7 @@ class Lake:
             backend.put_object(bucket, key, body)
 
     def drop(self, bucket: str) -> None:
-        """The bucket is gone, with all that is in it."""
+        """Delete a bucket and its objects."""
         from moto.s3.models import s3_backends
 
         backend = s3_backends["123456789012"]["aws"]
@@ -284,24 +285,24 @@ class Lake:
 
 @pytest.fixture
 def lake() -> Iterator[Lake]:
-    """An S3 endpoint on a free port that counts LIST requests at the server."""
+    """Run an S3 server on a free port that records its LIST requests."""
     from moto.moto_api._internal import moto_api_backend
     from moto.server import ThreadedMotoServer
     from werkzeug.serving import WSGIRequestHandler
 
-    made = Lake("")
+    lake = Lake("")
     original = WSGIRequestHandler.log_request
 
     def counted(self: Any, *arguments: Any) -> None:
         if "list-type=2" in urlsplit(self.path).query:
-            made.lists.append(self.path)
+            lake.lists.append(self.path)
 
     WSGIRequestHandler.log_request = counted  # type: ignore[method-assign, assignment]
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    made.url = f"http://{host}:{port}"
-    yield made
+    lake.url = f"http://{host}:{port}"
+    yield lake
     server.stop()
     moto_api_backend.reset()
     WSGIRequestHandler.log_request = original  # type: ignore[method-assign]

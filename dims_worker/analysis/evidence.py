@@ -113,7 +113,7 @@ def gather_evidence(connection: Connection, config: Config, metric: str, change:
     if untold:
         later, _ = events_between(connection, reads, change.until, clock(connection), 1)
         kinds = _kinds(config, reads)
-        silent = tuple(kind for kind in kinds if not probe_for(kind).judges)
+        silent = tuple(kind for kind in kinds if not probe_for(kind).change_types)
         untold = replace(untold, kinds=kinds, silent=silent, later=later)
     return Evidence(told, change.real, untold, seen)
 

@@ -1,4 +1,4 @@
-"""`dims`: a function a command; prints and exits."""
+"""Define the `dims` command line: one module for each command or group of related commands."""
 
 from dims_worker.cli.main import main
 

@@ -1,4 +1,4 @@
-"""`dims approvals`: what waits for a person, and deciding it."""
+"""Define `dims approvals`: list, show and decide approval requests."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import click
 from rich.text import Text
 
 from dims_worker.analysis.explanation import explain_request
-from dims_worker.approvals import decisions as room
-from dims_worker.approvals.decisions import Choice, Decider
+from dims_worker.approvals.decisions import Choice, Decider, decide_request, load_request
 from dims_worker.cli.explain import print_lines
-from dims_worker.cli.session import Session, json_option, pass_session
+from dims_worker.cli.session import Session, examples, json_option, limit_option, pass_session
 from dims_worker.cli.tables import plain_table
 from dims_worker.formatting import NO_VALUE, escape_control, format_age, format_ago, format_drift, format_value
 from dims_worker.store.approval_requests import ApprovalRequest, list_requests, open_requests
@@ -26,162 +25,177 @@ from dims_worker.text.phrases import reason_text
 
 
 @click.group()
+@examples("dims approvals list", "dims approvals show 12", 'dims approvals approve 12 --note "the backfill of 2019"')
 def approvals() -> None:
-    """What waits for a person, what was decided, and deciding.
+    """List, show and decide approval requests.
 
-    \b
-    Examples:
-      dims approvals list
-      dims approvals show 12
-      dims approvals approve 12 --note "the backfill of 2019"
+    When the value of a critical metric drifts too far from its baseline, DIMS holds it: the baseline is kept, and an
+    approval request waits for you. Approve the request to make the value the new baseline, or reject it.
     """
 
 
 @approvals.command("list")
-@click.option("--all", "everything", is_flag=True, help="Decided, superseded and withdrawn ones too.")
+@examples("dims approvals list", "dims approvals list --all --json")
+@click.option("--all", "everything", is_flag=True, help="Also list decided, superseded and withdrawn requests.")
 @json_option
 @pass_session
 def list_(session: Session, everything: bool, as_json: bool) -> None:
-    """The requests that wait."""
+    """List the requests that wait for a decision."""
     with session.database() as engine, transaction(engine) as connection:
-        found = list_requests(connection, limit=200) if everything else list(open_requests(connection).values())
+        requests = list_requests(connection, limit=200) if everything else list(open_requests(connection).values())
         now = clock(connection)
     if as_json:
-        session.print_json({"requests": [facts(request) for request in found]})
+        session.print_json({"requests": [facts(request) for request in requests]})
         return
-    if not found:
-        session.out.print("nothing waits for a person")
+    if not requests:
+        session.out.print("no request waits for a decision")
         return
-    table = plain_table("request", "metric", "baseline", "proposed", "drift", "severity", "waits since", "state",
-                        numbers=("request", "baseline", "proposed", "drift"))  # fmt: skip
-    for request in found:
-        table.add_row(
-            str(request.id), request.metric, _value(session, request, request.baseline, now),
-            _value(session, request, request.value, now),
-            format_drift(request.value, request.baseline, request.drift_pct), request.severity,
-            format_ago(request.opened_at, now), Text(request.state, "yellow" if request.state == "open" else "dim"),
-        )  # fmt: skip
+    columns = ("request", "metric", "baseline", "proposed", "drift", "severity", "waits since", "state")
+    table = plain_table(*columns, numbers=("request", "baseline", "proposed", "drift"))
+    for request in requests:
+        values = [_value(session, request, value, now) for value in (request.baseline, request.value)]
+        drift = format_drift(request.value, request.baseline, request.drift_pct)
+        opened = format_ago(request.opened_at, now)
+        state = Text(request.state, "yellow" if request.state == "open" else "dim")
+        table.add_row(str(request.id), request.metric, *values, drift, request.severity, opened, state)
     session.out.print(table)
 
 
 @approvals.command()
+@examples("dims approvals show 12", "dims approvals show s3_storage.total_objects")
 @click.argument("request")
 @json_option
 @pass_session
 def show(session: Session, request: str, as_json: bool) -> None:
-    """One request: what is proposed, against what, why, and what speaks for it. REQUEST is its number or a metric."""
+    """Show one request: its value, the baseline and the evidence.
+
+    REQUEST is the number of a request, or a metric whose request is open.
+    """
     with session.database() as engine:
-        found = room.load_request(engine, request)
+        loaded = load_request(engine, request)
         with transaction(engine) as connection:
-            evidence, gaps = explain_request(connection, session.config, found)
+            evidence, gaps = explain_request(connection, session.config, loaded)
             now = clock(connection)
     if as_json:
-        session.print_json({**facts(found), **evidence_document(evidence, gaps)})
+        session.print_json({**facts(loaded), **evidence_document(evidence, gaps)})
         return
-    print_request(session, found, now)
+    print_request(session, loaded, now)
     print_lines(session, [*(evidence_lines(evidence, now) if evidence else ()), *gap_lines(gaps)])
 
 
 def print_request(session: Session, request: ApprovalRequest, now: datetime) -> None:
-    """A request in words, with what to do about it."""
-    out = session.out
+    """Print a request and how to decide it."""
     proposed = _value(session, request, request.value, now)
     drift = format_drift(request.value, request.baseline, request.drift_pct)
-    out.print(f"request {request.id}, version {request.version}: {request.metric}", style="bold")
-    out.print(f"  baseline  {_baseline(session, request, now)}", soft_wrap=True)
-    out.print(f"  proposed  {proposed}  ({drift}, {request.severity})", soft_wrap=True)
-    out.print(f"  why       {escape_control(request.reason)}", soft_wrap=True)
     run = f", run {request.run_id}" if request.run_id is not None else ""
-    ends = f"; it ends by itself in {format_age(request.expires_at - now)}" if request.expires_at else ""
-    out.print(f"  since     {format_ago(request.opened_at, now)}{run}; {request.state}{ends}", soft_wrap=True)
+    expires = f"; expires in {format_age(request.expires_at - now)}" if request.expires_at else ""
+    session.print_text(f"request {request.id}, version {request.version}: {request.metric}", "bold")
+    session.print_text(f"  baseline  {_baseline(session, request, now)}")
+    session.print_text(f"  proposed  {proposed}  ({drift}, {request.severity})")
+    session.print_text(f"  why       {escape_control(request.reason)}")
+    session.print_text(f"  since     {format_ago(request.opened_at, now)}{run}; {request.state}{expires}")
     if request.state == "open":
-        out.print(f"  decide    {decision_hint(request)}")
+        session.print_text(f"  decide    {decision_hint(request)}")
     else:
-        who = f"{escape_control(request.decided_by)} ({request.known_by})" if request.decided_by else "by itself"
-        out.print(
-            f"  decided   {format_ago(request.decided_at, now)}, {who}{reason_text(request.note)}", soft_wrap=True
-        )
+        decided = f"{format_ago(request.decided_at, now)}, {_decided_by(request)}{reason_text(request.note)}"
+        session.print_text(f"  decided   {decided}")
 
 
 @approvals.command()
+@examples("dims approvals history", "dims approvals history s3_storage.total_objects --limit 5")
 @click.argument("metric", required=False)
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="How many to show.")
+@limit_option(50)
 @json_option
 @pass_session
 def history(session: Session, metric: str | None, limit: int, as_json: bool) -> None:
-    """What became of requests, and baselines set by hand: who decided what, when and why; of METRIC, or of all."""
+    """List past decisions, of METRIC or of all metrics.
+
+    The list also has the baselines that people set by hand, and requests that ended without a decision.
+    """
     with session.database() as engine, transaction(engine) as connection:
-        found = [one for one in list_requests(connection, limit=limit, metric=metric) if one.state != "open"]
+        listed = list_requests(connection, limit=limit, metric=metric)
         now = clock(connection)
+    requests = [request for request in listed if request.state != "open"]
     if as_json:
-        session.print_json({"requests": [facts(request) for request in found]})
+        session.print_json({"requests": [facts(request) for request in requests]})
         return
-    if not found:
-        session.out.print("nothing was decided yet")
+    if not requests:
+        session.out.print("no request has been decided yet")
         return
-    table = plain_table("request", "metric", "baseline", "value", "drift", "state", "by", "when", "why",
-                        numbers=("request", "baseline", "value", "drift"))  # fmt: skip
-    for request in found:
-        by = f"{escape_control(request.decided_by)} ({request.known_by})" if request.decided_by else "itself"
-        table.add_row(
-            str(request.id), request.metric, _baseline(session, request, now),
-            _value(session, request, request.value, now),
-            format_drift(request.value, request.baseline, request.drift_pct),
-            "set by hand" if request.kind == "baseline" else request.state, by, format_ago(request.decided_at, now),
-            escape_control(request.note or ""),
-        )  # fmt: skip
+    columns = ("request", "metric", "baseline", "value", "drift", "state", "by", "when", "why")
+    table = plain_table(*columns, numbers=("request", "baseline", "value", "drift"))
+    for request in requests:
+        values = _baseline(session, request, now), _value(session, request, request.value, now)
+        drift = format_drift(request.value, request.baseline, request.drift_pct)
+        state = "set by hand" if request.kind == "baseline" else request.state
+        when, note = format_ago(request.decided_at, now), escape_control(request.note or "")
+        table.add_row(str(request.id), request.metric, *values, drift, state, _decided_by(request), when, note)
     session.out.print(table)
 
 
-def person_of(session: Session, who: str | None) -> Decider:
-    """Who calls: `--as`, else DIMS_USER, else the system's user."""
-    if who:
-        return Decider(who, "option")
-    if named := session.env.get("DIMS_USER"):
-        return Decider(named, "environment")
+def decider(session: Session, name: str | None) -> Decider:
+    """Return who decides: the name from `--as`, or else DIMS_USER, or else the user of the system."""
+    if name:
+        return Decider(name, "option")
+    if user := session.env.get("DIMS_USER"):
+        return Decider(user, "environment")
     return Decider(getpass.getuser(), "system")
 
 
 def as_option(command: Any) -> Any:
-    """`--as NAME`, the same everywhere."""
-    return click.option("--as", "who", help="Who decides (else DIMS_USER, else the system's user).")(command)
+    """Add the option `--as NAME` to a command that decides."""
+    text = "Decide under this name. Default: DIMS_USER, then your user name on this system."
+    return click.option("--as", "name", metavar="NAME", help=text)(command)
 
 
-def _decision(choice: Choice, verb: str, done: str) -> click.Command:
-    @click.command(verb, help=f"{verb.capitalize()} a request: {done} REQUEST is its number or a metric.")
+_HELP = """{summary}
+
+REQUEST is the number of a request, or a metric whose request is open.
+
+\b
+Examples:
+  dims approvals {verb} 12 --note "checked by hand"
+  dims approvals {verb} s3_storage.total_objects --version 1 --as ada
+"""
+
+
+def _decision_command(choice: Choice, verb: str, summary: str) -> click.Command:
+    @click.command(verb, help=_HELP.format(summary=summary, verb=verb))
     @click.argument("request")
-    @click.option("--version", type=int, help="The version that you saw; refused if it has changed since.")
-    @click.option("--note", help="Why, for those who come after.")
+    @click.option("--version", type=int, help="Decide this version only. DIMS refuses if the request has changed.")
+    @click.option("--note", help="Why you decide so. It is kept in the history.")
     @as_option
     @pass_session
-    def command(session: Session, request: str, version: int | None, note: str | None, who: str | None) -> None:
-        person = person_of(session, who)
+    def command(session: Session, request: str, version: int | None, note: str | None, name: str | None) -> None:
+        person = decider(session, name)
         with session.database() as engine:
-            seen = room.load_request(engine, request)
-            if seen.state == "open" and version is None and session.out.is_terminal and sys.stdin.isatty():
-                with transaction(engine) as connection:
-                    print_request(session, seen, clock(connection))
-                click.confirm(f"{verb} version {seen.version}?", abort=True)
-            decision = room.decide_request(
-                engine, session.config, str(seen.id), choice,
-                version=seen.version if version is None else version, person=person, note=note,
-            )  # fmt: skip
+            seen = load_request(engine, request)
+            if version is None:
+                version = seen.version
+                if seen.state == "open" and session.out.is_terminal and sys.stdin.isatty():
+                    with transaction(engine) as connection:
+                        print_request(session, seen, clock(connection))
+                    click.confirm(f"{verb} version {seen.version}?", abort=True)
+            decision = decide_request(
+                engine, session.config, str(seen.id), choice, version=version, person=person, note=note
+            )
             with transaction(engine) as connection:
                 now = clock(connection)
         decided = decision.request
-        value = _value(session, decided, decided.value, now)
         baseline = _value(session, decided, decided.baseline, now)
-        kept = f"{value} is the baseline now (was {baseline})" if choice == "approved" else f"{baseline} stays"
+        effect = f"the baseline is still {baseline}"
+        if choice == "approved":
+            effect = f"{_value(session, decided, decided.value, now)} is the baseline now (was {baseline})"
         if decision.already:
-            kept = f"decided {format_ago(decided.decided_at, now)} already; nothing was changed"
-        by = escape_control(decided.decided_by or "itself")
-        session.out.print(f"request {decided.id} {choice} by {by}: {decided.metric}: {kept}", soft_wrap=True)
+            effect = f"it was decided {format_ago(decided.decided_at, now)}, and nothing was changed"
+        by = escape_control(decided.decided_by or "DIMS")
+        session.print_text(f"request {decided.id} {choice} by {by}: {decided.metric}: {effect}")
 
     return command
 
 
-approvals.add_command(_decision("approved", "approve", "its value becomes the baseline."))
-approvals.add_command(_decision("rejected", "reject", "the baseline stays."))
+approvals.add_command(_decision_command("approved", "approve", "Approve a request: its value becomes the baseline."))
+approvals.add_command(_decision_command("rejected", "reject", "Reject a request: the baseline is kept."))
 
 
 def _value(session: Session, request: ApprovalRequest, value: object, now: datetime) -> str:
@@ -189,6 +203,10 @@ def _value(session: Session, request: ApprovalRequest, value: object, now: datet
 
 
 def _baseline(session: Session, request: ApprovalRequest, now: datetime) -> str:
-    """What was accepted before; a metric may have had no baseline when one was set by hand."""
+    """Return the baseline at the time. A metric can have had none when a person set one by hand."""
     none = request.kind == "baseline" and request.baseline_as_of is None
     return NO_VALUE if none else _value(session, request, request.baseline, now)
+
+
+def _decided_by(request: ApprovalRequest) -> str:
+    return f"{escape_control(request.decided_by)} ({request.known_by})" if request.decided_by else "DIMS"

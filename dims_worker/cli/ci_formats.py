@@ -1,7 +1,7 @@
-"""What a build reads of a look: GitHub's workflow commands, and JUnit's XML.
+"""Format the readings of `dims verify` for a build: as workflow commands of GitHub, and as JUnit XML.
 
 Formats: https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands and
-https://github.com/testmoapp/junitxml (the parts that all readers know).
+https://github.com/testmoapp/junitxml (the parts that every reader supports).
 """
 
 from __future__ import annotations
@@ -21,34 +21,38 @@ Level = Literal["error", "failure", "drift", "fine"]
 
 
 def level(item: RunReading, fail_on: Severity) -> Level:
-    """`error`: it could not be measured; `failure`: it was held, or drifted so far that the build fails; `drift`:
-    less than that."""
+    """Return what a reading means for a build.
+
+    `error`: it could not be measured. `failure`: it is held, or its drift is at or above `fail_on`. `drift`: its drift
+    is below `fail_on`.
+    """
     if item.method == "failed":
         return "error"
-    severity = next((one for one in SEVERITIES if one == item.severity), SEVERITIES[0])
+    severity = next((name for name in SEVERITIES if name == item.severity), SEVERITIES[0])
     if item.outcome == "held" or at_least(severity, fail_on):
         return "failure"
     return "fine" if severity == SEVERITIES[0] else "drift"
 
 
 def annotation_text(config: Config, item: RunReading, now: datetime) -> str:
-    """One line: `12 files, baseline 10 files, +20.0 %: looked, baseline kept`."""
+    """Return one line: `12 files, baseline 10 files, +20.0 %: accepted`."""
     if item.method == "failed":
         return f"could not be measured: {escape_control(item.error)}"
     metric = config.metrics.get(item.metric)
-    value, baseline = (format_value(one, item.unit, metric, now) for one in (item.value, item.baseline))
-    against = f", baseline {baseline}, {format_drift(item.value, item.baseline, item.drift_pct)}"
-    return f"{value}{against if item.drift_pct is not None else ''}: {done_text(item)}"
+    value, baseline = (format_value(each, item.unit, metric, now) for each in (item.value, item.baseline))
+    comparison = f", baseline {baseline}, {format_drift(item.value, item.baseline, item.drift_pct)}"
+    return f"{value}{comparison if item.drift_pct is not None else ''}: {done_text(item)}"
 
 
 def github(
     config: Config, items: Sequence[RunReading], now: datetime, fail_on: Severity, summary: str
 ) -> Iterator[str]:
-    """An annotation for each metric that is not fine, and the summary as a notice."""
-    names = {"error": "error", "failure": "error", "drift": "warning"}
+    """Yield an annotation for each metric with a problem, then the summary as a notice."""
+    commands = {"error": "error", "failure": "error", "drift": "warning"}
     for item in items:
-        if (found := level(item, fail_on)) != "fine":
-            yield f"::{names[found]} title={_property(item.metric)}::{_data(annotation_text(config, item, now))}"
+        if (item_level := level(item, fail_on)) != "fine":
+            text = _data(annotation_text(config, item, now))
+            yield f"::{commands[item_level]} title={_property(item.metric)}::{text}"
     yield f"::notice title=dims verify::{_data(summary)}"
 
 
@@ -61,26 +65,25 @@ def _property(text: str) -> str:
 
 
 def junit(config: Config, items: Sequence[RunReading], now: datetime, fail_on: Severity, seconds: float) -> str:
-    """A test case for each metric, its category as the class. `seconds`: of all of it."""
+    """Return XML with a test case for each metric, whose class is its category. `seconds` is the total duration."""
     levels = [level(item, fail_on) for item in items]
     totals = {
-        **{"tests": str(len(items)), "failures": str(levels.count("failure")), "errors": str(levels.count("error"))},
-        **{"time": f"{seconds:.3f}"},
+        "tests": str(len(items)),
+        "failures": str(levels.count("failure")),
+        "errors": str(levels.count("error")),
+        "time": f"{seconds:.3f}",
     }
     suites = ElementTree.Element("testsuites", totals)
     stamp = now.astimezone(UTC).isoformat(timespec="seconds")
     suite = ElementTree.SubElement(suites, "testsuite", {"name": "dims verify", "timestamp": stamp, **totals})
-    for item, found in zip(items, levels, strict=True):
-        category, _, name = item.metric.partition(".")
-        case = ElementTree.SubElement(
-            suite, "testcase", {"classname": escape_control(category), "name": escape_control(name)}
-        )
+    for item, item_level in zip(items, levels, strict=True):
+        category, _, name = escape_control(item.metric).partition(".")
+        case = ElementTree.SubElement(suite, "testcase", {"classname": category, "name": name})
         line = annotation_text(config, item, now)
-        if found in ("error", "failure"):
-            kind = "failed" if found == "error" else item.outcome
-            ElementTree.SubElement(case, found, {"message": line, "type": kind}).text = escape_control(
-                item.reason or line
-            )
+        if item_level in ("error", "failure"):
+            kind = "failed" if item_level == "error" else item.outcome
+            problem = ElementTree.SubElement(case, item_level, {"message": line, "type": kind})
+            problem.text = escape_control(item.reason or line)
         else:
             ElementTree.SubElement(case, "system-out").text = line
     ElementTree.indent(suites)

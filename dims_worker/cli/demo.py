@@ -1,4 +1,4 @@
-"""`dims demo`: the whole way on real parts, told as it happens, in a temporary home that is gone afterwards."""
+"""Define `dims demo`: the whole flow on real servers, in a temporary data directory that is removed afterwards."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from typing import Any
 
 import click
 from rich.console import Console
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from dims_producers import git_hook, s3_lambda
 from dims_producers.publish import publish
 from dims_worker import local
-from dims_worker.approvals import decisions
+from dims_worker.approvals.decisions import Decider, decide_request
 from dims_worker.cli.approvals import print_request
-from dims_worker.cli.session import Session, pass_session
+from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.cli.up import flower_variables, procfile_text, web_variables
 from dims_worker.config import load_config
 from dims_worker.errors import ServiceError, UsageError
+from dims_worker.formatting import format_duration
 from dims_worker.store import metric_states
 from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.engine import clock, engine, transaction
@@ -36,7 +37,7 @@ from dims_worker.store.events import LoggedEvent, event_by_id, list_events, serv
 from dims_worker.store.migrations import migrate
 from dims_worker.text.activity import ActivityFollower
 
-PATIENCE = 40.0
+STEP_TIMEOUT = 40.0
 """Seconds that each step may take."""
 RECORD_WIDTH = 148
 BUCKET, OBJECTS, UPLOADS = "demo-lake", 150, 28
@@ -71,12 +72,14 @@ rules:
 
 
 @click.command()
-@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Keep what is shown as an SVG picture.")
+@examples("dims demo", "dims demo --record demo.svg")
+@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Write the output to this SVG file.")
 @pass_session
 def demo(session: Session, record: Path | None) -> None:
-    """See it work: a real PostgreSQL, Valkey and worker in a temporary home, a commit, an upload, an approval.
+    """See DIMS work on a scratch project, in about 20 seconds.
 
-    Needs the extra `demo`. Ends by itself and leaves nothing behind.
+    The demo starts PostgreSQL, Valkey and workers in a temporary data directory. Then it makes a commit, an upload and
+    an approval, and prints what DIMS does. It leaves nothing behind. It needs the extra `demo`.
     """
     if record:
         session.out = Console(record=True, highlight=False, markup=False, width=RECORD_WIDTH, force_terminal=True)
@@ -91,14 +94,14 @@ def demo(session: Session, record: Path | None) -> None:
 
 
 def console_svg(console: Console) -> str:
-    """What a console has shown as an SVG, without Rich's web fonts: a picture that asks nobody for anything."""
+    """Return the output of a console as an SVG without web fonts, so that the picture needs no network."""
     svg = console.export_svg(title="make demo")
     svg = svg.replace("<text ", '<text xml:space="preserve" ')
     return re.sub(r"@font-face \{.*?\}\s*|<!-- .*? -->\s*", "", svg, flags=re.DOTALL)
 
 
 class DemoStory:
-    """The story, step by step. What `stack` holds is undone at its end, whatever happens."""
+    """The steps of the demo. Closing `stack` stops everything that a step started."""
 
     def __init__(self, session: Session, folder: Path, stack: ExitStack) -> None:
         self.session = session
@@ -108,34 +111,41 @@ class DemoStory:
         self.started = time.monotonic()
 
     def play(self) -> None:
-        self.say("A scratch project: a git repository, and a lake on an S3 server of this machine")
+        self.print_title("Create a scratch project: a git repository, and a bucket on a local S3 server")
         self.make_project()
         self.stack.enter_context(lake_server(self.env))
         self.fill_lake(0, OBJECTS)
-        self.say("The machine: PostgreSQL, Valkey, two workers, beat, flower, watch and web, in a temporary home")
-        self.start_machine()
-        self.say("Everything is measured for the first time")
+        self.print_title("Start PostgreSQL, Valkey, two workers, beat, flower, watch and web")
+        self.start_stack()
+        self.print_title("Measure every metric for the first time")
         self.wait_until("the first measurement", self.nothing_due)
-        self.say("A commit that touches only docs/")
+        self.print_title("Commit a change to docs/ only")
         commit_ms = self.commit()
-        self.say(f"An upload: {UPLOADS} objects more in the lake")
+        self.print_title(f"Upload {UPLOADS} more objects to the bucket")
         upload_ms = self.upload()
-        self.say("18.7 % on a critical metric waits for a person; here is the request, and the approval")
+        self.print_title("A drift of 18.7 % on a critical metric waits for approval. Show the request and approve it")
         self.approve()
         metrics = len(self.config.metrics)
-        self.say(f"The end, after {time.monotonic() - self.started:.0f} s: all is stopped and removed")
+        duration = format_duration(timedelta(seconds=time.monotonic() - self.started))
+        self.print_title(f"Done in {duration}. Stop and remove everything")
         self.stack.close()
         click.echo(f"demo: ok commit_to_recorded_ms={commit_ms} upload_to_recorded_ms={upload_ms} metrics={metrics}")
 
-    # --- the parts ------------------------------------------------------------------------------------
+    # --- setup ----------------------------------------------------------------------------------------
 
     def make_project(self) -> None:
         self.project.mkdir()
-        who = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER")
-               for part, value in (("NAME", "Demo"), ("EMAIL", "demo@example.org"))}  # fmt: skip
-        kept = {k: v for k, v in self.session.env.items() if not k.startswith(("DIMS_", "AWS_", "GIT_"))}
-        self.env = {**kept, **who, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull,
-                    "DIMS_HOME": str(self.home)}  # fmt: skip
+        inherited = {k: v for k, v in self.session.env.items() if not k.startswith(("DIMS_", "AWS_", "GIT_"))}
+        self.env = {
+            **inherited,
+            "GIT_AUTHOR_NAME": "Demo",
+            "GIT_AUTHOR_EMAIL": "demo@example.org",
+            "GIT_COMMITTER_NAME": "Demo",
+            "GIT_COMMITTER_EMAIL": "demo@example.org",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_SYSTEM": os.devnull,
+            "DIMS_HOME": str(self.home),
+        }
         for name, text in {"dims.yaml": CONFIG, **FILES}.items():
             (self.project / name).parent.mkdir(parents=True, exist_ok=True)
             (self.project / name).write_text(text)
@@ -144,7 +154,7 @@ class DemoStory:
         self.git("commit", "-q", "-m", "Begin")
         self.config = load_config(None, self.env, self.project)
 
-    def start_machine(self) -> None:
+    def start_stack(self) -> None:
         self.stack.enter_context(local.hold_home(self.home))
         servers = local.start(self.home)
         self.engine: Engine = engine(str(servers.database_url))
@@ -157,7 +167,7 @@ class DemoStory:
             **web_variables(self.env),
         }
         stop = threading.Event()
-        supervisor = local.Supervisor(self.home, procfile_text(), self.env, self.project, self.whisper)
+        supervisor = local.Supervisor(self.home, procfile_text(), self.env, self.project, self.log)
         running = threading.Thread(target=supervisor.run, args=(stop,), name="supervisor")
         self.follower = ActivityFollower(self.config)
         with transaction(self.engine) as connection:
@@ -171,25 +181,28 @@ class DemoStory:
         self.wait_until("the watcher", watcher.exists)
 
     def fill_lake(self, first: int, count: int) -> list[dict[str, Any]]:
-        """Upload objects; returns the S3 notification's records, as AWS would hand them to the Lambda."""
+        """Upload objects. Return the records of the S3 notification, as AWS gives them to a Lambda function."""
         import boto3
 
-        where = {"endpoint_url": self.env["AWS_ENDPOINT_URL"], "region_name": self.env["AWS_DEFAULT_REGION"]}
-        keys = {f"aws_{name}": self.env[f"AWS_{name.upper()}"] for name in ("access_key_id", "secret_access_key")}
-        s3 = boto3.client("s3", **where, **keys)
+        s3 = boto3.client(
+            "s3",
+            endpoint_url=self.env["AWS_ENDPOINT_URL"],
+            region_name=self.env["AWS_DEFAULT_REGION"],
+            aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
+        )
         if first == 0:
             s3.create_bucket(Bucket=BUCKET)
         records = []
         for number in range(first, first + count):
-            day = (datetime(2013, 3, 16, tzinfo=UTC) + timedelta(days=number)).strftime("%Y%m%d")
-            key = f"games/{day}.json"
+            key = f"games/{datetime(2013, 3, 16, tzinfo=UTC) + timedelta(days=number):%Y%m%d}.json"
             s3.put_object(Bucket=BUCKET, Key=key, Body=b'{"games": []}\n' * (1 + number % 7))
             now = datetime.now(UTC).isoformat()
-            about = {"bucket": {"name": BUCKET}, "object": {"key": key, "sequencer": f"{number:016X}"}}
-            records.append({"eventName": "ObjectCreated:Put", "eventTime": now, "awsRegion": "us-east-1", "s3": about})
+            entity = {"bucket": {"name": BUCKET}, "object": {"key": key, "sequencer": f"{number:016X}"}}
+            records.append({"eventName": "ObjectCreated:Put", "eventTime": now, "awsRegion": "us-east-1", "s3": entity})
         return records
 
-    # --- the steps ------------------------------------------------------------------------------------
+    # --- steps ----------------------------------------------------------------------------------------
 
     def commit(self) -> int:
         (self.project / "docs" / "tables.md").write_text("# Tables\n")
@@ -197,89 +210,91 @@ class DemoStory:
         begun = datetime.now(UTC)
         self.git("commit", "-q", "-m", "Describe the tables")
         sha = self.git("rev-parse", "HEAD")
-        event, recorded = self.recorded(lambda connection: event_by_id(connection, sha))
+        event, recorded = self.wait_until_recorded(lambda connection: event_by_id(connection, sha))
         alone = [n for names in self.config.metrics_by_source.values() for n in names if n not in event.metrics]
-        self.tell(f"left alone: {', '.join(alone)}")
-        return self.told_time("the commit", begun, recorded)
+        self.print_detail(f"left alone: {', '.join(alone)}")
+        return self.print_latency("the commit", begun, recorded)
 
     def upload(self) -> int:
         records = self.fill_lake(OBJECTS, UPLOADS)
         begun = datetime.now(UTC)
-        events, _ = s3_lambda.events_of({"Records": records}, begun)  # what the Lambda does with a notification
+        events, _ = s3_lambda.events_of({"Records": records}, begun)  # as the Lambda function does
         publish(events, self.env["DIMS_PRODUCER_URL"])
-        _, recorded = self.recorded(lambda connection: next(
-            (e for e in list_events(connection, limit=1) if e.type and e.type.startswith("com.amazonaws.s3.")), None
-        ))  # fmt: skip
-        return self.told_time("the upload", begun, recorded)
+        _, recorded = self.wait_until_recorded(self.latest_upload)
+        return self.print_latency("the upload", begun, recorded)
+
+    def latest_upload(self, connection: Connection) -> LoggedEvent | None:
+        """Return the latest event if it is an upload."""
+        latest = list_events(connection, limit=1)
+        return next((event for event in latest if event.type and event.type.startswith("com.amazonaws.s3.")), None)
 
     def approve(self) -> None:
         with transaction(self.engine) as connection:
             request, now = open_requests(connection)["s3_storage.total_objects"], clock(connection)
         print_request(Session(None, self.env, self.project, self.session.out), request, now)
-        decisions.decide_request(
-            self.engine, self.config, str(request.id), "approved", version=request.version,
-            person=decisions.Decider("demo", "option"), note="the new season",
-        )  # fmt: skip
+        number, version, person = str(request.id), request.version, Decider("demo", "option")
+        note = "the new season"
+        decide_request(self.engine, self.config, number, "approved", version=version, person=person, note=note)
         with transaction(self.engine) as connection:
             state = metric_states.read_states(connection, [request.metric])[request.metric]
-        self.tell(f"approved: the baseline of {request.metric} is {state.baseline:,} now (was {request.baseline:,})")
+        change = f"is {state.baseline:,} now (was {request.baseline:,})"
+        self.print_detail(f"approved: the baseline of {request.metric} {change}")
 
-    # --- telling and waiting --------------------------------------------------------------------------
+    # --- output and waiting ---------------------------------------------------------------------------
 
-    def say(self, line: str) -> None:
-        self.session.out.print(f"\n{line}", style="bold", soft_wrap=True)
+    def print_title(self, line: str) -> None:
+        self.session.print_text(f"\n{line}", "bold")
 
-    def tell(self, line: str) -> None:
-        self.session.tell(f"          {line}")
+    def print_detail(self, line: str) -> None:
+        self.session.print_activity(f"          {line}")
 
-    def whisper(self, line: str) -> None:
-        """What the supervisor says matters only where something goes wrong: it lies in the log."""
+    def log(self, line: str) -> None:
+        """Write a line of the supervisor to a log. It matters only when something goes wrong."""
         with (self.home / "logs" / "demo.log").open("a") as log:
             log.write(f"{line}\n")
 
-    def told_time(self, what: str, begun: datetime, recorded: datetime) -> int:
-        milliseconds = round((recorded - begun).total_seconds() * 1000)
-        self.tell(f"from {what} to the recorded value: {milliseconds:,} ms")
-        return milliseconds
+    def print_latency(self, what: str, begun: datetime, recorded: datetime) -> int:
+        self.print_detail(f"from {what} to the recorded value: {format_duration(recorded - begun)}")
+        return round((recorded - begun).total_seconds() * 1000)
 
-    def recorded(self, find: Callable[[Any], LoggedEvent | None]) -> tuple[LoggedEvent, datetime]:
-        """The event, once each metric that it concerns is measured, and when the last of them was recorded."""
-        found: list[tuple[LoggedEvent, datetime]] = []
+    def wait_until_recorded(self, find: Callable[[Connection], LoggedEvent | None]) -> tuple[LoggedEvent, datetime]:
+        """Wait until all metrics of an event are measured. Return the event and when the last one was recorded."""
+        recorded: list[tuple[LoggedEvent, datetime]] = []
 
         def all_recorded() -> bool:
             with transaction(self.engine) as connection:
                 event = find(connection)
-                times = [one.recorded_at for one in served_metrics(connection, event)] if event else []
+                times = [metric.recorded_at for metric in served_metrics(connection, event)] if event else []
             if event and times and all(times):
-                found.append((event, max(time for time in times if time)))
-            return bool(found)
+                recorded.append((event, max(time for time in times if time)))
+            return bool(recorded)
 
         self.wait_until("the recorded value", all_recorded)
-        return found[0]
+        return recorded[0]
 
     def nothing_due(self) -> bool:
         with transaction(self.engine) as connection:
-            known = metric_states.read_states(connection, self.config.metrics)
-        return len(known) == len(self.config.metrics) and not any(state.due for state in known.values())
+            states = metric_states.read_states(connection, self.config.metrics)
+        return len(states) == len(self.config.metrics) and not any(state.due for state in states.values())
 
     def wait_until(self, what: str, done: Callable[[], bool]) -> None:
-        """Tell what happens until it is done. Raises ServiceError, with the log's end, where it takes too long."""
-        end = time.monotonic() + PATIENCE
+        """Print what happens until it is done. Raises ServiceError with the end of the logs after STEP_TIMEOUT."""
+        end = time.monotonic() + STEP_TIMEOUT
         ready = False
         while not ready:
             ready = done()
             with transaction(self.engine) as connection:
                 for sentence in self.follower.sentences(connection):
-                    self.session.tell(sentence)
+                    self.session.print_activity(sentence)
             if not ready and time.monotonic() > end:
                 logs = "".join(path.read_text(errors="replace")[-1500:] for path in (self.home / "logs").glob("*.log"))
-                raise ServiceError(f"{what} did not come within {PATIENCE:g} s; the logs end with:\n{logs}")
+                raise ServiceError(f"{what} did not come within {STEP_TIMEOUT:g} seconds. The logs end with:\n{logs}")
             if not ready:
                 time.sleep(0.05)
 
     def git(self, *arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(self.project), *arguments], env=self.env, capture_output=True,
-                              text=True, check=False)  # fmt: skip
+        command = ["git", "-C", str(self.project), *arguments]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ServiceError(f"git {arguments[0]} failed: {done.stderr.strip()}")
         return done.stdout.strip()
@@ -287,17 +302,21 @@ class DemoStory:
 
 @contextmanager
 def lake_server(env: dict[str, str]) -> Iterator[None]:
-    """moto's S3 server on a free port of this machine; `env` is told where it is."""
+    """Run the S3 server of moto on a free local port, and set the variables in `env` that point to it."""
     try:
         from moto.server import ThreadedMotoServer
     except ImportError:
-        raise UsageError("the demo needs an S3 server of its own: install the extra `demo` (see README.md)") from None
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request is nobody's story
+        raise UsageError("the demo needs an S3 server: pip install 'dims-worker[demo]'") from None
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # no line for each HTTP request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    env |= {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "demo",
-            "AWS_SECRET_ACCESS_KEY": "demo", "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
+    env |= {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "demo",
+        "AWS_SECRET_ACCESS_KEY": "demo",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""`dims diff`: what changed between two points in time."""
+"""Define `dims diff`: what changed between two points in time."""
 
 from __future__ import annotations
 
@@ -7,81 +7,94 @@ from typing import Any
 import click
 
 from dims_worker.analysis.comparison import MetricDifference, Moment, compare_metrics, parse_moment
-from dims_worker.cli.session import Session, json_option, pass_session
+from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import plain_table
 from dims_worker.config import Config
-from dims_worker.formatting import NO_VALUE, escape_control, format_drift, format_number, format_value, pluralize
+from dims_worker.formatting import (
+    NO_VALUE,
+    escape_control,
+    format_drift,
+    format_number,
+    format_utc_short,
+    format_value,
+    pluralize,
+)
 from dims_worker.store.engine import transaction
 from dims_worker.store.snapshots import SnapshotValue
+from dims_worker.text.json_documents import facts
 
 
 @click.command()
+@examples("dims diff --since 7d", "dims diff --since before-import --until 2026-11-01 's3_storage.*'")
 @click.argument("pattern", default="*")
-@click.option("--since", required=True, help="A span (7d), a date (2026-11-01), or a snapshot.")
-@click.option("--until", default="now", show_default=True, help="Likewise.")
+@click.option("--since", required=True, help="Compare from here: a span (7d), a date (2026-11-01) or a snapshot.")
+@click.option("--until", default="now", show_default=True, help="Compare up to here. Same forms as --since.")
 @json_option
 @pass_session
 def diff(session: Session, pattern: str, since: str, until: str, as_json: bool) -> None:
-    """What changed: each metric's value then and now, how much, and what was decided; new and retired ones too.
+    """Show which metrics changed between two points in time.
 
-    \b
-    Examples:
-      dims diff --since 7d
-      dims diff --since before-import --until 2026-11-01 's3_storage.*'
+    For each metric that changed, was added or was retired, it prints both values, the difference and what was decided.
+    PATTERN limits the metrics, and `*` matches anything.
     """
     config = session.config
     with session.database() as engine, transaction(engine) as connection:
         first, last = parse_moment(connection, since), parse_moment(connection, until)
-        found = compare_metrics(connection, config, first, last, pattern)
+        differences = compare_metrics(connection, config, first, last, pattern)
     if as_json:
-        session.print_json(
-            {"since": _moment_json(first), "until": _moment_json(last), "metrics": [_json(one) for one in found]}
-        )
+        metrics = [_difference_json(difference) for difference in differences]
+        session.print_json({"since": _moment_json(first), "until": _moment_json(last), "metrics": metrics})
         return
-    if found:
-        table = plain_table("metric", "then", "now", "change", "drift", "done",
-                            numbers=("then", "now", "change", "drift"))  # fmt: skip
-        for one in found:
-            table.add_row(
-                escape_control(one.metric), _value(config, one, one.then, first), _value(config, one, one.now, last),
-                NO_VALUE if one.change is None else f"{'+' if one.change > 0 else ''}{format_number(one.change)}",
-                format_drift(one.now.value, one.then.value, one.drift_pct) if one.now and one.then else NO_VALUE,
-                _done(one),
-            )  # fmt: skip
+    if differences:
+        columns = ("metric", "then", "now", "change", "drift", "done")
+        table = plain_table(*columns, numbers=("then", "now", "change", "drift"))
+        for each in differences:
+            change = drift = NO_VALUE
+            if each.change is not None:
+                change = f"{'+' if each.change > 0 else ''}{format_number(each.change)}"
+            if each.now and each.then:
+                drift = format_drift(each.now.value, each.then.value, each.drift_pct)
+            then, now = _value(config, each, each.then, first), _value(config, each, each.now, last)
+            table.add_row(escape_control(each.metric), then, now, change, drift, _done(each))
         session.out.print(table)
-    session.out.print(
-        f"{pluralize(len(found), 'metric')} differ{'s' if len(found) == 1 else ''} between "
-        f"{first.at:%Y-%m-%d %H:%M} and {last.at:%Y-%m-%d %H:%M} (UTC)", soft_wrap=True
-    )  # fmt: skip
+    span = f"between {format_utc_short(first.at)} and {format_utc_short(last.at)} (UTC)"
+    session.print_text(f"{pluralize(len(differences), 'metric')} changed {span}")
 
 
-def _value(config: Config, one: MetricDifference, was: SnapshotValue | None, at: Moment) -> str:
-    if was is None:
+def _value(config: Config, difference: MetricDifference, value: SnapshotValue | None, moment: Moment) -> str:
+    if value is None:
         return NO_VALUE
-    return format_value(was.value, was.unit, config.metrics.get(one.metric), at.at)
+    return format_value(value.value, value.unit, config.metrics.get(difference.metric), moment.at)
 
 
-def _done(one: MetricDifference) -> str:
-    """What people decided of it or are to decide; what became of it otherwise."""
-    if one.decision is None:
-        return one.kind
-    said = f"by {escape_control(one.decision.decided_by)}" if one.decision.decided_by else ""
-    note = f": “{escape_control(one.decision.note)}”" if one.decision.note else ""
-    state = "held: waits for approval" if one.decision.state == "open" else one.decision.state
-    return f"{state} {said}".strip() + f"{note} (request {one.decision.request})"
+def _done(difference: MetricDifference) -> str:
+    """Return the decision on the change, or its kind where there is no approval request."""
+    decision = difference.decision
+    if decision is None:
+        return difference.kind
+    state = "held: waits for approval" if decision.state == "open" else decision.state
+    by = f" by {escape_control(decision.decided_by)}" if decision.decided_by else ""
+    note = f": “{escape_control(decision.note)}”" if decision.note else ""
+    return f"{state}{by}{note} (request {decision.request})"
 
 
-def _moment_json(one: Moment) -> dict[str, Any]:
-    return {"name": one.name, "at": one.at, "snapshot": one.snapshot is not None}
+def _moment_json(moment: Moment) -> dict[str, Any]:
+    return {"name": moment.name, "at": moment.at, "snapshot": moment.snapshot is not None}
 
 
-def _json(one: MetricDifference) -> dict[str, Any]:
-    """A difference as `--json` prints it: an age as its instant."""
-    decided = one.decision
+def _difference_json(difference: MetricDifference) -> dict[str, Any]:
+    """Return a difference as a JSON document. The value of an age is its instant."""
+    then, now = difference.then, difference.now
+    newest = now or then
     return {
-        "metric": one.metric, "kind": one.kind, "unit": (one.now or one.then or SnapshotValue(None, "", None)).unit,  # type: ignore[arg-type]
-        "then": one.then and one.then.value, "then_as_of": one.then and one.then.as_of,
-        "now": one.now and one.now.value, "now_as_of": one.now and one.now.as_of,
-        "change": one.change, "drift_pct": one.drift_pct,
-        "decision": decided and {name: getattr(decided, name) for name in decided.__slots__},
-    }  # fmt: skip
+        "metric": difference.metric,
+        "kind": difference.kind,
+        "unit": newest.unit if newest else "",
+        "then": then and then.value,
+        "then_as_of": then and then.as_of,
+        "now": now and now.value,
+        "now_as_of": now and now.as_of,
+        "change": difference.change,
+        "drift_pct": difference.drift_pct,
+        "decision": difference.decision and facts(difference.decision),
+    }

@@ -1,10 +1,10 @@
-"""`dims events`, `dims plan`, `dims enqueue`: what happened, what would happen, and making it happen."""
+"""Define `dims events`, `dims plan` and `dims enqueue`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -14,93 +14,117 @@ from sqlalchemy import Engine
 from dims_producers.enqueue import data_of, deliver, enqueue_file, event_of
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.replay import rejected, replay
-from dims_worker.cli.session import Session, json_option, pass_session
+from dims_worker.cli.session import Session, examples, json_option, limit_option, pass_session
 from dims_worker.cli.tables import STYLES, plain_table
+from dims_worker.config import Config
 from dims_worker.domain.decide import SEVERITIES, Severity, at_least
 from dims_worker.domain.plan import Planner, explain_plan
 from dims_worker.errors import MeasureError, NotFound, UsageError
 from dims_worker.events import Event
-from dims_worker.formatting import NO_VALUE, escape_control, format_ago, format_drift, format_value, pluralize
+from dims_worker.formatting import (
+    NO_VALUE,
+    escape_control,
+    format_ago,
+    format_drift,
+    format_duration,
+    format_utc_seconds,
+    format_value,
+    pluralize,
+)
 from dims_worker.store.engine import clock, transaction
-from dims_worker.store.events import ServedMetric, event_by_id, find_events, list_events, served_metrics
+from dims_worker.store.events import LoggedEvent, ServedMetric, event_by_id, find_events, list_events, served_metrics
 from dims_worker.text.events import event_from_log, format_event, format_served
 from dims_worker.text.json_documents import event_document, facts
 
+MOST_LEFT_ALONE = 12
+"""Without --verbose, `dims events show` names at most this many metrics that an event left alone."""
+
 
 @click.group(invoke_without_command=True)
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many to show.")
+@examples("dims events", "dims events show 3f2a9c1", "dims events rejected", "dims events replay 17")
+@limit_option()
 @json_option
 @click.pass_context
 def events(ctx: click.Context, limit: int, as_json: bool) -> None:
-    """The latest events; `dims events show ID` tells one event's whole story.
+    """List the latest events, show one, or send some again.
 
-    \b
-    Examples:
-      dims events
-      dims events show 3f2a9c1
-      dims events rejected
-      dims events replay 17
+    An event reports a change, for example a commit or an upload. The outcome of an event is `planned` if a rule
+    matches it, `unmatched` if no rule matches, and `rejected` if DIMS cannot read it.
     """
     if ctx.invoked_subcommand is not None:
         return
     session: Session = ctx.obj
     with session.database() as engine, transaction(engine) as connection:
-        found, now = list_events(connection, limit=limit), clock(connection)
+        latest, now = list_events(connection, limit=limit), clock(connection)
     if as_json:
-        session.print_json({"events": [event_document(event) for event in found]})
+        session.print_json({"events": [event_document(event) for event in latest]})
         return
     table = plain_table("event", "when", "what", "outcome", "metrics", numbers=("event", "metrics"))
-    for event in found:
-        style = {"rejected": "magenta", "unmatched": "dim"}.get(event.outcome, "")
-        table.add_row(str(event.seq), format_ago(event.received_at, now), format_event(event),
-                      Text(event.outcome, style), str(len(event.metrics)))  # fmt: skip
+    for event in latest:
+        outcome = Text(event.outcome, {"rejected": "magenta", "unmatched": "dim"}.get(event.outcome, ""))
+        received = format_ago(event.received_at, now)
+        table.add_row(str(event.seq), received, format_event(event), outcome, str(len(event.metrics)))
     session.out.print(table)
 
 
 @events.command()
-@click.argument("event_id")
-@click.option("--verbose", "-v", is_flag=True, help="Name the metrics that were left alone, too.")
+@examples("dims events show 17", "dims events show 3f2a9c1 --verbose")
+@click.argument("event_id", metavar="ID")
+@click.option("--verbose", "-v", is_flag=True, help="Name every metric that the event left alone.")
 @json_option
 @pass_session
 def show(session: Session, event_id: str, verbose: bool, as_json: bool) -> None:
-    """One event's whole story: received, metrics, runs, verdicts. ID is an event's id (or how it begins, such
-    as a short commit hash) or its number."""
+    """Show what one event caused: metrics, runs and verdicts.
+
+    ID is the number of an event, its id, or the beginning of its id, such as a short commit hash.
+    """
     config = session.config
     with session.database() as engine, transaction(engine) as connection:
-        found = find_events(connection, event_id)
-        if not found:
-            raise NotFound(f"there is no event {event_id}: `dims events` lists the latest")
-        event, now = found[0], clock(connection)
+        matches = find_events(connection, event_id)
+        if not matches:
+            raise NotFound(f"there is no event {event_id}. List the latest with `dims events`.")
+        event, now = matches[0], clock(connection)
         outcomes = served_metrics(connection, event)
     alone = sorted({name for names in config.metrics_by_source.values() for name in names} - set(event.metrics))
     if as_json:
-        session.print_json(
-            {**event_document(event), "data": event.data, "left_alone": alone,
-             "served": [facts(one) for one in outcomes]}
-        )  # fmt: skip
+        served = [facts(outcome) for outcome in outcomes]
+        session.print_json({**event_document(event), "data": event.data, "left_alone": alone, "served": served})
         return
-    out = session.out
-    out.print(f"event {event.seq}: {format_event(event)}", style="bold", soft_wrap=True)
-    out.print(f"  id        {escape_control(event.event_id or event.stream_id)}", soft_wrap=True)
-    out.print(f"  type      {escape_control(event.type or NO_VALUE)}", soft_wrap=True)
-    out.print(f"  producer  {escape_control(event.producer or NO_VALUE)}", soft_wrap=True)
-    received = f"{event.received_at:%Y-%m-%d %H:%M:%S} UTC, {format_ago(event.received_at, now)}"
-    out.print(f"  received  {received}; {event.outcome} by {', '.join(event.rules) or 'no rule'}", soft_wrap=True)
+    _print_event(session, event, now)
     if event.outcome == "rejected":
-        out.print(f"  payload   {escape_control(event.payload)}", soft_wrap=True)
+        session.print_text(f"  payload   {escape_control(event.payload)}")
         return
+    if outcomes:
+        _print_outcomes(session, event, outcomes, now)
+    named = alone if verbose or len(alone) <= MOST_LEFT_ALONE else [*alone[:MOST_LEFT_ALONE], "…"]
+    session.print_text(f"left alone: {pluralize(len(alone), 'metric')}{': ' if alone else ''}{', '.join(named)}")
+
+
+def _print_event(session: Session, event: LoggedEvent, now: datetime) -> None:
+    received = f"{format_utc_seconds(event.received_at)} UTC, {format_ago(event.received_at, now)}"
+    session.print_text(f"event {event.seq}: {format_event(event)}", "bold")
+    session.print_text(f"  id        {escape_control(event.event_id or event.stream_id)}")
+    session.print_text(f"  type      {escape_control(event.type or NO_VALUE)}")
+    session.print_text(f"  producer  {escape_control(event.producer or NO_VALUE)}")
+    session.print_text(f"  received  {received}; {event.outcome} by {', '.join(event.rules) or 'no rule'}")
+
+
+def _print_outcomes(session: Session, event: LoggedEvent, outcomes: Sequence[ServedMetric], now: datetime) -> None:
+    config = session.config
     reasons = explain_plan(config, event_from_log(event))
     table = plain_table("metric", "why", "run", "value", "drift", "verdict", numbers=("run", "value", "drift"))
-    for one in outcomes:
-        metric = config.metrics.get(one.metric)
-        value = format_value(one.value, one.unit, metric, one.as_of or now) if one.as_of else NO_VALUE
-        table.add_row(one.metric, escape_control(reasons.get(one.metric) or NO_VALUE), str(one.run_id or NO_VALUE), value,
-                      format_drift(one.value, one.baseline, one.drift_pct),
-                      Text(format_served(one), STYLES.get(one.status or "", "dim")))  # fmt: skip
-    if outcomes:
-        out.print(table)
-    shown = ", ".join(alone if verbose or len(alone) <= 12 else [*alone[:12], "…"])
-    out.print(f"left alone: {pluralize(len(alone), 'metric')}{': ' if alone else ''}{shown}", soft_wrap=True)
+    for outcome in outcomes:
+        why, run = escape_control(reasons.get(outcome.metric) or NO_VALUE), str(outcome.run_id or NO_VALUE)
+        drift = format_drift(outcome.value, outcome.baseline, outcome.drift_pct)
+        verdict = Text(format_served(outcome), STYLES.get(outcome.status or "", "dim"))
+        table.add_row(outcome.metric, why, run, _value(config, outcome, now), drift, verdict)
+    session.out.print(table)
+
+
+def _value(config: Config, outcome: ServedMetric, now: datetime | None = None) -> str:
+    """Return the value that an event led to. An age is computed at `now`, or else when it was measured."""
+    at = outcome.as_of and (now or outcome.as_of)
+    return format_value(outcome.value, outcome.unit, config.metrics.get(outcome.metric), at) if at else NO_VALUE
 
 
 events.add_command(rejected)
@@ -108,22 +132,23 @@ events.add_command(replay)
 
 
 @click.command()
+@examples(
+    "dims plan dims.git.commit --path docs/guide.md",
+    "dims plan com.amazonaws.s3.ObjectCreated:Put --bucket lake --key a.json",
+    "dims plan scraper_complete",
+)
 @click.argument("event_type", metavar="TYPE")
-@click.option("--path", "paths", multiple=True, help="A path that changed, from the project's folder.")
-@click.option("--key", "keys", multiple=True, help="An object that changed (with --bucket).")
-@click.option("--bucket", help="The bucket of --key.")
+@click.option("--path", "paths", multiple=True, help="A path that changed, relative to the project. Repeatable.")
+@click.option("--key", "keys", multiple=True, help="An object that changed in --bucket. Repeatable.")
+@click.option("--bucket", help="The bucket that changed.")
 @json_option
 @pass_session
 def plan(
     session: Session, event_type: str, paths: Sequence[str], keys: Sequence[str], bucket: str | None, as_json: bool
 ) -> None:
-    """What an event would measure, and why. Changes nothing, needs no server.
+    """Show what an event would measure, and why.
 
-    \b
-    Examples:
-      dims plan dims.git.commit --path docs/guide.md
-      dims plan com.amazonaws.s3.ObjectCreated:Put --bucket my-lake --key raw/2026.json
-      dims plan scraper_complete
+    TYPE is an event type or the name of a rule. The command changes nothing and needs no server.
     """
     config = session.config
     data: dict[str, Any] = {}
@@ -131,7 +156,7 @@ def plan(
         data = {"root": str(config.project), "paths": list(paths)}
     if keys or bucket:
         if not bucket:
-            raise UsageError("--key needs --bucket: an object is in a bucket")
+            raise UsageError("--key needs --bucket, the bucket that contains the object")
         data |= {"bucket": bucket, "keys": list(keys)}
     planned = Planner(config).plan(Event.new(event_type, "dims:plan", now=datetime.now(UTC), data=data))
     alone = sum(len(names) for names in config.metrics_by_source.values()) - len(planned.planned)
@@ -140,22 +165,27 @@ def plan(
         session.print_json({"rules": list(planned.rules), "concerns": concerns, "left_alone": alone})
         return
     if not planned.rules:
-        session.out.print(f"no rule matches {event_type}: it would be stored as unmatched", soft_wrap=True)
+        session.print_text(f"no rule matches {event_type}: it would be stored as unmatched")
         return
     table = plain_table("metric", "rule", "why")
     for concern in planned.planned:
         table.add_row(concern.metric, concern.rule, escape_control(concern.reason))
     session.out.print(table)
     measured = pluralize(len(planned.planned), "metric")
-    session.out.print(f"{event_type} would measure {measured} and leave {alone:,} alone", soft_wrap=True)
+    session.print_text(f"{event_type} would measure {measured} and leave {alone:,} alone")
 
 
 @click.command()
+@examples(
+    "dims enqueue scraper_complete --wait",
+    "dims enqueue dims.scraper.complete --subject espn --data '{\"games\": 12}'",
+    "dims enqueue --from-file events.jsonl",
+)
 @click.argument("event_type", metavar="TYPE", required=False)
-@click.option("--subject", help="What it is about.")
-@click.option("--data", help="A JSON object; @FILE reads one, - reads standard input.")
-@click.option("--from-file", metavar="FILE|-", help="Many events: a JSON object a line; - reads standard input.")
-@click.option("--wait", is_flag=True, help="Follow it in the database, and print its runs' verdicts.")
+@click.option("--subject", help="What the event is about.")
+@click.option("--data", help="The data of the event, a JSON object. @FILE reads a file, - reads standard input.")
+@click.option("--from-file", metavar="FILE|-", help="Send one event for each line of JSON. - reads standard input.")
+@click.option("--wait", is_flag=True, help="Wait until the event is measured, and print the verdicts.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=60, show_default=True, help="Seconds for --wait.")
 @pass_session
 def enqueue(
@@ -167,54 +197,55 @@ def enqueue(
     wait: bool,
     timeout: float,
 ) -> None:
-    """Send an event and print its id. TYPE is an event type or a rule's name.
+    """Send an event and print its id.
 
-    \b
-    Examples:
-      dims enqueue scraper_complete --wait
-      dims enqueue dims.scraper.complete --subject espn --data '{"games": 12}'
-      dims enqueue --from-file events.jsonl
+    TYPE is an event type or the name of a rule.
     """
     config = session.config
     if from_file:
         if event_type or subject or data or wait:
-            raise UsageError("--from-file takes TYPE, --subject and --data from its lines, and cannot --wait")
+            raise UsageError("--from-file excludes TYPE, --subject, --data and --wait: its lines are whole events")
         exit_with(enqueue_file(from_file, session.env, config.home, "dims"))
     if event_type is None:
-        raise UsageError("TYPE is missing (or --from-file)")
+        raise UsageError("TYPE is missing. Give an event type, or send a file with --from-file.")
     event = event_of(event_type, subject, data_of(data), None)
-    waits = deliver(event, session.env, config.home)
+    delay = deliver(event, session.env, config.home)
     click.echo(event.id)
-    if waits:
-        click.echo(f"dims: {waits}", err=True)
+    if delay:
+        click.echo(f"dims: {delay}", err=True)
     if not wait:
         return
     with session.database() as engine:
-        outcomes = _wait(engine, event.id, time.monotonic() + timeout)
-    for one in outcomes:
-        metric = config.metrics.get(one.metric)
-        value = format_value(one.value, one.unit, metric, one.as_of) if one.as_of else NO_VALUE
-        drift = format_drift(one.value, one.baseline, one.drift_pct)
-        click.echo(f"run {one.run_id}  {one.metric}  {value}  {drift}  {format_served(one)}")
+        outcomes = _wait(engine, event.id, timeout)
+    for outcome in outcomes:
+        drift = format_drift(outcome.value, outcome.baseline, outcome.drift_pct)
+        value = _value(config, outcome)
+        click.echo(f"run {outcome.run_id}  {outcome.metric}  {value}  {drift}  {format_served(outcome)}")
     click.echo(f"{pluralize(len(outcomes), 'metric')} measured")
-    if any(one.outcome == "failed" for one in outcomes):
+    if any(outcome.outcome == "failed" for outcome in outcomes):
         exit_with(3)
     high: Severity = "high"
-    severe = any(one.severity in SEVERITIES and at_least(one.severity, high) for one in outcomes)
-    exit_with(int(severe or any(one.outcome == "held" for one in outcomes)))
+    severe = any(outcome.severity in SEVERITIES and at_least(outcome.severity, high) for outcome in outcomes)
+    exit_with(int(severe or any(outcome.outcome == "held" for outcome in outcomes)))
 
 
-def _wait(engine: Engine, event_id: str, until: float) -> list[ServedMetric]:
-    """What became of each metric of an event, once all have a reading. Raises MeasureError past the time."""
+def _wait(engine: Engine, event_id: str, timeout: float) -> list[ServedMetric]:
+    """Return the outcome for each metric of an event once all are measured. Raises MeasureError after `timeout` s."""
+    end = time.monotonic() + timeout
     stored = None
-    while time.monotonic() < until:
+    while time.monotonic() < end:
         with transaction(engine) as connection:
             stored = stored or event_by_id(connection, event_id)
             outcomes = served_metrics(connection, stored) if stored else []
         if stored and stored.outcome != "planned":
-            raise NotFound(f"no rule matches it: it is stored as {stored.outcome} ({stored.reason or stored.type})")
-        if stored and all(one.run_id is not None for one in outcomes):
+            raise NotFound(
+                f"no rule matches it: the event is stored as {stored.outcome} ({stored.reason or stored.type})"
+            )
+        if stored and all(outcome.run_id is not None for outcome in outcomes):
             return outcomes
         time.sleep(0.1)
-    what = "its metrics were not all measured" if stored else "it was not stored"
-    raise MeasureError(f"{what} in time: is `dims up` running? `dims events show {event_id}` tells how far it came")
+    missing = "some of its metrics were not measured" if stored else "the event was not stored"
+    raise MeasureError(
+        f"{missing} within {format_duration(timedelta(seconds=timeout))}. Is `dims up` running? "
+        f"See how far it got with `dims events show {event_id}`."
+    )

@@ -1,40 +1,39 @@
-"""`dims explain`: why a metric's value has its verdict, in words and numbers."""
+"""Define `dims explain`: why the value of a metric has its verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import click
-from rich.text import Text
 
-from dims_worker.analysis.explanation import explain_metric as facts_of
-from dims_worker.cli.session import Session, json_option, pass_session
+from dims_worker.analysis.explanation import explain_metric
+from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.store.engine import transaction
 from dims_worker.text.explanation import explanation_document, explanation_lines, headline
 from dims_worker.text.phrases import Line
 
 
 @click.command()
+@examples("dims explain s3_storage.total_objects", "dims explain s3_storage.total_objects --json")
 @click.argument("metric")
 @json_option
 @pass_session
 def explain(session: Session, metric: str, as_json: bool) -> None:
-    """Why METRIC has its verdict: formula, policy, baseline, events in between, what nothing explains, decisions.
+    """Explain why a metric has its verdict.
 
-    \b
-    Example:
-      dims explain s3_storage.total_objects
+    It prints the formula, the thresholds and where they are set, the baseline, the events since then, changes without
+    an event, and past decisions.
     """
     with session.database() as engine, transaction(engine) as connection:
-        one = facts_of(connection, session.config, metric)
+        explanation = explain_metric(connection, session.config, metric)
     if as_json:
-        session.print_json(explanation_document(session.config, one))
+        session.print_json(explanation_document(session.config, explanation))
         return
-    session.out.print(Text(headline(session.config, one), "bold"), soft_wrap=True)
-    print_lines(session, explanation_lines(session.config, one))
+    session.print_text(headline(session.config, explanation), "bold")
+    print_lines(session, explanation_lines(session.config, explanation))
 
 
-def print_lines(session: Session, told: Iterable[Line]) -> None:
-    """Sentences, each after the word that says what it is about."""
-    for about, sentence in told:
-        session.out.print(f"  {about:<10}{sentence}", soft_wrap=True)
+def print_lines(session: Session, lines: Iterable[Line]) -> None:
+    """Print sentences, each after its topic."""
+    for topic, sentence in lines:
+        session.print_text(f"  {topic:<10}{sentence}")

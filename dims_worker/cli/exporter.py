@@ -1,4 +1,4 @@
-"""`dims exporter`: metrics for Prometheus."""
+"""Define `dims exporter`: metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,24 +7,19 @@ import threading
 import click
 
 from dims_worker import local
-from dims_worker.cli.session import Session, pass_session
+from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.errors import BrokerUnreachable, DatabaseUnreachable, ServiceError, UsageError
 
 PORT = 9599
 
 
 @click.command()
-@click.option("--address", default="127.0.0.1", show_default=True, help="Where it listens; it asks for no password.")
-@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: a free one.")
+@examples("dims exporter", "dims exporter --address 0.0.0.0 --port 9600    for other hosts")
+@click.option("--address", default="127.0.0.1", show_default=True, help="Listen here, without a password.")
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes a free port.")
 @pass_session
 def exporter(session: Session, address: str, port: int) -> None:
-    """Serve metrics for Prometheus at /metrics, until Ctrl-C.
-
-    \b
-    Examples:
-      dims exporter
-      dims exporter --address 0.0.0.0 --port 9600    for a Prometheus on another machine
-    """
+    """Serve metrics for Prometheus at /metrics until you press Ctrl-C."""
     try:
         from prometheus_client import CollectorRegistry, start_http_server
 
@@ -43,8 +38,8 @@ def exporter(session: Session, address: str, port: int) -> None:
     try:
         server, thread = start_http_server(port, address, registry)
     except OSError as error:
-        raise ServiceError(f"{address}:{port} cannot be listened on: {error.strerror or error}") from None
-    session.err.print(f"metrics at http://{address}:{server.server_port}/metrics", soft_wrap=True)
+        raise ServiceError(f"cannot listen on {address}:{port}: {error.strerror or error}. Choose a --port.") from None
+    session.err.print(f"serving metrics at http://{address}:{server.server_port}/metrics", soft_wrap=True)
     try:
         threading.Event().wait()
     finally:

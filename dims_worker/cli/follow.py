@@ -1,4 +1,4 @@
-"""`dims follow`: one plain sentence for each event, run and verdict, as they are recorded."""
+"""Define `dims follow`: one sentence for each event, run and verdict, as they are recorded."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import click
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from dims_worker.cli.session import Session, pass_session
+from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
 from dims_worker.formatting import format_clock
 from dims_worker.store.engine import clock, transaction
 from dims_worker.text.activity import ActivityFollower
 
-PERIOD = 0.3
-"""Seconds between two looks at the database."""
+POLL_SECONDS = 0.3
 
 
-def follow_until(stop: threading.Event, engine: Engine, config: Config, say: Callable[[str], None]) -> None:
-    """Tell what happens until `stop` is set. A database that is away is waited for, and said once."""
+def follow_until(stop: threading.Event, engine: Engine, config: Config, write: Callable[[str], None]) -> None:
+    """Write a sentence for everything that is recorded, until `stop` is set.
+
+    While the database is unreachable, it waits and says so once.
+    """
     follower: ActivityFollower | None = None
-    away = False
+    unreachable = False
     while not stop.is_set():
         try:
             with transaction(engine) as connection:
@@ -31,25 +33,28 @@ def follow_until(stop: threading.Event, engine: Engine, config: Config, say: Cal
                     follower = ActivityFollower(config)
                     follower.start(connection)
                 for sentence in follower.sentences(connection):
-                    say(sentence)
-                if away:
-                    say(f"{format_clock(clock(connection))}  the database is back")
-                    away = False
+                    write(sentence)
+                if unreachable:
+                    write(f"{format_clock(clock(connection))}  the database is reachable again")
+                    unreachable = False
         except (DimsError, SQLAlchemyError) as error:
-            if not away and not stop.is_set():
-                say(f"          waiting for the database: {str(error).splitlines()[0]}")
-            away = True
-        stop.wait(PERIOD)
+            if not unreachable and not stop.is_set():
+                write(f"          waiting for the database: {str(error).splitlines()[0]}")
+            unreachable = True
+        stop.wait(POLL_SECONDS)
 
 
 @click.command()
+@examples("dims follow")
 @pass_session
 def follow(session: Session) -> None:
-    """Tell what happens, one plain sentence per event, run and verdict, until Ctrl-C. Times are UTC."""
-    config = session.config
+    """Print each event, run and verdict as it is recorded, until Ctrl-C.
+
+    Times are UTC.
+    """
     with session.database() as engine:
         stop = threading.Event()
         try:
-            follow_until(stop, engine, config, session.tell)
+            follow_until(stop, engine, session.config, session.print_activity)
         except KeyboardInterrupt:
             stop.set()

@@ -1,4 +1,4 @@
-"""`dims hook` and `dims watch`: the producers that run on this machine."""
+"""Define `dims hook` and `dims watch`: the event producers that run beside your files."""
 
 from __future__ import annotations
 
@@ -12,61 +12,69 @@ import click
 from dims_producers import git_hook
 from dims_producers.publish import broker_url
 from dims_producers.spool import Spool
-from dims_producers.watch_files import watch_folders as watch_folders
-from dims_worker.cli.session import Session, pass_session
+from dims_producers.watch_files import watch_folders
+from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.config import FilesSource
 
 
 @click.group()
+@examples("dims hook install", "dims hook uninstall")
 def hook() -> None:
-    """The git hooks that tell DIMS of each commit, merge and rewrite: install, uninstall.
+    """Install or remove the git hooks that report commits to DIMS.
 
-    They leave a small file in the spool and return at once; git neither waits nor fails because of them.
+    A hook writes one small file to the spool, a folder of events that wait to be sent, and returns at once. Git never
+    waits for DIMS and never fails because of it.
     """
 
 
 @hook.command()
+@examples("dims hook install", "dims hook install ../other-repository")
 @click.argument("repo", type=click.Path(path_type=Path, file_okay=False), default=".")
 @pass_session
 def install(session: Session, repo: Path) -> None:
-    """Write three hooks into REPO (here, without one): post-commit, post-merge, post-rewrite.
+    """Install the hooks post-commit, post-merge and post-rewrite.
 
-    A hook that is there already is kept and run after ours. To install again refreshes ours.
+    REPO is a git repository. The default is the current folder. Existing hooks are kept and still run. To refresh the
+    hooks, install them again.
     """
-    done = git_hook.install(session.cwd / repo, session.config.home)
-    click.echo(
-        f"git tells DIMS from now on of commits, merges and rewrites, by its hooks in {next(iter(done)).parent}:"
-    )
-    click.echo(git_hook.format_result(done))
+    results = git_hook.install(session.cwd / repo, session.config.home)
+    folder = next(iter(results)).parent
+    click.echo(f"git now reports commits, merges and rewrites to DIMS. The hooks are in {folder}:")
+    click.echo(git_hook.format_result(results))
 
 
 @hook.command()
+@examples("dims hook uninstall", "dims hook uninstall ../other-repository")
 @click.argument("repo", type=click.Path(path_type=Path, file_okay=False), default=".")
 @pass_session
 def uninstall(session: Session, repo: Path) -> None:
-    """Remove the hooks from REPO and put back those that were there before."""
-    click.echo(git_hook.format_result(git_hook.uninstall(session.cwd / repo)) or "there was no hook of DIMS's")
+    """Remove the hooks and restore the ones that were there before."""
+    click.echo(git_hook.format_result(git_hook.uninstall(session.cwd / repo)) or "no hook of DIMS is installed")
 
 
 @click.command()
+@examples("dims watch")
 @pass_session
 def watch(session: Session) -> None:
-    """Watch the folders that the configuration's `watch` names, and send what the spool holds, until Ctrl-C."""
+    """Report changes of watched folders until you press Ctrl-C.
+
+    It watches the folders under `watch` in the configuration, and sends the events in the spool. `dims up` runs it for
+    you.
+    """
     config = session.config
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     folders = {}
     for name in config.watch:
         source = config.sources[name]
-        assert isinstance(source, FilesSource)  # a configuration that watches others is refused
+        assert isinstance(source, FilesSource)  # the configuration allows no other kind under `watch`
         folders[name] = config.path_of(source.path)
     home = config.home.resolve()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
-    env = dict(session.env)
+    env, spool = dict(session.env), Spool(config.home / "spool")
 
     def ignored(path: Path) -> bool:
         return path.is_relative_to(home)
 
-    watch_folders(folders, Spool(config.home / "spool"), lambda: broker_url(env, config.home), ignored=ignored,
-                  stop=stop)  # fmt: skip
+    watch_folders(folders, spool, lambda: broker_url(env, config.home), ignored=ignored, stop=stop)

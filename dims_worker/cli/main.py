@@ -1,4 +1,4 @@
-"""The command group: help by what people want to do, commands loaded when they are called, errors said once."""
+"""Define the `dims` command: help in sections, commands imported on first use, one place that prints errors."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _MODULES = {name: module for commands in SECTIONS.values() for name, module in c
 
 
 class SectionedGroup(click.Group):
-    """A group whose help is in sections, and whose commands are imported when they are used."""
+    """A group that shows its commands in sections and imports each command when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_MODULES)
@@ -73,11 +73,11 @@ class SectionedGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, commands in SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl([(name, self._short(ctx, name)) for name in commands])
+                formatter.write_dl([(name, self._summary(ctx, name)) for name in commands])
 
-    def _short(self, ctx: click.Context, name: str) -> str:
+    def _summary(self, ctx: click.Context, name: str) -> str:
         command = self.get_command(ctx, name)
-        return command.get_short_help_str(90) if command else ""
+        return command.get_short_help_str(80) if command else ""
 
 
 @click.group(cls=SectionedGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -86,33 +86,41 @@ class SectionedGroup(click.Group):
     "--config",
     "config_path",
     type=click.Path(path_type=Path),
-    help="The configuration (else DIMS_CONFIG, ./dims.yaml, config/dims.yaml).",
+    help="Read this configuration file. Default: DIMS_CONFIG, then ./dims.yaml, then config/dims.yaml.",
 )
-@click.option("--debug", is_flag=True, help="Show where an error came from.")
+@click.option("--debug", is_flag=True, help="Show a traceback for an internal error.")
 @click.pass_context
 def cli(ctx: click.Context, config_path: Path | None, debug: bool) -> None:
-    """DIMS keeps a living inventory of your data: it notices what changed, measures again only what that
-    can affect, judges the new value against the last accepted one, and records it.
+    """DIMS keeps an inventory of your data up to date.
+
+    A metric is one number or text about your data, such as the number of objects in a bucket. An event (a commit, an
+    upload, a schedule) reports a change. DIMS then measures the metrics that the change can affect, compares each
+    reading with the baseline (the last accepted value) and records a verdict. A large drift from the baseline of a
+    critical metric waits for your approval.
 
     \b
     Examples:
-      dims init && dims verify       measure the repository you stand in
-      dims up                        start the machine: it reacts from now on
-      dims events show ID            what one event caused
+      dims init               write a dims.yaml for the current folder
+      dims verify             measure everything once
+      dims up                 start DIMS, which reacts to events from then on
+      dims events show ID     show what one event caused
     """
     ctx.obj = Session(config_path, os.environ, Path.cwd())
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run `dims`. Exit codes: 2 usage or config, 4 internal error, 3 something could not be measured or
-    reached, 1 drift at or above --fail-on or a value held, 0 fine."""
+    """Run `dims` and exit.
+
+    Exit codes: 0 success, 1 drift at or above --fail-on or a held value, 2 wrong usage or configuration, 3 something
+    could not be measured or reached, 4 internal error.
+    """
     arguments = sys.argv[1:] if argv is None else argv
-    for number in (signal.SIGTERM, signal.SIGHUP):  # what a command borrowed is given back, as by Ctrl-C
+    for number in (signal.SIGTERM, signal.SIGHUP):  # clean up as after Ctrl-C, for example a temporary database
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         code = cli.main(arguments, prog_name="dims", standalone_mode=False)
     except click.exceptions.Abort:
-        code = _say("interrupted", 130)
+        code = _print_error("interrupted", 130)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "")
         code = 0
@@ -120,22 +128,22 @@ def main(argv: list[str] | None = None) -> None:
         error.show()
         code = 2
     except DimsError as error:
-        code = _say(str(error), error.exit_code)
+        code = _print_error(str(error), error.exit_code)
     except BrokenPipeError:
-        sys.stdout = None  # the reader has gone: nothing is left to say
+        sys.stdout = None  # the reader of the pipe has ended, so nothing more can be written
         code = 0
-    except Exception as error:  # noqa: BLE001 - the last door: said as an internal error, exit 4
-        code = _say(f"internal error: {error!r} (`dims --debug …` shows where)", 4)
+    except Exception as error:  # noqa: BLE001 - the last handler: every other error is an internal one
+        code = _print_error(f"internal error: {error!r}. Run `dims --debug ...` to see where.", 4)
         if "--debug" in arguments:
             traceback.print_exc()
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _say(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     click.echo(f"dims: {message}" if "\n" not in message else message, err=True)
     return code
 
 
 def exit_with(code: int) -> Any:
-    """End the command with this code."""
+    """End the command with this exit code."""
     raise click.exceptions.Exit(code)

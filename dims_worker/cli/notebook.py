@@ -1,4 +1,4 @@
-"""`dims notebook`: everything that is known, to be looked at in JupyterLab, or run without a browser."""
+"""Define `dims notebook`: open the notebook in JupyterLab, or run it without a browser."""
 
 from __future__ import annotations
 
@@ -13,63 +13,67 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dims_worker.cli.main import exit_with
-from dims_worker.cli.session import Session, pass_session
+from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.errors import UsageError
+from dims_worker.formatting import format_number, pluralize
 from dims_worker.notebook import runner
 
 
 @click.group(invoke_without_command=True)
+@examples("dims notebook", "dims notebook export -o today.html")
 @click.pass_context
 def notebook(ctx: click.Context) -> None:
-    """Open the notebook in JupyterLab: twelve sections of charts and tables on all that is known.
+    """Open a notebook with charts and tables in JupyterLab.
 
-    It is copied to notebooks/ of this folder at first, and yours from then on.
-
-    \b
-    Examples:
-      dims notebook
-      dims notebook export -o today.html
+    The first call copies the notebook to notebooks/ in the current folder. You can edit this copy.
     """
     if ctx.invoked_subcommand is not None:
         return
     session = ctx.find_object(Session)
     assert session is not None
     if importlib.util.find_spec("jupyterlab") is None:
-        raise UsageError("JupyterLab is not installed: pip install 'dims-worker[notebook]'; "
-                         "without it: dims notebook export")  # fmt: skip
-    config = session.config  # its errors are said here, and not in a cell
-    mine = session.cwd / "notebooks" / runner.NAME
-    if not mine.exists():
-        mine.parent.mkdir(exist_ok=True)
-        shutil.copyfile(runner.notebook_path(), mine)
-        session.tell(f"{mine.relative_to(session.cwd)} is made; it is yours")
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", str(mine)]
+        raise UsageError(
+            "JupyterLab is not installed: pip install 'dims-worker[notebook]'. Or use `dims notebook export`."
+        )
+    config = session.config  # an error in the configuration appears here instead of in a cell
+    own = session.cwd / "notebooks" / runner.NAME
+    if not own.exists():
+        own.parent.mkdir(exist_ok=True)
+        shutil.copyfile(runner.notebook_path(), own)
+        session.print_text(f"wrote {own.relative_to(session.cwd)}, which you can edit")
+    command = [sys.executable, "-P", "-m", "jupyterlab", "--ip=127.0.0.1", str(own)]
     exit_with(subprocess.call(command, cwd=session.cwd, env={**session.env, "DIMS_CONFIG": str(config.file)}))
 
 
 @notebook.command()
-@click.option("--html", "form", flag_value="html", default="html", help="One page that is read offline (the default).")
-@click.option("--excel", "form", flag_value="excel", help="The workbook of its last cell, a sheet for each result.")
-@click.option("--notebook", "path", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
-              help="Run this one (else notebooks/dims_explorer.ipynb, else the one that comes with DIMS).")  # fmt: skip
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="Write here (else dims_explorer.html or .xlsx).")  # fmt: skip
+@examples("dims notebook export", "dims notebook export --excel -o inventory.xlsx")
+@click.option("--html", "form", flag_value="html", default="html", help="Write an HTML page. This is the default.")
+@click.option("--excel", "form", flag_value="excel", help="Write the Excel workbook of the last cell.")
+@click.option(
+    "--notebook",
+    "path",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Run this notebook. Default: notebooks/dims_explorer.ipynb, then the one that comes with DIMS.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write to this file. Default: dims_explorer.html or dims_explorer.xlsx.",
+)
 @pass_session
 def export(session: Session, form: str, path: Path | None, output: Path | None) -> None:
-    """Run every cell without a browser, and write a page or a workbook.
+    """Run the notebook without a browser and write a page or workbook.
 
-    A cell that fails is named, and nothing is written.
-
-    \b
-    Examples:
-      dims notebook export
-      dims notebook export --excel -o inventory.xlsx
+    If a cell fails, the error names it and no file is written.
     """
-    mine = session.cwd / "notebooks" / runner.NAME
-    source = path or (mine if mine.is_file() else runner.notebook_path())
+    own = session.cwd / "notebooks" / runner.NAME
+    source = path or (own if own.is_file() else runner.notebook_path())
     target = session.cwd / (output or Path(runner.NAME).with_suffix(".xlsx" if form == "excel" else ".html"))
     if not target.parent.is_dir():
-        raise UsageError(f"there is no folder {target.parent}")
+        raise UsageError(f"the folder {target.parent} does not exist. Create it, or choose another --output.")
     with tempfile.TemporaryDirectory(prefix="dims-notebook-") as scratch, session.database() as engine:
         workbook = Path(scratch) / "workbook.xlsx"
         env = {
@@ -84,14 +88,17 @@ def export(session: Session, form: str, path: Path | None, output: Path | None) 
         elif workbook.is_file():
             shutil.copyfile(workbook, target)
         else:
-            raise UsageError(f"{source} writes no workbook where {runner.WORKBOOK} says")
-    session.tell(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB, {len(document.cells)} cells run")
+            raise UsageError(f"{source} wrote no workbook. A cell must write it to the path in {runner.WORKBOOK}.")
+    megabytes = format_number(target.stat().st_size / 1e6, 1)
+    session.print_text(f"wrote {target.name}: {megabytes} MB, {pluralize(len(document.cells), 'cell')} run")
 
 
 def _run(session: Session, source: Path, env: dict[str, str]) -> runner.Document:
     columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=session.err, transient=True, disable=not session.err.is_terminal) as shown:
-        task = shown.add_task("cells", total=None)
-        return runner.run_notebook(
-            source, session.cwd, env, lambda done, all: shown.update(task, completed=done, total=all)
-        )
+    with Progress(*columns, console=session.err, transient=True, disable=not session.err.is_terminal) as progress:
+        task = progress.add_task("cells", total=None)
+
+        def update(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        return runner.run_notebook(source, session.cwd, env, update)

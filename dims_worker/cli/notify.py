@@ -1,128 +1,141 @@
-"""`dims notify`: whether the channels work, what people were told, and sending what waits."""
+"""Define `dims notify`: test the notification channels, list their messages and send them."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 import click
 from rich.text import Text
 
 from dims_worker.cli.main import exit_with
-from dims_worker.cli.session import Session, json_option, pass_session
+from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import plain_table
 from dims_worker.config import Config
 from dims_worker.errors import NotFound, NotSent, UsageError
 from dims_worker.formatting import NO_VALUE, escape_control, format_age, format_ago, pluralize
-from dims_worker.notifications import sender as room
+from dims_worker.notifications import sender
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.notifications import ChannelRow, Notification, channel_rows, list_notifications
+from dims_worker.text.json_documents import facts
 
-LISTED = 1_000
+LIST_LIMIT = 1_000
 
 
 @click.group()
+@examples("dims notify test", "dims notify list")
 def notify() -> None:
-    """Who is told: test the channels, see what stands and what is still to be sent, send it.
+    """Test the notification channels, and list or send their messages.
 
-    \b
-    Examples:
-      dims notify test
-      dims notify list
+    A channel is a place where people read messages, such as an e-mail address or a Slack channel. DIMS sends one
+    message when an alert starts and one when it ends.
     """
 
 
 @notify.command()
+@examples("dims notify test", "dims notify test ops")
 @click.argument("channel", required=False)
 @pass_session
 def test(session: Session, channel: str | None) -> None:
-    """Send a test message to each channel, or to CHANNEL. Exit 3 where one did not take it."""
+    """Send a test message to CHANNEL, or to every channel.
+
+    The exit code is 3 if a channel did not accept the message.
+    """
     failed = False
-    for name in _chosen(session.config, channel):
-        if not session.config.notify.channels[name].on:
-            session.out.print(f"{name}: off, its url is empty")
+    for name in _channel_names(session.config, channel):
+        if _is_off(session, name):
             failed |= channel is not None
             continue
         try:
-            session.out.print(f"{name}: sent, {room.send_test(session.config, name)}", soft_wrap=True)
+            session.print_text(f"{name}: sent, {sender.send_test(session.config, name)}")
         except NotSent as error:
             failed = True
-            session.out.print(f"{name}: not sent: {error}", style="magenta", soft_wrap=True)
+            session.print_text(f"{name}: not sent: {error}", "magenta")
     exit_with(3 if failed else 0)
 
 
 @notify.command()
+@examples("dims notify send", "dims notify send ops")
 @click.argument("channel", required=False)
 @pass_session
 def send(session: Session, channel: str | None) -> None:
-    """Send what waits, to each channel or to CHANNEL, without waiting for a worker or a back-off."""
+    """Send waiting notifications now, to CHANNEL or to every channel.
+
+    It does not wait for a worker, or for the delay after a failure.
+    """
     config, failed = session.config, False
-    chosen = _chosen(config, channel)
+    names = _channel_names(config, channel)
     with session.database() as engine:
         with transaction(engine) as connection:
-            room.queue_overdue(connection, config)
-        for name in chosen:
-            if not config.notify.channels[name].on:
-                session.out.print(f"{name}: off, its url is empty")
+            sender.queue_overdue(connection, config)
+        for name in names:
+            if _is_off(session, name):
                 failed |= channel is not None
                 continue
-            sent = room.send_pending(engine, config, name, at_once=True)
-            failed |= sent.error is not None
-            session.out.print(f"{name}: {sent}", style="magenta" if sent.error else None, soft_wrap=True)
+            result = sender.send_pending(engine, config, name, at_once=True)
+            failed |= result.error is not None
+            session.print_text(f"{name}: {result}", "magenta" if result.error else None)
     exit_with(3 if failed else 0)
 
 
-def _chosen(config: Config, channel: str | None) -> list[str]:
+def _channel_names(config: Config, channel: str | None) -> list[str]:
+    """Return CHANNEL, or every channel without it. Raises UsageError or NotFound."""
     if not config.notify.channels:
-        raise UsageError(f"no channel is configured in {config.file}: write `notify: {{channels: …}}`")
+        raise UsageError(f"{config.file} declares no channel. Write one under `notify: {{channels: ...}}`.")
     if channel is not None and channel not in config.notify.channels:
-        raise NotFound(f"no channel is called {channel}; there are {', '.join(config.notify.channels)}")
+        raise NotFound(f"no channel is called {channel}. The channels are {', '.join(config.notify.channels)}.")
     return [channel] if channel else list(config.notify.channels)
 
 
+def _is_off(session: Session, name: str) -> bool:
+    """Return whether a channel is off, and print that it is."""
+    off = not session.config.notify.channels[name].on
+    if off:
+        session.print_text(f"{name}: off, its url is empty")
+    return off
+
+
 @notify.command("list")
+@examples("dims notify list", "dims notify list --json")
 @json_option
 @pass_session
 def list_(session: Session, as_json: bool) -> None:
-    """How it stands with each channel, and the states that people were told of or are still to be told."""
+    """Show the state of each channel, and its sent and waiting alerts."""
     config = session.config
     with session.database() as engine, transaction(engine) as connection:
         channels = channel_rows(connection, list(config.notify.channels))
-        found, now = list_notifications(connection, limit=LISTED), clock(connection)
+        notifications, now = list_notifications(connection, limit=LIST_LIMIT), clock(connection)
     if as_json:
-        session.print_json(
-            {
-                "channels": [{**_facts(one), "on": config.notify.channels[one.channel].on} for one in channels],
-                "notifications": [_facts(one) for one in found],
-            }
-        )
+        rows = [{**facts(row), "on": config.notify.channels[row.channel].on} for row in channels]
+        session.print_json({"channels": rows, "notifications": [facts(row) for row in notifications]})
         return
-    for one in channels:
-        session.out.print(f"{one.channel}: {_channel_text(config, one, now)}", soft_wrap=True)
-    if not found:
-        session.out.print("nothing stands, and nothing is to be sent")
+    for row in channels:
+        session.print_text(f"{row.channel}: {_channel_text(config, row, now)}")
+    if not notifications:
+        session.out.print("no alert is active, and nothing waits to be sent")
         return
-    table = plain_table("channel", "metric", "state", "since", "told")
-    for each in found:
-        table.add_row(each.channel, each.metric, each.state, format_ago(each.since, now), _told(each, now))
+    table = plain_table("channel", "metric", "state", "since", "sent")
+    for each in notifications:
+        table.add_row(each.channel, each.metric, each.state, format_ago(each.since, now), _sent_text(each, now))
     session.out.print(table)
 
 
-def _facts(row: ChannelRow | Notification) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in row.__slots__}
+def waiting_text(row: ChannelRow) -> str:
+    """Return how many notifications of a channel wait to be sent."""
+    return f"{pluralize(row.unsent, 'notification')} to be sent" if row.unsent else "nothing to be sent"
 
 
 def _channel_text(config: Config, row: ChannelRow, now: datetime) -> str:
-    waits = f"{pluralize(row.unsent, 'notification')} to be sent" if row.unsent else "nothing to be sent"
+    state = f"last message {format_ago(row.sent_at, now)}"
     if not config.notify.channels[row.channel].on:
-        return f"off, its url is empty; {waits}"
-    if row.failures:
-        again = f", again in {format_age(row.not_before - now)}" if row.not_before and row.not_before > now else ""
-        return f"failed {pluralize(row.failures, 'time')}{again}: {escape_control(row.error)}; {waits}"
-    return f"last message {format_ago(row.sent_at, now)}; {waits}"
+        state = "off, its url is empty"
+    elif row.failures:
+        later = row.not_before and row.not_before > now
+        retry = f", retry in {format_age(row.not_before - now)}" if row.not_before and later else ""
+        state = f"failed {pluralize(row.failures, 'time')}{retry}: {escape_control(row.error)}"
+    return f"{state}; {waiting_text(row)}"
 
 
-def _told(row: Notification, now: datetime) -> Text:
+def _sent_text(row: Notification, now: datetime) -> Text:
     if row.unsent:
-        return Text("still to be sent" if row.sent_at is None else "its end is still to be sent", "yellow")
+        return Text("waits to be sent" if row.sent_at is None else "its end waits to be sent", "yellow")
     return Text(format_ago(row.sent_at, now) if row.sent_at else NO_VALUE)

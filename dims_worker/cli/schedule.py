@@ -1,55 +1,55 @@
-"""`dims schedule`: the rules with a schedule, when each ticked and when it will."""
+"""Define `dims schedule`: the rules with a schedule, and their last and next ticks."""
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import click
 
-from dims_worker.cli.session import Session, json_option, pass_session
+from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import plain_table
-from dims_worker.domain import schedule as room
-from dims_worker.formatting import NO_VALUE, format_age, format_ago
-from dims_worker.store import schedules
+from dims_worker.domain.schedule import missed_ticks, next_tick
+from dims_worker.formatting import NO_VALUE, format_age, format_ago, format_utc_short
 from dims_worker.store.engine import clock, transaction
+from dims_worker.store.schedules import missed_since, schedule_states
 
 
 @click.command()
+@examples("dims schedule", "dims schedule --json")
 @json_option
 @pass_session
 def schedule(session: Session, as_json: bool) -> None:
-    """The next and the last tick of each rule with a schedule.
+    """List the rules with a schedule, and their last and next ticks.
 
-    \b
-    Examples:
-      dims schedule
-      dims schedule --json
+    A tick is a time at which a schedule asks for a measurement.
     """
-    config = session.config
-    rules = {name: rule for name, rule in config.rules.items() if rule.schedule}
+    rules = {name: rule for name, rule in session.config.rules.items() if rule.schedule}
     with session.database() as engine, transaction(engine) as connection:
-        seen, now = schedules.schedule_states(connection), clock(connection)
-    missed = {event.subject for event in room.missed_ticks(rules, schedules.missed_since(seen), now)}
-    rows = [
-        {
-            "rule": name, "schedule": rule.schedule, "timezone": rule.timezone,
-            "next": room.next_tick(rule, now), "last": seen[name].last_tick if name in seen else None,
-            "catch_up": rule.catch_up, "missed": name in missed,
-        }
-        for name, rule in rules.items()
-    ]  # fmt: skip
+        states, now = schedule_states(connection), clock(connection)
+    last = {name: states[name].last_tick if name in states else None for name in rules}
+    following = {name: next_tick(rule, now) for name, rule in rules.items()}
+    missed_rules = {event.subject for event in missed_ticks(rules, missed_since(states), now)}
     if as_json:
+        rows = [
+            {
+                "rule": name,
+                "schedule": rule.schedule,
+                "timezone": rule.timezone,
+                "next": following[name],
+                "last": last[name],
+                "catch_up": rule.catch_up,
+                "missed": name in missed_rules,
+            }
+            for name, rule in rules.items()
+        ]
         session.print_json({"schedules": rows})
         return
-    if not rows:
+    if not rules:
         session.out.print("no rule has a schedule")
         return
     table = plain_table("rule", "schedule", "time zone", "next tick (UTC)", "last tick (UTC)", "state")
-    for row in rows:
-        state = "missed: made up for by the next sweep" if row["missed"] else "ok" if row["last"] else "not ticked yet"
-        next_, last = row["next"], row["last"]
-        assert isinstance(next_, datetime)
-        ticked = f"{last:%Y-%m-%d %H:%M}, {format_ago(last, now)}" if isinstance(last, datetime) else NO_VALUE
-        table.add_row(str(row["rule"]), str(row["schedule"]), str(row["timezone"]),
-                      f"{next_:%Y-%m-%d %H:%M}, in {format_age(next_ - now)}", ticked, state)  # fmt: skip
+    for name, rule in rules.items():
+        tick, coming = last[name], following[name]
+        state = "missed: the next sweep catches up" if name in missed_rules else "ok" if tick else "no tick yet"
+        last_text = f"{format_utc_short(tick)}, {format_ago(tick, now)}" if tick else NO_VALUE
+        next_text = f"{format_utc_short(coming)}, in {format_age(coming - now)}"
+        table.add_row(name, str(rule.schedule), str(rule.timezone), next_text, last_text, state)
     session.out.print(table)

@@ -1,28 +1,30 @@
-"""What every command starts from: where it was called, the configuration, the database, the terminal."""
+"""Hold what every command starts from: the call, the configuration, the database and the terminal."""
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 from rich.console import Console
 from rich.highlighter import RegexHighlighter
 
 from dims_worker.config import Config, load_config
+from dims_worker.errors import NotFound
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 
-class _SentenceGroup(RegexHighlighter):
-    """The words of a sentence that people look for."""
+class _ActivityHighlighter(RegexHighlighter):
+    """Colour the parts of an activity sentence that people look for."""
 
     highlights: ClassVar[list[str]] = [
         r"(?P<dim>^\d\d:\d\d:\d\d)",
@@ -33,18 +35,18 @@ class _SentenceGroup(RegexHighlighter):
         r"(?P<magenta>is unavailable: .*$)",
         r"(?P<green>^ *approved: .*$)",
         r"(?P<dim>^ *left alone: .*$)",
-        r"(?P<bold>[0-9,]+ ms$)",
+        r"(?P<bold>[0-9,.]+ (ms|s)$)",
     ]
 
 
-_HIGHLIGHT = _SentenceGroup()
+_HIGHLIGHT = _ActivityHighlighter()
 PIPE_WIDTH = 220
-"""Columns of a table that nobody watches: no line of it is folded."""
+"""Columns of a table that is written to a pipe, so that no line is folded."""
 
 
 def _console() -> Console:
-    """The terminal; in a pipe plain text, as wide as it needs to be."""
-    console = Console(highlight=False, markup=False)  # a commit's subject may well say [/b]
+    """Return a console for the terminal, or for plain wide text in a pipe."""
+    console = Console(highlight=False, markup=False)  # the subject of a commit can contain [/b]
     return console if console.is_terminal else Console(highlight=False, markup=False, width=PIPE_WIDTH)
 
 
@@ -53,7 +55,7 @@ class Session:
     """One call of `dims`."""
 
     config_path: Path | None
-    env: Mapping[str, str] = field(repr=False)  # holds the passwords
+    env: Mapping[str, str] = field(repr=False)  # contains passwords
     cwd: Path
     out: Console = field(default_factory=_console)
     err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
@@ -62,11 +64,21 @@ class Session:
     def config(self) -> Config:
         return load_config(self.config_path, self.env, self.cwd)
 
+    def select_metrics(self, patterns: Iterable[str]) -> frozenset[str]:
+        """Return the metrics that match any of the patterns. Raises NotFound for a pattern without a match."""
+        wanted = list(patterns)
+        for pattern in wanted:
+            if not self.config.select([pattern]):
+                raise NotFound(f"no metric is called {pattern}. List the metrics with `dims metrics`.")
+        return self.config.select(wanted)
+
     @contextmanager
     def database(self) -> Iterator[Engine]:
-        """The database that DIMS_DATABASE_URL names, else this home's own: the running one, or one that is
-        started for the command and stopped after. The home's own is migrated as a matter of course."""
-        # Imported here: `dims --version` and `dims plan` need no database, and SQLAlchemy takes half a second
+        """Yield the database that DIMS_DATABASE_URL names, or else the one of the data directory.
+
+        The database of the data directory is started if it does not run, stopped afterwards, and always migrated.
+        """
+        # Imported here: `dims --version` and `dims plan` need no database, and SQLAlchemy takes half a second to import
         from dims_worker.store.engine import engine
 
         if self.config.database_url:
@@ -76,27 +88,51 @@ class Session:
         from dims_worker.store.migrations import migrate
 
         with local.temporary_database(self.config.home) as url:
-            mine = engine(url)
-            migrate(mine)
+            local_engine = engine(url)
+            migrate(local_engine)
             try:
-                yield mine
+                yield local_engine
             finally:
-                mine.dispose()
+                local_engine.dispose()
 
-    def tell(self, line: str) -> None:
-        """One sentence of what happens, in colour on a terminal; long ones run on."""
-        self.out.print(_HIGHLIGHT(line), soft_wrap=True)
+    def print_text(self, text: str, style: str | None = None) -> None:
+        """Print text whose long lines wrap in the terminal and stay whole in a pipe."""
+        self.out.print(text, style=style, soft_wrap=True)
+
+    def print_activity(self, sentence: str) -> None:
+        """Print one sentence of activity, in colour on a terminal."""
+        self.out.print(_HIGHLIGHT(sentence), soft_wrap=True)
 
     def print_json(self, document: Any) -> None:
-        """One JSON document on standard output; numbers keep their type, times are ISO 8601 in UTC."""
-        click.echo(json.dumps(document, default=_plain, indent=2, ensure_ascii=False))
+        """Print one JSON document. Numbers keep their type, and times are ISO 8601 in UTC."""
+        click.echo(json.dumps(document, default=_encode, indent=2, ensure_ascii=False))
 
 
-def _plain(value: Any) -> str:
+def _encode(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def examples(*lines: str) -> Callable[[Function], Function]:
+    """Add a section with examples to the help of a command. Apply it below `@click.command()`."""
+
+    def add(function: Function) -> Function:
+        section = "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{section}"
+        return function
+
+    return add
+
+
 pass_session = click.make_pass_decorator(Session)
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+
+
+def limit_option(default: int = 20) -> Callable[[Function], Function]:
+    """Return the option `--limit` of commands that list the latest rows."""
+    number = click.IntRange(1, 10_000)
+    return click.option("--limit", type=number, default=default, show_default=True, help="List at most this many.")

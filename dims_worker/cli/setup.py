@@ -1,4 +1,4 @@
-"""`dims init`, `dims config`, `dims migrate`: getting ready."""
+"""Define `dims init`, `dims config` and `dims migrate`."""
 
 from __future__ import annotations
 
@@ -10,98 +10,108 @@ from typing import Any
 import click
 
 from dims_worker.cli.init_template import draft_config
-from dims_worker.cli.session import Session, pass_session
+from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.config import DerivedMetric, SourceMetric, config_schema, load_config
 from dims_worker.errors import UsageError
 from dims_worker.formatting import pluralize
 from dims_worker.store.migrations import migrate as migrate_database
 
-IGNORED = ".dims/"
+GITIGNORE_LINE = ".dims/"
 
 
 @click.command()
-@click.option("--force", is_flag=True, help="Replace a dims.yaml that is there.")
+@examples("dims init", "dims init --force")
+@click.option("--force", is_flag=True, help="Replace an existing dims.yaml.")
 @pass_session
 def init(session: Session, force: bool) -> None:
-    """Write a dims.yaml that fits the repository you stand in, and have git ignore `.dims/`.
+    """Write a first dims.yaml for the current folder.
 
-    It counts what is there: files and lines by language, tests, documents, commits. Edit it to your taste.
+    The file declares metrics for what the folder contains: files and lines by language, tests, documents, commits.
+    Edit it as you like. In a git repository, `.dims/` is added to .gitignore.
     """
     file = session.cwd / "dims.yaml"
     if file.exists() and not force:
-        raise UsageError(f"{file} is there already; `dims init --force` replaces it")
+        raise UsageError(f"{file} already exists. Replace it with `dims init --force`.")
     text = draft_config(session.cwd)
     file.write_text(text, encoding="utf-8")
     config = load_config(file, session.env, session.cwd)
     click.echo(
         f"wrote dims.yaml: {pluralize(len(config.metrics), 'metric')} of {pluralize(len(config.sources), 'source')}"
     )
-    if (session.cwd / ".git").exists() and _ignore(session.cwd / ".gitignore"):
-        click.echo(f"wrote .gitignore: {IGNORED} is this machine's own")
-    click.echo("next: `dims verify` measures once; `dims hook install && dims up` reacts from now on")
+    if (session.cwd / ".git").exists() and _add_to_gitignore(session.cwd / ".gitignore"):
+        click.echo(f"wrote .gitignore: git now ignores {GITIGNORE_LINE}, the data directory of DIMS")
+    click.echo("next: measure once with `dims verify`, or react to every commit with `dims hook install && dims up`")
 
 
-def _ignore(file: Path) -> bool:
-    """Append to the bytes that are there, whatever their encoding and line ends."""
-    known = file.read_bytes() if file.exists() else b""
-    if any(line.strip().strip(b"/") == IGNORED.strip("/").encode() for line in known.splitlines()):
+def _add_to_gitignore(file: Path) -> bool:
+    """Append the line and return whether it was missing. The encoding and line ends of the file do not matter."""
+    content = file.read_bytes() if file.exists() else b""
+    if any(line.strip().strip(b"/") == GITIGNORE_LINE.strip("/").encode() for line in content.splitlines()):
         return False
     with file.open("ab") as out:
-        out.write((b"\n" if known and not known.endswith(b"\n") else b"") + IGNORED.encode() + b"\n")
+        out.write((b"\n" if content and not content.endswith(b"\n") else b"") + GITIGNORE_LINE.encode() + b"\n")
     return True
 
 
 @click.group()
+@examples("dims config check", "dims config show")
 def config() -> None:
-    """The configuration: check it, show it, print its JSON Schema."""
+    """Check or show the configuration, or print its JSON Schema.
+
+    The configuration is dims.yaml and the files that it includes. It declares sources (where your data is), metrics
+    (what to measure), rules (which events matter) and policy (how much drift is acceptable).
+    """
 
 
 @config.command()
+@examples("dims config check", "dims --config other.yaml config check")
 @pass_session
 def check(session: Session) -> None:
-    """Say every error at once, with file, line and key (exit 2), or that all is well."""
+    """Check the configuration and print every error at once.
+
+    An error names its file, line and key, and the exit code is 2.
+    """
     loaded = session.config
-    parts = (
-        pluralize(len(loaded.sources), "source"), pluralize(len(loaded.metrics), "metric"), pluralize(len(loaded.rules), "rule")
-    )  # fmt: skip
-    click.echo(f"{loaded.file}: fine: {', '.join(parts)}")
+    counts = {"source": len(loaded.sources), "metric": len(loaded.metrics), "rule": len(loaded.rules)}
+    click.echo(f"{loaded.file} is valid: {', '.join(pluralize(count, noun) for noun, count in counts.items())}")
     for name, channel in loaded.notify.channels.items():
         if not channel.on:
             click.echo(f"the channel {name} is off: its url is empty")
 
 
 @config.command("schema")
+@examples("dims config schema > dims.schema.json")
 def schema_() -> None:
-    """Print the JSON Schema (2020-12) that editors use.
+    """Print the JSON Schema (2020-12) of the configuration, for editors.
 
-    \b
-    Example, as the first line of dims.yaml, after `dims config schema > dims.schema.json`:
-      # yaml-language-server: $schema=dims.schema.json
+    To use it, write `# yaml-language-server: $schema=dims.schema.json` as the first line of dims.yaml.
     """
     click.echo(json.dumps(config_schema(), indent=2))
 
 
 @config.command("show")
+@examples("dims config show", "dims config show | jq .policy")
 @pass_session
 def show_config(session: Session) -> None:
-    """Print the configuration as it is understood: every default filled in, no URL with a password."""
+    """Print the configuration with every default, without passwords."""
     loaded = session.config
     metrics = {}
     for name, metric in loaded.metrics.items():
-        facts = metric.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        metrics[name] = metric.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         if isinstance(metric, SourceMetric | DerivedMetric):
-            facts["unit"] = metric.shown_unit
-        metrics[name] = facts
+            metrics[name]["unit"] = metric.shown_unit
     session.print_json(
         {
             "file": str(loaded.file),
             "project": str(loaded.project),
             "home": str(loaded.home),
-            "database": "DIMS_DATABASE_URL" if loaded.database_url else "this machine's own",
-            "broker": "DIMS_BROKER_URL" if loaded.broker_url else "this machine's own",
+            "database": "DIMS_DATABASE_URL" if loaded.database_url else "local",
+            "broker": "DIMS_BROKER_URL" if loaded.broker_url else "local",
             "settings": loaded.settings.model_dump(mode="json"),
             "policy": loaded.policy.model_dump(mode="json"),
-            "sources": {name: _without_user(source.model_dump(mode="json")) for name, source in loaded.sources.items()},
+            "sources": {
+                name: _without_password(source.model_dump(mode="json")) for name, source in loaded.sources.items()
+            },
             "metrics": metrics,
             "rules": {name: rule.model_dump(mode="json") for name, rule in loaded.rules.items()},
             "watch": list(loaded.watch),
@@ -110,15 +120,20 @@ def show_config(session: Session) -> None:
     )
 
 
-def _without_user(facts: dict[str, Any]) -> dict[str, Any]:
-    """A source's facts without what stands before the @ of a URL."""
-    return {key: re.sub(r"//[^/@\s]*@", "//…@", v) if isinstance(v, str) else v for key, v in facts.items()}
+def _without_password(source: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a source without the user and password of any URL."""
+    return {key: re.sub(r"//[^/@\s]*@", "//…@", v) if isinstance(v, str) else v for key, v in source.items()}
 
 
 @click.command()
+@examples("dims migrate")
 @pass_session
 def migrate(session: Session) -> None:
-    """Bring the database to this version's tables. Run it once for a database that DIMS_DATABASE_URL names."""
+    """Create or upgrade the tables of DIMS in the database.
+
+    Run it after every installation of DIMS if DIMS_DATABASE_URL names your own database. `dims up` migrates the local
+    database itself.
+    """
     with session.database() as engine:
         before, after = migrate_database(engine)
-    click.echo(f"the database is at revision {after}" + ("" if before == after else f" now (was {before or 'empty'})"))
+    click.echo(f"the database is at revision {after}" + ("" if before == after else f" (was {before or 'empty'})"))

@@ -1,4 +1,4 @@
-"""`dims suggest`: policy that fits a metric's own history, with the reasons, to be pasted."""
+"""Define `dims suggest`: thresholds that fit the history of a metric."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import Any
 
 import click
 
-from dims_worker.analysis.suggestions import AcceptedReading, Suggestion
-from dims_worker.analysis.suggestions import suggest_policy as fitting
-from dims_worker.cli.session import Session, json_option, pass_session
-from dims_worker.errors import NotFound
+from dims_worker.analysis.suggestions import AcceptedReading, Suggestion, suggest_policy
+from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.formatting import format_age, pluralize
 from dims_worker.store.engine import transaction
 from dims_worker.store.history import metric_trend
@@ -21,78 +19,76 @@ ACCEPTED = ("accepted", "approved")
 
 
 @click.command()
+@examples("dims suggest s3_storage.total_objects", "dims suggest 'espn_data.*' --days 90")
 @click.argument("pattern")
-@click.option("--days", type=click.IntRange(1, 3650), default=365, show_default=True, help="How far back to look.")
+@click.option("--days", type=click.IntRange(1, 3650), default=365, show_default=True, help="Go back this many days.")
 @json_option
 @pass_session
 def suggest(session: Session, pattern: str, days: int, as_json: bool) -> None:
-    """Thresholds for a metric from what was accepted of it, with the reasons, as YAML to be pasted.
+    """Suggest thresholds for metrics, based on their accepted readings.
 
-    \b
-    Examples:
-      dims suggest s3_storage.total_objects
-      dims suggest 'espn_data.*' --days 90
+    It prints the reason for each threshold, and YAML to paste into the configuration. PATTERN is a metric, and `*`
+    matches anything.
     """
     config = session.config
-    names = sorted(config.select([pattern]), key=list(config.metrics).index)
-    if not names:
-        raise NotFound(f"no metric is called {pattern}: `dims metrics` lists them all")
-    found: dict[str, Suggestion] = {}
+    suggestions: dict[str, Suggestion] = {}
+    names = sorted(session.select_metrics([pattern]), key=list(config.metrics).index)
     with session.database() as engine, transaction(engine) as connection:
         for name in names:
             points = metric_trend(connection, name, timedelta(days=days))
-            accepted = [AcceptedReading(one.as_of, one.value) for one in points if one.outcome in ACCEPTED]
-            found[name] = fitting(config.policy_of(name), accepted, is_age=config.metrics[name].is_age)
+            accepted = [AcceptedReading(point.as_of, point.value) for point in points if point.outcome in ACCEPTED]
+            policy, is_age = config.policy_of(name), config.metrics[name].is_age
+            suggestions[name] = suggest_policy(policy, accepted, is_age=is_age)
     if as_json:
-        session.print_json({"suggestions": [_document(name, one) for name, one in found.items()]})
+        session.print_json({"suggestions": [_document(name, each) for name, each in suggestions.items()]})
         return
-    for name, one in found.items():
-        session.out.print("\n".join(suggestion_lines(name, one)), soft_wrap=True)
-    if pasted := suggestion_yaml(found):
-        session.out.print(f"\n{pasted}", soft_wrap=True)
+    for name, each in suggestions.items():
+        session.print_text("\n".join(suggestion_lines(name, each)))
+    if yaml := suggestion_yaml(suggestions):
+        session.print_text(f"\n{yaml}")
 
 
-def suggestion_lines(name: str, one: Suggestion) -> list[str]:
-    """A metric's suggestion in sentences."""
-    told = [f"{name}: {pluralize(one.readings, 'accepted reading')} in {format_age(one.span)}"]
-    if one.too_few:
-        return [*told, f"  {one.too_few}"]
-    told += [f"  {advice.key}: {yaml_inline(advice.value)}: {advice.reason}" for advice in one.advice]
-    if not one.advice:
-        return [*told, "  today's policy fits"]
-    return [
-        *told,
-        f"  with it people would have been told {pluralize(one.then, 'time')}, with today's policy {one.today:,}",
-    ]
+def suggestion_lines(name: str, suggestion: Suggestion) -> list[str]:
+    """Return the sentences about the suggestion for one metric."""
+    title = f"{name}: {pluralize(suggestion.readings, 'accepted reading')} in {format_age(suggestion.span)}"
+    if suggestion.too_few:
+        return [title, f"  {suggestion.too_few}"]
+    if not suggestion.advice:
+        return [title, "  the current policy fits"]
+    advice = [f"  {each.key}: {yaml_inline(each.value)}: {each.reason}" for each in suggestion.advice]
+    then = pluralize(suggestion.then, "notification")
+    effect = f"  you would have had {then} with this policy, and {suggestion.today:,} with the current one"
+    return [title, *advice, effect]
 
 
 def yaml_inline(value: Any) -> str:
-    """A value as YAML has it on one line."""
+    """Return a value as YAML on one line."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {yaml_inline(part)}" for key, part in value.items()) + "}"
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def suggestion_yaml(found: Mapping[str, Suggestion]) -> str:
-    """What is to be pasted into the configuration; nothing where all fits."""
-    written: list[str] = []
-    last = None
-    for name, one in found.items():
-        if one.advice:
+def suggestion_yaml(suggestions: Mapping[str, Suggestion]) -> str:
+    """Return the YAML to paste into the configuration, or an empty text if every policy fits."""
+    lines: list[str] = []
+    last_category = None
+    for name, suggestion in suggestions.items():
+        if suggestion.advice:
             category, _, metric = name.partition(".")
-            written += [f"  {category}:"] if category != last else []
-            written.append(f"    {metric}: {yaml_inline({advice.key: advice.value for advice in one.advice})}")
-            last = category
-    return "\n".join(["metrics:", *written]) if written else ""
+            lines += [f"  {category}:"] if category != last_category else []
+            policy = {advice.key: advice.value for advice in suggestion.advice}
+            lines.append(f"    {metric}: {yaml_inline(policy)}")
+            last_category = category
+    return "\n".join(["metrics:", *lines]) if lines else ""
 
 
-def _document(name: str, one: Suggestion) -> dict[str, Any]:
+def _document(name: str, suggestion: Suggestion) -> dict[str, Any]:
     return {
         "metric": name,
-        "readings": one.readings,
-        "days": one.span / timedelta(days=1),
-        "too_few": one.too_few,
-        "policy": {advice.key: advice.value for advice in one.advice},
-        "reasons": {advice.key: advice.reason for advice in one.advice},
-        "told": {"today": one.today, "then": one.then},
+        "readings": suggestion.readings,
+        "days": suggestion.span / timedelta(days=1),
+        "too_few": suggestion.too_few,
+        "policy": {advice.key: advice.value for advice in suggestion.advice},
+        "reasons": {advice.key: advice.reason for advice in suggestion.advice},
+        "told": {"today": suggestion.today, "then": suggestion.then},
     }

@@ -1,4 +1,4 @@
-"""Readings as a table."""
+"""Build the tables that several commands print."""
 
 from __future__ import annotations
 
@@ -10,68 +10,65 @@ from rich.table import Table
 from rich.text import Text
 
 from dims_worker.config import Config
-from dims_worker.formatting import (
-    NO_VALUE,
-    escape_control,
-    format_drift,
-    format_value,
-    pluralize,
-)
+from dims_worker.formatting import NO_VALUE, escape_control, format_drift, format_value, pluralize
 from dims_worker.store.retention import RetentionRun
 from dims_worker.text.readings import JudgedReading, done_text
 
-FOLDS = ("what", "why", "done", "verdict", "state")
-"""Columns of prose, which may take several lines; names and numbers never do."""
+FOLDED_COLUMNS = ("what", "why", "done", "verdict", "state")
+"""Columns of prose, which can take several lines. Names and numbers never fold."""
+STYLES = {
+    "new": "cyan",
+    "ok": "green",
+    "minor": "green",
+    "moderate": "yellow",
+    "major": "red",
+    "extreme": "bold red",
+    "failed": "bold magenta",
+}
+"""The colour of each status of a reading."""
 
 
 def plain_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
-    """A table without walls, whose `numbers` columns are flush right."""
+    """Return a table without borders. The columns in `numbers` are aligned right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for column in columns:
-        prose = column in FOLDS
+        folded = column in FOLDED_COLUMNS
         table.add_column(
             column,
             justify="right" if column in numbers else "left",
-            overflow="fold" if prose else "ellipsis",
-            no_wrap=not prose,
+            overflow="fold" if folded else "ellipsis",
+            no_wrap=not folded,
         )
     return table
 
 
 def readings_table(config: Config, items: Iterable[JudgedReading], now: datetime, *, verbose: bool) -> Table:
-    """metric, value, baseline, drift and what was done; all of the verdict where `verbose`."""
+    """Return a table of readings. With `verbose`, it has every part of the verdict."""
     extra = ("status", "severity", "tier", "method", "as of", "why") if verbose else ()
     table = plain_table("metric", "value", "baseline", "drift", "done", *extra, numbers=("value", "baseline", "drift"))
     for item in items:
-        metric = config.metrics.get(item.metric)
-        failed = item.method == "failed"
-        style = STYLES.get(item.status or "", "dim")
-        known = item.status not in (None, "new") and not (failed and item.baseline is None)
-        table.add_row(
-            item.metric,
-            Text("unavailable", "magenta") if failed else format_value(item.value, item.unit, metric, now),
-            format_value(item.baseline, item.unit, metric, now) if known else NO_VALUE,
-            Text(NO_VALUE if failed else format_drift(item.value, item.baseline, item.drift_pct), style),
-            Text(f"failed: {escape_control(item.error)}" if failed else done_text(item), style),
-            *(
-                (item.status or NO_VALUE, item.severity or NO_VALUE, item.tier or NO_VALUE, item.method,
-                 item.as_of.isoformat(timespec="seconds"), escape_control(item.reason or ""))
-                if verbose else ()
-            ),
-        )  # fmt: skip
+        metric, style = config.metrics.get(item.metric), STYLES.get(item.status or "", "dim")
+        value: str | Text = format_value(item.value, item.unit, metric, now)
+        baseline = format_value(item.baseline, item.unit, metric, now)
+        drift, done = format_drift(item.value, item.baseline, item.drift_pct), done_text(item)
+        if item.method == "failed":
+            value, drift, done = Text("unavailable", "magenta"), NO_VALUE, f"failed: {escape_control(item.error)}"
+        if item.status in (None, "new") or (item.method == "failed" and item.baseline is None):
+            baseline = NO_VALUE
+        cells = [item.metric, value, baseline, Text(drift, style), Text(done, style)]
+        if verbose:
+            cells += [item.status or NO_VALUE, item.severity or NO_VALUE, item.tier or NO_VALUE, item.method]
+            cells += [item.as_of.isoformat(timespec="seconds"), escape_control(item.reason or "")]
+        table.add_row(*cells)
     return table
 
 
-STYLES = {
-    **{"new": "cyan", "ok": "green", "minor": "green", "moderate": "yellow", "major": "red"},
-    **{"extreme": "bold red", "failed": "bold magenta"},
-}
-
-
-def format_retention(kept: RetentionRun | None) -> str:
-    """When the work of a day was last done, and how much was forgotten."""
-    if kept is None:
-        return "not yet; a worker's first sweep of a day begins it"
-    done = "done" if kept.finished_at else "under way"
-    gone = f"{pluralize(kept.readings, 'reading')}, {pluralize(kept.events, 'event')} and {pluralize(kept.runs, 'run')}"
-    return f"{done} for {kept.day}, {gone} forgotten"
+def format_retention(run: RetentionRun | None) -> str:
+    """Return when old rows were last deleted, and how many."""
+    if run is None:
+        return "not run yet: the first sweep of each day runs it"
+    state = "last run" if run.finished_at else "running"
+    if not (run.readings or run.events or run.runs):
+        return f"{state} {run.day}: nothing deleted"
+    deleted = (pluralize(run.readings, "reading"), pluralize(run.events, "event"), pluralize(run.runs, "run"))
+    return f"{state} {run.day}: {', '.join(deleted)} deleted"

@@ -1,4 +1,4 @@
-"""`dims web`: the page with live values and approvals, and its JSON API."""
+"""Define `dims web`: the dashboard and its JSON API."""
 
 from __future__ import annotations
 
@@ -14,39 +14,42 @@ from click.core import ParameterSource
 
 from dims_producers.publish import broker_url
 from dims_worker import local
-from dims_worker.cli.session import Session, pass_session
+from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.config.web import MIN_TOKEN_LENGTH
 from dims_worker.errors import DimsError, ServiceError, UsageError
-from dims_worker.local.flower import flower_access as flower_access
+from dims_worker.local.flower import flower_access
 from dims_worker.local.home import DataDirectory, read_json, secret, write_json
 from dims_worker.local.ports import is_loopback
 from dims_worker.local.process import wait_until
 
 PORT = 8420
-SIGNS = "DIMS_WEB_SECRET"
-"""Signs sessions; where it is not set, one is drawn and kept in the home."""
-PATIENCE = 2.0
-"""Seconds in which a page that is served says so."""
-STARTING = 20.0
-"""Seconds in which one that `dims up` started is served."""
+PORTS = click.IntRange(0, 65535)
+ADDRESS_HELP = "Listen on this address, or set DIMS_WEB_ADDRESS."
+PORT_HELP = "Listen on this port, or set DIMS_WEB_PORT. 0 takes a free one."
+SECRET_VARIABLE = "DIMS_WEB_SECRET"  # noqa: S105 - the name of a variable
+"""It signs sessions. If it is not set, a random secret is kept in the data directory."""
+ANSWER_TIMEOUT = 2.0
+"""Seconds in which a running dashboard answers."""
+START_TIMEOUT = 20.0
+"""Seconds in which a dashboard that `dims up` starts is ready."""
 MISSING = "Starlette, Jinja and Uvicorn are not all installed: pip install 'dims-worker[web]'"
 
 
 @click.command()
-@click.option("--address", envvar="DIMS_WEB_ADDRESS", default="127.0.0.1", show_default=True, help="Where it listens.")
-@click.option("--port", envvar="DIMS_WEB_PORT", type=click.IntRange(0, 65535), default=PORT, show_default=True,
-              help="0: a free one.")  # fmt: skip
-@click.option("--link", is_flag=True, help="Print a link that signs you in to the site that runs, and end.")
-@click.option("--as", "name", metavar="NAME", help="Whom --link signs in (default: you).")
+@examples(
+    "dims web                        serve this host only, on port 8420",
+    "dims web --link                 print a link that signs you in",
+    "dims web --address 0.0.0.0      serve other hosts, behind a sign-in",
+)
+@click.option("--address", envvar="DIMS_WEB_ADDRESS", default="127.0.0.1", show_default=True, help=ADDRESS_HELP)
+@click.option("--port", envvar="DIMS_WEB_PORT", type=PORTS, default=PORT, show_default=True, help=PORT_HELP)
+@click.option("--link", is_flag=True, help="Print a link that signs you in to the running dashboard, and exit.")
+@click.option("--as", "name", metavar="NAME", help="The name that --link signs in. Default: your user name.")
 @pass_session
 def web(session: Session, address: str, port: int, link: bool, name: str | None) -> None:
-    """Serve the page with live values and approvals, and its JSON API, until Ctrl-C.
+    """Serve the dashboard and its JSON API until you press Ctrl-C.
 
-    \b
-    Examples:
-      dims web                        http://127.0.0.1:8420, for this machine alone
-      dims web --link                 a link that signs you in
-      dims web --address 0.0.0.0      for others, who sign in (web.tokens or web.proxy)
+    On the dashboard you see live values, and you approve or reject changes. `dims up` serves it for you.
     """
     try:
         from dims_worker.web.app import build_app
@@ -60,84 +63,84 @@ def web(session: Session, address: str, port: int, link: bool, name: str | None)
     home = DataDirectory.at(config.home).make()
     access = SignInPolicy(config.web, _secret(session, home))
     if link:
-        asked = click.get_current_context().get_parameter_source
-        if ParameterSource.COMMANDLINE in (asked("address"), asked("port")):
-            raise UsageError("--link leads to the page that runs: --address and --port are for serving one")
-        click.echo(f"{_running_at(home)}/sign-in?code={access.link(name or getpass.getuser())}")
+        parameter_source = click.get_current_context().get_parameter_source
+        if ParameterSource.COMMANDLINE in (parameter_source("address"), parameter_source("port")):
+            raise UsageError("--link is for the dashboard that runs: it excludes --address and --port")
+        click.echo(f"{_running_url(home)}/sign-in?code={access.link(name or getpass.getuser())}")
         return
     if name:
-        raise UsageError("--as belongs to --link")
+        raise UsageError("--as needs --link")
     listening = listen_socket(address, port)
-    shown = url(address, listening.getsockname()[1])
+    own_url = url(address, listening.getsockname()[1])
     with session.database() as engine:
-        site = WebContext(config, engine, _broker(session), access, _flower(session), LiveHub(engine, config))
-        session.err.print(f"the page is at {shown}; `dims web --link` signs you in", soft_wrap=True)
+        context = WebContext(config, engine, _broker(session), access, _flower(session), LiveHub(engine, config))
+        session.err.print(f"serving the dashboard at {own_url} (sign in with `dims web --link`)", soft_wrap=True)
         if not is_loopback(address):
-            session.err.print("it is not encrypted: let a proxy with TLS stand before it", soft_wrap=True)
-        with _told(home, shown):
-            run_server(build_app(site, address), listening)
+            session.err.print("connections are not encrypted: put a proxy with TLS in front of it", soft_wrap=True)
+        with _published_url(home, own_url):
+            run_server(build_app(context, address), listening)
 
 
 def _secret(session: Session, home: DataDirectory) -> str:
-    """What signs. Raises UsageError where it is so short that somebody might guess it."""
-    said = session.env.get(SIGNS)
-    found = secret(home.run, None, "web_secret") if said is None else said.strip()
-    if len(found) >= MIN_TOKEN_LENGTH:
-        return found
-    if said is None:
-        raise UsageError(f"{home.run / 'web_secret'} is cut short: remove it, and another is drawn")
+    """Return the secret that signs sessions. Raises UsageError if it is short enough to be guessed."""
+    variable = session.env.get(SECRET_VARIABLE)
+    value = secret(home.run, None, "web_secret") if variable is None else variable.strip()
+    if len(value) >= MIN_TOKEN_LENGTH:
+        return value
+    if variable is None:
+        raise UsageError(f"{home.run / 'web_secret'} is incomplete. Delete it, and DIMS creates a new one.")
     raise UsageError(
-        f"{SIGNS} is shorter than {MIN_TOKEN_LENGTH} characters: `openssl rand -hex 24` draws a good one; "
-        "where it is not set, one is drawn and kept"
+        f"{SECRET_VARIABLE} is shorter than {MIN_TOKEN_LENGTH} characters. Create one with `openssl rand -hex 24`, "
+        "or unset it, and DIMS creates one."
     )
 
 
 def url(address: str, port: int) -> str:
-    """Where a browser of this machine finds it."""
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - any of them is this machine
+    """Return the URL for a browser on this host."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - each of them is this host
     return f"http://{f'[{address}]' if ':' in address else address}:{port}"
 
 
 @contextmanager
-def _told(home: DataDirectory, shown: str) -> Iterator[None]:
-    """Others find the page while it is served; afterwards the one that was served before it, if there is one."""
+def _published_url(home: DataDirectory, own_url: str) -> Iterator[None]:
+    """Publish the URL in the data directory while the dashboard is served, then restore the URL from before."""
     file = home.run / "web.json"
-    before, mine = read_json(file), {"url": shown, "pid": os.getpid()}
-    write_json(file, mine)
+    before, own = read_json(file), {"url": own_url, "pid": os.getpid()}
+    write_json(file, own)
     try:
         yield
     finally:
-        if read_json(file) == mine:  # else somebody else serves one since, and is the one to find
+        if read_json(file) == own:  # otherwise, another dashboard was started since, and its URL must stay
             write_json(file, before) if before else file.unlink()
 
 
-def _running_at(home: DataDirectory) -> str:
-    """Where the page is served; one that `dims up` has just started is waited for.
+def _running_url(home: DataDirectory) -> str:
+    """Return the URL of the running dashboard, after waiting for one that `dims up` has just started.
 
-    Raises ServiceError where nothing answers: a link would lead nowhere.
+    Raises ServiceError if no dashboard answers.
     """
-    wait_until(lambda: _answers(_told_at(home)) or not _starts(home), STARTING)
-    found = _told_at(home)
-    if not found:
-        raise ServiceError(f"no page is served from {home.path}: `dims up` or `dims web` starts one")
-    if not _answers(found):
-        raise ServiceError(f"no page answers at {found}: `dims up` or `dims web` starts one")
-    return found
+    wait_until(lambda: _answers(_read_url(home)) or not _starts(home), START_TIMEOUT)
+    running_url = _read_url(home)
+    if not running_url:
+        raise ServiceError(f"no dashboard is running for {home.path}. Start it with `dims up` or `dims web`.")
+    if not _answers(running_url):
+        raise ServiceError(f"no dashboard answers at {running_url}. Start it with `dims up` or `dims web`.")
+    return running_url
 
 
-def _told_at(home: DataDirectory) -> str:
+def _read_url(home: DataDirectory) -> str:
     return str(read_json(home.run / "web.json").get("url") or "")
 
 
 def _starts(home: DataDirectory) -> bool:
-    return any((one.name, one.state) == ("web", "running") for one in local.stack_status(home.path))
+    return any((part.name, part.state) == ("web", "running") for part in local.stack_status(home.path))
 
 
 def _answers(url: str) -> bool:
-    where = urlsplit(url)
-    if not where.hostname:
+    parts = urlsplit(url)
+    if not parts.hostname:
         return False
-    connection = HTTPConnection(where.hostname, where.port, timeout=PATIENCE)
+    connection = HTTPConnection(parts.hostname, parts.port, timeout=ANSWER_TIMEOUT)
     try:
         connection.request("GET", "/healthz")
         connection.getresponse()
@@ -149,7 +152,7 @@ def _answers(url: str) -> bool:
 
 
 def _broker(session: Session) -> str | None:
-    """Where events go, as any producer finds it; None where nobody says: then nothing can be started from the page."""
+    """Return the broker that producers use, or None. Without a broker, the dashboard cannot start measurements."""
     try:
         return broker_url(session.env, session.config.home)
     except DimsError:
@@ -158,7 +161,7 @@ def _broker(session: Session) -> str | None:
 
 
 def _flower(session: Session) -> str | None:
-    """Where people reach Flower: what the configuration says, else where `dims up` runs it."""
+    """Return the URL of Flower from the configuration, or else the one that `dims up` uses."""
     if session.config.web.flower or not session.env.get("DIMS_FLOWER_PORT"):
         return session.config.web.flower
     return flower_access(session.env).url

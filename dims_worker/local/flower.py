@@ -1,6 +1,7 @@
-"""Flower, Celery's dashboard: where it listens, who may look, and how a task reads in it. All pure.
+"""Flower, Celery's dashboard: where it listens, who may sign in, and how it shows a task. All functions are pure.
 
-`config/flowerconfig.py` turns this into Flower's own options; `dims up` asks first, so that it can refuse.
+`config/flowerconfig.py` turns these into Flower's own options. `dims up` calls them first, to refuse bad settings
+early.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ PORT = 5555
 
 @dataclass(frozen=True, slots=True)
 class FlowerAccess:
-    """Where Flower listens, and the `user:password` pairs that it asks for; none: it asks for nothing."""
+    """Where Flower listens, and the `user:password` pairs that it accepts. Without pairs, it asks for no password."""
 
     address: str
     port: int
@@ -26,29 +27,30 @@ class FlowerAccess:
 
     @property
     def url(self) -> str:
-        """Where it is, without a password."""
+        """The URL, without a password."""
         return f"http://{f'[{self.address}]' if ':' in self.address else self.address}:{self.port}"
 
 
 def flower_access(env: Mapping[str, str]) -> FlowerAccess:
-    """What DIMS_FLOWER_ADDRESS, DIMS_FLOWER_PORT and DIMS_FLOWER_AUTH (else Flower's FLOWER_BASIC_AUTH) ask for.
+    """Read DIMS_FLOWER_ADDRESS, DIMS_FLOWER_PORT and DIMS_FLOWER_AUTH (else Flower's own FLOWER_BASIC_AUTH).
 
-    Raises ConfigError, which quotes no password, where one of them is unfit, or would open more than was meant.
+    Raises:
+        ConfigError: a value is not valid, or would open Flower to more people than you meant. It quotes no password.
     """
     address = env.get("DIMS_FLOWER_ADDRESS", "").strip() or HOST
-    asked = env.get("DIMS_FLOWER_AUTH") or env.get("FLOWER_BASIC_AUTH") or ""
-    auth = tuple(filter(None, (pair.strip() for pair in asked.split(","))))
+    pairs = env.get("DIMS_FLOWER_AUTH") or env.get("FLOWER_BASIC_AUTH") or ""
+    auth = tuple(filter(None, (pair.strip() for pair in pairs.split(","))))
     if not all(_is_pair(pair) for pair in auth):
-        raise ConfigError("DIMS_FLOWER_AUTH must be user:password, in ASCII; several are separated by commas")
+        raise ConfigError("DIMS_FLOWER_AUTH must be user:password, in ASCII. Separate several pairs with commas.")
     if not auth and not is_loopback(address):
         raise ConfigError(
-            f"Flower would listen on {address} and ask for no password: set DIMS_FLOWER_AUTH=user:password, "
-            "or leave DIMS_FLOWER_ADDRESS out"
+            f"Flower would listen on {address} without a password. Set DIMS_FLOWER_AUTH=user:password, "
+            "or remove DIMS_FLOWER_ADDRESS."
         )
     if not auth and env.get("FLOWER_UNAUTHENTICATED_API", "").lower() not in ("", "0", "n", "no", "f", "false", "off"):
         raise ConfigError(
-            "FLOWER_UNAUTHENTICATED_API lets any web page that a browser of this machine opens command the workers: "
-            "set DIMS_FLOWER_AUTH=user:password instead"
+            "FLOWER_UNAUTHENTICATED_API lets any web page in a browser of this machine command the workers. "
+            "Remove it, and set DIMS_FLOWER_AUTH=user:password instead."
         )
     return FlowerAccess(address, _port(env.get("DIMS_FLOWER_PORT", "").strip()), auth)
 
@@ -62,14 +64,15 @@ def _port(text: str) -> int:
     if not text:
         return PORT
     if not (text.isdecimal() and 0 < int(text) < 65_536):
-        raise ConfigError(f"DIMS_FLOWER_PORT must be a port, 1 to 65535, not {text!r}")
+        raise ConfigError(f"DIMS_FLOWER_PORT must be a port from 1 to 65535, not {text!r}.")
     return int(text)
 
 
 def format_task_arguments(task: Any) -> Any:
-    """A task as people read it, for Flower's `format_task`: `lake` for `('lake',)`, and nothing for None.
+    """Make a task readable, for Flower's `format_task`: `lake` instead of `('lake',)`, and nothing for None.
 
-    Its argument is a copy of a celery.events.state.Task; what has a text of its own keeps it.
+    Args:
+        task: a copy of a celery.events.state.Task. Fields that are not simple literals keep their text.
     """
     for name in ("args", "kwargs", "result"):
         setattr(task, name, _plain(getattr(task, name, None)))
@@ -77,7 +80,7 @@ def format_task_arguments(task: Any) -> Any:
 
 
 def _plain(shown: Any) -> Any:
-    """What is behind a `repr`, where it is simple."""
+    """Return the value behind a `repr` as plain text, if it is a simple literal."""
     try:
         value = ast.literal_eval(shown)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

@@ -1,4 +1,4 @@
-"""The layout of `$DIMS_HOME`: its folders, its locks, and files that only their owner can read."""
+"""The data directory (`$DIMS_HOME`): its folders, its locks, and files that only their owner can read."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from dims_worker.local.server_user import ServerUser
 FOLDERS = ("pg", "valkey", "logs", "run", "spool")
 
 LOG_BYTES = 5_000_000
-"""A log that is longer than this when its process starts is set aside as `NAME.log.1`."""
+"""A log that is longer than this when its process starts is renamed to `NAME.log.1`."""
 
 LOCK_PATIENCE = 180.0
-"""Seconds to wait for another command that is starting or stopping the servers of the same home."""
+"""Seconds to wait for another command that starts or stops the servers of the same data directory."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataDirectory:
-    """One folder that holds all that this machine's stack owns. `path` is absolute; it may hold spaces."""
+    """The folder that holds everything the local stack owns. `path` is absolute and may contain spaces."""
 
     path: Path
 
     @classmethod
     def at(cls, path: Path) -> DataDirectory:
-        """The home at `path`, made absolute. Makes nothing on disk."""
+        """Return the data directory at `path`, made absolute. Creates nothing on disk."""
         return cls(path.absolute())
 
     @property
@@ -69,21 +69,24 @@ class DataDirectory:
         return self.run / "processes.json"
 
     def make(self) -> DataDirectory:
-        """Make the folders that are missing, each for its owner alone. A home that exists keeps its mode.
+        """Create the folders that are missing, each for its owner alone. A folder `path` that exists keeps its mode.
 
         Raises:
-            ServiceError: the folder cannot be made.
+            ServiceError: a folder cannot be created.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in FOLDERS:
                 private_folder(self.path / name)
         except OSError as error:
-            raise ServiceError(f"The folder {self.path} cannot be made ready: {error.strerror}.") from error
+            raise ServiceError(
+                f"cannot create the data directory {self.path}: {error.strerror}. "
+                "Make it writable, or set DIMS_HOME to another folder."
+            ) from error
         return self
 
     def log(self, name: str) -> Path:
-        """The log of one process, `logs/NAME.log`; one that has grown too long is set aside first."""
+        """Return the log of one process, `logs/NAME.log`. Renames one that has grown too long first."""
         path = self.logs / f"{name}.log"
         if path.exists() and path.stat().st_size > LOG_BYTES:
             path.replace(path.with_suffix(".log.1"))
@@ -91,24 +94,24 @@ class DataDirectory:
 
 
 def private_folder(path: Path, account: ServerUser | None = None) -> None:
-    """Make `path` a folder of mode 700, and give it to `account`, if one is named.
+    """Make `path` a folder of mode 700, owned by `account` if one is given.
 
-    A folder that belongs to somebody else already is left as it is.
+    A folder of another user stays as it is.
     """
     path.mkdir(mode=0o700, exist_ok=True)
-    found = path.stat()
-    if found.st_uid != os.geteuid():
+    status = path.stat()
+    if status.st_uid != os.geteuid():
         return
-    if found.st_mode & 0o777 != 0o700:
+    if status.st_mode & 0o777 != 0o700:
         path.chmod(0o700)
     if account is not None:
         os.chown(path, account.uid, account.gid)
 
 
 def write_private(path: Path, text: str, account: ServerUser | None = None) -> None:
-    """Write `text` to `path` whole or not at all, readable by its owner alone (mode 600).
+    """Replace `path` with `text` in one step, readable by its owner alone (mode 600).
 
-    The owner is this process's user, or `account`. What was there before is replaced in one step.
+    The owner is this process's user, or `account`.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
@@ -136,9 +139,9 @@ def sync_folder(path: Path) -> None:
 
 
 def secret(folder: Path, account: ServerUser | None, name: str = "password") -> str:
-    """The password kept in `folder/NAME`: drawn at the first call, then the same for ever.
+    """Return the password in `folder/NAME`. The first call creates a random one, which never changes.
 
-    It lies beside the data it opens, so a home whose other files were lost can still be used.
+    It is beside the data that it opens, so you can still use a data directory whose other files are lost.
     """
     path = folder / name
     if not path.exists():
@@ -147,20 +150,20 @@ def secret(folder: Path, account: ServerUser | None, name: str = "password") -> 
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in `path`, or an empty one where there is no such file.
+    """Return the object in `path`, or an empty one if there is no such file.
 
     Raises:
-        ServiceError: the file is not a JSON object. DIMS writes it in one step, so it was edited by hand.
+        ServiceError: the file is not a JSON object. DIMS writes it in one step, so a person edited it.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise ServiceError(f"{path} is not JSON. Remove it; it is written again.") from error
-    if not isinstance(found, dict):
-        raise ServiceError(f"{path} is not a JSON object. Remove it; it is written again.")
-    return found
+        raise ServiceError(f"{path} is not JSON. Remove it: DIMS writes it again.") from error
+    if not isinstance(value, dict):
+        raise ServiceError(f"{path} is not a JSON object. Remove it: DIMS writes it again.")
+    return value
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -169,12 +172,12 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def open_lock(path: Path) -> int:
-    """A descriptor of the lock file `path`. The file is never removed, so that all lock the same one."""
+    """Open the lock file `path` and return its descriptor. DIMS never removes the file, so all lock the same one."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Lock without waiting; False when somebody else holds it. The lock goes when its holder dies."""
+    """Lock without waiting, and return whether it worked. The kernel releases the lock when its holder dies."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -194,7 +197,9 @@ def locked(path: Path, patience: float = LOCK_PATIENCE) -> Iterator[None]:
         deadline = time.monotonic() + patience
         while not try_lock(descriptor):
             if time.monotonic() > deadline:
-                raise ServiceError(f"Another command has held {path} for {patience:.0f} s.")
+                raise ServiceError(
+                    f"Another command has held the lock {path} for {patience:.0f} s. Wait until it ends, or end it."
+                )
             time.sleep(0.02)
         yield
     finally:

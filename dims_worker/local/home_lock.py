@@ -1,4 +1,4 @@
-"""Who has a home: one supervisor at a time, said by a lock that its death opens."""
+"""The lock of a data directory. One supervisor holds it at a time, and its death releases it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ LOCK = "up.lock"
 
 @contextmanager
 def hold_home(home: Path) -> Iterator[None]:
-    """Have this home for the length of the block. Enter it in the process that runs the supervisor.
+    """Hold the lock for the length of the block. Call it in the process that runs the supervisor.
 
     Raises:
-        AlreadyRunning: another process has it.
+        AlreadyRunning: another process holds it.
     """
-    made = DataDirectory.at(home).make()
-    descriptor = open_lock(made.run / LOCK)
+    directory = DataDirectory.at(home).make()
+    descriptor = open_lock(directory.run / LOCK)
     try:
-        # Who only asks whether the home is held locks it for an instant: so not only one attempt.
+        # A process that only checks whether the lock is held takes it for an instant. So try more than once.
         if not wait_until(lambda: try_lock(descriptor) or lock_owner_identity(home) is not None, 1.0) or (
             not try_lock(descriptor)
         ):
             raise AlreadyRunning(_refusal(home))
-        me = Identity.of(os.getpid())
+        identity = Identity.of(os.getpid())
         os.truncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(me.to_json() if me else {}).encode(), 0)
+        os.pwrite(descriptor, json.dumps(identity.to_json() if identity else {}).encode(), 0)
         try:
             yield
         finally:
@@ -42,32 +42,31 @@ def hold_home(home: Path) -> Iterator[None]:
 
 
 def lock_owner(home: Path) -> int | None:
-    """The pid of the process that has this home; None when nobody has it.
+    """Return the pid of the process that holds the lock, or None.
 
-    0 stands for a process that this one cannot see: one in another container, or on another machine.
+    0 means a process that this one cannot see: it runs in another container or on another machine.
     """
-    if not _held(home):
+    if not _is_held(home):
         return None
-    # Who has just taken it writes its name a moment later.
-    wait_until(lambda: lock_owner_identity(home) is not None or not _held(home), 0.5)
+    # A process that has just taken the lock writes its pid a moment later.
+    wait_until(lambda: lock_owner_identity(home) is not None or not _is_held(home), 0.5)
     identity = lock_owner_identity(home)
     if identity is None:
-        return 0 if _held(home) else None
+        return 0 if _is_held(home) else None
     return identity.pid
 
 
 def lock_owner_identity(home: Path) -> Identity | None:
-    """The process that wrote its name into the lock, if it lives."""
+    """Return the process that is named in the lock file, if it is alive."""
     try:
         text = (DataDirectory.at(home).run / LOCK).read_text(encoding="utf-8")
         identity = Identity.from_json(json.loads(text))
     except (FileNotFoundError, ValueError):
-        return None  # Nobody has ever had it, or its name is just being written.
+        return None  # No process has held it yet, or its name is being written.
     return identity if identity and identity.alive() else None
 
 
-def _held(home: Path) -> bool:
-    """Has somebody the lock?"""
+def _is_held(home: Path) -> bool:
     path = DataDirectory.at(home).run / LOCK
     if not path.exists():
         return False
@@ -80,5 +79,5 @@ def _held(home: Path) -> bool:
 
 def _refusal(home: Path) -> str:
     identity = lock_owner_identity(home)
-    who = f"process {identity.pid}" if identity else "a process that cannot be seen from here"
-    return f"{home} is up already, run by {who}. `dims status` shows it, `dims down` ends it."
+    owner = f"process {identity.pid}" if identity else "a process that this machine cannot see"
+    return f"DIMS already runs in {home} ({owner}). `dims status` shows it, `dims down` stops it."

@@ -1,10 +1,11 @@
-"""One process of the Procfile, as its supervisor sees it: running, waiting to run again, or given up."""
+"""One process of the Procfile, as its supervisor sees it: running, waiting for a restart, or missing."""
 
 from __future__ import annotations
 
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ STOPPED = "stopped"
 
 @dataclass(slots=True)
 class ManagedProcess:
-    """A process and what became of it. All times are monotonic seconds, given as `now`."""
+    """A process and its state. All times are monotonic seconds, given as `now`."""
 
     entry: ProcfileEntry
     backoff: Backoff
@@ -40,28 +41,28 @@ class ManagedProcess:
         return self.entry.name
 
     def start(self, env: Mapping[str, str], cwd: Path, now: float) -> str:
-        """Start it; a sentence about what happened. A program that is not found is not tried again.
+        """Start the process and return a sentence about it. A missing program is not tried again.
 
         Raises:
             ConfigError: a variable of its command is not set.
-            ServiceError: the program is there and cannot be run.
+            ServiceError: the program exists but cannot be run.
         """
         argv = expand(self.entry.words, env)
-        program = shutil.which(argv[0], path=env.get("PATH"))
+        program = sys.executable if argv[0] == "python" else shutil.which(argv[0], path=env.get("PATH"))
         if program is None and "/" in argv[0]:
             program = shutil.which(str(cwd / argv[0]))
         if program is None:
             self.state = MISSING
-            return f"{self.name} is not started: there is no program {argv[0]!r} here."
+            return f"{self.name} does not run: the program {argv[0]!r} is not installed."
         self.popen = process.launch([program, *argv[1:]], log=self.log, env=env, cwd=cwd)
         self.identity = Identity.of(self.popen.pid)
         self.began = now
         self.restarts += 1
         self.state = RUNNING
-        return f"{self.name} runs (pid {self.popen.pid}); its log is {self.log}."
+        return f"{self.name} started (pid {self.popen.pid}, log: {self.log})."
 
-    def ended(self, now: float) -> str | None:
-        """A sentence if it has ended since it was last asked; it is then due again after its back-off."""
+    def check(self, now: float) -> str | None:
+        """Return a sentence if the process has ended since the last check. It is due again after its back-off."""
         if self.state != RUNNING or self.popen is None:
             return None
         code = self.popen.poll()
@@ -69,39 +70,38 @@ class ManagedProcess:
             return None
         lived = now - self.began
         if self.identity is not None:
-            process.end_family(self.identity, 0.0)  # What it left behind would stand in its successor's way.
+            process.end_family(self.identity, 0.0)  # Children that are left would get in the way of the next one.
         self.failures, wait = self.backoff.after(self.failures, lived)
         self.due = now + wait
         self.state = WAITING
         self.popen = self.identity = None
         return (
-            f"{self.name} ended {describe(code)} after {lived:.0f} s; its log is {self.log}; "
-            f"it is started again in {wait:g} s."
+            f"{self.name} ended {describe(code)} after {lived:.0f} s (log: {self.log}). DIMS restarts it in {wait:g} s."
         )
 
     def stop(self, grace: float) -> str | None:
-        """End it and all that came of it, within `grace` seconds and a few; a sentence if it ran."""
+        """End the process and its children, within `grace` seconds and a few. Return a sentence if it ran."""
         running, self.popen = self.popen, None
         self.state = MISSING if self.state == MISSING else STOPPED
         if running is None:
             return None
         done = True
         if self.identity is not None:
-            # SIGTERM once: a second one makes Celery drop the tasks that it was about to finish.
+            # One SIGTERM only. A second one makes Celery drop the tasks that it was about to finish.
             done = process.end_family(self.identity, grace)
         running.wait()
         self.identity = None
-        how = describe(running.returncode)
-        return f"{self.name} (pid {running.pid}) ended {how}{'' if done else ', and left processes behind'}."
+        rest = "" if done else ", but some of its child processes still run"
+        return f"{self.name} (pid {running.pid}) ended {describe(running.returncode)}{rest}."
 
-    def note(self) -> dict[str, Any]:
-        """What processes.json says of it."""
-        known = self.identity.to_json() if self.identity else {"pid": None}
-        return {"name": self.name, "state": self.state, "restarts": max(0, self.restarts), **known}
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of this process in processes.json."""
+        identity = self.identity.to_json() if self.identity else {"pid": None}
+        return {"name": self.name, "state": self.state, "restarts": max(0, self.restarts), **identity}
 
 
 def describe(code: int) -> str:
-    """An exit code in words: `with code 3`, `by signal 9 (SIGKILL)`."""
+    """Return an exit code in words: `with code 3`, `by signal 9 (SIGKILL)`."""
     if code >= 0:
         return f"with code {code}"
     try:

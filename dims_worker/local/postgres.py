@@ -1,7 +1,7 @@
-"""PostgreSQL on 127.0.0.1, out of a wheel, in `$DIMS_HOME/pg`.
+"""PostgreSQL from a wheel, on 127.0.0.1, in `$DIMS_HOME/pg`.
 
-The folder holds `data` (the cluster) and `password`. What is true is read from the folder and from the
-processes that work in it, never from notes of ours, which a crash can leave wrong.
+The folder holds `data` (the cluster) and `password`. DIMS reads the state from the folder and from the processes that
+work in it, never from a file of its own, which a crash can leave wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dims_worker.errors import ServiceError
 from dims_worker.local import binaries, ports, process
 from dims_worker.local.home import DataDirectory, private_folder, secret, sync_folder
 from dims_worker.local.process import Identity
-from dims_worker.local.server_user import ServerUser, doorway, unprivileged_user
+from dims_worker.local.server_user import ServerUser, reachable_path, unprivileged_user
 
 if TYPE_CHECKING:
     from psycopg2 import extensions
@@ -33,17 +33,17 @@ PROGRAM = ("postgres",)
 DRAFT = "initdb-"
 
 READY_PATIENCE = 120.0
-"""Seconds until it must answer. A restart after a crash replays the log first, which can take a while."""
+"""Seconds until it must answer. After a crash it replays its log first, which can take a while."""
 
 STOP_PATIENCE = (45.0, 15.0)
-"""Seconds for SIGINT (clients are cut off, all is written), then for SIGQUIT (recovery at the next start)."""
+"""Seconds for SIGINT (a fast shutdown), then for SIGQUIT (an immediate one, with recovery at the next start)."""
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-"""All that the server sees of the environment: a PGPORT or PGDATA of the user's must not reach it."""
+"""The server's whole environment. A PGPORT or PGDATA that you have set must not reach it."""
 
 SETTINGS = {
     "listen_addresses": ports.HOST,
-    "unix_socket_directories": "",  # a socket's path may have 107 characters; a home's path has more
+    "unix_socket_directories": "",  # a socket's path may have 107 characters, and a data directory's can be longer
     "max_connections": "100",
     "shared_buffers": "64MB",
     "max_wal_size": "512MB",
@@ -55,12 +55,12 @@ SETTINGS = {
 }
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-"""For tests alone: a `kill -9` loses the last commits, a power cut ruins the data."""
+"""For tests only: a `kill -9` loses the last commits, and a power cut destroys the data."""
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresServer:
-    """A PostgreSQL that runs: its main process and the URL of its database."""
+    """A running PostgreSQL: its main process, and what its URL needs."""
 
     identity: Identity
     port: int
@@ -72,33 +72,33 @@ class PostgresServer:
 
 
 def start(home: DataDirectory, *, port: int | None = None, fast: bool = False) -> PostgresServer:
-    """Start it, on `port` if that is free; or find it running. The caller holds the lock of the servers.
+    """Start the server, on `port` if that is free, or return the running one. The caller holds the servers' lock.
 
     Raises:
-        ServiceError: it does not start, or runs without answering; the log's last lines are in the message.
+        ServiceError: it does not start, or does not answer. The message has the last lines of its log.
     """
-    running = find(home)
-    if running is not None:
-        return running
+    server = find(home)
+    if server is not None:
+        return server
     account = unprivileged_user(home.pg)
     private_folder(home.pg, account)
     programs = binaries.postgres_bin(home.pg / "data", account)
     password = secret(home.pg, account)
-    with doorway(home.pg, account) as (folder, descriptors):
-        how = _Launcher(home, programs, account, folder, descriptors, fast)
+    with reachable_path(home.pg, account) as (folder, descriptors):
+        launcher = _Launcher(home, programs, account, folder, descriptors, fast)
         if not (home.pg / "data").exists():
-            how.create()
-        _clear(home)
-        server = how.launch(password, port)
+            launcher.create()
+        _remove_obstacles(home)
+        server = launcher.launch(password, port)
     _ensure_database(server)
     return server
 
 
 def find(home: DataDirectory) -> PostgresServer | None:
-    """The server of this home, waited for while it is starting; None when there is none.
+    """Return the running server of this data directory, or None. Waits for one that is starting.
 
     Raises:
-        ServiceError: it runs and does not become ready, or does not let us in.
+        ServiceError: it does not become ready, or refuses the connection.
     """
     identity = main_process(home)
     if identity is None:
@@ -108,20 +108,20 @@ def find(home: DataDirectory) -> PostgresServer | None:
         return None
     server = _described(home, identity) if ready else None
     if server is None:
-        raise ServiceError(_silent(home, identity))
+        raise ServiceError(_not_ready(home, identity))
     _ensure_database(server)
     return server
 
 
 def running(home: DataDirectory) -> PostgresServer | None:
-    """The server of this home, if it is up and lets us in at this moment. Waits for nothing."""
+    """Return the server of this data directory if it accepts a connection now. Does not wait."""
     identity = main_process(home)
     server = _described(home, identity) if identity and _ready(home, identity) else None
-    return server if server and _answers(server) else None
+    return server if server and _accepts(server) else None
 
 
 def stop(home: DataDirectory) -> Identity | None:
-    """Stop it, and whatever an earlier crash left of it; the process that was ended, if there was one.
+    """Stop the server and what an earlier crash left of it. Return the process that ended, if there was one.
 
     Raises:
         ServiceError: it does not end.
@@ -130,13 +130,13 @@ def stop(home: DataDirectory) -> Identity | None:
     if identity is not None:
         fast, immediate = STOP_PATIENCE
         if not identity.end((signal.SIGINT, fast), (signal.SIGQUIT, immediate)):
-            raise ServiceError(f"{NAME} (pid {identity.pid}) does not end; see {home.logs / 'postgres.log'}.")
+            raise ServiceError(f"{NAME} (pid {identity.pid}) does not end. See its log: {home.logs / 'postgres.log'}")
     _end_orphans(home)
     return identity
 
 
 def connect(server: PostgresServer, database: str) -> extensions.connection:
-    """A connection of psycopg2. All is said outright, as PG* variables would fill in what is not."""
+    """Connect with psycopg2. Every option is given, because PG* variables would fill in those that are not."""
     import psycopg2
 
     return psycopg2.connect(
@@ -154,7 +154,7 @@ def connect(server: PostgresServer, database: str) -> extensions.connection:
 
 @dataclass(frozen=True, slots=True)
 class _Launcher:
-    """How PostgreSQL's programs are run here. `folder` is the home's pg folder as `account` can name it."""
+    """Runs PostgreSQL's programs. `folder` is the path of the `pg` folder that `account` can use."""
 
     home: DataDirectory
     programs: Path
@@ -164,9 +164,9 @@ class _Launcher:
     fast: bool
 
     def create(self) -> None:
-        """Make the cluster in a folder beside, then rename it: a crash on the way leaves no half-made one."""
+        """Create the cluster in a temporary folder, then rename that. A crash leaves no half-made cluster."""
         for stale in self.home.pg.glob(f"{DRAFT}*"):
-            # A killed command's initdb may still be writing there; what is left then goes next time.
+            # The initdb of a killed command may still write there. The next start removes what is left.
             shutil.rmtree(stale, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=self.home.pg))
         private_folder(draft, self.account)
@@ -174,7 +174,7 @@ class _Launcher:
         child = self._run(
             *("initdb", "-D", f"{self.folder}/{draft.name}", "-U", USER),
             *("--pwfile", f"{self.folder}/password", "--auth=scram-sha-256"),
-            # Text sorts by code point, as in Python, and the same on every machine.
+            # Text sorts by code point, as in Python and on every machine.
             *("--encoding=UTF8", "--locale=C", "--no-instructions"),
             *(["--no-sync"] if self.fast else []),
         )
@@ -183,29 +183,29 @@ class _Launcher:
         except subprocess.TimeoutExpired as error:
             child.kill()
             child.wait()
-            raise ServiceError(f"initdb took longer than {READY_PATIENCE:.0f} s; see {log}.") from error
+            raise ServiceError(f"initdb took longer than {READY_PATIENCE:.0f} s. See its log: {log}") from error
         if code != 0:
-            raise ServiceError(f"initdb ended with code {code}; the end of {log} says:\n{process.log_tail(log)}")
+            raise ServiceError(f"initdb ended with code {code}. The end of {log}:\n{process.log_tail(log)}")
         draft.rename(self.home.pg / "data")
         sync_folder(self.home.pg)
 
     def launch(self, password: str, wanted: int | None) -> PostgresServer:
-        """Start the server, and again on another port when somebody took the first one in between."""
+        """Start the server. Try another port if a program took the first one in the meantime."""
         log = self.home.log("postgres")
         for _ in range(3):
             port = ports.choose_port(wanted)
             settings = SETTINGS | (FAST if self.fast else {}) | {"port": str(port)}
             options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-            identity = process.keep(self._run("postgres", "-D", f"{self.folder}/data", *options))
+            identity = process.track(self._run("postgres", "-D", f"{self.folder}/data", *options))
             if identity is not None and _wait_ready(self.home, identity):
                 return PostgresServer(identity, port, password)
             wanted = None
             if identity is not None and identity.alive():
                 identity.end((signal.SIGINT, 5.0), (signal.SIGQUIT, 10.0))
-                raise ServiceError(_silent(self.home, identity))
+                raise ServiceError(_not_ready(self.home, identity))
             if ports.port_is_free(port):
                 break  # The port was not the reason.
-        raise ServiceError(f"{NAME} did not start; the end of {log} says:\n{process.log_tail(log)}")
+        raise ServiceError(f"{NAME} did not start. The end of {log}:\n{process.log_tail(log)}")
 
     def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         return process.launch(
@@ -223,16 +223,16 @@ def _wait_ready(home: DataDirectory, identity: Identity) -> bool:
     return identity.alive() and _ready(home, identity)
 
 
-def _silent(home: DataDirectory, identity: Identity) -> str:
+def _not_ready(home: DataDirectory, identity: Identity) -> str:
     log = home.logs / "postgres.log"
     return (
-        f"{NAME} (pid {identity.pid}) runs and is not ready after {READY_PATIENCE:.0f} s; "
-        f"the end of {log} says:\n{process.log_tail(log)}"
+        f"{NAME} (pid {identity.pid}) is not ready after {READY_PATIENCE:.0f} s. "
+        f"The end of {log}:\n{process.log_tail(log)}"
     )
 
 
 def _lock_lines(home: DataDirectory) -> list[str]:
-    """The lines of postmaster.pid: pid, data folder, start, port, socket, address, memory, state.
+    """Return the lines of postmaster.pid: pid, data folder, start, port, socket, address, memory, state.
 
     Source: PostgreSQL, src/include/utils/pidfile.h.
     """
@@ -243,13 +243,13 @@ def _lock_lines(home: DataDirectory) -> list[str]:
 
 
 def _ready(home: DataDirectory, identity: Identity) -> bool:
-    """Has the server itself written that it takes connections? Asking it would fill its log with refusals."""
+    """Return whether the server has written that it is ready. Connecting instead would fill its log with refusals."""
     lines = _lock_lines(home)
     return len(lines) > 7 and lines[0].strip() == str(identity.pid) and lines[7].strip() == "ready"
 
 
 def _described(home: DataDirectory, identity: Identity) -> PostgresServer | None:
-    """The server as the files in its folder describe it; None when they are gone."""
+    """Return the server that the files in its folder describe, or None if they are missing."""
     lines = _lock_lines(home)
     password = home.pg / "password"
     if len(lines) < 4 or not password.exists():
@@ -257,7 +257,7 @@ def _described(home: DataDirectory, identity: Identity) -> PostgresServer | None
     return PostgresServer(identity, int(lines[3]), password.read_text(encoding="utf-8").strip())
 
 
-def _answers(server: PostgresServer) -> bool:
+def _accepts(server: PostgresServer) -> bool:
     import psycopg2
 
     try:
@@ -268,24 +268,24 @@ def _answers(server: PostgresServer) -> bool:
 
 
 def main_process(home: DataDirectory) -> Identity | None:
-    """The main process. Its children show a title like `postgres: checkpointer`, it shows its arguments."""
+    """Return the main process. Its children have titles like `postgres: checkpointer`, and it shows its arguments."""
     psutil = process.load_psutil()
-    for one in process.of_folder(PROGRAM, home.pg / "data"):
+    for candidate in process.find_in_folder(PROGRAM, home.pg / "data"):
         try:
-            argv = one.cmdline()
+            argv = candidate.cmdline()
         except psutil.NoSuchProcess:
             continue
         if argv and not argv[0].startswith("postgres:"):
-            return Identity.of(one.pid)
+            return Identity.of(candidate.pid)
     return None
 
 
-def _clear(home: DataDirectory) -> None:
-    """Take away what keeps a new server from starting after the main process was killed.
+def _remove_obstacles(home: DataDirectory) -> None:
+    """Remove what prevents a start after the main process was killed.
 
-    PostgreSQL overcomes a stale postmaster.pid by itself, except where the pid in it belongs to some other
-    process by now, or to the zombie of the old one (CreateLockFile in miscinit.c). Then the file must go, but
-    only after all that still uses the old shared memory is gone.
+    PostgreSQL ignores a stale postmaster.pid, except if its pid now belongs to another process or to the zombie of the
+    old one (CreateLockFile in miscinit.c). Then DIMS must remove the file, but only after every process that uses the
+    old shared memory has ended.
     """
     _end_orphans(home)
     lines = _lock_lines(home)
@@ -294,22 +294,22 @@ def _clear(home: DataDirectory) -> None:
 
 
 def _end_orphans(home: DataDirectory) -> None:
-    """Wait for the children of a killed main process, then end them: a busy one notices only when idle.
+    """Wait for the children of a killed main process, then end them. A busy child notices the death only when idle.
 
     Raises:
         ServiceError: one does not end.
     """
     data = home.pg / "data"
-    if process.wait_until(lambda: not process.of_folder(PROGRAM, data), 1.0):
+    if process.wait_until(lambda: not process.find_in_folder(PROGRAM, data), 1.0):
         return
     for number, patience in ((signal.SIGQUIT, 2.0), (signal.SIGKILL, 5.0)):
-        for orphan in process.of_folder(PROGRAM, data):
+        for orphan in process.find_in_folder(PROGRAM, data):
             identity = Identity.of(orphan.pid)
             if identity is not None:
                 identity.send(number)
-        if process.wait_until(lambda: not process.of_folder(PROGRAM, data), patience):
+        if process.wait_until(lambda: not process.find_in_folder(PROGRAM, data), patience):
             return
-    raise ServiceError(f"Processes of an earlier {NAME} still work in {data} and do not end.")
+    raise ServiceError(f"Processes of an earlier {NAME} still use {data} and do not end. End them with `kill -9`.")
 
 
 @contextmanager
@@ -321,10 +321,10 @@ def _cursor(server: PostgresServer, database: str) -> Iterator[Any]:
 
 
 def _ensure_database(server: PostgresServer) -> None:
-    """Make the database, unless it is there (a crash may have come between initdb and this).
+    """Create the database if it does not exist. A crash may have come between initdb and this.
 
     Raises:
-        ServiceError: the server does not let us in.
+        ServiceError: the server refuses the connection.
     """
     import psycopg2
 
@@ -338,5 +338,7 @@ def _ensure_database(server: PostgresServer) -> None:
             return
         except psycopg2.Error as error:
             if time.monotonic() > deadline:
-                raise ServiceError(f"{NAME} on port {server.port} refuses: {str(error).strip()}") from error
+                raise ServiceError(
+                    f"{NAME} on port {server.port} refuses a connection: {str(error).strip()}"
+                ) from error
             time.sleep(0.1)

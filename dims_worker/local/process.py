@@ -1,8 +1,8 @@
-"""One process: who it is for certain, how it is started, how it is ended.
+"""Identify, start and end processes.
 
-A pid alone says nothing, for the kernel uses pids again. An `Identity` is a pid and the moment of its birth.
-On Linux that is the boot's id and the start time in clock ticks since boot (proc(5), /proc/PID/stat, field
-22): psutil's `create_time` adds the wall clock's idea of the boot, which moves when the clock is set.
+A pid is not enough to identify a process, because the kernel reuses pids. An `Identity` is a pid and the moment when
+the process started. On Linux that is the id of the boot and the start time in clock ticks since the boot (proc(5),
+/proc/PID/stat, field 22). psutil's `create_time` depends on the wall clock, and changes when you set that clock.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from dims_worker.local.server_user import ServerUser
 if TYPE_CHECKING:
     import psutil
 
-MARK = "DIMS_SUPERVISED_BY"
-"""Every process of a Procfile carries this variable, with the path of its home as the value."""
+SUPERVISED_BY = "DIMS_SUPERVISED_BY"
+"""Every process of a Procfile has this environment variable. Its value is the path of the data directory."""
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
-"""Servers that this very process started. They outlive it; while it lives it must reap them."""
+"""Servers that this process started. They may outlive it. While it lives, it must reap them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A process, for certain. `started` is in seconds since 1970, for people only."""
+    """A process that cannot be confused with another. `started` is in seconds since 1970, for people only."""
 
     pid: int
     birth: str
@@ -40,10 +40,10 @@ class Identity:
 
     @classmethod
     def of(cls, pid: int) -> Identity | None:
-        """The process that has this pid now; None when there is none, or only its zombie."""
+        """Return the process that has this pid now, or None if there is none or only a zombie."""
         birth = _birth(pid)
         if birth is None:
-            reaped(pid)  # now that it has ended for certain: asked before, it might end in between
+            reap(pid)  # only now is it certain that it has ended
             return None
         psutil = load_psutil()
         try:
@@ -53,7 +53,7 @@ class Identity:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> Identity | None:
-        """What `to_json` wrote; None for anything else."""
+        """Return the identity that `to_json` wrote, or None for anything else."""
         if not value or not value.get("pid"):
             return None
         return cls(int(value["pid"]), str(value["birth"]), float(value["started"]))
@@ -62,14 +62,14 @@ class Identity:
         return {"pid": self.pid, "birth": self.birth, "started": self.started}
 
     def alive(self) -> bool:
-        """Does this process still run? A zombie does not, nor does another that has got its pid."""
+        """Return whether this process still runs. A zombie does not, nor does another process with the same pid."""
         alive = _birth(self.pid) == self.birth
         if not alive:
-            reaped(self.pid)
+            reap(self.pid)
         return alive
 
     def send(self, number: signal.Signals) -> bool:
-        """Send a signal, if the process is still this one; False when it is gone."""
+        """Send a signal, if the process still runs. Return whether it does."""
         if not self.alive():
             return False
         try:
@@ -78,39 +78,37 @@ class Identity:
             return False
         return True
 
-    def gone(self, patience: float) -> bool:
-        """Wait until it has ended, for at most `patience` seconds."""
+    def wait(self, patience: float) -> bool:
+        """Wait at most `patience` seconds for the process to end. Return whether it has."""
         return wait_until(lambda: not self.alive(), patience)
 
     def end(self, *steps: tuple[signal.Signals, float]) -> bool:
-        """Send each signal in turn and wait its seconds, until the process has ended; say whether it has."""
+        """Send each signal and wait its seconds, until the process has ended. Return whether it has."""
         for number, patience in steps:
-            if not self.send(number) or self.gone(patience):
+            if not self.send(number) or self.wait(patience):
                 return True
         return not self.alive()
 
 
-def wait_until(true: Callable[[], bool], patience: float) -> bool:
-    """Ask until it is true, for at most `patience` seconds."""
+def wait_until(condition: Callable[[], bool], patience: float) -> bool:
+    """Wait at most `patience` seconds for the condition. Return whether it is true."""
     deadline = time.monotonic() + patience
-    while not true():
+    while not condition():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)
     return True
 
 
-def reaped(pid: int) -> int | None:
-    """Take note of the end of a server that this process started; its exit code, if it has ended."""
+def reap(pid: int) -> None:
+    """Reap a server that this process started, if it has ended."""
     child = _children.get(pid)
-    if child is None or child.poll() is None:
-        return None
-    _children.pop(pid, None)
-    return child.returncode
+    if child is not None and child.poll() is not None:
+        _children.pop(pid, None)
 
 
 def _birth(pid: int) -> str | None:
-    """When the process with this pid was born, as a text that no other process has had."""
+    """Return when the process with this pid started, as a text that no other process has. None if it is not alive."""
     if not sys.platform.startswith("linux"):
         psutil = load_psutil()
         try:
@@ -123,7 +121,7 @@ def _birth(pid: int) -> str | None:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The second field is the name in brackets and may hold anything, so count from the last bracket.
+    # The second field is the program's name in brackets. It may contain anything, so count from the last bracket.
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else f"{boot}:{fields[19]}"
 
@@ -138,12 +136,12 @@ def launch(
     account: ServerUser | None = None,
     pass_fds: Iterable[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own, its output appended to `log`, running as `account`.
+    """Start a process in its own session. It appends its output to `log` and runs as `account`.
 
     Raises:
         ServiceError: it cannot be started.
     """
-    # This process opens the log and the folder, so the child needs no rights on what lies above them.
+    # This process opens the log and the folder, so the child needs no rights on the folders above them.
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         return subprocess.Popen(
@@ -160,83 +158,82 @@ def launch(
             extra_groups=[] if account else None,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise ServiceError(f"{argv[0]} cannot be started: {error}.") from error
+        raise ServiceError(f"cannot start {argv[0]}: {error}.") from error
     finally:
         os.close(descriptor)
 
 
-def keep(child: subprocess.Popen[bytes]) -> Identity | None:
-    """Look after a server that this process started and that may outlive it; None when it ended at once."""
+def track(child: subprocess.Popen[bytes]) -> Identity | None:
+    """Remember to reap a server that this process started and that may outlive it. None if it ended at once."""
     for pid in [*_children]:
-        reaped(pid)  # one that was killed, and that nobody asks about any more
+        reap(pid)  # a server that was killed, and that no code checks any more
     _children[child.pid] = child
     return Identity.of(child.pid)
 
 
-def of_folder(names: tuple[str, ...], folder: Path) -> list[psutil.Process]:
-    """The processes whose program is one of `names` and that work in `folder` (a server's data folder).
+def find_in_folder(names: tuple[str, ...], folder: Path) -> list[psutil.Process]:
+    """Return the processes whose program is one of `names` and whose working directory is `folder`.
 
-    A server enters its data folder and stays there, so this tells it from every other, whatever became of
-    the files that should say so.
+    A server enters its data folder and stays there. So this finds it even when its pid file is missing or wrong.
     """
     psutil = load_psutil()
     if not folder.is_dir():
         return []
     real = str(folder.resolve())
-    found = []
+    matches = []
     for process in psutil.process_iter(["name"]):
         if process.info["name"] in names:
             try:
                 if process.cwd() == real and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
+                    matches.append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue  # It is gone, or somebody else's: not ours in either case.
-    return found
+                continue  # It has ended, or belongs to another user. Either way it is not ours.
+    return matches
 
 
 def family(leader: Identity) -> list[Identity]:
-    """What lives of a process: itself, its descendants, and all of its session, whoever has died."""
+    """Return what is alive of a process, its descendants and its session, even if the process itself has ended."""
     psutil = load_psutil()
     now = Identity.of(leader.pid)
     if now is not None and now != leader:
-        return []  # The pid was used again, so its session is a stranger's.
+        return []  # Another process has this pid now, so the session is not ours.
     pids = {leader.pid} | {pid for pid in psutil.pids() if _session(pid) == leader.pid}
     if now is not None:
         try:
             pids |= {child.pid for child in psutil.Process(leader.pid).children(recursive=True)}
         except psutil.NoSuchProcess:
             pids.discard(leader.pid)
-    found = (Identity.of(pid) for pid in pids)
-    return [one for one in found if one and one.started >= leader.started - 1]
+    identities = (Identity.of(pid) for pid in pids)
+    return [identity for identity in identities if identity and identity.started >= leader.started - 1]
 
 
-def marked(home: Path) -> list[Identity]:
-    """The processes that some supervisor of this home started, but for this one and those it stems from."""
+def supervised(home: Path) -> list[Identity]:
+    """Return the processes that a supervisor of this data directory started, except this process and its parents."""
     psutil = load_psutil()
-    mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    found = []
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    identities = []
     for process in psutil.process_iter():
         try:
-            if process.pid not in mine and process.environ().get(MARK) == str(home):
-                found.append(Identity.of(process.pid))
+            if process.pid not in own and process.environ().get(SUPERVISED_BY) == str(home):
+                identities.append(Identity.of(process.pid))
         except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
-            continue  # It is gone, or somebody else's: not ours in either case.
-    return [one for one in found if one]
+            continue  # It has ended, or belongs to another user. Either way it is not ours.
+    return [identity for identity in identities if identity]
 
 
 def end_family(leader: Identity, grace: float) -> bool:
-    """End a process and all that came of it: SIGTERM to itself, `grace` seconds, then SIGKILL to the rest.
+    """End a process and its family: SIGTERM to the process, `grace` seconds, then SIGKILL to those that are left.
 
-    Celery's main process tells its own children to finish their tasks; they must not be signalled as well.
+    Only the process gets SIGTERM: Celery's main process lets its own children finish their tasks.
     """
     before = family(leader)
     leader.end((signal.SIGTERM, grace))
-    rest = [one for one in {*before, *family(leader)} if one.alive()]
-    if not leader.alive():  # It went in peace: what it started has a moment to follow.
-        wait_until(lambda: not any(one.alive() for one in rest), 1.0)
-    for one in rest:
-        one.send(signal.SIGKILL)
-    return wait_until(lambda: not any(one.alive() for one in rest), 5.0)
+    rest = [identity for identity in {*before, *family(leader)} if identity.alive()]
+    if not leader.alive():  # It ended by itself, so its children get a moment to end too.
+        wait_until(lambda: not any(identity.alive() for identity in rest), 1.0)
+    for identity in rest:
+        identity.send(signal.SIGKILL)
+    return wait_until(lambda: not any(identity.alive() for identity in rest), 5.0)
 
 
 def _session(pid: int) -> int | None:
@@ -247,18 +244,18 @@ def _session(pid: int) -> int | None:
 
 
 def log_tail(log: Path, lines: int = 12) -> str:
-    """The last lines of a log, for an error message."""
+    """Return the last lines of a log, for an error message."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 8192))
             text = file.read().decode("utf-8", "replace")
     except FileNotFoundError:
-        return "(the log is not there)"
+        return "(there is no log)"
     return "\n".join(text.splitlines()[-lines:]) or "(the log is empty)"
 
 
 def load_psutil() -> Any:
-    """psutil, which only the machine that runs servers needs.
+    """Import psutil. Only a machine that runs its own servers needs it.
 
     Raises:
         ServiceError: it is not installed.
@@ -267,6 +264,7 @@ def load_psutil() -> Any:
         import psutil
     except ImportError as error:
         raise ServiceError(
-            "Servers of one's own need psutil: install the extra `local` (see README.md). Or set DIMS_DATABASE_URL."
+            "psutil is not installed, and DIMS needs it to run its own servers. "
+            "Install the extra `local` (see README.md), or set DIMS_DATABASE_URL."
         ) from error
     return psutil

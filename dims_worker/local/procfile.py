@@ -1,8 +1,8 @@
-"""What runs, and when it runs again: the Procfile's lines, their variables, and the back-off. All pure.
+"""The lines of a Procfile, the variables in them, and the back-off of restarts. All functions are pure.
 
-Format: `NAME: COMMAND` a line, `#` begins a comment line. No shell sees the command: it is split like one
-(shlex), then `$NAME`, `${NAME}` and `${NAME:-default}` are filled in word by word, so that a value with
-spaces stays one word.
+Format: one `NAME: COMMAND` per line. `#` begins a comment line. No shell runs the command. It is split into words like
+a shell would (shlex), then `$NAME`, `${NAME}` and `${NAME:-default}` are filled in word by word. A value with spaces
+stays one word.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RESERVED = ("postgres", "valkey")
 
 @dataclass(frozen=True, slots=True)
 class ProcfileEntry:
-    """One process: its name and the words of its command, variables not yet filled in."""
+    """One process: its name and the words of its command. Variables are not filled in yet."""
 
     name: str
     words: tuple[str, ...]
@@ -29,26 +29,28 @@ class ProcfileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long to wait before a process that ended is started again. All in seconds."""
+    """How long to wait before a process that ended is restarted, in seconds."""
 
     first: float = 1.0
     longest: float = 30.0
     healthy: float = 60.0
 
     def after(self, failures: int, lived: float) -> tuple[int, float]:
-        """The failures counted now, and the wait, for a process that ended after `lived` seconds.
+        """Return the new number of failures in a row, and the wait, after a process ended.
 
-        `failures` counts those before it. One that lived for `healthy` seconds begins anew.
+        Args:
+            failures: the number of failures in a row before this one.
+            lived: the seconds that the process ran. A run of `healthy` seconds or more resets the count.
         """
         failures = 1 if lived >= self.healthy else failures + 1
         return failures, min(self.first * 2 ** min(failures - 1, 32), self.longest)
 
 
 def parse(text: str) -> list[ProcfileEntry]:
-    """The processes of a Procfile, in its order.
+    """Return the processes of a Procfile, in its order.
 
     Raises:
-        ConfigError: a line is not `name: command`, a name stands twice, or a quote is not closed.
+        ConfigError: a line is not `name: command`, a name is used twice, or a quote is not closed.
     """
     entries: dict[str, ProcfileEntry] = {}
     for number, raw in enumerate(text.splitlines(), 1):
@@ -57,10 +59,10 @@ def parse(text: str) -> list[ProcfileEntry]:
             continue
         match = LINE.match(line)
         if match is None:
-            raise ConfigError(f"Procfile, line {number}: expected `name: command`, found {line!r}.")
+            raise ConfigError(f"Procfile, line {number}: {line!r} is not `name: command`.")
         name, command = match.groups()
         if name in entries or name in RESERVED:
-            raise ConfigError(f"Procfile, line {number}: the name {name!r} is taken.")
+            raise ConfigError(f"Procfile, line {number}: the name {name!r} is taken. Choose another one.")
         try:
             words = tuple(shlex.split(command))
         except ValueError as error:
@@ -70,7 +72,7 @@ def parse(text: str) -> list[ProcfileEntry]:
 
 
 def expand(words: Sequence[str], env: Mapping[str, str]) -> list[str]:
-    """The words with their variables filled in. A default stands in for one that is unset or empty.
+    """Return the words with their variables filled in. A default replaces a variable that is unset or empty.
 
     Raises:
         ConfigError: a variable without a default is not set.
@@ -81,7 +83,7 @@ def expand(words: Sequence[str], env: Mapping[str, str]) -> list[str]:
         if default is not None:
             return env.get(name) or default
         if name not in env:
-            raise ConfigError(f"Procfile: the variable {name} is not set.")
+            raise ConfigError(f"Procfile: the variable {name} is not set. Set it, or write ${{{name}:-default}}.")
         return env[name]
 
     return [VARIABLE.sub(value, word) for word in words]

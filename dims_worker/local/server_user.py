@@ -1,8 +1,8 @@
-"""The user that the servers run as. PostgreSQL refuses root, so as root they run as somebody with no rights.
+"""The user that the servers run as. PostgreSQL refuses root, so root starts them as a user without rights.
 
-A home may lie beneath a folder that this user cannot enter (`/root`, mode 700). Nothing is opened up for it:
-root opens the server's own folder and hands the child the descriptor. `/proc/self/fd/N` is a *magic link*
-(proc(5)): following it needs no rights on the folders above, only on the folder itself.
+A data directory may be below a folder that this user cannot enter (`/root`, mode 700). DIMS changes no permissions
+there. Root opens the server's own folder and passes the descriptor to the child. `/proc/self/fd/N` is a *magic link*
+(proc(5)): following it needs rights on the folder itself, and none on the folders above.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class ServerUser:
 
 
 def unprivileged_user(folder: Path) -> ServerUser | None:
-    """Who the server that owns `folder` must run as: None for an ordinary user (it runs as oneself).
+    """Return the user that runs the server that owns `folder`. None means this process's own user.
 
-    As root it is the owner of the folder, if it exists and is not root's (`sudo dims up` in a user's home),
+    For root it is the owner of the folder, if the folder exists and is not root's (`sudo dims up` in a user's project),
     else `nobody`.
 
     Raises:
@@ -41,21 +41,21 @@ def unprivileged_user(folder: Path) -> ServerUser | None:
     if os.geteuid() != 0:
         return None
     if folder.exists():
-        found = folder.stat()
-        if found.st_uid != 0:
-            return ServerUser(found.st_uid, found.st_gid)
+        status = folder.stat()
+        if status.st_uid != 0:
+            return ServerUser(status.st_uid, status.st_gid)
     try:
-        nobody = pwd.getpwnam("nobody")
+        account = pwd.getpwnam("nobody")
     except KeyError as error:
         raise ServiceError(
-            "PostgreSQL does not run as root, and this machine has no user `nobody` to run it as."
+            "PostgreSQL does not run as root, and this machine has no user `nobody`. Run DIMS as an ordinary user."
         ) from error
-    return ServerUser(nobody.pw_uid, nobody.pw_gid)
+    return ServerUser(account.pw_uid, account.pw_gid)
 
 
 @contextmanager
-def doorway(folder: Path, account: ServerUser | None) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """A path to `folder` that a child running as `account` can use, and the descriptors to pass it."""
+def reachable_path(folder: Path, account: ServerUser | None) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield a path to `folder` that a child running as `account` can use, and the descriptors to pass to it."""
     if account is None or not sys.platform.startswith("linux") or not MAGIC_LINKS.is_dir():
         yield str(folder), ()
         return
@@ -67,7 +67,7 @@ def doorway(folder: Path, account: ServerUser | None) -> Iterator[tuple[str, tup
 
 
 def can_reach(path: Path, account: ServerUser) -> bool:
-    """Can `account` enter every folder above `path`, and read it (and run it, if its owner can)?"""
+    """Return whether `account` can enter every folder above `path`, and read it (and run it, if its owner can)."""
     real = path.resolve()
     if not all(_allows(parent, account, stat.S_IXOTH) for parent in real.parents):
         return False
@@ -78,10 +78,10 @@ def can_reach(path: Path, account: ServerUser) -> bool:
 
 
 def _allows(path: Path, account: ServerUser, wanted: int) -> bool:
-    """Do the mode bits of `path` give `account` the rights `wanted` (written as those of *others*)?"""
-    found = path.stat()
-    if found.st_uid == account.uid:
+    """Return whether the mode of `path` gives `account` the rights `wanted`, written as the bits of *others*."""
+    status = path.stat()
+    if status.st_uid == account.uid:
         wanted <<= 6
-    elif found.st_gid == account.gid:
+    elif status.st_gid == account.gid:
         wanted <<= 3
-    return found.st_mode & wanted == wanted
+    return status.st_mode & wanted == wanted

@@ -1,4 +1,4 @@
-"""Both servers of a home: start what does not run, find what does, stop in order, lend to one command."""
+"""Both servers of a data directory: start, find and stop them, or lend the database to one command."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ BORROWERS = "borrowers.lock"
 
 @dataclass(frozen=True, slots=True)
 class ServerUrls:
-    """Where the servers of a home are; None for one that is not up. The URLs hold passwords: no repr."""
+    """The URLs of the servers. None for a server that is not up. They hold passwords, so the repr hides them."""
 
     database_url: str | None = field(repr=False)
     broker_url: str | None = field(repr=False)
     producer_url: str | None = field(default=None, repr=False)
-    """The broker again, as a user that may do no more than producers need."""
+    """The broker, as the user that may only do what producers need."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningServers:
-    """The servers that run, with their processes."""
+    """The running servers, with their processes."""
 
     postgres: postgres.PostgresServer | None
     valkey: valkey.ValkeyServer | None
 
     @property
-    def servers(self) -> ServerUrls:
+    def urls(self) -> ServerUrls:
         return ServerUrls(
             self.postgres.url if self.postgres else None,
             self.valkey.url if self.valkey else None,
@@ -47,93 +47,88 @@ class RunningServers:
 
 
 def start(home: Path, *, database: bool = True, broker: bool = True, fast: bool = False) -> ServerUrls:
-    """Start PostgreSQL (`database`) and Valkey (`broker`) where they do not run yet; say where they are.
+    """Start PostgreSQL (`database`) and Valkey (`broker`) if they do not run yet, and return their URLs.
 
-    Whoever else starts or stops servers of this home waits meanwhile. `fast` is for tests: a
-    `kill -9` loses the last commits then, and a power cut the data. What this call started is stopped again
-    if it fails.
+    Other commands that start or stop these servers wait meanwhile. If a server does not start, this stops again what it
+    started. `fast` is for tests: a `kill -9` loses the last commits, and a power cut loses the data.
 
     Raises:
-        ServiceError: one does not start; the message names its log and holds its last lines.
+        ServiceError: a server does not start. The message names its log and has its last lines.
     """
-    return start_servers(DataDirectory.at(home), database=database, broker=broker, fast=fast).servers
+    return start_servers(DataDirectory.at(home), database=database, broker=broker, fast=fast).urls
 
 
 def start_servers(
     home: DataDirectory, *, database: bool = True, broker: bool = True, fast: bool = False
 ) -> RunningServers:
-    """What `start` does, with the processes as the answer."""
+    """Do what `start` does, and return the processes."""
     home.make()
     with locked(home.run / LOCK):
         up = _start(home, database, broker, fast)
-        _note(home, up, lent=False)
+        _save(home, up, lent=False)
     return up
 
 
 def running(home: Path) -> ServerUrls | None:
-    """The servers that are up now and let us in, a part being None; None when neither is."""
-    found = running_servers(DataDirectory.at(home)).servers
-    return found if found.database_url or found.broker_url else None
+    """Return the servers that accept a connection now, or None if neither does."""
+    urls = running_servers(DataDirectory.at(home)).urls
+    return urls if urls.database_url or urls.broker_url else None
 
 
 def running_servers(home: DataDirectory) -> RunningServers:
-    """What `running` finds, with the processes. Makes nothing on disk, and waits for nothing."""
+    """Return the servers that accept a connection now. Creates nothing on disk and does not wait."""
     return RunningServers(postgres.running(home), valkey.running(home))
 
 
-def stop(home: Path) -> list[str]:
-    """Stop Valkey, then PostgreSQL, each within its time; a sentence for each that was stopped.
+def stop(home: Path, *, database: bool = True, broker: bool = True) -> list[str]:
+    """Stop Valkey (`broker`), then PostgreSQL (`database`), each within its time. Return a sentence for each.
 
     Raises:
-        ServiceError: one does not end.
+        ServiceError: a server does not end.
     """
-    return stop_servers(DataDirectory.at(home))
-
-
-def stop_servers(home: DataDirectory, *, database: bool = True, broker: bool = True) -> list[str]:
-    """What `stop` does, for those that are named."""
-    if not home.run.is_dir():
+    directory = DataDirectory.at(home)
+    if not directory.run.is_dir():
         return []
-    with locked(home.run / LOCK):
+    with locked(directory.run / LOCK):
         ended = [
-            (valkey.NAME, valkey.stop(home) if broker else None),
-            (postgres.NAME, postgres.stop(home) if database else None),
+            (valkey.NAME, valkey.stop(directory) if broker else None),
+            (postgres.NAME, postgres.stop(directory) if database else None),
         ]
     return [f"{name} (pid {identity.pid}) was stopped." for name, identity in ended if identity]
 
 
 @contextmanager
 def temporary_database(home: Path, *, fast: bool = False) -> Iterator[str]:
-    """The URL of this home's database for one command: the running server's, or one started for it.
+    """Yield the URL of this data directory's database for one command. Starts PostgreSQL if it does not run.
 
-    A PostgreSQL that a borrower started is stopped by the last borrower to leave, unless `start` was called
-    or the home was held in between: then it stays.
+    The last of the commands that borrow such a PostgreSQL stops it. It keeps running if `start` was called, or a
+    supervisor took the data directory, in the meantime.
 
     Raises:
         ServiceError: it does not start.
     """
-    made = DataDirectory.at(home).make()
-    ticket = open_lock(made.run / BORROWERS)
+    directory = DataDirectory.at(home).make()
+    ticket = open_lock(directory.run / BORROWERS)
     try:
-        with locked(made.run / LOCK):
-            # Under the lock of the servers, so that no leaving borrower stops the server in between.
+        with locked(directory.run / LOCK):
+            # Under the servers' lock, so that another borrower that leaves does not stop the server in between.
             fcntl.flock(ticket, fcntl.LOCK_SH)
-            before = postgres.find(made)
-            lent = before is None or bool(read_json(made.servers_json).get("lent"))
-            up = RunningServers(before or _start(made, True, False, fast).postgres, None)
-            _note(made, up, lent=lent)
+            before = postgres.find(directory)
+            lent = before is None or bool(read_json(directory.servers_json).get("lent"))
+            up = RunningServers(before or _start(directory, True, False, fast).postgres, None)
+            _save(directory, up, lent=lent)
         if up.postgres is None:
             raise DatabaseUnreachable
         yield up.postgres.url
     finally:
-        _leave(made, ticket)
+        _leave(directory, ticket)
 
 
 def is_temporary(home: DataDirectory) -> bool:
-    """Does a command use the PostgreSQL that it, or another command, started for itself?"""
+    """Return whether a command uses a PostgreSQL that it, or another command, started for itself."""
     if not home.run.is_dir() or not read_json(home.servers_json).get("lent"):
         return False
-    with locked(home.run / LOCK):  # else a borrower who leaves just now would think that another stays
+    with locked(home.run / LOCK):  # else a borrower that leaves now would take this check for another borrower
         ticket = open_lock(home.run / BORROWERS)
         try:
             return not try_lock(ticket)
@@ -142,29 +137,29 @@ def is_temporary(home: DataDirectory) -> bool:
 
 
 def _leave(home: DataDirectory, ticket: int) -> None:
-    """Give the ticket back; the last one out stops a server that was started only to be lent."""
+    """Release the ticket. The last borrower stops a server that was started only to be lent."""
     try:
         with locked(home.run / LOCK):
             last = try_lock(ticket)
-            notes = read_json(home.servers_json)
-            if last and notes.get("lent") and lock_owner(home.path) is None:
+            saved = read_json(home.servers_json)
+            if last and saved.get("lent") and lock_owner(home.path) is None:
                 postgres.stop(home)
-                write_json(home.servers_json, notes | {"lent": False})
+                write_json(home.servers_json, saved | {"lent": False})
     finally:
         os.close(ticket)
 
 
 def _start(home: DataDirectory, database: bool, broker: bool, fast: bool) -> RunningServers:
-    """Start what is asked for. The caller holds the lock."""
-    notes = read_json(home.servers_json)
+    """Start the given servers. The caller holds the lock."""
+    saved = read_json(home.servers_json)
     before = (postgres.main_process(home), valkey.main_process(home))
     up = RunningServers(None, None)
     try:
         if database:
-            up = RunningServers(postgres.start(home, port=_port(notes, "database_url"), fast=fast), None)
+            up = RunningServers(postgres.start(home, port=_port(saved, "database_url"), fast=fast), None)
         if broker:
-            up = RunningServers(up.postgres, valkey.start(home, port=_port(notes, "broker_url"), fast=fast))
-    except BaseException:  # an impatient Ctrl-C too
+            up = RunningServers(up.postgres, valkey.start(home, port=_port(saved, "broker_url"), fast=fast))
+    except BaseException:  # Ctrl-C too
         try:
             if broker and before[1] is None:
                 valkey.stop(home)
@@ -175,24 +170,24 @@ def _start(home: DataDirectory, database: bool, broker: bool, fast: bool) -> Run
     return up
 
 
-def _port(notes: dict[str, Any], key: str) -> int | None:
-    """The port of last time, out of the URL that was noted."""
-    found = re.search(r":(\d+)/\w+$", notes.get(key) or "")
-    return int(found[1]) if found else None
+def _port(saved: dict[str, Any], key: str) -> int | None:
+    """Return the port of the last start, from the saved URL."""
+    match = re.search(r":(\d+)/\w+$", saved.get(key) or "")
+    return int(match[1]) if match else None
 
 
-def _note(home: DataDirectory, up: RunningServers, *, lent: bool) -> None:
-    """Write down where the servers are (servers.json) and what producers need (producer.env)."""
-    notes = read_json(home.servers_json) | {"lent": lent}
+def _save(home: DataDirectory, up: RunningServers, *, lent: bool) -> None:
+    """Write where the servers are (servers.json) and what producers need (producer.env)."""
+    saved = read_json(home.servers_json) | {"lent": lent}
     if up.postgres:
-        notes |= {"database_url": up.postgres.url, "postgres": up.postgres.identity.to_json()}
+        saved |= {"database_url": up.postgres.url, "postgres": up.postgres.identity.to_json()}
     if up.valkey:
-        notes |= {"broker_url": up.valkey.url, "valkey": up.valkey.identity.to_json()}
-    if up.servers.producer_url:
-        remember_broker(home.path, up.servers.producer_url)
-    write_json(home.servers_json, notes)
+        saved |= {"broker_url": up.valkey.url, "valkey": up.valkey.identity.to_json()}
+    if up.urls.producer_url:
+        remember_broker(home.path, up.urls.producer_url)
+    write_json(home.servers_json, saved)
 
 
 def remember_broker(home: Path, url: str) -> None:
-    """Write a URL of the broker where the producers of this machine look for it (`producer.env`, mode 600)."""
+    """Write the broker's URL where the producers of this machine look for it (`producer.env`, mode 600)."""
     write_private(DataDirectory.at(home).producer_env, f"DIMS_BROKER_URL={url}\n")

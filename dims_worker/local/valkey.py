@@ -1,8 +1,7 @@
-"""Valkey on 127.0.0.1, out of a wheel, in `$DIMS_HOME/valkey`.
+"""Valkey from a wheel, on 127.0.0.1, in `$DIMS_HOME/valkey`.
 
-The folder holds `valkey.conf`, `password`, `producer-password` and the append-only file. An event is
-acknowledged only when it is on disk (`appendfsync always`): `everysec` can lose a second of events when the
-power goes.
+The folder holds `valkey.conf`, `password`, `producer-password` and the append-only file. Valkey acknowledges an event
+only when it is on disk (`appendfsync always`). With `everysec`, a power cut can lose a second of events.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ NAME = "Valkey"
 PROGRAM = ("valkey-server", "redis-server")
 
 READY_PATIENCE = 120.0
-"""Seconds until it must answer; it reads its append-only file first."""
+"""Seconds until it must answer. It reads its append-only file first."""
 
 STOP_PATIENCE = 20.0
-"""Seconds for SIGTERM (it writes what it has and ends), before SIGKILL, which loses nothing acknowledged."""
+"""Seconds between SIGTERM (it writes and ends) and SIGKILL, which loses nothing that was acknowledged."""
 
 PRODUCER = "dims-producer"
-"""The user of producers, who may log in and append to the stream, and do nothing else."""
+"""The broker's user for producers. It may append to the stream, and nothing else."""
 
 PRODUCER_FILE = "producer-password"
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 CONFIGURATION = """\
-# Written by DIMS at each start; changes here are lost.
+# DIMS writes this file at each start. Your changes here are lost.
 bind {host}
 port {port}
 protected-mode yes
@@ -60,7 +59,7 @@ maxmemory-policy noeviction
 
 @dataclass(frozen=True, slots=True)
 class ValkeyServer:
-    """A Valkey that runs: its process and the URL of its database 0."""
+    """A running Valkey: its process, and what the URLs of its database 0 need."""
 
     identity: Identity
     port: int
@@ -73,21 +72,21 @@ class ValkeyServer:
 
     @property
     def producer_url(self) -> str | None:
-        """The URL of the user of producers; None while the server was begun before there was one."""
+        """The URL for producers. None if the server was started before it had a user for them."""
         if self.producer_password is None:
             return None
         return f"redis://{PRODUCER}:{self.producer_password}@{ports.HOST}:{self.port}/0"
 
 
 def start(home: DataDirectory, *, port: int | None = None, fast: bool = False) -> ValkeyServer:
-    """Start it, on `port` if that is free; or find it running. The caller holds the lock of the servers.
+    """Start the server, on `port` if that is free, or return the running one. The caller holds the servers' lock.
 
     Raises:
-        ServiceError: it does not start, or runs without answering; the log's last lines are in the message.
+        ServiceError: it does not start, or does not answer. The message has the last lines of its log.
     """
     identity = main_process(home)
     if identity is not None:
-        return _found(home, identity)
+        return _attach(home, identity)
     account = unprivileged_user(home.valkey)
     private_folder(home.valkey, account)
     program = binaries.valkey_binary(account)
@@ -97,35 +96,37 @@ def start(home: DataDirectory, *, port: int | None = None, fast: bool = False) -
     for _ in range(3):
         chosen = ports.choose_port(wanted)
         appendfsync = "no" if fast else "always"
-        settings = {"host": ports.HOST, "port": chosen, "password": password, "appendfsync": appendfsync,
-                    "producer": " ".join((PRODUCER, *producer_rules(producer_password)))}  # fmt: skip
-        write_private(home.valkey / "valkey.conf", CONFIGURATION.format_map(settings))
-        # The configuration comes in by stdin: the password shows nowhere, and no path must be reachable.
+        producer = " ".join((PRODUCER, *producer_rules(producer_password)))
+        text = CONFIGURATION.format(
+            host=ports.HOST, port=chosen, password=password, producer=producer, appendfsync=appendfsync
+        )
+        write_private(home.valkey / "valkey.conf", text)
+        # Valkey reads its configuration from stdin: no argument shows the password, and no path must be reachable.
         with (home.valkey / "valkey.conf").open("rb") as conf:
             child = process.launch(
                 [str(program), "-"], log=log, env=ENVIRONMENT, cwd=home.valkey, stdin=conf, account=account
             )
-        identity = process.keep(child)
+        identity = process.track(child)
         if identity is not None:
             server = ValkeyServer(identity, chosen, password, producer_password)
             _wait_ready(server)
             if identity.alive():
-                return _confirmed(home, server)
+                return _require_ready(home, server)
         wanted = None
         if ports.port_is_free(chosen):
             break  # The port was not the reason.
-    raise ServiceError(f"{NAME} did not start; the end of {log} says:\n{process.log_tail(log)}")
+    raise ServiceError(f"{NAME} did not start. The end of {log}:\n{process.log_tail(log)}")
 
 
 def running(home: DataDirectory) -> ValkeyServer | None:
-    """The server of this home, if it is up and answers at this moment. Waits for nothing."""
+    """Return the server of this data directory if it answers now. Does not wait."""
     identity = main_process(home)
     server = _described(home, identity) if identity else None
     return server if server and _ready(server) else None
 
 
 def stop(home: DataDirectory) -> Identity | None:
-    """Stop it; the process that was ended, if there was one.
+    """Stop the server. Return the process that ended, if there was one.
 
     Raises:
         ServiceError: another server answers with this password at its port, or it does not end.
@@ -134,53 +135,58 @@ def stop(home: DataDirectory) -> Identity | None:
     if identity is None:
         return None
     server = _described(home, identity)
-    told = _process_id(server) if server else None
-    if told is not None and told != identity.pid:
-        raise ServiceError(f"{NAME} of {home.path} should be pid {identity.pid}, but pid {told} answers.")
+    pid = _process_id(server) if server else None
+    if pid is not None and pid != identity.pid:
+        raise ServiceError(
+            f"{NAME} of {home.path} should be pid {identity.pid}, but pid {pid} answers. End one of them yourself."
+        )
     if not identity.end((signal.SIGTERM, STOP_PATIENCE), (signal.SIGKILL, 5.0)):
-        raise ServiceError(f"{NAME} (pid {identity.pid}) does not end; see {home.logs / 'valkey.log'}.")
+        raise ServiceError(f"{NAME} (pid {identity.pid}) does not end. See its log: {home.logs / 'valkey.log'}")
     return identity
 
 
 def main_process(home: DataDirectory) -> Identity | None:
-    """The server that works in this home's folder.
+    """Return the server that works in this data directory.
 
-    A child that rewrites its file works there too, with a title like `valkey-aof-rewrite`. It may outlive the
-    server by a moment, and does no harm: it writes to a file of its own, which the next server removes.
+    Its child that rewrites the append-only file works there too, with a title like `valkey-aof-rewrite`. It may outlive
+    the server for a moment. That does no harm: it writes to its own file, which the next server removes.
     """
     psutil = process.load_psutil()
-    for one in process.of_folder(PROGRAM, home.valkey):
+    for candidate in process.find_in_folder(PROGRAM, home.valkey):
         try:
-            if re.search(r"(valkey|redis)-server( |$)", " ".join(one.cmdline())):
-                return Identity.of(one.pid)
+            if re.search(r"(valkey|redis)-server( |$)", " ".join(candidate.cmdline())):
+                return Identity.of(candidate.pid)
         except psutil.NoSuchProcess:
             continue
     return None
 
 
 def _described(home: DataDirectory, identity: Identity) -> ValkeyServer | None:
-    """The server as its configuration describes it; None while there is none."""
+    """Return the server that its configuration describes, or None if there is no configuration."""
     try:
         text = (home.valkey / "valkey.conf").read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    said = dict(re.findall(r"^(port|requirepass) (\S+)$", text, re.MULTILINE))
-    mine = home.valkey / PRODUCER_FILE
-    return ValkeyServer(
-        identity, int(said["port"]), said["requirepass"], mine.read_text().strip() if mine.exists() else None
-    )
+    settings = dict(re.findall(r"^(port|requirepass) (\S+)$", text, re.MULTILINE))
+    file = home.valkey / PRODUCER_FILE
+    producer_password = file.read_text().strip() if file.exists() else None
+    return ValkeyServer(identity, int(settings["port"]), settings["requirepass"], producer_password)
 
 
-def _found(home: DataDirectory, identity: Identity) -> ValkeyServer:
+def _attach(home: DataDirectory, identity: Identity) -> ValkeyServer:
+    """Return the running server, once it is ready."""
     server = _described(home, identity)
     if server is None:
-        raise ServiceError(f"{NAME} (pid {identity.pid}) works in {home.valkey}, and its valkey.conf is gone.")
+        raise ServiceError(
+            f"{NAME} (pid {identity.pid}) runs in {home.valkey}, but its valkey.conf is missing. "
+            f"End it (`kill {identity.pid}`) and run `dims up` again."
+        )
     _wait_ready(server)
-    return _with_producer(home, _confirmed(home, server))
+    return _with_producer(home, _require_ready(home, server))
 
 
 def _with_producer(home: DataDirectory, server: ValkeyServer) -> ValkeyServer:
-    """The server, which certainly knows the user of producers now: an older DIMS may have begun it without."""
+    """Add the producers' user to the server. An older DIMS may have started it without one."""
     import redis
 
     password = secret(home.valkey, unprivileged_user(home.valkey), PRODUCER_FILE)
@@ -188,13 +194,16 @@ def _with_producer(home: DataDirectory, server: ValkeyServer) -> ValkeyServer:
         with client(server) as opened:
             opened.execute_command("ACL", "SETUSER", PRODUCER, *producer_rules(password))  # type: ignore[no-untyped-call]
     except redis.RedisError as error:
-        raise ServiceError(f"{NAME} (pid {server.identity.pid}) does not take the user {PRODUCER}: {error}") from None
+        raise ServiceError(f"{NAME} (pid {server.identity.pid}) refuses the user {PRODUCER}: {error}") from None
     return replace(server, producer_password=password)
 
 
 def producer_rules(password: str) -> tuple[str, ...]:
-    """What the user of producers may, in the words of `ACL SETUSER` and of a `user` line; of the password they
-    hold the SHA-256 alone. Logging in needs no right. Source: https://valkey.io/topics/acl/"""
+    """Return the rights of the producers' user, for `ACL SETUSER` or a `user` line. They hold the password's SHA-256
+    only.
+
+    Signing in needs no right. Source: https://valkey.io/topics/acl/
+    """
     digest = hashlib.sha256(password.encode()).hexdigest()
     return ("reset", "on", f"#{digest}", f"~{STREAM}", "+xadd")
 
@@ -203,22 +212,21 @@ def _wait_ready(server: ValkeyServer) -> None:
     process.wait_until(lambda: _ready(server) or not server.identity.alive(), READY_PATIENCE)
 
 
-def _confirmed(home: DataDirectory, server: ValkeyServer) -> ValkeyServer:
+def _require_ready(home: DataDirectory, server: ValkeyServer) -> ValkeyServer:
     if _ready(server):
         return server
     log = home.logs / "valkey.log"
-    pid = server.identity.pid
-    raise ServiceError(f"{NAME} (pid {pid}) runs and is not ready; the end of {log} says:\n{process.log_tail(log)}")
+    raise ServiceError(f"{NAME} (pid {server.identity.pid}) is not ready. The end of {log}:\n{process.log_tail(log)}")
 
 
 @contextmanager
 def client(server: ValkeyServer) -> Iterator[Redis]:
-    """A client of redis-py that tries once and gives up after seconds."""
+    """Yield a client of redis-py that tries once and gives up after a few seconds."""
     import redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    made = redis.Redis(
+    opened = redis.Redis(
         host=ports.HOST,
         port=server.port,
         password=server.password,
@@ -227,30 +235,24 @@ def client(server: ValkeyServer) -> Iterator[Redis]:
         retry=Retry(NoBackoff(), 0),
     )
     try:
-        yield made
+        yield opened
     finally:
-        made.close()
+        opened.close()
 
 
-def _process_id(server: ValkeyServer) -> int | None:
-    """The pid that the server at this port gives to who knows the password; None when none answers."""
+def _process_id(server: ValkeyServer, *, loaded: bool = False) -> int | None:
+    """Return the pid of the server that answers at this port with this password (and has read its data), or None."""
     import redis
 
     try:
         with client(server) as opened:
-            told: Any = opened.info("server")
-            return int(told["process_id"])
+            info: Any = opened.info("server")
+            if loaded:
+                opened.ping()  # an error while it reads its data
+            return int(info["process_id"])
     except redis.RedisError:
         return None
 
 
 def _ready(server: ValkeyServer) -> bool:
-    """Is it this process that answers, and has it read all its data?"""
-    import redis
-
-    try:
-        with client(server) as opened:
-            told: Any = opened.info("server")
-            return int(told["process_id"]) == server.identity.pid and bool(opened.ping())
-    except redis.RedisError:
-        return False
+    return _process_id(server, loaded=True) == server.identity.pid

@@ -61,7 +61,8 @@ def run_notebook(
         document,
         timeout=CELL_SECONDS,
         kernel_name="python3",
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # without its warning about TCP, which stays on loopback
+        # Hide the warning about TCP, which stays on loopback. Import nothing from the project's folder.
+        extra_arguments=["--IPKernelApp.log_level=ERROR", "--InteractiveShellApp.ignore_cwd=True"],
         resources={"metadata": {"path": str(folder)}},
         on_cell_start=lambda cell, cell_index: progress(cell_index, len(document.cells)),
     )

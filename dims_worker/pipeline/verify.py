@@ -147,8 +147,8 @@ def measure_source(config: Config, source: str, names: Iterable[str]) -> ScanRes
 
 def start_scan(config: Config, source: str, names: Iterable[str]) -> Scan:
     """A pass over a source, begun beside others."""
-    around = ScanContext(config.project, config.home, config.sources, config.prices)
-    return Scan(source, config.sources[source], {name: config.metrics[name] for name in names}, around)
+    context = ScanContext(config.project, config.home, config.sources, config.prices)
+    return Scan(source, config.sources[source], {name: config.metrics[name] for name in names}, context)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Probes: what measures a source. Importing this loads no driver; a probe loads its own when it scans."""
+"""Probes measure sources. Importing this package loads no driver. Each probe loads its own when it scans."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from dims_worker.probes.s3.probe import S3Probe
 from dims_worker.probes.sql.probe import SqlProbe
 
 _PROBES: dict[str, Probe[Any, Any]] = {
-    **{"s3": S3Probe(), "files": FilesProbe(), "git": GitProbe()},
-    **{"sql": SqlProbe(), "aws": AwsProbe(), "command": CommandProbe()},
+    "s3": S3Probe(),
+    "files": FilesProbe(),
+    "git": GitProbe(),
+    "sql": SqlProbe(),
+    "aws": AwsProbe(),
+    "command": CommandProbe(),
 }
 
 
 def probe_for(kind: str) -> Probe[Any, Any]:
-    """The probe of a source's `type`. Raises KeyError for a type that the configuration refuses."""
+    """Return the probe for a source's `type`. Raises KeyError for a type that the configuration does not allow."""
     return _PROBES[kind]

@@ -1,4 +1,4 @@
-"""What every probe keeps to: one scan of a source in, one reading a metric out."""
+"""The interface of all probes: one scan of a source returns one reading for each metric."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -22,10 +22,10 @@ Method = Literal["exact", "derived", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One measurement of one metric: a value, or the error that stood in its way.
+    """One measurement of one metric: a value, or the error that prevented it.
 
-    Ages hold the instant, in ISO 8601 UTC; the age is computed when it is read. Numbers are unrounded, in
-    `unit`. Raises ValueError for NaN and infinity, which are no measurements.
+    The value of an age is its instant in ISO 8601 UTC. The age itself is computed when it is shown. Numbers
+    are unrounded, in `unit`. Raises ValueError for NaN and infinity.
     """
 
     metric: str
@@ -37,9 +37,9 @@ class Reading:
 
     def __post_init__(self) -> None:
         if isinstance(self.value, float) and not math.isfinite(self.value):
-            raise ValueError(f"{self.metric}: {self.value} is no measurement")
+            raise ValueError(f"{self.metric}: {self.value} is not a measurement")
         if (self.method == "failed") != (self.error is not None):
-            raise ValueError(f"{self.metric}: a failed reading, and no other, has an error")
+            raise ValueError(f"{self.metric}: a reading has an error if and only if it failed")
 
     @classmethod
     def failed(cls, metric: str, unit: str, error: str) -> Reading:
@@ -48,7 +48,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """What one pass over a source gave: a reading for each metric asked for, and the API calls it cost."""
+    """The result of one pass over a source: a reading for each requested metric, and the number of API calls."""
 
     readings: tuple[Reading, ...]
     api_calls: int = 0
@@ -56,7 +56,7 @@ class ScanResult:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The monotonic instant by which a scan is stopped."""
+    """The monotonic instant at which a scan must stop."""
 
     timeout: timedelta
     at: float
@@ -67,20 +67,21 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds left, at least a millisecond, as a bound for calls that take one."""
+        """The seconds left, at least 0.001, so that they can be passed as a timeout."""
         return max(self.at - time.monotonic(), 0.001)
 
     def check(self) -> None:
-        """Raises MeasureError once the time is over."""
+        """Raise MeasureError once the time is over."""
         if time.monotonic() > self.at:
-            raise MeasureError(f"took longer than its timeout of {self.timeout.total_seconds():g} s")
+            raise MeasureError(f"the scan took longer than its timeout of {self.timeout.total_seconds():g} s")
 
 
 @dataclass(frozen=True, slots=True)
 class ScanContext:
-    """Where a scan takes place: relative paths start at `project`, `home` is never measured.
+    """Where a scan takes place. Relative paths start at `project`. The data directory `home` is never measured.
 
-    `sources` are all that are configured (a metric may ask another one what to expect), `prices` in USD.
+    `sources` are all configured sources, because a metric may query another one for what it expects. `prices`
+    are in USD.
     """
 
     project: Path
@@ -94,17 +95,17 @@ class ScanContext:
 
 @dataclass(frozen=True, slots=True)
 class PathsChanged:
-    """Files below `root` (absolute) changed; no paths means that nobody knows which."""
+    """Files below `root` (absolute) changed. An empty `paths` means that the changed files are unknown."""
 
     root: str
     paths: tuple[str, ...] = ()
     history: bool = False
-    """Whether a repository's history moved with them, as it does with a commit."""
+    """Whether the history of a repository changed too, as it does with a commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeysChanged:
-    """Objects of a bucket changed; no keys means that nobody knows which."""
+    """Objects of a bucket changed. An empty `keys` means that the changed objects are unknown."""
 
     bucket: str
     keys: tuple[str, ...] = ()
@@ -117,62 +118,59 @@ M = TypeVar("M", bound=Metric)
 
 
 class Probe(ABC, Generic[S, M]):
-    """Measures one kind of source. Has no state: one instance serves all sources of its kind."""
+    """Measures one type of source. A probe has no state: one instance serves all sources of its type."""
 
-    judges: ClassVar[type[PathsChanged] | type[KeysChanged] | tuple[()]]
-    """The kind of change that `touched` is asked about; none: the metrics follow the rules that name them."""
+    change_types: ClassVar[type[PathsChanged] | type[KeysChanged] | tuple[()]] = ()
+    """The kind of change that `touched` can answer for. With (), only rules that name a metric affect it."""
 
     @abstractmethod
-    def scan(self, source: S, metrics: Mapping[str, M], around: ScanContext, deadline: Deadline) -> ScanResult:
-        """One reading for each of `metrics`, out of ONE pass over the source.
+    def scan(self, source: S, metrics: Mapping[str, M], context: ScanContext, deadline: Deadline) -> ScanResult:
+        """Return one reading for each of `metrics`, from ONE pass over the source.
 
-        Raises MeasureError where the source as a whole cannot be measured; what concerns one metric alone
-        is a failed reading of that metric.
+        Raises MeasureError when the source as a whole cannot be measured. A problem of one metric becomes a
+        failed reading of that metric.
         """
 
-    @abstractmethod
-    def touched(self, source: S, metric: M, change: Change, around: ScanContext) -> str | None:
-        """Why the change can alter this metric, in a few words; None where it cannot. Pure."""
+    def touched(self, source: S, metric: M, change: Change, context: ScanContext) -> str | None:
+        """Return why the change can alter this metric, in a few words, or None if it cannot. Pure."""
+        return None
 
-    def reads(self, metric: M) -> Hashable:
-        """What `touched` looks at: where it is equal, and the source the same, a change touches all or none."""
+    def touch_key(self, metric: M) -> Hashable:
+        """Return a key: metrics of a source with equal keys are all touched by a change, or none of them is."""
         return id(metric)
 
 
 def exact_reading(name: str, metric: Metric, value: Value, details: Mapping[str, Any] | None = None) -> Reading:
-    """A reading that was counted, in the metric's unit as it is."""
+    """Return an exact reading, in the unit of the metric."""
     return Reading(name, value, metric.shown_unit, "exact", None, details or {})
 
 
 def missing_reading(name: str, metric: Metric, reason: str) -> Reading:
-    """The reading of a metric whose folder, file, branch or prefix is not there: what `absent:` says of
-    it, with the reason in the details; failed, with the reason as its error, where nothing is said."""
+    """Return the reading of a metric whose folder, file, branch or prefix does not exist.
+
+    It is the value of `absent:` with the reason in its details, or a failed reading if `absent:` is not set.
+    """
     if metric.has_absent:
         return exact_reading(name, metric, metric.absent, {"absent": reason})
     return Reading.failed(name, metric.shown_unit, reason)
 
 
 def missing_readings(metrics: Mapping[str, Metric], reason: str) -> tuple[Reading, ...]:
-    """The readings of a source that is not there. Raises MeasureError where no metric says `absent:`."""
+    """Return the readings of a source that does not exist. Raises MeasureError if no metric sets `absent:`."""
     if not any(metric.has_absent for metric in metrics.values()):
         raise MeasureError(reason)
     return tuple(missing_reading(name, metric, reason) for name, metric in metrics.items())
 
 
 def size_in_unit(metric: Metric, size: int) -> int | float:
-    """A number of bytes in the metric's unit: an int in bytes, else a float."""
+    """Convert bytes to the unit of the metric: an int for bytes, otherwise a float."""
     factor = BYTES[metric.shown_unit]
     return size if factor == 1 else size / factor
 
 
 def printable_path(path: str) -> str:
-    r"""A path as it can stand in JSON: bytes that are no UTF-8 (`os.fsdecode`) become `\xff`."""
+    r"""Make a path safe for JSON: bytes that are not UTF-8 (see `os.fsdecode`) become `\xff`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def instant_text(time: datetime) -> str:
-    """How an age's reading keeps its instant."""
-    return time.isoformat()
 
 
 def readings_by_name(readings: Iterable[Reading]) -> dict[str, Reading]:

@@ -1,4 +1,4 @@
-"""Derived metrics: arithmetic over the readings of others."""
+"""Derived metrics: arithmetic over the readings of other metrics."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dims_worker.probes.base import Reading, Value
 def derive_reading(
     name: str, metric: DerivedMetric, inputs: Mapping[str, Reading], prices: Mapping[str, float] | None = None
 ) -> Reading:
-    """The reading of a derived metric out of its inputs' unrounded ones, `inputs` by metric; `prices` by
-    `prices.NAME`.
+    """Return the reading of a derived metric, computed from the unrounded readings of its inputs.
 
-    Failed, with every reason, where an input is not there, failed, or is no number (null, a text, an age).
+    `inputs` are by metric, `prices` by `prices.NAME`. The reading is failed, with all reasons, if an input has
+    no reading, a failed one, or one that is not a number (null, a text, an age).
     """
     values: dict[str, Value] = {}
     reasons: list[str] = []
@@ -29,12 +29,12 @@ def derive_reading(
         return Reading.failed(name, metric.shown_unit, "; ".join(reasons))
     try:
         return Reading(name, parse_formula(metric.derive).value(values), metric.shown_unit, "derived")
-    except (MeasureError, ValueError) as error:  # ValueError: infinity, from floats that are too large
+    except (MeasureError, ValueError) as error:  # ValueError: floats that are too large give infinity
         return Reading.failed(name, metric.shown_unit, str(error))
 
 
 def _value_of(used: str, inputs: Mapping[str, Reading], prices: Mapping[str, float]) -> tuple[Value, str | None]:
-    """The value of a dotted name, and why it cannot be reckoned with."""
+    """Return the value of a dotted name, and the reason why it cannot be used (None if it can)."""
     if used in prices:
         return prices[used], None
     category, metric, *detail = used.split(".")
@@ -44,5 +44,5 @@ def _value_of(used: str, inputs: Mapping[str, Reading], prices: Mapping[str, flo
         return None, f"{source}: {reading.error if reading else 'has no reading'}"
     value = reading.details.get(detail[0]) if detail else reading.value
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return value, f"{used}: {value!r:.40} is no number"
+        return value, f"{used}: {value!r:.40} is not a number"
     return value, None

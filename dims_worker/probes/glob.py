@@ -1,10 +1,10 @@
-"""Path patterns: `*`, `?` and `[...]` within a name, `**/` any folders or none, a last `**` all below.
+"""Path patterns: `*`, `?` and `[...]` within a name, `**/` for any number of folders, a final `**` for all below.
 
-The meaning is that of `pathlib.PurePath.full_match` (Python 3.13, case-sensitive, hidden files are files),
-but that a bracket never stands for a `/`. Paths are relative, with `/`, without `.` and `//`.
+Patterns mean what they mean in `pathlib.PurePath.full_match` (Python 3.13, case-sensitive, hidden files
+included), except that a bracket never matches a `/`. Paths are relative, with `/`, without `.` and `//`.
 
-Metrics times files is a large product, so most patterns are answered by `str.startswith`, `str.endswith`
-or a set; only what remains becomes a regular expression, one a metric, and is asked last.
+Every metric tests every file, so speed matters. Most patterns become `str.startswith`, `str.endswith` or a set
+lookup. The rest becomes one regular expression a metric, which is tested last.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 
 Test = Callable[[str], bool]
-"""Whether a path matches."""
+"""Returns whether a path matches."""
 
 _SPECIAL = re.compile(r"[*?\[]")
 
@@ -31,7 +31,7 @@ def nothing(_path: str) -> bool:
 
 @lru_cache(4096)
 def matcher(patterns: tuple[str, ...], exclude: tuple[str, ...] = ()) -> Test:
-    """The test of being matched by any of `patterns` and by none of `exclude`."""
+    """Return the test whether a path matches any of `patterns` and none of `exclude`."""
     wanted = _any_of(patterns)
     if not exclude:
         return wanted
@@ -41,18 +41,18 @@ def matcher(patterns: tuple[str, ...], exclude: tuple[str, ...] = ()) -> Test:
 
 @lru_cache(4096)
 def name_matcher(patterns: tuple[str, ...]) -> Test:
-    """The same of a path's last part alone; patterns hold no `/`."""
+    """Return the test of the last part of a path. The patterns have no `/`."""
     kinds = [_literals(pattern) for pattern in patterns]
     if all(kind is not None and kind[0] == "" and kind[1] for kind in kinds):
         ends = tuple(kind[1] for kind in kinds if kind is not None)
-        return lambda path: path.endswith(ends)  # `*.csv` holds no `/`: the path's end is the name's
+        return lambda path: path.endswith(ends)  # `*.csv` has no `/`: testing the whole path gives the same result
     test = matcher(patterns)
     return lambda path: test(path.rpartition("/")[2])
 
 
 @lru_cache(4096)
 def reach(patterns: tuple[str, ...]) -> Test:
-    """The test of a folder: whether anything below it could match one of the patterns."""
+    """Return the test of a folder: whether a path below it can match one of the patterns."""
     tests = [_reach(parts(pattern)) for pattern in patterns]
     if everything in tests:
         return everything
@@ -61,7 +61,7 @@ def reach(patterns: tuple[str, ...]) -> Test:
 
 @lru_cache(4096)
 def cover(patterns: tuple[str, ...]) -> Test:
-    """The test of a folder: whether all below it matches (`data/**`: `data`, `data/sub`)."""
+    """Return the test of a folder: whether all paths below it match (`data/**`: `data`, `data/sub`)."""
     heads = []
     for pattern in patterns:
         names = parts(pattern)
@@ -74,7 +74,7 @@ def cover(patterns: tuple[str, ...]) -> Test:
 
 @lru_cache(4096)
 def parts(pattern: str) -> tuple[str, ...]:
-    """A pattern's names, one a folder, runs of `**` as one."""
+    """Split a pattern into its names. Several `**` in a row become one."""
     names: list[str] = []
     for name in (str(PurePosixPath(pattern)) if PurePosixPath(pattern).parts else "").split("/"):
         if name != "**" or names[-1:] != ["**"]:
@@ -84,13 +84,13 @@ def parts(pattern: str) -> tuple[str, ...]:
 
 @lru_cache(4096)
 def is_literal(pattern: str) -> bool:
-    """Whether the pattern names one path and nothing else."""
+    """Return whether the pattern has no wildcard."""
     return not any(map(_is_wild, parts(pattern)))
 
 
 @lru_cache(4096)
 def folder_of(pattern: str) -> str:
-    """The folder below which all matches lie, as far as the pattern spells it out; "" is the root."""
+    """Return the folder that contains all matches, up to the first wildcard. "" is the root."""
     names = parts(pattern)[:-1]
     wild = next((index for index, name in enumerate(names) if _is_wild(name)), len(names))
     return "/".join(names[:wild])
@@ -98,27 +98,27 @@ def folder_of(pattern: str) -> str:
 
 @lru_cache(4096)
 def folders_of(patterns: tuple[str, ...]) -> frozenset[str]:
-    """Every folder that a pattern spells out, and those above it, but for the root."""
+    """Return the folders that the patterns name, and those above them, without the root."""
     names = [folder_of(pattern).split("/") for pattern in patterns if folder_of(pattern)]
     return frozenset("/".join(each[:length]) for each in names for length in range(1, len(each) + 1))
 
 
-# --- how ---------------------------------------------------------------------------------------------
+# --- implementation ----------------------------------------------------------------------------------
 
 
 def _is_wild(name: str) -> bool:
-    # An unclosed bracket is a character like others
+    # A bracket that is not closed is an ordinary character
     return bool(_SPECIAL.search(name)) and _name_regex(name) != re.escape(name)
 
 
 def _literals(name: str) -> tuple[str, str] | None:
-    """What stands before and after the only `*` of a name; None where it has more to it."""
+    """Return the text before and after the only `*` of a name, or None if it has other wildcards."""
     before, star, after = name.partition("*")
     return (before, after) if star and not _SPECIAL.search(before + after) else None
 
 
 def _any_of(patterns: tuple[str, ...]) -> Test:
-    """The quick tests first, then one regular expression for the rest."""
+    """Combine the fast tests, then one regular expression for the other patterns."""
     exact: set[str] = set()
     starts: list[str] = []
     ends: list[str] = []
@@ -157,12 +157,12 @@ def _quick(exact: set[str], starts: tuple[str, ...], ends: tuple[str, ...]) -> l
 
 
 def _deep(below: str, end: str) -> Test:
-    """`docs/**/*.md`."""
+    """Test patterns such as `docs/**/*.md`."""
     return lambda path: path.startswith(below) and path.endswith(end)
 
 
 def _flat(below: str, end: str) -> Test:
-    """`docs/*.md`."""
+    """Test patterns such as `docs/*.md`."""
     length = len(below)
     return lambda path: path.endswith(end) and path.startswith(below) and path.find("/", length) < 0
 
@@ -171,21 +171,21 @@ def _either(tests: list[Test]) -> Test:
     match tests:
         case []:
             return nothing
-        case [one]:
-            return one
-        case [one, other]:
-            return lambda path: one(path) or other(path)
+        case [test]:
+            return test
+        case [first, second]:
+            return lambda path: first(path) or second(path)
     return lambda path: any(test(path) for test in tests)
 
 
 def _regex(patterns: Iterable[tuple[str, ...]]) -> Test:
-    """One expression for all, behind the literal ends where every pattern has one (`test_*.py`)."""
+    """Compile one expression for all. If every pattern has a literal end (`test_*.py`), test that first."""
     names = list(patterns)
-    found = re.compile("(?s:" + "|".join(map(_path_regex, names)) + r")\Z").match
+    match = re.compile("(?s:" + "|".join(map(_path_regex, names)) + r")\Z").match
     ends = tuple(_SPECIAL.split(each[-1])[-1] for each in names if "[" not in each[-1])
     if len(ends) == len(names) and all(ends):
-        return lambda path: path.endswith(ends) and found(path) is not None
-    return lambda path: found(path) is not None
+        return lambda path: path.endswith(ends) and match(path) is not None
+    return lambda path: match(path) is not None
 
 
 def _path_regex(names: tuple[str, ...]) -> str:
@@ -206,7 +206,7 @@ def _name_regex(name: str) -> str:
     while at < len(name):
         end = _bracket(name, at)
         if end:
-            # fnmatch knows the rules of ranges; what it wraps around them, `(?s:…)\Z`, is taken off
+            # fnmatch implements ranges. Remove what it adds around them: `(?s:…)\Z`
             pieces.append("(?!/)" + fnmatch.translate(name[at:end])[len("(?s:") :].rpartition(")")[0])
             at = end
             continue
@@ -219,11 +219,11 @@ def _name_regex(name: str) -> str:
 
 
 def _bracket(name: str, at: int) -> int:
-    """Where the bracket that opens at `at` ends; 0 where none opens or it is never closed."""
+    """Return where the bracket that opens at `at` ends. 0 means that none opens there, or that it is not closed."""
     if name[at] != "[":
         return 0
     first = at + 2 if name[at + 1 : at + 2] == "!" else at + 1
-    return name.find("]", first + 1) + 1  # a `]` that stands first is one of the characters
+    return name.find("]", first + 1) + 1  # a `]` in the first place is a literal
 
 
 def _reach(names: tuple[str, ...]) -> Test:

@@ -1,4 +1,4 @@
-"""The way to values in a JSON document: names and numbers between dots, such as `totals.0.files`; `*` is every item."""
+"""Paths to values in a JSON document: names and numbers between dots (`totals.0.files`). `*` is every item."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Iterator
 from typing import Any
 
 
-def resolve_pointer(document: Any, pointer: str) -> Iterator[Any]:
-    """The values that the pointer leads to; more than one only past a `*`, which is every item of a list or
-    every value of an object.
+def resolve_pointer(document: Any, pointer: str, *, skip_missing: bool = False) -> Iterator[Any]:
+    """Yield the values at the pointer: more than one only if it has a `*`.
 
-    Raises LookupError, whose text says where the way ends, where a name or number is not there.
+    `*` is every item of a list or every value of an object. A name or number that does not exist raises
+    LookupError, whose text says which one and where. With `skip_missing` it yields nothing.
     """
-    return _walk(document, pointer.split("."), 0)
+    return _walk(document, pointer.split("."), 0, skip_missing)
 
 
-def _walk(here: Any, steps: list[str], done: int) -> Iterator[Any]:
+def _walk(node: Any, steps: list[str], done: int, skip_missing: bool) -> Iterator[Any]:
     if done == len(steps):
-        yield here
+        yield node
         return
     step = steps[done]
-    if step == "*" and isinstance(here, list | dict):
-        for item in here if isinstance(here, list) else here.values():
-            yield from _walk(item, steps, done + 1)
-    elif isinstance(here, dict) and step in here:
-        yield from _walk(here[step], steps, done + 1)
-    elif isinstance(here, list) and step.isdecimal() and int(step) < len(here):
-        yield from _walk(here[int(step)], steps, done + 1)
-    else:
+    if step == "*" and isinstance(node, list | dict):
+        for item in node if isinstance(node, list) else node.values():
+            yield from _walk(item, steps, done + 1, skip_missing)
+    elif isinstance(node, dict) and step in node:
+        yield from _walk(node[step], steps, done + 1, skip_missing)
+    elif isinstance(node, list) and step.isdecimal() and int(step) < len(node):
+        yield from _walk(node[int(step)], steps, done + 1, skip_missing)
+    elif not skip_missing:
         where = ".".join(steps[:done])
         raise LookupError(f"there is no {step!r} in {where}" if where else f"there is no {step!r}")

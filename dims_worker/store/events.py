@@ -12,22 +12,8 @@ from sqlalchemy import Connection, text
 from dims_worker.store.bulk import recordset, rows_as_json
 from dims_worker.store.models import events
 
-_COLUMNS = (
-    "producer",
-    "event_id",
-    "digest",
-    "type",
-    "subject",
-    "event_time",
-    "stream_id",
-    "outcome",
-    "reason",
-    "data",
-    "payload",
-    "rules",
-    "metrics",
-    "batch_id",
-)
+_GENERATED = ("seq", "received_at", "replayed_at")
+_COLUMNS = tuple(column.name for column in events.columns if column.name not in _GENERATED)
 
 
 def next_batch(connection: Connection) -> int:

@@ -15,24 +15,7 @@ from dims_worker.store.models import history, runs
 AGO = "(SELECT clock_timestamp() - CAST(:span AS interval))"
 """The instant `:span` ago. The subquery reads the clock once; PostgreSQL uses no index with a clock that moves."""
 
-_HISTORY = (
-    "run_id",
-    "metric",
-    "value",
-    "unit",
-    "method",
-    "as_of",
-    "generation",
-    "baseline",
-    "drift_pct",
-    "status",
-    "severity",
-    "tier",
-    "outcome",
-    "reason",
-    "error",
-    "details",
-)
+_HISTORY = tuple(column.name for column in history.columns if column.name not in ("id", "recorded_at"))
 
 
 def insert_run(connection: Connection, row: Mapping[str, Any]) -> tuple[int, datetime]:

@@ -1,1 +1,1 @@
-"""One page to look at and one button to press, and a JSON API beside it."""
+"""The dashboard, its approval buttons, and the JSON API."""

@@ -1,4 +1,4 @@
-"""The site as an ASGI application: its pages, its API, and what stands before them."""
+"""Build the ASGI application: the dashboard's pages, the API and their middleware."""
 
 from __future__ import annotations
 
@@ -18,48 +18,52 @@ from starlette.staticfiles import StaticFiles
 
 from dims_worker.errors import DimsError
 from dims_worker.local.ports import is_loopback
-from dims_worker.web import errors as problem
 from dims_worker.web import live_updates
 from dims_worker.web.api import routes as api_routes
 from dims_worker.web.context import WebContext
+from dims_worker.web.errors import dims_error, http_error, problem_response
 from dims_worker.web.middleware import HEADERS, AccessMiddleware
 from dims_worker.web.pages import activity, approvals, metric, overview, sign_in, workflows
 
 THREADS = 12
-"""So many pages are made at once."""
-LOCAL = ("localhost", "127.0.0.1", "::1")
+"""Pages that are rendered at the same time."""
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 async def healthz(request: Request) -> Response:
-    """Alive, whatever the database is doing."""
+    """Answer that the process is alive, whatever the state of the database."""
     return PlainTextResponse("ok\n")
 
 
-async def bug(request: Request, error: Exception) -> Response:
-    """An error that nobody foresaw: it is in the log, with its place; the page tells nothing of it."""
-    found = problem.problem_response(request, 500, "something went wrong here; the log of `dims web` says what")
-    found.headers.update(HEADERS)  # what stands outside of all else answers, so outside of the guard too
-    return found
+async def unhandled_error(request: Request, error: Exception) -> Response:
+    """Answer an unexpected error without its details. The traceback is in the log."""
+    response = problem_response(request, 500, "an unexpected error occurred. The log of `dims web` has the details")
+    response.headers.update(HEADERS)  # Starlette handles this error outside of AccessMiddleware
+    return response
 
 
 async def page_css(request: Request) -> Response:
-    """The report's own style: a report and the site look alike."""
+    """Serve the style sheet of the HTML report, which the dashboard shares."""
     return FileResponse(str(files("dims_worker.reports").joinpath("templates", "page.css")))
 
 
-def hosts(address: str, named: tuple[str, ...]) -> frozenset[str]:
-    """The names that a request may call this site by; none: any. On this machine alone they are bounded, so that no
-    page of another site can reach it under a name of its own (DNS rebinding)."""
+def allowed_hosts(address: str, configured: tuple[str, ...]) -> frozenset[str]:
+    """Return the host names that a request may use. An empty set allows any name.
+
+    On a loopback address only local names are allowed, so that no other site can use its own name (DNS rebinding).
+    """
     local = is_loopback(address)
-    return frozenset((*named, *LOCAL, *((address,) if local else ()))) if named or local else frozenset()
+    return (
+        frozenset((*configured, *LOCAL_HOSTS, *((address,) if local else ()))) if configured or local else frozenset()
+    )
 
 
 def build_app(site: WebContext, address: str = "127.0.0.1") -> Starlette:
-    """The application of a site that listens on `address`."""
+    """Return the application of a dashboard that listens on `address`."""
 
     @asynccontextmanager
-    async def life(app: Starlette) -> AsyncIterator[None]:
-        # No more pages at once than connections: one that waits for its turn is better than one that waits for the pool
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        # No more threads than database connections: it is better to wait for a thread than for the pool
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         await site.live.start()
         try:
@@ -67,21 +71,22 @@ def build_app(site: WebContext, address: str = "127.0.0.1") -> Starlette:
         finally:
             await site.live.stop()
 
-    rooms = (overview, metric, activity, approvals, workflows, live_updates, api_routes, sign_in)
+    modules = (overview, metric, activity, approvals, workflows, live_updates, api_routes, sign_in)
+    hosts = allowed_hosts(address, site.access.web.hosts)
     app = Starlette(
         routes=[
-            *(route for room in rooms for route in room.routes),
+            *(route for module in modules for route in module.routes),
             Route("/healthz", healthz),
             Route("/static/page.css", page_css),
             Mount("/static", StaticFiles(packages=[("dims_worker.web", "static")]), name="static"),
         ],
         middleware=[
-            Middleware(AccessMiddleware, access=site.access, hosts=hosts(address, site.access.web.hosts)),
+            Middleware(AccessMiddleware, access=site.access, hosts=hosts),
             Middleware(GZipMiddleware, minimum_size=2000, compresslevel=5),
         ],
-        exception_handlers={HTTPException: problem.http_error, DimsError: problem.dims_error, Exception: bug},
-        lifespan=life,
+        exception_handlers={HTTPException: http_error, DimsError: dims_error, Exception: unhandled_error},
+        lifespan=lifespan,
     )
-    app.router.redirect_slashes = False  # where to would be said with the scheme that we see, not the browser's
+    app.router.redirect_slashes = False  # behind a TLS proxy, the redirect would lead to http
     app.state.site = site
     return app

@@ -1,11 +1,10 @@
-"""What went wrong, as a page for people and as problem details (RFC 9457) for programs."""
+"""Answer errors: a page for people and problem details (RFC 9457) for programs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from http import HTTPStatus
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
@@ -23,74 +22,81 @@ from dims_worker.errors import (
 )
 from dims_worker.web.context import web_context
 
-STATUS: dict[type[DimsError], int] = {
-    **{NotFound: 404, UsageError: 400, EventError: 400, Refused: 409, NotAllowed: 403},
-    **{DatabaseUnreachable: 503, BrokerUnreachable: 503},
+SIMILARITY = 0.75
+"""How similar a metric's name must be, from 0 to 1, to be suggested. Names of one category share their beginning."""
+ITEM_PATHS = ("metrics", "requests", "events", "runs", "workflows")
+"""First parts of addresses such as /metrics/NAME."""
+STATUS: Mapping[type[DimsError], int] = {
+    NotFound: 404,
+    UsageError: 400,
+    EventError: 400,
+    Refused: 409,
+    NotAllowed: 403,
+    DatabaseUnreachable: 503,
+    BrokerUnreachable: 503,
 }
+_TITLES = {
+    400: "The request is not valid",
+    401: "Sign in first",
+    403: "You may not do this",
+    405: "You cannot do this here",
+    409: "This has changed",
+    413: "The form is too long",
+    503: "A server is unreachable",
+}
+_DETAILS = {404: "there is no page at this address", 405: "this address does not support this method"}
+"""Sentences for errors of Starlette that have no detail of their own."""
 
 
-def problem_json(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
-    """Problem details: `type`, `title`, `status`, `detail`."""
-    said = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
-    return JSONResponse(said, status, headers, media_type="application/problem+json")
+def problem_json(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return problem details: `type`, `title`, `status` and `detail`."""
+    problem = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return JSONResponse(problem, status, headers, media_type="application/problem+json")
 
 
-def problem_response(connection: HTTPConnection, status: int, detail: str, title: str = "") -> Response:
-    """The same words in the form that fits whoever asked. A page has a title, the metrics that may be meant, and of
-    what a driver says in many lines the first."""
+def problem_response(connection: HTTPConnection, status: int, detail: str) -> Response:
+    """Return the problem as JSON under /api, else as a page.
+
+    A page has a title and suggests metrics with similar names. It shows the first line of a database driver's message.
+    """
     if connection.url.path.startswith("/api"):
         return problem_json(status, detail)
     request = Request(connection.scope)
-    title = title or _TITLES.get(status, HTTPStatus(status).phrase)
-    values = {"here": "", "title": title, "detail": detail.partition("\n")[0], "near": []}
+    title = _TITLES.get(status, HTTPStatus(status).phrase)
+    values = {"section": "", "title": title, "detail": detail.partition("\n")[0], "similar": []}
     if status == 404:
-        values |= {"title": _missing(request.url.path), "near": _near(request)}
+        values |= {"title": _not_found_title(request.url.path), "similar": _similar_metrics(request)}
     return web_context(request).page(request, "problem.html", values, status)
 
 
-def _missing(path: str) -> str:
-    """What a path would have led to: `No such metric`."""
-    part, _, name = path.strip("/").partition("/")
-    return f"No such {part.removesuffix('s') if name and part in PARTS else 'page'}"
+def _not_found_title(path: str) -> str:
+    """Return `Metric not found` for /metrics/NAME."""
+    first, _, name = path.strip("/").partition("/")
+    noun = first.removesuffix("s") if name and first in ITEM_PATHS else "page"
+    return f"{noun.capitalize()} not found"
 
 
-def _near(request: Request) -> Sequence[str]:
-    """The metrics whose names are like the one that was asked for, the most alike first."""
-    _, _, asked = request.url.path.partition("/metrics/")
-    return get_close_matches(asked, web_context(request).config.definitions, cutoff=ALIKE) if asked else []
+def _similar_metrics(request: Request) -> Sequence[str]:
+    """Return the metrics whose names resemble the one in the address, most similar first."""
+    _, _, name = request.url.path.partition("/metrics/")
+    return get_close_matches(name, web_context(request).config.definitions, cutoff=SIMILARITY) if name else []
 
 
 def http_error(request: Request, error: Exception) -> Response:
-    """Starlette's own: no such page, no such method, a form that is too long."""
+    """Answer an HTTPException, of DIMS or of Starlette."""
     assert isinstance(error, HTTPException)
-    unsaid = error.detail == HTTPStatus(error.status_code).phrase
-    detail = _UNSAID.get(error.status_code, error.detail) if unsaid else error.detail
-    found = problem_response(request, error.status_code, detail)
-    found.headers.update(error.headers or {})
-    return found
+    has_no_detail = error.detail == HTTPStatus(error.status_code).phrase
+    detail = _DETAILS.get(error.status_code, error.detail) if has_no_detail else error.detail
+    response = problem_response(request, error.status_code, detail)
+    response.headers.update(error.headers or {})
+    return response
 
 
 def dims_error(request: Request, error: Exception) -> Response:
-    """An error of ours: its sentence names the place and the remedy."""
+    """Answer an error of DIMS with its message."""
     assert isinstance(error, DimsError)
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
-    title = next((said for kind, said in _AWAY.items() if isinstance(error, kind)), "")
-    found = problem_response(request, status, str(error), title)
+    response = problem_response(request, status, str(error))
     if status == 503:
-        found.headers["retry-after"] = "5"
-    return found
-
-
-ALIKE = 0.75
-"""Names are meant that are alike by so much, of 1; all of a category share their beginning."""
-PARTS = ("metrics", "requests", "events", "runs", "workflows")
-"""The first parts of addresses that name one thing of many."""
-_UNSAID = {404: "there is no such page", 405: "that is not done here"}
-_AWAY: dict[type[DimsError], str] = {
-    DatabaseUnreachable: "The database cannot be reached",
-    BrokerUnreachable: "The broker cannot be reached",
-}
-_TITLES = {
-    **{400: "That cannot be answered", 401: "Sign in first", 403: "That is not allowed", 405: "That is not done here"},
-    **{409: "It has changed since", 413: "The form is too long"},
-}
+        response.headers["retry-after"] = "5"
+    return response

@@ -1,7 +1,7 @@
-"""Who somebody is, and how that is known: a token, a sign-in link, a trusted proxy's header. No request is seen here.
+"""Identify people: by a token, a sign-in link, or the header of a trusted proxy. This module sees no request.
 
-Sessions and forms are signed (itsdangerous, HMAC-SHA-256): nothing is kept on the server, and whoever changes the
-secret or a person's token ends the sessions that it signed or opened.
+Sessions and forms are signed (itsdangerous, HMAC-SHA-256), so the server stores nothing. To end sessions, change the
+secret, or the token of the person.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from starlette.datastructures import Headers
 from dims_worker.config import WebSection
 
 LONGEST_NAME = 200
-"""Characters of a name that a proxy gives."""
+"""Characters of a name from a proxy."""
 LINK_SECONDS = 600
-"""A sign-in link opens so long, and once."""
+"""How long a sign-in link works. It works once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Somebody who signed in."""
+    """A person who is signed in."""
 
     name: str
     known_by: Literal["token", "link", "proxy"]
@@ -36,14 +36,14 @@ class Viewer:
 
 @dataclass(frozen=True)
 class SignInPolicy:
-    """What the web section of the configuration allows; `secret` signs."""
+    """The rules of the configuration's web section. `secret` signs sessions, links and forms."""
 
     web: WebSection
     secret: str = field(repr=False)
-    used: set[str] = field(default_factory=set, repr=False)
-    """Links that were opened since `begun`."""
-    begun: int = field(default_factory=lambda: int(time.time()), repr=False)
-    """Seconds since 1970. No link of before opens: which of them were used, nobody knows any more."""
+    used_links: set[str] = field(default_factory=set, repr=False)
+    """Links that were used since `started_at`."""
+    started_at: int = field(default_factory=lambda: int(time.time()), repr=False)
+    """Seconds since 1970. Older links do not work, because this process does not know which of them were used."""
 
     @property
     def read_by_anyone(self) -> bool:
@@ -51,23 +51,24 @@ class SignInPolicy:
 
     @cached_property
     def cookie(self) -> str:
-        """The name of a session's cookie: a browser keeps one jar for all ports of a host, so each DIMS there needs a
-        name of its own. It stays over restarts, as the secret does, which it tells nothing of."""
+        """The name of the session cookie.
+
+        A browser shares cookies between all ports of a host, so each DIMS derives its own name from its secret.
+        """
         return f"dims_session_{hmac.digest(self.secret.encode(), b'dims.cookie', hashlib.sha256).hex()[:8]}"
 
     def by_token(self, token: str) -> Viewer | None:
-        """The person whose token it is. Each is compared, in a time that tells nothing of how much was right."""
-        found = [name for name, known in self.web.active_tokens.items() if _same(token, known)]
-        return Viewer(found[0], "token") if found else None
+        """Return the person with this token. All tokens are compared, in constant time."""
+        names = [name for name, known in self.web.active_tokens.items() if _equal(token, known)]
+        return Viewer(names[0], "token") if names else None
 
     def may_send_events(self, token: str) -> bool:
-        """Whether it is the producers' token."""
+        """Return whether this is the events token."""
         known = self.web.events_token.get_secret_value()
-        return bool(known) and _same(token, known)
+        return bool(known) and _equal(token, known)
 
     def by_proxy(self, peer: str | None, headers: Headers) -> Viewer | None:
-        """The person whom a trusted proxy names; nobody where another peer says so, or where two are named: a proxy
-        that adds its header to the browser's would let that one choose."""
+        """Return the person whom a trusted proxy names. If the header is repeated, the browser may have sent one."""
         proxy = self.web.proxy
         if proxy is None or peer is None:
             return None
@@ -75,69 +76,69 @@ class SignInPolicy:
             address = ipaddress.ip_address(peer)
         except ValueError:
             return None
-        if not any(address in ipaddress.ip_network(one) for one in proxy.trusted):
+        if not any(address in ipaddress.ip_network(network) for network in proxy.trusted):
             return None
-        said = headers.getlist(proxy.header)
-        name = _name(said[0]) if len(said) == 1 else ""
+        names = headers.getlist(proxy.header)
+        name = _decode_name(names[0]) if len(names) == 1 else ""
         return Viewer(name, "proxy") if name else None
 
     def session(self, viewer: Viewer) -> str:
-        """A cookie's value for somebody who signed in."""
-        return self._signer("session").dumps([viewer.name, viewer.known_by, self._seal(viewer)])
+        """Return the value of the session cookie."""
+        return self._serializer("session").dumps([viewer.name, viewer.known_by, self._seal(viewer)])
 
     def by_session(self, cookie: str) -> Viewer | None:
-        """Whose cookie it is; nobody's, once it is too old or the token that opened it has changed."""
-        said = self._read("session", cookie, self.web.session.total_seconds())
-        if not isinstance(said, list) or len(said) != 3:
+        """Return the owner of a session cookie, or None if it has expired or the person's token has changed."""
+        content = self._load("session", cookie, self.web.session.total_seconds())
+        if not isinstance(content, list) or len(content) != 3:
             return None
-        viewer = Viewer(said[0], said[1])
-        return viewer if _same(said[2], self._seal(viewer)) else None
+        viewer = Viewer(content[0], content[1])
+        return viewer if _equal(content[2], self._seal(viewer)) else None
 
     def link(self, name: str) -> str:
-        """The code of a sign-in link: who can make one can read the secret, and so is this machine's keeper."""
-        return self._signer("link").dumps([name, secrets.token_hex(8)])
+        """Return the code of a sign-in link. Anyone who can read the secret can create one."""
+        return self._serializer("link").dumps([name, secrets.token_hex(8)])
 
     def by_link(self, code: str, *, use: bool = False) -> Viewer | None:
-        """For whom a link is; nobody, once it was used or is too old."""
-        said = self._read("link", code, LINK_SECONDS, since=self.begun)
-        if not isinstance(said, list) or len(said) != 2 or said[1] in self.used:
+        """Return the person whom a link signs in, or None if it was used or has expired. `use` uses it up."""
+        content = self._load("link", code, LINK_SECONDS, since=self.started_at)
+        if not isinstance(content, list) or len(content) != 2 or content[1] in self.used_links:
             return None
         if use:
-            self.used.add(said[1])
-        return Viewer(said[0], "link")
+            self.used_links.add(content[1])
+        return Viewer(content[0], "link")
 
     def form_token(self, viewer: Viewer) -> str:
-        """What a form carries, so that it can only have come from a page that this person was shown."""
-        return self._signer("form").dumps([viewer.name, viewer.known_by])
+        """Return the CSRF token of a form. It proves that this viewer loaded the form from this server."""
+        return self._serializer("form").dumps([viewer.name, viewer.known_by])
 
     def is_form_of(self, viewer: Viewer, token: str) -> bool:
-        said = self._read("form", token, self.web.session.total_seconds())
-        return bool(said == [viewer.name, viewer.known_by])
+        content = self._load("form", token, self.web.session.total_seconds())
+        return bool(content == [viewer.name, viewer.known_by])
 
     def _seal(self, viewer: Viewer) -> str:
-        """A digest of what opened a session: another token, another digest."""
+        """Return a digest of the credential of a session, so that a new token ends the session."""
         token = self.web.active_tokens.get(viewer.name, "") if viewer.known_by == "token" else viewer.known_by
         return hashlib.sha256(f"{self.secret}{token}".encode()).hexdigest()[:16] if token else ""
 
-    def _signer(self, what: str) -> URLSafeTimedSerializer:
-        return URLSafeTimedSerializer(self.secret, salt=f"dims.{what}", signer_kwargs={"digest_method": hashlib.sha256})
+    def _serializer(self, kind: str) -> URLSafeTimedSerializer:
+        return URLSafeTimedSerializer(self.secret, salt=f"dims.{kind}", signer_kwargs={"digest_method": hashlib.sha256})
 
-    def _read(self, what: str, text: str, seconds: float, since: float = 0) -> Any:
+    def _load(self, kind: str, text: str, seconds: float, since: float = 0) -> Any:
         try:
-            said, signed = self._signer(what).loads(text, max_age=int(seconds), return_timestamp=True)
-        except BadData:  # forged, cut, or too old
+            content, signed = self._serializer(kind).loads(text, max_age=int(seconds), return_timestamp=True)
+        except BadData:  # forged, truncated or expired
             return None
-        return said if signed.timestamp() >= since else None
+        return content if signed.timestamp() >= since else None
 
 
-def _name(said: str) -> str:
-    """A person's name in a header, which is UTF-8 on the wire; empty where nobody is called so."""
+def _decode_name(header: str) -> str:
+    """Return the name in a header, which is UTF-8 on the wire. Empty if it is not a valid name."""
     try:
-        name = said.encode("latin-1").decode().strip()
+        name = header.encode("latin-1").decode().strip()
     except UnicodeError:
         return ""
     return name if name.isprintable() and len(name) <= LONGEST_NAME else ""
 
 
-def _same(one: str, other: str) -> bool:
-    return bool(one) and hmac.compare_digest(one.encode(), other.encode())
+def _equal(left: str, right: str) -> bool:
+    return bool(left) and hmac.compare_digest(left.encode(), right.encode())

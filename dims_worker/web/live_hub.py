@@ -1,4 +1,4 @@
-"""One listener on the database that feeds every open dashboard."""
+"""Listen to the database on one connection and send updates to every open page."""
 
 from __future__ import annotations
 
@@ -22,102 +22,88 @@ from dims_worker.text.activity import ActivityFollower
 
 log = logging.getLogger(__name__)
 
-
-PERIOD = 3.0
-"""Seconds after which the database is looked at without a bell: what a lost one costs."""
-
-
-SPACE = 0.25
-"""Seconds between two looks: a burst of events makes few messages."""
-
-
-BACK_OFF = (0.5, 10.0)
-"""Seconds between two tries while the database is away: at first, at most."""
-
-
-WAITING = 16
-"""So many messages wait for a slow page; then it misses them, and is told that it did."""
-
-
-LISTED = 100
-"""A message names so many of each kind at most, the newest: it is a bell with a label, not the log."""
+POLL_SECONDS = 3.0
+"""How often the database is read without a notification. A lost notification delays an update by this much."""
+MIN_SECONDS = 0.25
+"""Seconds between two reads, so that a burst of events makes few messages."""
+RETRY_SECONDS = (0.5, 10.0)
+"""The first and the longest pause between attempts to reach the database."""
+QUEUE_SIZE = 16
+"""Messages that wait for a slow page. After that the page is notified that it missed some."""
+MAX_LISTED = 100
+"""A message names at most this many items of each kind, the newest. Pages load the rest."""
 
 
 def sse_frame(kind: str, facts: Mapping[str, Any] | None = None) -> bytes:
-    """A server-sent event. https://html.spec.whatwg.org/multipage/server-sent-events.html"""
-    return f"event: {kind}\ndata: {json.dumps(facts or {})}\n\n".encode()  # escapes all but ASCII: on one line
+    """Return a server-sent event. https://html.spec.whatwg.org/multipage/server-sent-events.html"""
+    return f"event: {kind}\ndata: {json.dumps(facts or {})}\n\n".encode()  # JSON escapes line ends
 
 
-HERE = sse_frame("here")
-
-
-AWAY = sse_frame("away")
-
-
+CONNECTED = sse_frame("connected")
+UNREACHABLE = sse_frame("unreachable")
 MISSED = sse_frame("missed")
 
-
 Stream = asyncio.Queue[bytes | None]
-"""What waits for one page; None ends it."""
+"""The messages for one page. None ends the stream."""
 
 
 class LiveHub:
-    """Hands on what one listener hears to every open page.
+    """Sends what one database listener sees to every open page.
 
-    A thread listens and reads, on one connection; the event loop hands on. A message is made once for all pages.
+    A thread listens and reads on one connection. The event loop sends. Each message is built once for all pages.
     """
 
     def __init__(self, engine: Engine, config: Config) -> None:
         self.engine, self.config = engine, config
         self.streams: set[Stream] = set()
-        self.state = AWAY
-        self._number = 0
-        self._told_at = time.monotonic()
-        self._standing: set[RequestVersion] = set()
-        self._over = threading.Event()
+        self.state = UNREACHABLE
+        self._last_id = 0
+        self._last_sent = time.monotonic()
+        self._request_versions: set[RequestVersion] = set()
+        self._stopping = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     async def start(self) -> None:
-        """Begin to listen."""
+        """Start the listener."""
         self._loop = asyncio.get_running_loop()
-        self._ear, self._wake = socket.socketpair()
+        self._interrupted, self._interrupt = socket.socketpair()
         self._thread = threading.Thread(target=self._listen, name="live", daemon=True)
         self._thread.start()
 
     @property
     def closed(self) -> bool:
-        return self._over.is_set()
+        return self._stopping.is_set()
 
     def close(self) -> None:
-        """End every stream; from any thread, and from a signal's handler."""
-        self._over.set()
+        """End every stream. Safe to call from any thread and from a signal handler."""
+        self._stopping.set()
         if self._loop and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._hand_out, None)
+            self._loop.call_soon_threadsafe(self._deliver, None)
 
     async def stop(self) -> None:
-        """End every stream, and the listener."""
+        """End every stream and the listener."""
         self.close()
         if self._thread:
-            self._wake.send(b".")
-            await asyncio.to_thread(self._thread.join, 10)  # a connection attempt under way ends within 5 s
-            self._ear.close()
-            self._wake.close()
+            self._interrupt.send(b".")
+            await asyncio.to_thread(self._thread.join, 10)  # an attempt to connect ends within 5 s
+            self._interrupted.close()
+            self._interrupt.close()
 
     def subscribe(self, age: float = 0.0) -> Stream:
-        """What a page is told from now on. `age`: seconds since it was asked for; what has happened meanwhile, it may
-        have missed."""
-        stream = Stream(WAITING)
+        """Return a new stream for a page that is `age` seconds old, with a message if the page may have missed some."""
+        stream = Stream(QUEUE_SIZE)
         stream.put_nowait(self.state)
-        if time.monotonic() - age < self._told_at:
+        if time.monotonic() - age < self._last_sent:
             stream.put_nowait(MISSED)
         if self.closed:
             stream.put_nowait(None)
         self.streams.add(stream)
         return stream
 
-    def _hand_out(self, message: bytes | None) -> None:
-        if message is not None and message in (HERE, AWAY):
+    def _deliver(self, message: bytes | None) -> None:
+        """Put a message into every stream. A full stream is cleared and marked as missed."""
+        if message is not None and message in (CONNECTED, UNREACHABLE):
             self.state = message
         for stream in self.streams:
             if stream.full():
@@ -127,61 +113,61 @@ class LiveHub:
                 stream.put_nowait(MISSED)
             stream.put_nowait(message)
 
-    def _say(self, message: bytes) -> None:
+    def _send(self, message: bytes) -> None:
         assert self._loop
-        self._told_at = time.monotonic()
-        self._loop.call_soon_threadsafe(self._hand_out, message)
+        self._last_sent = time.monotonic()
+        self._loop.call_soon_threadsafe(self._deliver, message)
 
     def _listen(self) -> None:
-        """The thread: until `stop`, whatever the database does."""
-        pause, most = BACK_OFF
-        away = False
-        while not self._over.is_set():
+        """Run the thread: listen until `stop`, and reconnect whenever the connection is lost."""
+        pause, longest = RETRY_SECONDS
+        unreachable = False
+        while not self._stopping.is_set():
             try:
                 with subscribe(self.engine) as connection:
-                    look = self._look_from_now(connection)
-                    self._say(HERE)
-                    away, pause = False, BACK_OFF[0]
-                    while not self._over.is_set():
-                        wait_for_notification(connection, PERIOD, self._ear)
-                        look()
-                        self._over.wait(SPACE)
+                    send_changes = self._start_following(connection)
+                    self._send(CONNECTED)
+                    unreachable, pause = False, RETRY_SECONDS[0]
+                    while not self._stopping.is_set():
+                        wait_for_notification(connection, POLL_SECONDS, self._interrupted)
+                        send_changes()
+                        self._stopping.wait(MIN_SECONDS)
             except (DimsError, SQLAlchemyError) as error:
-                if not away:
-                    log.warning("open pages are told nothing: %s", str(error).splitlines()[0])
+                if not unreachable:
+                    log.warning("live updates are paused; reconnecting: %s", str(error).splitlines()[0])
             except Exception:
-                log.exception("open pages are told nothing")
-            if not away and not self._over.is_set():
-                self._say(AWAY)
-            away = True
-            self._over.wait(pause)
-            pause = min(pause * 2, most)
+                log.exception("live updates failed; reconnecting")
+            if not unreachable and not self._stopping.is_set():
+                self._send(UNREACHABLE)
+            unreachable = True
+            self._stopping.wait(pause)
+            pause = min(pause * 2, longest)
 
-    def _look_from_now(self, connection: Connection) -> Callable[[], None]:
-        """What tells the pages of all that is new since the last call."""
+    def _start_following(self, connection: Connection) -> Callable[[], None]:
+        """Return a function that sends everything that is new since its last call."""
         follower = ActivityFollower(self.config)
         with connection.begin():
             follower.start(connection)
-            self._standing = set(request_versions(connection))
+            self._request_versions = set(request_versions(connection))
 
-        def look() -> None:
+        def send_changes() -> None:
             with connection.begin():
-                news = follower.news(connection)
-                now = set(request_versions(connection))
-            changed, self._standing = now ^ self._standing, now
-            if not (news.events or news.runs or changed):
+                activity = follower.news(connection)
+                versions = set(request_versions(connection))
+            changed, self._request_versions = versions ^ self._request_versions, versions
+            if not (activity.events or activity.runs or changed):
                 return
-            names = {name for event in news.events for name in event.metrics}
-            names |= {one.metric for one in news.readings} | {one.metric for one in changed}
-            self._number += 1
+            names = {name for event in activity.events for name in event.metrics}
+            names |= {reading.metric for reading in activity.readings} | {version.metric for version in changed}
+            self._last_id += 1
             facts = {
-                "id": self._number,
-                "sentences": list(follower.told(news))[-LISTED:],
-                "events": [event.seq for event in news.events][-LISTED:],
-                "runs": [run.run_id for run in news.runs][-LISTED:],
-                "metrics": sorted(names)[:LISTED],
-                "open": sum(one.state == "open" for one in now),
+                "id": self._last_id,
+                "sentences": list(follower.told(activity))[-MAX_LISTED:],
+                "events": [event.seq for event in activity.events][-MAX_LISTED:],
+                "runs": [run.run_id for run in activity.runs][-MAX_LISTED:],
+                "metrics": sorted(names)[:MAX_LISTED],
+                "open": sum(version.state == "open" for version in versions),
             }
-            self._say(sse_frame("happened", facts))
+            self._send(sse_frame("activity", facts))
 
-        return look
+        return send_changes

@@ -1,4 +1,4 @@
-"""Open pages are told what happens: one listener on the database, however many look."""
+"""Serve `/live`: server-sent events that keep an open page up to date."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from dims_worker.web.api.query_parameters import parse_whole_number
 from dims_worker.web.context import viewer_of, web_context
 from dims_worker.web.live_hub import LiveHub
 
-STREAMS = 500
-"""So many pages may be open; one more is told to come back."""
-PING = 15.0
-"""Seconds after which a silent stream says how it is: so we notice who is gone, and a page that we are."""
-LONGEST = 3600.0
-"""Seconds that a stream lasts; its page opens another."""
+MAX_STREAMS = 500
+"""Pages that may be open at the same time."""
+PING_SECONDS = 15.0
+"""A silent stream repeats its state this often, so that both sides notice a lost connection."""
+MAX_SECONDS = 3600.0
+"""How long a stream lasts. The page then opens a new one."""
 
 
 async def live(request: Request) -> Response:
-    """The stream of one page, until it leaves, an hour is over, or whoever looks may look no more."""
-    hub, said = web_context(request).live, request.query_params.get("age", "")
+    """Stream updates until the page closes, an hour has passed, or the session ends."""
+    hub = web_context(request).live
     if hub.closed:
-        raise HTTPException(503, "the site is about to stop", {"retry-after": "5"})
-    if len(hub.streams) >= STREAMS:
-        raise HTTPException(503, f"{STREAMS} pages are open: come back later", {"retry-after": "30"})
+        raise HTTPException(503, "the server is stopping", {"retry-after": "5"})
+    if len(hub.streams) >= MAX_STREAMS:
+        raise HTTPException(503, f"{MAX_STREAMS} pages are open already. Try again later", {"retry-after": "30"})
     if request.method == "HEAD":
         return Response(media_type="text/event-stream")
-    age = int(said) / 1000 if said.isdecimal() and len(said) < 10 else 0.0
-    told = _told(hub, age, lambda: _may_look(request))
-    return StreamingResponse(told, headers={"cache-control": "no-store", "x-accel-buffering": "no"},
-                             media_type="text/event-stream")  # fmt: skip
+    milliseconds = parse_whole_number(request.query_params.get("age", ""), 999_999_999) or 0
+    messages = _messages(hub, milliseconds / 1000, lambda: _may_read(request))
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(messages, headers=headers, media_type="text/event-stream")
 
 
-async def _told(hub: LiveHub, age: float, may_look: Callable[[], bool]) -> AsyncIterator[bytes]:
+async def _messages(hub: LiveHub, age: float, may_read: Callable[[], bool]) -> AsyncIterator[bytes]:
     stream = hub.subscribe(age)
-    end = time.monotonic() + LONGEST
+    end = time.monotonic() + MAX_SECONDS
     try:
         yield b"retry: 3000\n\n"
-        while time.monotonic() < end and may_look():
+        while time.monotonic() < end and may_read():
             try:
-                message = await asyncio.wait_for(stream.get(), PING)
+                message = await asyncio.wait_for(stream.get(), PING_SECONDS)
             except TimeoutError:
                 message = hub.state
             if message is None:
@@ -54,8 +55,8 @@ async def _told(hub: LiveHub, age: float, may_look: Callable[[], bool]) -> Async
         hub.streams.discard(stream)
 
 
-def _may_look(request: Request) -> bool:
-    """Whether the session that opened a stream still stands. A proxy answers for its own."""
+def _may_read(request: Request) -> bool:
+    """Return whether the session that opened a stream is still valid. A proxy checks its own sessions."""
     access, viewer = web_context(request).access, viewer_of(request)
     if access.read_by_anyone or (viewer is not None and viewer.known_by == "proxy"):
         return True

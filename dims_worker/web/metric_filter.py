@@ -1,4 +1,4 @@
-"""Which metrics the first page is asked for: words, a category, a state. All of it stands in the page's address."""
+"""Filter the metrics of the overview by words, category and state. The filter is part of the page's address."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from dims_worker.analysis.health import HEALTH_STATES, MetricHealth
 from dims_worker.config import Config
 
 LONGEST = 200
-"""So many characters are searched for."""
+"""Characters of a search."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateFilter:
-    """Metrics that are alike in how they stand: what they are called, their colour, and which they are."""
+    """A state to filter by. `style` is the CSS class of its colour."""
 
     title: str
     style: str
-    true: Callable[[MetricHealth], object]
+    matches: Callable[[MetricHealth], object]
 
 
 STATE_FILTERS: Mapping[str, StateFilter] = {
@@ -32,39 +32,39 @@ STATE_FILTERS: Mapping[str, StateFilter] = {
     "drifted": StateFilter("drifted", "bad", HEALTH_STATES["drifted"]),
     "unmeasured": StateFilter("unmeasured", "quiet", HEALTH_STATES["unmeasured"]),
     "due": StateFilter("due", "quiet", HEALTH_STATES["due"]),
-    "well": StateFilter("well", "ok", lambda one: one.well),
+    "well": StateFilter("well", "ok", lambda health: health.well),
 }
-"""By the word that the address has for them (`?state=failed`)."""
+"""By the name in the address (`?state=failed`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricFilter:
-    """What is asked for; an empty text asks for nothing."""
+    """The filter of the overview. An empty text does not filter."""
 
     q: str = ""
     category: str = ""
     state: str = ""
 
     @classmethod
-    def of(cls, asked: QueryParams) -> MetricFilter:
-        return cls(asked.get("q", "").strip()[:LONGEST], asked.get("category", ""), asked.get("state", ""))
+    def of(cls, query: QueryParams) -> MetricFilter:
+        return cls(query.get("q", "").strip()[:LONGEST], query.get("category", ""), query.get("state", ""))
 
     def __bool__(self) -> bool:
         return bool(self.q or self.category or self.state)
 
     @property
     def address(self) -> str:
-        """The page with this filter."""
-        said = {"q": self.q, "category": self.category, "state": self.state}
-        return "/?" + urlencode({key: value for key, value in said.items() if value}) if self else "/"
+        """The address of the overview with this filter."""
+        values = {"q": self.q, "category": self.category, "state": self.state}
+        return "/?" + urlencode({key: value for key, value in values.items() if value}) if self else "/"
 
-    def names(self, config: Config, metric: str) -> bool:
-        """Whether a metric is of the category, and its name and description have every word."""
+    def matches_name(self, config: Config, metric: str) -> bool:
+        """Return whether a metric has the category, and every word in its name or description."""
         if self.category and metric.partition(".")[0] != self.category:
             return False
-        said = f"{metric} {config.metrics[metric].description}".casefold()
-        return all(word in said for word in self.q.casefold().split())
+        text = f"{metric} {config.metrics[metric].description}".casefold()
+        return all(word in text for word in self.q.casefold().split())
 
-    def states(self, one: MetricHealth) -> bool:
-        """Whether a metric stands so. A state that there is none of is nobody's."""
-        return not self.state or (self.state in STATE_FILTERS and bool(STATE_FILTERS[self.state].true(one)))
+    def matches_state(self, health: MetricHealth) -> bool:
+        """Return whether a metric is in the state. No metric is in an unknown state."""
+        return not self.state or (self.state in STATE_FILTERS and bool(STATE_FILTERS[self.state].matches(health)))

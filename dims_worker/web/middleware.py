@@ -1,33 +1,29 @@
-"""Before every page: whose request it is, whether it may pass, and what a browser may do with the answer."""
+"""Check every request before it reaches a page: its host, its viewer and its origin. Set the security headers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import TypeVar
+from collections.abc import Collection
 from urllib.parse import quote, urlsplit
 
-from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dims_worker.web import errors as problem
 from dims_worker.web.context import viewer_of, web_context
+from dims_worker.web.errors import problem_json, problem_response
 from dims_worker.web.identity import SignInPolicy, Viewer
-from dims_worker.web.request_body import form_in
+from dims_worker.web.request_body import read_form
 
-T = TypeVar("T")
-
-OPEN = ("/sign-in", "/static/", "/healthz")
-"""What anybody may ask for: else nobody could sign in."""
+PUBLIC = ("/sign-in", "/static/", "/healthz")
+"""Paths that need no sign-in."""
 EVENTS = "/api/events"
 API = "/api"
-SAFE = ("GET", "HEAD", "OPTIONS")
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 HEADERS = {
-    # No script and no style but our own files; nothing is loaded from, sent to or framed by anybody else
+    # Scripts and styles only from our own files. Nothing is loaded from, sent to, or framed by another site
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -40,7 +36,7 @@ HEADERS = {
 
 
 class AccessMiddleware:
-    """ASGI middleware: names the viewer in the scope, turns away who may not pass, sets the headers."""
+    """ASGI middleware that identifies the viewer, refuses requests that are not allowed, and sets the headers."""
 
     def __init__(self, app: ASGIApp, access: SignInPolicy, hosts: Collection[str]) -> None:
         self.app, self.access, self.hosts = app, access, hosts
@@ -51,9 +47,9 @@ class AccessMiddleware:
             return
         connection = HTTPConnection(scope)
         scope["viewer"] = self._viewer(connection)
-        refused = self._refusal(scope, connection)
+        refusal = self._refusal(scope, connection)
 
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(raw=message["headers"])
                 for name, value in HEADERS.items():
@@ -61,81 +57,79 @@ class AccessMiddleware:
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 
-        await (refused or self.app)(scope, receive, guarded)
+        await (refusal or self.app)(scope, receive, send_with_headers)
 
     def _viewer(self, connection: HTTPConnection) -> Viewer | None:
         kind, _, token = connection.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and connection.scope["path"].startswith(API):
-            return self.access.by_token(token.strip())  # a script says who it is; a browser's cookie is not looked at
+            return self.access.by_token(token.strip())  # a token takes the place of a browser's cookie
         client = connection.client
         return self.access.by_proxy(client.host if client else None, connection.headers) or self.access.by_session(
             connection.cookies.get(self.access.cookie, "")
         )
 
     def _refusal(self, scope: Scope, connection: HTTPConnection) -> ASGIApp | None:
-        """What is answered in the place of the site; None: the request may pass."""
+        """Return the response to a request that is not allowed, or None if it is."""
         path, method = scope["path"], scope["method"]
         if self.hosts and _host(connection.headers) not in self.hosts:
-            said = "this site is not known by that name: web.hosts in its configuration adds it"
-            return problem.problem_json(400, said) if path.startswith(API) else PlainTextResponse(f"{said}\n", 400)
+            detail = "this host name is not allowed. Add it to web.hosts in the configuration"
+            return problem_json(400, detail) if path.startswith(API) else PlainTextResponse(f"{detail}\n", 400)
         if path == EVENTS and method == "POST":
-            return None  # the producers' own token is asked for there
-        if method not in SAFE and not _from_here(connection.headers):
-            return problem.problem_response(connection, 403, "the form was sent from another site")
-        unknown = path.startswith(API) and "authorization" in connection.headers  # a wrong token is told, not passed by
-        reads = method in SAFE and self.access.read_by_anyone and not unknown
-        return None if scope["viewer"] or reads or path.startswith(OPEN) else _sign_in_first(path, method, connection)
+            return None  # the endpoint checks the events token itself
+        if method not in SAFE_METHODS and not _is_same_origin(connection.headers):
+            return problem_response(connection, 403, "the form was sent from another site")
+        has_token = path.startswith(API) and "authorization" in connection.headers  # a wrong token is always an error
+        reads = method in SAFE_METHODS and self.access.read_by_anyone and not has_token
+        return None if scope["viewer"] or reads or path.startswith(PUBLIC) else _sign_in_first(path, method, connection)
 
 
 def _sign_in_first(path: str, method: str, connection: HTTPConnection) -> ASGIApp:
     if path.startswith(API):
-        return problem.problem_json(401, "who asks? Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
-    if method not in SAFE:
+        detail = "Authentication required: send `Authorization: Bearer <token>`."
+        return problem_json(401, detail, {"www-authenticate": "Bearer"})
+    if method not in SAFE_METHODS:
         return RedirectResponse("/sign-in", 303) if path == "/sign-out" else _signed_out
     back = f"{path}?{connection.url.query}" if connection.url.query else path
     return RedirectResponse(f"/sign-in?next={quote(back)}", 303)
 
 
 async def _signed_out(scope: Scope, receive: Receive, send: Send) -> None:
-    """What is told to who presses a button after their session: nothing was done, and what they wrote is not lost."""
+    """Answer a button that was pressed after the session ended. The page keeps the note that the person wrote."""
     request = Request(scope, receive)
     try:
-        note = (await form_in(request)).get("note", "")
+        note = (await read_form(request)).get("note", "")
     except HTTPException:
-        note = ""  # no form of ours: so nobody wrote anything into one
-    place = request.url.path.rpartition("/")[0] or "/"  # the page that has the button
-    values = {"here": "sign-in", "title": "Signed out", "note": note, "next": place}
+        note = ""  # not one of our forms, so there is no note
+    button_page = request.url.path.rpartition("/")[0] or "/"
+    values = {"section": "sign-in", "title": "Signed out", "note": note, "next": button_page}
     await web_context(request).page(request, "signed_out.html", values, 403)(scope, receive, send)
 
 
 def _host(headers: Headers) -> str:
-    """The name that a request calls this site by, without its port."""
+    """Return the host name of a request, without the port."""
     try:
         return urlsplit(f"//{headers.get('host', '')}").hostname or ""
     except ValueError:
         return ""
 
 
-def _from_here(headers: Headers) -> bool:
-    """Whether a browser says that one of our own pages sent this; what is no browser says nothing."""
+def _is_same_origin(headers: Headers) -> bool:
+    """Return whether one of our own pages sent this. Clients that are not browsers send neither header."""
     if site := headers.get("sec-fetch-site"):
         return site in ("same-origin", "none")
     origin = headers.get("origin")
     return origin is None or origin.partition("://")[2] == headers.get("host")
 
 
-async def form_of(request: Request) -> FormData:
-    """The fields of a form that this viewer was shown. Raises HTTPException: 401, 403, and what `form_in` raises."""
+async def require_form(request: Request) -> dict[str, str]:
+    """Return the fields of a form whose CSRF token belongs to this viewer.
+
+    Raises HTTPException: 401, 403, and those of `read_form`.
+    """
     viewer = viewer_of(request)
     if viewer is None:
         raise HTTPException(401, "sign in first")
-    form = await form_in(request)
-    token = form.get("form_token")
-    if not isinstance(token, str) or not web_context(request).access.is_form_of(viewer, token):
-        raise HTTPException(403, "the form is too old or was not made for you: load the page again")
+    form = await read_form(request)
+    if not web_context(request).access.is_form_of(viewer, form.get("form_token", "")):
+        raise HTTPException(403, "this form has expired or belongs to another person. Reload the page and try again")
     return form
-
-
-async def aside(work: Callable[..., T], *arguments: object) -> T:
-    """The result of work that waits for the database, done in a thread, so that nobody else waits."""
-    return await run_in_threadpool(work, *arguments)

@@ -1,4 +1,4 @@
-"""The site as a server: one process, one event loop; pages are made in threads beside it."""
+"""Run the web server: one process and one event loop. Threads render the pages."""
 
 from __future__ import annotations
 
@@ -15,56 +15,55 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dims_worker.errors import ServiceError
 
-GRACE = 5
-"""Seconds that requests under way have when the server stops."""
-
-CONNECTIONS = 800
-"""So many are open at once; who comes beyond them is hung up on."""
-ASKING = 20.0
-"""Seconds in which who comes has said what they want."""
-FILES = 200
-"""So many files and connections of its own the process may have open beside."""
+STOP_SECONDS = 5
+"""How long running requests may take to finish when the server stops."""
+MAX_CONNECTIONS = 800
+"""Connections that are open at the same time. Further ones are closed."""
+REQUEST_SECONDS = 20.0
+"""How long a client may take to send the head of its request."""
+RESERVED_FILES = 200
+"""Files and connections that the process needs for itself."""
 
 
 class GuardedConnection(H11Protocol):
-    """A connection that is let go where it is one too many, or says nothing whole."""
+    """A connection that is closed if there are too many, or if the head of its request does not arrive in time."""
 
-    _hurry: asyncio.TimerHandle | None = None
+    _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > most_connections():
+        if len(self.connections) > max_connections():
             transport.abort()
         else:
-            self._await_a_request()
+            self._update_deadline()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._await_a_request()
+        self._update_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._hurry:
-            self._hurry.cancel()
+        if self._deadline:
+            self._deadline.cancel()
         super().connection_lost(exc)
 
-    def _await_a_request(self) -> None:
-        """Until a request's head is whole there is a deadline, which no single byte moves."""
-        served = self.cycle is not None and not self.cycle.response_complete
-        if served and self._hurry:
-            self._hurry.cancel()
-            self._hurry = None
-        elif not served and not self._hurry:
-            self._hurry = self.loop.call_later(ASKING, self.transport.abort)
+    def _update_deadline(self) -> None:
+        """Set a deadline until the head of a request is complete. Single bytes do not extend it."""
+        in_progress = self.cycle is not None and not self.cycle.response_complete
+        if in_progress and self._deadline:
+            self._deadline.cancel()
+            self._deadline = None
+        elif not in_progress and not self._deadline:
+            self._deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
 
 
-def most_connections() -> int:
-    """`CONNECTIONS`, or fewer where the system lets a process open few files."""
+def max_connections() -> int:
+    """Return `MAX_CONNECTIONS`, or fewer if the system limits the open files of a process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return CONNECTIONS if soft == resource.RLIM_INFINITY else min(CONNECTIONS, max(soft - FILES, 1))
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, max(soft - RESERVED_FILES, 1))
 
 
 class WebServer(uvicorn.Server):
-    """Ends the open streams first: else they would keep a server that stops waiting."""
+    """Ends the live streams first, because a server that stops waits for open streams."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.config.app.state.site.live.close()  # type: ignore[union-attr]
@@ -72,34 +71,44 @@ class WebServer(uvicorn.Server):
 
 
 def listen_socket(address: str, port: int) -> socket.socket:
-    """A socket on that address. Raises ServiceError where it cannot be had."""
+    """Return a socket that listens on this address. Raises ServiceError."""
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind, protocol)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(where)
-        found.listen()  # from now on whoever comes waits for the server, and is not sent away
+        family, kind, protocol, _, endpoint = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(endpoint)
+        listening.listen()  # clients that connect from now on wait for the server
     except OSError as error:
-        said = f"{address}:{port} cannot be listened on: {error.strerror or error}"
-        taken = "; a page may be served there already: `dims web --link`; else `--port 0` takes a free port"
-        raise ServiceError(said + taken * (error.errno == errno.EADDRINUSE)) from None
-    return found
+        problem = f"cannot listen on {address}:{port}: {error.strerror or error}."
+        fix = " Use `dims web --link` if the dashboard runs already, or `--port 0` for a free port."
+        raise ServiceError(problem + fix * (error.errno == errno.EADDRINUSE)) from None
+    return listening
 
 
 def build_server(app: Starlette) -> WebServer:
-    """What serves it. Nothing of a request's query is logged: it may hold a sign-in code."""
+    """Return the server of an application. It logs no queries, because a query may contain a sign-in code."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     options = uvicorn.Config(
-        app, http=GuardedConnection, ws="none", loop="asyncio", lifespan="on", access_log=False, log_config=None,
-        proxy_headers=False, server_header=False, timeout_graceful_shutdown=GRACE, timeout_keep_alive=30,
-    )  # fmt: skip
+        app,
+        http=GuardedConnection,
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_keep_alive=30,
+    )
     return WebServer(options)
 
 
 def run_server(app: Starlette, listening: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS + FILES if hard == resource.RLIM_INFINITY else min(CONNECTIONS + FILES, hard)
+    needed = MAX_CONNECTIONS + RESERVED_FILES
+    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     build_server(app).run(sockets=[listening])

@@ -1,4 +1,4 @@
-"""Whether anybody takes in and measures; where nobody does, every page says so above all else."""
+"""Detect that no worker ingests events or measures metrics. Every page then shows a warning at the top."""
 
 from __future__ import annotations
 
@@ -19,66 +19,65 @@ from dims_worker.formatting import format_utc_short, pluralize
 from dims_worker.store import metric_states
 from dims_worker.store.engine import transaction
 
-UNMEASURED = timedelta(minutes=2)
-UNREAD = timedelta(minutes=1)
-"""So long a metric may be due and an event may wait before anything is said."""
-KEPT = 5.0
-"""Seconds for which an answer is good enough for every page."""
-BOUND = 0.5
-"""Seconds that the broker has to answer; the page waits for it."""
-AWAY = "the broker does not answer"
+DUE_PATIENCE = timedelta(minutes=2)
+"""How long a metric may be due before the warning appears."""
+EVENT_PATIENCE = timedelta(minutes=1)
+"""How long an event may wait before the warning appears."""
+CACHE_SECONDS = 5.0
+"""How long all pages share one answer."""
+BROKER_SECONDS = 0.5
+"""How long the broker may take to answer, because the page waits for it."""
 
 
 @dataclass
 class StallMonitor:
-    """What every page says of it. `broker_url` None: nobody told where it is, and nothing is said of it."""
+    """Checks whether events and metrics are waiting. Without `broker_url` it does not check events."""
 
     config: Config
     engine: Engine
     broker_url: str | None = field(repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _said: str = ""
-    _until: float = float("-inf")
+    _message: str = ""
+    _valid_until: float = float("-inf")
 
-    def told(self) -> str:
-        """A sentence, or nothing where all is as usual. One page at a time asks; meanwhile others have the last answer.
+    def message(self) -> str:
+        """Return the warning, or an empty text if all is well. One page at a time checks; others get the last answer.
 
         Raises DatabaseUnreachable.
         """
-        if time.monotonic() >= self._until and self._lock.acquire(blocking=False):
+        if time.monotonic() >= self._valid_until and self._lock.acquire(blocking=False):
             try:
-                self._said = "; ".join(self._parts())
-                self._until = time.monotonic() + KEPT
+                self._message = ". ".join(self._warnings())
+                self._valid_until = time.monotonic() + CACHE_SECONDS
             finally:
                 self._lock.release()
-        return self._said
+        return self._message
 
-    def _parts(self) -> Iterator[str]:
+    def _warnings(self) -> Iterator[str]:
         names = [name for scanned in self.config.scans.values() for name in scanned]
-        patience = max(UNMEASURED, 3 * self.config.settings.sweep)
+        patience = max(DUE_PATIENCE, 3 * self.config.settings.sweep)
         with transaction(self.engine) as connection:
-            due, since = metric_states.unclaimed_due(connection, names, patience)
-        events, first = self._waiting()
-        if since:
-            waits = f" ({pluralize(events, 'event')} {'waits' if events == 1 else 'wait'})" if first else ""
-            yield f"Nothing is being measured: {_are(due, 'metric')} due since {format_utc_short(since)}{waits}"
-        elif first:
-            yield f"No event is taken in: {_are(events, 'event')} waiting since {format_utc_short(first)}"
+            due, due_since = metric_states.unclaimed_due(connection, names, patience)
+        events, waiting_since = self._waiting_events()
+        if due_since:
+            yield f"No worker is measuring: {_have(due, 'metric')} been due since {format_utc_short(due_since)}"
+        if waiting_since:
+            yield f"No worker is ingesting: {_have(events, 'event')} waited since {format_utc_short(waiting_since)}"
         if events < 0:
-            yield AWAY if since else f"{AWAY[0].upper()}{AWAY[1:]}, so no event comes in"
+            yield "The broker is unreachable, so DIMS receives no events"
 
-    def _waiting(self) -> tuple[int, datetime | None]:
-        """The events that nobody takes in, and since when; -1 of them where the broker does not answer."""
+    def _waiting_events(self) -> tuple[int, datetime | None]:
+        """Return how many events wait, and since when. The number is -1 if the broker does not answer."""
         if self.broker_url is None:
             return 0, None
         try:
-            with connect(self.broker_url, timeout=BOUND) as client:
-                return event_stream.backlog(client, UNREAD)
-        except ResponseError:  # it answers; whoever may only add events is told no more
+            with connect(self.broker_url, timeout=BROKER_SECONDS) as client:
+                return event_stream.backlog(client, EVENT_PATIENCE)
+        except ResponseError:  # the broker answers, but this user may only add events
             return 0, None
         except (DimsError, RedisError, OSError):
             return -1, None
 
 
-def _are(number: int, noun: str) -> str:
-    return f"{pluralize(number, noun)} {'is' if number == 1 else 'are'}"
+def _have(number: int, noun: str) -> str:
+    return f"{pluralize(number, noun)} {'has' if number == 1 else 'have'}"

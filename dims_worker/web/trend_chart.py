@@ -1,7 +1,8 @@
-"""How a metric went, as a large picture: the values that stood, its baseline, and each reading that stood out."""
+"""Draw the history of a metric: its accepted values, its baseline, and a marker for each notable reading."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,89 +27,85 @@ from dims_worker.store.history import TREND_OUTCOMES, Point, sampled_readings
 from dims_worker.store.metric_states import MetricState
 from dims_worker.store.point_in_time import notable_readings
 from dims_worker.text.phrases import is_number
-from dims_worker.web.context import trusted_html
 
 SPANS = (7, 30, 90, 365)
-"""Days that a picture may show."""
-STEPS = 180
-"""A picture shows so many values at most: more would stand on the same place."""
-MARKS = 100
-"""So many readings that stood out are marked, the newest."""
-APART = 60
-"""So many values are seen as points of their own."""
+"""The number of days that you can choose for a chart."""
+MAX_VALUES = 180
+"""Values of a chart. More would overlap."""
+MAX_MARKERS = 100
+"""Markers of a chart, for the newest notable readings."""
+MAX_DOTS = 60
+"""With more values than this, the line has no dots."""
 LARGEST = 1e300
-"""What is larger cannot be told apart on an axis."""
+"""Larger values would overflow the axis."""
 SIZES = (ChartSize(1000, 300, "wide"), ChartSize(360, 220, "narrow"))
 
 
-def pictures(connection: Connection, config: Config, state: MetricState, now: datetime, days: int) -> Markup:
-    """A metric's last days for a wide screen and for a phone; nothing where it had no numbers."""
+def trend_charts(connection: Connection, config: Config, state: MetricState, now: datetime, days: int) -> Markup:
+    """Return the chart of the last `days`, for a wide screen and for a phone. Empty if there are no numbers."""
     span = timedelta(days=days)
     first = now - span
-    points = sampled_readings(connection, state.metric, first, span / STEPS, TREND_OUTCOMES)
-    marks = notable_readings(connection, [state.metric], first, MARKS)[state.metric]
-    found = course(config.metrics.get(state.metric), state, points, marks, (first, now))
-    if not found.line and all(mark.value is None for mark in found.markers):
-        return trusted_html("")
-    return trusted_html("".join(trend_svg(found, size) for size in SIZES))
+    points = sampled_readings(connection, state.metric, first, span / MAX_VALUES, TREND_OUTCOMES)
+    notable = notable_readings(connection, [state.metric], first, MAX_MARKERS)[state.metric]
+    trend = trend_data(config.metrics.get(state.metric), state, points, notable, (first, now))
+    if not trend.line and all(marker.value is None for marker in trend.markers):
+        return Markup()
+    return Markup().join(trend_svg(trend, size) for size in SIZES)
 
 
-def course(
+def trend_data(
     metric: Metric | None,
     state: MetricState,
     points: Sequence[Point],
-    marks: Sequence[Point],
+    notable: Sequence[Point],
     span: tuple[datetime, datetime],
 ) -> TrendData:
-    """What the picture is drawn from: what was measured in the unit that the metric has now. Pure."""
-    points, marks = (points_in_unit(listed, metric, state.unit) for listed in (points, marks))
+    """Return the data of the chart: only readings in the metric's current unit. Pure."""
+    points, notable = (points_in_unit(listed, metric, state.unit) for listed in (points, notable))
     line = [(point.as_of, value) for point in points if (value := _number(metric, point.value, point)) is not None]
-    steps = [] if metric is not None and metric.is_age else list(_steps(state, points, span))
-    seen = [_mark(metric, point) for point in marks]
-    shown = [mark for mark in seen if mark.outcome == "failed" or mark.value is not None]
-    return TrendData(*span, line, steps, shown, _said(state, line, shown), dots=len(line) <= APART)
+    steps = [] if metric is not None and metric.is_age else list(_baseline_steps(state, points, span))
+    markers = [_marker(metric, point) for point in notable]
+    drawable = [marker for marker in markers if marker.outcome == "failed" or marker.value is not None]
+    return TrendData(*span, line, steps, drawable, _alt_text(state, line, drawable), dots=len(line) <= MAX_DOTS)
 
 
 def _number(metric: Metric | None, value: Any, point: Point) -> float | None:
-    """A value as it is drawn: an age in its unit, when the reading began; None where it is no number."""
+    """Return a value as a number, or None. An age is in its unit, as it was when the reading began."""
     if metric is not None and metric.is_age:
         seconds = age_of(value, point.as_of)
         return None if seconds is None else seconds / AGES[metric.shown_unit]
     return float(value) if is_number(value) and abs(value) < LARGEST else None
 
 
-def _steps(
+def _baseline_steps(
     state: MetricState, points: Sequence[Point], span: tuple[datetime, datetime]
 ) -> Iterator[tuple[datetime, float]]:
-    """The baseline that readings were judged against, where it moved, then the one that stands."""
-    known: float | None = None
+    """Yield the baseline wherever it changed, then the current one until now."""
+    last: float | None = None
     first, now = span
-    stands = [(max(state.baseline_as_of, first), state.baseline)] if state.baseline_as_of else []
-    for at, value in (*((point.as_of, point.baseline) for point in points), *stands):
-        if is_number(value) and abs(value) < LARGEST and float(value) != known:
-            known = float(value)
-            yield at, known
-    if known is not None:
-        yield now, known
+    current = [(max(state.baseline_as_of, first), state.baseline)] if state.baseline_as_of else []
+    for at, value in (*((point.as_of, point.baseline) for point in points), *current):
+        if is_number(value) and abs(value) < LARGEST and float(value) != last:
+            last = float(value)
+            yield at, last
+    if last is not None:
+        yield now, last
 
 
-def _mark(metric: Metric | None, point: Point) -> ChartMarker:
-    when = format_utc_short(point.as_of)
-    if point.outcome == "failed":
-        return ChartMarker(point.as_of, "failed", None, f"{when}, failed: {escape_control(point.error or '')}")
-    drift = format_drift(point.value, point.baseline, point.drift_pct)
-    told = f"{format_value(point.value, point.unit, metric, point.as_of)} ({drift})"
-    return ChartMarker(
-        point.as_of, point.outcome, _number(metric, point.value, point), f"{when}, {point.outcome}: {told}"
-    )
+def _marker(metric: Metric | None, point: Point) -> ChartMarker:
+    time, outcome = format_utc_short(point.as_of), point.outcome
+    if outcome == "failed":
+        return ChartMarker(point.as_of, "failed", None, f"{time}, failed: {escape_control(point.error or '')}")
+    value = format_value(point.value, point.unit, metric, point.as_of)
+    title = f"{time}, {outcome}: {value} ({format_drift(point.value, point.baseline, point.drift_pct)})"
+    return ChartMarker(point.as_of, outcome, _number(metric, point.value, point), title)
 
 
-def _said(state: MetricState, line: Sequence[tuple[datetime, float]], marks: Sequence[ChartMarker]) -> str:
-    ends = (
-        f" from {format_number(line[0][1])} to {format_number(line[-1][1])} {state.unit or ''}".rstrip() if line else ""
-    )
-    told: dict[str, int] = {}
-    for mark in marks:
-        told[mark.outcome] = told.get(mark.outcome, 0) + 1
-    more = "".join(f", {n} {outcome}" for outcome, n in told.items())
-    return f"{state.metric}: {pluralize(len(line), 'value')}{ends}{more}; the table of readings below tells the same"
+def _alt_text(state: MetricState, line: Sequence[tuple[datetime, float]], markers: Sequence[ChartMarker]) -> str:
+    """Describe the chart for people who cannot see it."""
+    ends = ""
+    if line:
+        ends = f" from {format_number(line[0][1])} to {format_number(line[-1][1])} {state.unit or ''}".rstrip()
+    outcomes = Counter(marker.outcome for marker in markers)
+    counts = "".join(f", {number} {outcome}" for outcome, number in outcomes.items())
+    return f"{state.metric}: {pluralize(len(line), 'value')}{ends}{counts}. The table of readings below has the values"

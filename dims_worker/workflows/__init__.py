@@ -1,7 +1,7 @@
-"""Workflows: a question about the whole inventory, answered with names; each a result, kept as JSON, and a report.
+"""Workflows answer a question about the whole inventory, by name. Each has a JSON result and a Markdown report.
 
-A workflow scans, and writes nothing but its report: what it found is recorded by the room above, with its
-run, so that reports and notebooks read it and scan nothing again.
+A workflow only scans and writes its report. The pipeline records the result with the run, so that reports and
+notebooks can read it without another scan.
 """
 
 from dims_worker.workflows.base import Progress, Workflow, WorkflowOutcome, no_progress

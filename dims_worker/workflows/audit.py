@@ -1,4 +1,4 @@
-"""audit: every other configured workflow in one result and one report."""
+"""audit: run all other configured workflows, with one result and one report."""
 
 from __future__ import annotations
 
@@ -16,72 +16,71 @@ NAME = "audit"
 class AuditWorkflow:
     """See `dims_worker.workflows.base.Workflow`."""
 
-    def examine(self, bench: WorkflowContext) -> dict[str, Any]:
-        """The result: `sections`, the whole result of each workflow in their order. One that breaks down or
-        reaches nothing keeps none of the others from being run."""
+    def run(self, context: WorkflowContext) -> dict[str, Any]:
+        """Return `sections`: the result of each workflow in order. A workflow that fails does not stop the others."""
         sections = []
-        for name in bench.config.configured_workflows:
+        for name in context.config.configured_workflows:
             if name == NAME:
                 continue
             outcome = registry.run_workflow(
-                bench.config,
+                context.config,
                 name,
-                quick=bench.quick,
-                options=bench.options,
-                progress=lambda said, name=name: bench.progress(f"{name}: {said}"),  # type: ignore[misc]
-                deadline=bench.deadline,
+                quick=context.quick,
+                options=context.options,
+                progress=lambda text, name=name: context.progress(f"{name}: {text}"),  # type: ignore[misc]
+                deadline=context.deadline,
             )
-            bench.readings += outcome.scanned.readings
-            bench.api_calls += outcome.scanned.api_calls
+            context.readings += outcome.scanned.readings
+            context.api_calls += outcome.scanned.api_calls
             for source, reason in outcome.unreached.items():
-                bench.miss(source, reason)
+                context.mark_unreached(source, reason)
             sections.append(dict(outcome.result))
-        declared = bench.config.workflows.audit
-        measure_metrics(bench, declared.metrics)
+        declared = context.config.workflows.audit
+        measure_metrics(context, declared.metrics)
         return {
             "sections": sections,
-            "summary": [[each["workflow"], _said(each)] for each in sections],
-            "attention": [f"{each['workflow']}: {one}" for each in sections for one in each.get("attention", ())],
+            "summary": [[each["workflow"], _summary(each)] for each in sections],
+            "attention": [f"{each['workflow']}: {text}" for each in sections for text in each.get("attention", ())],
         }
 
     def markdown(self, result: Mapping[str, Any]) -> str:
-        """The summary on top, then each workflow's own report, its headings one step lower."""
+        """Return the summary, then the report of each workflow with its headings one level lower."""
         rows = [
             [
                 escape_markdown(each["workflow"]),
                 registry.result_status(each),
-                escape_markdown(", ".join(f"{k}: {v}" for k, v in told)),
+                escape_markdown(", ".join(f"{k}: {v}" for k, v in summary)),
             ]
             for each in result["sections"]
-            for told in [registry.result_summary(each)]
+            for summary in [registry.result_summary(each)]
         ]
         lines = ["## Summary", "", *markdown_table(["workflow", "status", "figures"], rows), ""]
-        lines += [*(f"- {escape_markdown(one)}" for one in result["attention"]), ""] if result["attention"] else []
+        lines += [*(f"- {escape_markdown(text)}" for text in result["attention"]), ""] if result["attention"] else []
         for each in result["sections"]:
             unreached = [
                 f"- **{escape_markdown(s)}** was not reached: {escape_markdown(why)}"
                 for s, why in sorted(each["unreached"].items())
             ]
             lines += [f"## {each['workflow']}", "", *unreached, *([""] if unreached else [])]
-            lines += [_lower(registry.report_body(each)), ""]
+            lines += [_lower_headings(registry.report_body(each)), ""]
         return "\n".join(lines)
 
 
 WORKFLOW = AuditWorkflow()
 
 
-def _said(section: Mapping[str, Any]) -> str:
+def _summary(section: Mapping[str, Any]) -> str:
     status = registry.result_status(section)
     if status == "failed":
         return f"failed: {', '.join(sorted(section['unreached']))} not reached"
     number = len(section.get("attention", ()))
-    return f"{number:,} to look at" if number else "ok"
+    return f"attention: {number:,}" if number else "ok"
 
 
-def _lower(told: str) -> str:
-    """Headings one step lower, but for what stands in a block of code."""
+def _lower_headings(markdown: str) -> str:
+    """Lower all headings by one level, except in blocks of code."""
     lines, fence = [], ""
-    for line in told.split("\n"):
+    for line in markdown.split("\n"):
         mark = line[: len(line) - len(line.lstrip("`"))]
         if len(mark) >= 3 and (not fence or (len(mark) >= len(fence) and line == mark)):
             fence = "" if fence else mark

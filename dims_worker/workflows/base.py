@@ -1,4 +1,4 @@
-"""What every workflow keeps to."""
+"""The interface of workflows, and the context they run in."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from dims_worker.probes.s3.pages import WHOLE, OutOfOrder, common, disjoint, lis
 from dims_worker.probes.s3.probe import s3_client
 
 Progress = Callable[[str], None]
-"""Is told, in a few words, what is being done now."""
+"""Called with a short text about what is being done now."""
 
 
 def no_progress(_: str) -> None:
-    """Nobody watches."""
+    """Report nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkflowOutcome:
-    """What a workflow found.
+    """The outcome of a workflow.
 
     `result` is JSON: `workflow`, `generated_at` (ISO 8601, UTC), `quick`, `unreached` (source -> reason) and the
-    workflow's own parts. `scanned` are the readings to record: the workflow's own (value `ok` or `attention`,
-    failed where a source was not reached) and those of the metrics that it looked at.
+    parts of the workflow. `scanned` has the readings to record: that of the workflow (`ok`, `attention`, or failed
+    if a source was not reached), and those of the metrics that it measured.
     """
 
     result: Mapping[str, Any]
@@ -39,25 +39,25 @@ class WorkflowOutcome:
 
     @property
     def unreached(self) -> Mapping[str, str]:
-        found: Mapping[str, str] = self.result["unreached"]
-        return found
+        unreached: Mapping[str, str] = self.result["unreached"]
+        return unreached
 
 
 T = TypeVar("T")
 
 
 class PageConsumer(Protocol):
-    """Takes the pages of a listing. Entries of no interest may be among them."""
+    """Consumes the pages of a listing, which may also contain entries outside its prefixes."""
 
     def add(self, entries: list[Entry], /) -> None: ...
 
 
-TakerT = TypeVar("TakerT", bound=PageConsumer)
+ConsumerT = TypeVar("ConsumerT", bound=PageConsumer)
 
 
 @dataclass(slots=True)
 class WorkflowContext:
-    """What a workflow works with, and what it notes while it does."""
+    """The inputs of a workflow, and what it records while it runs."""
 
     config: Config
     now: datetime
@@ -70,73 +70,73 @@ class WorkflowContext:
     unreached: dict[str, str] = field(default_factory=dict)
 
     @property
-    def around(self) -> ScanContext:
+    def scan_context(self) -> ScanContext:
         config = self.config
         return ScanContext(config.project, config.home, config.sources, config.prices)
 
     def reach(self, source: str, scan: Callable[[], T]) -> T | None:
-        """What `scan` gives; None, and the reason noted, where the source cannot be reached.
+        """Return the result of `scan`. If it raises MeasureError, record the reason and return None.
 
-        A source that was not reached is an error of the report, never an empty answer.
+        The report shows a source that was not reached as an error, never as an empty answer.
         """
         try:
             return scan()
         except MeasureError as error:
-            self.miss(source, str(error))
+            self.mark_unreached(source, str(error))
             return None
 
-    def miss(self, source: str, reason: str) -> None:
-        """Note that a source was not reached; a second reason stands beside the first."""
+    def mark_unreached(self, source: str, reason: str) -> None:
+        """Record why a source was not reached. A second reason is appended to the first."""
         known = self.unreached.get(source)
         if known is None or reason not in known:
             self.unreached[source] = f"{known}; {reason}" if known else reason
 
-    def listed(self, source: str, prefixes: Iterable[str], make: Callable[[], TakerT]) -> TakerT:
-        """A taker that took one listing of the bucket's objects below the prefixes, and some between them.
+    def list_bucket(self, source: str, prefixes: Iterable[str], create: Callable[[], ConsumerT]) -> ConsumerT:
+        """List the objects below the prefixes, and some between them, and return a consumer that got all pages.
 
-        Raises MeasureError. A store that does not keep the order of keys is listed anew, without leaps.
+        Raises MeasureError. A store that does not keep the order of keys is listed again in one stream.
         """
         declared = self.config.sources[source]
         assert isinstance(declared, S3Source)
         wanted = disjoint(prefixes)
         try:
-            return self._listed(declared, wanted, make())
+            return self._list_bucket(declared, wanted, create())
         except OutOfOrder:
-            return self._listed(declared, (common(wanted),), make())
+            return self._list_bucket(declared, (common(wanted),), create())
 
-    def _listed(self, source: S3Source, prefixes: tuple[str, ...], taker: TakerT) -> TakerT:
+    def _list_bucket(self, source: S3Source, prefixes: tuple[str, ...], consumer: ConsumerT) -> ConsumerT:
         with contextlib.closing(s3_client(source, self.deadline)) as client:
-            taken = 0
-            for page in list_pages(client, source, prefixes, WHOLE, self._sent):
-                taken += len(page)
-                taker.add(page)
-                self.progress(f"listing {source.bucket}: {taken:,} objects")
+            listed = 0
+            for page in list_pages(client, source, prefixes, WHOLE, self._count_api_call):
+                listed += len(page)
+                consumer.add(page)
+                self.progress(f"listing {source.bucket}: {listed:,} objects")
                 self.deadline.check()
-        return taker
+        return consumer
 
-    def _sent(self) -> None:
+    def _count_api_call(self) -> None:
         self.api_calls += 1
 
 
 class Workflow(Protocol):
-    """One workflow: `examine` scans, `markdown` is pure and tells a stored result."""
+    """One workflow. `run` scans. `markdown` is pure and formats a stored result."""
 
-    def examine(self, bench: WorkflowContext) -> dict[str, Any]:
-        """The workflow's own parts of the result, with `attention`: a list of sentences for people."""
+    def run(self, context: WorkflowContext) -> dict[str, Any]:
+        """Return the parts of the result, with `attention`: a list of sentences for people."""
         ...
 
     def markdown(self, result: Mapping[str, Any]) -> str:
-        """The report of a stored result, in a stable order."""
+        """Return the report of a stored result, in a stable order."""
         ...
 
 
 def write_changed(path: Path, text: str, same: Callable[[str, str], bool] = str.__eq__) -> bool:
-    """Write a text file whole, or not at all. False: it says the same already, and only its time moves, because
-    it was proven right again. Raises OSError."""
+    """Write a text file atomically. Return False if its content is the same: only its modification time is updated
+    then, which shows that it is current. Raises OSError."""
     if path.is_file() and same(path.read_text(encoding="utf-8", errors="replace"), text):
         os.utime(path)
         return False
-    if path.exists() and not path.is_file():  # /dev/stdout, a pipe: to be written to, not to be replaced
+    if path.exists() and not path.is_file():  # /dev/stdout or a pipe: write to it, do not replace it
         path.write_text(text, encoding="utf-8")
         return True
     path.parent.mkdir(parents=True, exist_ok=True)

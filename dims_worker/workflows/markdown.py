@@ -1,11 +1,11 @@
-"""Markdown out of names that nobody chose: tables, code spans and plain words that no name can break."""
+"""Create Markdown from arbitrary names: tables, code spans and text that no name can break."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-# What ends a line somewhere, is no text (lone surrogates, controls), or turns the writing's direction round
+# Line ends, controls, lone surrogates, and characters that change the direction of text
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _MARKUP = re.compile(r"([\\`*\[\]<>]|(?<![^\W_])_|_(?![^\W_])|&(?=[\w#]+;)|~(?=~))")
@@ -15,49 +15,38 @@ _PIPE = re.compile(r"(\\*)\|")
 
 
 def escape_invisible(value: str) -> str:
-    r"""On one line: what is not to be seen (line breaks, controls, lone surrogates) as `\n`, `\x1b`, `\u2028`."""
+    r"""Escape invisible characters (line breaks, controls, lone surrogates) as `\n`, `\x1b`, `\u2028`."""
     return _UNSEEN.sub(_escape, value)
 
 
 def code_span(value: str) -> str:
-    """A code span that holds the text, whatever backticks are in it."""
+    """Return a code span with the text, which may contain backticks."""
     seen = escape_invisible(value)
     fence = "`" * (max((len(run) for run in re.findall("`+", seen)), default=0) + 1)
     if len(fence) > 1 or (seen.strip(" ") and seen.startswith(" ") and seen.endswith(" ")) or not seen:
-        seen = f" {seen} "  # one space on each side is taken off by the reader
+        seen = f" {seen} "  # Markdown removes one space on each side
     return f"{fence}{seen}{fence}"
 
 
 def escape_markdown(value: str) -> str:
-    """Plain words: no character of it is markup, HTML included."""
+    """Escape all Markdown and HTML markup in a text."""
     escaped = _inline(value)
     return _BLOCK.sub(lambda m: f"{m[1]}{m[3]}\\{m[4]}" if m[3] else f"{m[1]}\\{m[2]}", escaped)
 
 
 def escape_prose(value: str) -> str:
-    """Words as a docstring has them: what stands between backticks is a code span, the rest plain words."""
+    """Format the text of a docstring: text between backticks becomes a code span, the rest is escaped."""
     parts = _TICKED.split(value)
     return "".join(code_span(part) if index % 2 else _inline(part) for index, part in enumerate(parts))
-
-
-def format_bytes(number: int) -> str:
-    """Bytes as people read them, in powers of 1,000: `999 B`, `5.3 kB`, `12.0 GB`."""
-    value = float(number)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.95 or (unit == "B" and number < 1000):
-            return f"{number:,} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:,.1f} TB"
 
 
 def markdown_table(
     headers: Sequence[str], rows: Iterable[Sequence[object]], numbers: Collection[int] = ()
 ) -> list[str]:
-    """The lines of a Markdown table, without blank lines around it.
+    """Return the lines of a Markdown table, without blank lines around it.
 
-    `numbers` are the indices of the columns that stand to the right. A cell is Markdown: names in it go through
-    `code` or `text`. An int is written with thousands (`1,230`), None as nothing; every `|` and all that would
-    end the line is escaped.
+    `numbers` are the indices of right-aligned columns. A cell is Markdown: escape names with `code_span` or
+    `escape_markdown`. An int is formatted as `1,230`, and None is empty. `|` and line ends are escaped.
     """
     ruler = ["---:" if index in numbers else "---" for index in range(len(headers))]
     return [_row(headers), _row(ruler), *(_row(row) for row in rows)]
@@ -76,7 +65,7 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    # An odd number of backslashes escapes the bar; an even one is itself escaped
+    # An odd number of backslashes before a bar already escapes it
     bars = _PIPE.sub(lambda m: m[0] if len(m[1]) % 2 else f"{m[1]}\\|", escape_invisible(str(value)).strip())
     return bars if (len(bars) - len(bars.rstrip("\\"))) % 2 == 0 else f"{bars}\\"
 

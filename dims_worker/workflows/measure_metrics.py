@@ -1,4 +1,4 @@
-"""The metrics that a workflow looks at: measured source by source, side by side, one pass a source."""
+"""Measure the metrics of a workflow: one pass for each source, in parallel."""
 
 from __future__ import annotations
 
@@ -14,55 +14,56 @@ Metrics = Mapping[str, Metric]
 
 
 def measure_metrics(
-    bench: WorkflowContext,
+    context: WorkflowContext,
     patterns: Iterable[str],
-    beside: Mapping[str, Metrics] | None = None,
+    extra: Mapping[str, Metrics] | None = None,
     *,
     kinds: Iterable[str] = (),
 ) -> dict[str, Reading]:
-    """Measure the metrics that the patterns name, and what they derive from; their readings go to the bench.
+    """Measure the metrics that match the patterns, and their inputs. Their readings are added to the context.
 
-    `beside` are metrics of the workflow's own, by source and by a name that no metric has: they are measured in
-    the same pass, and their readings are returned and not recorded. `kinds`: only sources of these types are
-    scanned; none says all. A source that cannot be reached is noted on the bench, with a failed reading for each
-    of its metrics.
+    `extra` are additional metrics of the workflow, by source and by a name that no configured metric has. They are
+    measured in the same passes. Their readings are returned and not recorded. `kinds` limits the scan to sources
+    of these types. The context records a source that cannot be reached, and its metrics get failed readings.
     """
-    own = beside or {}
-    named = bench.config.with_inputs(bench.config.select(patterns))
+    extra = extra or {}
+    named = context.config.with_inputs(context.config.select(patterns))
     allowed = frozenset(kinds)
     passes: dict[str, dict[str, Metric]] = {}
-    for source, declared in bench.config.sources.items():
+    for source, declared in context.config.sources.items():
         if allowed and declared.type not in allowed:
             continue
-        wanted = {name: bench.config.metrics[name] for name in bench.config.metrics_by_source[source] if name in named}
-        if together := {**wanted, **own.get(source, {})}:
+        wanted = {name: context.config.metrics[name] for name in context.config.metrics_by_source[source] if name in named}
+        if together := {**wanted, **extra.get(source, {})}:
             passes[source] = together
     if not passes:
         return {}
-    bench.progress(f"measuring {', '.join(passes)}")
-    begun = {source: _begin(bench, source, metrics) for source, metrics in passes.items()}
-    scans = {source: scan.result() for source, scan in begun.items()}
-    for source, scan in begun.items():
+    context.progress(f"measuring {', '.join(passes)}")
+    started = {source: _start(context, source, metrics) for source, metrics in passes.items()}
+    scans = {source: scan.result() for source, scan in started.items()}
+    for source, scan in started.items():
         if scan.error is not None:
-            bench.miss(source, str(scan.error))
-    return _noted(bench, scans, named)
+            context.mark_unreached(source, str(scan.error))
+    return _add_readings(context, scans, named)
 
 
-def _noted(bench: WorkflowContext, scans: Mapping[str, ScanResult], named: frozenset[str]) -> dict[str, Reading]:
-    """Put the readings of the named metrics on the bench, and give the others."""
+def _add_readings(
+    context: WorkflowContext, scans: Mapping[str, ScanResult], named: frozenset[str]
+) -> dict[str, Reading]:
+    """Add the readings of the named metrics to the context, and return the others."""
     others: dict[str, Reading] = {}
     for scanned in scans.values():
-        bench.api_calls += scanned.api_calls
+        context.api_calls += scanned.api_calls
         for name, reading in readings_by_name(scanned.readings).items():
             if name in named:
-                bench.readings.append(reading)
+                context.readings.append(reading)
             else:
                 others[name] = reading
     return others
 
 
-def _begin(bench: WorkflowContext, source: str, metrics: Metrics) -> Scan:
-    """A pass over a source, which ends by the source's timeout and by the workflow's."""
-    declared = bench.config.sources[source]
-    deadline = Deadline.after(min(declared.timeout, timedelta(seconds=bench.deadline.left)))
-    return Scan(source, declared, metrics, bench.around, deadline)
+def _start(context: WorkflowContext, source: str, metrics: Metrics) -> Scan:
+    """Start a pass over a source, limited by the timeouts of the source and the workflow."""
+    declared = context.config.sources[source]
+    deadline = Deadline.after(min(declared.timeout, timedelta(seconds=context.deadline.left)))
+    return Scan(source, declared, metrics, context.scan_context, deadline)

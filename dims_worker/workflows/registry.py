@@ -1,4 +1,4 @@
-"""The workflows by name: run one, tell its report, write it where it changed."""
+"""Run a workflow by name, format its report, and write it if it changed."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from dims_worker.workflows.markdown import escape_markdown
 log = logging.getLogger(__name__)
 
 GENERATED = "Generated: "
-"""The line of a report that says when; two reports that differ in nothing else are the same report."""
+"""The line with the time of a report. Reports that differ only in this line are equal."""
 HEAD = ("workflow", "generated_at", "quick", "unreached", "attention", "summary")
-"""What every result has, beside its workflow's own parts."""
+"""The keys that every result has. All others are the parts of the workflow."""
 
 
 def _workflow(name: str) -> Workflow:
     place = "audit" if name == "audit" else f"{name.replace('-', '_')}.workflow"
     module = importlib.import_module(f"dims_worker.workflows.{place}")
-    found: Workflow = module.WORKFLOW
-    return found
+    workflow: Workflow = module.WORKFLOW
+    return workflow
 
 
 def run_workflow(
@@ -41,11 +41,11 @@ def run_workflow(
     progress: Progress = no_progress,
     deadline: Deadline | None = None,
 ) -> WorkflowOutcome:
-    """Run a workflow by its name (`gap-analysis`, or as a source: `workflow.gap-analysis`), within its own
-    timeout and the deadline, if there is one.
+    """Run a workflow by its name (`gap-analysis`, or `workflow.gap-analysis`), limited by its own timeout and the
+    optional deadline.
 
-    Raises NotFound where it is not configured. A source that cannot be reached does not raise: it is named in
-    the result, and the workflow's own reading is a failed one.
+    Raises NotFound if it is not configured. A source that cannot be reached does not raise. The result names it,
+    and the reading of the workflow is failed.
     """
     short = _configured(config, name.removeprefix(WORKFLOW))
     declared = config.workflows.find(short)
@@ -53,28 +53,28 @@ def run_workflow(
     now = datetime.now(UTC)
     own = Deadline.after(declared.timeout)
     until = deadline if deadline is not None and deadline.at < own.at else own
-    bench = WorkflowContext(config, now, until, quick, options, progress)
-    parts = _examined(short, bench)
+    context = WorkflowContext(config, now, until, quick, options, progress)
+    parts = _run(short, context)
     result = {
         "workflow": short,
         "generated_at": now.isoformat(timespec="seconds"),
         "quick": quick,
-        "unreached": bench.unreached,
+        "unreached": context.unreached,
         **parts,
     }
-    outcome = _own_reading(f"{WORKFLOW}{short}", bench.unreached, bool(parts.get("attention")))
-    return WorkflowOutcome(result, ScanResult((outcome, *bench.readings), bench.api_calls))
+    outcome = _own_reading(f"{WORKFLOW}{short}", context.unreached, bool(parts.get("attention")))
+    return WorkflowOutcome(result, ScanResult((outcome, *context.readings), context.api_calls))
 
 
-def _examined(name: str, bench: WorkflowContext) -> dict[str, Any]:
-    """The workflow's own parts; none of them, and the reason noted, where it could not be brought to its end."""
+def _run(name: str, context: WorkflowContext) -> dict[str, Any]:
+    """Return the parts of the workflow. If it fails, record the reason and return none."""
     try:
-        return _workflow(name).examine(bench)
+        return _workflow(name).run(context)
     except MeasureError as error:
-        bench.miss(name, str(error))
+        context.mark_unreached(name, str(error))
     except Exception as error:
-        log.exception("the workflow %s broke down", name)
-        bench.miss(name, f"internal error: {error!r}")
+        log.exception("the workflow %s failed with an unexpected error", name)
+        context.mark_unreached(name, f"internal error: {error!r}")
     return {}
 
 
@@ -89,59 +89,54 @@ def _configured(config: Config, name: str) -> WorkflowName:
     for known in config.configured_workflows:
         if known == name:
             return known
-    there_are = ", ".join(config.configured_workflows) or "none"
-    raise NotFound(f"the workflow {name} is not configured in {config.file}; there are {there_are}")
+    configured = ", ".join(config.configured_workflows) or "none"
+    raise NotFound(f"the workflow {name} is not configured in {config.file}. Configured are: {configured}")
 
 
 def render_report(result: Mapping[str, Any]) -> str:
-    """The report of a stored result: a title, when it was made, what was not reached, then its parts."""
+    """Return the report of a stored result: title, time, sources that were not reached, then its parts."""
     unreached = [
         f"- **{escape_markdown(source)}** was not reached: {escape_markdown(reason)}"
         for source, reason in sorted(result["unreached"].items())
     ]
     head = [f"# {result['workflow']}", "", f"{GENERATED}{result['generated_at']}", ""]
     if unreached:
-        head += ["What is missing here was not measured; it is not zero.", "", *unreached, ""]
+        head += ["Values that are missing here were not measured. They are not zero.", "", *unreached, ""]
     return "\n".join([*head, report_body(result)]).rstrip() + "\n"
 
 
 def report_body(result: Mapping[str, Any]) -> str:
-    """What a report tells after its head; nothing where the workflow was not brought to its end."""
+    """Return the report after its head. It is empty if the workflow failed."""
     whole = result.keys() - set(HEAD)
     return _workflow(result["workflow"]).markdown(result).rstrip() + "\n" if whole else ""
 
 
 def write_report(path: Path, result: Mapping[str, Any]) -> bool:
-    """Write a result's report: Markdown, or JSON where the name ends so. False: it says what it said before.
-
-    An unchanged report is not rewritten; its file's time moves, because it was proven right again.
-    """
+    """Write the report of a result: JSON if the name ends in `.json`, otherwise Markdown. Return False if the report
+    has not changed: only the modification time of the file is updated then."""
     if path.suffix == ".json":
         return write_changed(path, json.dumps(result, indent=2, ensure_ascii=False, sort_keys=True) + "\n", _same)
     return write_changed(path, render_report(result), _same)
 
 
 def result_summary(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The few figures of a stored result that a terminal shows: the result's own `summary`, as pairs of words,
-    or else its `totals`."""
+    """Return the main figures of a stored result as pairs of label and value: its `summary`, or its `totals`."""
     if "summary" in result:
-        return [(str(what), str(value)) for what, value in result["summary"]]
+        return [(str(label), str(value)) for label, value in result["summary"]]
     totals = result.get("totals", {})
     plain = {key: totals[key] for key in sorted(totals) if isinstance(totals[key], int | float | str)}
-    return [
-        (what.replace("_", " "), value if isinstance(value, str) else f"{value:,}") for what, value in plain.items()
-    ]
+    return [(key.replace("_", " "), value if isinstance(value, str) else f"{value:,}") for key, value in plain.items()]
 
 
 def result_status(result: Mapping[str, Any]) -> str:
-    """What a stored result comes to: `failed` where a source was not reached, `attention`, or `ok`."""
+    """Return the status of a stored result: `failed` (a source was not reached), `attention`, or `ok`."""
     if result["unreached"]:
         return "failed"
     return "attention" if result.get("attention") else "ok"
 
 
 def _same(before: str, after: str) -> bool:
-    def essence(said: str) -> list[str]:
-        return [line for line in said.splitlines() if not line.startswith((GENERATED, '  "generated_at"'))]
+    def without_time(text: str) -> list[str]:
+        return [line for line in text.splitlines() if not line.startswith((GENERATED, '  "generated_at"'))]
 
-    return essence(before) == essence(after)
+    return without_time(before) == without_time(after)

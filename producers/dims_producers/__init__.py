@@ -1,1 +1,1 @@
-"""Producers: small programs that tell DIMS that something changed."""
+"""Producers: small programs that send an event to DIMS when something has changed."""

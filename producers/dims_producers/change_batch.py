@@ -1,4 +1,4 @@
-"""What has changed below one folder since the last event: collected until it is quiet there."""
+"""Collect the paths that change below one folder until the folder is quiet."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dims_producers.path_list import MAX_PATHS, bounded_paths
 
 
 class ChangeBatch:
-    """Paths that changed, from any thread. Times are seconds of one monotonic clock, given by the caller.
+    """Paths that changed, added from any thread. Times are seconds of one monotonic clock, given by the caller.
 
-    They are due `settle` seconds after the last change, and `longest` after the first, so that a program
-    that never stops writing does not keep them back for ever.
+    The batch is due `settle` seconds after the last change, and at most `longest` seconds after the first. So a program
+    that never stops writing cannot delay it for ever.
     """
 
     def __init__(self, settle: float, longest: float = 2.0) -> None:
@@ -24,7 +24,7 @@ class ChangeBatch:
         self._last = 0.0
 
     def add(self, path: str | None, now: float) -> bool:
-        """Note a path, relative to the folder; None: unknown. Whether it is the first since `take`."""
+        """Add a path relative to the folder, or None if it is unknown. Return whether it is the first of the batch."""
         with self._lock:
             first = self._first is None
             if self._first is None:
@@ -37,14 +37,14 @@ class ChangeBatch:
             return first
 
     def due(self) -> float | None:
-        """When they are to be taken; None while there are none."""
+        """Return when to take the batch, or None if it is empty."""
         with self._lock:
             if self._first is None:
                 return None
             return min(self._last + self._settle, self._first + self._longest)
 
     def take(self) -> list[str]:
-        """The paths for an event (see `dims_producers.path_list`: `[]` is unknown), and begin anew."""
+        """Return the paths for an event (`[]` means unknown, see `dims_producers.path_list`) and start a new batch."""
         with self._lock:
             paths = [] if self._unknown else bounded_paths(self._paths)
             self._paths, self._unknown, self._first = set(), False, None

@@ -1,8 +1,8 @@
-"""The git hooks: `install` puts three of them into a repository, `flush` sends what they noted.
+"""The git hooks: `install` adds three of them to a repository, and `flush` sends the notes that they write.
 
-A hook runs while a person waits for `git commit`. So it is a shell script that uses nothing but the
-shell's builtins: it finds the commit in git's own files, leaves one note in the spool, and is done (about
-a millisecond). Python starts afterwards, in the background, and only where nobody else would send the note.
+You wait for a hook when you run `git commit`. So it is a shell script that uses only the shell's builtins: it finds the
+commit in git's own files and writes one note into the spool, in about a millisecond. If no process watches the spool,
+the hook then starts Python in the background.
 """
 
 from __future__ import annotations
@@ -24,45 +24,49 @@ from dims_producers.spool import Spool
 from dims_worker.errors import DimsError, NotFound, UsageError
 
 HOOKS = tuple(TYPES)
-"""The hooks that are installed, by git's names."""
+"""The hooks that `install` writes, by git's names."""
 
 KEPT = ".before-dims"
-"""What is put behind the name of a hook that was there before; from there it is run, after ours."""
+"""The suffix for a hook that existed before. Our hook runs it at the end."""
 
 SENDER = "sender.pid"
-"""The file of the spool that names the sender which a hook started, as `watcher.pid` does the watcher."""
+"""The spool's file with the pid of the sender that a hook started. `watcher.pid` is the same for the watcher."""
 
 
 def install(repo: Path, home: Path, python: str = sys.executable) -> dict[Path, str]:
-    """Install the hooks in `repo` for the spool of `home`; what was done with each, in words, by its path.
+    """Install the hooks in `repo` for the spool of `home`. Return what happened to each hook, in words.
 
-    They lie where git looks for them (`core.hooksPath` and linked worktrees are respected). A hook that is
-    there already is renamed to `NAME.before-dims` and run after ours; to install again refreshes ours and
-    touches nothing else. Raises NotFound where `repo` is no git repository, UsageError where a path is not
-    UTF-8, DimsError where two foreign hooks would have to share one name; then nothing was changed.
+    They go where git looks for them (`core.hooksPath` and linked worktrees are respected). An existing hook is renamed
+    to `NAME.before-dims` and runs after ours. Installing again updates our hooks and changes nothing else.
+
+    Raises:
+        NotFound: `repo` is not a git repository.
+        UsageError: a path is not UTF-8.
+        DimsError: two other hooks would need the same name. Nothing was changed.
     """
     folder = _hooks_folder(repo)
     hooks = [folder / name for name in HOOKS]
-    texts = [_script(hook.name, Path(os.path.abspath(home)), python) for hook in hooks]  # noqa: PTH100 - links are kept
+    absolute = Path(os.path.abspath(home))  # noqa: PTH100 - keeps symbolic links
+    texts = [_script(hook.name, absolute, python) for hook in hooks]
     for hook in hooks:
-        _refuse_two_foreign(hook)
+        _refuse_two_others(hook)
     folder.mkdir(parents=True, exist_ok=True)
     return {hook: _write(hook, text) for hook, text in zip(hooks, texts, strict=True)}
 
 
 def uninstall(repo: Path) -> dict[Path, str]:
-    """Remove our hooks and put back, as they were, those that were there before; what was done, as `install`.
+    """Remove our hooks and restore those that existed before. Return what happened to each hook, in words.
 
-    Raises NotFound where `repo` is no git repository.
+    Raises NotFound if `repo` is not a git repository.
     """
     return {hook: _remove(hook) for name in HOOKS if _is_ours(hook := _hooks_folder(repo) / name)}
 
 
 def flush(home: Path, env: Mapping[str, str], *, wait: float = 10.0) -> int:
-    """Send what the spool of `home` holds, notes of git included; how many events left.
+    """Send everything in the spool of `home`, including the notes of the hooks. Return how many events were sent.
 
-    A second flusher waits up to `wait` seconds for the first. Raises BrokerUnreachable or ConfigError;
-    then all that was not sent is still there.
+    Waits up to `wait` seconds for another process that sends. Raises BrokerUnreachable or ConfigError. Events that were
+    not sent stay in the spool.
     """
     spool = Spool(spool_folder(home))
     if not len(spool):
@@ -72,7 +76,7 @@ def flush(home: Path, env: Mapping[str, str], *, wait: float = 10.0) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m dims_producers.git_hook flush HOME | install [REPO] | uninstall [REPO]`; exit codes as `dims`."""
+    """Run `python -m dims_producers.git_hook flush HOME | install [REPO] | uninstall [REPO]`."""
     args = _parser().parse_args(argv)
     try:
         sys.stdout.write(f"{_run(args)}\n")
@@ -84,26 +88,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> str:
     if args.command == "flush":
-        return f"{_flush_behind(args.home) if args.background else flush(args.home, os.environ)} sent"
+        return f"{_flush_in_background(args.home) if args.background else flush(args.home, os.environ)} sent"
     if args.command == "uninstall":
-        return format_result(uninstall(args.repo)) or "there was no hook of DIMS"
+        return format_result(uninstall(args.repo)) or "no DIMS hook is installed"
     return format_result(install(args.repo, args.home or find_home(os.environ, Path.cwd()) or Path.cwd() / NAME))
 
 
 def format_result(done: Mapping[Path, str]) -> str:
-    """What `install` or `uninstall` did, a line a hook."""
+    """Return what `install` or `uninstall` did, with one line per hook."""
     width = max((len(hook.name) for hook in done), default=0)
-    return "\n".join(f"{hook.name:<{width}}  {what}" for hook, what in done.items())
+    return "\n".join(f"{hook.name:<{width}}  {outcome}" for hook, outcome in done.items())
 
 
-def _flush_behind(home: Path) -> int:
-    """`flush` as a hook starts it, in the background and one at a time."""
-    os.setsid()  # closing the terminal of the commit that started this must not end it
+def _flush_in_background(home: Path) -> int:
+    """Do what `flush` does, as a hook starts it: in the background, and one process at a time."""
+    os.setsid()  # closing the terminal of the commit must not end this process
     os.nice(5)
     try:
         sent = flush(home, os.environ)
     finally:
-        # From now on the next hook starts another one. One that still saw us has left its note by now.
+        # From now on the next hook starts another sender. A hook that still saw this one has written its note by now.
         (spool_folder(home) / SENDER).unlink(missing_ok=True)
     return sent + flush(home, os.environ)
 
@@ -111,26 +115,24 @@ def _flush_behind(home: Path) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dims_producers.git_hook", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    send = commands.add_parser("flush", help="send what the spool holds")
-    send.add_argument("--background", action="store_true", help="in a session of its own, as the hook does")
-    send.add_argument("home", metavar="HOME", type=Path, help="the DIMS home")
-    put = commands.add_parser("install", help="install the hooks")
-    put.add_argument("--home", type=Path, help="the DIMS home (default: DIMS_HOME, the nearest .dims)")
-    for command in (
-        put,
-        commands.add_parser("uninstall", help="remove them; what was there before is put back"),
-    ):
+    send = commands.add_parser("flush", help="send everything in the spool")
+    send.add_argument("--background", action="store_true", help="run in a new session, as the hook does")
+    send.add_argument("home", metavar="HOME", type=Path, help="the data directory")
+    add = commands.add_parser("install", help="install the hooks")
+    add.add_argument("--home", type=Path, help="the data directory (default: DIMS_HOME, else the nearest .dims)")
+    remove = commands.add_parser("uninstall", help="remove the hooks and restore those that existed before")
+    for command in (add, remove):
         command.add_argument("repo", metavar="REPO", nargs="?", type=Path, default=Path())
     return parser
 
 
 def _hooks_folder(repo: Path) -> Path:
-    """Where git looks for the hooks of `repo`. Raises NotFound, naming it and git's reason."""
+    """Return where git looks for the hooks of `repo`. Raises NotFound with git's reason."""
     command = ["git", "-C", str(repo), "rev-parse", "--git-path", "hooks"]
     try:
         done = subprocess.run(command, capture_output=True, timeout=10, check=False, env=_env())
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise DimsError(f"git could not be asked about {repo}: {error}") from None
+        raise DimsError(f"cannot run git in {repo}: {error}") from None
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip()
         raise NotFound(f"{repo} is not a git repository: {reason}")
@@ -138,7 +140,7 @@ def _hooks_folder(repo: Path) -> Path:
 
 
 def _env() -> dict[str, str]:
-    """Without what would make git answer for another repository than the one it is asked about."""
+    """Return the environment without the variables that point git to another repository."""
     return {k: v for k, v in os.environ.items() if k not in {"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR"}}
 
 
@@ -154,16 +156,16 @@ def _kept(hook: Path) -> Path:
     return hook.with_name(f"{hook.name}{KEPT}")
 
 
-def _refuse_two_foreign(hook: Path) -> None:
+def _refuse_two_others(hook: Path) -> None:
     if os.path.lexists(hook) and not _is_ours(hook) and os.path.lexists(_kept(hook)):
         raise DimsError(
-            f"{hook} is not of DIMS, and {_kept(hook).name} beside it is kept from before: "
-            "merge the two by hand (none was touched), then install again"
+            f"{hook} is not a hook of DIMS, and {_kept(hook).name} beside it is an older hook of yours. "
+            "Nothing was changed. Merge the two by hand, then install again."
         )
 
 
 def _write(hook: Path, text: str) -> str:
-    what = "refreshed" if _is_ours(hook) else "installed"
+    outcome = "updated" if _is_ours(hook) else "installed"
     draft = hook.with_name(f"{hook.name}.dims-{os.getpid()}")
     draft.write_text(text, encoding="utf-8")
     draft.chmod(0o755)
@@ -173,7 +175,7 @@ def _write(hook: Path, text: str) -> str:
         draft.replace(hook)
     finally:
         draft.unlink(missing_ok=True)
-    return f"{what}; {_kept(hook).name} is run after it" if os.path.lexists(_kept(hook)) else what
+    return f"{outcome}, runs {_kept(hook).name} after it" if os.path.lexists(_kept(hook)) else outcome
 
 
 def _remove(hook: Path) -> str:
@@ -181,14 +183,14 @@ def _remove(hook: Path) -> str:
         hook.unlink()
         return "removed"
     _kept(hook).replace(hook)
-    return "removed; the one from before is back"
+    return "removed, the hook from before is restored"
 
 
 @functools.cache
 def _isolation(python: str) -> str:
-    """`-I` where Python finds the producers with it, else `-P` (they lie in the user's site folder).
+    """Return `-I` if Python finds this package with it, else `-P` (it is installed for one user only).
 
-    Either keeps a folder `producers` of the repository that is committed to from being imported.
+    Either option keeps Python from importing modules of the repository that you commit to.
     """
     try:
         done = subprocess.run(
@@ -206,8 +208,8 @@ def _script(name: str, home: Path, python: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise UsageError(f"a path that is not UTF-8 cannot be used: {value!r}") from None
-    return re.sub("|".join(values), lambda found: shlex.quote(values[found[0]]), template)
+            raise UsageError(f"the path {value!r} is not UTF-8. Use another one.") from None
+    return re.sub("|".join(values), lambda match: shlex.quote(values[match[0]]), template)
 
 
 if __name__ == "__main__":

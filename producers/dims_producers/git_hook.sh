@@ -1,11 +1,11 @@
 #!/bin/sh
-# DIMS @HOOK@ hook: notes in DIMS's spool what git did. To remove it: dims hook uninstall
-# Builtins only: whoever commits waits for this, and to fork one program costs more than all of it.
+# DIMS @HOOK@ hook: writes a note for DIMS about what git did. To remove it, run: dims hook uninstall
+# It uses shell builtins only: you wait for it when you commit, and starting one program takes longer than all of it.
 dims() {
     home=@HOME@ python=@PYTHON@ head='' ref='' sha='' common='' gitdir=${GIT_DIR:-.git}
     spool=$home/spool
 
-    # The commit, out of git's own files: HEAD names a ref, and the ref was written a moment ago.
+    # Read the commit from git's own files: HEAD names a ref, and git has just written that ref.
     if [ -f "$gitdir" ]; then
         IFS= read -r gitdir <"$gitdir"
         gitdir=${gitdir#gitdir: }
@@ -24,8 +24,8 @@ dims() {
     *) sha=$head ;;
     esac
 
-    # What HEAD was before; of an amended commit it came with the pairs. A rebase keeps it in files of its own, but
-    # for a short one of the old backend, with which HEAD is still detached.
+    # Read what HEAD was before. For an amended commit it came with the pairs. A rebase keeps it in its own files, except
+    # a short one with the old backend, where HEAD is still detached.
     case @HOOK@$1 in
     post-merge* | post-rewriterebase)
         IFS= read -r before <"$gitdir/ORIG_HEAD"
@@ -42,7 +42,7 @@ dims() {
     case $sha in
     *[!0-9a-f]*) sha='' ;;
     esac
-    if [ ${#sha} -ne 40 ] && [ ${#sha} -ne 64 ]; then # packed refs, reftable, a ref that names a ref
+    if [ ${#sha} -ne 40 ] && [ ${#sha} -ne 64 ]; then # packed refs, a reftable, or a symbolic ref: ask git
         sha=$(git rev-parse --verify -q HEAD)
         ref=$(git symbolic-ref -q HEAD)
         [ @HOOK@ = post-commit ] || [ -n "$before" ] || before=$(git rev-parse --verify -q ORIG_HEAD)
@@ -50,8 +50,8 @@ dims() {
 
     note 2>/dev/null || { mkdir -p "$spool/new" "$spool/tmp" && note; } || return
 
-    # A watcher sends the note as soon as it lies there, and so does a sender that a hook started before: it
-    # takes its pid away, and looks once more. Only without either there is something to start.
+    # A watcher sends the note at once. So does a sender that an earlier hook started: it removes its pid file and then
+    # checks the spool once more. Start a sender only if neither runs.
     if lives watcher || lives sender; then return; fi
     "$python" @ISOLATION@ -m dims_producers.git_hook flush --background "$home" 9>>"$spool/sender.pid" &
     printf '%s\n9\n' "$!" >"$spool/sender.pid"
@@ -62,8 +62,8 @@ note() {
         @HOOK@ "$sha" "$before" "$ref" "$GIT_DIR" "$PWD" >"$spool/new/${sha:-HEAD}-$$.git"
 }
 
-# Whether the process that is named in a file lives: it has that pid and, where /proc tells, still holds
-# that file open (a pid alone may by now be another's).
+# Returns whether the process in a pid file is alive. Another process may have the same pid by now, so where /proc
+# exists, the process must also hold the file open.
 lives() {
     pid='' fd='' file=$spool/$1.pid
     [ -r "$file" ] || return 1
@@ -72,7 +72,7 @@ lives() {
     [ -z "$fd" ] || ! [ -d "/proc/$pid" ] || [ "/proc/$pid/fd/$fd" -ef "$file" ]
 }
 
-# Git tells a rewrite by pairs of commits, the old and the new, on standard input. Whoever comes next gets all.
+# After a rewrite, git writes pairs of an old and a new commit to standard input. The next hook gets all of them too.
 pairs='' before=''
 if [ @HOOK@ = post-rewrite ]; then
     while IFS= read -r pair; do
@@ -84,7 +84,7 @@ fi
 
 dims "$@" </dev/null >/dev/null 2>&1
 
-# The hook that was here before DIMS.
+# Run the hook that was here before DIMS.
 kept=${0%/*}/@HOOK@.before-dims
 if [ -x "$kept" ]; then
     if [ -n "$pairs" ]; then

@@ -1,18 +1,17 @@
-"""Notes of the git hooks become events: what a hook left is read, and git is asked what has changed.
+"""Turn the notes of the git hooks into events: read each note, and ask git what changed.
 
-A note is what a shell can write with one `printf` (see `git_hook.sh`); the last line says that it is whole:
+A shell writes a note with one `printf` (see `git_hook.sh`). The last line shows that it is complete:
 
     dims-git 2
     hook post-commit, post-merge or post-rewrite
     sha 40 or 64 hex digits, or nothing: HEAD
-    before the commit that HEAD was, likewise; nothing after a commit: its parent
+    before the commit that HEAD was, in the same form (nothing after a commit: its parent)
     ref refs/heads/NAME, or nothing: detached
     dir GIT_DIR as git gave it to the hook, or nothing
     root the top of the worktree
     end
 
-`dims-git 1`, of a hook that was installed before there were three, knows commits alone: it has neither `hook` nor
-`before`.
+`dims-git 1` comes from a hook of an older DIMS, which had only post-commit. It has neither `hook` nor `before`.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ from dims_worker.errors import EventError
 from dims_worker.events import GIT_COMMIT, GIT_MERGE, GIT_REWRITE, YEARS, Event
 
 TYPES = {"post-commit": GIT_COMMIT, "post-merge": GIT_MERGE, "post-rewrite": GIT_REWRITE}
-"""The hooks, and the type of the event that each of them tells."""
+"""The hooks, and the type of event that each one sends."""
 
 HISTORY_ALONE = [".git"]
-"""The paths of an event that changed no file: an empty list would say that nobody knows which."""
+"""The paths of an event that changed no file. An empty list would mean that they are unknown."""
 
 TORN_AFTER = 10.0
-"""Seconds after which a note without its last line is no longer taken for one that is being written."""
+"""Seconds after which DIMS no longer waits for the last line of a note."""
 
 _END = b"\nend\n"
 _FORMAT = re.compile(
@@ -48,12 +47,12 @@ _FORMAT = re.compile(
     re.DOTALL,  # a folder's name may hold a line break
 )
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_TEXT = 1000  # characters of a subject line or an author that travel
+_TEXT = 1000  # the most characters of a subject or an author in an event
 
 
 @dataclass(frozen=True, slots=True)
 class GitNote:
-    """What a hook knew: see above. `before` is None where git's files did not say it; `written` as in `Kept`."""
+    """The fields of a note (see above). `before` is None if it is unknown. `written` is as in `SpoolFile`."""
 
     hook: str
     sha: str
@@ -64,36 +63,36 @@ class GitNote:
 
     @property
     def compared(self) -> tuple[str, str]:
-        """The commit, and the one to compare it with where that is not its parent."""
+        """The commit, and the commit to compare it with ("" means its parent)."""
         return self.sha, self.before or ""
 
     @property
     def squashed(self) -> bool:
-        """Whether a merge left HEAD where it was, and only brought the files."""
+        """Whether a merge only brought the files and left HEAD where it was."""
         return self.hook == "post-merge" and self.before == self.sha
 
     @classmethod
     def parse(cls, raw: bytes, written: int) -> GitNote:
-        """The note of a whole file. Raises EventError where it is none."""
+        """Parse the note of a complete file. Raises EventError if it is not a note."""
         match = _FORMAT.fullmatch(os.fsdecode(raw))
         if match is None:
-            raise EventError(f"not a note of the git hook: {raw[:80]!r}")
+            raise EventError(f"it is not a note of the git hook: {raw[:80]!r}")
         hook, before = match["hook"] or "post-commit", match["before"] or ""
         known = before if hook != "post-commit" and _SHA.fullmatch(before) else None
         return cls(hook, match["sha"], known, match["ref"], GitRepository(match["root"], match["dir"]), written)
 
 
 def read_notes(files: Sequence[SpoolFile]) -> list[Event | EventError | None]:
-    """The event of each note; None while it is being written; EventError where it never will be one."""
-    read = [_read(file) for file in files]
-    notes = iter(events_of([note for note in read if isinstance(note, GitNote)]))
-    return [next(notes) if isinstance(one, GitNote) else one for one in read]
+    """Return the event of each note. None means that it is being written, EventError that it is not valid."""
+    notes = [_read(file) for file in files]
+    events = iter(events_of([note for note in notes if isinstance(note, GitNote)]))
+    return [next(events) if isinstance(note, GitNote) else note for note in notes]
 
 
 def _read(file: SpoolFile) -> GitNote | EventError | None:
     if not file.raw.endswith(_END):
         young = abs(time.time_ns() - file.written) < TORN_AFTER * 1e9
-        return None if young else EventError("the note is torn: its last line is missing")
+        return None if young else EventError("the note is incomplete: its last line is missing")
     try:
         return GitNote.parse(file.raw, file.written)
     except EventError as error:
@@ -101,27 +100,27 @@ def _read(file: SpoolFile) -> GitNote | EventError | None:
 
 
 def events_of(notes: Sequence[GitNote]) -> list[Event | EventError]:
-    """The event of each note; EventError where not even the commit is known.
+    """Return the event of each note, or EventError if not even the commit is known.
 
-    Its id is the commit's, with the moment where it is a merge or a rewrite: the same may happen twice. Where
-    git cannot say what changed (the commit or the worktree has vanished, git hangs) the paths are `[]`,
-    unknown: that concerns more than it need, and loses nothing.
+    The id of an event is the commit's. For a merge or a rewrite the time is added, because the same one may happen
+    twice. If git cannot say what changed (the commit or the worktree is gone, or git hangs), the paths are `[]`:
+    unknown. DIMS then measures more than it needs to, and misses nothing.
     """
     notes = [note if note.sha else replace(note, sha=note.repository.head()) for note in notes]
-    asked: dict[GitRepository, list[tuple[str, str]]] = defaultdict(list)
+    wanted: dict[GitRepository, list[tuple[str, str]]] = defaultdict(list)
     for note in notes:
         if note.sha and not note.squashed:
-            asked[note.repository].append(note.compared)
-    known = {repository: repository.commits(pairs) for repository, pairs in asked.items()}
-    return [_event(note, known.get(note.repository, {}).get(note.compared)) for note in notes]
+            wanted[note.repository].append(note.compared)
+    commits = {repository: repository.commits(pairs) for repository, pairs in wanted.items()}
+    return [_event(note, commits.get(note.repository, {}).get(note.compared)) for note in notes]
 
 
 def _event(note: GitNote, commit: HistoryCommit | None) -> Event | EventError:
     if not note.sha:
-        return EventError(f"{note.repository.root!r} has no commit that could be named")
+        return EventError(f"{note.repository.root!r} has no commit")
     root = os.path.realpath(note.repository.root)
     branch = _clean(note.ref.removeprefix("refs/heads/")) or None
-    told = None if note.squashed else commit  # what is squashed has no commit yet
+    described = None if note.squashed else commit  # squashed changes have no commit yet
     id, happened = note.sha, datetime.fromtimestamp(note.written / 1e9, UTC)
     if note.hook != "post-commit":
         id = f"{note.sha}-{note.hook.removeprefix('post-')}-{note.written}"
@@ -132,8 +131,8 @@ def _event(note: GitNote, commit: HistoryCommit | None) -> Event | EventError:
         "commit": note.sha,
         **({} if note.before is None else {"before": note.before}),
         "branch": branch,
-        "subject": _clean(told.subject) if told else None,
-        "author": _clean(told.author) if told else None,
+        "subject": _clean(described.subject) if described else None,
+        "author": _clean(described.author) if described else None,
         "paths": _paths(note, commit),
     }
     try:
@@ -143,7 +142,7 @@ def _event(note: GitNote, commit: HistoryCommit | None) -> Event | EventError:
 
 
 def _paths(note: GitNote, commit: HistoryCommit | None) -> list[str]:
-    if note.squashed:  # it lies in the index, or has been committed since: an index that equals HEAD says nothing
+    if note.squashed:  # the changes are in the index. If they are committed by now, the list is empty: unknown
         return bounded_paths(note.repository.staged(note.sha))
     if commit is None or (note.before is None and note.hook != "post-commit"):
         return []
@@ -151,5 +150,5 @@ def _paths(note: GitNote, commit: HistoryCommit | None) -> list[str]:
 
 
 def _clean(text: str) -> str:
-    """`text` as an envelope takes it: short, no NUL, no half characters."""
+    """Return `text` as an envelope allows it: short, and without NUL and incomplete characters."""
     return text[:_TEXT].replace("\0", "").encode(errors="replace").decode()

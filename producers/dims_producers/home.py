@@ -1,4 +1,4 @@
-"""The home: the folder `.dims` where a machine keeps its spool, its servers and its settings."""
+"""Find the data directory: the folder `.dims` that holds the spool, the servers and the settings of a machine."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ NAME = ".dims"
 
 
 def find_home(env: Mapping[str, str], cwd: Path) -> Path | None:
-    """`DIMS_HOME` of `env`, else the `.dims` of `cwd` or of its nearest parent that has one, else None.
+    """Return `DIMS_HOME` of `env`, else the `.dims` of `cwd` or of its nearest parent that has one, else None.
 
-    The answer is absolute; a `DIMS_HOME` need not exist yet.
+    The path is absolute. A `DIMS_HOME` need not exist yet.
     """
     if named := env.get("DIMS_HOME"):
-        return Path(os.path.abspath(cwd / Path(named).expanduser()))  # noqa: PTH100 - links are kept
+        return Path(os.path.abspath(cwd / Path(named).expanduser()))  # noqa: PTH100 - keeps symbolic links
     folder = Path(os.path.abspath(cwd))  # noqa: PTH100
     return next((up / NAME for up in (folder, *folder.parents) if (up / NAME).is_dir()), None)
 
 
 def spool_folder(home: Path) -> Path:
-    """Where the spool of a home lies."""
+    """Return the folder of the spool in a data directory."""
     return home / "spool"

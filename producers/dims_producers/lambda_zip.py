@@ -1,8 +1,8 @@
-"""Builds the zip of the S3 Lambda out of what is installed here: `python -m dims_producers.lambda_zip [FILE]`.
+"""Build the zip of the S3 Lambda from the installed packages: `python -m dims_producers.lambda_zip [FILE]`.
 
-In it are the modules that `dims_producers.s3_lambda` imports, and redis with what it needs. All are compiled for the
-Python that builds, since a Lambda compiles what is not at each cold start anew. The same files give the same
-zip, byte for byte. Nothing is downloaded.
+It contains the modules that `dims_producers.s3_lambda` imports, and redis with its dependencies. All are compiled for
+the Python that builds the zip, because a Lambda would compile them again at each cold start. The same files give the
+same zip, byte for byte. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HANDLER = "dims_producers.s3_lambda"
 
 _FILE = Path("build/dims-s3-lambda.zip")
 _OURS = ("dims_producers/", "dims_worker/")
-_THEN = (1980, 1, 1, 0, 0, 0)  # the first day of zip files
+_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip
 _TIMED = f"""
 import sys, time
 sys.path.insert(0, sys.argv[1])
@@ -37,26 +37,26 @@ print(time.perf_counter() - start)
 
 
 def build(file: Path) -> int:
-    """Write the zip, and return how many files are in it. Raises ServiceError where redis cannot be packed."""
+    """Write the zip and return the number of its files. Raises ServiceError if redis cannot be packed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for target, source in (*_ours(), *_theirs("redis", set())):
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
             (folder / target).write_bytes(source.read_bytes())
-        # In a process of its own: how a file is compiled depends a little on what the process did before
+        # In a new process: the bytes of a compiled file depend a little on what its process did before.
         _python("-m", "compileall", "-q", "-s", name, "--invalidation-mode", "unchecked-hash", name)
-        found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         file.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(file, "w") as archive:
-            for path in found:
-                info = zipfile.ZipInfo(path, _THEN)
+            for path in paths:
+                info = zipfile.ZipInfo(path, _TIME)
                 info.external_attr, info.compress_type = 0o100644 << 16, zipfile.ZIP_DEFLATED
                 archive.writestr(info, (folder / path).read_bytes(), compresslevel=9)
-    return len(found)
+    return len(paths)
 
 
 def cold_import(file: Path, times: int = 5) -> float:
-    """Seconds that a fresh Python takes to import the handler from the unpacked zip alone: the median."""
+    """Return the median of the seconds that a new Python takes to import the handler from the unpacked zip only."""
     with tempfile.TemporaryDirectory() as name:
         with zipfile.ZipFile(file) as archive:
             archive.extractall(name)
@@ -64,7 +64,7 @@ def cold_import(file: Path, times: int = 5) -> float:
 
 
 def _ours() -> Iterator[tuple[str, Path]]:
-    """What the handler imports of this project, and what that imports, wherever in a file it stands."""
+    """Yield the modules of this project that the handler imports, directly or not, anywhere in a file."""
     seen = set()
     waiting = ["dims_producers/__init__.py", "dims_worker/__init__.py", f"{HANDLER.replace('.', '/')}.py"]
     while waiting:
@@ -81,28 +81,28 @@ def _ours() -> Iterator[tuple[str, Path]]:
 
 
 def _source(target: str) -> Path:
-    """Where a file of the zip lies here: in a checkout, the two packages are in different folders."""
+    """Return where a file of the zip is installed. In a checkout, the two packages are in different folders."""
     package = dims_worker if target.startswith("dims_worker/") else dims_producers
     return Path(str(package.__file__)).parents[1] / target
 
 
 def _theirs(name: str, seen: set[str]) -> Iterator[tuple[str, Path]]:
-    """The sources and the licence of a distribution, and of those it needs and that are here.
+    """Yield the sources and the licence of a distribution and of its installed dependencies.
 
-    What is not here is needed by other versions of Python, so said the installer that left it out.
+    A dependency that is not installed is for other versions of Python. The installer has left it out.
     """
-    found = distribution(name)
+    package = distribution(name)
     seen.add(name)
-    for file in found.files or ():
+    for file in package.files or ():
         if file.suffix in (".so", ".pyd"):
-            raise ServiceError(f"{name} is compiled for this machine, and may not run in a Lambda: {file}")
+            raise ServiceError(f"{name} is compiled for this machine ({file}) and may not run in a Lambda")
         if file.suffix == ".py" or file.name == "METADATA" or "LICENSE" in file.name:
             yield file.as_posix(), Path(str(file.locate()))
-    if not found.files:
-        raise ServiceError(f"{name} does not say which files it has: install it with pip")
-    for needed in found.requires or ():
-        other = re.split(r"[^\w.-]", needed)[0].lower()
-        if "extra ==" not in needed and other not in seen:
+    if not package.files:
+        raise ServiceError(f"{name} has no list of its files. Install it with pip.")
+    for requirement in package.requires or ():
+        other = re.split(r"[^\w.-]", requirement)[0].lower()
+        if "extra ==" not in requirement and other not in seen:
             try:
                 yield from _theirs(other, seen)
             except PackageNotFoundError:
@@ -114,9 +114,9 @@ def _python(*arguments: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Builds the zip, and prints its size and how long its cold import takes."""
-    given = sys.argv[1:] if argv is None else argv
-    file = Path(given[0]) if given else _FILE
+    """Build the zip, and print its size and the time of a cold import."""
+    arguments = sys.argv[1:] if argv is None else argv
+    file = Path(arguments[0]) if arguments else _FILE
     try:
         count = build(file)
     except (DimsError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The list of paths an event carries: sorted and bounded. An empty list means *unknown*: it concerns all."""
+"""The list of paths in an event: sorted and bounded. An empty list means *unknown*, and concerns everything."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import json
 from collections.abc import Iterable
 
 MAX_PATHS = 1000
-"""The most paths a list may have; a longer one says nothing that *everything* does not say shorter."""
+"""The most paths in a list. A longer one is no more useful than *unknown*."""
 
 MAX_BYTES = 128 * 1024
-"""The most bytes (UTF-8, as JSON) a list may have: half of what an envelope takes."""
+"""The most bytes (UTF-8, as JSON) of a list: half of the limit of an envelope."""
 
 
 def bounded_paths(paths: Iterable[str]) -> list[str]:
-    """The paths, sorted, each once; `[]` (unknown) where they are too many, too long, or not UTF-8.
+    """Return the paths sorted and without duplicates, or `[]` (unknown) if they are too many, too long, or not UTF-8.
 
-    A name that is not UTF-8 (it holds surrogates, see `os.fsdecode`) cannot travel in JSON, and a list
-    without it would be a lie: so the whole list becomes unknown.
+    JSON cannot hold a name that is not UTF-8 (it has surrogates, see `os.fsdecode`). A list without it would be wrong,
+    so the whole list becomes unknown.
     """
     names = sorted(set(paths))
     if len(names) > MAX_PATHS:

@@ -1,4 +1,4 @@
-"""A producer's name: the `source` of its events, which with the id makes an event unique for ever."""
+"""The name of a producer: the `source` of its events. Together with the id it makes an event unique."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dims_worker.events import MAX_TEXT
 
 
 def producer_name(kind: str, path: str | None = None, *, host: str | None = None) -> str:
-    """`dims:KIND.HOST`, and where a `path` is given `:` and that path, percent-quoted (RFC 3986).
+    """Return `dims:KIND.HOST`, followed by `:` and the percent-quoted `path` (RFC 3986) if there is one.
 
-    `host` defaults to this machine's name. A path that would make the name longer than an envelope takes
-    (2,048 characters) is named by its SHA-256 instead, so that no folder is too deep to be watched.
+    `host` defaults to this machine's name. If the path would make the name longer than an envelope allows (2,048
+    characters), its SHA-256 replaces it. So no folder is too deep to be watched.
     """
     name = f"dims:{kind}.{quote(host or socket.gethostname(), safe='')}"
     if path is None:

@@ -1,6 +1,6 @@
-"""The way to the broker: one round trip that appends events to the stream, bounded in time.
+"""Send events to the broker: one round trip, limited in time, that appends them to the stream.
 
-A message that reached the stream is safe; everything before that is the spool's (see `dims_producers.spool`).
+An event in the stream is safe. Until then, the spool keeps it (see `dims_producers.spool`).
 """
 
 from __future__ import annotations
@@ -18,45 +18,48 @@ if TYPE_CHECKING:
     from redis import Redis
 
 ENV_FILE = "producer.env"
-"""What `dims up` writes into the home, so that a producer finds the broker without any configuration."""
+"""The file that `dims up` writes into the data directory, so that producers find the broker without configuration."""
 
 PRODUCER_URL = "DIMS_PRODUCER_URL"
-"""Names a user of the broker that may do nothing but append events; where it is set, producers take it."""
+"""The broker's URL with a user that may only append events. Producers prefer it to DIMS_BROKER_URL."""
 
 BROKER_URL = "DIMS_BROKER_URL"
 
 
 def publish(events: Sequence[Event], url: str, *, timeout: float = 2.0) -> list[str]:
-    """Append `events` to the stream in their order, in one round trip; the ids of their stream entries.
+    """Append `events` to the stream in their order, in one round trip. Return the ids of their stream entries.
 
-    `timeout` (seconds) bounds the connecting and each answer, and nothing is tried again: against a broker
-    that is gone or hangs the call ends after at most about twice that. Raises BrokerUnreachable naming host
-    and port (never the password) when the broker is away or refuses; then some of the events may have
-    arrived all the same, and sending all of them again is right: the event's id makes it one.
-    Raises ConfigError where `url` is none that a broker has.
+    Args:
+        timeout: seconds for the connection and for each answer. Nothing is tried again, so the call ends after about
+            twice that at most, even if the broker hangs.
+
+    Raises:
+        BrokerUnreachable: the broker is unreachable or refuses. It names host and port, never the password. Some of the
+            events may have arrived. Send all of them again: DIMS stores each id once.
+        ConfigError: `url` is not the URL of a broker.
     """
     return append([event.to_json() for event in events], url, timeout=timeout)
 
 
 def append(envelopes: Sequence[str], url: str, *, timeout: float = 2.0) -> list[str]:
-    """The same for envelopes in JSON, which are sent as they are."""
+    """Do what `publish` does, for envelopes that are JSON already."""
     if not envelopes:
         return []
-    with _reaching(url, timeout) as client, client.pipeline(transaction=False) as pipe:
+    with _connection(url, timeout) as client, client.pipeline(transaction=False) as pipe:
         for envelope in envelopes:
             pipe.xadd(STREAM, {FIELD: envelope})
         return [entry.decode() for entry in pipe.execute()]
 
 
 def check_broker(url: str, *, timeout: float = 2.0) -> None:
-    """Connect to the broker, and send nothing. Raises as `publish` does."""
-    with _reaching(url, timeout) as client:
+    """Connect to the broker and send nothing. Raises what `publish` raises."""
+    with _connection(url, timeout) as client:
         client.connection_pool.release(client.connection_pool.get_connection())
 
 
 @contextmanager
-def _reaching(url: str, timeout: float) -> Iterator[Redis]:
-    """A client for a broker's URL; what it meets is told as BrokerUnreachable."""
+def _connection(url: str, timeout: float) -> Iterator[Redis]:
+    """Yield a client for a broker's URL. Its errors become BrokerUnreachable."""
     place = BrokerAddress.of(url).place
     client = connect(url, timeout)
     from redis.exceptions import RedisError
@@ -66,25 +69,28 @@ def _reaching(url: str, timeout: float) -> Iterator[Redis]:
             yield client
     except (RedisError, OSError) as error:
         raise BrokerUnreachable(
-            f"the broker at {place} cannot be reached or refuses: {_reason(error)}. "
-            "Is it running? See DIMS_BROKER_URL, or start one with `dims up`."
+            f"the broker at {place} is unreachable or refuses: {_reason(error)}. "
+            "Start it with `dims up`, or set DIMS_BROKER_URL."
         ) from error
 
 
 def broker_url(env: Mapping[str, str], home: Path | None) -> str:
-    """The broker's URL for a producer: `DIMS_PRODUCER_URL` of `env`, else `DIMS_BROKER_URL`, else the latter's
-    line in `home`/producer.env.
+    """Return the broker's URL for a producer.
 
-    Raises ConfigError, which says what to do, where none has one or it is no broker's URL.
+    It is `DIMS_PRODUCER_URL` of `env`, else `DIMS_BROKER_URL` of `env`, else the `DIMS_BROKER_URL` in
+    `home`/producer.env.
+
+    Raises:
+        ConfigError: there is no URL, or it is not the URL of a broker.
     """
     file = home / ENV_FILE if home else None
     named = env.get(PRODUCER_URL, "").strip() or env.get(BROKER_URL, "").strip()
     if url := named or (_from_file(file) if file else ""):
         BrokerAddress.of(url)
         return url
-    where = f" and {file} does not name one" if file else " and there is no DIMS home (set DIMS_HOME)"
+    reason = f" and {file} does not name one" if file else " and there is no data directory (set DIMS_HOME)"
     raise ConfigError(
-        f"no broker is known: {BROKER_URL} is not set{where}. "
+        f"no broker is known: {BROKER_URL} is not set{reason}. "
         f"Set {BROKER_URL} (such as redis://:PASSWORD@HOST:6379/0), or start one with `dims up`."
     )
 
@@ -95,7 +101,7 @@ def _from_file(file: Path) -> str:
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from None
+        raise ConfigError(f"cannot read {file}: {error}") from None
     for line in lines:
         name, _, value = line.strip().removeprefix("export ").partition("=")
         if name.strip() == BROKER_URL:
@@ -104,13 +110,13 @@ def _from_file(file: Path) -> str:
 
 
 def connect(url: str, timeout: float) -> Redis:
-    """A client for a broker's URL whose connecting and answers are each bounded by `timeout` seconds.
+    """Return a client for a broker's URL. `timeout` (seconds) limits the connection and each answer.
 
-    Nothing is tried again by itself. It says AUTH (and SELECT, for another database than 0) and then what it
-    is asked for, no more: a user that may only XADD is enough. Raises ConfigError where `url` is none that a
-    broker has, or names a file that is not there.
+    The client retries nothing. It sends AUTH (and SELECT, if the database is not 0) and your commands, so a user that
+    may only XADD is enough. Raises ConfigError if `url` is not the URL of a broker, or names a file that does not
+    exist.
     """
-    # Lazily: redis takes 0.2 s to import, and who only spools does not need it.
+    # Imported here: redis takes 0.2 s to import, and a producer that only writes to the spool does not need it.
     from redis import Redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
@@ -119,13 +125,13 @@ def connect(url: str, timeout: float) -> Redis:
     tls = dict(address.tls or {})
     for option in TLS_FILES:
         if option in tls and not Path(str(tls[option])).is_file():
-            raise ConfigError(f"DIMS_BROKER_URL: {option} names {tls[option]}, and there is no such file")
+            raise ConfigError(f"DIMS_BROKER_URL: {option} names {tls[option]}, which does not exist. Correct the path.")
     options: dict[str, Any] = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
-        "retry": Retry(NoBackoff(), 0),  # the spool tries again, later; a producer does not wait
-        "protocol": 2,  # no HELLO and what follows it: fewer round trips before the one that counts
-        "driver_info": None,  # no CLIENT SETINFO: two round trips, and a producer may not
+        "retry": Retry(NoBackoff(), 0),  # the spool retries later, and a producer does not wait
+        "protocol": 2,  # no HELLO and what follows it: fewer round trips before the commands
+        "driver_info": None,  # no CLIENT SETINFO: it costs two round trips, and a producer has no right to it
     }
     client: Redis = Redis.from_url(address.for_redis, **options, **tls)
     return client

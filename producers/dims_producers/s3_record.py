@@ -1,4 +1,4 @@
-"""One record of S3, told by S3 itself or by EventBridge, and the event that it becomes. Pure.
+"""Turn one record of S3, from S3 itself or from EventBridge, into an event. Pure.
 
 Formats: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html and, for
 EventBridge, ev-events.html and ev-mapping-troubleshooting.html there. Events follow the CloudEvents adapter
@@ -19,8 +19,8 @@ from urllib.parse import unquote_plus
 from dims_worker.errors import EventError
 from dims_worker.events import S3_PREFIX, YEARS, Event
 
-# EventBridge names what happened in two or three fields; these are the names S3 uses for the same in its own
-# notifications, so that one happening told by both ways has one id.
+# EventBridge says what happened in two or three fields. These are S3's own names for the same things, so that a change
+# that comes both ways has one id.
 _CREATED = {
     "PutObject": "Put",
     "POST Object": "Post",
@@ -44,7 +44,7 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class _ObjectEvent:
-    """What happened to one object, in the words of neither; '' where it is not told."""
+    """What happened to one object, independent of the form of the record. A missing text is ''."""
 
     name: str
     bucket: str
@@ -62,46 +62,46 @@ class _ObjectEvent:
 
 
 def event_of_record(record: Mapping[str, Any], now: datetime) -> Event:
-    """The event of a record, in either form. `now` is its time where the record has none that can be one.
+    """Return the event of a record in either form. `now` is its time if the record has no valid one.
 
-    The time is in whole seconds: EventBridge tells no more, and one happening told twice is to be one event.
-    Raises EventError where the record is none of S3's, or an event cannot hold it.
+    The time is in whole seconds, because EventBridge has no more, and both forms of a change must give the same event.
+    Raises EventError if the record is not S3's, or does not fit into an event.
     """
-    told = _from_bridge(record) if "detail" in record else _from_s3(record)
-    if not (told.name and told.bucket and told.key):
+    change = _from_bridge(record) if "detail" in record else _from_s3(record)
+    if not (change.name and change.bucket and change.key):
         raise EventError(f"a record without a name, a bucket or a key: {printable(record)}")
     data = {
-        "bucket": told.bucket,
-        "key": told.key,
-        "size": told.size if isinstance(told.size, int) else None,
-        "etag": told.etag.strip('"'),
-        "version": told.version,
-        "sequencer": told.sequencer,
-        "request": told.request,
-        "region": told.region,
-        "restored_until": _stamp(told.restored_until),
-        "storage_class": told.storage_class,
-        "access_tier": told.access_tier,
+        "bucket": change.bucket,
+        "key": change.key,
+        "size": change.size if isinstance(change.size, int) else None,
+        "etag": change.etag.strip('"'),
+        "version": change.version,
+        "sequencer": change.sequencer,
+        "request": change.request,
+        "region": change.region,
+        "restored_until": _stamp(change.restored_until),
+        "storage_class": change.storage_class,
+        "access_tier": change.access_tier,
     }
     return Event.new(
-        S3_PREFIX + told.name,
-        f"aws:s3.{told.region}.{told.bucket}",
-        id=_id(told, record),
-        now=_second(told.time) or now,
-        subject=told.key,
+        S3_PREFIX + change.name,
+        f"aws:s3.{change.region}.{change.bucket}",
+        id=_id(change, record),
+        now=_second(change.time) or now,
+        subject=change.key,
         data={name: value for name, value in data.items() if value is not None and value != ""},
     )
 
 
 def _from_s3(record: Mapping[str, Any]) -> _ObjectEvent:
-    """S3's own form. The key is URL-encoded there, with + for a space."""
-    thing = _part(record, "s3", "object")
+    """Read S3's own form. Its key is URL-encoded, with + for a space."""
+    item = _part(record, "s3", "object")
     restored = _part(record, "glacierEventData", "restoreEventData")
     moved = _part(record, "lifecycleEventData", "transitionEventData")
     try:
-        key = unquote_plus(_text(thing, "key"), errors="strict")
+        key = unquote_plus(_text(item, "key"), errors="strict")
     except UnicodeError:
-        raise EventError(f"a key that is not UTF-8: {printable(thing)}") from None
+        raise EventError(f"a key that is not UTF-8: {printable(item)}") from None
     return _ObjectEvent(
         name=_text(record, "eventName").removeprefix("s3:"),
         bucket=_text(_part(record, "s3", "bucket"), "name"),
@@ -109,10 +109,10 @@ def _from_s3(record: Mapping[str, Any]) -> _ObjectEvent:
         region=_text(record, "awsRegion"),
         time=record.get("eventTime"),
         request=_text(_part(record, "responseElements"), "x-amz-request-id"),
-        version=_text(thing, "versionId"),
-        sequencer=_text(thing, "sequencer"),
-        etag=_text(thing, "eTag"),
-        size=thing.get("size"),
+        version=_text(item, "versionId"),
+        sequencer=_text(item, "sequencer"),
+        etag=_text(item, "eTag"),
+        size=item.get("size"),
         restored_until=restored.get("lifecycleRestorationExpiryTime"),
         storage_class=_text(restored, "lifecycleRestoreStorageClass") or _text(moved, "destinationStorageClass"),
         access_tier=_text(_part(record, "intelligentTieringEventData"), "destinationAccessTier"),
@@ -120,22 +120,22 @@ def _from_s3(record: Mapping[str, Any]) -> _ObjectEvent:
 
 
 def _from_bridge(event: Mapping[str, Any]) -> _ObjectEvent:
-    """EventBridge's form. The key is as it is there."""
-    detail, thing = _part(event, "detail"), _part(event, "detail", "object")
+    """Read EventBridge's form. Its key is not encoded."""
+    detail, item = _part(event, "detail"), _part(event, "detail", "object")
     until = detail.get("restore-expiry-time")
-    # The class is told of a restore that begins, too; S3 itself tells it only of one that is complete
+    # EventBridge also has the class for a restore that begins. S3 itself has it only for a complete one.
     restored = _text(detail, "source-storage-class") if until else ""
     return _ObjectEvent(
         name=_bridge_name(_text(event, "detail-type"), detail),
         bucket=_text(_part(event, "detail", "bucket"), "name"),
-        key=_text(thing, "key"),
+        key=_text(item, "key"),
         region=_text(event, "region"),
         time=event.get("time"),
         request=_text(detail, "request-id"),
-        version=_text(thing, "version-id"),
-        sequencer=_text(thing, "sequencer"),
-        etag=_text(thing, "etag"),
-        size=thing.get("size"),
+        version=_text(item, "version-id"),
+        sequencer=_text(item, "sequencer"),
+        etag=_text(item, "etag"),
+        size=item.get("size"),
         restored_until=until,
         storage_class=restored or _text(detail, "destination-storage-class"),
         access_tier=_text(detail, "destination-access-tier"),
@@ -152,29 +152,29 @@ def _bridge_name(kind: str, detail: Mapping[str, Any]) -> str:
     return _NAMES.get(kind, "".join(kind.split()))
 
 
-def _id(told: _ObjectEvent, record: Mapping[str, Any]) -> str:
-    """What makes the happening one: the same however often, and by whichever way, it is told.
+def _id(change: _ObjectEvent, record: Mapping[str, Any]) -> str:
+    """Return an id that is the same for every record of this change, in either form.
 
-    Only what creates or deletes has a sequencer: an object may be restored or tagged many times in one
-    version. Without one the second and the request stand in (in a bucket of some other maker that tells no
-    request, the time as it is told); if there is not even that, the whole record: two changes must not be
-    taken for one.
+    Only creations and deletions have a sequencer. An object may be restored or tagged many times in one version. So
+    without a sequencer, the id uses the second and the request. A bucket that is not Amazon's may send no request:
+    then the id uses the exact time, or the whole record if there is no time either. Two changes must never have the
+    same id.
     """
-    parts: list[object] = [told.bucket, told.key, told.version, told.sequencer, told.name]
-    if not told.sequencer:
-        if told.request:
-            parts += [_stamp(told.time) or str(told.time), told.request]
+    parts: list[object] = [change.bucket, change.key, change.version, change.sequencer, change.name]
+    if not change.sequencer:
+        if change.request:
+            parts += [_stamp(change.time) or str(change.time), change.request]
         else:
-            parts.append(str(told.time) if told.time else record)
+            parts.append(str(change.time) if change.time else record)
     try:
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError):
-        raise EventError(f"a record that cannot be told from others: {printable(record)}") from None
+        raise EventError(f"a record without an identity: {printable(record)}") from None
     return f"s3-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _part(record: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """The object at this place; empty where there is none."""
+    """Return the object at this path, or an empty one."""
     for name in names:
         inner = record.get(name)
         record = inner if isinstance(inner, Mapping) else {}
@@ -189,7 +189,7 @@ def _text(part: Mapping[str, Any], name: str) -> str:
 
 
 def _second(value: object) -> datetime | None:
-    """An RFC 3339 time, in UTC and whole seconds; without an offset it is UTC. None where it is none."""
+    """Parse an RFC 3339 time, to UTC and whole seconds. No offset means UTC. None if it is not valid."""
     if not isinstance(value, str):
         return None
     try:
@@ -205,13 +205,13 @@ def _stamp(value: object) -> str | None:
     return f"{second:%Y-%m-%dT%H:%M:%SZ}" if second else None
 
 
-_shower = reprlib.Repr()
-_shower.maxdict, _shower.maxstring = 12, 120
+_repr = reprlib.Repr()
+_repr.maxdict, _repr.maxstring = 12, 120
 
 
 def printable(value: object) -> str:
-    """What somebody sent, in a few words and in ASCII: for errors and logs, whatever it is."""
+    """Return a short ASCII text of any value, for errors and logs."""
     try:
-        return ascii(_shower.repr(value))[1:-1][:300]
+        return ascii(_repr.repr(value))[1:-1][:300]
     except (ValueError, RecursionError):
         return f"a {type(value).__name__} that cannot be shown"

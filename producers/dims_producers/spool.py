@@ -1,14 +1,14 @@
-"""The spool: events on disk, until the broker has them. Crash-safe in the manner of a maildir.
+"""The spool keeps events on disk until the broker has them. Like a maildir, it survives crashes.
 
-    FOLDER/tmp/      written here first, and synced
-    FOLDER/new/      then renamed to here: what lies here is whole, and waits to be sent
-    FOLDER/bad/      what could not be read, set aside so that it blocks nothing
-    FOLDER/lock      held (flock) by the one that sends
-    FOLDER/full      there while the spool takes no more events (see `dims_producers.spool_limit`)
+    FOLDER/tmp/      a file is written and synced here first
+    FOLDER/new/      then renamed to here: these files are complete, and wait to be sent
+    FOLDER/bad/      files that could not be read, so that they block nothing
+    FOLDER/lock      held (flock) by the process that sends
+    FOLDER/full      exists while the spool accepts no more events (see `dims_producers.spool_limit`)
 
-A file of `new/` ends in `.json` (an event) or `.git` (a note of a git hook, which costs it less than an
-event would). It is removed only after the broker took it; a crash in between sends it twice, under the
-same id. Format: https://cr.yp.to/proto/maildir.html, with the order of arrival kept.
+A file of `new/` ends in `.json` (an event) or `.git` (a note, which a git hook writes faster than an event). It is
+removed only after the broker has accepted it. A crash in between sends it twice, with the same id. Format:
+https://cr.yp.to/proto/maildir.html, and files keep their order of arrival.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from dims_producers.git_notes import read_notes
 from dims_producers.publish import publish
@@ -33,24 +34,26 @@ from dims_worker.events import Event
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 FULL = "full"
-"""The file that says that the spool takes no more events."""
+"""The file that exists while the spool accepts no more events."""
 
 BATCH = 1000
-"""The most events of one round trip."""
+"""The most events in one round trip."""
 
 BATCH_BYTES = 1024 * 1024
-"""The most bytes of one round trip (but for a single event): what a slow line carries within a timeout."""
+"""The most bytes in one round trip, unless one event is larger. A slow network carries this within a timeout."""
 
-_STALE_SECONDS = 36 * 3600  # as long as a maildir keeps what a writer left half done
+_STALE_SECONDS = 36 * 3600  # as long as a maildir keeps an incomplete file
 
 
 READERS: dict[str, Reader] = {".json": read_events, ".git": read_notes}
-"""What reads each kind of file that a spool may hold, by its suffix."""
+"""The reader of each kind of file, by suffix."""
 
 
 class Spool:
-    """A spool in `folder` (`$DIMS_HOME/spool`), which need not exist before the first `put`."""
+    """A spool in `folder` (`$DIMS_HOME/spool`). The first `put` creates the folder."""
 
     def __init__(self, folder: Path, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
         self.folder = folder
@@ -60,13 +63,13 @@ class Spool:
         self._limit = SpoolLimit(folder / FULL, (self.new, self.bad), max_files, max_bytes)
 
     def __len__(self) -> int:
-        """How many files wait to be sent."""
+        """Return how many files wait to be sent."""
         return len(_names(self.new))
 
     def put(self, event: Event) -> Path:
-        """Keep `event`; once this returns it survives a crash and a power cut.
+        """Store `event`. Once this returns, the event survives a crash and a power cut.
 
-        Raises OSError, and then the event is not kept: SpoolFull where too much waits, else the disk's reason.
+        Raises OSError if the event is not stored: SpoolFull if too much waits, else the disk's reason.
         """
         self.make()
         raw = event.to_json().encode()
@@ -88,7 +91,7 @@ class Spool:
         return path
 
     def make(self) -> None:
-        """Make the folders, where they are missing."""
+        """Create the folders that are missing."""
         for folder in (self.new, self.tmp):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -98,73 +101,60 @@ class Spool:
         *,
         wait: float = 5.0,
     ) -> int:
-        """Send what waits, in the order of its arrival, and return how many events left.
+        """Send the waiting events in their order of arrival, and return how many were sent.
 
-        `send` takes a batch (1 to 1,000 events) and raises where it failed: then this batch and what follows
-        stay, and the error is passed on. One flusher works at a time: a second waits up to `wait` seconds for the
-        first, then returns 0. Files that cannot be read go to `bad/`, with a line in the log.
+        One process sends at a time. Files that cannot be read are moved to `bad/`, with a line in the log.
+
+        Args:
+            send: sends a batch of 1 to 1,000 events. If it raises, the batch and what follows stay, and so does the
+            error. wait: seconds to wait for another process that sends. After that, this returns 0.
         """
         if not self.folder.is_dir():
             return 0
         sent = 0
-        with self._locked(wait) as mine:
+        with self._locked(wait) as locked:
             seen: set[str] = set()
-            # Again until nothing new has come: who gave up waiting for the lock relies on this last look.
-            while mine and (names := [n for n in self._in_order() if n not in seen]):
+            # Repeat until there is no new file: a process that gave up waiting for the lock relies on it.
+            while locked and (names := [name for name in self._in_order() if name not in seen]):
                 seen.update(names)
-                for files in self._loads(names):
-                    for batch in _batches(self._events(files)):
+                files = filter(None, (self._load(self.new / name) for name in names))
+                for group in in_batches(files, lambda file: len(file.raw)):
+                    for batch in in_batches(self._events(group), lambda entry: len(entry[1].to_json().encode())):
                         send([event for _, event in batch])
                         for path, _ in batch:
                             path.unlink(missing_ok=True)
                         sent += len(batch)
-            if mine:
-                self._sweep()
+            if locked:
+                self._remove_stale()
         return sent
 
     def _in_order(self) -> list[str]:
-        """The names of `new/`, oldest first (mtime, then name)."""
-        found = []
+        """Return the names in `new/`, oldest first (by mtime, then name)."""
+        files = []
         for name in _names(self.new):
-            with contextlib.suppress(OSError):  # gone since it was listed
-                found.append(((self.new / name).lstat().st_mtime_ns, name))
-        return [name for _, name in sorted(found)]
-
-    def _loads(self, names: Iterable[str]) -> Iterator[list[SpoolFile]]:
-        """The files, as many at once as are read together: about what one round trip takes."""
-        load: list[SpoolFile] = []
-        size = 0
-        for name in names:
-            file = self._load(self.new / name)
-            if file is None:
-                continue
-            if load and (len(load) == BATCH or size + len(file.raw) > BATCH_BYTES):
-                yield load
-                load, size = [], 0
-            load.append(file)
-            size += len(file.raw)
-        if load:
-            yield load
+            with contextlib.suppress(OSError):  # sent since it was listed
+                files.append(((self.new / name).lstat().st_mtime_ns, name))
+        return [name for _, name in sorted(files)]
 
     def _load(self, path: Path) -> SpoolFile | None:
         try:
             status = path.lstat()
             if path.suffix not in READERS:
-                self._set_aside(path, "it is none of the spool's files")
+                self._move_to_bad(path, "it is not a file of the spool")
             elif not stat.S_ISREG(status.st_mode):
-                self._set_aside(path, "it is not a regular file")
+                self._move_to_bad(path, "it is not a regular file")
             elif status.st_size > BATCH_BYTES:
-                self._set_aside(path, f"it has {status.st_size:,} bytes")
+                self._move_to_bad(path, f"it has {status.st_size:,} bytes")
             else:
                 return SpoolFile(path.name, path.read_bytes(), status.st_mtime_ns)
         except FileNotFoundError:
             return None  # sent since it was listed
-        except OSError as error:  # too many open files, a disk that stumbles: it may be read another time
-            log.warning("%s cannot be read now, and waits: %s", path, error)
+        except OSError as error:  # too many open files, or a disk that fails now and then: try again later
+            log.warning("cannot read %s now, so it waits: %s", path, error)
         return None
 
     def _events(self, files: Sequence[SpoolFile]) -> Iterator[tuple[Path, Event]]:
-        """The events of the files, in their order; what is none is set aside."""
+        """Yield the events of the files, in their order. A file without a valid event is moved to `bad/`."""
         of_suffix: dict[str, list[SpoolFile]] = defaultdict(list)
         for file in files:
             of_suffix[Path(file.name).suffix].append(file)
@@ -172,23 +162,23 @@ class Spool:
         for file in files:
             event = next(read[Path(file.name).suffix])
             if isinstance(event, EventError):
-                self._set_aside(self.new / file.name, event)
+                self._move_to_bad(self.new / file.name, event)
             elif event is not None:
                 yield self.new / file.name, event
 
-    def _set_aside(self, path: Path, reason: object) -> None:
+    def _move_to_bad(self, path: Path, reason: object) -> None:
         try:
             self.bad.mkdir(parents=True, exist_ok=True)
             target = self.bad / path.name
             if os.path.lexists(target):
                 target = self.bad / f"{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}"
             path.rename(target)
-            log.warning("%s could not be read and was moved to %s: %s", path.name, target, reason)
+            log.warning("cannot read %s, moved to %s: %s", path.name, target, reason)
         except OSError as error:
-            log.warning("%s could not be read (%s), nor set aside: %s", path, reason, error)
+            log.warning("cannot read %s (%s), and cannot move it: %s", path, reason, error)
 
-    def _sweep(self) -> None:
-        """Remove what writers that died left in `tmp/`: nobody was ever told that it is kept."""
+    def _remove_stale(self) -> None:
+        """Remove the incomplete files of writers that died from `tmp/`. Their events were never reported as stored."""
         for name in _names(self.tmp):
             with contextlib.suppress(OSError):
                 if time.time() - (self.tmp / name).lstat().st_mtime > _STALE_SECONDS:
@@ -197,9 +187,9 @@ class Spool:
 
     @contextlib.contextmanager
     def _locked(self, wait: float) -> Iterator[bool]:
-        """True while this process, and this thread, is the one that sends; False after `wait` seconds."""
+        """Yield True while this thread of this process holds the lock, or False after `wait` seconds."""
         with (self.folder / "lock").open("ab") as file:
-            yield _flock(file.fileno(), wait)  # closing the file lets go of the lock, and so does dying
+            yield _flock(file.fileno(), wait)  # closing the file, or the end of the process, releases the lock
 
 
 def spool_and_send(
@@ -209,11 +199,11 @@ def spool_and_send(
     *,
     timeout: float = 2.0,
 ) -> bool:
-    """Keep `event` in the spool, then try to send all that waits there; whether this event has left.
+    """Store `event` in the spool, then try to send everything there. Return whether this event was sent.
 
-    False says that it waits: the broker is away, `url` is None, or another flusher is busy. `timeout`
-    (seconds) is that of `publish`. Where the spool does not take the event (OSError: it is full, or the disk
-    is) it is sent past it; only if that fails too does the call raise.
+    False means that it waits: the broker is unreachable, `url` is None, or another process is sending. If the spool
+    does not accept the event (OSError: it or the disk is full), this sends it directly, and raises only if that fails
+    too. `timeout` is that of `publish`, in seconds.
     """
     path = None
     try:
@@ -221,27 +211,28 @@ def spool_and_send(
     except OSError as error:
         if url is None:
             raise
-        log.warning("the spool %s does not take the event, so it is sent at once: %s", spool.folder, error)
+        log.warning("the spool %s does not accept the event, so it is sent directly: %s", spool.folder, error)
         publish([event], url, timeout=timeout)
     if url is None:
         return False
     try:
         spool.flush(lambda events: publish(events, url, timeout=timeout), wait=2 * timeout)
     except (BrokerUnreachable, ConfigError, OSError) as error:
-        log.info("what waits in %s stays there: %s", spool.folder, error)
+        log.info("events wait in %s: %s", spool.folder, error)
     return path is None or not path.exists()
 
 
-def _batches(events: Iterable[tuple[Path, Event]]) -> Iterator[list[tuple[Path, Event]]]:
-    batch: list[tuple[Path, Event]] = []
-    size = 0
-    for path, event in events:
-        length = len(event.to_json().encode())
-        if batch and (len(batch) == BATCH or size + length > BATCH_BYTES):
+def in_batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield the items in groups for one round trip: at most BATCH items, and BATCH_BYTES in total of their `size`."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        length = size(item)
+        if batch and (len(batch) == BATCH or total + length > BATCH_BYTES):
             yield batch
-            batch, size = [], 0
-        batch.append((path, event))
-        size += length
+            batch, total = [], 0
+        batch.append(item)
+        total += length
     if batch:
         yield batch
 

@@ -1,4 +1,4 @@
-"""A file that a spool keeps, and what turns such files into events."""
+"""A file of the spool, and the readers that turn such files into events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dims_worker.events import Event
 
 @dataclass(frozen=True, slots=True)
 class SpoolFile:
-    """A file of the spool: its name, what it holds, and when it was written (nanoseconds since 1970)."""
+    """A file of the spool: its name, its content, and when it was written (nanoseconds since 1970)."""
 
     name: str
     raw: bytes
@@ -19,11 +19,11 @@ class SpoolFile:
 
 
 Reader = Callable[[Sequence[SpoolFile]], Sequence[Event | EventError | None]]
-"""Turns files into their events, one for one; None: not whole yet, leave it; EventError: it never will be."""
+"""Turns each file into its event. None means that the file is not complete yet, EventError that it never will be."""
 
 
 def read_events(files: Sequence[SpoolFile]) -> list[Event | EventError | None]:
-    """The events of `.json` files: an envelope each."""
+    """Return the events of `.json` files. Each file holds one envelope."""
     return [_event(file.raw) for file in files]
 
 

@@ -1,8 +1,9 @@
-"""How much a spool may hold. Nobody counts it at each event: one in so many looks, and what it finds stands on disk.
+"""The limit of what a spool may hold.
 
-The chance of a look is such that a spool which fills up is counted a hundred times on the way: about a hundredth
-too much may come in. A full spool is marked by a file, for all who share it. The hooks of git ask nobody. They write
-a few hundred bytes for each thing that a person does, and must neither wait nor fail.
+Counting the files for each event would be slow, so each event counts with a small chance. On the way to the limit this
+happens about a hundred times, so about one percent too much may come in. A file marks a full spool for every process
+that shares it. The git hooks ignore the limit: they write a few hundred bytes per commit, and must neither wait nor
+fail.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from dims_worker.errors import SpoolFull
 
 MAX_FILES = 100_000
 MAX_BYTES = 1024**3
-"""What a spool holds at most, what was set aside included."""
+"""The most that a spool holds, including the files that could not be read."""
 
-_LOOKS = 100
-_RECOUNT = 10.0  # seconds until a full spool is counted again: somebody may have made room by hand
+_COUNTS = 100  # expected number of counts while an empty spool fills up
+_RECOUNT = 10.0  # seconds until a full spool is counted again: you may have removed files
 
 
 class SpoolLimit:
-    """The limit of what lies in `folders`; `mark` is the file that is there while it is reached."""
+    """The limit for the files in `folders`. The file `mark` exists while it is reached."""
 
     def __init__(self, mark: Path, folders: Sequence[Path], max_files: int, max_bytes: int) -> None:
         self._mark = mark
@@ -34,28 +35,28 @@ class SpoolLimit:
         self._max_bytes = max_bytes
 
     def check(self, size: int) -> None:
-        """Raise SpoolFull where a file of `size` bytes finds no room, or OSError where the disk does not say."""
+        """Raise SpoolFull if there is no room for a file of `size` bytes, or OSError if the disk fails."""
         try:
             age = time.time() - self._mark.stat().st_mtime
         except FileNotFoundError:
-            chance = _LOOKS * max(1 / self._max_files, size / self._max_bytes)
-            is_full = random.random() < chance and self._count()  # noqa: S311 - nobody gains by guessing it
+            chance = _COUNTS * max(1 / self._max_files, size / self._max_bytes)
+            is_full = random.random() < chance and self._count()  # noqa: S311 - guessing it gains nothing
         else:
             is_full = 0 <= age < _RECOUNT or self._count()
         if is_full:
             raise SpoolFull(
                 f"the spool {self._mark.parent} is full: it holds {self._max_files:,} events or {self._max_bytes:,} "
-                "bytes, and the broker has taken none for long. Start it (`dims up`), or see DIMS_BROKER_URL: what "
-                "waits is then sent by `dims watch` or with the next event"
+                "bytes that the broker has not accepted yet. Start the broker (`dims up`) or set DIMS_BROKER_URL: then "
+                "`dims watch` or the next event sends what waits."
             )
 
     def review(self) -> None:
-        """Take the mark away where there is room again."""
+        """Remove the mark if there is room again."""
         if self._mark.exists():
             self._count()
 
     def _count(self) -> bool:
-        """Whether the limit is reached, counted now and marked."""
+        """Count the files, update the mark, and return whether the limit is reached."""
         files = size = 0
         for folder in self._folders:
             with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:

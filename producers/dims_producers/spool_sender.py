@@ -1,4 +1,4 @@
-"""The outbox: empties a spool while a process lives; soon after a file came, and again while any remains."""
+"""Send what is in a spool while a process runs: soon after a file arrives, and again while any file remains."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from dims_worker.errors import DimsError
 log = logging.getLogger(__name__)
 
 RETRY = 5.0
-"""Seconds between two attempts at most, while anything waits."""
+"""The most seconds between two attempts."""
 
 GATHER = 0.02
-"""Seconds between a file's arrival and the sending: what comes together goes in one trip, and git, which
-left a note in the middle of a commit, ends that commit before we ask it anything."""
+"""Seconds between a file's arrival and the attempt. Files that arrive together are sent together. And git, whose hook
+wrote a note in the middle of a commit, finishes that commit first."""
 
 _FIRST_RETRY = 0.5
 
 
 class SpoolSender:
-    """Empties `spool` to the broker of `url()`, which is asked each time: it may come to be known later."""
+    """Sends the files of `spool` to the broker at `url()`, which is called each time because it may change."""
 
     def __init__(self, spool: Spool, url: Callable[[], str]) -> None:
         self._spool = spool
         self._url = url
-        self._rung: float | None = None
+        self._woken: float | None = None
         self._failures = 0
         self._next = 0.0
 
-    def ring(self, now: float) -> None:
-        """A file has come. From any thread; a plain assignment, so that no lock is needed."""
-        self._rung = now
+    def wake(self, now: float) -> None:
+        """Note that a file has arrived. Call it from any thread: it is a plain assignment and needs no lock."""
+        self._woken = now
 
     def due(self) -> float:
-        """When `work` is to be called next. A broker that is away is not asked sooner because of a file."""
-        rung = self._rung
-        return min(rung + GATHER, self._next) if rung is not None and not self._failures else self._next
+        """Return when to call `work` next. A new file does not shorten the wait for an unreachable broker."""
+        woken = self._woken
+        return min(woken + GATHER, self._next) if woken is not None and not self._failures else self._next
 
     def work(self, now: float) -> bool:
-        """Send what waits; whether all that could be read has left. Raises nothing: what fails, waits.
+        """Send what waits, and return whether it worked. An error is logged, and the files stay.
 
-        `now`: seconds of a monotonic clock, as in `due`.
+        `now` is in seconds of a monotonic clock, as in `due`.
         """
-        self._rung = None  # before the look, so that what comes during it rings again
+        self._woken = None  # before the listing, so that a file that arrives during it counts
         try:
             waiting = len(self._spool)
             if waiting:
                 url = self._url()
-                if self._failures:  # before much is read in vain
+                if self._failures:  # before reading many files for nothing
                     check_broker(url)
                 self._spool.flush(lambda events: publish(events, url), wait=1.0)
         except (DimsError, OSError) as error:
             return self._failed(error, now)
         if self._failures and waiting:
-            log.info("the broker is back; what waited in %s was sent", self._spool.folder)
+            log.info("the broker is reachable again: sent what waited in %s", self._spool.folder)
         self._failures, self._next = 0, now + RETRY
         return True
 

@@ -1,7 +1,6 @@
-"""Watch folders: what changes below them becomes events, and what arrives in the spool is sent at once.
+"""Watch folders: turn changes below them into events, and send what arrives in the spool at once.
 
-The watcher is the spool's postman as well: while its pid stands in `spool/watcher.pid` the git hook does
-nothing but leave its note.
+While the watcher's pid is in `spool/watcher.pid`, the git hooks only write their notes and start no sender.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ PID_FILE = "watcher.pid"
 
 _CHANGED = frozenset({"created", "modified", "attrib", "moved", "deleted", "closed"})  # not: opened, read
 _ARRIVED = frozenset({"created", "moved", "closed"})
-_LOOK = 1.0  # seconds between two looks at whether the folders are still there
-_STOP = 0.2  # seconds within which `stop` is noticed
-_BLIND = 600.0  # seconds between two looks at whether all that is in them is watched
-_DISK_FULL = 5.0  # seconds until an event that the spool did not take is tried again
+_CHECK = 1.0  # seconds between two checks that the folders still exist
+_STOP = 0.2  # seconds within which `stop` has an effect
+_CHECK_ALL = 600.0  # seconds between two checks that every folder below them is watched
+_DISK_FULL = 5.0  # seconds until an event that the spool did not accept is tried again
 
 
 def watch_folders(
@@ -45,20 +44,25 @@ def watch_folders(
     settle: float = 0.3,
     stop: threading.Event,
 ) -> None:
-    """Watch `folders` (name -> folder) until `stop` is set; blocks.
+    """Watch `folders` (name -> folder) until `stop` is set. Blocks.
 
-    Changes of a folder are collected until nothing has changed for `settle` seconds (2 s at most), and are
-    one event `dims.files.changed`; paths are relative to the folder's real path, in POSIX form, and `[]`
-    (unknown) where they cannot be told: too many, a folder moved away, the folder itself gone and back.
-    `ignored` is asked with an absolute path; `.git` and the home around the spool are never reported.
-    `send_url` is asked for the broker's URL before each attempt and may raise DimsError. A broker that is
-    away, and a folder that vanishes, are waited for. Raises OSError where the spool cannot be made.
+    The changes of a folder are collected until nothing has changed for `settle` seconds (2 s at most). The event has
+    the folder's real path, and its paths in POSIX form. The paths are `[]` (unknown) if they are too many, if a folder
+    was moved away, or if the folder itself was gone for a while. An unreachable broker and a missing folder are waited
+    for.
+
+    Args:
+        ignored: called with an absolute path. `.git` and the data directory around the spool are always ignored.
+        send_url: returns the broker's URL. It is called before each attempt and may raise DimsError.
+
+    Raises:
+        OSError: the spool cannot be created.
     """
     FolderWatcher(folders, spool, send_url, ignored=ignored, settle=settle, stop=stop).run()
 
 
 class FolderWatcher:
-    """See `watch`. One thread works; watchdog's threads only note what they saw, and wake it."""
+    """See `watch_folders`. One thread does the work. watchdog's threads only add changes and wake it."""
 
     def __init__(
         self,
@@ -73,99 +77,99 @@ class FolderWatcher:
         self._stop = stop
         self._wake = threading.Event()
         self._spool = spool
-        self._outbox = SpoolSender(spool, send_url)
+        self._sender = SpoolSender(spool, send_url)
         home = os.path.realpath(spool.folder.parent)
         self._trees = [
             _WatchedTree(folder, ChangeBatch(settle), home=home, ignored=ignored, wake=self._wake)
             for folder in folders.values()
         ]
-        self._post = WatchedFolder(spool.new, self._arrived, recursive=False)
-        self._blind = 0.0
-        self._refusal = ""
+        self._spool_watch = WatchedFolder(spool.new, self._on_spool_change, recursive=False)
+        self._next_full_check = 0.0
+        self._last_error = ""
 
     def run(self) -> None:
         """Watch until `stop` is set."""
-        # watchdog 7.1 says so, pages long, whenever a folder is found on two ways at once (`mkdir -p`); and
-        # where warnings are errors, it would go deaf.
+        # watchdog 7.1 warns, at length, when it finds a folder in two ways at once (`mkdir -p`). Where warnings are
+        # errors, its thread would die.
         warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
         self._spool.make()
-        watched = [self._post, *(tree.watched for tree in self._trees)]
+        folders = [self._spool_watch, *(tree.watched for tree in self._trees)]
         try:
-            with overflows(self._lost):
-                self._look(watched)  # what changed while nobody watched is not known: each folder says so once
+            with overflows(self._on_overflow):
+                self._check(folders)  # each folder first reports an unknown change: DIMS was not watching before
                 with _pid_file(self._spool.folder / PID_FILE):
-                    self._loop(watched)
-            # Only now, without a pid: who still saw it had left the note before this last look.
+                    self._loop(folders)
+            # The pid file is gone. A hook that still saw it has written its note by now, so send once more.
             for tree in self._trees:
-                self._report(tree, None)
-            self._outbox.work(time.monotonic())
+                self._store(tree, None)
+            self._sender.work(time.monotonic())
         finally:
-            for one in watched:
-                one.close()
+            for folder in folders:
+                folder.close()
 
-    def _loop(self, watched: list[WatchedFolder]) -> None:
-        look = 0.0
+    def _loop(self, folders: list[WatchedFolder]) -> None:
+        next_check = 0.0
         while not self._stop.is_set():
             now = time.monotonic()
-            if now >= look:
-                self._look(watched)
-                look = now + _LOOK
+            if now >= next_check:
+                self._check(folders)
+                next_check = now + _CHECK
             for tree in self._trees:
-                self._report(tree, now)
-            if now >= self._outbox.due():
-                self._outbox.work(now)
+                self._store(tree, now)
+            if now >= self._sender.due():
+                self._sender.work(now)
             changes = [due for tree in self._trees if (due := tree.changes.due()) is not None]
-            if self._wake.wait(max(0.0, min(now + _STOP, self._outbox.due(), *changes) - time.monotonic())):
+            if self._wake.wait(max(0.0, min(now + _STOP, self._sender.due(), *changes) - time.monotonic())):
                 self._wake.clear()
 
-    def _look(self, watched: list[WatchedFolder]) -> None:
-        blind = time.monotonic() >= self._blind
-        for one in watched:
-            began = one.look()  # it is watched from now on, or again: who knows what happened before
-            if ((began or blind) and one.blind()) or began:
-                one.saw(None)
-        if blind:
-            self._blind = time.monotonic() + _BLIND
+    def _check(self, folders: list[WatchedFolder]) -> None:
+        check_all = time.monotonic() >= self._next_full_check
+        for folder in folders:
+            started = folder.check()
+            if ((started or check_all) and folder.has_unwatched_folders()) or started:
+                folder.on_change(None)  # changes before now, or in an unwatched folder, are unknown
+        if check_all:
+            self._next_full_check = time.monotonic() + _CHECK_ALL
         with contextlib.suppress(OSError):
             self._spool.make()
 
-    def _report(self, tree: _WatchedTree, now: float | None) -> None:
-        """Put the tree's changes into the spool, if they are due at `now` (None: whatever there is)."""
+    def _store(self, tree: _WatchedTree, now: float | None) -> None:
+        """Store the tree's changes in the spool if they are due at `now` (None: in any case)."""
         due = tree.changes.due()
         if due is None or (now is not None and now < due):
             return
         try:
             self._spool.put(files_event(tree.root, tree.changes.take(), datetime.now(UTC)))
         except EventError as error:
-            log.error("the changes below %s cannot be told: %s", tree.root, error)
+            log.error("cannot report the changes below %s: %s", tree.root, error)
         except OSError as error:
-            if str(error) != self._refusal:
-                log.error("the spool takes no event, so it is tried again: %s", error)
-            self._refusal = str(error)
+            if str(error) != self._last_error:
+                log.error("the spool accepts no event, and DIMS tries again: %s", error)
+            self._last_error = str(error)
             tree.changes.add(None, time.monotonic() + _DISK_FULL)
         else:
-            self._refusal = ""
-            self._outbox.ring(time.monotonic())
+            self._last_error = ""
+            self._sender.wake(time.monotonic())
 
-    def _arrived(self, event: SeenChange | None) -> None:
+    def _on_spool_change(self, event: SeenChange | None) -> None:
         if event is None or event.event_type in _ARRIVED:
-            self._outbox.ring(time.monotonic())
+            self._sender.wake(time.monotonic())
             self._wake.set()
 
-    def _lost(self) -> None:
-        """The kernel dropped notices: anything may have changed, and folders may have come that nobody watches."""
-        for one in (self._post, *(tree.watched for tree in self._trees)):
-            one.begin_anew()
+    def _on_overflow(self) -> None:
+        """Watch all folders again: the kernel dropped events, so changes and new folders may be missing."""
+        for folder in (self._spool_watch, *(tree.watched for tree in self._trees)):
+            folder.reopen()
 
 
 def files_event(root: str, paths: list[str], now: datetime) -> Event:
-    """The event that says which `paths` below `root` changed. Raises EventError where root is not UTF-8."""
+    """Return the event for changed `paths` below `root`. Raises EventError if `root` is not UTF-8."""
     data = {"root": root, "paths": paths}
     return Event.new(FILES_CHANGED, producer_name("watch", root), now=now, data=data)
 
 
 class _WatchedTree:
-    """A folder whose changes are told: notes what concerns anybody."""
+    """A watched folder and the batch of its relevant changes."""
 
     def __init__(
         self,
@@ -177,7 +181,7 @@ class _WatchedTree:
         wake: threading.Event,
     ) -> None:
         self.changes = changes
-        self.watched = WatchedFolder(folder, self.saw, recursive=True)
+        self.watched = WatchedFolder(folder, self.on_change, recursive=True)
         self._home = home
         self._ignored = ignored
         self._wake = wake
@@ -186,47 +190,47 @@ class _WatchedTree:
     def root(self) -> str:
         return self.watched.root
 
-    def saw(self, event: SeenChange | None) -> None:
-        """Note what watchdog saw; None: it does not know."""
-        for path in [None] if event is None else self._concerned(event):
+    def on_change(self, event: SeenChange | None) -> None:
+        """Add the paths of an event of watchdog. None means that the change is unknown."""
+        for path in [None] if event is None else self._paths(event):
             if self.changes.add(path, time.monotonic()):
                 self._wake.set()
 
-    def _concerned(self, event: SeenChange) -> Iterator[str | None]:
+    def _paths(self, event: SeenChange) -> Iterator[str | None]:
         if event.event_type not in _CHANGED:
             return
         paths = [os.fsdecode(path) for path in (event.src_path, event.dest_path) if path]
         if not event.is_directory:
             yield from (path for path in map(self._relative, paths) if path)
-        # A folder that goes takes along what nobody names; of one that comes each file is told.
+        # No event names the files of a folder that is moved or deleted. A new folder has an event for each file.
         elif event.event_type in ("moved", "deleted") and any(map(self._folder_counts, paths)):
             yield None
 
     def _relative(self, path: str) -> str | None:
-        """The path relative to the root; None where nobody wants to know of it."""
+        """Return the path relative to the root, or None if it is ignored."""
         below = Path(os.path.relpath(path, self.root))
         if below.parts[:1] == (os.pardir,) or ".git" in below.parts or Path(path).is_relative_to(self._home):
             return None
         return None if self._is_ignored(path) else below.as_posix()
 
     def _folder_counts(self, path: str) -> bool:
-        # Patterns such as `build/` match what is in it; that it was a folder cannot be seen any more.
+        # Patterns such as `build/` match files inside the folder. The folder itself is gone.
         return self._relative(path) is not None and self._relative(os.path.join(path, "-")) is not None  # noqa: PTH118
 
     def _is_ignored(self, path: str) -> bool:
         try:
             return self._ignored(Path(path))
         except Exception:
-            log.exception("whether %s is ignored could not be told; it is not", path)
+            log.exception("cannot decide whether %s is ignored, so it is not", path)
             return False
 
 
 @contextlib.contextmanager
 def _pid_file(path: Path) -> Iterator[None]:
-    """Keep this process's pid in `path`, and the number of the descriptor under which it holds that file.
+    """Write this process's pid into `path`, and the number of its descriptor of that file.
 
-    So the hook can ask, with a builtin of the shell, whether this very process still lives: a pid alone
-    may by now be another's.
+    With these a hook can check, with shell builtins only, whether this process is alive. Another process may have the
+    same pid later.
     """
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     with draft.open("w+") as file:
@@ -238,5 +242,5 @@ def _pid_file(path: Path) -> Iterator[None]:
             yield
         finally:
             with contextlib.suppress(OSError):
-                if path.read_text() == text:  # not that of a watcher which came later
+                if path.read_text() == text:  # it is not the file of a later watcher
                     path.unlink()

@@ -1,7 +1,7 @@
-"""A folder under watchdog's eyes (inotify, FSEvents), for as long as it is there; and again when it comes back.
+"""Watch one folder with watchdog (inotify, FSEvents) while it exists, and again when it comes back.
 
-What watchdog keeps to itself is noticed here: a thread of it that died, a queue that overflowed, a folder below
-that it could not watch. `watchdog` is imported when watching starts.
+It also detects what watchdog does not report: a thread that died, a queue that overflowed, a folder that could not be
+watched. `watchdog` is imported when watching starts.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
 
-_REFUSED = 10.0  # seconds until a folder that could not be watched is tried again
+_RETRY = 10.0  # seconds until a folder that could not be watched is tried again
 _LIMIT = "on Linux, see fs.inotify.max_user_watches"
 
 
 class SeenChange(Protocol):
-    """What is used of watchdog's FileSystemEvent."""
+    """The part of watchdog's FileSystemEvent that DIMS uses."""
 
     event_type: str
     is_directory: bool
@@ -31,61 +31,61 @@ class SeenChange(Protocol):
 
 
 class WatchedFolder:
-    """A folder that is watched. `saw` is called with what happened, or with None: that is not known."""
+    """A folder that is watched. `on_change` is called with each change, or with None if the change is unknown."""
 
-    def __init__(self, folder: Path, saw: Callable[[SeenChange | None], None], *, recursive: bool) -> None:
+    def __init__(self, folder: Path, on_change: Callable[[SeenChange | None], None], *, recursive: bool) -> None:
         self.folder = folder
         self.root = os.path.realpath(folder)
-        self.saw = saw
+        self.on_change = on_change
         self._recursive = recursive
         self._observer: Any = None
         self._threads: set[threading.Thread] = set()
         self._queues: set[Path] = set()
         self._identity: tuple[int, int] | None = None
-        self._anew = False
+        self._must_reopen = False
         self._reason = ""
         self._not_before = 0.0
 
     def dispatch(self, event: SeenChange) -> None:
-        """Called by watchdog, in a thread of its own."""
-        self.saw(event)
+        """Receive an event from watchdog, in one of its threads."""
+        self.on_change(event)
 
-    def look(self) -> bool:
-        """Watch the folder, if it is there; whether that began anew: what changed before is not known.
+    def check(self) -> bool:
+        """Watch the folder if it exists. Return whether watching has just started: earlier changes are unknown.
 
-        It begins anew as well where a thread of watchdog has died, which leaves it deaf: one ends when its folder
-        is deleted, though another may have come in its place.
+        It also starts again if a thread of watchdog has died, because then no more changes would arrive. A thread ends
+        when its folder is deleted, even if another folder replaces it.
         """
         identity = self._identify()
-        anew = self._anew or not all(thread.is_alive() for thread in self._threads)
-        if (identity == self._identity and not anew) or time.monotonic() < self._not_before:
+        reopen = self._must_reopen or not all(thread.is_alive() for thread in self._threads)
+        if (identity == self._identity and not reopen) or time.monotonic() < self._not_before:
             return False
-        self._anew = False
+        self._must_reopen = False
         self.close()
         if identity is None:
-            log.warning("%s is not there; it is watched once it is", self.folder)
+            log.warning("%s does not exist. DIMS watches it once it does", self.folder)
             return False
         try:
             self._open()
         except OSError as error:
-            self._complain(f"cannot be watched, and is tried again: {error} ({_LIMIT})")
-            self._not_before = time.monotonic() + _REFUSED
+            self._log_error(f"cannot be watched: {error} ({_LIMIT}). DIMS tries again")
+            self._not_before = time.monotonic() + _RETRY
             return False
         self._identity, self._reason = identity, ""
         return True
 
-    def begin_anew(self) -> None:
-        """Have the next `look` begin anew. From any thread."""
-        self._anew = True
+    def reopen(self) -> None:
+        """Make the next `check` start to watch again. Call it from any thread."""
+        self._must_reopen = True
 
-    def blind(self) -> bool:
-        """Whether folders below are not watched, which watchdog does not say. Always False where /proc is not."""
+    def has_unwatched_folders(self) -> bool:
+        """Return whether some folders below are not watched. Always False without /proc."""
         if not (self._recursive and self._unwatched()):
             return False
-        time.sleep(0.5)  # one that came a moment ago is watched by now
-        if not (lacks := self._unwatched()):
+        time.sleep(0.5)  # a new folder is watched by then
+        if not (count := self._unwatched()):
             return False
-        self._complain(f"is not watched as a whole: {lacks:,} folders in it are not ({_LIMIT})")
+        self._log_error(f"is not completely watched: {count:,} folders in it are not ({_LIMIT})")
         return True
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class WatchedFolder:
         self._threads, self._queues = set(), set()
         if observer is not None:
             observer.stop()
-            if observer.ident is not None:  # it may not have come so far
+            if observer.ident is not None:  # it has not started if opening failed
                 observer.join()
 
     def _open(self) -> None:
@@ -108,7 +108,7 @@ class WatchedFolder:
             *(events.FileCreatedEvent, events.FileModifiedEvent, events.FileAttribEvent, events.FileClosedEvent),
             *(events.FileMovedEvent, events.FileDeletedEvent),
             *(events.DirCreatedEvent, events.DirMovedEvent, events.DirDeletedEvent),
-        ]  # whoever only reads, such as a measurement, does not fill the queue
+        ]  # without the events of a program that only reads, such as a measurement, which would fill the queue
         self._observer.schedule(self, self.root, recursive=self._recursive, event_filter=changes)
         self._observer.start()
         self._threads, self._queues = set(threading.enumerate()) - threads, _queues() - queues
@@ -122,40 +122,40 @@ class WatchedFolder:
 
     def _identify(self) -> tuple[int, int] | None:
         try:
-            found = self.folder.stat()
+            status = self.folder.stat()
         except OSError:
             return None
-        return (found.st_dev, found.st_ino)
+        return (status.st_dev, status.st_ino)
 
-    def _complain(self, reason: str) -> None:
+    def _log_error(self, reason: str) -> None:
         if reason != self._reason:
             self._reason = reason
             log.error("%s %s", self.folder, reason)
 
 
 def _queues() -> set[Path]:
-    """This process's queues of inotify: the files that tell what each of them watches."""
-    found = set()
+    """Return the files of this process's inotify queues. Each one lists what its queue watches."""
+    files = set()
     with contextlib.suppress(OSError):  # no /proc
         for number in os.listdir("/proc/self/fd"):  # noqa: PTH208
             with contextlib.suppress(OSError):
                 if "inotify" in os.readlink(f"/proc/self/fd/{number}"):  # noqa: PTH115
-                    found.add(Path(f"/proc/self/fdinfo/{number}"))
-    return found
+                    files.add(Path(f"/proc/self/fdinfo/{number}"))
+    return files
 
 
 @contextlib.contextmanager
-def overflows(lost: Callable[[], None]) -> Iterator[None]:
-    """Call `lost` when the kernel dropped notices: watchdog tells that to its log, and nobody else."""
+def overflows(on_overflow: Callable[[], None]) -> Iterator[None]:
+    """Call `on_overflow` when the kernel dropped events. watchdog only writes this to its log."""
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if "overflow" in record.getMessage():
-                lost()
+                on_overflow()
 
     logger, listener = logging.getLogger("watchdog.observers.inotify_c"), Listener(logging.WARNING)
     level = logger.level
-    logger.setLevel(min(logger.getEffectiveLevel(), logging.WARNING))  # whatever else is to be logged
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.WARNING))  # the listener needs the warnings
     logger.addHandler(listener)
     try:
         yield

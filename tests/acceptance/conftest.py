@@ -1,4 +1,4 @@
-"""What the acceptance tests share: an empty warehouse, and a made world where a configuration finds it."""
+"""Define fixtures of the acceptance tests: an empty warehouse, and a generated world on servers and disks."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.conftest import REPO, Lake, Project, Worker
 from tests.fixtures import data_project
 from tests.fixtures.data_project import World
 
-BUCKET = "made-lake"
+BUCKET = "test-lake"
 Start = Callable[..., Worker]
 
 
 @dataclass
-class Place:
-    """A made world where a configuration finds it: on servers and disks."""
+class Environment:
+    """A generated world on servers and disks, for the configuration in config/."""
 
     world: World
     project: Project
@@ -33,7 +33,7 @@ class Place:
     warehouse: Engine
 
     def verify(self, *arguments: str) -> tuple[int, dict[str, Any]]:
-        """The exit code of `dims verify --json`, and its metrics by name."""
+        """Run `dims verify --json`. Return its exit code and its metrics by name."""
         done = self.project.dims("verify", "--json", *arguments)
         assert done.returncode in (0, 3), done.stdout + done.stderr
         return done.returncode, {item["metric"]: item for item in json.loads(done.stdout)["metrics"]}
@@ -41,7 +41,7 @@ class Place:
 
 @pytest.fixture
 def warehouse(servers: local.ServerUrls, database_url: str) -> Iterator[Engine]:
-    """An empty database beside the one of DIMS."""
+    """Create an empty database beside the one of DIMS."""
     admin = create_engine(str(servers.database_url), isolation_level="AUTOCOMMIT")
     name = f"warehouse_{database_url.rpartition('_')[2]}"
     with admin.connect() as connection:
@@ -55,7 +55,7 @@ def warehouse(servers: local.ServerUrls, database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def place(project: Project, lake: Lake, warehouse: Engine, tmp_path: Path) -> Place:
+def environment(project: Project, lake: Lake, warehouse: Engine, tmp_path: Path) -> Environment:
     world = data_project.make(datetime.now(UTC))
     _fill_lake(lake, world)
     _fill_warehouse(warehouse, world)
@@ -76,7 +76,7 @@ def place(project: Project, lake: Lake, warehouse: Engine, tmp_path: Path) -> Pl
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_MAX_ATTEMPTS": "1",
     }
-    return Place(world, project, lake, warehouse)
+    return Environment(world, project, lake, warehouse)
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -141,14 +141,14 @@ def _fill_project(project: Project, world: World) -> None:
 
 @pytest.fixture
 def start(start_worker: Start) -> Iterator[Start]:
-    """Starts workers that are killed at the end: what they leave is dropped, and a warm shutdown takes seconds."""
+    """Return a function that starts workers. They are killed at the end, because a warm shutdown takes seconds."""
     workers: list[Worker] = []
 
-    def begin() -> Worker:
+    def start_one() -> Worker:
         workers.append(start_worker())
         return workers[-1]
 
-    yield begin
+    yield start_one
     for worker in workers:
         if worker.process.poll() is None:
             worker.kill()

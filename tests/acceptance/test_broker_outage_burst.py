@@ -1,4 +1,4 @@
-"""The bar: the broker is down for a burst of 1,000 commits and the watcher's events; then all arrive, once."""
+"""Test that 1,000 commits and changed files during a broker outage all arrive, each exactly once."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ watch: [project]
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """A home whose Valkey was up once, and is down."""
-    made = tmp_path / "home"
-    local.start(made, database=False, fast=True)
-    local.stop(made)
-    yield made
-    local.stop(made)
+    """Return a data directory whose Valkey has run once and is stopped."""
+    home = tmp_path / "home"
+    local.start(home, database=False, fast=True)
+    local.stop(home)
+    yield home
+    local.stop(home)
 
 
 @pytest.fixture
@@ -56,14 +56,14 @@ def project(tmp_path: Path, home: Path) -> Path:
 
 @pytest.fixture
 def environment(home: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DIMS_"))}
-    return {**kept, **GIT_ENV, "DIMS_HOME": str(home), "PYTHONPATH": str(REPO)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DIMS_"))}
+    return {**inherited, **GIT_ENV, "DIMS_HOME": str(home), "PYTHONPATH": str(REPO)}
 
 
 def arrived(home: Path) -> list[Event]:
-    found = local.running(home)  # a producer's own account may not read
-    assert found is not None
-    with redis.Redis.from_url(str(found.broker_url)) as client:
+    servers = local.running(home)  # the user of a producer is not allowed to read
+    assert servers is not None
+    with redis.Redis.from_url(str(servers.broker_url)) as client:
         entries: Any = client.xrange(STREAM)
     return [Event.from_json(fields[b"event"]) for _, fields in entries]
 
@@ -74,7 +74,7 @@ def write_files(folder: Path, stop: threading.Event, names: list[str]) -> None:
         (folder / names[-1]).write_text("x")
 
 
-def test_a_burst_while_the_broker_is_down(home: Path, project: Path, environment: dict[str, str]) -> None:
+def test_a_burst_during_a_broker_outage_arrives_once(home: Path, project: Path, environment: dict[str, str]) -> None:
     spool = Spool(home / "spool")
     watcher = subprocess.Popen([sys.executable, "-m", "dims_worker", "watch"], cwd=project, env=environment)
     try:
@@ -86,7 +86,7 @@ def test_a_burst_while_the_broker_is_down(home: Path, project: Path, environment
         subprocess.run(["sh", "-c", script], cwd=project, env=environment, check=True, timeout=300)
         stop.set()
         writer.join()
-        assert len(spool) >= COMMITS + 2 and watcher.poll() is None  # all waits, and so does the watcher
+        assert len(spool) >= COMMITS + 2 and watcher.poll() is None  # every event waits, and the watcher still runs
         local.start(home, database=False, fast=True)
         wait_for(lambda: len(spool) == 0, 60)
         wait_for(lambda: names[-1] in {path for event in arrived(home) for path in event.data["paths"]})

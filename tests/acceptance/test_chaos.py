@@ -1,4 +1,4 @@
-"""The killing test in its shorter form; `make chaos` is the whole one."""
+"""Run the short form of the chaos test. `make chaos` runs the long one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from tests.chaos.chaos_run import SHORT, Fire
 
 
-def test_nothing_is_lost_under_fire(tmp_path: Path) -> None:
+def test_nothing_is_lost_while_processes_are_killed(tmp_path: Path) -> None:
     seed = int(os.environ.get("DIMS_TEST_SEED") or random.SystemRandom().randrange(10**6))
     report = Fire(tmp_path, seed, SHORT).run()
     print(report)
     if report.problems:
-        pytest.fail(f"again with DIMS_TEST_SEED={seed}\n{report}", pytrace=False)
+        pytest.fail(f"repeat with DIMS_TEST_SEED={seed}\n{report}", pytrace=False)
     assert report.killed.total() == SHORT.kills
     assert set(report.killed) == {"main", "child", "broker", "database"}
     assert report.events == SHORT.events

@@ -1,4 +1,4 @@
-"""Coalescing: many uploads make few listings, and none of them is lost."""
+"""Test that many uploads cause few listings, and that no upload is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dims_worker.events import STREAM, Event
 from tests.conftest import Lake, Project, Worker, wait_for
 
 UPLOADS = 10_000
-LOT = 100
+BATCH = 100
 SECONDS = 6.0
 COOLDOWN = 2
 
@@ -27,27 +27,27 @@ rules: {{uploaded: {{on: "com.amazonaws.s3.*"}}}}
 
 
 def upload(lake: Lake, broker_url: str) -> None:
-    """A hundred objects written a hundred times each, a byte longer each time, in some seconds."""
+    """Write a hundred objects a hundred times each, one byte longer each time, within SECONDS."""
     begun = time.monotonic()
-    for lot in range(UPLOADS // LOT):
-        keys = [f"new/{number}" for number in range(LOT)]
-        lake.put("lake", dict.fromkeys(keys, b"x" * (lot + 1)))
-        happened = [
+    for batch in range(UPLOADS // BATCH):
+        keys = [f"new/{number}" for number in range(BATCH)]
+        lake.put("lake", dict.fromkeys(keys, b"x" * (batch + 1)))
+        events = [
             Event.new(
                 "com.amazonaws.s3.ObjectCreated:Put",
                 "aws:s3.us-east-1.lake",
-                id=f"{lot} {key}",
+                id=f"{batch} {key}",
                 now=datetime.now(UTC),
                 subject=key,
-                data={"bucket": "lake", "key": key, "size": lot + 1},
+                data={"bucket": "lake", "key": key, "size": batch + 1},
             )
             for key in keys
         ]
-        publish(happened, broker_url, timeout=30)
-        time.sleep(max(0.0, begun + SECONDS * (lot + 1) * LOT / UPLOADS - time.monotonic()))
+        publish(events, broker_url, timeout=30)
+        time.sleep(max(0.0, begun + SECONDS * (batch + 1) * BATCH / UPLOADS - time.monotonic()))
 
 
-def test_ten_thousand_uploads_make_few_listings_and_none_is_lost(
+def test_ten_thousand_uploads_cause_few_listings_and_none_is_lost(
     project: Project, engine: Engine, lake: Lake, start_worker: Callable[..., Worker]
 ) -> None:
     lake.put("lake", {})
@@ -58,7 +58,7 @@ def test_ten_thousand_uploads_make_few_listings_and_none_is_lost(
         with engine.connect() as connection:
             return int(connection.execute(text(query)).scalar_one())
 
-    def quiet() -> bool:
+    def is_settled() -> bool:
         with Redis.from_url(project.env["DIMS_BROKER_URL"]) as redis:
             waiting = redis.xlen(STREAM)
         return not waiting and not scalar("SELECT count(*) FROM dims_metrics WHERE requested_gen > measured_gen")
@@ -68,16 +68,16 @@ def test_ten_thousand_uploads_make_few_listings_and_none_is_lost(
     listed = len(lake.lists)
     begun = time.monotonic()
     upload(lake, project.env["DIMS_BROKER_URL"])
-    wait_for(quiet, timeout=60)
-    most = (time.monotonic() - begun) / COOLDOWN + 1
+    wait_for(is_settled, timeout=60)
+    most_runs = (time.monotonic() - begun) / COOLDOWN + 1
     worker.kill()
 
     runs = scalar("SELECT count(*) FROM dims_verification_runs") - 1
-    assert 1 < runs <= most
-    assert runs <= len(lake.lists) - listed <= most
+    assert 1 < runs <= most_runs
+    assert runs <= len(lake.lists) - listed <= most_runs
     assert scalar("SELECT count(*) FROM dims_event_log WHERE outcome = 'planned'") == UPLOADS
-    assert scalar("SELECT value::int FROM dims_metrics WHERE metric = 's3.objects'") == LOT
-    assert scalar("SELECT value::int FROM dims_metrics WHERE metric = 's3.size'") == LOT * (UPLOADS // LOT)
+    assert scalar("SELECT value::int FROM dims_metrics WHERE metric = 's3.objects'") == BATCH
+    assert scalar("SELECT value::int FROM dims_metrics WHERE metric = 's3.size'") == BATCH * (UPLOADS // BATCH)
     last_event = "(SELECT max(received_at) FROM dims_event_log)"
     assert scalar(f"SELECT count(*) FROM dims_metrics WHERE as_of > {last_event}") == 2
     assert scalar("SELECT count(*) FROM dims_metrics_history WHERE method = 'failed'") == 0

@@ -1,4 +1,4 @@
-"""The first user's configuration on a made world: each of its metrics equals a truth that was counted apart."""
+"""Test the configuration in config/ on a generated world: each metric equals its independently counted value."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from sqlalchemy import Engine, text
 
 from dims_worker.config import DerivedMetric, S3Metric, load_config
 from dims_worker.config.units import AGES
-from tests.acceptance.conftest import Place, set_times
+from tests.acceptance.conftest import Environment, set_times
 from tests.conftest import REPO
 from tests.fixtures import data_project
 
 DISABLED = "local_data.espn_size_gb"
 SIZE = "aws_inventory.rds_database_size_gb"
 FEED = (
-    *("pbp_file_count", "{box}_file_count", "schedule_file_count", "team_stats_file_count"),
-    *("last_update_hours", "oldest_data_days", "total_size_gb", "avg_file_size_{unit}"),
-    *("small_files_count", "completeness_pct", "gap_days_count"),
+    "pbp_file_count {box}_file_count schedule_file_count team_stats_file_count last_update_hours oldest_data_days "
+    "total_size_gb avg_file_size_{unit} small_files_count completeness_pct gap_days_count"
 )
-NAMES = {  # ../shared/METRICS.md
+NAMES = {
     "s3_storage": "total_objects total_size_gb hoopr_files",
     "prediction_system": "total_lines fetch_upcoming_games_lines fetch_recent_player_data_lines "
     "prepare_upcoming_game_features_lines predict_upcoming_games_lines train_model_for_predictions_lines "
@@ -41,9 +40,9 @@ NAMES = {  # ../shared/METRICS.md
     "aws_inventory": "rds_database_size_gb rds_allocated_storage_gb monthly_cost_estimate_usd",
     "data_gaps": "missing_games_count games_without_pbp",
     "sync_status": "local_s3_sync_status",
-    "espn_data": " ".join(FEED).format(box="boxscore", unit="kb"),
-    "hoopr_data": " ".join(FEED).format(box="phase1", unit="mb"),
-    "basketball_reference_data": " ".join(FEED).format(box="boxscore", unit="kb"),
+    "espn_data": FEED.format(box="boxscore", unit="kb"),
+    "hoopr_data": FEED.format(box="phase1", unit="mb"),
+    "basketball_reference_data": FEED.format(box="boxscore", unit="kb"),
 }
 CRITICAL = {
     *("s3_storage.total_objects", "s3_storage.total_size_gb", "prediction_system.total_lines"),
@@ -60,13 +59,13 @@ STABLE = {
 }
 
 
-# --- the configuration -------------------------------------------------------------------------------
+# --- configuration -----------------------------------------------------------------------------------
 
 
-def test_the_shipped_configuration_holds_the_68_metrics() -> None:
+def test_the_shipped_configuration_declares_the_68_metrics() -> None:
     config = load_config(REPO / "config" / "dims.yaml", {}, REPO)  # an empty environment
-    written = [f"{category}.{name}" for category, names in NAMES.items() for name in names.split()]
-    assert list(config.metrics) == written
+    expected = [f"{category}.{name}" for category, names in NAMES.items() for name in names.split()]
+    assert list(config.metrics) == expected
     assert len(config.metrics) == 68
     assert {name for name, metric in config.metrics.items() if metric.critical} == CRITICAL
     assert {name for name, metric in config.metrics.items() if metric.volatility == "stable"} == STABLE
@@ -92,15 +91,22 @@ def test_the_shipped_configuration_holds_the_68_metrics() -> None:
     )
 
 
-def test_the_environment_fills_it_in() -> None:
+def test_the_environment_sets_values_of_the_configuration() -> None:
     env = {
-        **{"NBA_BUCKET": "b", "NBA_DATABASE_URL": "sqlite:///x", "NBA_ARCHIVES": "/a", "NBA_TEMP": "/t"},
-        **{"NBA_ESPN_DIR": "/e", "NBA_LOCAL_LAKE": "/l", "NBA_PROJECT": "/p", "NBA_RDS_INSTANCE": "i"},
-        **{"NBA_PRICE_S3_GIB_MONTH": "0.05", "NBA_PRICE_DB_T3_MICRO": "1"},
+        "NBA_BUCKET": "b",
+        "NBA_DATABASE_URL": "sqlite:///x",
+        "NBA_ARCHIVES": "/a",
+        "NBA_TEMP": "/t",
+        "NBA_ESPN_DIR": "/e",
+        "NBA_LOCAL_LAKE": "/l",
+        "NBA_PROJECT": "/p",
+        "NBA_RDS_INSTANCE": "i",
+        "NBA_PRICE_S3_GIB_MONTH": "0.05",
+        "NBA_PRICE_DB_T3_MICRO": "1",
     }
     config = load_config(REPO / "config" / "dims.yaml", env, REPO)
-    said = [source.model_dump() for source in config.sources.values()]
-    assert {one["path"] for one in said if "path" in one} == {"/p", "/a", "/t", "/e"}
+    settings = [source.model_dump() for source in config.sources.values()]
+    assert {each["path"] for each in settings if "path" in each} == {"/p", "/a", "/t", "/e"}
     assert config.sources["lake"].model_dump()["bucket"] == "b"
     assert config.metrics["sync_status.local_s3_sync_status"].model_dump()["local"] == "/l"
     assert config.metrics["aws_inventory.rds_allocated_storage_gb"].model_dump()["instance"] == "i"
@@ -108,11 +114,11 @@ def test_the_environment_fills_it_in() -> None:
     assert config.prices["rds_class"] == {"db.t3.micro": 1, "db.t3.small": 29.2, "db.t3.medium": 58.4}
 
 
-# --- the made world ----------------------------------------------------------------------------------
+# --- generated world ---------------------------------------------------------------------------------
 
 
 def _assert_true(item: Mapping[str, Any], truth: Any) -> None:
-    """A metric as `--json` has it against its truth: the value, its type, its unit."""
+    """Compare a metric in the JSON output with its true value: value, type and unit."""
     name, value = item["metric"], item["value"]
     assert item["error"] is None and item["method"] in ("exact", "derived"), item
     if isinstance(truth, datetime):
@@ -125,43 +131,45 @@ def _assert_true(item: Mapping[str, Any], truth: Any) -> None:
         assert (type(value), value) == (type(truth), truth), name
 
 
-def test_every_metric_of_the_made_world_is_true(place: Place) -> None:
-    code, found = place.verify()
-    assert {name: item["error"] for name, item in found.items() if item["method"] == "failed"} == {}
+def test_every_metric_of_the_generated_world_is_true(environment: Environment) -> None:
+    code, items = environment.verify()
+    assert {name: item["error"] for name, item in items.items() if item["method"] == "failed"} == {}
     assert code == 0
-    config = place.project.config
-    assert list(found) == [name for name, metric in config.metrics.items() if metric.enabled]
-    assert len(found) == 67
-    for name, item in found.items():
+    config = environment.project.config
+    assert list(items) == [name for name, metric in config.metrics.items() if metric.enabled]
+    assert len(items) == 67
+    for name, item in items.items():
         assert item["unit"] == config.metrics[name].shown_unit, name
         assert item["method"] == ("derived" if isinstance(config.metrics[name], DerivedMetric) else "exact"), name
         if name != SIZE:
-            _assert_true(item, place.world.truth[name])
-    assert found[SIZE]["value"] == pytest.approx(_database_size(place) / 10**9, abs=400_000 / 10**9)
+            _assert_true(item, environment.world.truth[name])
+    assert items[SIZE]["value"] == pytest.approx(_database_size(environment) / 10**9, abs=400_000 / 10**9)
 
-    lists = -(-len(place.world.objects) // 1000)
+    lists = -(-len(environment.world.objects) // 1000)
     assert lists > 1
-    assert len(place.lake.lists) == lists  # for every metric of the lake, sync and completeness included
+    assert (
+        len(environment.lake.lists) == lists
+    )  # one listing for all metrics of the bucket, including sync and completeness
 
 
-def _database_size(place: Place) -> int:
-    """The sizes of all that the database's catalogue knows; a few small files of the server's own are not in it."""
+def _database_size(environment: Environment) -> int:
+    """Return the size of all relations in the catalogue. A few small files of the server are not included."""
     query = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind IN ('r', 'm') AND NOT relisshared"
-    with place.warehouse.connect() as connection:
+    with environment.warehouse.connect() as connection:
         return int(connection.execute(text(query)).scalar_one())
 
 
-def test_the_slow_one_is_measured_when_it_is_named(place: Place) -> None:
-    code, found = place.verify("-m", DISABLED)
-    assert (code, list(found)) == (0, [DISABLED])
-    _assert_true(found[DISABLED], place.world.truth[DISABLED])
-    assert place.lake.lists == []
+def test_the_disabled_metric_is_measured_when_it_is_named(environment: Environment) -> None:
+    code, items = environment.verify("-m", DISABLED)
+    assert (code, list(items)) == (0, [DISABLED])
+    _assert_true(items[DISABLED], environment.world.truth[DISABLED])
+    assert environment.lake.lists == []
 
 
-def test_gaps_and_differences_are_named(place: Place, engine: Engine) -> None:
-    place.verify("-m", "data_gaps.*", "-m", "sync_status.*", "-m", "espn_data.*", "-m", "aws_inventory.*")
+def test_gaps_and_differences_are_in_the_details(environment: Environment, engine: Engine) -> None:
+    environment.verify("-m", "data_gaps.*", "-m", "sync_status.*", "-m", "espn_data.*", "-m", "aws_inventory.*")
     details = _details(engine)
-    world = place.world
+    world = environment.world
     without = sorted(game.id for game in world.games if game.id not in world.with_box_score)
     assert details["data_gaps.missing_games_count"]["rows"] == without
     without = sorted(game.id for game in world.games if game.id not in world.with_pbp)
@@ -177,15 +185,15 @@ def test_gaps_and_differences_are_named(place: Place, engine: Engine) -> None:
     assert details["aws_inventory.rds_allocated_storage_gb"]["class_usd_month"] == 29.20
 
 
-def test_a_feed_that_died_shows_it(place: Place) -> None:
-    old = data_project.make(place.world.now - timedelta(days=30))
+def test_a_feed_without_new_data_is_reported(environment: Environment) -> None:
+    old = data_project.make(environment.world.now - timedelta(days=30))
     set_times(old)
-    done = place.project.dims("verify", "--json", "-c", "espn_data", "-c", "hoopr_data")
+    done = environment.project.dims("verify", "--json", "-c", "espn_data", "-c", "hoopr_data")
     assert done.returncode == 1
-    found = {item["metric"]: item for item in json.loads(done.stdout)["metrics"]}
-    late = [name for name, item in found.items() if item["severity"] not in (None, "none")]
-    assert late == ["espn_data.last_update_hours"]
-    assert found[late[0]]["value"] > 29 * 24
+    items = {item["metric"]: item for item in json.loads(done.stdout)["metrics"]}
+    drifted = [name for name, item in items.items() if item["severity"] not in (None, "none")]
+    assert drifted == ["espn_data.last_update_hours"]
+    assert items[drifted[0]]["value"] > 29 * 24
 
 
 def _details(engine: Engine) -> dict[str, dict[str, Any]]:
@@ -194,33 +202,35 @@ def _details(engine: Engine) -> dict[str, dict[str, Any]]:
         return {row.metric: row.details for row in rows}
 
 
-def test_no_temporary_folder_is_no_temporary_data(place: Place) -> None:
-    place.project.env["NBA_TEMP"] += "/gone"
-    code, found = place.verify("-c", "local_data")
-    assert (code, found["local_data.temp_data_size_gb"]["value"]) == (0, 0)
-    place.project.env["NBA_ARCHIVES"] += "/gone"
-    code, found = place.verify("-c", "local_data")
-    assert (code, found["local_data.archives_size_gb"]["value"]) == (3, None)
-    assert "does not exist" in found["local_data.archives_size_gb"]["error"]
+def test_a_missing_temporary_folder_counts_as_empty(environment: Environment) -> None:
+    environment.project.env["NBA_TEMP"] += "/gone"
+    code, items = environment.verify("-c", "local_data")
+    assert (code, items["local_data.temp_data_size_gb"]["value"]) == (0, 0)
+    environment.project.env["NBA_ARCHIVES"] += "/gone"
+    code, items = environment.verify("-c", "local_data")
+    assert (code, items["local_data.archives_size_gb"]["value"]) == (3, None)
+    assert "does not exist" in items["local_data.archives_size_gb"]["error"]
 
 
 @pytest.mark.parametrize("instance_class", ["db.t3.micro", "db.x9.huge"])
-def test_the_class_has_its_price_or_the_cost_is_not_known(place: Place, instance_class: str) -> None:
+def test_the_cost_is_unknown_for_an_instance_class_without_a_price(
+    environment: Environment, instance_class: str
+) -> None:
     from moto.rds.models import rds_backends
 
     backend = rds_backends["123456789012"]["us-east-1"]
     backend.databases["nba-sim-db"].db_instance_class = instance_class
-    code, found = place.verify("-c", "aws_inventory")
-    cost = found["aws_inventory.monthly_cost_estimate_usd"]
+    code, items = environment.verify("-c", "aws_inventory")
+    cost = items["aws_inventory.monthly_cost_estimate_usd"]
     if instance_class in data_project.PRICES:
-        expected = place.world.truth[cost["metric"]] + data_project.PRICES[instance_class] - 29.20
+        expected = environment.world.truth[cost["metric"]] + data_project.PRICES[instance_class] - 29.20
         assert (code, cost["value"]) == (0, pytest.approx(expected, rel=1e-12))
     else:
         assert (code, cost["value"]) == (3, None)
         assert "class_usd_month" in cost["error"]
 
 
-# --- what is not there -------------------------------------------------------------------------------
+# --- missing sources ---------------------------------------------------------------------------------
 
 DATABASE = {SIZE, "data_gaps.missing_games_count", "data_gaps.games_without_pbp"}
 COMPLETENESS = {f"{feed}_data.completeness_pct" for feed in ("espn", "hoopr", "basketball_reference")}
@@ -233,27 +243,29 @@ def _of_lake() -> set[str]:
 
 
 @pytest.mark.parametrize("missing", ["database down", "bucket gone", "no credentials", "credentials wrong", "no git"])
-def test_what_is_not_there_fails_what_needs_it_and_nothing_else(
-    place: Place, missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_missing_source_fails_its_metrics_and_no_others(
+    environment: Environment, missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    affected, word = _break(place, missing, monkeypatch, tmp_path)
-    code, found = place.verify()
+    affected, word = _break(environment, missing, monkeypatch, tmp_path)
+    code, items = environment.verify()
     assert code == 3
-    failed = {name: item["error"] for name, item in found.items() if item["method"] == "failed"}
+    failed = {name: item["error"] for name, item in items.items() if item["method"] == "failed"}
     assert set(failed) == affected
     for name, error in failed.items():
         assert word in error, (name, error)
-        assert found[name]["value"] is None
+        assert items[name]["value"] is None
         assert "Traceback" not in error and "hunter2" not in error
-    for name, item in found.items():
+    for name, item in items.items():
         if name not in {*affected, SIZE}:
-            _assert_true(item, place.world.truth[name])
+            _assert_true(item, environment.world.truth[name])
 
 
-def _break(place: Place, missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[set[str], str]:
-    """Take something away; the metrics that need it, and a word that each reason has."""
-    config = place.project.config
-    env = place.project.env
+def _break(
+    environment: Environment, missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> tuple[set[str], str]:
+    """Remove a source. Return the metrics that need it, and a word that each error contains."""
+    config = environment.project.config
+    env = environment.project.env
     aws = {"aws_inventory.rds_allocated_storage_gb"}
     if missing == "database down":
         env["NBA_DATABASE_URL"] = "postgresql://ada:hunter2@127.0.0.1:1/nba_simulator"

@@ -1,4 +1,4 @@
-"""The first user's configuration on real data: every figure of the data set's README that a metric covers."""
+"""Test the configuration in config/ on a real data set: every figure of its README that a metric covers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ REAL = REPO.parent / "shared" / "nba_lake_2013"
 FOLDERS = ("espn_schedules", "espn_box_scores", "espn_play_by_play", "espn_team_stats")
 BUCKET = "nba-lake-2013"
 NEVER_PLAYED = ("0021201214", "0041200217", "0041200226", "0041200315", "0041200316", "0041200317")
-OFF_DAYS = (  # the README's
+OFF_DAYS = (  # from the README
     *("2013-04-08", "2013-04-18", "2013-04-19", "2013-05-09", "2013-05-23", "2013-06-04", "2013-06-05", "2013-06-07"),
     *("2013-06-08", "2013-06-10", "2013-06-12", "2013-06-14", "2013-06-15", "2013-06-17", "2013-06-19"),
 )
-_WORDS = ("box score content", "play-by-play")
+_GAPS = ("box score content", "play-by-play")
 
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason=f"the real data set is not at {REAL}")
 
@@ -41,7 +41,7 @@ def _with_players() -> set[str]:
 
 
 def _fill(warehouse: Engine) -> None:
-    """The tables of the data set: an id a row, a number where the files have one."""
+    """Create the tables of the data set. Ids are numbers where the files have numbers."""
     games = _games()
     columns = list(games[0])
     with warehouse.begin() as connection:
@@ -59,7 +59,7 @@ def _fill(warehouse: Engine) -> None:
 
 @pytest.fixture
 def real(project: Project, lake: Lake, warehouse: Engine) -> Project:
-    """A project whose lake, warehouse and local copy are the data set."""
+    """Return a project whose bucket, warehouse and local copy contain the data set."""
     _fill(warehouse)
     files = [path for folder in FOLDERS for path in sorted((REAL / folder).iterdir())]
     lake.put(BUCKET, {path.relative_to(REAL).as_posix(): path.read_bytes() for path in files})
@@ -73,8 +73,8 @@ def real(project: Project, lake: Lake, warehouse: Engine) -> Project:
     return project
 
 
-def _measured(project: Project, engine: Engine, *patterns: str) -> tuple[int, dict[str, Any], dict[str, Any]]:
-    """The exit code, values and details of `dims verify`."""
+def _verify(project: Project, engine: Engine, *patterns: str) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """Run `dims verify`. Return its exit code, values and details."""
     done = project.dims("verify", "--json", *(word for pattern in patterns for word in ("-m", pattern)))
     values = {item["metric"]: item["value"] for item in json.loads(done.stdout)["metrics"]}
     with engine.connect() as connection:
@@ -82,8 +82,8 @@ def _measured(project: Project, engine: Engine, *patterns: str) -> tuple[int, di
         return done.returncode, values, {row.metric: row.details for row in rows}
 
 
-def test_the_figures_of_the_readme(real: Project, engine: Engine, lake: Lake) -> None:
-    code, values, details = _measured(real, engine, "espn_data.*", "data_gaps.*", "sync_status.*", "s3_storage.*")
+def test_the_metrics_equal_the_figures_of_the_readme(real: Project, engine: Engine, lake: Lake) -> None:
+    code, values, details = _verify(real, engine, "espn_data.*", "data_gaps.*", "sync_status.*", "s3_storage.*")
     assert code == 0
     sizes = {"espn_schedules": 558677, "espn_box_scores": 3785055, "espn_play_by_play": 6360841}
     sizes["espn_team_stats"] = 514558
@@ -119,54 +119,58 @@ def test_the_figures_of_the_readme(real: Project, engine: Engine, lake: Lake) ->
     assert details["espn_data.completeness_pct"]["missing"] == 257
 
 
-@pytest.mark.parametrize(("folder", "count", "size"), [
-    ("espn_schedules", 82, 558677), ("espn_box_scores", 273, 3785055),
-    ("espn_play_by_play", 85, 6360841), ("espn_team_stats", 273, 514558),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("folder", "count", "size"),
+    [
+        ("espn_schedules", 82, 558677),
+        ("espn_box_scores", 273, 3785055),
+        ("espn_play_by_play", 85, 6360841),
+        ("espn_team_stats", 273, 514558),
+    ],
+)
 def test_counts_and_bytes_of_each_prefix(real: Project, engine: Engine, folder: str, count: int, size: int) -> None:
-    what = f"source: lake, prefix: {folder}/"
+    selection = f"source: lake, prefix: {folder}/"
     (real.folder / "config" / "more.yaml").write_text(
         "metrics:\n  more:\n"
-        f"    files: {{{what}, measure: count}}\n    bytes: {{{what}, measure: bytes}}\n"
-        f"    tiny: {{{what}, measure: count, smaller_than: 1KiB}}\n"
+        f"    files: {{{selection}, measure: count}}\n    bytes: {{{selection}, measure: bytes}}\n"
+        f"    tiny: {{{selection}, measure: count, smaller_than: 1KiB}}\n"
     )
     file = real.folder / "config" / "dims.yaml"
     file.write_text(file.read_text().replace("include: [metrics.yaml]", "include: [metrics.yaml, more.yaml]"))
-    code, values, _ = _measured(real, engine, "more.*")
+    code, values, _ = _verify(real, engine, "more.*")
     assert (code, values) == (0, {"more.files": count, "more.bytes": size, "more.tiny": 0})
 
 
-def test_a_lake_that_lost_files_and_a_game_is_named(real: Project, engine: Engine, tmp_path: Path) -> None:
+def test_missing_files_in_the_local_copy_are_counted(real: Project, engine: Engine, tmp_path: Path) -> None:
     for folder in FOLDERS:
         shutil.copytree(REAL / folder, tmp_path / "copy" / folder)
     lost = sorted((tmp_path / "copy" / "espn_play_by_play").iterdir())[:50]
     for path in lost:
         path.unlink()
     real.env["NBA_LOCAL_LAKE"] = str(tmp_path / "copy")
-    code, values, details = _measured(real, engine, "sync_status.*")
+    code, values, details = _verify(real, engine, "sync_status.*")
     assert (code, values) == (0, {"sync_status.local_s3_sync_status": "minor_drift"})
-    found = details["sync_status.local_s3_sync_status"]
-    assert (found["only_local"], found["only_s3"], found["different"], found["union"]) == (0, 50, 0, 713)
-    assert found["sync_drift_pct"] == pytest.approx(100 * 50 / 713)
+    sync = details["sync_status.local_s3_sync_status"]
+    assert (sync["only_local"], sync["only_s3"], sync["different"], sync["union"]) == (0, 50, 0, 713)
+    assert sync["sync_drift_pct"] == pytest.approx(100 * 50 / 713)
 
 
-def test_the_gaps_by_name_and_the_seasons(real: Project, tmp_path: Path) -> None:
-    """The figures of the workflows, under the shipped configuration."""
+def test_the_workflows_name_the_gaps_and_count_the_seasons(real: Project, tmp_path: Path) -> None:
     done = real.dims("workflow", "gap-analysis", "--json", check=True)
     games = json.loads(done.stdout)["games"]
     ids = {game["game_id"] for game in _games()}
-    lacking = {what: {one["id"] for one in games["missing"] if what in one["lacks"]} for what in _WORDS}
+    lacking = {gap: {game["id"] for game in games["missing"] if gap in game["lacks"]} for gap in _GAPS}
     assert lacking["box score content"] == ids - _with_players()
     assert lacking["play-by-play"] == ids - _ids("espn_play_by_play")
-    assert [len(lacking[what]) for what in _WORDS] == [75, 257]
+    assert [len(lacking[gap]) for gap in _GAPS] == [75, 257]
 
     real.env["NBA_ARCHIVES"] = str(tmp_path)
     real.env["NBA_TEMP"] = str(tmp_path)
     done = real.dims("workflow", "local-inventory", "--json", check=True)
-    folders = {one["name"]: one for one in json.loads(done.stdout)["folders"]}
+    folders = {folder["name"]: folder for folder in json.loads(done.stdout)["folders"]}
     assert {name: folders[name]["files"] for name in FOLDERS} == {name: len(_ids(name)) for name in FOLDERS}
     for name, count in {"espn_play_by_play": 85, "espn_box_scores": 273, "espn_team_stats": 273}.items():
-        assert [(one["season"], one["games"]) for one in folders[name]["seasons"]] == [("2012-13", count)]
+        assert [(season["season"], season["games"]) for season in folders[name]["seasons"]] == [("2012-13", count)]
     schedule = folders["espn_schedules"]
     assert (schedule["first"], schedule["last"]) == ("2013-03-16", "2013-06-20")
 

@@ -31,7 +31,7 @@ def same(text: str) -> list[str]:
     """The lines with what differs from one time to the next left out: times, and how wide a table is for them."""
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "DATE", text)
     text = re.sub(r"\d+ (seconds?|minutes?) ago|just now", "TIME ago", text)
-    text = re.sub(r"\bin \d+\.\d\d s\b", "in TIME", text)
+    text = re.sub(r"\bin (\d+ ms|\d+\.\d+ s)(?=:)", "in TIME", text)
     lines = [" ".join(re.sub("─+", "─", line).split()) for line in text.splitlines()]
     return [line for line in lines if line]
 

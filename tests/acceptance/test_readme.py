@@ -98,8 +98,8 @@ def test_the_commands_for_a_repository_of_ones_own_work_in_their_order(scratch: 
         status = run(["dims", "status", "--json"], project, env, 30)
         told = json.loads(status.stdout)
         assert {one["state"] for one in told["processes"]} == {"stopped"}
-        assert told["broker"].startswith("away")
-        assert told["database"].startswith("away")
+        assert told["broker"].startswith("unreachable")
+        assert told["database"].startswith("unreachable")
         assert status.returncode == 3
         assert living(scratch) == []
     finally:

@@ -1,4 +1,4 @@
-"""`dims report` as it is typed."""
+"""Test `dims report` as a user runs it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ metrics: {lake: {files: {source: project, measure: count, critical: true, unit: 
 
 @pytest.fixture
 def measured(project: Project) -> Project:
-    """Ten files, measured; then fifteen, which wait."""
+    """Return a project with ten measured files, and a held reading of fifteen."""
     project.write({"dims.yaml": CONFIG, **{f"data/{n}": "" for n in range(10)}})
     project.dims("verify", "--update", check=True)
     project.write({f"data/more{n}": "" for n in range(5)})
@@ -29,23 +29,23 @@ def measured(project: Project) -> Project:
     return project
 
 
-def latest(path: Path) -> dict[str, Any]:
+def latest_row(path: Path) -> dict[str, Any]:
     head, row = openpyxl.load_workbook(path)["latest"].iter_rows(values_only=True)
     return dict(zip(head, row, strict=True))
 
 
-def test_an_approved_integer_is_one_in_table_json_and_excel(measured: Project) -> None:
+def test_an_approved_integer_is_an_integer_in_table_json_and_excel(measured: Project) -> None:
     measured.dims("approvals", "approve", "lake.files", "--version", "1", check=True)
     assert "15 files" in measured.dims("metrics", check=True).stdout
-    (told,) = json.loads(measured.dims("metrics", "--json", check=True).stdout)["metrics"]
+    (listed,) = json.loads(measured.dims("metrics", "--json", check=True).stdout)["metrics"]
     measured.dims("report", "excel", "-o", "out.xlsx", check=True)
     reported = json.loads(measured.dims("report", "json", check=True).stdout)["categories"][0]["metrics"][0]
-    for row in (told, reported, latest(measured.folder / "out.xlsx")):
+    for row in (listed, reported, latest_row(measured.folder / "out.xlsx")):
         assert (row["value"], type(row["value"])) == (15, int)
         assert (row["baseline"], type(row["baseline"])) == (15, int)
 
 
-def test_each_format_goes_where_it_is_told(measured: Project) -> None:
+def test_each_format_is_written_to_its_output(measured: Project) -> None:
     first = measured.dims("report", "markdown", "-o", "docs", check=True)
     again = measured.dims("report", "markdown", "-o", "docs", check=True)
     assert (first.stdout, first.stderr) == ("", "docs/MASTER_DATA_INVENTORY.md written\n")
@@ -55,26 +55,26 @@ def test_each_format_goes_where_it_is_told(measured: Project) -> None:
     assert page.startswith("<!doctype html>") and "dims approvals approve" in page
     measured.dims("report", "html", "--since", "2026-01-01", "-o", "deep/er/page.html", check=True)
     assert (measured.folder / "deep/er/page.html").is_file()
-    assert [file.name for file in (measured.folder / "deep/er").iterdir()] == ["page.html"]  # no draft stays
+    assert [file.name for file in (measured.folder / "deep/er").iterdir()] == ["page.html"]  # no temporary file remains
 
 
-def test_what_cannot_be_done_is_said(measured: Project) -> None:
-    said = {
-        ("excel",): "a workbook is nothing for a terminal: name its file, -o inventory.xlsx",
+def test_wrong_arguments_are_reported(measured: Project) -> None:
+    expected = {
+        ("excel",): "an Excel workbook cannot be printed. Name a file: -o inventory.xlsx",
         ("html", "-o", "data"): "it is a folder. Name a file in it.",
         ("html", "-o", "dims.yaml/x.html"): "the report cannot be written to",
         ("json", "--since", "soon"): "'soon' is neither a span, such as 7d or 48h, nor a date, such as 2026-11-01",
-        ("json", "--since", "2999-01-01"): "2999-01-01 has not come yet",
+        ("json", "--since", "2999-01-01"): "2999-01-01 is in the future",
         ("pdf",): "'pdf' is not one of",
     }
-    for arguments, reason in said.items():
+    for arguments, reason in expected.items():
         done = measured.dims("report", *arguments)
         assert done.returncode == 2, arguments
         assert reason in done.stderr, arguments
         assert "Traceback" not in done.stderr
 
 
-def test_one_who_may_only_read_sees_it_all_and_changes_nothing(measured: Project, engine: Engine) -> None:
+def test_a_read_only_database_user_sees_everything_and_changes_nothing(measured: Project, engine: Engine) -> None:
     name = f"reader_{engine.url.database}"
     with engine.begin() as connection:
         connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD 'a long one' IN ROLE dims_reader"))
@@ -86,14 +86,14 @@ def test_one_who_may_only_read_sees_it_all_and_changes_nothing(measured: Project
             measured.dims("report", kind, "-o", f"out.{kind}", check=True)
             assert (measured.folder / f"out.{kind}").exists()
         for words in (
-            *(["history", "lake.files"], ["history", "lake.files", "--chart"], ["diff", "--since", "1d"]),
-            *(
-                ["suggest", "lake.*"],
-                ["snapshot", "list"],
-                ["metrics"],
-                ["explain", "lake.files"],
-                ["approvals", "list"],
-            ),
+            ["history", "lake.files"],
+            ["history", "lake.files", "--chart"],
+            ["diff", "--since", "1d"],
+            ["suggest", "lake.*"],
+            ["snapshot", "list"],
+            ["metrics"],
+            ["explain", "lake.files"],
+            ["approvals", "list"],
         ):
             measured.dims(*words, check=True)
         assert _counts(engine) == before

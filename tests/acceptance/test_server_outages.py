@@ -1,7 +1,7 @@
-"""Broker and database away: worker, beat and watcher wait, come back by themselves, and nothing hangs.
+"""Test outages of the broker and the database: worker, beat and watcher wait, and recover without a restart.
 
-All runs on servers of this module's own; nobody starts a program again. What is told before, during and after is told
-through the watcher: it sees the files, and sends what lies in the spool.
+The module runs its own servers. Events before, during and after an outage come from the watcher, which sees changed
+files and sends the events in the spool.
 """
 
 from __future__ import annotations
@@ -44,31 +44,31 @@ rules:
   scraped: {{on: dims.scraper.complete, metrics: ["slow.*"]}}
 watch: [tree]
 """
-GONE = 1.5
-"""Seconds for which a server is not there."""
-SILENT = 11.0
-"""Seconds for which a server is there and says nothing: longer than any timeout of ours (`socket_timeout`: 10 s)."""
-BACK = 25.0
-"""Seconds within which all must be measured once it is back: a lease, a reconnect, a sweep, on a slow machine."""
+DOWN_SECONDS = 1.5
+"""Seconds for which a server is stopped."""
+FROZEN_SECONDS = 11.0
+"""Seconds for which a server is frozen: longer than each timeout of DIMS (`socket_timeout`: 10 s)."""
+RECOVERY_SECONDS = 25.0
+"""Seconds in which everything must be measured after an outage: a lease, a reconnect and a sweep, with a margin."""
 
 _numbers = itertools.count(1)
 
 
 @dataclass
-class Machine:
+class LocalStack:
     """Servers, and programs that are started once."""
 
     folder: Path
     database: Server
     broker: Server
-    way: Proxy
-    """On which all programs go to the broker."""
+    proxy: Proxy
+    """All programs connect to the broker through it."""
     programs: dict[str, Program]
     engine: Engine
     spool: Spool
 
-    def tell(self) -> None:
-        """Change both trees. The watcher sees the one; of the other an event in the spool tells."""
+    def change_files(self) -> None:
+        """Change both trees. The watcher sees one, and an event in the spool reports the other."""
         number = next(_numbers)
         (self.folder / "tree" / f"{number}").touch()
         (self.folder / "slow" / f"{number}").touch()
@@ -82,26 +82,26 @@ class Machine:
         return bool(self.scalar("SELECT count(*) FROM dims_sources WHERE source = 'slow' AND lease_until IS NOT NULL"))
 
     def settled(self) -> bool:
-        """Whether all that was told is stored and measured, and nothing waits anywhere."""
+        """Return whether every event is stored and measured, and nothing waits anywhere."""
         number = len(list((self.folder / "tree").iterdir()))
         with Redis.from_url(self.broker.url, socket_timeout=5) as redis:
             waiting = len(self.spool) + int(redis.xlen(STREAM))
         values = f"SELECT count(*) FROM dims_metrics WHERE value = to_jsonb({number}) AND requested_gen = measured_gen"
-        told = "SELECT count(*) FROM dims_event_log WHERE event_id LIKE 'scraped-%'"
-        return not waiting and self.scalar(values) == 2 and self.scalar(told) == number
+        events = "SELECT count(*) FROM dims_event_log WHERE event_id LIKE 'scraped-%'"
+        return not waiting and self.scalar(values) == 2 and self.scalar(events) == number
 
     def sweeps(self) -> int:
-        """How many bells of beat's the worker has had: nobody else rings for a sweep."""
+        """Return how many wake-ups for a sweep the worker has received. Only beat sends them."""
         return self.programs["worker"].told().count("Task dims.sweep")
 
-    def recovered(self, within: float = BACK) -> None:
-        """All is measured; what was told anew is, with beat's help and without it; all programs are those of before."""
+    def wait_for_recovery(self, within: float = RECOVERY_SECONDS) -> None:
+        """Wait until everything is measured, also a new change with beat frozen. No program may have been restarted."""
         try:
             wait_for(self.settled, within, 0.1)
             sweeps = self.sweeps()
             wait_for(lambda: self.sweeps() > sweeps, 10)
             with frozen(self.programs["beat"].leaders):
-                self.tell()
+                self.change_files()
                 wait_for(self.settled, 10, 0.1)
             assert all(program.alive() and len(program.leaders) == 1 for program in self.programs.values())
             wait_for(lambda: len(self.programs["worker"].children()) == 2, 10)
@@ -112,7 +112,7 @@ class Machine:
 
 @contextmanager
 def frozen(pids: list[int]) -> Iterator[None]:
-    """These processes are there and do nothing."""
+    """Stop these processes for a while with SIGSTOP."""
     for pid in pids:
         send(pid, signal.SIGSTOP)
     try:
@@ -123,48 +123,49 @@ def frozen(pids: list[int]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    home = tmp_path_factory.mktemp("away")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    home = tmp_path_factory.mktemp("outages")
     folder = home / "project"
     for name in ("tree", "slow"):
         (folder / name).mkdir(parents=True)
     (folder / "dims.yaml").write_text(CONFIG, encoding="utf-8")
     database, broker = Server(home, "database"), Server(home, "broker")
     programs: dict[str, Program] = {}
-    way: Proxy | None = None
+    proxy: Proxy | None = None
     try:
         database.start()
         broker.start()
         port = urlsplit(broker.url).port
         assert port
-        way = Proxy(port)
+        proxy = Proxy(port)
         engine = create_engine(database.url, poolclass=NullPool, connect_args={"connect_timeout": 5})
         migrate(engine)
         env = {
             **os.environ,
             "DIMS_DATABASE_URL": database.url,
-            "DIMS_BROKER_URL": broker.url.replace(f":{port}/", f":{way.port}/"),
+            "DIMS_BROKER_URL": broker.url.replace(f":{port}/", f":{proxy.port}/"),
             "DIMS_HOME": str(home / "home"),
             "TMPDIR": str(home),
         }
         celery = [sys.executable, "-m", "celery", "-A", "dims_worker.tasks"]
-        for name, command in {
-            "worker": [*celery, "worker", "-l", "INFO", "-Q", "dims.ingest,dims.verify", "-c", "2",
-                       "--without-gossip", "--without-mingle"],
+        worker = "worker -l INFO -Q dims.ingest,dims.verify -c 2 --without-gossip --without-mingle"
+        commands = {
+            "worker": [*celery, *worker.split()],
             "beat": [*celery, "beat", "-l", "INFO", "-s", str(home / "beat"), "--pidfile="],
             "watch": [sys.executable, "-m", "dims_worker", "watch"],
-        }.items():  # fmt: skip
+        }
+        for name, command in commands.items():
             programs[name] = Program(name, command, folder, env, home / f"{name}.log")
             programs[name].start()
-        made = Machine(folder, database, broker, way, programs, engine, Spool(home / "home" / "spool"))
-        made.tell()
-        wait_for(made.settled, 60, 0.2)
-        yield made
+        stack = LocalStack(folder, database, broker, proxy, programs, engine, Spool(home / "home" / "spool"))
+        stack.change_files()
+        wait_for(stack.settled, 60, 0.2)
+        yield stack
     finally:
         for program in reversed(programs.values()):
             program.stop()
-        if way:
-            way.close()
+        if proxy:
+            proxy.close()
         for server in (broker, database):
             server.stop()
 
@@ -173,77 +174,79 @@ IDLE, BUSY = "idle", "busy"
 
 
 @pytest.fixture
-def at_work(request: pytest.FixtureRequest, machine: Machine) -> None:
-    """The worker has nothing to do, or is in the middle of a measurement."""
-    machine.tell()
-    wait_for(machine.settled if request.param == IDLE else machine.measuring, BACK)
+def worker_state(request: pytest.FixtureRequest, stack: LocalStack) -> None:
+    """Bring the worker into its state: idle, or in the middle of a measurement."""
+    stack.change_files()
+    wait_for(stack.settled if request.param == IDLE else stack.measuring, RECOVERY_SECONDS)
 
 
 @pytest.mark.parametrize(
-    ("at_work", "number"),
+    ("worker_state", "number"),
     [(IDLE, signal.SIGTERM), (BUSY, signal.SIGKILL)],
-    indirect=["at_work"],
+    indirect=["worker_state"],
 )
-@pytest.mark.usefixtures("at_work")
-def test_a_broker_that_ends_and_comes_back(machine: Machine, number: signal.Signals) -> None:
-    machine.tell()
-    ended(machine, machine.broker, number)
-    machine.recovered()
+@pytest.mark.usefixtures("worker_state")
+def test_a_broker_that_stops_and_starts_again(stack: LocalStack, number: signal.Signals) -> None:
+    stack.change_files()
+    restart(stack, stack.broker, number)
+    stack.wait_for_recovery()
 
 
-@pytest.mark.parametrize("at_work", [BUSY], indirect=True)
-@pytest.mark.usefixtures("at_work")
-def test_a_broker_that_falls_silent(machine: Machine) -> None:
-    machine.tell()
-    with frozen(machine.broker.family()):
-        machine.tell()
-        time.sleep(SILENT)
-    machine.tell()
-    machine.recovered()
+@pytest.mark.parametrize("worker_state", [BUSY], indirect=True)
+@pytest.mark.usefixtures("worker_state")
+def test_a_broker_that_freezes(stack: LocalStack) -> None:
+    stack.change_files()
+    with frozen(stack.broker.family()):
+        stack.change_files()
+        time.sleep(FROZEN_SECONDS)
+    stack.change_files()
+    stack.wait_for_recovery()
 
 
-@pytest.mark.parametrize("at_work", [IDLE], indirect=True)
-@pytest.mark.usefixtures("at_work")
-def test_connections_to_the_broker_that_die_without_a_word(machine: Machine) -> None:
-    """kombu before 5.7 waits on such a one for ever."""
-    machine.way.forget_all()
-    machine.tell()
-    machine.recovered(within=2 * BACK)
+@pytest.mark.parametrize("worker_state", [IDLE], indirect=True)
+@pytest.mark.usefixtures("worker_state")
+def test_connections_to_the_broker_that_are_dropped_silently(stack: LocalStack) -> None:
+    """kombu before 5.7 waits forever on such a connection."""
+    stack.proxy.forget_all()
+    stack.change_files()
+    stack.wait_for_recovery(within=2 * RECOVERY_SECONDS)
 
 
-@pytest.mark.parametrize("at_work", [IDLE, BUSY], indirect=True)
-@pytest.mark.usefixtures("at_work")
-def test_a_database_that_is_killed(machine: Machine) -> None:
-    machine.tell()
-    ended(machine, machine.database, signal.SIGKILL)
-    machine.recovered()
+@pytest.mark.parametrize("worker_state", [IDLE, BUSY], indirect=True)
+@pytest.mark.usefixtures("worker_state")
+def test_a_database_that_is_killed(stack: LocalStack) -> None:
+    stack.change_files()
+    restart(stack, stack.database, signal.SIGKILL)
+    stack.wait_for_recovery()
 
 
-@pytest.mark.parametrize("part", ["all of it", "the sessions of ours"])
-@pytest.mark.parametrize("at_work", [BUSY], indirect=True)
-@pytest.mark.usefixtures("at_work")
-def test_a_database_that_falls_silent(machine: Machine, part: str) -> None:
-    """All of it: who connects gets no answer either. The sessions alone: who connects anew can work."""
-    pids = machine.database.family() if part == "all of it" else sessions(machine)
+@pytest.mark.parametrize("part", ["everything", "our sessions"])
+@pytest.mark.parametrize("worker_state", [BUSY], indirect=True)
+@pytest.mark.usefixtures("worker_state")
+def test_a_database_that_freezes(stack: LocalStack, part: str) -> None:
+    """With everything frozen, new connections get no answer either. With only our sessions frozen, they work."""
+    pids = stack.database.family() if part == "everything" else sessions(stack)
     assert pids
     with frozen(pids):
-        machine.tell()
-        time.sleep(SILENT / 2 if part == "all of it" else SILENT / 4)  # longer than connecting may take: 5 s
-    machine.tell()
-    machine.recovered()
+        stack.change_files()
+        time.sleep(
+            FROZEN_SECONDS / 2 if part == "everything" else FROZEN_SECONDS / 4
+        )  # longer than the connect timeout of 5 s
+    stack.change_files()
+    stack.wait_for_recovery()
 
 
-def ended(machine: Machine, server: Server, number: signal.Signals) -> None:
-    """End a server, and start it again after a while in which more happens, and after which more happens."""
+def restart(stack: LocalStack, server: Server, number: signal.Signals) -> None:
+    """Stop a server and start it again later. Files change while it is down, and afterwards."""
     send(server.family()[0], number)
     wait_for(lambda: not server.alive(), 20)
-    machine.tell()
-    time.sleep(GONE)
+    stack.change_files()
+    time.sleep(DOWN_SECONDS)
     server.start()
-    machine.tell()
+    stack.change_files()
 
 
-def sessions(machine: Machine) -> list[int]:
-    with machine.engine.connect() as connection:
+def sessions(stack: LocalStack) -> list[int]:
+    with stack.engine.connect() as connection:
         rows = connection.execute(text("SELECT pid FROM pg_stat_activity WHERE application_name = 'dims'"))
         return [row.pid for row in rows]

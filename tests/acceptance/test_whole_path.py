@@ -1,4 +1,4 @@
-"""The first thing that runs is the whole thing: a commit and an upload, through a real worker, into PostgreSQL."""
+"""Test the whole path: a commit and an upload go through a worker into PostgreSQL."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _served(engine: Engine) -> bool:
         return bool(connection.execute(text(query)).scalar())
 
 
-def test_a_commit_and_an_upload_are_noticed_measured_judged_and_recorded(
+def test_a_commit_and_an_upload_are_measured_and_recorded(
     project: Project, engine: Engine, lake: Lake, start_worker: Callable[..., Worker]
 ) -> None:
     lake.put("lake", {f"raw/{n}": b"x" for n in range(10)})

@@ -1,4 +1,4 @@
-"""The bars of issue 2 that need a real worker: events, measurements that are interrupted, and `--update` beside it."""
+"""Test a worker: events, interrupted measurements, and `dims verify --update` beside a worker."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ rules:
 
 @pytest.fixture
 def watched(project: Project, engine: Engine, start: Start) -> Project:
-    """A project with a hook and a worker that has measured everything once."""
+    """Return a project with a hook, and a worker that has measured everything once."""
     project.commit("Begin", {"dims.yaml": EVENTS, "a.py": "x = 1\n", "docs/a.md": "# A\n"})
     project.dims("hook", "install", check=True)
     start()
@@ -83,7 +83,7 @@ def watched(project: Project, engine: Engine, start: Start) -> Project:
     return project
 
 
-def test_the_same_event_five_times_is_one_row_and_one_run(watched: Project, engine: Engine) -> None:
+def test_an_event_that_arrives_five_times_is_one_row_and_one_run(watched: Project, engine: Engine) -> None:
     same = event("dims.scraper.complete", "same")
     send(watched, same, same)
     wait_for(lambda: measured(engine, "code_base.python_files") == 2)
@@ -98,27 +98,29 @@ def test_the_same_event_five_times_is_one_row_and_one_run(watched: Project, engi
 def test_a_commit_that_touches_only_docs_leaves_the_code_unmeasured(watched: Project, engine: Engine) -> None:
     sha = watched.commit("Documents", {"docs/b.md": "# B\n"})
 
-    def story() -> dict[str, Any] | None:
+    def served_event() -> dict[str, Any] | None:
         shown = watched.dims("events", "show", sha[:10], "--json")
-        told: dict[str, Any] | None = json.loads(shown.stdout) if shown.returncode == 0 else None
-        return told if told and all(one["run_id"] for one in told["served"]) else None
+        document: dict[str, Any] | None = json.loads(shown.stdout) if shown.returncode == 0 else None
+        return document if document and all(metric["run_id"] for metric in document["served"]) else None
 
-    found = wait_for(story, period=0.2)
-    assert found["left_alone"] == ["code_base.python_files", "code_base.python_lines"]
-    assert {one["metric"]: one["value"] for one in found["served"]} == {"documentation.files": 2, "git.commits": 2}
+    document = wait_for(served_event, period=0.2)
+    assert document["left_alone"] == ["code_base.python_files", "code_base.python_lines"]
+    measured_values = {metric["metric"]: metric["value"] for metric in document["served"]}
+    assert measured_values == {"documentation.files": 2, "git.commits": 2}
     wait_for(lambda: served(engine))
     assert [measured(engine, f"code_base.python_{what}") for what in ("files", "lines")] == [1, 1]
     assert measured(engine, "documentation.files") == 2
 
 
-def test_enqueue_prints_an_id_follows_the_event_and_ends_with_its_verdict(watched: Project, engine: Engine) -> None:
+def test_enqueue_prints_an_id_and_waits_for_the_verdicts(watched: Project, engine: Engine) -> None:
     done = watched.dims("enqueue", "scraped", "--wait")
     first, *verdicts, last = done.stdout.splitlines()
     assert (done.returncode, last) == (0, "2 metrics measured")
     assert scalar(engine, "SELECT type FROM dims_event_log WHERE event_id = :e", e=first) == "scraped"
     assert len(verdicts) == 2
-    assert all(f"code_base.python_{what}" in line and "ok, accepted" in line
-               for what, line in zip(("files", "lines"), verdicts, strict=True))  # fmt: skip
+    for what, line in zip(("files", "lines"), verdicts, strict=True):
+        assert f"code_base.python_{what}" in line
+        assert "ok, accepted" in line
 
     watched.write({"b.py": "x = 1\n", "c.py": "x = 1\n"})
     done = watched.dims("enqueue", "dims.scraper.complete", "--subject", "espn", "--data", '{"games": 3}', "--wait")
@@ -131,10 +133,8 @@ def test_enqueue_prints_an_id_follows_the_event_and_ends_with_its_verdict(watche
     assert len(done.stdout.splitlines()) == 1  # the id: the event is stored
 
     script = Path(sys.executable).parent / "dims-enqueue"
-    light = subprocess.run(
-        [script, "scraped", "--subject", "s"], cwd=watched.folder, env={**watched.env}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    command = [script, "scraped", "--subject", "s"]
+    light = subprocess.run(command, cwd=watched.folder, env=watched.env, capture_output=True, text=True, check=False)
     assert (light.returncode, light.stderr) == (0, "")
     name = light.stdout.strip()
     wait_for(lambda: query(engine, "SELECT 1 FROM dims_event_log WHERE event_id = :e", e=name))
@@ -145,12 +145,12 @@ def test_enqueue_prints_an_id_follows_the_event_and_ends_with_its_verdict(watche
 
 @dataclass
 class Slow:
-    """An S3 endpoint whose one bucket is listed only while the door is open."""
+    """An S3 endpoint with one bucket. It answers a listing only while `gate` is set."""
 
     url: str = ""
     objects: int = 0
-    asked: list[str] = field(default_factory=list)
-    door: threading.Event = field(default_factory=threading.Event)
+    listings: list[str] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
 
     def page(self) -> bytes:
         entry = "<Contents><Key>k{}</Key><LastModified>2026-11-22T09:00:00.000Z</LastModified><Size>1</Size></Contents>"
@@ -164,14 +164,14 @@ class Slow:
 
 @pytest.fixture
 def slow() -> Iterator[Slow]:
-    made = Slow(objects=100)
-    made.door.set()
+    slow = Slow(objects=100)
+    slow.gate.set()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            page = made.page()  # what is there when the listing begins
-            made.asked.append(self.path)
-            made.door.wait(30)
+            page = slow.page()  # the objects at the beginning of the listing
+            slow.listings.append(self.path)
+            slow.gate.wait(30)
             try:
                 self.send_response(200)
                 self.send_header("Content-Type", "application/xml")
@@ -179,7 +179,7 @@ def slow() -> Iterator[Slow]:
                 self.end_headers()
                 self.wfile.write(page)
             except OSError:
-                pass  # who asked was killed
+                pass  # the client was killed
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -188,9 +188,9 @@ def slow() -> Iterator[Slow]:
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    made.url = f"http://127.0.0.1:{server.server_port}"
-    yield made
-    made.door.set()
+    slow.url = f"http://127.0.0.1:{server.server_port}"
+    yield slow
+    slow.gate.set()
     server.shutdown()
     server.server_close()
     thread.join()
@@ -208,8 +208,11 @@ rules: {{uploaded: {{on: "com.amazonaws.s3.*"}}}}
 def lake_project(project: Project, slow: Slow) -> Project:
     project.write({"dims.yaml": SLOW.format(url=slow.url)})
     project.env |= {
-        **{"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"},
-        **{"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"},
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
     }
     return project
 
@@ -218,40 +221,40 @@ def upload(project: Project, id: str) -> None:
     send(project, event("com.amazonaws.s3.ObjectCreated:Put", id, bucket="slow", key="k"))
 
 
-def test_an_event_while_its_metric_is_measured_is_followed_by_a_second_measurement(
+def test_an_event_during_a_measurement_causes_a_second_measurement(
     lake_project: Project, engine: Engine, slow: Slow, start: Start
 ) -> None:
     start()
     wait_for(lambda: served(engine))
-    slow.door.clear()
+    slow.gate.clear()
     upload(lake_project, "first")
-    wait_for(lambda: len(slow.asked) == 2)  # it is being listed, at 100
+    wait_for(lambda: len(slow.listings) == 2)  # the listing of 100 objects has begun
     slow.objects = 101
     upload(lake_project, "second")
     wait_for(lambda: scalar(engine, "SELECT count(*) FROM dims_event_log") == 2)
-    slow.door.set()
+    slow.gate.set()
     wait_for(lambda: scalar(engine, "SELECT value FROM dims_metrics") == 101)
     wait_for(lambda: served(engine))
     rows = query(engine, "SELECT value, generation FROM dims_metrics_history ORDER BY id")
     assert [tuple(row) for row in rows] == [(100, 1), (100, 2), (101, 3)]
-    assert len(slow.asked) == 3
+    assert len(slow.listings) == 3
 
 
-def test_kill_9_during_a_measurement_and_the_metric_is_measured_after_a_restart_without_help(
+def test_after_a_kill_during_a_measurement_the_metric_is_measured_on_restart(
     lake_project: Project, engine: Engine, slow: Slow, start: Start
 ) -> None:
     worker = start()
     wait_for(lambda: served(engine))
-    slow.door.clear()
+    slow.gate.clear()
     slow.objects = 105
     upload(lake_project, "upload")
-    wait_for(lambda: len(slow.asked) == 2)
+    wait_for(lambda: len(slow.listings) == 2)
     worker.kill()
-    slow.door.set()
+    slow.gate.set()
     assert scalar(engine, "SELECT value FROM dims_metrics") == 100
     assert not served(engine)
     with Redis.from_url(lake_project.env["DIMS_BROKER_URL"]) as redis:
-        redis.delete("dims.verify", "dims.ingest")  # whatever bells there were: the broker forgot them too
+        redis.delete("dims.verify", "dims.ingest")  # the broker loses the wake-ups too
     start()
     wait_for(lambda: served(engine))
     assert scalar(engine, "SELECT value FROM dims_metrics") == 105
@@ -259,27 +262,29 @@ def test_kill_9_during_a_measurement_and_the_metric_is_measured_after_a_restart_
     assert [tuple(row) for row in rows] == [(100, "accepted"), (105, "accepted")]
 
 
-def test_verify_update_beside_a_running_worker_is_served_once_shown_and_held(
+def test_verify_update_beside_a_worker_is_measured_once_and_held(
     lake_project: Project, engine: Engine, slow: Slow, start: Start
 ) -> None:
     start()
     wait_for(lambda: served(engine))
-    slow.door.clear()
+    slow.gate.clear()
     slow.objects = 130
     upload(lake_project, "upload")
-    wait_for(lambda: len(slow.asked) == 2)  # the worker holds the lease
+    wait_for(lambda: len(slow.listings) == 2)  # the worker holds the lease
     with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(lake_project.dims, "verify", "--update", "--json")
+        verifying = pool.submit(lake_project.dims, "verify", "--update", "--json")
         wait_for(lambda: scalar(engine, "SELECT requested_gen FROM dims_metrics") == 3)
-        slow.door.set()
-        done = asking.result(60)
+        slow.gate.set()
+        done = verifying.result(60)
     assert done.returncode == 1, done.stderr
-    found = json.loads(done.stdout)
-    (held,) = found["metrics"]
+    document = json.loads(done.stdout)
+    (held,) = document["metrics"]
     assert (held["metric"], held["value"], held["baseline"], held["outcome"]) == ("s3.objects", 130, 100, "held")
     wait_for(lambda: served(engine))
-    assert len(slow.asked) == 3  # one of the two measured again, not both
-    assert scalar(engine, "SELECT max(h.generation) FROM dims_metrics_history h WHERE run_id = :r", r=found["run"]) == 3
+    assert len(slow.listings) == 3  # only one of the two measures again
+    assert (
+        scalar(engine, "SELECT max(h.generation) FROM dims_metrics_history h WHERE run_id = :r", r=document["run"]) == 3
+    )
     states = query(engine, "SELECT state, value FROM dims_approval_requests")
     assert [tuple(row) for row in states] == [("open", 130)]
     assert scalar(engine, "SELECT baseline FROM dims_metrics") == 100

@@ -1,7 +1,6 @@
-"""A real Chromium before the whole machine: `visit("ada")` is a person with a browser, and nothing it does is missed.
+"""Run a real Chromium against a complete local stack. `visit("ada")` opens a tab in which ada has signed in.
 
-Playwright drives the Chromium of this machine, and brings none of its own. Where one of the two is missing, the tests
-are skipped.
+Playwright uses the Chromium that is installed. Without Playwright or Chromium, the tests are skipped.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from dims_worker import local
-from tests.browser.local_stack import TOKENS, Machine, machine
+from tests.browser.local_stack import TOKENS, LocalStack, local_stack
 from tests.fixtures.chromium import CHROMIUM
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ else:
     try:
         from playwright.sync_api import expect
     except ImportError:
-        expect = None  # no test gets so far: `chromium` skips it
+        expect = None  # unused: the fixture `chromium` skips every test
 
 __all__ = ["expect"]
 
@@ -35,12 +34,12 @@ new PerformanceObserver(list => {
   for (const one of list.getEntries()) if (!one.hadRecentInput) window.shift += one.value;
 }).observe({type: "layout-shift", buffered: true});
 """
-"""How far the parts of a page have jumped, by the browser's own measure."""
+"""Sums the layout shifts that Chromium reports: how far the parts of a page have jumped."""
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """One browser for all tests; each has contexts of its own."""
+    """One browser for all tests. Each test opens its own contexts."""
     driver = pytest.importorskip("playwright.sync_api", reason="no Playwright: `make test-browser` installs it")
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
@@ -54,36 +53,36 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def site(
     chromium: Browser, servers: local.ServerUrls, template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Machine]:
-    """The machine, with a database and a broker of its own."""
+) -> Iterator[LocalStack]:
+    """A local stack with its own database and broker."""
     admin = create_engine(str(servers.database_url), isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE chromium TEMPLATE {template}"))
     base = str(servers.database_url).rpartition("/")[0]
     broker = str(servers.broker_url).rpartition("/")[0]
-    with machine(f"{base}/chromium", f"{broker}/15", tmp_path_factory.mktemp("machine")) as made:
-        yield made
+    with local_stack(f"{base}/chromium", f"{broker}/15", tmp_path_factory.mktemp("stack")) as open_tab:
+        yield open_tab
     with admin.connect() as connection:
         connection.execute(text("DROP DATABASE chromium WITH (FORCE)"))
     admin.dispose()
 
 
 @dataclass
-class Seen:
-    """What pages did that nobody should see: dialogs, words on the console, requests to elsewhere."""
+class Faults:
+    """What pages must not do: open dialogs, write to the console, send requests to other sites."""
 
     dialogs: list[str] = field(default_factory=list)
     console: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
 
-    def hear(self, page: Page, message: ConsoleMessage) -> None:
-        """What Chromium says of a page that is itself an answer such as 404 or 409 is no fault; the rest is."""
+    def record(self, page: Page, message: ConsoleMessage) -> None:
+        """Record a message, unless Chromium only reports that the page itself is a 404 or 409."""
         of_itself = message.text.startswith("Failed to load resource: ") and message.location["url"] == page.url
         if not of_itself:
             self.console.append(f"{page.url}: {message.text}")
 
     @property
-    def faults(self) -> list[str]:
+    def all(self) -> list[str]:
         return [*self.dialogs, *self.console, *self.elsewhere]
 
 
@@ -91,41 +90,43 @@ Visit = Callable[..., "Page"]
 
 
 @pytest.fixture
-def seen() -> Seen:
-    return Seen()
+def seen() -> Faults:
+    return Faults()
 
 
 @pytest.fixture
-def visit(chromium: Browser, site: Machine, seen: Seen) -> Iterator[Visit]:
-    """`visit("ada")`: a tab of a browser where ada has signed in; `visit()`: of one where nobody has. Keywords go to
-    Playwright's `new_context`. At the end no page may have opened a dialog, said anything on the console or asked
-    another site for anything."""
+def visit(chromium: Browser, site: LocalStack, seen: Faults) -> Iterator[Visit]:
+    """`visit("ada")` opens a tab in which ada has signed in, and `visit()` one without a session.
+
+    Keywords go to Playwright's `new_context`. At the end no page may have opened a dialog, written to the console or
+    sent a request to another site.
+    """
     opened: list[BrowserContext] = []
 
-    def made(who: str | None = None, **options: Any) -> Page:
-        context = chromium.new_context(base_url=site.url, **{"viewport": {"width": 1280, "height": 900}, **options})
+    def open_tab(person: str | None = None, **options: Any) -> Page:
+        context = chromium.new_context(base_url=site.url, **({"viewport": {"width": 1280, "height": 900}} | options))
         opened.append(context)
         context.set_default_timeout(15_000)
         if options.get("java_script_enabled", True):
             context.add_init_script(WATCH)
-        if who:
-            context.request.post("/sign-in", form={"token": TOKENS[who], "next": "/healthz"})
+        if person:
+            context.request.post("/sign-in", form={"token": TOKENS[person], "next": "/healthz"})
         page = context.new_page()
         page.on("dialog", lambda dialog: (seen.dialogs.append(dialog.message), dialog.dismiss()))
-        page.on("console", lambda message: seen.hear(page, message))
+        page.on("console", lambda message: seen.record(page, message))
         page.on("pageerror", lambda error: seen.console.append(f"{page.url}: {error}"))
-        page.on("request", lambda one: one.url.startswith((site.url, "data:")) or seen.elsewhere.append(one.url))
+        page.on("request", lambda entry: entry.url.startswith((site.url, "data:")) or seen.elsewhere.append(entry.url))
         return page
 
-    yield made
+    yield open_tab
     for context in opened:
         context.close()
-    assert not seen.faults
+    assert not seen.all
 
 
 @pytest.fixture(scope="session")
 def axe() -> str:
-    """axe-core's script, which npm has put there."""
+    """The script of axe-core, which `make test-browser` installs with npm."""
     if not AXE.is_file():
-        pytest.skip("no axe-core: `make test-browser` gets it, where there is npm")
+        pytest.skip("no axe-core: `make test-browser` installs it if npm is available")
     return AXE.read_text(encoding="utf-8")

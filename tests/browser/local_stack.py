@@ -1,4 +1,4 @@
-"""A whole machine for the browser: PostgreSQL, Valkey, a lake, a repository with the hook, a worker, `dims web`."""
+"""A complete local stack: PostgreSQL, Valkey, S3, a repository with the Git hook, a worker and `dims web`."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tests.conftest import GIT_ENV, Lake, Project, wait_for
 
 TOKENS = {"ada": "ada-token-" + "x" * 20, "bob": "bob-token-" + "y" * 20}
 HELD = ("clicked", "keyed", "raced", "moved", "plain", "hostile", "waiting")
-"""A critical metric each, so that no test meets another's request."""
+"""One critical metric for each test, so that tests do not share requests."""
 HOSTILE = "<script>alert(1)</script>\"'\u202egnp.exe\u2066" + "long" * 120
-"""The name of an object that nobody would choose, and somebody will."""
+"""A hostile name of an object."""
 SUBJECT = "<img src=x onerror=alert(2)> \"quoted\" 'and' \u202eturned round"
-"""The subject of such a commit."""
+"""A hostile subject of a commit."""
 
 CONFIG = """
 settings: {lease: 5s, sweep: 1s}
@@ -61,23 +61,23 @@ web:
         for name in HELD
     ),
 )
-"""A value within 20 % of the one that waits updates its request."""
+"""A value within 20 % of the proposed one updates its request."""
 
 
 @dataclass
-class Machine:
-    """It runs. `url`: where the page is."""
+class LocalStack:
+    """A running stack. `url` is the address of the dashboard."""
 
     project: Project
     engine: Engine
     url: str
 
-    def publish(self, kind: str, producer: str, **said: Any) -> None:
-        event = Event.new(kind, producer, now=datetime.now(UTC), **said)
+    def publish(self, kind: str, producer: str, **fields: Any) -> None:
+        event = Event.new(kind, producer, now=datetime.now(UTC), **fields)
         publish([event], self.project.env["DIMS_BROKER_URL"])
 
     def upload(self, prefix: str, names: list[str]) -> None:
-        """Objects of the lake, and the events that S3 sends of them."""
+        """Put objects into the bucket and publish the events that S3 would send."""
         keys = [f"{prefix}/{name}" for name in names]
         put(self.project.env, keys)
         for key in keys:
@@ -85,35 +85,35 @@ class Machine:
             self.publish("com.amazonaws.s3.ObjectCreated:Put", "aws:s3.us-east-1.lake", subject=key, data=data)
 
     def commit(self, subject: str, files: Mapping[str, str]) -> str:
-        """A commit; the hook publishes it."""
+        """Make a commit. The hook publishes it."""
         return self.project.commit(subject, files)
 
-    def one(self, query: str, **values: Any) -> Any:
+    def scalar(self, query: str, **values: Any) -> Any:
         with self.engine.connect() as connection:
             return connection.execute(text(query), values).scalar()
 
     def baseline(self, metric: str) -> Any:
-        return self.one("SELECT baseline FROM dims_metrics WHERE metric = :metric", metric=metric)
+        return self.scalar("SELECT baseline FROM dims_metrics WHERE metric = :metric", metric=metric)
 
     def request(self, metric: str, *, version: int = 1) -> ApprovalRequest:
-        """The open request of a metric, once it has come to this version."""
+        """Wait for the open request of a metric to reach this version."""
 
-        def found() -> ApprovalRequest | None:
+        def open_request() -> ApprovalRequest | None:
             with transaction(self.engine) as connection:
                 request = open_requests(connection).get(metric)
             return request if request and request.version >= version else None
 
-        waited: ApprovalRequest = wait_for(found)
+        waited: ApprovalRequest = wait_for(open_request)
         return waited
 
     def served(self) -> bool:
-        """Whether everything that was asked for is measured."""
-        return bool(self.one("SELECT count(*) > 0 AND bool_and(requested_gen = measured_gen) FROM dims_metrics"))
+        """Return whether nothing is due."""
+        return bool(self.scalar("SELECT count(*) > 0 AND bool_and(requested_gen = measured_gen) FROM dims_metrics"))
 
 
 @contextmanager
-def machine(database_url: str, broker_url: str, folder: Path) -> Iterator[Machine]:
-    """Start it all; nothing of it is left. Its critical metrics have accepted values, and all but `clicked` wait."""
+def local_stack(database_url: str, broker_url: str, folder: Path) -> Iterator[LocalStack]:
+    """Run a stack until the end of the block. All critical metrics but `clicked` have an open request."""
     with ExitStack() as stack:
         port = choose_port(None)
         env = {"DIMS_DATABASE_URL": database_url, "DIMS_BROKER_URL": broker_url, "DIMS_HOME": str(folder / "home")}
@@ -123,7 +123,7 @@ def machine(database_url: str, broker_url: str, folder: Path) -> Iterator[Machin
         project.folder.mkdir()
         project.git("init", "-q", "-b", "main")
         project.commit("Begin", {"dims.yaml": CONFIG, "code/a.md": "# A\n", "code/a.py": '"""Adds."""\n'})
-        # A process of its own: other tests of this session empty the lake within it
+        # In its own process, because other tests empty the S3 mock of this one
         _process(stack, project, folder / "lake.log", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port))
         wait_for(lambda: not port_is_free(port))
         _client(env).create_bucket(Bucket="lake")
@@ -131,34 +131,40 @@ def machine(database_url: str, broker_url: str, folder: Path) -> Iterator[Machin
         engine = create_engine(database_url)
         stack.callback(engine.dispose)
         _process(
-            stack, project, folder / "worker.log",
+            stack,
+            project,
+            folder / "worker.log",
             *("-m", "celery", "-A", "dims_worker.tasks", "worker", "-l", "INFO", "-c", "2"),
             *("-Q", "dims.ingest,dims.verify", "--without-gossip", "--without-mingle"),
-        )  # fmt: skip
+        )
         _process(stack, project, folder / "web.log", *("-m", "dims_worker", "web", "--port", "0"))
         project.dims("hook", "install", check=True)
-        told = folder / "home" / "run" / "web.json"
-        made = Machine(project, engine, "")
-        wait_for(made.served)
-        _fill(made)
-        made.url = json.loads(wait_for(lambda: told.is_file() and told.read_text()))["url"]
-        yield made
+        web_json = folder / "home" / "run" / "web.json"
+        running = LocalStack(project, engine, "")
+        wait_for(running.served)
+        _fill(running)
+        running.url = json.loads(wait_for(lambda: web_json.is_file() and web_json.read_text()))["url"]
+        yield running
 
 
-def _fill(made: Machine) -> None:
-    """What every test may find there: requests, a hostile commit, a workflow's report."""
+def _fill(stack: LocalStack) -> None:
+    """Create requests, a hostile commit and a workflow's report."""
     for name in HELD[1:]:
-        made.upload(name, [HOSTILE] + [f"more {number}" for number in range(4)] if name == "hostile" else list("abcde"))
-    made.commit(SUBJECT, {"code/odd.py": "x = 1\n"})
-    made.publish("dims.workflow.requested", "tests", data={"workflow": "file-inventory"})
+        stack.upload(
+            name, [HOSTILE] + [f"more {number}" for number in range(4)] if name == "hostile" else list("abcde")
+        )
+    stack.commit(SUBJECT, {"code/odd.py": "x = 1\n"})
+    stack.publish("dims.workflow.requested", "tests", data={"workflow": "file-inventory"})
     for name in HELD[1:]:
-        made.request(f"s3_storage.{name}")
-    wait_for(lambda: made.served() and made.one("SELECT count(*) FROM dims_verification_runs WHERE result IS NOT NULL"))
-    wait_for(lambda: made.one("SELECT count(*) FROM dims_event_log WHERE type = 'dims.git.commit'"))
+        stack.request(f"s3_storage.{name}")
+    wait_for(
+        lambda: stack.served() and stack.scalar("SELECT count(*) FROM dims_verification_runs WHERE result IS NOT NULL")
+    )
+    wait_for(lambda: stack.scalar("SELECT count(*) FROM dims_event_log WHERE type = 'dims.git.commit'"))
 
 
 def put(env: Mapping[str, str], keys: list[str]) -> None:
-    """Objects of the lake."""
+    """Put objects into the bucket."""
     client = _client(env)
     for key in keys:
         client.put_object(Bucket="lake", Key=key, Body=b"x" * 100)
@@ -175,12 +181,16 @@ def _client(env: Mapping[str, str]) -> Any:
 
 
 def _process(stack: ExitStack, project: Project, log: Path, *arguments: str) -> None:
-    """A Python process in a group of its own, which ends with the machine."""
+    """Start a Python process in its own process group. It ends with the stack."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, *arguments], cwd=project.folder, env={**os.environ, **GIT_ENV, **project.env},
-            stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, *arguments],
+            cwd=project.folder,
+            env={**os.environ, **GIT_ENV, **project.env},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
     def end() -> None:
         process.terminate()

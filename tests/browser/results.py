@@ -1,4 +1,4 @@
-"""What three workflows found, made up: one with much to say, one that is well, one that reached nothing."""
+"""Made-up results of three workflows: one with many findings, one without, and one that reached no source."""
 
 from __future__ import annotations
 
@@ -20,9 +20,15 @@ _MISSING = (
 def _season(name: str, games: int, no_box: int, no_plays: int) -> dict[str, Any]:
     year = int(name[:4])
     return {
-        **{"season": name, "games": games, "not_played": 0, "without_box_score": no_box},
-        **{"without_play_by_play": no_plays, "missing_pct": 100 * no_box / games},
-        **{"coverage_pct": 100 - 100 * no_plays / games, "first": f"{year}-10-29", "last": f"{year + 1}-04-16"},
+        "season": name,
+        "games": games,
+        "not_played": 0,
+        "without_box_score": no_box,
+        "without_play_by_play": no_plays,
+        "missing_pct": 100 * no_box / games,
+        "coverage_pct": 100 - 100 * no_plays / games,
+        "first": f"{year}-10-29",
+        "last": f"{year + 1}-04-16",
     }
 
 
@@ -31,7 +37,9 @@ def _gaps() -> dict[str, Any]:
     whole = _season("2012-13", *(sum(each[n] for each in _SEASONS) for n in (1, 2, 3)))
     parts: dict[str, Any] = {
         "games": {
-            **{"seasons": seasons, "all": {**whole, "last": "2018-04-11"}, "undated": []},
+            "seasons": seasons,
+            "all": {**whole, "last": "2018-04-11"},
+            "undated": [],
             "missing": [
                 {"id": id, "date": day, "season": season, "lacks": ["play-by-play"], "played": True}
                 for id, day, season in _MISSING
@@ -43,30 +51,32 @@ def _gaps() -> dict[str, Any]:
         ],
         "plan": [
             {
-                **{
-                    "priority": 1,
-                    "title": "Fetch play-by-play",
-                    "reason": "The games are in the schedule, and were played.",
-                },
+                "priority": 1,
+                "title": "Fetch play-by-play",
+                "reason": "The games are in the schedule, and were played.",
                 "seasons": [{"season": "2012-13", "games": 2}, {"season": "2013-14", "games": 2}],
                 "games": [each[0] for each in _MISSING],
             }
         ],
-        **{"missing_ids": {"path": "missing_game_ids.txt", "ids": 6, "error": None}, "lake_and_database": []},
+        "missing_ids": {"path": "missing_game_ids.txt", "ids": 6, "error": None},
+        "lake_and_database": [],
         "date_gaps": [
             {"of": "games", "first": "2013-12-02", "last": "2013-12-09", "days": 8, "when": "within the season"}
         ],
         "lake": [
             {
-                **{
-                    "feed": "espn",
-                    "kind": kind,
-                    "prefix": f"espn_{kind}/",
-                    "objects": objects,
-                    "bytes": objects * 81_250,
-                },
-                **{"empty": 0, "games": objects, "first": "2012-10-30", "last": "2018-04-11", "unreadable": 0},
-                **{"seasons": [], "unreadable_names": []},
+                "feed": "espn",
+                "kind": kind,
+                "prefix": f"espn_{kind}/",
+                "objects": objects,
+                "bytes": objects * 81_250,
+                "empty": 0,
+                "games": objects,
+                "first": "2012-10-30",
+                "last": "2018-04-11",
+                "unreadable": 0,
+                "seasons": [],
+                "unreadable_names": [],
             }
             for kind, objects in (("play_by_play", 7324), ("box_scores", 7372), ("schedules", 1096))
         ],

@@ -41,13 +41,13 @@ PICTURES = (
     ("request", "wide", "light"),
     ("overview", "phone", "dark"),
 )
-"""Page, screen and colour scheme of each picture, which is named after them."""
+"""Page, screen and colour scheme of each screenshot. They are the name of its file."""
 SCREENS = {"wide": (1280, 1), "phone": (390, 1.5)}
 """The width of a screen in CSS pixels, and the device pixels per CSS pixel."""
 HIGHEST = 1800
-"""A picture shows so many of CSS's pixels of a page at most."""
+"""The largest height of a screenshot, in CSS pixels."""
 SUBJECTS = (
-    *("Fetch the box scores of the new season", "Name the games without play-by-play", "Docs: how seasons are told"),
+    *("Fetch the box scores of the new season", "Name the games without play-by-play", "Docs: how seasons are named"),
     *("Scraper: wait between two pages", "Plus-minus: count overtime", "Tests for double uploads", "Clean temp data"),
 )
 
@@ -77,7 +77,7 @@ PALETTE = """async png => {
   for (const one of seen) often.set(one, (often.get(one) || 0) + 1);
   const parts = one => [one & 255, one >> 8 & 255, one >> 16 & 255], known = [], nearest = new Map();
   const apart = ([x, y, z], [r, g, b]) => (x - r) ** 2 + (y - g) ** 2 + (z - b) ** 2;
-  // The commonest first; one that is hardly another colour would cost a rare one its place
+  // Most frequent first. A colour that is almost the same as another would take the place of a rare one
   for (const [one] of [...often].sort((a, b) => b[1] - a[1])) {
     const color = parts(one);
     if (known.length < 256 && known.every(other => apart(other, color) > 40)) known.push(color);
@@ -94,11 +94,11 @@ PALETTE = """async png => {
   const rows = new Uint8Array(height * (width + 1));
   for (let y = 0; y < height; y++)
     for (let x = 0; x < width; x++) rows[y * (width + 1) + 1 + x] = nearest.get(seen[y * width + x]);
-  let said = "";
-  for (let at = 0; at < rows.length; at += 32768) said += String.fromCharCode(...rows.subarray(at, at + 32768));
-  return {width, height, palette: known.flat(), rows: btoa(said)};
+  let text = "";
+  for (let at = 0; at < rows.length; at += 32768) text += String.fromCharCode(...rows.subarray(at, at + 32768));
+  return {width, height, palette: known.flat(), rows: btoa(text)};
 }"""
-"""A picture in at most 256 of its colours: rows of indices, each after the filter's 0."""
+"""Reduces a screenshot to 256 of its colours. Returns rows of indices, each after a 0 for the filter."""
 
 
 def main() -> None:
@@ -112,9 +112,9 @@ def main() -> None:
         state = _signed_in(browser, link)
         for name, screen, scheme in PICTURES:
             width, scale = SCREENS[screen]
-            look: dict[str, Any] = {"viewport": {"width": width, "height": 800}, "device_scale_factor": scale}
-            look |= {"color_scheme": scheme, "base_url": url, "reduced_motion": "reduce"}
-            context = browser.new_context(**look, storage_state=state)
+            options: dict[str, Any] = {"viewport": {"width": width, "height": 800}, "device_scale_factor": scale}
+            options |= {"color_scheme": scheme, "base_url": url, "reduced_motion": "reduce"}
+            context = browser.new_context(**options, storage_state=state)
             file = folder / f"{name}_{screen}_{scheme}.png"
             file.write_bytes(_picture(context.new_page(), PAGES[name].format(**names), width))
             print(f"{file} {file.stat().st_size:,} bytes")
@@ -124,23 +124,23 @@ def main() -> None:
 
 def _picture(page: Page, path: str, width: int) -> bytes:
     page.goto(path)
-    page.wait_for_timeout(300)  # until it says that it is live
+    page.wait_for_timeout(300)  # until the page shows that it is live
     height = min(page.evaluate("document.documentElement.scrollHeight"), HIGHEST)
     png = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
     page.goto("about:blank")
     return indexed(page.evaluate(PALETTE, base64.b64encode(png).decode()))
 
 
-def indexed(drawn: dict[str, Any]) -> bytes:
-    """A PNG of colour type 3 (https://www.w3.org/TR/png-3/#11IHDR)."""
+def indexed(pixels: dict[str, Any]) -> bytes:
+    """Return a PNG of colour type 3 (https://www.w3.org/TR/png-3/#11IHDR)."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    head = struct.pack(">IIBBBBB", drawn["width"], drawn["height"], 8, 3, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", pixels["width"], pixels["height"], 8, 3, 0, 0, 0)
     parts = (
-        *((b"IHDR", head), (b"PLTE", bytes(drawn["palette"]))),
-        *((b"IDAT", zlib.compress(base64.b64decode(drawn["rows"]), 9)), (b"IEND", b"")),
+        *((b"IHDR", head), (b"PLTE", bytes(pixels["palette"]))),
+        *((b"IDAT", zlib.compress(base64.b64decode(pixels["rows"]), 9)), (b"IEND", b"")),
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts)
 
@@ -158,7 +158,7 @@ def _signed_in(browser: Browser, link: str) -> Any:
 
 @contextmanager
 def _site() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """The page over a filled database: its URL, a link that signs in, and what its addresses name."""
+    """Run a dashboard over a filled database. Yields its URL, a sign-in link, and the names in its addresses."""
     with tempfile.TemporaryDirectory() as scratch:
         project, home = Path(scratch) / "nba_panel", Path(scratch) / "home"
         shutil.copytree(REPO / "config", project / "config")
@@ -172,7 +172,7 @@ def _site() -> Iterator[tuple[str, str, dict[str, Any]]]:
             names = _filled(str(started.database_url), load_config(project / "config" / "dims.yaml", env, project))
             with subprocess.Popen([*command, "--port", "0"], cwd=project, env=env) as web:
                 wait_for((home / "run" / "web.json").is_file)
-                told = subprocess.run(
+                link = subprocess.run(
                     [*command, "--link", "--as", "ada"],
                     cwd=project,
                     env=env,
@@ -181,7 +181,7 @@ def _site() -> Iterator[tuple[str, str, dict[str, Any]]]:
                     text=True,
                 ).stdout.strip()
                 try:
-                    yield told.partition("/sign-in")[0], told, names
+                    yield link.partition("/sign-in")[0], link, names
                 finally:
                     web.terminate()
         finally:
@@ -195,8 +195,8 @@ def _filled(url: str, config: Config) -> dict[str, Any]:
     fill(engine, config, until=now)
     with engine.begin() as connection:
         for statement in _EVENTS:
-            told = {"subjects": list(SUBJECTS), "bucket": config.sources["lake"].bucket}  # type: ignore[attr-defined]
-            connection.execute(text(statement), {name: told[name] for name in told if f":{name}" in statement})
+            values = {"subjects": list(SUBJECTS), "bucket": config.sources["lake"].bucket}  # type: ignore[attr-defined]
+            connection.execute(text(statement), {name: values[name] for name in values if f":{name}" in statement})
         for result in RESULTS:
             run = {"trigger": "event", "source": f"workflow.{result['workflow']}", "started_at": now, "api_calls": 41}
             run |= {"status": "partial" if result["unreached"] else "ok", "readings": 1, "held": 0}

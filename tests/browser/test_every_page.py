@@ -1,4 +1,4 @@
-"""Every page, light and dark, on a phone and on a wide screen, with and without JavaScript."""
+"""Every page, light and dark, phone and wide, with and without JavaScript."""
 
 from __future__ import annotations
 
@@ -7,38 +7,50 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.conftest import Visit
-from tests.browser.local_stack import Machine
+from tests.browser.local_stack import LocalStack
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 PAGES = {
-    **{"overview": "/", "searched": "/?q=hostile", "nothing found": "/?q=no+such+metric"},
-    **{"metric": "/metrics/s3_storage.waiting", "another metric": "/metrics/git.commits"},
-    **{"requests": "/requests?state=all", "request": "/requests/{request}", "events": "/events"},
-    **{"event": "/events/{event}", "runs": "/runs", "run": "/runs/{run}", "workflows": "/workflows"},
-    **{"workflow": "/workflows/file-inventory", "never run": "/workflows/audit", "problem": "/workflows/nothing"},
+    "overview": "/",
+    "searched": "/?q=hostile",
+    "nothing found": "/?q=no+such+metric",
+    "metric": "/metrics/s3_storage.waiting",
+    "another metric": "/metrics/git.commits",
+    "requests": "/requests?state=all",
+    "request": "/requests/{request}",
+    "events": "/events",
+    "event": "/events/{event}",
+    "runs": "/runs",
+    "run": "/runs/{run}",
+    "workflows": "/workflows",
+    "workflow": "/workflows/file-inventory",
+    "never run": "/workflows/audit",
+    "problem": "/workflows/nothing",
     "sign-in": "/sign-in",
 }
 LONG = {
-    **{"long event": "/events/{long}", "long request": "/requests/{odd}", "long metric": "/metrics/s3_storage.hostile"},
+    "long event": "/events/{long}",
+    "long request": "/requests/{odd}",
+    "long metric": "/metrics/s3_storage.hostile",
     "long events": "/events?type=com.amazonaws.s3.ObjectCreated:Put",
 }
-"""What speaks of an object whose name has hundreds of characters."""
+"""Pages that show an object whose name has hundreds of characters."""
 
 
-def address(site: Machine, name: str) -> str:
+def address(site: LocalStack, name: str) -> str:
     return (PAGES | LONG)[name].format(
         request=site.request("s3_storage.waiting").id,
-        event=site.one("SELECT max(seq) FROM dims_event_log WHERE metrics @> '{s3_storage.waiting}'"),
+        event=site.scalar("SELECT max(seq) FROM dims_event_log WHERE metrics @> '{s3_storage.waiting}'"),
         odd=site.request("s3_storage.hostile").id,
-        long=site.one("SELECT seq FROM dims_event_log WHERE subject LIKE 'hostile/<%'"),
-        run=site.one("SELECT max(run_id) FROM dims_verification_runs WHERE readings > 0"),
+        long=site.scalar("SELECT seq FROM dims_event_log WHERE subject LIKE 'hostile/<%'"),
+        run=site.scalar("SELECT max(run_id) FROM dims_verification_runs WHERE readings > 0"),
     )
 
 
-def opened(site: Machine, visit: Visit, name: str, **options: Any) -> Page:
-    """The page; its status is what it should be."""
+def opened(site: LocalStack, visit: Visit, name: str, **options: Any) -> Page:
+    """Open a page and check its status."""
     page = visit(None if name == "sign-in" else "ada", **options)
     answer = page.goto(address(site, name))
     assert answer is not None and answer.status == (404 if name == "problem" else 200)
@@ -46,7 +58,7 @@ def opened(site: Machine, visit: Visit, name: str, **options: Any) -> Page:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_accessible_and_fits(name: str, site: Machine, visit: Visit, axe: str) -> None:
+def test_a_page_is_accessible_and_fits(name: str, site: LocalStack, visit: Visit, axe: str) -> None:
     page = opened(site, visit, name, viewport={"width": 360, "height": 740})
     page.evaluate(axe)
     faults = []
@@ -54,18 +66,18 @@ def test_a_page_is_accessible_and_fits(name: str, site: Machine, visit: Visit, a
         page.set_viewport_size({"width": width, "height": 800})
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+            report = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
             faults += [
-                f"{width} {scheme}: {one['id']} ({one['impact']}): {node['html'][:200]}: {node['failureSummary'][:300]}"
-                for one in found["violations"]
-                if one["impact"] in ("serious", "critical")
-                for node in one["nodes"][:3]
+                f"{width} {scheme}: {item['id']} ({item['impact']}): {node['html']:.200}: {node['failureSummary']:.300}"
+                for item in report["violations"]
+                if item["impact"] in ("serious", "critical")
+                for node in item["nodes"][:3]
             ]
     assert not faults, "\n".join(faults)
 
 
 @pytest.mark.parametrize("name", PAGES | LONG)
-def test_a_page_does_not_jump_nor_scroll_sideways(name: str, site: Machine, visit: Visit) -> None:
+def test_a_page_does_not_jump_nor_scroll_sideways(name: str, site: LocalStack, visit: Visit) -> None:
     page = opened(site, visit, name, viewport={"width": 360, "height": 740})
     page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
     assert page.evaluate("window.shift") < 0.05
@@ -80,7 +92,7 @@ NAMED = ("overview", "searched", "metric", "requests", "events", "run", "workflo
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_long_names_fit(name: str, site: Machine, visit: Visit) -> None:
+def test_long_names_fit(name: str, site: LocalStack, visit: Visit) -> None:
     page = opened(site, visit, name, viewport={"width": 320, "height": 740})
     page.evaluate(LENGTHEN)
     assert len(page.locator(".project").inner_text()) == 120
@@ -94,13 +106,13 @@ LENGTHEN = """for (const one of document.querySelectorAll(".project, h1, .catego
   (one.firstChild || one).textContent = "wide_".repeat(24)"""
 
 
-def test_what_is_searched_for_is_found_without_scrolling(site: Machine, visit: Visit) -> None:
+def test_search_results_are_visible_without_scrolling(site: LocalStack, visit: Visit) -> None:
     page = opened(site, visit, "searched", viewport={"width": 360, "height": 740})
     assert page.locator(".result").bounding_box()["y"] < 500  # type: ignore[index]
     assert page.locator(".metrics .name").first.bounding_box()["y"] < 740  # type: ignore[index]
 
 
-def test_a_category_is_folded_and_opened_without_javascript(site: Machine, visit: Visit) -> None:
+def test_a_category_is_folded_and_opened_without_javascript(site: LocalStack, visit: Visit) -> None:
     page = visit("ada", java_script_enabled=False)
     page.goto("/")
     page.locator("#d-git > summary").click()
@@ -109,11 +121,11 @@ def test_a_category_is_folded_and_opened_without_javascript(site: Machine, visit
     assert page.locator("#d-git table").is_visible()
 
 
-def test_a_printed_page_has_no_forms(site: Machine, visit: Visit) -> None:
+def test_a_printed_page_has_no_forms(site: LocalStack, visit: Visit) -> None:
     page = opened(site, visit, "overview")
     page.emulate_media(media="print")
-    for part in ("form", ".who", ".bar-top nav"):
-        assert not [one for one in page.locator(part).all() if one.is_visible()], part
+    for part in ("form", ".account", ".bar-top nav"):
+        assert not [item for item in page.locator(part).all() if item.is_visible()], part
     page.emulate_media(media="screen", forced_colors="active")
     assert page.evaluate("getComputedStyle(document.querySelector('.chip:not(.ok)')).borderTopWidth") == "1px"
 
@@ -122,7 +134,7 @@ WIDEST = """[...document.querySelectorAll("body *")].filter(e => e.getBoundingCl
   .slice(0, 5).map(e => e.tagName + "." + e.className + " " + e.innerText?.slice(0, 40)).join("; ")"""
 
 
-def test_every_page_works_without_javascript(site: Machine, visit: Visit) -> None:
+def test_every_page_works_without_javascript(site: LocalStack, visit: Visit) -> None:
     page = visit("ada", java_script_enabled=False)
     for name in PAGES:
         answer = page.goto(address(site, name))

@@ -1,19 +1,19 @@
-"""What comes from outside is text, whatever it says."""
+"""Texts from outside are always shown as text."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.browser.conftest import Visit, expect
-from tests.browser.local_stack import Machine
+from tests.browser.local_stack import LocalStack
 
 SHOWN = ("<script>alert(1)</", "script>\"'\\x202egnp.exe\\x2066long")
-"""The object's name as pages have it, whole or by its folders: what would turn the writing round is a code."""
+"""The object's name on pages, whole or split at its slashes. Characters that reverse text are shown as codes."""
 
 
 @pytest.mark.parametrize("where", ["/events", "event", "/metrics/s3_storage.hostile", "request"])
-def test_a_hostile_key_is_text(where: str, site: Machine, visit: Visit) -> None:
-    key = site.one("SELECT seq FROM dims_event_log WHERE subject LIKE 'hostile/<%'")
+def test_a_hostile_key_is_text(where: str, site: LocalStack, visit: Visit) -> None:
+    key = site.scalar("SELECT seq FROM dims_event_log WHERE subject LIKE 'hostile/<%'")
     path = {"event": f"/events/{key}", "request": f"/requests/{site.request('s3_storage.hostile').id}"}.get(
         where, where
     )
@@ -25,8 +25,8 @@ def test_a_hostile_key_is_text(where: str, site: Machine, visit: Visit) -> None:
     assert page.evaluate("document.querySelectorAll('main script, main img').length") == 0
 
 
-def test_a_hostile_commit_is_text(site: Machine, visit: Visit) -> None:
-    seq = site.one("SELECT seq FROM dims_event_log WHERE type = 'dims.git.commit' ORDER BY seq LIMIT 1")
+def test_a_hostile_commit_is_text(site: LocalStack, visit: Visit) -> None:
+    seq = site.scalar("SELECT seq FROM dims_event_log WHERE type = 'dims.git.commit' ORDER BY seq LIMIT 1")
     page = visit("ada")
     page.goto(f"/events/{seq}")
     expect(page.locator("#main")).to_contain_text("<img src=x onerror=alert(2)>")
@@ -40,12 +40,12 @@ def test_a_hostile_address_is_text(visit: Visit) -> None:
     assert page.evaluate("document.querySelectorAll('[onfocus]').length") == 0
 
 
-def test_the_policy_would_stop_what_slipped_through(visit: Visit, seen: object) -> None:
-    """The tests above prove nothing if a script could run unseen: one that is put into a page is refused, and told."""
+def test_the_content_security_policy_blocks_an_injected_script(visit: Visit, seen: object) -> None:
+    """The tests above would prove nothing if the browser ran an injected script silently."""
     page = visit("ada")
     page.goto("/events")
     page.evaluate("document.body.append(Object.assign(document.createElement('script'), {textContent: 'alert(5)'}))")
     expect(page.locator("body > script")).to_have_count(1)
-    assert any("Content Security Policy" in said for said in seen.console)  # type: ignore[attr-defined]
+    assert any("Content Security Policy" in message for message in seen.console)  # type: ignore[attr-defined]
     seen.console.clear()  # type: ignore[attr-defined]
     assert not seen.dialogs  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Asking an AWS account: RDS, CloudWatch, Cost Explorer. Each distinct thing is asked for once."""
+"""Read an AWS account: RDS, CloudWatch, Cost Explorer. Each distinct value is requested once."""
 
 from __future__ import annotations
 
@@ -14,25 +14,22 @@ from dims_worker.config import AwsSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.aws.errors import translate_aws_errors
 from dims_worker.probes.base import Deadline
-
-_CONNECT = 5.0
-_READ = 30.0
-"""Seconds without a byte after which an API call is tried again."""
+from dims_worker.probes.boto3_client import create_client
 
 _LOOK_BACK = timedelta(days=3)
-"""CloudWatch has a bucket's size once a day, up to two days late."""
+"""CloudWatch reports the size of a bucket once a day, up to two days late."""
 
-_MOST_PAGES = 100
+_MAX_PAGES = 100
 
 Connect = Callable[[AwsSource, Deadline, str], Any]
-"""Makes the client of a service (`rds`, `cloudwatch`, `ce`), such as boto3's."""
+"""Creates the client of a service (`rds`, `cloudwatch`, `ce`), such as the one of boto3."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseInstance:
-    """A database instance of RDS; `storage` is what is allocated, in GiB."""
+    """A database instance of RDS. `storage` is the allocated storage in GiB."""
 
     name: str
     storage: int
@@ -42,7 +39,7 @@ class DatabaseInstance:
     status: str
 
     def price(self, prices: Mapping[str, Any]) -> float | None:
-        """USD a month of its class, by `rds_class` in the prices (`db.t3.micro` or `t3.micro`)."""
+        """Return the USD a month of its class, from `rds_class` in the prices (`db.t3.micro` or `t3.micro`)."""
         table = prices.get("rds_class")
         if not isinstance(table, Mapping):
             return None
@@ -52,7 +49,7 @@ class DatabaseInstance:
 
 @dataclass(frozen=True, slots=True)
 class BucketSize:
-    """A bucket's bytes at the newest daily datapoint, by storage type."""
+    """The bytes of a bucket at the newest daily datapoint, by storage type."""
 
     time: datetime
     by_type: Mapping[str, int]
@@ -64,51 +61,25 @@ class BucketSize:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What was charged from `start` until before `end` (days in UTC), unblended, the dearest service first."""
+    """The unblended cost from `start` until before `end` (days in UTC), most expensive service first."""
 
     start: date
     end: date
     currency: str
     by_service: Mapping[str, Decimal]
     estimated: bool
-    """Whether AWS has not closed all of the days yet."""
+    """Whether AWS may still change the amount of some days."""
 
     @property
     def total(self) -> Decimal:
         return sum(self.by_service.values(), Decimal(0))
 
 
-def aws_client(source: AwsSource, deadline: Deadline, service: str) -> Any:
-    """A boto3 client whose API calls do not start after the deadline. Raises MeasureError without boto3."""
-    try:
-        import boto3
-        from botocore.config import Config
-    except ImportError:
-        raise MeasureError("boto3 is not installed: install the extra `s3` (see README.md)") from None
-    client = boto3.session.Session().client(
-        service,
-        endpoint_url=source.endpoint_url,
-        region_name=source.region,
-        config=Config(
-            connect_timeout=min(_CONNECT, deadline.left),
-            read_timeout=min(_READ, deadline.left),
-            retries={"mode": "standard", "max_attempts": 4},
-        ),
-    )
-    # Asked before every attempt: retries end with the deadline too
-    client.meta.events.register(f"before-send.{client.meta.service_model.service_id.hyphenize()}", _checks(deadline))
-    return client
-
-
-def _checks(deadline: Deadline) -> Callable[..., None]:
-    return lambda **_: deadline.check()
-
-
 class AwsAccount:
-    """An account, for the time of one scan. `api_calls` counts the answers; every question raises MeasureError,
-    in plain words, where it is refused or cannot be asked."""
+    """An account during one scan. `api_calls` counts the answers. Every method raises MeasureError, which says
+    why, if AWS refuses the call or cannot be reached."""
 
-    def __init__(self, source: AwsSource, deadline: Deadline, today: date, connect: Connect = aws_client) -> None:
+    def __init__(self, source: AwsSource, deadline: Deadline, today: date, connect: Connect = create_client) -> None:
         self.api_calls = 0
         self._source = source
         self._deadline = deadline
@@ -126,30 +97,31 @@ class AwsAccount:
                 client.close()
 
     def instance(self, name: str) -> DatabaseInstance:
-        """A database instance, by its identifier."""
-        return self._once(("instance", name), lambda: self._instance(name))
+        """Return a database instance by its identifier."""
+        return self._cached(("instance", name), lambda: self._instance(name))
 
     def bucket_size(self, bucket: str, storage_types: tuple[str, ...]) -> BucketSize | None:
-        """A bucket's size as CloudWatch knows it; None where it has no datapoint of the last days."""
-        return self._once(("size", bucket, storage_types), lambda: self._bucket_size(bucket, storage_types))
+        """Return the size of a bucket from CloudWatch, or None if it has no datapoint of the last days."""
+        return self._cached(("size", bucket, storage_types), lambda: self._bucket_size(bucket, storage_types))
 
     def cost(self, days: int) -> Cost:
-        """The cost of the last full days (UTC). AWS takes 0.01 USD for the question."""
-        return self._once(("cost", days), lambda: self._cost(days))
+        """Return the cost of the last full days (UTC). AWS charges 0.01 USD for this call."""
+        return self._cached(("cost", days), lambda: self._cost(days))
 
-    def _once(self, key: object, ask: Callable[[], T]) -> T:
+    def _cached(self, key: object, fetch: Callable[[], T]) -> T:
         if key not in self._known:
             try:
-                self._known[key] = ask()
+                self._known[key] = fetch()
             except MeasureError as error:
                 self._known[key] = error
         known = self._known[key]
         if isinstance(known, MeasureError):
             raise known
-        return known  # type: ignore[no-any-return]  # what this key's `ask` gave
+        return known  # type: ignore[no-any-return]  # the result of `fetch` for this key
 
-    def _call(self, what: str, service: str, action: str, operation: str, **arguments: Any) -> Any:
-        with translate_aws_errors(what, action, self._source.endpoint_url or "AWS"):
+    def _call(self, subject: str, action: str, operation: str, **arguments: Any) -> Any:
+        service = action.partition(":")[0]
+        with translate_aws_errors(subject, action, self._source.endpoint_url or "AWS"):
             self._deadline.check()
             if service not in self._clients:
                 self._clients[service] = self._connect(self._source, self._deadline, service)
@@ -158,26 +130,27 @@ class AwsAccount:
         return answer
 
     def _instance(self, name: str) -> DatabaseInstance:
-        what = f"RDS instance {name}"
-        action = "rds:DescribeDBInstances"
-        answer = self._call(what, "rds", action, "describe_db_instances", DBInstanceIdentifier=name)
+        subject = f"RDS instance {name}"
+        answer = self._call(subject, "rds:DescribeDBInstances", "describe_db_instances", DBInstanceIdentifier=name)
         if not answer.get("DBInstances"):
-            raise MeasureError(f"there is no {what}")
-        found = answer["DBInstances"][0]
+            raise MeasureError(f"{subject} does not exist: check `instance` and `region`")
+        instance = answer["DBInstances"][0]
         return DatabaseInstance(
             name=name,
-            storage=int(found["AllocatedStorage"]),
-            kind=str(found["DBInstanceClass"]),
-            engine=str(found.get("Engine", "")),
-            engine_version=str(found.get("EngineVersion", "")),
-            status=str(found.get("DBInstanceStatus", "")),
+            storage=int(instance["AllocatedStorage"]),
+            kind=str(instance["DBInstanceClass"]),
+            engine=str(instance.get("Engine", "")),
+            engine_version=str(instance.get("EngineVersion", "")),
+            status=str(instance.get("DBInstanceStatus", "")),
         )
 
     def _bucket_size(self, bucket: str, storage_types: tuple[str, ...]) -> BucketSize | None:
-        what = f"the size of bucket {bucket}"
+        subject = f"the size of bucket {bucket}"
         midnight = datetime(self._today.year, self._today.month, self._today.day, tzinfo=UTC)
         answer = self._call(
-            *(what, "cloudwatch", "cloudwatch:GetMetricData", "get_metric_data"),
+            subject,
+            "cloudwatch:GetMetricData",
+            "get_metric_data",
             MetricDataQueries=[_size_query(number, bucket, kind) for number, kind in enumerate(storage_types)],
             StartTime=midnight - _LOOK_BACK,
             EndTime=midnight + timedelta(days=1),
@@ -185,25 +158,27 @@ class AwsAccount:
         sizes: dict[datetime, dict[str, int]] = defaultdict(dict)
         for result in answer["MetricDataResults"]:
             if result.get("StatusCode", "Complete") != "Complete":
-                raise MeasureError(f"CloudWatch gave {what} only in part ({result['StatusCode']})")
+                raise MeasureError(f"CloudWatch returned only a part of {subject} ({result['StatusCode']})")
             kind = storage_types[int(result["Id"].removeprefix("q"))]
             for time, value in zip(result["Timestamps"], result["Values"], strict=True):
                 sizes[time.astimezone(UTC)][kind] = round(value)
         if not sizes:
             return None
-        newest = max(sizes)  # a type that has none then lost its last object before
+        newest = max(sizes)  # a storage type without a value at that time has no objects any more
         return BucketSize(newest, sizes[newest])
 
     def _cost(self, days: int) -> Cost:
         start = self._today - timedelta(days=days)
-        what = f"the cost of {days} days"
+        subject = f"the cost of {days} days"
         costs: dict[str, Decimal] = defaultdict(Decimal)
         currencies: set[str] = set()
         seen = estimated = False
         more: dict[str, str] = {}
-        for _ in range(_MOST_PAGES):
+        for _ in range(_MAX_PAGES):
             answer = self._call(
-                *(what, "ce", "ce:GetCostAndUsage", "get_cost_and_usage"),
+                subject,
+                "ce:GetCostAndUsage",
+                "get_cost_and_usage",
                 TimePeriod={"Start": start.isoformat(), "End": self._today.isoformat()},
                 Granularity="DAILY",
                 Metrics=["UnblendedCost"],
@@ -220,13 +195,13 @@ class AwsAccount:
                 break
             more = {"NextPageToken": token}
         else:
-            raise MeasureError(f"Cost Explorer gives {what} in more than {_MOST_PAGES} pages")
+            raise MeasureError(f"Cost Explorer returned more than {_MAX_PAGES} pages for {subject}: set fewer `days`")
         if not seen:
-            raise MeasureError(f"Cost Explorer gave no day of {what}: it is on a day after it is switched on")
+            raise MeasureError(f"Cost Explorer returned no data for {subject}: it has data a day after you enable it")
         if len(currencies) > 1:
-            raise MeasureError(f"{what} are in more than one currency: {', '.join(sorted(currencies))}")
-        dearest = sorted(costs.items(), key=lambda item: (-item[1], item[0]))
-        return Cost(start, self._today, next(iter(currencies), "USD"), dict(dearest), estimated)
+            raise MeasureError(f"{subject} is in more than one currency: {', '.join(sorted(currencies))}")
+        ranked = sorted(costs.items(), key=lambda item: (-item[1], item[0]))
+        return Cost(start, self._today, next(iter(currencies), "USD"), dict(ranked), estimated)
 
 
 def _size_query(number: int, bucket: str, storage_type: str) -> dict[str, Any]:

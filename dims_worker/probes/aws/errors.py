@@ -1,4 +1,4 @@
-"""What boto3 raises, in plain words: what was asked, what stands in the way, and the remedy."""
+"""Translate the errors of boto3: what could not be read, where, why, and the fix."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 
 from dims_worker.errors import MeasureError
+from dims_worker.probes.boto3_client import CREDENTIALS_FIX, NO_CREDENTIALS, UNREACHABLE, hide_user
 
-_CREDENTIALS = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
 _REFUSED = re.compile(r"AccessDenied|UnauthorizedOperation|NotAuthorized|OptInRequired")
 _UNKNOWN_KEY = re.compile(
     r"InvalidClientTokenId|UnrecognizedClient|InvalidAccessKeyId|AuthFailure|SignatureDoesNotMatch"
@@ -16,48 +16,45 @@ _UNKNOWN_KEY = re.compile(
 _INVALID = "security token included in the request is invalid"
 _EXPIRED = re.compile(r"ExpiredToken|RequestExpired")
 _THROTTLED = re.compile(r"Throttl|LimitExceeded|TooManyRequests")
-_NO_CREDENTIALS = re.compile(r"Credential|Token|SSO|ProfileNotFound|Unauthorized|LoginRefresh")
-_UNREACHABLE = re.compile(r"Connect|Timeout|HTTPClient|SSL|Proxy|ResponseStreaming")
-_USER = re.compile(r"//[^/@\s]*@")
 
 
 @contextlib.contextmanager
-def translate_aws_errors(what: str, action: str, place: str) -> Iterator[None]:
-    """Errors of boto3 as MeasureError. `what` was asked for (`RDS instance nba-sim-db`), by an IAM `action`
-    (`rds:DescribeDBInstances`), at a `place` (an endpoint, or AWS)."""
+def translate_aws_errors(subject: str, action: str, place: str) -> Iterator[None]:
+    """Raise errors of boto3 as MeasureError. `subject` is what was requested (`RDS instance nba-sim-db`), with the
+    IAM `action` `rds:DescribeDBInstances`, at a `place` (an endpoint, or AWS)."""
     try:
         yield
     except MeasureError:
         raise
     except Exception as error:  # noqa: BLE001 - botocore's errors could not be named without importing it
-        raise MeasureError(_translated(error, what, action, _USER.sub("//", place))) from None
+        raise MeasureError(_translated(error, subject, action, hide_user(place))) from None
 
 
-def _translated(error: Exception, what: str, action: str, place: str) -> str:
-    # Errors of an answer are subclasses made at run time, called after their code
+def _translated(error: Exception, subject: str, action: str, place: str) -> str:
+    # boto3 creates subclasses of ClientError at run time and names them after the error code
     names = [kind.__name__ for kind in type(error).__mro__]
     if "ClientError" in names:
-        return _refusal(getattr(error, "response", {}).get("Error", {}), what, action, place)
+        return _refusal(getattr(error, "response", {}).get("Error", {}), subject, action, place)
     if "NoRegionError" in names:
-        return f"no region for {what}: set `region` of the source, or AWS_DEFAULT_REGION"
-    if _NO_CREDENTIALS.search(names[0]):
-        return f"no usable credentials for {what} at {place}: {_CREDENTIALS}"
-    if _UNREACHABLE.search(names[0]):
-        return f"{place} cannot be reached for {what} ({names[0]}): check `endpoint_url`, `region` and the network"
-    return f"{what} cannot be asked for at {place}: {_USER.sub('//', str(error))}"
+        return f"{subject}: no region. Set `region` of the source, or AWS_DEFAULT_REGION"
+    if NO_CREDENTIALS.search(names[0]):
+        return f"{subject} at {place}: no usable credentials. {CREDENTIALS_FIX}"
+    if UNREACHABLE.search(names[0]):
+        return f"{subject}: {place} is unreachable ({names[0]}). Check `endpoint_url`, `region` and the network"
+    return f"{subject} at {place}: {hide_user(str(error))}"
 
 
-def _refusal(answer: dict[str, str], what: str, action: str, place: str) -> str:
+def _refusal(answer: dict[str, str], subject: str, action: str, place: str) -> str:
     code = str(answer.get("Code", ""))
-    said = " ".join(str(answer.get("Message") or code).split())
+    message = " ".join(str(answer.get("Message") or code).split())
     if code.startswith("DBInstanceNotFound"):
-        return f"there is no {what} at {place}; check `instance` and `region`"
+        return f"{subject} does not exist at {place}. Check `instance` and `region`"
     if _REFUSED.search(code):
-        return f"{place} does not give {what} to these credentials: they need {action}"
-    if _UNKNOWN_KEY.search(code) or _INVALID in said:  # imitations of AWS get the code's form wrong
-        return f"{place} does not know the access key, or refuses its secret, for {what}: {_CREDENTIALS}"
+        return f"{subject} at {place}: access denied. Grant {action} to these credentials"
+    if _UNKNOWN_KEY.search(code) or _INVALID in message:  # AWS emulators use other spellings of the code
+        return f"{subject} at {place}: unknown access key or wrong secret key. {CREDENTIALS_FIX}"
     if _EXPIRED.search(code):
-        return f"the credentials for {what} have expired: log in again"
+        return f"{subject} at {place}: the credentials have expired. Log in again"
     if _THROTTLED.search(code):
-        return f"{place} refuses more API calls for now ({code}), asked for {what}"
-    return f"{place} refused to give {what}: {said[:300]}"
+        return f"{subject} at {place}: too many calls ({code}). DIMS tries again at the next run"
+    return f"{subject} at {place}: refused: {message[:300]}"

@@ -1,4 +1,4 @@
-"""What an AWS account says of itself: RDS storage and class, a bucket's size by CloudWatch, the actual cost."""
+"""Measure an AWS account: RDS storage and class, bucket sizes from CloudWatch, the actual cost."""
 
 from __future__ import annotations
 
@@ -9,24 +9,21 @@ from typing import Any
 from dims_worker.config import AwsMetric, AwsSource
 from dims_worker.config.units import BYTES
 from dims_worker.errors import MeasureError
-from dims_worker.probes.aws.account import AwsAccount, BucketSize, Connect, Cost, DatabaseInstance, aws_client
+from dims_worker.probes.aws.account import AwsAccount, Connect, Cost, DatabaseInstance
 from dims_worker.probes.base import (
-    Change,
     Deadline,
     Probe,
     Reading,
     ScanContext,
     ScanResult,
     exact_reading,
-    instant_text,
     missing_reading,
     size_in_unit,
 )
-
-__all__ = ["AwsAccount", "AwsProbe", "BucketSize", "Cost", "DatabaseInstance"]
+from dims_worker.probes.boto3_client import create_client
 
 _TOP = 10
-"""Services that are kept with a cost."""
+"""The number of services that are kept with a cost."""
 
 
 def _utc_today() -> date:
@@ -34,43 +31,37 @@ def _utc_today() -> date:
 
 
 class AwsProbe(Probe[AwsSource, AwsMetric]):
-    """Measures an account. No event tells what changed in one: a metric follows the rules that name it."""
+    """Measures an account. No event reports changes in an account: use rules that name the metrics."""
 
-    judges = ()
-
-    def __init__(self, connect: Connect = aws_client, today: Callable[[], date] = _utc_today) -> None:
+    def __init__(self, connect: Connect = create_client, today: Callable[[], date] = _utc_today) -> None:
         self._connect = connect
         self._today = today
 
     def scan(
-        self, source: AwsSource, metrics: Mapping[str, AwsMetric], around: ScanContext, deadline: Deadline
+        self, source: AwsSource, metrics: Mapping[str, AwsMetric], context: ScanContext, deadline: Deadline
     ) -> ScanResult:
-        """See `Probe.scan`; an API call for each distinct thing (and page of cost). What is refused fails its own
-        metrics alone, as credentials may be good for one service and not for another."""
+        """See `Probe.scan`. Makes one call for each distinct value, and one a page of the cost. A refused call
+        fails only its own metrics, because credentials may allow one service and not another."""
         deadline.check()
         with AwsAccount(source, deadline, self._today(), self._connect) as account:
-            readings = tuple(_tried(name, metric, account, around) for name, metric in metrics.items())
+            readings = tuple(_reading_or_failure(name, metric, account, context) for name, metric in metrics.items())
             return ScanResult(readings, account.api_calls)
 
-    def touched(self, source: AwsSource, metric: AwsMetric, change: Change, around: ScanContext) -> str | None:
-        """See `Probe.touched`: never, by paths or keys."""
-        return None
 
-
-def _tried(name: str, metric: AwsMetric, account: AwsAccount, around: ScanContext) -> Reading:
+def _reading_or_failure(name: str, metric: AwsMetric, account: AwsAccount, context: ScanContext) -> Reading:
     try:
-        return _reading(name, metric, account, around)
+        return _reading(name, metric, account, context)
     except MeasureError as error:
         return Reading.failed(name, metric.shown_unit, str(error))
 
 
-def _reading(name: str, metric: AwsMetric, account: AwsAccount, around: ScanContext) -> Reading:
+def _reading(name: str, metric: AwsMetric, account: AwsAccount, context: ScanContext) -> Reading:
     match metric.measure:
         case "rds_storage" | "rds_class":
-            assert metric.instance is not None  # the model sees to it
-            found = account.instance(metric.instance)
-            value = found.kind if metric.measure == "rds_class" else _gibibytes(metric, found.storage)
-            return exact_reading(name, metric, value, _details(found, around.prices))
+            assert metric.instance is not None  # the configuration requires it
+            instance = account.instance(metric.instance)
+            value = instance.kind if metric.measure == "rds_class" else _gibibytes(metric, instance.storage)
+            return exact_reading(name, metric, value, _details(instance, context.prices))
         case "bucket_bytes":
             assert metric.bucket is not None
             size = account.bucket_size(metric.bucket, metric.storage_type)
@@ -79,37 +70,37 @@ def _reading(name: str, metric: AwsMetric, account: AwsAccount, around: ScanCont
                 return missing_reading(
                     name,
                     metric,
-                    f"CloudWatch has no size of bucket {metric.bucket} ({types}) of the last 3 days; "
-                    "check `bucket`, `region` and `storage_type`",
+                    f"S3 bucket {metric.bucket}: CloudWatch has no size ({types}) for the last 3 days. "
+                    "Check `bucket`, `region` and `storage_type`",
                 )
-            details = {"time": instant_text(size.time), "by_storage_type": dict(size.by_type)}
+            details = {"time": size.time.isoformat(), "by_storage_type": dict(size.by_type)}
             return exact_reading(name, metric, size_in_unit(metric, size.bytes), details)
         case "cost":
             return _cost(name, metric, account.cost(metric.days))
 
 
 def _gibibytes(metric: AwsMetric, storage: int) -> int | float:
-    """GiB in the metric's unit: as AWS has them, an int."""
+    """Convert GiB to the unit of the metric: an int if that is GiB, as AWS reports it."""
     if BYTES[metric.shown_unit] == BYTES["GiB"]:
         return storage
     return size_in_unit(metric, storage * BYTES["GiB"])
 
 
-def _details(found: DatabaseInstance, prices: Mapping[str, Any]) -> dict[str, Any]:
-    price = found.price(prices)
+def _details(instance: DatabaseInstance, prices: Mapping[str, Any]) -> dict[str, Any]:
+    price = instance.price(prices)
     return {
-        "class": found.kind,
-        "engine": found.engine,
-        "engine_version": found.engine_version,
-        "status": found.status,
-        "storage_gib": found.storage,
+        "class": instance.kind,
+        "engine": instance.engine,
+        "engine_version": instance.engine_version,
+        "status": instance.status,
+        "storage_gib": instance.storage,
         **({} if price is None else {"class_usd_month": price}),
     }
 
 
 def _cost(name: str, metric: AwsMetric, cost: Cost) -> Reading:
     if cost.currency != metric.shown_unit:
-        raise MeasureError(f"the account is charged in {cost.currency}, not {metric.shown_unit}: set `unit`")
+        raise MeasureError(f"AWS charges in {cost.currency}, not {metric.shown_unit}. Set `unit: {cost.currency}`")
     details = {
         "start": cost.start.isoformat(),
         "end": cost.end.isoformat(),

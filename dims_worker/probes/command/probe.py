@@ -1,4 +1,4 @@
-"""What a program prints: a number, a text, or a value in its JSON. Equal commands run once a pass."""
+"""Measure what a program prints: a number, a text, or a value in its JSON. Equal commands run once a pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 from dims_worker.config import CommandMetric, CommandSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import (
-    Change,
     Deadline,
     Probe,
     Reading,
@@ -33,37 +32,33 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,300}")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 Command = tuple[str, ...] | str
-"""Words, or a text for the shell."""
+"""A list of arguments, or a text for the shell."""
 
 
 class CommandProbe(Probe[CommandSource, CommandMetric]):
-    """Measures by programs. No event tells what they read: a metric follows the rules that name it.
+    """Measures with programs. DIMS does not know what they read: use rules that name the metrics.
 
-    A program gets the worker's environment without DIMS's own variables (but DIMS_HOME, DIMS_CONFIG and
-    DIMS_USER), and no input.
+    A program gets no input, and the environment of the worker without the DIMS_ variables. Only DIMS_HOME,
+    DIMS_CONFIG and DIMS_USER are passed on.
     """
 
-    judges = ()
-
     def scan(
-        self, source: CommandSource, metrics: Mapping[str, CommandMetric], around: ScanContext, deadline: Deadline
+        self, source: CommandSource, metrics: Mapping[str, CommandMetric], context: ScanContext, deadline: Deadline
     ) -> ScanResult:
-        """See `Probe.scan`; a few programs run side by side. A missing folder is said by all."""
+        """See `Probe.scan`. A few programs run in parallel. If the folder is missing, all metrics report it."""
         deadline.check()
-        folder = around.path_of(source.cwd)
+        folder = context.path_of(source.cwd)
         if not folder.is_dir():
-            return ScanResult(missing_readings(metrics, f"{printable_path(str(folder))} is no folder"))
+            return ScanResult(
+                missing_readings(metrics, f"{printable_path(str(folder))} is not a folder: check `cwd` of the source")
+            )
         commands = list(dict.fromkeys(metric.command for metric in metrics.values()))
         with ThreadPoolExecutor(_AT_ONCE, "command") as pool:
-            ended = dict(zip(commands, pool.map(lambda c: _tried(c, folder, deadline), commands), strict=True))
+            ended = dict(zip(commands, pool.map(lambda c: _run(c, folder, deadline), commands), strict=True))
         return ScanResult(tuple(_reading(name, metric, ended[metric.command]) for name, metric in metrics.items()))
 
-    def touched(self, source: CommandSource, metric: CommandMetric, change: Change, around: ScanContext) -> str | None:
-        """See `Probe.touched`: never, by paths or keys."""
-        return None
 
-
-def _tried(command: Command, folder: Path, deadline: Deadline) -> ProgramResult | MeasureError:
+def _run(command: Command, folder: Path, deadline: Deadline) -> ProgramResult | MeasureError:
     try:
         return run_program(["/bin/sh", "-c", command] if isinstance(command, str) else command, folder, deadline)
     except MeasureError as error:
@@ -81,17 +76,17 @@ def _reading(name: str, metric: CommandMetric, ended: ProgramResult | MeasureErr
 
 
 def _output(command: Command, ended: ProgramResult | MeasureError) -> str:
-    """What a program printed that ended well, else MeasureError with what it complained of."""
+    """Return the output of a program. Raises MeasureError, with the end of its error output, if it failed."""
     if isinstance(ended, MeasureError):
         raise ended
     if ended.code:
-        told = " / ".join(_text(ended.errors).strip().splitlines()[-3:])[-500:]
-        name = _short(command if isinstance(command, str) else command[0])
-        raise MeasureError(f"{name} {_how(ended.code)}{': ' if told else ''}{told}")
+        complaint = " / ".join(_text(ended.errors).strip().splitlines()[-3:])[-500:]
+        name = _shortened(command if isinstance(command, str) else command[0])
+        raise MeasureError(f"{name} {_ending(ended.code)}{': ' if complaint else ''}{complaint}")
     return _text(ended.output)
 
 
-def _how(code: int) -> str:
+def _ending(code: int) -> str:
     if code > 0:
         return f"ended with exit code {code}"
     names = {number.value: number.name for number in signal.Signals}
@@ -99,7 +94,7 @@ def _how(code: int) -> str:
 
 
 def _value(metric: CommandMetric, output: str) -> Value:
-    """The output as the metric reads it. Raises ValueError where it is nothing of the kind, LookupError for a
+    """Parse the output as the metric requires. Raises ValueError if that is not possible, and LookupError for a
     null in JSON."""
     printed = output.strip()
     match metric.parse:
@@ -110,11 +105,11 @@ def _value(metric: CommandMetric, output: str) -> Value:
             return _pointed(printed, metric.pointer)
         case "integer":
             if not _INTEGER.fullmatch(printed):
-                raise ValueError(f"printed {_what(printed)}, which is no integer")
+                raise ValueError(f"printed {_quoted(printed)}, which is not an integer")
             return int(printed)
         case "number":
             if not _NUMBER.fullmatch(printed) or not math.isfinite(float(printed)):
-                raise ValueError(f"printed {_what(printed)}, which is no number")
+                raise ValueError(f"printed {_quoted(printed)}, which is not a number")
             return int(printed) if _INTEGER.fullmatch(printed) else float(printed)
 
 
@@ -122,13 +117,13 @@ def _pointed(printed: str, pointer: str) -> Value:
     try:
         document = json.loads(printed, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        raise ValueError(f"printed {_what(printed)}, which is no JSON") from None
+        raise ValueError(f"printed {_quoted(printed)}, which is not JSON") from None
     try:
         values = list(resolve_pointer(document, pointer))
     except LookupError as error:
         raise ValueError(f"the JSON has no {pointer}: {error.args[0]}") from None
     if len(values) != 1:
-        raise ValueError(f"the JSON has {len(values)} values at {pointer}")
+        raise ValueError(f"the JSON has {len(values)} values at {pointer}: `pointer` must lead to one")
     match values[0]:
         case None:
             raise LookupError(f"the JSON has null at {pointer}")
@@ -139,23 +134,23 @@ def _pointed(printed: str, pointer: str) -> Value:
                 raise ValueError(f"the JSON has a number at {pointer} that is too large")
             return value
         case str() as value:
-            return _text(value.encode("utf-8", "backslashreplace"))  # JSON can say half a surrogate pair
+            return _text(value.encode("utf-8", "backslashreplace"))  # JSON can contain half a surrogate pair
         case _:
-            raise ValueError(f"the JSON has no single value at {pointer}, but a list or an object")
+            raise ValueError(f"the JSON has a list or an object at {pointer}, not a single value")
 
 
 def _no_constant(name: str) -> Value:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
-def _what(printed: str) -> str:
-    return repr(_short(printed)) if printed else "nothing"
+def _quoted(printed: str) -> str:
+    return repr(_shortened(printed)) if printed else "nothing"
 
 
-def _short(words: str) -> str:
-    return words if len(words) <= 80 else f"{words[:79]}…"
+def _shortened(arguments: str) -> str:
+    return arguments if len(arguments) <= 80 else f"{arguments[:79]}…"
 
 
 def _text(raw: bytes) -> str:
-    r"""Bytes that are no UTF-8 become `\xff`; NUL, which no text in PostgreSQL can hold, becomes `\x00`."""
+    r"""Decode bytes. Those that are not UTF-8 become `\xff`, and NUL, which PostgreSQL cannot store, `\x00`."""
     return raw.decode("utf-8", "backslashreplace").replace("\0", r"\x00")

@@ -1,4 +1,4 @@
-"""Running a program: in a group of its own, with bounded output, and never past the deadline."""
+"""Run a program: in its own process group, with limited output, and never past the deadline."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline
 
 _BLOCK = 1 << 16
-_MOST = 1 << 20
-"""Bytes of output; a program that prints more is stopped."""
+_MAX_OUTPUT = 1 << 20
+"""Maximum bytes of output. A program that prints more is stopped."""
 
 _TAIL = 1 << 13
-"""Bytes of error output that are kept: the last ones."""
+"""The number of bytes that are kept from the end of the error output."""
 
-# Where DIMS keeps its own data is none of a program's business; which project this is, is.
+# A program may know which project this is. It must not get the URLs and secrets of DIMS.
 _SECRET = re.compile(r"DIMS_(?!(HOME|CONFIG|USER)$).*")
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramResult:
-    """How a program ended. A negative code is the signal that ended it."""
+    """How a program ended. A negative code is the signal that stopped it."""
 
     code: int
     output: bytes
     errors: bytes
 
 
-def run_program(words: Sequence[str], folder: Path, deadline: Deadline) -> ProgramResult:
-    """Run a program until it, and whatever else holds its output open, has ended.
+def run_program(arguments: Sequence[str], folder: Path, deadline: Deadline) -> ProgramResult:
+    """Run a program until it, and every process that keeps its output open, has ended.
 
-    Raises MeasureError where it cannot be started, prints more than 1 MiB, or takes longer than the deadline;
-    then its whole process group is killed.
+    Raises MeasureError if it cannot be started, prints more than 1 MiB, or takes longer than the deadline. The
+    whole process group is killed then.
     """
     deadline.check()
-    with _started(words, folder) as process:
-        output, errors = _read(process, words[0], deadline)
-        try:  # it may have closed its output and go on
+    with _started(arguments, folder) as process:
+        output, errors = _read(process, arguments[0], deadline)
+        try:  # it may have closed its output and still run
             code = process.wait(deadline.left)
         except subprocess.TimeoutExpired:
             deadline.check()
@@ -53,11 +53,11 @@ def run_program(words: Sequence[str], folder: Path, deadline: Deadline) -> Progr
 
 
 @contextlib.contextmanager
-def _started(words: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The running program; killed with its group where it still runs at the end."""
+def _started(arguments: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the program. Kill it with its process group if it still runs at the end."""
     try:
         process = subprocess.Popen(
-            words,
+            arguments,
             cwd=folder,
             env={name: value for name, value in os.environ.items() if not _SECRET.fullmatch(name)},
             stdin=subprocess.DEVNULL,
@@ -66,15 +66,17 @@ def _started(words: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[by
             start_new_session=True,
         )
     except FileNotFoundError:
-        raise MeasureError(f"{words[0]} is missing: no such program, or the one that its #! names") from None
+        raise MeasureError(
+            f"{arguments[0]} was not found (or the interpreter in its #! line): install it or fix `command`"
+        ) from None
     except PermissionError:
-        raise MeasureError(f"{words[0]} may not be run: it is not executable for this user") from None
-    except (OSError, ValueError) as error:  # no program at all; a NUL in a word
-        raise MeasureError(f"{words[0]} cannot be run: {getattr(error, 'strerror', None) or error}") from None
+        raise MeasureError(f"{arguments[0]} is not executable for this user: try chmod +x") from None
+    except (OSError, ValueError) as error:  # not a program, or a NUL in an argument
+        raise MeasureError(f"{arguments[0]} cannot be run: {getattr(error, 'strerror', None) or error}") from None
     try:
         yield process
     finally:
-        if process.returncode is None:  # not waited for, so the number is still its group's
+        if process.returncode is None:  # not waited for yet, so the process group still has this number
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -84,7 +86,7 @@ def _started(words: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[by
 
 
 def _read(process: subprocess.Popen[bytes], name: str, deadline: Deadline) -> tuple[bytes, bytes]:
-    """What it prints, and the end of what it complains, until both are closed."""
+    """Read the output and the end of the error output, until both are closed."""
     assert process.stdout is not None and process.stderr is not None
     read = {process.stdout: b"", process.stderr: b""}
     with selectors.DefaultSelector() as ready:
@@ -100,6 +102,6 @@ def _read(process: subprocess.Popen[bytes], name: str, deadline: Deadline) -> tu
                     ready.unregister(pipe)
                 read[pipe] += block
             read[process.stderr] = read[process.stderr][-_TAIL:]
-            if len(read[process.stdout]) > _MOST:
-                raise MeasureError(f"{name} printed more than {_MOST >> 20} MiB and was stopped")
+            if len(read[process.stdout]) > _MAX_OUTPUT:
+                raise MeasureError(f"{name} printed more than {_MAX_OUTPUT >> 20} MiB and was stopped")
     return read[process.stdout], read[process.stderr]

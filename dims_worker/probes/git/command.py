@@ -1,4 +1,4 @@
-"""Running git: in one folder, without the variables that would mislead it, and never past the deadline."""
+"""Run git: in one folder, without variables that point it elsewhere, and never past the deadline."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from dims_worker.probes.base import Deadline, printable_path
 
 _BLOCK = 1 << 16
 
-# What says how git is to run at all; other GIT_ variables point a hook's git at its own repository.
+# Variables that configure git itself. In a hook, other GIT_ variables point git at the hook's repository.
 _KEPT = re.compile(r"GIT_(EXEC_PATH|TEMPLATE_DIR|CONFIG_(GLOBAL|SYSTEM|NOSYSTEM|COUNT|KEY_\d+|VALUE_\d+))")
 
 
-class GitFailed(MeasureError):
-    """Git is missing or refused. `said` is what it wrote."""
+class GitError(MeasureError):
+    """Git is missing, or a call failed. `output` is its error output."""
 
-    def __init__(self, message: str, said: str) -> None:
+    def __init__(self, message: str, output: str) -> None:
         super().__init__(message)
-        self.said = said
+        self.output = output
 
 
 class Git:
-    """Git in `folder` (absolute). `warnings` is what the last call wrote to its error output."""
+    """Git in `folder` (absolute). `warnings` is the error output of the last call."""
 
     def __init__(self, folder: str, deadline: Deadline) -> None:
         self.folder = folder
@@ -38,17 +38,17 @@ class Git:
         self.warnings = ""
 
     def text(self, *args: str) -> str:
-        """What a call prints, stripped. Raises as `records` does."""
+        """Return the output of a call, stripped. Raises as `records` does."""
         return b"\0".join(self.records(*args)).decode(errors="replace").strip()
 
     def records(self, *args: str) -> Iterator[bytes]:
-        """What a call prints, cut at NULs, as it comes; it is never held as a whole.
+        """Yield the output of a call, split at NULs. The output is never in memory as a whole.
 
-        Raises MeasureError where the deadline is over (then git's process group is killed), GitFailed where
-        git is missing or refuses.
+        Raises MeasureError if the deadline is over (the process group of git is killed then), and GitError if
+        git is missing or fails.
         """
         self.deadline.check()
-        # A config of the repository could name a program to be run as file system monitor
+        # The configuration of a repository could run a program as file system monitor
         command = ["git", "-c", "core.fsmonitor=false", "--no-pager", "-C", self.folder, *args]
         with tempfile.TemporaryFile() as errors:
             try:
@@ -61,24 +61,24 @@ class Git:
                     start_new_session=True,
                 )
             except FileNotFoundError:
-                raise GitFailed("git is not installed: there is no `git` on the PATH", "") from None
+                raise GitError("git is not installed, or not on the PATH", "") from None
             with _killed_after(process, self.deadline) as output:
                 yield from _cut(output)
             errors.seek(0)
             self.warnings = errors.read(1 << 20).decode(errors="replace")
         if process.returncode:
-            raise GitFailed(_plain(self.folder, self.warnings, process.returncode), self.warnings)
+            raise GitError(_explain(self.folder, self.warnings, process.returncode), self.warnings)
 
 
 def _environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or _KEPT.fullmatch(k)}
-    # LC_ALL=C: what git says is read. Optional locks would disturb a user who works in the repository.
+    # LC_ALL=C: DIMS parses the messages. Optional locks would disturb a user who works in the repository.
     return kept | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
 
 
 @contextlib.contextmanager
 def _killed_after(process: subprocess.Popen[bytes], deadline: Deadline) -> Iterator[IO[bytes]]:
-    """The process's output; with the deadline over, or the reader gone, its whole group is killed."""
+    """Yield the output. Kill the process group when the deadline is over or the reader stops."""
 
     def kill() -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -94,7 +94,7 @@ def _killed_after(process: subprocess.Popen[bytes], deadline: Deadline) -> Itera
             process.wait(deadline.left)
     finally:
         timer.cancel()
-        timer.join()  # never kill once the process is waited for: its number may be another's by then
+        timer.join()  # after wait(), another process may have the same number
         if process.returncode is None:
             kill()
         process.stdout.close()
@@ -111,21 +111,21 @@ def _cut(output: IO[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _plain(folder: str, said: str, code: int) -> str:
-    """Git's refusal, with the remedy where there is a usual one."""
+def _explain(folder: str, output: str, code: int) -> str:
+    """Return why git failed, with the fix if it is known."""
     place = printable_path(folder)
-    if "dubious ownership" in said:
+    if "dubious ownership" in output:
         return (
-            f"git does not trust {place}, which belongs to another user; "
-            f"if you do: git config --global --add safe.directory '{place}' (dubious ownership)"
+            f"git does not trust {place}, which belongs to another user (dubious ownership). If you trust it: "
+            f"git config --global --add safe.directory '{place}'"
         )
-    if "not a git repository" in said:
-        return f"{place} is not in a git repository; name one in `path`, or make one with git init"
-    return f"git failed in {place}: {last_line(said) or f'exit code {code}'}"
+    if "not a git repository" in output:
+        return f"{place} is not in a git repository. Set `path` to one, or create one with git init"
+    return f"git failed in {place}: {last_line(output) or f'exit code {code}'}"
 
 
-def last_line(said: str) -> str:
-    """The line in which git says why: the last `fatal:` or `error:`, else the last one."""
-    lines: Sequence[str] = [line.strip() for line in said.splitlines() if line.strip()]
-    blamed = [line for line in lines if line.startswith(("fatal:", "error:"))]
-    return (blamed or lines or [""])[-1][:500]
+def last_line(output: str) -> str:
+    """Return the line with the reason: the last `fatal:` or `error:`, otherwise the last line."""
+    lines: Sequence[str] = [line.strip() for line in output.splitlines() if line.strip()]
+    reasons = [line for line in lines if line.startswith(("fatal:", "error:"))]
+    return (reasons or lines or [""])[-1][:500]

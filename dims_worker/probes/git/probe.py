@@ -1,4 +1,4 @@
-"""What a git repository holds: commits, tracked files, branches, bytes. One stream a set of commits."""
+"""Measure a git repository: commits, tracked files, branches, bytes. Each set of commits is read once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, time
 
 from dims_worker.config import GitMetric, GitSource
 from dims_worker.errors import MeasureError
-from dims_worker.probes import glob
+from dims_worker.probes import changed_paths, glob
 from dims_worker.probes.base import (
     Change,
     Deadline,
@@ -21,40 +21,38 @@ from dims_worker.probes.base import (
     ScanContext,
     ScanResult,
     exact_reading,
-    instant_text,
     missing_reading,
     missing_readings,
     printable_path,
     size_in_unit,
 )
-from dims_worker.probes.files import paths
-from dims_worker.probes.git.command import Git, GitFailed, last_line
+from dims_worker.probes.git.command import Git, GitError, last_line
 
 _ALL = "--branches"
 _UNBORN = "does not have any commits yet"
 _UNKNOWN = "bad revision"
 _BROKEN = "broken ref"
 _FACTS = ("--is-shallow-repository", "--is-inside-work-tree")
-_OFTEN = 1024
-"""Records between two looks at the clock."""
+_CHECK_EVERY = 1024
+"""The number of records between two checks of the deadline."""
 
 
 class GitProbe(Probe[GitSource, GitMetric]):
-    """Measures repositories. Dates are the committer's, in UTC; a tracked file is one of the index, below
-    the source's folder."""
+    """Measures repositories. Dates are those of the committer, in UTC. Tracked files are those in the index, below
+    the folder of the source."""
 
-    judges = PathsChanged
+    change_types = PathsChanged
 
     def scan(
-        self, source: GitSource, metrics: Mapping[str, GitMetric], around: ScanContext, deadline: Deadline
+        self, source: GitSource, metrics: Mapping[str, GitMetric], context: ScanContext, deadline: Deadline
     ) -> ScanResult:
-        """See `Probe.scan`. Raises MeasureError where there is no folder, no repository, or no git."""
+        """See `Probe.scan`. Raises MeasureError if the folder, the repository or git is missing."""
         deadline.check()
-        folder = str(around.path_of(source.path))
+        folder = str(context.path_of(source.path))
         if not os.path.lexists(folder):
             return ScanResult(missing_readings(metrics, f"{printable_path(folder)} does not exist"))
-        if not os.path.isdir(folder):  # noqa: PTH112 - one that may not be looked into raises elsewhere
-            raise MeasureError(f"{printable_path(folder)} is no folder")
+        if not os.path.isdir(folder):  # noqa: PTH112 - without permission, git reports the reason
+            raise MeasureError(f"{printable_path(folder)} is not a folder: check `path` of the source")
         git = Git(folder, deadline)
         shallow, inside = (answer == "true" for answer in git.text("rev-parse", *_FACTS).split())
         readings: dict[str, Reading] = {}
@@ -65,14 +63,14 @@ class GitProbe(Probe[GitSource, GitMetric]):
         readings |= _size(git, _of("size", metrics))
         return ScanResult(tuple(readings[name] for name in metrics))
 
-    def touched(self, source: GitSource, metric: GitMetric, change: Change, around: ScanContext) -> str | None:
-        """See `Probe.touched`. Only a change of history counts: a file that is saved makes no commit."""
+    def touched(self, source: GitSource, metric: GitMetric, change: Change, context: ScanContext) -> str | None:
+        """See `Probe.touched`. Only a change of the history counts: saving a file makes no commit."""
         if not isinstance(change, PathsChanged) or not change.history:
             return None
-        folder, home = paths.resolve_places(around, source.path)
+        folder, home = changed_paths.resolve_folders(context, source.path)
         if metric.measure == "tracked_files":
-            return paths.why_affected(folder, home, change, metric.paths)
-        return "the history changed" if paths.related(folder, change) else None
+            return changed_paths.why_affected(folder, home, change, metric.paths)
+        return "the history changed" if changed_paths.is_related(folder, change) else None
 
 
 def _of(measure: str, metrics: Mapping[str, GitMetric]) -> dict[str, GitMetric]:
@@ -80,7 +78,7 @@ def _of(measure: str, metrics: Mapping[str, GitMetric]) -> dict[str, GitMetric]:
 
 
 def _by_revisions(metrics: Mapping[str, GitMetric]) -> dict[str, dict[str, GitMetric]]:
-    """The metrics of commits by the commits that they look at: `--branches`, a branch, or "" for HEAD."""
+    """Group the metrics of commits by what they read: `--branches`, a branch, or "" for HEAD."""
     groups: dict[str, dict[str, GitMetric]] = defaultdict(dict)
     for name, metric in metrics.items():
         if metric.measure in ("commits", "newest_age"):
@@ -89,31 +87,33 @@ def _by_revisions(metrics: Mapping[str, GitMetric]) -> dict[str, dict[str, GitMe
 
 
 def _commits(git: Git, revisions: str, metrics: Mapping[str, GitMetric], shallow: bool) -> dict[str, Reading]:
-    """A reading for each metric over one set of commits."""
-    if shallow:  # a count would be of what was fetched, and look like one of all
-        reason = f"{printable_path(git.folder)} is a shallow clone: its history is cut off (git fetch --unshallow)"
+    """Return a reading for each metric over one set of commits."""
+    if shallow:  # a count would include only the fetched commits
+        reason = (
+            f"{printable_path(git.folder)} is a shallow clone, so its history is incomplete. Run git fetch --unshallow"
+        )
         return _all_failed(metrics, reason)
     try:
-        found = _find(git, revisions, metrics)
-    except GitFailed as error:
-        if not revisions and _UNBORN in error.said:
+        matches = _find_commits(git, revisions, metrics)
+    except GitError as error:
+        if not revisions and _UNBORN in error.output:
             return {name: _reading(git, name, metric, CommitMatches()) for name, metric in metrics.items()}
-        if _UNKNOWN in error.said:
+        if _UNKNOWN in error.output:
             reason = f"{printable_path(git.folder)} has no branch {revisions!r}"
             return {name: missing_reading(name, metric, reason) for name, metric in metrics.items()}
         return _all_failed(metrics, str(error))
-    return {name: _reading(git, name, metric, found[name]) for name, metric in metrics.items()}
+    return {name: _reading(git, name, metric, matches[name]) for name, metric in metrics.items()}
 
 
-def _reading(git: Git, name: str, metric: GitMetric, found: CommitMatches) -> Reading:
+def _reading(git: Git, name: str, metric: GitMetric, matches: CommitMatches) -> Reading:
     if metric.measure == "commits":
-        return exact_reading(name, metric, found.count)
-    if found.newest is None:
+        return exact_reading(name, metric, matches.count)
+    if matches.newest is None:
         return missing_reading(name, metric, f"{printable_path(git.folder)} has no commit that matches")
     try:
-        return exact_reading(name, metric, instant_text(datetime.fromtimestamp(found.newest, UTC)))
+        return exact_reading(name, metric, datetime.fromtimestamp(matches.newest, UTC).isoformat())
     except (ValueError, OverflowError):
-        return Reading.failed(name, metric.shown_unit, "the newest commit was made in a year that no calendar has")
+        return Reading.failed(name, metric.shown_unit, "the date of the newest commit is outside the years 1 to 9999")
 
 
 def _all_failed(metrics: Mapping[str, GitMetric], reason: str) -> dict[str, Reading]:
@@ -125,7 +125,7 @@ def _all_failed(metrics: Mapping[str, GitMetric], reason: str) -> dict[str, Read
 
 @dataclass(slots=True)
 class CommitMatches:
-    """The commits that a metric looks for: their number, and the second (UTC) of the newest."""
+    """The commits that a metric counts: their number, and the time of the newest in seconds since 1970."""
 
     count: int = 0
     newest: int | None = None
@@ -138,8 +138,8 @@ class CommitMatches:
 
 @dataclass(slots=True)
 class ScannedCommit:
-    """What a commit is tested for. `paths` are what it changed, from the source's folder, where anyone asks: a
-    merge changed only what it took from none of its parents."""
+    """The fields that a metric can filter by. `paths` are the changed paths from the folder of the source, read
+    only if a metric needs them. A merge changed the paths that differ from all of its parents."""
 
     seconds: int
     author: str
@@ -150,48 +150,48 @@ class ScannedCommit:
 Test = Callable[[ScannedCommit], bool]
 
 
-def _find(git: Git, revisions: str, metrics: Mapping[str, GitMetric]) -> dict[str, CommitMatches]:
-    """What each metric looks for. A branch of this repository stands before one of a remote."""
+def _find_commits(git: Git, revisions: str, metrics: Mapping[str, GitMetric]) -> dict[str, CommitMatches]:
+    """Return what each metric counts. A local branch takes precedence over one of a remote."""
     if not revisions or revisions == _ALL:
-        return _found(git, metrics, *filter(None, [revisions]))
+        return _match_commits(git, metrics, *filter(None, [revisions]))
     try:
-        return _found(git, metrics, f"refs/heads/{revisions}")
-    except GitFailed as error:
-        if _UNKNOWN not in error.said:
+        return _match_commits(git, metrics, f"refs/heads/{revisions}")
+    except GitError as error:
+        if _UNKNOWN not in error.output:
             raise
-        return _found(git, metrics, f"refs/remotes/{revisions}")
+        return _match_commits(git, metrics, f"refs/remotes/{revisions}")
 
 
-def _found(git: Git, metrics: Mapping[str, GitMetric], *revisions: str) -> dict[str, CommitMatches]:
+def _match_commits(git: Git, metrics: Mapping[str, GitMetric], *revisions: str) -> dict[str, CommitMatches]:
     tests = {name: _test(metric) for name, metric in metrics.items()}
     filtered = [(name, test) for name, test in tests.items() if test]
-    found = {name: CommitMatches() for name in metrics}
+    matches = {name: CommitMatches() for name in metrics}
     every = CommitMatches()
-    for number, commit in enumerate(_log(git, revisions, any(_asks_paths(metric) for metric in metrics.values()))):
-        if number % _OFTEN == 0:
+    for number, commit in enumerate(_log(git, revisions, any(_needs_paths(metric) for metric in metrics.values()))):
+        if number % _CHECK_EVERY == 0:
             git.deadline.check()
         every.add(commit.seconds)
         for name, test in filtered:
             if test(commit):
-                found[name].add(commit.seconds)
-    return {name: found[name] if test else every for name, test in tests.items()}
+                matches[name].add(commit.seconds)
+    return {name: matches[name] if test else every for name, test in tests.items()}
 
 
 def _log(git: Git, revisions: Sequence[str], names: bool) -> Iterator[ScannedCommit]:
-    """The commits of one stream. No `--` without a revision: git then says *no commits yet*."""
+    """Yield the commits. Without a revision there is no `--`, so that git reports *no commits yet*."""
     plain = ("-z", "--format=%ct%n%an <%ae>%n%s", "--encoding=UTF-8", "--no-show-signature", "--no-color")
-    # -c: a merge has the paths that differ from all of its parents; the user's settings of diffs do not count
+    # -c: a merge lists the paths that differ from all of its parents. The user's diff settings are ignored
     changed = ("--raw", "-c", "--root", "--no-relative", "--no-renames", "--ignore-submodules=none", "--abbrev=4")
-    asked = (*plain, *(changed if names else ("--no-patch",)), *revisions, *(["--"] if revisions else []))
-    above = _above(git) if names else ""
-    records = git.records("log", *asked)
+    arguments = (*plain, *(changed if names else ("--no-patch",)), *revisions, *(["--"] if revisions else []))
+    top = _path_from_top(git) if names else ""
+    records = git.records("log", *arguments)
     commit: ScannedCommit | None = None
     for record in records:
         record = record.removeprefix(b"\n")  # noqa: PLW2901
-        if record.startswith(b":"):  # modes and hashes; the path follows
+        if record.startswith(b":"):  # modes and hashes, and then the path
             path = os.fsdecode(next(records))
-            if commit is not None and path.startswith(above):
-                commit.paths.append(path[len(above) :])
+            if commit is not None and path.startswith(top):
+                commit.paths.append(path[len(top) :])
         elif record:
             if commit is not None:
                 yield commit
@@ -201,17 +201,17 @@ def _log(git: Git, revisions: Sequence[str], names: bool) -> Iterator[ScannedCom
         yield commit
 
 
-def _above(git: Git) -> str:
-    """The source's folder from the repository's top, with a last `/`; git's own `--relative` knows no merges."""
+def _path_from_top(git: Git) -> str:
+    """Return the folder from the top of the repository, with a trailing `/`. `--relative` does not handle merges."""
     return os.fsdecode(b"".join(git.records("rev-parse", "--show-prefix")).removesuffix(b"\n"))
 
 
-def _asks_paths(metric: GitMetric) -> bool:
+def _needs_paths(metric: GitMetric) -> bool:
     return not any(set(glob.parts(pattern)) == {"**"} for pattern in metric.paths)
 
 
 def _test(metric: GitMetric) -> Test | None:
-    """The test of a commit; None where every commit counts."""
+    """Return the test of a commit, or None if every commit counts."""
     case = re.IGNORECASE if metric.ignore_case else 0
     tests: list[Test] = []
     if metric.since or metric.until:
@@ -224,7 +224,7 @@ def _test(metric: GitMetric) -> Test | None:
     if metric.author:
         author = re.compile(metric.author, case).search
         tests.append(lambda commit: author(commit.author) is not None)
-    if _asks_paths(metric):
+    if _needs_paths(metric):
         matches = glob.matcher(metric.paths)
         tests.append(lambda commit: any(map(matches, commit.paths)))
     return (lambda commit: all(test(commit) for test in tests)) if tests else None
@@ -238,50 +238,50 @@ def _midnight(day: date) -> float:
 
 
 def _tracked(git: Git, metrics: Mapping[str, GitMetric], inside: bool) -> dict[str, Reading]:
-    """How many paths of the index each metric's patterns match; one with conflicts counts once."""
+    """Count the paths in the index that each metric matches. A path with conflicts counts once."""
     if not metrics:
         return {}
     if not inside:  # git would list nothing
-        reason = f"{printable_path(git.folder)} is not in a work tree (a bare repository?), so it tracks no files"
+        reason = f"{printable_path(git.folder)} is not in a work tree (a bare repository?), so it has no tracked files"
         return _all_failed(metrics, reason)
     tests = {name: glob.matcher(metric.paths) for name, metric in metrics.items()}
     counts = dict.fromkeys(metrics, 0)
     previous = b""
     try:
         for number, raw in enumerate(git.records("ls-files", "-z", "--cached")):
-            if number % _OFTEN == 0:
+            if number % _CHECK_EVERY == 0:
                 git.deadline.check()
-            if raw == previous:  # the index is sorted: the stages of a conflict stand together
+            if raw == previous:  # the index is sorted: the stages of a conflict are adjacent
                 continue
             previous = raw
             path = os.fsdecode(raw)
             for name, test in tests.items():
                 counts[name] += test(path)
-    except GitFailed as error:
+    except GitError as error:
         return _all_failed(metrics, str(error))
     return {name: exact_reading(name, metric, counts[name]) for name, metric in metrics.items()}
 
 
 def _branches(git: Git, metrics: Mapping[str, GitMetric]) -> dict[str, Reading]:
-    """The number of local branches."""
+    """Count the local branches."""
     if not metrics:
         return {}
     try:
         branches = git.text("for-each-ref", "--format=%(refname)", "refs/heads").splitlines()
-    except GitFailed as error:
+    except GitError as error:
         return _all_failed(metrics, str(error))
-    if _BROKEN in git.warnings:  # git leaves it out and goes on
+    if _BROKEN in git.warnings:  # git omits it and continues
         return _all_failed(metrics, f"{printable_path(git.folder)} has a broken branch: {last_line(git.warnings)}")
     return {name: exact_reading(name, metric, len(branches)) for name, metric in metrics.items()}
 
 
 def _size(git: Git, metrics: Mapping[str, GitMetric]) -> dict[str, Reading]:
-    """What the objects take on disk: loose ones, packs, and garbage. Git tells it in KiB."""
+    """Return the disk space of the objects: loose ones, packs, and garbage. Git reports KiB."""
     if not metrics:
         return {}
     try:
-        told = dict(line.split(": ", 1) for line in git.text("count-objects", "-v").splitlines() if ": " in line)
-    except GitFailed as error:
+        sizes = dict(line.split(": ", 1) for line in git.text("count-objects", "-v").splitlines() if ": " in line)
+    except GitError as error:
         return _all_failed(metrics, str(error))
-    size = 1024 * sum(int(told[part]) for part in ("size", "size-pack", "size-garbage"))
+    size = 1024 * sum(int(sizes[part]) for part in ("size", "size-pack", "size-garbage"))
     return {name: exact_reading(name, metric, size_in_unit(metric, size)) for name, metric in metrics.items()}

@@ -1,10 +1,10 @@
-"""Completeness: how many of the expected ids have an object with content."""
+"""Completeness: the percentage of the expected ids that have an object with content."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,31 +13,28 @@ from dims_worker.config import S3Metric, SqlSource
 from dims_worker.config.metrics import ExpectedObjects, ExpectedQuery
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext, exact_reading, printable_path
+from dims_worker.probes.json_path import resolve_pointer
 from dims_worker.probes.s3.listing import Entry, Keys
 
-MOST_OBJECTS = 20_000
-"""More objects than this are not read for the ids they hold."""
-MOST_BYTES = 32 * 2**20
-"""A larger object is no schedule."""
+MAX_OBJECTS = 20_000
+"""The most objects that are read for expected ids."""
+MAX_BYTES = 32 * 2**20
+"""The most bytes of an object that is read for expected ids."""
 _READERS = 8
 
 _PLAIN = frozenset("123456789")
-"""What a number without leading zeros begins with: most ids, and `normal` leaves them as they are."""
+"""The first digits of numbers without leading zeros. Most ids are such, and `normalize_id` keeps them."""
 
 Get = Callable[[str], bytes]
-"""The content of an object of the bucket. Raises MeasureError."""
+"""Returns the content of an object in the bucket. Raises MeasureError."""
 
 
 @dataclass(frozen=True, slots=True)
-class IdsOf:
-    """Makes the collector of a metric's ids."""
+class IdsFactory:
+    """Creates the collector of the ids of a metric."""
 
     pattern: str
     min_size: int
-
-    @classmethod
-    def of(cls, metric: S3Metric) -> IdsOf:
-        return cls(metric.id, metric.min_size)
 
     def __call__(self) -> Ids:
         return Ids(re.compile(self.pattern), self.min_size)
@@ -45,8 +42,10 @@ class IdsOf:
 
 @dataclass(slots=True)
 class Ids:
-    """The ids that group 1 of a pattern finds in the last part of the keys of objects with content. Grows
-    with the number of ids."""
+    """The ids in the last part of the keys of objects with content, as group 1 of a pattern matches them.
+
+    Memory grows with the number of ids.
+    """
 
     pattern: re.Pattern[str]
     min_size: int
@@ -65,12 +64,12 @@ class Ids:
         self.found |= other.found
 
 
-def normalize_id(given: Any) -> str:
-    """An id as text, one of digits alone without leading zeros: `0041200101`, 41200101 and 41200101.0 are
-    one game."""
-    if isinstance(given, float) and given.is_integer():
-        given = int(given)
-    text = str(given).strip()
+def normalize_id(value: Any) -> str:
+    """Return an id as text, and a number without leading zeros: `0041200101`, 41200101 and 41200101.0 are the
+    same id."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value).strip()
     return text.lstrip("0") or "0" if text.isdecimal() else text
 
 
@@ -79,8 +78,8 @@ def normalize_id(given: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The ids that should be there, each as it is compared and as it was given, how many objects were read to
-    know them, and how many of those held none."""
+    """The expected ids, from their normalized to their original form, the number of objects that were read for
+    them, and the number of those `without` ids."""
 
     ids: dict[str, str]
     objects: int = 0
@@ -88,80 +87,63 @@ class Expected:
 
 
 class Expectations:
-    """Finds out what metrics expect; what several of them expect is asked for once."""
+    """Reads what metrics expect. What several metrics expect is read once."""
 
-    def __init__(self, get: Get, around: ScanContext, deadline: Deadline) -> None:
-        self._get, self._around, self._deadline = get, around, deadline
+    def __init__(self, get: Get, context: ScanContext, deadline: Deadline) -> None:
+        self._get, self._context, self._deadline = get, context, deadline
         self._known: dict[ExpectedQuery | ExpectedObjects, Expected | MeasureError] = {}
 
-    def of(self, asked: ExpectedQuery | ExpectedObjects, keys: Keys | None) -> Expected:
-        """What is expected; `keys` are the listed objects that say so. Raises MeasureError."""
-        if asked not in self._known:
+    def of(self, wanted: ExpectedQuery | ExpectedObjects, keys: Keys | None) -> Expected:
+        """Return what is expected. `keys` are the listed objects that contain the ids. Raises MeasureError."""
+        if wanted not in self._known:
             try:
-                found = self._queried(asked) if isinstance(asked, ExpectedQuery) else self._read(asked, keys)
-                self._known[asked] = found
+                result = self._queried(wanted) if isinstance(wanted, ExpectedQuery) else self._read(wanted, keys)
+                self._known[wanted] = result
             except MeasureError as error:
-                self._known[asked] = error
-        known = self._known[asked]
+                self._known[wanted] = error
+        known = self._known[wanted]
         if isinstance(known, MeasureError):
             raise known
         return known
 
-    def _queried(self, asked: ExpectedQuery) -> Expected:
-        source = self._around.sources.get(asked.source)
+    def _queried(self, wanted: ExpectedQuery) -> Expected:
+        source = self._context.sources.get(wanted.source)
         if not isinstance(source, SqlSource):
-            raise MeasureError(f"expected: {asked.source} is no source of type sql")
-        from dims_worker.probes.sql import probe as sql
+            raise MeasureError(f"`expected`: {wanted.source} is not a source of type sql")
+        from dims_worker.probes.sql import snapshot
 
-        return _of(sql.first_column(source, asked.query, self._around, self._deadline))
+        return _of(snapshot.first_column(source, wanted.query, self._context, self._deadline))
 
-    def _read(self, asked: ExpectedObjects, keys: Keys | None) -> Expected:
+    def _read(self, wanted: ExpectedObjects, keys: Keys | None) -> Expected:
         sizes = keys.sizes if keys else {}
         if keys and keys.count > keys.limit:
-            raise MeasureError(f"{keys.count} JSON objects lie under {asked.prefix}: {keys.limit} are read at most")
-        if large := next((key for key, size in sizes.items() if size > MOST_BYTES), None):
-            raise MeasureError(f"{printable_path(large)} has {sizes[large]} bytes: {MOST_BYTES} are read at most")
+            raise MeasureError(f"{keys.count} JSON objects are under {wanted.prefix}: DIMS reads at most {keys.limit}")
+        if large := next((key for key, size in sizes.items() if size > MAX_BYTES), None):
+            raise MeasureError(f"{printable_path(large)} has {sizes[large]} bytes: DIMS reads at most {MAX_BYTES}")
         ids: dict[str, str] = {}
         without = 0
         with ThreadPoolExecutor(_READERS, "expected ids") as pool:
             try:
-                for found in pool.map(lambda key: self._ids_in(key, asked.pointer), sorted(sizes)):
-                    ids |= found
-                    without += not found
+                for ids_in in pool.map(lambda key: self._ids_in(key, wanted.pointer), sorted(sizes)):
+                    ids |= ids_in
+                    without += not ids_in
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
         return Expected(ids, len(sizes), without)
 
-    def _ids_in(self, key: str, way: str) -> dict[str, str]:
+    def _ids_in(self, key: str, pointer: str) -> dict[str, str]:
         self._deadline.check()
         try:
             content = json.loads(self._get(key))
         except (ValueError, RecursionError) as error:
-            raise MeasureError(f"{printable_path(key)} holds no JSON: {error}") from None
-        return _of(values_at_pointer(content, way.split("."))).ids
-
-
-def values_at_pointer(value: Any, way: list[str]) -> Iterator[Any]:
-    """What lies at the end of a way, as `pointer.found` knows ways; but where one leads nowhere it gives
-    nothing, and the rest counts: one odd schedule among thousands spoils nothing."""
-    if not way:
-        yield value
-        return
-    step, rest = way[0], way[1:]
-    chosen: Iterable[Any] = ()
-    if step == "*" and isinstance(value, list | dict):
-        chosen = value if isinstance(value, list) else value.values()
-    elif isinstance(value, dict) and step in value:
-        chosen = (value[step],)
-    elif isinstance(value, list) and step.isdecimal():
-        chosen = value[int(step) : int(step) + 1]
-    for each in chosen:
-        yield from values_at_pointer(each, rest)
+            raise MeasureError(f"{printable_path(key)} is not JSON: {error}") from None
+        # One odd schedule among thousands must not fail the metric
+        return _of(resolve_pointer(content, pointer, skip_missing=True)).ids
 
 
 def _of(values: Iterable[Any]) -> Expected:
-    """The values that are ids: neither null nor true, no empty text, nothing that holds others."""
+    """Select the values that are ids: not null, a truth value, an empty text, a list or an object."""
     ids = (value for value in values if not isinstance(value, bool | list | dict | type(None)) and value != "")
     return Expected({normalize_id(value): str(value).strip() for value in ids})
 
@@ -170,36 +152,36 @@ def _of(values: Iterable[Any]) -> Expected:
 
 
 def completeness_reading(
-    name: str, metric: S3Metric, found: Ids, keys: Keys | None, expectations: Expectations
+    name: str, metric: S3Metric, ids: Ids, keys: Keys | None, expectations: Expectations
 ) -> Reading:
-    """The reading of `completeness`: failed where nothing is expected, or nobody can say what is."""
+    """Return the reading of `completeness`. It is failed if nothing is expected, or if that is unknown."""
     assert metric.expected is not None
     try:
         expected = expectations.of(metric.expected, keys)
     except MeasureError as error:
         return Reading.failed(name, metric.shown_unit, str(error))
     if not expected.ids:
-        return Reading.failed(name, metric.shown_unit, f"no id is expected: {_origin(metric.expected)} gives none")
-    there = expected.ids.keys() & found.found
-    lacking = sorted(expected.ids.keys() - there, key=_in_order)
+        return Reading.failed(name, metric.shown_unit, f"no id is expected: {_origin(metric.expected)} returned none")
+    present = expected.ids.keys() & ids.found
+    missing = sorted(expected.ids.keys() - present, key=_sort_key)
     details: dict[str, Any] = {
         "expected": len(expected.ids),
-        "found": len(there),
-        "missing": len(lacking),
-        "missing_ids": [expected.ids[each] for each in lacking[: metric.names]],
-        "unexpected": len(found.found) - len(there),
+        "found": len(present),
+        "missing": len(missing),
+        "missing_ids": [expected.ids[each] for each in missing[: metric.names]],
+        "unexpected": len(ids.found) - len(present),
     }
     if isinstance(metric.expected, ExpectedObjects):
         details |= {"objects_read": expected.objects, "objects_without_ids": expected.without}
-    return exact_reading(name, metric, 100 * len(there) / len(expected.ids), details)
+    return exact_reading(name, metric, 100 * len(present) / len(expected.ids), details)
 
 
-def _in_order(text: str) -> tuple[bool, int, str]:
-    """Numbers by their size, before texts."""
+def _sort_key(text: str) -> tuple[bool, int, str]:
+    """Sort numbers by value, before texts."""
     return (False, int(text), text) if text.isdecimal() else (True, 0, text)
 
 
-def _origin(asked: ExpectedQuery | ExpectedObjects) -> str:
-    if isinstance(asked, ExpectedQuery):
-        return f"the query at {asked.source}"
-    return f"{asked.pointer} in the JSON objects under {asked.prefix}"
+def _origin(wanted: ExpectedQuery | ExpectedObjects) -> str:
+    if isinstance(wanted, ExpectedQuery):
+        return f"the query of source {wanted.source}"
+    return f"{wanted.pointer} in the JSON objects under {wanted.prefix}"

@@ -1,9 +1,9 @@
-"""What many metrics find out from one listing of a bucket, a key at a time, in memory that does not grow.
+"""Compute many metrics from one listing of a bucket, in constant memory.
 
-The prefixes of all metrics cut the space of keys into regions: a key belongs to the region of its longest
-prefix. Each key is given to its region alone, and once for every different filter there; a metric is the
-sum of the regions below its prefixes. So 35 metrics cost little more than one, prefixes may contain each
-other, and no order of the keys is relied on: that a key mostly lies where the last one lay is only faster.
+The prefixes of all metrics divide the keys into regions. A key belongs to the region of its longest prefix.
+Each region tests its keys once for every different filter, and a metric is the sum of the regions below its
+prefixes. So 35 metrics cost little more than one, and prefixes may contain each other. Any order of the keys
+gives the same result. Sorted keys are faster, because consecutive keys share a region.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from dims_worker.config import S3Metric
 from dims_worker.probes import glob
 
 Entry = Mapping[str, Any]
-"""An object as S3 lists it: `Key` (text), `Size` (bytes), `LastModified` (an aware datetime), and `ETag` and
-`StorageClass`, which a store may leave out."""
+"""An object as S3 lists it: `Key` (text), `Size` (bytes), `LastModified` (an aware datetime), and the optional
+`ETag` and `StorageClass`."""
 
 _STANDARD = "STANDARD"
-"""The storage class of an entry that names none."""
+"""The storage class of an entry without one."""
 
 
 class Collector(Protocol):
-    """Finds something out about objects; what two of them found can be put together."""
+    """Collects facts about objects. Two collectors can be merged."""
 
     def add(self, entries: list[Entry]) -> None: ...
 
     def merge(self, other: Any) -> None:
-        """Take in what another collector of the same make found."""
+        """Add what another collector of the same factory collected."""
 
 
-Make = Callable[[], Collector]
-"""Makes a collector. Hashable: metrics whose makes are equal share one collector."""
+CollectorFactory = Callable[[], Collector]
+"""Creates a collector. Hashable: metrics with equal factories share one collector."""
 
 
 @dataclass(slots=True)
 class ObjectTotals:
-    """Number, bytes, and the newest and oldest change of some objects."""
+    """The number and bytes of objects, and their newest and oldest modification."""
 
     count: int = 0
     bytes: int = 0
@@ -63,7 +63,7 @@ class ObjectTotals:
 
 @dataclass(slots=True)
 class Keys:
-    """The objects themselves, key and size, as far as there are no more than `limit` of them."""
+    """The keys and sizes of objects, if there are at most `limit`."""
 
     limit: int
     count: int = 0
@@ -82,8 +82,8 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class KeyFilter:
-    """Which objects below its prefixes a metric counts. `bases` are the prefixes that `match` is relative
-    to, where it is of more than the key's last part."""
+    """Which objects below its prefixes a metric counts. `bases` are the prefixes that patterns of `match` with a
+    `/` are relative to."""
 
     match: tuple[str, ...] = ()
     suffix: tuple[str, ...] = ()
@@ -96,19 +96,19 @@ class KeyFilter:
         return cls(metric.match, metric.suffix, metric.smaller_than, metric.storage_class)
 
     def below(self, prefixes: Iterable[str]) -> KeyFilter:
-        """The filter for keys that all lie below these prefixes."""
+        """Return the filter for keys that are all below these prefixes."""
         deep = any("/" in pattern for pattern in self.match)
         bases = tuple(prefixes) if deep else ()
         return KeyFilter(self.match, self.suffix, self.smaller_than, self.storage_class, bases)
 
-    def wants(self, key: str) -> bool:
-        """Whether the object could count, as far as its key tells."""
+    def accepts_key(self, key: str) -> bool:
+        """Return whether an object with this key can count."""
         if self.suffix and not key.endswith(self.suffix):
             return False
         return not self.match or key_test(self.match, self.bases)(key)
 
     def select(self, entries: list[Entry]) -> list[Entry]:
-        """The entries of a region that count."""
+        """Return the entries that count."""
         if self.suffix:
             entries = [entry for entry in entries if entry["Key"].endswith(self.suffix)]
         if self.match:
@@ -125,7 +125,7 @@ class KeyFilter:
 
 @lru_cache(4096)
 def key_test(match: tuple[str, ...], bases: tuple[str, ...]) -> Callable[[str], bool]:
-    """The test of `match`: a pattern without a `/` is of the key's last part, else of what follows a base."""
+    """Return the test of `match`. A pattern without `/` tests the last part of the key, others what follows a base."""
     names = glob.name_matcher(tuple(pattern for pattern in match if "/" not in pattern))
     if not bases:
         return names
@@ -134,27 +134,27 @@ def key_test(match: tuple[str, ...], bases: tuple[str, ...]) -> Callable[[str], 
 
 
 def _deep_or_named(names: Callable[[str], bool], deep: Callable[[str], bool], bases: tuple[str, ...], key: str) -> bool:
-    # A base without its last `/` leaves one in front of the rest
+    # A base without a trailing `/` leaves one at the start of the rest
     return names(key) or any(deep(key[len(b) :].removeprefix("/")) for b in bases if key.startswith(b))
 
 
 @dataclass(frozen=True, slots=True)
 class ListingQuery:
-    """What is to be found out, by which collector, about which objects below which prefixes."""
+    """Which collector gets which objects below which prefixes."""
 
     prefix: tuple[str, ...]
     filter: KeyFilter
-    make: Make
+    factory: CollectorFactory
 
 
 @dataclass(slots=True)
 class Region:
-    """The keys with this prefix and none of the longer ones in `beyond`. `seen` counts them all."""
+    """The keys with this prefix and none of the longer prefixes in `beyond`. `seen` counts all of them."""
 
     prefix: str
     beyond: tuple[str, ...]
     seen: int = 0
-    collectors: dict[KeyFilter, dict[Make, Collector]] = field(default_factory=dict)
+    collectors: dict[KeyFilter, dict[CollectorFactory, Collector]] = field(default_factory=dict)
 
     def add(self, entries: list[Entry]) -> None:
         self.seen += len(entries)
@@ -166,32 +166,32 @@ class Region:
     def merge(self, other: Region) -> None:
         self.seen += other.seen
         for wanted, collectors in self.collectors.items():
-            for make, collector in collectors.items():
-                collector.merge(other.collectors[wanted][make])
+            for factory, collector in collectors.items():
+                collector.merge(other.collectors[wanted][factory])
 
 
 class Listing:
-    """Serves `wants` while a bucket is listed: `add` each page, then ask `total`."""
+    """Answers queries from the pages of a listing: `add` each page, then call `total`."""
 
-    def __init__(self, wants: Mapping[Hashable, ListingQuery]) -> None:
-        prefixes = {"", *(prefix for want in wants.values() for prefix in want.prefix)}
-        # Longest first: the first region whose prefix a key has is the key's
+    def __init__(self, queries: Mapping[Hashable, ListingQuery]) -> None:
+        prefixes = {"", *(prefix for query in queries.values() for prefix in query.prefix)}
+        # Longest first: a key belongs to the first region whose prefix it has
         self._regions = [
             Region(prefix, tuple(p for p in prefixes if p != prefix and p.startswith(prefix)))
             for prefix in sorted(prefixes, key=lambda prefix: (-len(prefix), prefix))
         ]
-        self._wants = wants
-        self._of: dict[Hashable, list[tuple[Region, KeyFilter]]] = {name: [] for name in wants}
+        self._queries = queries
+        self._of: dict[Hashable, list[tuple[Region, KeyFilter]]] = {name: [] for name in queries}
         for region in self._regions:
-            for name, want in wants.items():
-                bases = [prefix for prefix in want.prefix if region.prefix.startswith(prefix)]
+            for name, query in queries.items():
+                bases = [prefix for prefix in query.prefix if region.prefix.startswith(prefix)]
                 if bases:
-                    wanted = want.filter.below(bases)
-                    region.collectors.setdefault(wanted, {}).setdefault(want.make, want.make())
+                    wanted = query.filter.below(bases)
+                    region.collectors.setdefault(wanted, {}).setdefault(query.factory, query.factory())
                     self._of[name].append((region, wanted))
 
     def add(self, page: list[Entry]) -> None:
-        """Take a page of entries, in whatever order."""
+        """Add a page of entries, in any order."""
         runs: dict[str, list[Entry]] = {}
         region = self._regions[-1]
         inside, beyond = region.prefix, region.beyond
@@ -208,18 +208,18 @@ class Listing:
                 region.add(run)
 
     def merge(self, other: Listing) -> None:
-        """Take in what a listing of other keys found for the same wants."""
-        for mine, its in zip(self._regions, other._regions, strict=True):
-            mine.merge(its)
+        """Add what a listing of other keys collected for the same queries."""
+        for region, others in zip(self._regions, other._regions, strict=True):
+            region.merge(others)
 
     def total(self, name: Hashable) -> Any:
-        """What was found for a want: a collector of its make."""
-        make = self._wants[name].make
-        total = make()
+        """Return the merged collector of a query."""
+        factory = self._queries[name].factory
+        total = factory()
         for region, wanted in self._of[name]:
-            total.merge(region.collectors[wanted][make])
+            total.merge(region.collectors[wanted][factory])
         return total
 
     def seen(self, name: Hashable) -> int:
-        """How many objects lie below a want's prefixes, counted or not."""
+        """Return the number of objects below the prefixes of a query, counted or not."""
         return sum(region.seen for region, _ in self._of[name])

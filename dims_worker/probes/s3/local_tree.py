@@ -1,4 +1,4 @@
-"""A local tree in the order in which S3 would list its files, so that the two can be merged."""
+"""List a local tree in the order in which S3 lists keys, so that both can be merged."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dims_worker.probes.base import Deadline, printable_path
 from dims_worker.probes.s3.pages import WHOLE, KeySpan
 
 _BLOCK = 1 << 18
-_OFTEN = 256
-"""Files between two looks at the clock."""
+_CHECK_EVERY = 256
+"""The number of files between two checks of the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A regular file. `key` is what its object is called; one that holds bytes that are no UTF-8
-    (`os.fsdecode`) can be the key of no object."""
+    """A regular file. `key` is the key of its object. A key with bytes that are not UTF-8 (see `os.fsdecode`)
+    cannot exist in S3."""
 
     key: str
     path: str
@@ -29,9 +29,9 @@ class LocalFile:
 
 @dataclass(slots=True)
 class LocalTree:
-    """The regular files below `folder` as keys below `prefix`. Links are not followed, `home` is left out.
+    """The regular files below `folder` as keys below `prefix`. Links are not followed, and `home` is left out.
 
-    In memory are the names of one folder, and of those above it, never the tree.
+    Only the names in one folder and in those above it are in memory.
     """
 
     folder: str
@@ -41,8 +41,8 @@ class LocalTree:
     span: KeySpan = WHOLE
 
     def files(self, wanted: Callable[[str], bool]) -> Iterator[LocalFile]:
-        """The files of the span whose keys are wanted, in the order of their keys. What vanishes meanwhile
-        is not there. Raises MeasureError where a folder cannot be read."""
+        """Yield the files of the span whose keys are wanted, in the order of their keys. Files that vanish during the
+        scan are skipped. Raises MeasureError if a folder cannot be read."""
         open_folders = [self._names(self.folder, self.prefix)]
         number = 0
         while open_folders:
@@ -55,13 +55,13 @@ class LocalTree:
                 open_folders.append(self._names(path, key))
                 continue
             number += 1
-            if number % _OFTEN == 0:
+            if number % _CHECK_EVERY == 0:
                 self.deadline.check()
             if wanted(key) and (size := _size(path)) is not None:
                 yield LocalFile(key, path, size)
 
     def _names(self, folder: str, before: str) -> Iterator[str]:
-        """The keys of a folder's files, and its folders with a last `/`, as they sort: `a-b`, `a/`, `a0`."""
+        """Return the sorted keys of the files in a folder, and of its folders with a trailing `/`."""
         self.deadline.check()
         names: list[str] = []
         try:
@@ -72,25 +72,25 @@ class LocalTree:
                     elif entry.is_file(follow_symlinks=False):
                         names.append(entry.name)
         except FileNotFoundError:
-            if before == self.prefix:  # an empty tree would be a lie
-                raise MeasureError(f"{printable_path(self.folder)} vanished while it was compared") from None
+            if before == self.prefix:  # an empty tree would be a false result
+                raise MeasureError(f"{printable_path(self.folder)} disappeared during the comparison") from None
         except OSError as error:
-            raise MeasureError(f"{printable_path(folder)}: {error.strerror}") from None
+            raise MeasureError(f"{printable_path(folder)} cannot be read: {error.strerror}") from None
         names.sort()
-        return filter(self._lies, (before + name for name in names))
+        return filter(self._in_span, (before + name for name in names))
 
-    def _lies(self, key: str) -> bool:
+    def _in_span(self, key: str) -> bool:
         if not key.endswith("/"):
             return self.span.holds(key)
         return self.span.reaches(key) and f"{self.folder}/{key[len(self.prefix) : -1]}" != self.home
 
 
 def md5(path: str, deadline: Deadline) -> str | None:
-    """The MD5 of a file as S3 gives it for an object put in one piece; None if it is not there any more.
-    Raises MeasureError where it cannot be read."""
+    """Return the MD5 of a file, as S3 has it for an object that was not uploaded in parts. None if the file has
+    vanished. Raises MeasureError if it cannot be read."""
     digest = hashlib.md5(usedforsecurity=False)
     try:
-        # What has become a symbolic link or a pipe meanwhile is neither followed nor waited for
+        # If it was replaced meanwhile: do not follow a symbolic link, and do not wait for a pipe
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             while block := os.read(file, _BLOCK):
@@ -101,7 +101,7 @@ def md5(path: str, deadline: Deadline) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise MeasureError(f"{printable_path(path)}: {error.strerror}") from None
+        raise MeasureError(f"{printable_path(path)} cannot be read: {error.strerror}") from None
     return digest.hexdigest()
 
 
@@ -111,5 +111,5 @@ def _size(path: str) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise MeasureError(f"{printable_path(path)}: {error.strerror}") from None
+        raise MeasureError(f"{printable_path(path)} cannot be read: {error.strerror}") from None
     return status.st_size if stat.S_ISREG(status.st_mode) else None

@@ -1,4 +1,4 @@
-"""Days in the names of objects: which ones are there, and which calendar days are missing between them."""
+"""Days in the names of objects: which days exist, and which calendar days are missing between them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,11 @@ _FORM = re.compile(r"[0-9]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @dataclass(frozen=True, slots=True)
-class DaysOf:
-    """Makes the collector of a metric's days."""
+class DaysFactory:
+    """Creates the collector of the days of a metric."""
 
     pattern: str
     names: int
-
-    @classmethod
-    def of(cls, metric: S3Metric) -> DaysOf:
-        return cls(metric.date, metric.names)
 
     def __call__(self) -> Days:
         return Days(re.compile(self.pattern), self.names)
@@ -32,40 +28,40 @@ class DaysOf:
 
 @dataclass(slots=True)
 class Days:
-    """The days that group 1 of a pattern finds in the last part of keys, and the keys where it finds none."""
+    """The days in the last part of keys, as group 1 of a pattern matches them, and the keys without a day."""
 
     pattern: re.Pattern[str]
     names: int
     found: set[date] = field(default_factory=set)
     unreadable: int = 0
     unreadable_names: list[str] = field(default_factory=list)
-    """The first in the order of keys, whatever order they came in."""
+    """The first ones in the order of keys."""
     _read: dict[str | None, date | None] = field(default_factory=dict)
 
     def add(self, entries: list[Entry]) -> None:
         search = self.pattern.search
-        strange = []
+        without_day = []
         for entry in entries:
             key = entry["Key"]
             match = search(key.rpartition("/")[2])
             day = self._day(match[1]) if match else None
             if day is None:
-                strange.append(key)
+                without_day.append(key)
             else:
                 self.found.add(day)
-        if strange:
-            self._take(len(strange), strange)
+        if without_day:
+            self._add_unreadable(len(without_day), without_day)
 
     def merge(self, other: Days) -> None:
         self.found |= other.found
-        self._take(other.unreadable, other.unreadable_names)
+        self._add_unreadable(other.unreadable, other.unreadable_names)
 
-    def _take(self, count: int, names: list[str]) -> None:
+    def _add_unreadable(self, count: int, names: list[str]) -> None:
         self.unreadable += count
         self.unreadable_names = nsmallest(self.names, self.unreadable_names + names)
 
     def _day(self, text: str | None) -> date | None:
-        # Many keys have the same day, and a date is slow to make
+        # Many keys have the same day, and parsing a date is slow
         if text not in self._read:
             day = read_day(text)
             if day is None:
@@ -75,7 +71,7 @@ class Days:
 
 
 def read_day(text: str | None) -> date | None:
-    """The day of `YYYYMMDD` or `YYYY-MM-DD`; None for what is no day of the calendar, such as `20131332`."""
+    """Parse `YYYYMMDD` or `YYYY-MM-DD`. Return None for a day that does not exist, such as `20131332`."""
     if text is None or not _FORM.fullmatch(text):
         return None
     try:
@@ -85,7 +81,7 @@ def read_day(text: str | None) -> date | None:
 
 
 def missing_between(days: set[date], names: int) -> tuple[int, list[str]]:
-    """How many days are missing between the first and the last one, and the first `names` in ISO 8601."""
+    """Count the missing days between the first and the last, and list the first `names` of them in ISO 8601."""
     first, last = min(days), max(days)
     count = (last - first).days + 1 - len(days)
     named: list[str] = []
@@ -97,11 +93,11 @@ def missing_between(days: set[date], names: int) -> tuple[int, list[str]]:
     return count, named
 
 
-def missing_days_reading(name: str, metric: S3Metric, days: Days, where: str) -> Reading:
-    """The reading of `missing_days`. Names that hold no day are counted and named, and spoil nothing."""
-    strange = f", {days.unreadable} names hold none" if days.unreadable else ""
+def missing_days_reading(name: str, metric: S3Metric, days: Days, place: str) -> Reading:
+    """Return the reading of `missing_days`. Names without a day are counted and listed, and are not an error."""
+    unreadable = f" ({days.unreadable} names have none)" if days.unreadable else ""
     if not days.found:
-        return missing_reading(name, metric, f"no object with a day in its name lies under {where}{strange}")
+        return missing_reading(name, metric, f"no object under {place} has a day in its name{unreadable}")
     count, named = missing_between(days.found, metric.names)
     first, last = min(days.found), max(days.found)
     details: dict[str, Any] = {

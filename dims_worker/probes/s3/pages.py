@@ -1,9 +1,9 @@
-"""Listing a bucket with as few API calls as its keys allow.
+"""List a bucket with as few API calls as its keys allow.
 
-S3 lists in the order of the keys' UTF-8 bytes, which is that of Python's `str`. So a listing can leap: once
-a page has passed all that is wanted, the next call starts just before the next prefix that is. Each
-call starts where, or after, the same call of a plain listing would: a leaping listing never makes
-more API calls than a listing of the prefix that all share, and of few prefixes far fewer.
+S3 lists keys in the order of their UTF-8 bytes, which is the order of Python's `str`. So a listing can skip
+keys: after the last key of one prefix, the next call starts just before the next prefix. Each call starts at or
+after the key at which the same call of a plain listing starts. So this never makes more calls than a listing of
+the common prefix of all prefixes. For few prefixes it makes far fewer.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from dims_worker.probes.s3.errors import translate_s3_errors
 from dims_worker.probes.s3.listing import Entry
 
 _PAGE = 1000
-"""Keys per API call: the most that S3 gives."""
+"""Keys a call: the most that S3 returns."""
 
 _PRINTABLE = 0x21
 
 
 class OutOfOrder(MeasureError):
-    """The store does not list keys in their order."""
+    """The store does not list keys in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeySpan:
-    """The keys after one and up to another, `until` itself among them; None is an open end."""
+    """The keys after `after` up to and including `until`. None is an open end."""
 
     after: str | None = None
     until: str | None = None
@@ -40,7 +40,7 @@ class KeySpan:
         return (self.after is None or key > self.after) and (self.until is None or key <= self.until)
 
     def reaches(self, prefix: str) -> bool:
-        """Whether a key with this prefix could lie in the span."""
+        """Return whether a key with this prefix can be in the span."""
         if self.until is not None and prefix > self.until:
             return False
         return self.after is None or prefix > self.after or self.after.startswith(prefix)
@@ -50,23 +50,23 @@ WHOLE = KeySpan()
 
 
 def key_spans(shards: Iterable[str]) -> tuple[KeySpan, ...]:
-    """The whole cut at the shards' prefixes: one span more than shards, so that a listing of each makes at
-    most one API call more a shard, and no key between two shards is lost."""
+    """Split all keys at the prefixes of the shards. There is one span more than shards, so no key between two
+    shards is lost. Listing all spans makes at most one more call a shard."""
     cuts = sorted({shard for shard in shards if shard})
     return tuple(map(KeySpan, (None, *cuts), (*cuts, None)))
 
 
 def disjoint(prefixes: Iterable[str]) -> tuple[str, ...]:
-    """The prefixes that lie in no other, in order."""
-    found: list[str] = []
+    """Return the prefixes that no other one contains, in order."""
+    outer: list[str] = []
     for prefix in sorted(set(prefixes)):
-        if not found or not prefix.startswith(found[-1]):
-            found.append(prefix)
-    return tuple(found)
+        if not outer or not prefix.startswith(outer[-1]):
+            outer.append(prefix)
+    return tuple(outer)
 
 
 def common(prefixes: Iterable[str]) -> str:
-    """The longest prefix that all share."""
+    """Return the longest common prefix."""
     return os.path.commonprefix(list(prefixes))  # noqa: RUF071 - a prefix is text: it may end within a name
 
 
@@ -75,17 +75,19 @@ def list_pages(
     source: S3Source,
     prefixes: tuple[str, ...],
     span: KeySpan = WHOLE,
-    sent: Callable[[], object] = lambda: None,
+    on_api_call: Callable[[], object] = lambda: None,
 ) -> Iterator[list[Entry]]:
-    """One page per API call, each when it is asked for, after a call of `sent`: every object of the span below
-    the prefixes (disjoint, in order), and some that lie between. Raises MeasureError; OutOfOrder where leaps
-    or the span need the order of keys and the store does not keep it."""
+    """Yield the pages, one an API call, and call `on_api_call` after each call.
+
+    The pages contain every object of the span below the prefixes (disjoint, in order), and some between them.
+    Raises MeasureError, and OutOfOrder if the order of keys is needed and the store does not keep it.
+    """
     waiting = [prefix for prefix in prefixes if span.reaches(prefix)]
     ordered = span != WHOLE or len(waiting) > 1
     request = _Request(client, source, span.after or "")
     while waiting:
         page = request.send(common(waiting), _before(waiting[0]))
-        sent()
+        on_api_call()
         if ordered and page:
             page, request.seen = _in_span(page, request.seen, span)
         yield page
@@ -96,8 +98,8 @@ def list_pages(
 
 
 class _Request:
-    """The API calls of one listing: they go on by a token, or from a key. `seen`: all keys up to it are done
-    with, as far as the order of keys is relied on."""
+    """The API calls of one listing, which continue with a token or from a key. All keys up to `seen` are done, if
+    the store keeps the order of keys."""
 
     def __init__(self, client: Any, source: S3Source, seen: str) -> None:
         self._client, self._source = client, source
@@ -107,7 +109,7 @@ class _Request:
         self.more = True
 
     def send(self, prefix: str, leap: str) -> list[Entry]:
-        """The next page of a prefix, with the keys after `leap` if that is further on."""
+        """Return the next page of a prefix, starting after the key `leap` if that comes later."""
         query: dict[str, str] = {}
         if leap >= prefix and leap > self.seen:
             query["StartAfter"] = self.seen = leap
@@ -116,26 +118,26 @@ class _Request:
         elif self.seen and self.seen >= prefix:
             query["StartAfter"] = self.seen
         elif prefix == self._prefix:
-            raise self._broke_off()
+            raise self._interrupted()
         with translate_s3_errors(self._source):
             answer = self._client.list_objects_v2(Bucket=self._source.bucket, Prefix=prefix, MaxKeys=_PAGE, **query)
         self.more, self._prefix = bool(answer.get("IsTruncated")), prefix
         self._token = answer.get("NextContinuationToken")
         if self.more and self._token and self._token == query.get("ContinuationToken"):
-            raise self._broke_off()
+            raise self._interrupted()
         page: list[Entry] = answer.get("Contents", [])
         return page
 
-    def _broke_off(self) -> MeasureError:
-        # Asked again it would answer the same for ever, or begin anew
+    def _interrupted(self) -> MeasureError:
+        # The next call would return the same page for ever, or start again
         return MeasureError(
-            f"the listing of {self._source.bucket} broke off: there is more, but the store does not say where"
+            f"S3 bucket {self._source.bucket}: the store says that there are more keys, but not how to continue"
         )
 
 
 def _in_span(page: list[Entry], after: str, span: KeySpan) -> tuple[list[Entry], str]:
-    """The entries of a page that lie in the span, and the page's last key. Raises OutOfOrder, also where a
-    store knows no StartAfter and begins anew."""
+    """Return the entries of a page that are in the span, and the last key of the page. Raises OutOfOrder, also if
+    the store ignores StartAfter and starts again."""
     keys = [entry["Key"] for entry in page]
     if keys[0] <= after or keys != sorted(keys):
         raise OutOfOrder
@@ -145,7 +147,7 @@ def _in_span(page: list[Entry], after: str, span: KeySpan) -> tuple[list[Entry],
 
 
 def _before(prefix: str) -> str:
-    """A text before all keys with this prefix, with hardly a key between: `a/` gives `a.~`."""
+    """Return a text just before all keys with this prefix: `a/` gives `a.~`."""
     if not prefix:
         return ""
     last = ord(prefix[-1])

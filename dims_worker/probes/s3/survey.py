@@ -1,4 +1,4 @@
-"""One listing of a bucket for all metrics that are due: in one stream, or a few side by side."""
+"""One listing of a bucket for all due metrics: one stream, or several in parallel."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 from dims_worker.config import S3Metric, S3Source
 from dims_worker.config.metrics import ExpectedObjects
 from dims_worker.probes.base import Deadline, Reading, ScanContext
-from dims_worker.probes.s3.completeness import MOST_OBJECTS, IdsOf
-from dims_worker.probes.s3.listing import Entry, KeyFilter, Keys, Listing, ListingQuery, Make, ObjectTotals
-from dims_worker.probes.s3.missing_days import DaysOf
+from dims_worker.probes.s3.completeness import MAX_OBJECTS, IdsFactory
+from dims_worker.probes.s3.listing import CollectorFactory, Entry, KeyFilter, Keys, Listing, ListingQuery, ObjectTotals
+from dims_worker.probes.s3.missing_days import DaysFactory
 from dims_worker.probes.s3.pages import WHOLE, KeySpan, OutOfOrder, common, disjoint, key_spans, list_pages
-from dims_worker.probes.s3.sync import SyncComparison, SyncMerge, unfit
+from dims_worker.probes.s3.sync import SyncComparison, SyncMerge, local_folder_problem
 
-_LISTERS = 8
-"""Spans that are listed at the same time; boto3's clients keep ten connections."""
+_MAX_LISTERS = 8
+"""The most spans that are listed at the same time. A boto3 client has ten connections."""
 
 
 @dataclass(frozen=True, slots=True)
-class KeysOf:
-    """Makes the collector of the objects that say what is expected."""
+class KeysFactory:
+    """Creates the collector of the objects that contain the expected ids."""
 
     limit: int
 
@@ -34,7 +34,7 @@ class KeysOf:
 
 @dataclass(slots=True)
 class _Part:
-    """What is found out in one span."""
+    """The results of one span."""
 
     span: KeySpan
     listing: Listing
@@ -48,74 +48,76 @@ class _Part:
 
 @dataclass(slots=True)
 class Survey:
-    """What a listing found for `metrics`. `keep`: how many differences of each kind a `sync_status` keeps,
-    a pair, where that is not for the metric to say."""
+    """The results of a listing for `metrics`. `keep` is the number of differences of each kind that a `sync_status`
+    keeps for each pair. None keeps as many as the metric sets in `names`."""
 
     metrics: Mapping[str, S3Metric]
-    around: ScanContext
+    context: ScanContext
     deadline: Deadline
     keep: float | None = None
     api_calls: int = 0
     listing: Listing = field(init=False)
     comparisons: dict[str, SyncComparison] = field(default_factory=dict)
-    unfit: dict[str, Reading] = field(default_factory=dict)
-    _wants: dict[Hashable, ListingQuery] = field(init=False)
+    problems: dict[str, Reading] = field(default_factory=dict)
+    _queries: dict[Hashable, ListingQuery] = field(init=False)
     _stopped: threading.Event = field(default_factory=threading.Event)
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self._wants = _wants(self.metrics)
+        self._queries = _listing_queries(self.metrics)
         for name, metric in self.metrics.items():
-            if metric.measure == "sync_status" and (reading := unfit(name, metric, self.around)):
-                self.unfit[name] = reading
-        self._afresh()
+            if metric.measure == "sync_status" and (reading := local_folder_problem(name, metric, self.context)):
+                self.problems[name] = reading
+        self._reset()
 
-    def _afresh(self) -> None:
-        self.listing = Listing(self._wants)
+    def _reset(self) -> None:
+        self.listing = Listing(self._queries)
         for name, metric in self.metrics.items():
-            if metric.measure == "sync_status" and name not in self.unfit:
+            if metric.measure == "sync_status" and name not in self.problems:
                 keep = metric.names if self.keep is None else self.keep
-                self.comparisons[name] = SyncComparison(metric, self.around, self.deadline, keep)
+                self.comparisons[name] = SyncComparison(metric, self.context, self.deadline, keep)
 
     def list(self, client: Any, source: S3Source) -> None:
-        """Find everything out. Raises MeasureError where the bucket cannot be listed, or it takes too long.
+        """List the prefixes of the metrics, split at the shards of the source.
 
-        Listed are the prefixes that are due, cut at the source's shards. A store that keeps no order of keys
-        is listed again as it comes, in one stream.
+        A store that does not keep the order of keys is listed again in one stream. Raises MeasureError if the
+        bucket cannot be listed, or the deadline is over.
         """
         prefixes = [prefix for metric in self.metrics.values() for prefix in metric.listed]
         try:
             self._list(client, source, disjoint(prefixes), key_spans(source.shards))
         except OutOfOrder:
-            self._afresh()
+            self._reset()
             self._stopped.clear()
             self._list(client, source, (common(prefixes),), (WHOLE,))
         self.deadline.check()
 
-    def _list(self, client: Any, source: S3Source, prefixes: tuple[str, ...], cut: Sequence[KeySpan]) -> None:
+    def _list(self, client: Any, source: S3Source, prefixes: tuple[str, ...], spans: Sequence[KeySpan]) -> None:
         parts = [
-            _Part(span, Listing(self._wants), [m for each in self.comparisons.values() for m in each.merges(span)])
-            for span in cut
+            _Part(span, Listing(self._queries), [m for each in self.comparisons.values() for m in each.merges(span)])
+            for span in spans
         ]
         if len(parts) == 1:
             self._part(client, source, prefixes, parts[0])
         else:
-            self._side_by_side(client, source, prefixes, parts)
+            self._list_in_parallel(client, source, prefixes, parts)
         for part in parts:
             self.listing.merge(part.listing)
 
-    def _side_by_side(self, client: Any, source: S3Source, prefixes: tuple[str, ...], parts: Sequence[_Part]) -> None:
-        with ThreadPoolExecutor(min(len(parts), _LISTERS), "shard") as pool:
+    def _list_in_parallel(
+        self, client: Any, source: S3Source, prefixes: tuple[str, ...], parts: Sequence[_Part]
+    ) -> None:
+        with ThreadPoolExecutor(min(len(parts), _MAX_LISTERS), "shard") as pool:
             try:
                 listed = [pool.submit(self._part, client, source, prefixes, part) for part in parts]
                 wait(listed, return_when=FIRST_EXCEPTION)
-            finally:  # nobody waits for the others once one has failed
+            finally:  # stop the others once one has failed
                 self._stopped.set()
         for each in listed:
             each.result()
 
     def _part(self, client: Any, source: S3Source, prefixes: tuple[str, ...], part: _Part) -> None:
-        for page in list_pages(client, source, prefixes, part.span, self._sent):
+        for page in list_pages(client, source, prefixes, part.span, self._count_api_call):
             part.add(page)
             self.deadline.check()
             if self._stopped.is_set():
@@ -123,36 +125,36 @@ class Survey:
         for merge in part.merges:
             merge.finish()
 
-    def _sent(self) -> None:
+    def _count_api_call(self) -> None:
         with self._counting:
             self.api_calls += 1
 
 
 def expected_keys(name: str) -> Hashable:
-    """The want of a metric's objects that say what is expected."""
+    """Return the key of the query for the objects that contain the expected ids of a metric."""
     return (name, "expected")
 
 
-def _wants(metrics: Mapping[str, S3Metric]) -> dict[Hashable, ListingQuery]:
-    wants: dict[Hashable, ListingQuery] = {}
+def _listing_queries(metrics: Mapping[str, S3Metric]) -> dict[Hashable, ListingQuery]:
+    queries: dict[Hashable, ListingQuery] = {}
     for name, metric in metrics.items():
         if metric.measure == "sync_status":
             continue
-        wants[name] = ListingQuery(metric.prefix, KeyFilter.of(metric), _make(metric))
+        queries[name] = ListingQuery(metric.prefix, KeyFilter.of(metric), _collector_factory(metric))
         if metric.measure == "completeness" and isinstance(metric.expected, ExpectedObjects):
             only_json = KeyFilter(suffix=(".json",))
-            wants[expected_keys(name)] = ListingQuery((metric.expected.prefix,), only_json, KeysOf(MOST_OBJECTS))
-    return wants
+            queries[expected_keys(name)] = ListingQuery((metric.expected.prefix,), only_json, KeysFactory(MAX_OBJECTS))
+    return queries
 
 
-def _make(metric: S3Metric) -> Make:
+def _collector_factory(metric: S3Metric) -> CollectorFactory:
     match metric.measure:
         case "missing_days":
-            return DaysOf.of(metric)
+            return DaysFactory(metric.date, metric.names)
         case "completeness":
-            return IdsOf.of(metric)
+            return IdsFactory(metric.id, metric.min_size)
     return ObjectTotals
 
 
 EVERYTHING = math.inf
-"""As `keep`: every difference."""
+"""The `keep` of all differences."""

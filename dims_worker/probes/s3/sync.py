@@ -1,6 +1,6 @@
-"""A local tree against a prefix: what is only here, only there, or different.
+"""Compare a local tree with a prefix: what is only local, only in S3, or different.
 
-Both sides come in the order of their keys, so they are merged as they come, and neither is held in memory.
+Both sides are sorted by key, so they are merged as they are read, and neither is in memory as a whole.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ KINDS: tuple[Kind, ...] = ("only_local", "only_s3", "different")
 Status = Literal["synced", "minor_drift", "moderate_drift", "major_drift"]
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_DISORDER = "the store does not list keys in order, so that the local files cannot be merged with them"
+_DISORDER = "the store does not list keys in order, so they cannot be compared with the local files"
 
 
 @dataclass(frozen=True, slots=True)
 class KeyDifference:
-    """A key that differs: of a file at `path`, where there is one, and of an object; sizes in bytes, None
-    where a side lacks it. A key with `os.fsdecode`'s surrogates is no object's."""
+    """A key that differs. `path` is that of its local file, which may not exist. `local` and `s3` are sizes in bytes,
+    None if that side has no such key. A key with surrogates (see `os.fsdecode`) cannot exist in S3."""
 
     kind: Kind
     key: str
@@ -42,14 +42,14 @@ class KeyDifference:
 
 @dataclass(slots=True)
 class SyncTotals:
-    """How two sides compare. `same` and the kinds of differences count each key of the union once."""
+    """The totals of a comparison. `same` and the kinds of differences count each key of the union once."""
 
     only_local: int = 0
     only_s3: int = 0
     different: int = 0
     same: int = 0
     markers: int = 0
-    """Empty objects whose keys end in `/`: they stand for folders, and no file could equal them."""
+    """Empty objects whose keys end in `/`. They represent folders, and no file can equal them."""
 
     def merge(self, other: SyncTotals) -> None:
         for each in fields(self):
@@ -61,12 +61,12 @@ class SyncTotals:
 
     @property
     def drift_pct(self) -> float:
-        """Differences in % of the union; two empty sides differ in nothing."""
+        """The differences in % of the union. 0 if both sides are empty."""
         return 100 * (self.only_local + self.only_s3 + self.different) / self.union if self.union else 0.0
 
 
 STATUSES: dict[float, Status] = {5: "synced", 15: "minor_drift", 30: "moderate_drift"}
-"""Below how many % a comparison is called what; from the last on it is `major_drift`."""
+"""The status below each limit in %. From the last limit on it is `major_drift`."""
 
 
 def status_of(drift_pct: float) -> Status:
@@ -75,17 +75,17 @@ def status_of(drift_pct: float) -> Status:
 
 @dataclass(slots=True)
 class SyncMerge:
-    """One pair's merge over one span of keys: `add` every page in turn, then `finish`.
+    """The merge of one pair over one span of keys: `add` every page in order, then `finish`.
 
-    What stands in its way becomes `failure`, and concerns this pair alone. Kept are the first `keep`
-    differences of each kind.
+    An error is recorded in `failure` and affects only this pair. The first `keep` differences of each kind are
+    kept.
     """
 
     tree: LocalTree
     wanted: Callable[[str], bool]
     checksum: bool
     keep: float
-    sides: SyncTotals = field(default_factory=SyncTotals)
+    totals: SyncTotals = field(default_factory=SyncTotals)
     kept: list[KeyDifference] = field(default_factory=list)
     failure: str | None = None
     _files: Iterator[LocalFile] = field(init=False)
@@ -97,121 +97,121 @@ class SyncMerge:
         self._files = self.tree.files(self.wanted)
 
     def add(self, page: list[Entry]) -> None:
-        """Take the next page of the listing; what lies outside the tree's prefix and span is passed over."""
+        """Add the next page of the listing. Keys outside the prefix and the span of the tree are skipped."""
         prefix = self.tree.prefix
         try:
             for entry in () if self.failure else page:
                 key: str = entry["Key"]
                 if key.startswith(prefix) and key != prefix:
-                    self._object(key, entry)
+                    self._add_object(key, entry)
         except MeasureError as error:
             self.failure = str(error)
 
     def finish(self) -> None:
-        """The listing is over: what is left of the local side is only there."""
+        """End the merge: all remaining files are only local."""
         try:
             if not self.failure:
-                self._pass(None)
+                self._advance_to(None)
         except MeasureError as error:
             self.failure = str(error)
 
-    def _object(self, key: str, entry: Entry) -> None:
+    def _add_object(self, key: str, entry: Entry) -> None:
         if key <= self._last:
             raise MeasureError(_DISORDER)
         self._last = key
         if not self.tree.span.holds(key) or not self.wanted(key):
             return
         if key.endswith("/") and not entry["Size"]:
-            self.sides.markers += 1
+            self.totals.markers += 1
             return
-        self._pass(key)
+        self._advance_to(key)
         file = self._file
         if file is None or file.key != key:
-            self._differs("only_s3", key, None, entry["Size"])
+            self._add_difference("only_s3", key, None, entry["Size"])
             return
         same = self._is_same(file, entry)
         if same:
-            self.sides.same += 1
+            self.totals.same += 1
         elif same is None:
-            self._differs("only_s3", key, None, entry["Size"])
+            self._add_difference("only_s3", key, None, entry["Size"])
         else:
-            self._differs("different", key, file, entry["Size"])
+            self._add_difference("different", key, file, entry["Size"])
         self._file = next(self._files, None)
 
-    def _pass(self, key: str | None) -> None:
-        """Go on to the first file that does not come before a key; those that do are only local."""
+    def _advance_to(self, key: str | None) -> None:
+        """Advance to the first file at or after a key. The files before it are only local."""
         if not self._begun:
             self._begun = True
             self._file = next(self._files, None)
         while (file := self._file) is not None and (key is None or file.key < key):
-            self._differs("only_local", file.key, file, None)
+            self._add_difference("only_local", file.key, file, None)
             self._file = next(self._files, None)
 
     def _is_same(self, file: LocalFile, entry: Entry) -> bool | None:
-        """Whether file and object are equal, by size, then by MD5 where the ETag is one; None: the file has
+        """Return whether file and object are equal, by size, and by MD5 if the ETag is one. None: the file has
         vanished."""
         if file.size != entry["Size"]:
             return False
         tag = str(entry.get("ETag", "")).strip('"').lower()
         if not self.checksum or not _MD5.fullmatch(tag):
             return True
-        found = md5(file.path, self.tree.deadline)
-        return None if found is None else found == tag
+        digest = md5(file.path, self.tree.deadline)
+        return None if digest is None else digest == tag
 
-    def _differs(self, kind: Kind, key: str, file: LocalFile | None, s3: int | None) -> None:
-        count = getattr(self.sides, kind) + 1
-        setattr(self.sides, kind, count)
+    def _add_difference(self, kind: Kind, key: str, file: LocalFile | None, s3: int | None) -> None:
+        count = getattr(self.totals, kind) + 1
+        setattr(self.totals, kind, count)
         if count <= self.keep:
             path = file.path if file else f"{self.tree.folder}/{key[len(self.tree.prefix) :]}"
             self.kept.append(KeyDifference(kind, key, path, file.size if file else None, s3))
 
 
-# --- a metric's pairs --------------------------------------------------------------------------------
+# --- pairs of a metric --------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class SyncComparison:
-    """All pairs of a metric, each over all spans of the listing. `keep` names of each kind are kept a pair."""
+    """All pairs of a metric over all spans of the listing. Keeps `keep` differences of each kind for each pair."""
 
     metric: S3Metric
-    around: ScanContext
+    context: ScanContext
     deadline: Deadline
     keep: float
-    _of_pair: list[tuple[Pair, list[SyncMerge]]] = field(init=False)
+    _merges_of: list[tuple[Pair, list[SyncMerge]]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._of_pair = [(pair, []) for pair in self.metric.pairs]
+        self._merges_of = [(pair, []) for pair in self.metric.pairs]
 
     def merges(self, span: KeySpan = WHOLE) -> list[SyncMerge]:
-        """The merges that a listing of the span must fill. Spans are asked for in their order."""
-        found = []
-        for pair, merges in self._of_pair:
+        """Create the merges that a listing of the span fills. Call it for the spans in order."""
+        created = []
+        for pair, merges in self._merges_of:
             if span.reaches(prefix := _prefix(pair)):
                 tree = LocalTree(
-                    _folder(self.metric, pair, self.around), prefix, str(self.around.home), self.deadline, span
+                    _folder(self.metric, pair, self.context), prefix, str(self.context.home), self.deadline, span
                 )
-                wanted = KeyFilter(self.metric.match, self.metric.suffix).below((prefix,)).wants
+                wanted = KeyFilter(self.metric.match, self.metric.suffix).below((prefix,)).accepts_key
                 merges.append(SyncMerge(tree, wanted, self.metric.checksum, self.keep))
-                found.append(merges[-1])
-        return found
+                created.append(merges[-1])
+        return created
 
     @property
     def differences(self) -> list[KeyDifference]:
-        """What was kept: pair by pair, in the order of the keys."""
-        return [difference for _, merges in self._of_pair for merge in merges for difference in merge.kept]
+        """The kept differences: pair by pair, in the order of the keys."""
+        return [difference for _, merges in self._merges_of for merge in merges for difference in merge.kept]
 
     def reading(self, name: str) -> Reading:
-        """The reading of `sync_status`: the status, with the numbers and the first names in the details."""
-        failures = [merge.failure for _, merges in self._of_pair for merge in merges if merge.failure]
+        """Return the reading of `sync_status`: the status, with the totals and the first names in the details."""
+        failures = [merge.failure for _, merges in self._merges_of for merge in merges if merge.failure]
         if failures:
             return Reading.failed(name, self.metric.shown_unit, failures[0])
         everything, pairs = SyncTotals(), []
-        for pair, merges in self._of_pair:
-            sides = SyncTotals()
+        for pair, merges in self._merges_of:
+            totals = SyncTotals()
             for merge in merges:
-                sides.merge(merge.sides)
-            everything.merge(sides)
-            pairs.append({"folder": pair.folder, "prefix": pair.prefix, **_numbers(sides)})
+                totals.merge(merge.totals)
+            everything.merge(totals)
+            pairs.append({"folder": pair.folder, "prefix": pair.prefix, **_numbers(totals)})
         details = {**_numbers(everything), **self._names(), "pairs": pairs}
         return exact_reading(name, self.metric, status_of(everything.drift_pct), details)
 
@@ -224,29 +224,31 @@ class SyncComparison:
         return named
 
 
-def unfit(name: str, metric: S3Metric, around: ScanContext) -> Reading | None:
-    """The reading of a metric whose local side cannot be compared at all; None where it can."""
+def local_folder_problem(name: str, metric: S3Metric, context: ScanContext) -> Reading | None:
+    """Return the reading of a metric whose local folders cannot be compared, or None if they can."""
     for pair in metric.pairs:
-        folder = _folder(metric, pair, around)
+        folder = _folder(metric, pair, context)
         try:
-            is_folder = stat.S_ISDIR(os.stat(folder).st_mode)  # noqa: PTH116 - a str is what the pass works with
+            is_folder = stat.S_ISDIR(os.stat(folder).st_mode)  # noqa: PTH116 - the pass works with str
         except (FileNotFoundError, NotADirectoryError):
             return missing_reading(name, metric, f"{printable_path(folder)} does not exist")
         except OSError as error:
-            return Reading.failed(name, metric.shown_unit, f"{printable_path(folder)}: {error.strerror}")
+            return Reading.failed(name, metric.shown_unit, f"{printable_path(folder)} cannot be read: {error.strerror}")
         if not is_folder:
-            return Reading.failed(name, metric.shown_unit, f"{printable_path(folder)} is no folder")
+            return Reading.failed(
+                name, metric.shown_unit, f"{printable_path(folder)} is not a folder: check `local` and `pairs`"
+            )
     return None
 
 
-def _numbers(sides: SyncTotals) -> dict[str, Any]:
-    numbers = {each.name: getattr(sides, each.name) for each in fields(sides)}
-    return {**numbers, "union": sides.union, "sync_drift_pct": sides.drift_pct}
+def _numbers(totals: SyncTotals) -> dict[str, Any]:
+    numbers = {each.name: getattr(totals, each.name) for each in fields(totals)}
+    return {**numbers, "union": totals.union, "sync_drift_pct": totals.drift_pct}
 
 
 def _prefix(pair: Pair) -> str:
     return f"{pair.prefix.rstrip('/')}/" if pair.prefix else ""
 
 
-def _folder(metric: S3Metric, pair: Pair, around: ScanContext) -> str:
-    return str(around.path_of(f"{metric.local}/{pair.folder}"))
+def _folder(metric: S3Metric, pair: Pair, context: ScanContext) -> str:
+    return str(context.path_of(f"{metric.local}/{pair.folder}"))

@@ -1,4 +1,4 @@
-"""What a database says: the value of a query, a time, the names of what a value counts. One snapshot a pass."""
+"""Measure a database: the value of a query, a time, and the names of what a value counts. One snapshot a pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from dims_worker.config import SqlMetric, SqlSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import (
-    Change,
     Deadline,
     Probe,
     Reading,
@@ -18,73 +17,64 @@ from dims_worker.probes.base import (
     ScanResult,
     Value,
     exact_reading,
-    instant_text,
     missing_reading,
 )
-from dims_worker.probes.sql.snapshot import QueryResult, first_column, open_snapshot, query_rows
-
-__all__ = ["QueryResult", "SqlProbe", "first_column", "open_snapshot", "query_rows"]
+from dims_worker.probes.sql.snapshot import QueryResult, open_snapshot
 
 _HUGE = 1e300
 
-Ran = Mapping[str, QueryResult | MeasureError]
-"""What each query gave, by its text."""
+Results = Mapping[str, QueryResult | MeasureError]
+"""The result or error of each query, by its text."""
 
 
 class SqlProbe(Probe[SqlSource, SqlMetric]):
-    """Measures databases. No event tells what changed in one: a metric follows the rules that name it."""
-
-    judges = ()
+    """Measures databases. No event reports changes in a database: use rules that name the metrics."""
 
     def scan(
-        self, source: SqlSource, metrics: Mapping[str, SqlMetric], around: ScanContext, deadline: Deadline
+        self, source: SqlSource, metrics: Mapping[str, SqlMetric], context: ScanContext, deadline: Deadline
     ) -> ScanResult:
-        """See `Probe.scan`. A query that fails, or for which no time is left, fails its own metrics alone."""
+        """See `Probe.scan`. A query that fails, or has no time left, fails only its own metrics."""
         kept: dict[str, int] = {}
         for metric in metrics.values():
             if metric.rows is not None:
                 kept[metric.rows] = max(kept.get(metric.rows, 0), metric.names)
-        with open_snapshot(source, around, deadline) as ask:
-            values = {query: _tried(ask.first, query) for query in dict.fromkeys(m.query for m in metrics.values())}
-            rows = {query: _tried(ask, query, keep) for query, keep in kept.items()}
+        with open_snapshot(source, context, deadline) as snapshot:
+            values = {query: _run(snapshot.first, query) for query in dict.fromkeys(m.query for m in metrics.values())}
+            rows = {query: _run(snapshot, query, keep) for query, keep in kept.items()}
         return ScanResult(tuple(_reading(name, metric, values, rows) for name, metric in metrics.items()))
 
-    def touched(self, source: SqlSource, metric: SqlMetric, change: Change, around: ScanContext) -> str | None:
-        """See `Probe.touched`: never, by paths or keys."""
-        return None
 
-
-def _tried(ask: Callable[..., QueryResult], *arguments: Any) -> QueryResult | MeasureError:
+def _run(snapshot: Callable[..., QueryResult], *arguments: Any) -> QueryResult | MeasureError:
     try:
-        return ask(*arguments)
+        return snapshot(*arguments)
     except MeasureError as error:
         return error
 
 
-def _reading(name: str, metric: SqlMetric, values: Ran, rows: Ran) -> Reading:
+def _reading(name: str, metric: SqlMetric, values: Results, rows: Results) -> Reading:
     try:
         details = _details(metric, rows)
-        found = _cell(_answer(values, metric.query), metric.column)
+        cell = _cell(_answer(values, metric.query), metric.column)
     except MeasureError as error:
         return Reading.failed(name, metric.shown_unit, str(error))
     except LookupError as error:
         return missing_reading(name, metric, error.args[0])
     try:
-        value = _instant(found) if metric.is_age else _value(found)
+        value = _instant(cell) if metric.is_age else _value(cell)
         return exact_reading(name, metric, value, details)
     except (ValueError, OverflowError) as error:
         return Reading.failed(name, metric.shown_unit, str(error))
 
 
-def _answer(ran: Ran, query: str) -> QueryResult:
-    answer = ran[query]
+def _answer(results: Results, query: str) -> QueryResult:
+    answer = results[query]
     if isinstance(answer, MeasureError):
         raise answer
     return answer
 
 
-def _details(metric: SqlMetric, rows: Ran) -> dict[str, Any]:
-    """The names of what the value counts, as text: the first `names` of `rows_total`."""
+def _details(metric: SqlMetric, rows: Results) -> dict[str, Any]:
+    """Return the names of what the value counts, as text: the first `names` of `rows_total`."""
     if metric.rows is None:
         return {}
     try:
@@ -99,41 +89,41 @@ def _text(name: Any) -> str:
 
 
 def _cell(answer: QueryResult, column: str | None) -> Any:
-    """The wanted column of the first row. Raises LookupError for no row and for NULL, MeasureError where it is
-    not clear which column."""
+    """Return the column in the first row. Raises LookupError for no row and for NULL, and MeasureError if the column
+    is ambiguous or missing."""
     columns = answer.columns
     if column is None and len(columns) != 1:
-        raise MeasureError(f"the query gives {len(columns)} columns; name one in `column`: {', '.join(columns)}")
+        raise MeasureError(f"the query returns {len(columns)} columns. Set `column` to one of {', '.join(columns)}")
     if column is not None and columns.count(column) != 1:
-        how = "more than one" if column in columns else "no"
-        raise MeasureError(f"the query gives {how} column {column!r}, but {', '.join(columns)}")
+        number = "more than one" if column in columns else "no"
+        raise MeasureError(f"the query returns {number} column {column!r}. It returns {', '.join(columns)}")
     if not answer.rows:
-        raise LookupError("the query gives no row")
+        raise LookupError("the query returns no row")
     cell = answer.rows[0][0 if column is None else columns.index(column)]
     if cell is None:
-        raise LookupError("the query gives NULL")
+        raise LookupError("the query returns NULL")
     return cell
 
 
 def _value(cell: Any) -> Value:
-    """A cell as a reading's value. Raises ValueError, with the reason, for what is none."""
+    """Convert a cell to the value of a reading. Raises ValueError, with the reason, if that is not possible."""
     match cell:
         case bool() | int():
             return cell
         case str():
-            return cell.replace("\0", r"\x00")  # as no text in PostgreSQL can hold it
+            return cell.replace("\0", r"\x00")  # PostgreSQL cannot store NUL in a text
         case float() | Decimal():
             if not abs(number := float(cell)) < _HUGE:
-                raise ValueError(f"the query gives {cell:g}, which is no measurement")
+                raise ValueError(f"the query returns {cell:g}, which is not a measurement")
             return int(cell) if isinstance(cell, Decimal) and cell == cell.to_integral_value() else number
         case date():  # and datetime
             return cell.isoformat()
         case _:
-            raise ValueError(f"the query gives {type(cell).__name__}, which is no number, text, truth value or time")
+            raise ValueError(f"the query returns {type(cell).__name__}, not a number, text, truth value or time")
 
 
 def _instant(cell: Any) -> str:
-    """A time in UTC, as ages keep it; without a zone it is UTC. Raises ValueError for what is no time."""
+    """Convert a cell to an instant in UTC. A time without a zone is UTC. Raises ValueError for other values."""
     match cell:
         case datetime():
             moment = cell
@@ -143,7 +133,7 @@ def _instant(cell: Any) -> str:
             try:
                 moment = datetime.fromisoformat(cell.strip())
             except ValueError:
-                raise ValueError(f"the query gives {cell[:50]!r}, which is no time") from None
+                raise ValueError(f"the query returns {cell[:50]!r}, which is not a time") from None
         case _:
-            raise ValueError(f"the query gives {type(cell).__name__}, which is no time")
-    return instant_text(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC))
+            raise ValueError(f"the query returns {type(cell).__name__}, which is not a time")
+    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)).isoformat()

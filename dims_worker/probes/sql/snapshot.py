@@ -1,4 +1,4 @@
-"""Asking a database: many queries of one moment, read only, and never past the deadline."""
+"""Query a database: many queries in one snapshot, read only, and never past the deadline."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sqlalchemy.exc import DBAPIError
 from dims_worker.config import SqlSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, ScanContext
-from dims_worker.probes.sql.statement import check_reads
+from dims_worker.probes.sql.statement import check_read_only
 from dims_worker.probes.sql.url import DatabaseLocation, database_location, engine_of
 
 _PAGE = 1000
-"""Rows fetched at a time where not all are kept."""
+"""The number of rows that are fetched at a time."""
 
 _GRACE = 2.0
-"""Seconds that PostgreSQL has to stop a query by itself, before its connection is cut."""
+"""Seconds that PostgreSQL has to stop a query itself before DIMS closes the connection."""
 
 _CANCELLED = "57014"
 _BEGIN = {
@@ -41,7 +41,7 @@ _BEGIN = {
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """What a query gave: the rows that were kept, of `total` in all."""
+    """The result of a query: the kept rows, out of `total`."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
@@ -49,8 +49,8 @@ class QueryResult:
 
 
 class SnapshotQuery:
-    """A transaction that can be asked. A query that fails raises MeasureError and leaves the others alone;
-    what a query sets (`set_config`) is undone after it."""
+    """Runs queries in one transaction. A query that fails raises MeasureError and does not affect the others.
+    What a query sets (`set_config`) is undone after it."""
 
     def __init__(self, connection: Connection, place: DatabaseLocation, deadline: Deadline) -> None:
         self._connection = connection
@@ -60,7 +60,7 @@ class SnapshotQuery:
         self._lost: str | None = None
 
     def __call__(self, query: str, keep: int | None = None) -> QueryResult:
-        """All rows; with `keep` the first so many and the number of all, in memory for those that are kept."""
+        """Return all rows, or the first `keep` and the number of all. Only kept rows are in memory."""
         with self._result(query, stream=keep is not None) as result:
             kept: list[tuple[Any, ...]] = []
             total = 0
@@ -72,34 +72,34 @@ class SnapshotQuery:
             return QueryResult(tuple(result.keys()), tuple(kept), total)
 
     def first(self, query: str) -> QueryResult:
-        """The first row alone; `total` is 0 or 1. Unlike a stream, it leaves PostgreSQL its parallel plans."""
+        """Return the first row. `total` is 0 or 1. Without a stream, PostgreSQL can use parallel plans."""
         with self._result(query, stream=False) as result:
             row = result.fetchone()
             return QueryResult(tuple(result.keys()), () if row is None else (tuple(row),), 0 if row is None else 1)
 
     @contextlib.contextmanager
     def _result(self, query: str, *, stream: bool) -> Iterator[CursorResult[Any]]:
-        check_reads(query)
+        check_read_only(query)
         self._deadline.check()
         if self._lost:
             raise MeasureError(self._lost)
-        # No parameters: a % in the query is a %, and a : a :
+        # Without parameters, % and : in the query have no special meaning
         options = {"no_parameters": True, "stream_results": stream, "max_row_buffer": _PAGE}
         try:
             self._bound()
             with contextlib.closing(self._connection.exec_driver_sql(query, execution_options=options)) as result:
                 if not result.returns_rows:
-                    raise MeasureError("the query gives no rows")
+                    raise MeasureError("the query returns no rows")
                 yield result
         except MeasureError:
             raise
-        except Exception as error:  # noqa: BLE001 - drivers also raise what is no DBAPIError, such as ValueError
+        except Exception as error:  # noqa: BLE001 - drivers also raise other errors, such as ValueError
             raise self._translated(error) from None
         finally:
             self._undo()
 
     def _bound(self) -> None:
-        """The time left, as PostgreSQL's own limit for the query that follows."""
+        """Set the time left as the limit of PostgreSQL for the next query."""
         if self._postgresql:
             limit = {"ms": str(math.ceil(self._deadline.left * 1000))}
             self._connection.execute(text("SELECT set_config('statement_timeout', :ms, true)"), limit)
@@ -110,12 +110,12 @@ class SnapshotQuery:
                 self._connection.exec_driver_sql("ROLLBACK TO SAVEPOINT dims")
             except DBAPIError as error:
                 self._translated(error)
-                self._lost = self._lost or f"{self._place} gave up the transaction"
+                self._lost = self._lost or f"{self._place} ended the transaction"
 
     def _translated(self, error: Exception) -> MeasureError:
-        said = self._place.clean(_said(error))
+        message = self._place.redact(_driver_message(error))
         if isinstance(error, DBAPIError) and error.connection_invalidated:
-            self._lost = f"{self._place} was lost during the queries: {said}"
+            self._lost = f"lost the connection to {self._place}: {message}"
         try:
             self._deadline.check()
         except MeasureError as over:
@@ -123,59 +123,59 @@ class SnapshotQuery:
         if self._lost:
             return MeasureError(self._lost)
         if getattr(getattr(error, "orig", None), "pgcode", None) == _CANCELLED:
-            return MeasureError(f"the query was cancelled by {self._place}: {said}")
-        return MeasureError(f"the query failed: {said}")
+            return MeasureError(f"{self._place} cancelled the query: {message}")
+        return MeasureError(f"the query failed: {message}")
 
 
 @contextlib.contextmanager
-def open_snapshot(source: SqlSource, around: ScanContext, deadline: Deadline) -> Iterator[SnapshotQuery]:
-    """One connection and one transaction, whose queries all see one moment; nothing is written.
+def open_snapshot(source: SqlSource, context: ScanContext, deadline: Deadline) -> Iterator[SnapshotQuery]:
+    """Open one connection and one transaction. All its queries see the same data, and nothing is written.
 
-    On PostgreSQL REPEATABLE READ, READ ONLY, in UTC; on SQLite opened to read; always rolled back. Raises
-    MeasureError for no URL, a missing driver, a database that is not reached or refuses, and no time left.
+    PostgreSQL uses REPEATABLE READ, READ ONLY, in UTC. SQLite opens the file read only. The transaction is always
+    rolled back. Raises MeasureError if the URL or the driver is missing, the database is unreachable or refuses
+    the connection, or no time is left.
     """
     deadline.check()
-    place = database_location(source, around)
+    place = database_location(source, context)
     engine = engine_of(place, deadline)
     with contextlib.ExitStack() as closing:
         closing.callback(engine.dispose)
         watch = closing.enter_context(_watched(engine, deadline))
         try:
             connection = closing.enter_context(engine.connect())
-            closing.callback(connection.invalidate)  # closed as it is: a rollback would wait for a dead server
+            closing.callback(connection.invalidate)  # no rollback, which would wait for a dead server
             closing.callback(watch.end)
             for statement in _BEGIN.get(connection.dialect.name, ()):
                 connection.exec_driver_sql(statement)
-        except ImportError as error:  # some dialects look for their driver as late as this
+        except ImportError as error:  # some dialects import their driver only now
             raise MeasureError(f"{error.name} is not installed: pip install {error.name}") from None
-        except Exception as error:  # noqa: BLE001 - what a driver raises could not be named without importing it
+        except Exception as error:  # noqa: BLE001 - naming the errors of a driver needs an import of the driver
             deadline.check()
-            raise MeasureError(f"{place} cannot be used: {place.clean(_said(error))}") from None
+            raise MeasureError(f"cannot connect to {place}: {place.redact(_driver_message(error))}") from None
         yield SnapshotQuery(connection, place, deadline)
 
 
 def query_rows(
-    source: SqlSource, query: str, around: ScanContext, deadline: Deadline, keep: int | None = None
+    source: SqlSource, query: str, context: ScanContext, deadline: Deadline, keep: int | None = None
 ) -> QueryResult:
-    """One query in a snapshot of its own; see `Ask.__call__`."""
-    with open_snapshot(source, around, deadline) as ask:
-        return ask(query, keep)
+    """Run one query in its own snapshot. See `SnapshotQuery.__call__`."""
+    with open_snapshot(source, context, deadline) as snapshot:
+        return snapshot(query, keep)
 
 
-def first_column(source: SqlSource, query: str, around: ScanContext, deadline: Deadline) -> list[Any]:
-    """The first column of all rows of one query, such as expected ids."""
-    return [row[0] for row in query_rows(source, query, around, deadline).rows]
+def first_column(source: SqlSource, query: str, context: ScanContext, deadline: Deadline) -> list[Any]:
+    """Return the first column of all rows of one query, such as expected ids."""
+    return [row[0] for row in query_rows(source, query, context, deadline).rows]
 
 
-def _said(error: Exception) -> str:
-    """What the driver said; SQLAlchemy's own text would repeat the query."""
+def _driver_message(error: Exception) -> str:
+    """Return the message of the driver. The text of SQLAlchemy would repeat the query."""
     orig = getattr(error, "orig", None)
-    said = str(orig if orig is not None else error).strip()
-    return said or type(error).__name__
+    return str(orig if orig is not None else error).strip() or type(error).__name__
 
 
 class _DeadlineWatch:
-    """Ends a connection whose deadline is over, from a thread of its own."""
+    """Closes a connection when the deadline is over, from its own thread."""
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
@@ -187,7 +187,7 @@ class _DeadlineWatch:
         self._timer.start()
 
     def end(self) -> None:
-        """Before the connection is closed: its file descriptor may be another's after that."""
+        """Stop before the connection is closed. After that, its file descriptor may belong to another one."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer.join()
@@ -195,7 +195,7 @@ class _DeadlineWatch:
 
 @contextlib.contextmanager
 def _watched(engine: Engine, deadline: Deadline) -> Iterator[_DeadlineWatch]:
-    """A watch that begins with the connection: SQLAlchemy asks the server questions before it hands it out."""
+    """Watch the connection from its start, because SQLAlchemy already sends queries before it returns it."""
     watch = _DeadlineWatch(deadline)
 
     @event.listens_for(engine, "do_connect")

@@ -1,4 +1,4 @@
-"""What may be asked of a database: one statement that reads. Lexed as PostgreSQL does (manual, chapter 4.1)."""
+"""Allow only one statement that reads. Lexed as in PostgreSQL (manual, chapter 4.1)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 from dims_worker.errors import MeasureError
 
 _READING = ("SELECT", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN", "DESCRIBE")
-_ASIDE = re.compile(
+_NOT_CODE = re.compile(
     r"""
       --[^\n]*                                              # a comment
-    | /\*.*?\*/                                             # where they nest, the rest is taken for code: refused
+    | /\*.*?\*/                                             # the rest of nested ones counts as code: refused
     | \b[eE]'(?:[^'\\]|\\.|'')*'                            # with escapes
     | '(?:[^']|'')*'
     | "(?:[^"]|"")*"
@@ -20,15 +20,15 @@ _ASIDE = re.compile(
 )
 
 
-def check_reads(query: str) -> None:
-    """Raises MeasureError where the query is more than one statement, or none that reads.
+def check_read_only(query: str) -> None:
+    """Raise MeasureError if the query has more than one statement, or does not read.
 
-    It keeps mistakes and a stray `COMMIT` out; that nothing is written is for the transaction to see to.
+    This prevents mistakes and a stray `COMMIT`. The read-only transaction ensures that nothing is written.
     """
-    code = _ASIDE.sub(" ", query).strip().rstrip("; \t\r\n")
+    code = _NOT_CODE.sub(" ", query).strip().rstrip("; \t\r\n")
     if ";" in code:
-        raise MeasureError("a query is one statement; this one has more, parted by `;`")
+        raise MeasureError("the query has more than one statement: write one, without `;`")
     word = re.match(r"[\s(]*(\w*)", code)
     assert word is not None
     if word[1].upper() not in _READING:
-        raise MeasureError(f"a query starts with {', '.join(_READING)}; this one with {word[1] or 'nothing'}")
+        raise MeasureError(f"the query starts with {word[1] or 'nothing'}: use one of {', '.join(_READING)}")

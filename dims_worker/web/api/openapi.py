@@ -1,4 +1,4 @@
-"""What the API is, in OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.0): made from what the API itself reads by."""
+"""Describe the API in OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.0), from the declarations that parse requests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, get_args
 from dims_worker import __version__
 from dims_worker.domain.decide import SEVERITIES, Status, Tier
 from dims_worker.events import MAX_BYTES, MAX_TEXT, YEARS
+from dims_worker.formatting import format_number
 from dims_worker.web.api.cloudevents_http import ATTRIBUTES, BATCH, BINARY, MAX_BODY, MAX_EVENTS, STRUCTURED
 from dims_worker.web.api.query_parameters import LARGEST, Parameter
 
@@ -17,7 +18,7 @@ _FLAG: Schema = {"type": "boolean"}
 _TEXT: Schema = {"type": "string"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _NUMBER: Schema = {"type": "integer", "minimum": 1, "maximum": LARGEST}
-_SHARE: Schema = {"type": ["number", "null"], "description": "Percent."}
+_PERCENT: Schema = {"type": ["number", "null"], "description": "Percent."}
 _TIME: Schema = {"type": "string", "format": "date-time", "description": "ISO 8601, UTC."}
 _TEXTS: Schema = {"type": "array", "items": _TEXT}
 _FACTS: Schema = {"type": "object"}
@@ -25,7 +26,7 @@ _VALUE: Schema = {"description": "A number with its own type, a text, true or fa
 
 
 def _record(fields: Mapping[str, Schema], **optional: Schema) -> Schema:
-    """An object with these fields and no other."""
+    """Describe an object with these fields and no others."""
     return {
         "type": "object",
         "properties": {**fields, **optional},
@@ -37,90 +38,113 @@ def _record(fields: Mapping[str, Schema], **optional: Schema) -> Schema:
 def _or_null(schema: Schema) -> Schema:
     if "$ref" in schema:
         return {"oneOf": [schema, {"type": "null"}]}
-    more = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
-    return {**schema, **more, "type": [schema["type"], "null"]}
+    choices = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
+    return {**schema, **choices, "type": [schema["type"], "null"]}
 
 
-def _one_of(*words: str) -> Schema:
-    return {"type": "string", "enum": list(words)}
+def _choice(*allowed: str) -> Schema:
+    return {"type": "string", "enum": list(allowed)}
 
 
 def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-_STATUS, _SEVERITY, _TIER = (_or_null(_one_of(*words)) for words in (get_args(Status), SEVERITIES, get_args(Tier)))
-_INSTANT: Schema = {**_or_null(_TIME), "description": "Of an age: what it counts from."}
+def _each(schema: Schema, *names: str) -> dict[str, Schema]:
+    """Describe several fields of the same kind."""
+    return dict.fromkeys(names, schema)
+
+
+_STATUS, _SEVERITY, _TIER = (_or_null(_choice(*words)) for words in (get_args(Status), SEVERITIES, get_args(Tier)))
+_INSTANT: Schema = {**_or_null(_TIME), "description": "For an age: the time that it counts from."}
 _VALUED = {"value": _VALUE, "unit": _TEXT, "baseline": _VALUE}
+_JUDGED = {"status": _STATUS, "severity": _SEVERITY, "drift_pct": _PERCENT}
 
 _METRIC = {
-    **{"metric": _TEXT, "category": _TEXT, "description": _TEXT, **_VALUED, "drift_pct": _SHARE, "status": _STATUS},
-    **{"severity": _SEVERITY, "drifted": _FLAG, "as_of": _or_null(_TIME), "stale": _FLAG, "failed": _FLAG},
-    **{"error": _or_null(_TEXT), "due": _FLAG},
-    "beyond": {**_or_null(_TEXT), "description": "The limit that its value breaks."},
-    "request": {**_or_null(_NUMBER), "description": "The number of the request that waits."},
-    **{"critical": _FLAG, "enabled": _FLAG},
+    **_each(_TEXT, "metric", "category", "description"),
+    **_VALUED,
+    **_JUDGED,
+    **_each(_FLAG, "drifted", "stale", "failed", "due", "critical", "enabled"),
+    "as_of": _or_null(_TIME),
+    "error": _or_null(_TEXT),
+    "beyond": {**_or_null(_TEXT), "description": "The limit that the value exceeds."},
+    "request": {**_or_null(_NUMBER), "description": "The number of the open approval request."},
 }
-_POINT = {
-    **{"as_of": _TIME, **_VALUED, "outcome": _TEXT, "status": _STATUS, "severity": _SEVERITY, "drift_pct": _SHARE},
-    **{"error": _or_null(_TEXT), "run": _NUMBER},
-}
+_POINT = {"as_of": _TIME, **_VALUED, "outcome": _TEXT, **_JUDGED, "error": _or_null(_TEXT), "run": _NUMBER}
 _READING = {
-    **{"metric": _TEXT, **_VALUED, "drift_pct": _SHARE, "status": _STATUS, "severity": _SEVERITY, "tier": _TIER},
-    **{"method": _TEXT, "as_of": _TIME, "error": _or_null(_TEXT), "outcome": _TEXT, "reason": _or_null(_TEXT)},
+    **_each(_TEXT, "metric", "method", "outcome"),
+    **_VALUED,
+    **_JUDGED,
+    **_each(_or_null(_TEXT), "error", "reason"),
+    "tier": _TIER,
+    "as_of": _TIME,
     "details": _or_null(_FACTS),
 }
 _EXPLANATION = {
-    **{"metric": _TEXT, "unit": _TEXT, "configured": _FLAG, "retired_at": _or_null(_TIME), "redefined": _FLAG},
-    **{"due_since": _or_null(_TIME), "stale": _FLAG},
-    **{"reading": _or_null(_FACTS), "failure": _or_null(_FACTS), "provisional": _or_null(_ref("Reading"))},
-    **{"baseline": _or_null(_FACTS), "verdict": _or_null(_FACTS), "policy": _FACTS, "formula": _or_null(_TEXT)},
-    "inputs": {"type": "array", "items": _FACTS},
-    **{"events": _or_null(_FACTS), "untold": _or_null(_FACTS), "gaps": {"type": "array", "items": _FACTS}},
-    **{"request": _or_null(_ref("Request")), "decisions": {"type": "array", "items": _ref("Request")}},
+    **_each(_TEXT, "metric", "unit"),
+    **_each(_FLAG, "configured", "redefined", "stale"),
+    **_each(_or_null(_TIME), "retired_at", "due_since"),
+    **_each(_or_null(_FACTS), "reading", "failure", "baseline", "verdict", "events", "untold"),
+    **_each({"type": "array", "items": _FACTS}, "inputs", "gaps"),
+    "provisional": _or_null(_ref("Reading")),
+    "policy": _FACTS,
+    "formula": _or_null(_TEXT),
+    "request": _or_null(_ref("Request")),
+    "decisions": {"type": "array", "items": _ref("Request")},
 }
 _EVENT = {
-    **{"seq": _NUMBER, "producer": _or_null(_TEXT), "event_id": _or_null(_TEXT), "digest": _TEXT},
-    **{"type": _or_null(_TEXT), "subject": _or_null(_TEXT), "event_time": _or_null(_TIME), "received_at": _TIME},
-    **{"stream_id": _or_null(_TEXT), "outcome": _one_of("planned", "unmatched", "rejected")},
-    **{"reason": _or_null(_TEXT), "rules": _TEXTS, "metrics": _TEXTS, "replayed_at": _or_null(_TIME)},
+    "seq": _NUMBER,
+    "digest": _TEXT,
+    **_each(_or_null(_TEXT), "producer", "event_id", "type", "subject", "stream_id", "reason"),
+    **_each(_or_null(_TIME), "event_time", "replayed_at"),
+    "received_at": _TIME,
+    "outcome": _choice("planned", "unmatched", "rejected"),
+    **_each(_TEXTS, "rules", "metrics"),
 }
 _RUN = {
-    **{"run_id": _NUMBER, "trigger": _TEXT, "source": _or_null(_TEXT), "status": _TEXT, "started_at": _TIME},
-    **{"finished_at": _TIME, "worker": _or_null(_TEXT)},
-    **{"readings": _COUNT, "failed": _COUNT, "held": _COUNT, "api_calls": _COUNT},
+    "run_id": _NUMBER,
+    **_each(_TEXT, "trigger", "status"),
+    **_each(_or_null(_TEXT), "source", "worker"),
+    **_each(_TIME, "started_at", "finished_at"),
+    **_each(_COUNT, "readings", "failed", "held", "api_calls"),
 }
 _REQUEST = {
-    **{"id": _NUMBER, "metric": _TEXT, "kind": _one_of("drift", "baseline"), "state": _TEXT, "version": _NUMBER},
-    **{"value": _VALUE, "unit": _TEXT, "as_of": _TIME, "anchor": _VALUE, "baseline": _VALUE},
-    **{"baseline_as_of": _or_null(_TIME), "baseline_version": _COUNT, "drift_pct": _SHARE, "severity": _TEXT},
-    **{"reason": _TEXT, "evidence": _or_null(_FACTS), "run_id": _or_null(_NUMBER), "opened_at": _TIME},
-    **{"updated_at": _TIME, "expires_at": _or_null(_TIME), "decided_at": _or_null(_TIME)},
-    **{"decided_by": _or_null(_TEXT), "known_by": _or_null(_TEXT), "note": _or_null(_TEXT)},
+    **_each(_NUMBER, "id", "version"),
+    **_each(_TEXT, "metric", "state", "unit", "severity", "reason"),
+    "kind": _choice("drift", "baseline"),
+    **_each(_VALUE, "value", "anchor", "baseline"),
+    "baseline_version": _COUNT,
+    "drift_pct": _PERCENT,
+    "evidence": _or_null(_FACTS),
+    "run_id": _or_null(_NUMBER),
+    **_each(_TIME, "as_of", "opened_at", "updated_at"),
+    **_each(_or_null(_TIME), "baseline_as_of", "expires_at", "decided_at"),
+    **_each(_or_null(_TEXT), "decided_by", "known_by", "note"),
 }
 _PROBLEM = {
     "type": "object",
     "description": "Problem details (RFC 9457).",
-    "properties": {"type": _TEXT, "title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT},
+    "properties": {**_each(_TEXT, "type", "title", "detail"), "status": {"type": "integer"}},
     "required": ["type", "title", "status", "detail"],
 }
 _NAME: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT, "pattern": r"^[^\u0000]*$"}
 _CLOUD_EVENT = {
     "type": "object",
-    "description": f"An event in the CloudEvents 1.0 JSON format, at most {MAX_BYTES:,} bytes. Extensions are let pass "
-    "and not kept.",
+    "description": f"An event in the CloudEvents 1.0 JSON format, at most {format_number(MAX_BYTES)} bytes. "
+    "DIMS accepts extension attributes and drops them.",
     "properties": {
-        **{"specversion": {"const": "1.0"}, "id": _NAME, "source": _NAME, "type": _NAME},
+        "specversion": {"const": "1.0"},
+        **_each(_NAME, "id", "source", "type"),
         "time": {
-            **{"type": "string", "format": "date-time", "pattern": r"^(20\d\d|2100)-"},
+            "type": "string",
+            "format": "date-time",
+            "pattern": r"^(20\d\d|2100)-",
             "description": f"RFC 3339 with an offset, in the years {YEARS.start} to {YEARS.stop - 1}.",
         },
         "subject": {"type": ["string", "null"], "maxLength": MAX_TEXT, "pattern": r"^[^\u0000]*$"},
-        **{
-            "datacontenttype": {"description": "What data is in any case: application/json."},
-            "data": {"type": ["object", "null"]},
-            "data_base64": False,
-        },
+        "datacontenttype": {"description": "Ignored: the data is always application/json."},
+        "data": {"type": ["object", "null"]},
+        "data_base64": False,
     },
     "required": ["specversion", "id", "source", "type", "time"],
 }
@@ -136,11 +160,12 @@ SCHEMAS: dict[str, Schema] = {
     "Reading": _record(_READING, instant=_INSTANT),
     "History": _record(
         {
-            **{"days": _NUMBER, "points": {"type": "array", "items": _ref("Point")}},
-            "left_off": {**_FLAG, "description": "Whether there are older points than `limit` let through."},
+            "days": _NUMBER,
+            "points": {"type": "array", "items": _ref("Point")},
+            "left_off": {**_FLAG, "description": "Whether `limit` left out older points."},
         }
     ),
-    "Explanation": {**_record(_EXPLANATION), "description": "What `dims explain --json` prints."},
+    "Explanation": {**_record(_EXPLANATION), "description": "The output of `dims explain --json`."},
     "WholeMetric": _record(
         {**_METRIC, "history": _ref("History"), "explanation": _ref("Explanation")}, instant=_INSTANT
     ),
@@ -155,76 +180,78 @@ SCHEMAS: dict[str, Schema] = {
 }
 
 _PROBLEMS = {
-    400: "Something in it is not allowed; the detail says what is.",
-    401: "No token, or nobody's.",
-    403: "Nobody may send events over HTTP here.",
-    404: "There is no such thing.",
-    413: f"More than {MAX_BODY:,} bytes, or {MAX_EVENTS:,} events.",
-    415: "Not a form in which events are taken.",
-    503: "The database or the broker is away: try again.",
+    400: "The request is not valid. The detail says what is allowed.",
+    401: "The token is missing or unknown.",
+    403: "This server does not accept events over HTTP.",
+    404: "Not found.",
+    413: f"The body has more than {format_number(MAX_BODY)} bytes or {format_number(MAX_EVENTS)} events.",
+    415: "The content type is not supported.",
+    503: "The database or the broker is unreachable. Try again.",
 }
-_READING_MAY = (400, 401, 503)
 
 
 def openapi_document(
     paths: Mapping[str, tuple[str, Sequence[Parameter], str]], read_by_anyone: bool, cookie: str
 ) -> dict[str, Any]:
-    """The document. `paths`: of each path what it answers with, its parameters, and the name of its schema.
-    `cookie`: the name of this site's."""
-    open_: list[Schema] = [{}] if read_by_anyone else []
-    found: dict[str, Any] = {path: {"get": _reading(path, *one)} for path, one in paths.items()}
-    found["/api/events"]["post"] = _sending()
+    """Return the OpenAPI document.
+
+    `paths` maps each path to its summary, its query parameters and the name of its schema. `cookie` is the name of the
+    session cookie.
+    """
+    no_token: list[Schema] = [{}] if read_by_anyone else []
+    described: dict[str, Any] = {path: {"get": _get_operation(path, *parts)} for path, parts in paths.items()}
+    described["/api/events"]["post"] = _post_events_operation()
     return {
         "openapi": "3.1.0",
-        "info": {"title": "DIMS", "version": __version__, "summary": "What is known of metrics, and sending events."},
+        "info": {"title": "DIMS", "version": __version__, "summary": "Read metrics and send events."},
         "servers": [{"url": "/"}],
-        "security": [{"token": []}, {"session": []}, *open_],
-        "paths": found,
+        "security": [{"token": []}, {"session": []}, *no_token],
+        "paths": described,
         "components": {
             "schemas": SCHEMAS,
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "description": "A person's: web.tokens."},
-                "session": {"type": "apiKey", "in": "cookie", "name": cookie, "description": "Of a sign-in."},
-                "producer": {"type": "http", "scheme": "bearer", "description": "Producers': web.events_token."},
+                "token": {"type": "http", "scheme": "bearer", "description": "A person's token, from web.tokens."},
+                "session": {"type": "apiKey", "in": "cookie", "name": cookie, "description": "Set when you sign in."},
+                "producer": {"type": "http", "scheme": "bearer", "description": "The token in web.events_token."},
             },
         },
     }
 
 
-def _reading(path: str, summary: str, parameters: Sequence[Parameter], schema: str) -> Schema:
-    of_path = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}]
-    in_path = of_path if "{name}" in path else []
+def _get_operation(path: str, summary: str, parameters: Sequence[Parameter], schema: str) -> Schema:
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    in_path = [name] if "{name}" in path else []
+    in_query = [
+        {"in": "query", "name": each.name, "description": each.description, "schema": dict(each.schema)}
+        for each in parameters
+    ]
     return {
         "operationId": f"get{schema}",
         "summary": summary,
-        "parameters": [*in_path, *({"in": "query", **_told(one)} for one in parameters)],
+        "parameters": [*in_path, *in_query],
         "responses": {
             "200": {"description": summary, "content": {"application/json": {"schema": _ref(schema)}}},
-            **_problems(*_READING_MAY, *([404] if in_path else [])),
+            **_problems(400, 401, 503, *([404] if in_path else [])),
         },
     }
 
 
-def _told(one: Parameter) -> Schema:
-    return {"name": one.name, "description": one.description, "required": False, "schema": dict(one.schema)}
-
-
-def _sending() -> Schema:
-    """Binary mode's headers are told in words: they are asked for in that mode alone, which no schema can say."""
+def _post_events_operation() -> Schema:
+    """Describe sending. No schema can require headers in binary mode only, so the description names them."""
     headers = ", ".join(f"`ce-{name}`" for name in ATTRIBUTES)
     return {
         "operationId": "sendEvents",
-        "summary": "Publish events, all of a request or none.",
+        "summary": "Publish all events of a request, or none.",
         "description": "The HTTP protocol binding of CloudEvents 1.0, in structured, batch and binary mode. In binary "
-        f"mode ({BINARY}) the attributes stand in headers, percent-encoded: {headers}. Sending again does no harm: "
-        "source and id name an event for ever.",
+        f"mode ({BINARY}), send the attributes percent-encoded in headers: {headers}. You can safely send an event "
+        "again: `source` and `id` identify it.",
         "security": [{"producer": []}],
         "requestBody": {
             "required": True,
             "content": {
                 STRUCTURED: {"schema": _ref("CloudEvent")},
                 BATCH: {"schema": {"type": "array", "items": _ref("CloudEvent"), "maxItems": MAX_EVENTS}},
-                BINARY: {"schema": {"type": ["object", "null"], "description": "The data of an event."}},
+                BINARY: {"schema": {"type": ["object", "null"], "description": "The event's data."}},
             },
         },
         "responses": {

@@ -1,4 +1,4 @@
-"""What may stand in a query: declared once, for who reads it and for who describes it (OpenAPI)."""
+"""Parse query parameters, and numbers in addresses and forms. The OpenAPI document uses the same declarations."""
 
 from __future__ import annotations
 
@@ -9,40 +9,47 @@ from typing import Any
 
 from starlette.requests import Request
 
-from dims_worker.errors import UsageError
+from dims_worker.errors import NotFound, UsageError
+from dims_worker.formatting import escape_control
 
 LARGEST = 2**63 - 1
-"""The largest number that PostgreSQL counts rows by."""
+"""The largest row number that PostgreSQL can hold."""
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
+
+
+def parse_whole_number(text: str, largest: int = LARGEST) -> int | None:
+    """Return a number from 0 to `largest`, or None for any other text."""
+    return int(text) if _WHOLE.fullmatch(text) and int(text) <= largest else None
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a query. `schema`: what it may be, in JSON Schema; its `default` is what it is unsaid."""
+    """One query parameter. `schema` is JSON Schema. Its `default` applies when the parameter is missing."""
 
     name: str
     description: str
     schema: Mapping[str, Any]
 
-    def read(self, said: str) -> Any:
-        """The value that was said. Raises UsageError, which says what is allowed."""
+    def parse(self, text: str) -> Any:
+        """Return the value of this text. Raises UsageError, which says which values are allowed."""
         schema = self.schema
         if schema["type"] == "integer":
-            if _WHOLE.fullmatch(said) and schema["minimum"] <= int(said) <= schema["maximum"]:
-                return int(said)
+            number = parse_whole_number(text, schema["maximum"])
+            if number is not None and number >= schema["minimum"]:
+                return number
             allowed = f"a whole number from {schema['minimum']} to {schema['maximum']}"
         elif "enum" in schema:
-            if said in schema["enum"]:
-                return said
+            if text in schema["enum"]:
+                return text
             allowed = f"one of {', '.join(schema['enum'])}"
         else:
-            if 0 < len(said) <= schema["maxLength"] and "\0" not in said:
-                return said
-            allowed = f"1 to {schema['maxLength']} characters, none of them NUL"
-        raise UsageError(f"{self.name} must be {allowed}; not {said!r:.80}")
+            if 0 < len(text) <= schema["maxLength"] and "\0" not in text:
+                return text
+            allowed = f"1 to {schema['maxLength']} characters without NUL"
+        raise UsageError(f"{self.name} must be {allowed}, not {text!r:.80}")
 
 
-def integer_parameter(name: str, description: str, highest: int, default: int | None = None) -> Parameter:
+def integer_parameter(name: str, description: str, highest: int = LARGEST, default: int | None = None) -> Parameter:
     schema = {"type": "integer", "minimum": 1, "maximum": highest}
     return Parameter(name, description, schema if default is None else {**schema, "default": default})
 
@@ -57,18 +64,33 @@ def text_parameter(name: str, description: str, longest: int = 200) -> Parameter
 
 
 def parse_query(request: Request, parameters: Sequence[Parameter]) -> dict[str, Any]:
-    """What a query says of these parameters; None where it says nothing and there is no default.
+    """Return the value of each parameter: its default, or None, where the query does not have it.
 
-    Raises UsageError where it says more, says one twice, or says what is not allowed.
+    Raises UsageError for an unknown or repeated parameter and for a value that is not allowed.
     """
-    known = {one.name: one for one in parameters}
-    found: dict[str, Any] = {name: one.schema.get("default") for name, one in known.items()}
-    said: set[str] = set()
-    for name, value in request.query_params.multi_items():
+    known = {parameter.name: parameter for parameter in parameters}
+    values: dict[str, Any] = {name: parameter.schema.get("default") for name, parameter in known.items()}
+    seen: set[str] = set()
+    for name, text in request.query_params.multi_items():
         if name not in known:
-            raise UsageError(f"there is no parameter {name!r:.80} here; known: {', '.join(known) or 'none'}")
-        if name in said:
-            raise UsageError(f"{name} may be said once")
-        said.add(name)
-        found[name] = known[name].read(value)
-    return found
+            raise UsageError(f"unknown parameter {name!r:.80}. Known here: {', '.join(known) or 'none'}")
+        if name in seen:
+            raise UsageError(f"{name} may be given only once")
+        seen.add(name)
+        values[name] = known[name].parse(text)
+    return values
+
+
+def query_value(request: Request, parameter: Parameter) -> Any:
+    """Return one parameter of a page's query, or its default. Pages ignore parameters that they do not know."""
+    text = request.query_params.get(parameter.name)
+    return parameter.schema.get("default") if text is None else parameter.parse(text)
+
+
+def path_number(request: Request, name: str, noun: str) -> int:
+    """Return the number in the path: of an event, a run or a request. Raises NotFound for any other text."""
+    text = request.path_params[name]
+    number = parse_whole_number(text)
+    if number is None:
+        raise NotFound(f"there is no {noun} {escape_control(text)[:40]}. The address ends with a number")
+    return number

@@ -1,1 +1,1 @@
-"""The pages of the dashboard, one module for each."""
+"""The dashboard's pages, a module each."""

@@ -1,14 +1,15 @@
-"""What waits for a person, and the buttons that decide it."""
+"""Show the approval requests, with the buttons that approve and reject them."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy.exc import OperationalError
-from starlette.datastructures import FormData
-from starlette.requests import Request as Asked
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
@@ -17,54 +18,79 @@ from dims_worker.analysis.explanation import explain_request
 from dims_worker.approvals.decisions import Choice, Decider, approvers_of, decide_request, may_decide
 from dims_worker.config import Config, Policy
 from dims_worker.errors import NotFound, Refused, UsageError
-from dims_worker.formatting import NO_VALUE, escape_control, format_drift, format_value
+from dims_worker.formatting import NO_VALUE, format_drift, format_number, format_value
 from dims_worker.reports import svg_charts
-from dims_worker.store import approval_requests as store
-from dims_worker.store import metric_states
+from dims_worker.store import approval_requests, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.engine import clock, is_busy
 from dims_worker.text.evidence import placed_lines
 from dims_worker.text.phrases import band_text
-from dims_worker.web.api.query_parameters import LARGEST
-from dims_worker.web.context import WebContext, trusted_html, viewer_of, web_context
+from dims_worker.web.api.query_parameters import (
+    choice_parameter,
+    integer_parameter,
+    parse_whole_number,
+    path_number,
+    query_value,
+)
+from dims_worker.web.context import WebContext, viewer_of, web_context
 from dims_worker.web.identity import Viewer
-from dims_worker.web.middleware import aside, form_of
-from dims_worker.web.trend_chart import pictures
+from dims_worker.web.middleware import require_form
+from dims_worker.web.trend_chart import trend_charts
 
 log = logging.getLogger(__name__)
 
-PAGE = 50
-"""So many requests stand on a page."""
-LONGEST = 2000
-"""A note has so many characters at most."""
+PAGE_SIZE = 50
+LONGEST_NOTE = 2000
+"""Characters of a note."""
 STATES = ("all", "open", "decided")
-BEFORE = 6
-"""So many earlier requests of the same metric are told."""
-DAYS = 30
-"""The picture of a request's metric shows so many days."""
+STATE = choice_parameter("state", "Which requests to show.", STATES)
+BEFORE = integer_parameter("before", "The number of the last decided request on the previous page.")
+AFTER = integer_parameter("after", "The number of the last open request on the previous page.")
+MAX_OTHERS = 6
+CHART_DAYS = 30
+
+ENDED = {
+    "superseded": "A later reading was outside of this request's band, so a new request replaced it.",
+    "withdrawn": "It needs no decision any more: a reading was accepted, the baseline was set, or the metric changed.",
+    "expired": "It expired before anyone decided.",
+}
+"""How a request ends without a decision."""
+KNOWN_BY = {
+    "token": "signed in with a token",
+    "link": "signed in with a link from `dims web --link`",
+    "proxy": "named by the sign-in proxy",
+    "option": "named by `--as`",
+    "environment": "named by DIMS_USER",
+    "system": "the user of the operating system",
+}
+"""How DIMS identified the person who decided."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestCard:
-    """A request in words. `seen`: its values, as a form carries them back. `why` it waits. `band`: other values that it
-    stands for. `others`: who may decide, where the viewer may not."""
+    """A request as text.
+
+    `band` are the values that this request also covers. `others` are the people who may decide, if the viewer may not.
+    """
 
     request: ApprovalRequest
     old: str
     new: str
     drift: str
-    why: str
+    reason: str
     band: str
     others: str = ""
 
     @property
-    def seen(self) -> str:
+    def change(self) -> str:
+        """The values, as a form sends them back."""
         return f"{self.old} → {self.new}"
 
     @property
-    def by(self) -> str:
+    def decider(self) -> str:
         """Who decided: `ada (token)`."""
-        return f"{self.request.decided_by} ({self.request.known_by})" if self.request.decided_by else "by itself"
+        request = self.request
+        return f"{request.decided_by} ({request.known_by})" if request.decided_by else "automatic"
 
     @property
     def state(self) -> str:
@@ -73,203 +99,175 @@ class RequestCard:
     @classmethod
     def of(cls, config: Config, request: ApprovalRequest, now: datetime, viewer: Viewer | None = None) -> RequestCard:
         metric = config.metrics.get(request.metric)
-        none = request.kind == "baseline" and request.baseline_as_of is None
+        has_no_baseline = request.kind == "baseline" and request.baseline_as_of is None
         new, old = (format_value(value, request.unit, metric, now) for value in (request.value, request.baseline))
         policy = config.policy_of(request.metric) if request.metric in config.definitions else None
-        may = viewer is None or may_decide(config, request.metric, viewer.name)
+        allowed = viewer is None or may_decide(config, request.metric, viewer.name)
         return cls(
             request,
-            NO_VALUE if none else old,
+            NO_VALUE if has_no_baseline else old,
             new,
             format_drift(request.value, request.baseline, request.drift_pct),
-            _why(request, policy),
+            _reason(request, policy),
             band_text(request.anchor, policy.tolerance_pct if policy else 0, request.unit),
-            "" if may else ", ".join(approvers_of(config, request.metric)),
+            "" if allowed else ", ".join(approvers_of(config, request.metric)),
         )
 
 
-def _why(request: ApprovalRequest, policy: Policy | None) -> str:
-    """Why a person is asked; that it drifted stands beside it already."""
+def _reason(request: ApprovalRequest, policy: Policy | None) -> str:
+    """Return why the request needs a person. The card shows the drift itself."""
     drift = request.drift_pct
     if policy is None or not policy.critical or drift is None or drift < policy.require_approval_pct:
         return request.reason
-    return f"it is critical, and at {policy.require_approval_pct:g} % or more a person decides"
+    limit = format_number(policy.require_approval_pct)
+    return f"the metric is critical, and a drift of {limit} % or more needs approval"
 
 
 @dataclass(frozen=True, slots=True)
 class PendingChoice:
-    """What somebody chose: of which request and version, and what that said when it was seen. `busy`: why it could not
-    be done now."""
+    """What a person chose, and which version they saw. `change` is what it showed. `busy`: a lock prevented it."""
 
     choice: Choice
     number: int
     version: int
-    seen: str
+    change: str
     note: str
     busy: bool = False
 
 
-def list_requests_page(request: Asked) -> Response:
-    """`/requests`: what waits, the longest waiting first; then what was decided, the newest first."""
+def list_requests_page(request: Request) -> Response:
+    """Show open requests, oldest first, then decided ones, newest first."""
     site, viewer = web_context(request), viewer_of(request)
-    state = request.query_params.get("state", "all")
-    if state not in STATES:
-        raise UsageError(f"state is one of {', '.join(STATES)}")
-    before, after = _number(request, "before"), _number(request, "after")
-    with site.reading() as connection:
+    state = query_value(request, STATE) or "all"
+    before, after = query_value(request, BEFORE), query_value(request, AFTER)
+    with site.read_transaction() as connection:
         now = clock(connection)
-        everything = list(store.open_requests(connection).values())
-        decided = store.decided_requests(connection, limit=PAGE + 1, before=before) if state != "open" else []
-    waiting = [one for one in everything if one.id > (after or 0)] if state != "decided" and not before else []
+        every_open = list(approval_requests.open_requests(connection).values())
+        decided = []
+        if state != "open":
+            decided = approval_requests.decided_requests(connection, limit=PAGE_SIZE + 1, before=before)
+    shows_open = state != "decided" and not before
+    open_requests = [each for each in every_open if each.id > (after or 0)] if shows_open else []
     values = {
-        **{"here": "requests", "title": "Requests", "state": state, "states": STATES, "now": now, "older": before},
-        **{"number": len(everything), "newest": max(everything, key=lambda one: one.updated_at, default=None)},
-        **{"waiting": [RequestCard.of(site.config, one, now, viewer) for one in waiting[:PAGE]]},
-        **{"next_open": waiting[PAGE - 1].id if len(waiting) > PAGE else None},
-        **{"decided": [RequestCard.of(site.config, one, now) for one in decided[:PAGE]]},
-        **{"next_decided": decided[PAGE - 1].id if len(decided) > PAGE else None},
+        "section": "requests",
+        "title": "Approval requests",
+        "state": state,
+        "states": STATES,
+        "now": now,
+        "before": before,
+        "number_open": len(every_open),
+        "newest": max(every_open, key=lambda each: each.updated_at, default=None),
+        "open_cards": [RequestCard.of(site.config, each, now, viewer) for each in open_requests[:PAGE_SIZE]],
+        "next_open": open_requests[PAGE_SIZE - 1].id if len(open_requests) > PAGE_SIZE else None,
+        "decided": [RequestCard.of(site.config, each, now) for each in decided[:PAGE_SIZE]],
+        "next_decided": decided[PAGE_SIZE - 1].id if len(decided) > PAGE_SIZE else None,
     }
     return site.page(request, "requests.html", values)
 
 
-def request_page(request: Asked) -> Response:
-    """`/requests/{id}`; raises NotFound."""
+def request_page(request: Request) -> Response:
+    """Show one request. Raises NotFound."""
     return _page(request, web_context(request), None)
 
 
-def _page(request: Asked, site: WebContext, conflict: PendingChoice | None) -> Response:
-    """Everything that a reviewer needs, as it stands now."""
-    number = _path(request)
-    with site.reading() as connection:
-        found = store.requests_by_number(connection, [number]).get(number)
-        if found is None:
+def _page(request: Request, site: WebContext, conflict: PendingChoice | None) -> Response:
+    """Show everything that a person needs to decide."""
+    number = path_number(request, "id", "request")
+    with site.read_transaction() as connection:
+        current = approval_requests.requests_by_number(connection, [number]).get(number)
+        if current is None:
             raise NotFound(f"there is no request {number}")
-        waiting = store.open_requests(connection)
-        if conflict and found.state != "open" and found.decided_by is None:
-            found = waiting.get(found.metric, found)  # what took its place is what they want to decide on
-        number, now = found.id, clock(connection)
-        evidence, gaps = explain_request(connection, site.config, found)
-        others = [one for one in store.list_requests(connection, limit=BEFORE, metric=found.metric) if one.id != number]
-        known = metric_states.read_states(connection, [found.metric]).get(found.metric)
-        picture = pictures(connection, site.config, known, now, DAYS) if known else ""
-    one, then = RequestCard.of(site.config, found, now, viewer_of(request)), waiting.get(found.metric)
-    following = [each for each in waiting.values() if each.id > number] or [*waiting.values()]
+        open_requests = approval_requests.open_requests(connection)
+        if conflict and current.state != "open" and current.decided_by is None:
+            current = open_requests.get(current.metric, current)  # show the request that replaced it
+        number, metric, now = current.id, current.metric, clock(connection)
+        evidence, gaps = explain_request(connection, site.config, current)
+        others = approval_requests.list_requests(connection, limit=MAX_OTHERS, metric=metric)
+        state = metric_states.read_states(connection, [metric]).get(metric)
+        chart = trend_charts(connection, site.config, state, now, CHART_DAYS) if state else ""
+    card, open_request = RequestCard.of(site.config, current, now, viewer_of(request)), open_requests.get(metric)
+    later = [each for each in open_requests.values() if each.id > number] or [*open_requests.values()]
     values = {
-        **{"here": "requests", "title": f"{found.metric}: {one.seen}", "now": now, "conflict": conflict, "one": one},
-        **{
-            "days": DAYS,
-            "picture": picture,
-            "legend": trusted_html(svg_charts.legend_html()),
-            "at": f"/requests/{number}",
-        },
-        **{"next": next(iter(following), None), "number_open": len(waiting)},
-        **{"changes": list(placed_lines(evidence, now)) if evidence else []},
-        **{"gaps": [NamedGap(gap, found.unit) for gap in gaps]},
-        **{"others": [RequestCard.of(site.config, each, now) for each in others]},
-        **{"open": then.id if then and then.id != number else None, "known_by": KNOWN_BY, "ended": ENDED},
+        "section": "requests",
+        "title": f"{metric}: {card.change}",
+        "page_url": f"/requests/{number}",
+        "now": now,
+        "card": card,
+        "conflict": conflict,
+        "days": CHART_DAYS,
+        "chart": chart,
+        "legend": svg_charts.legend_html(),
+        "changes": list(placed_lines(evidence, now)) if evidence else [],
+        "gaps": [NamedGap(gap, current.unit) for gap in gaps],
+        "others": [RequestCard.of(site.config, each, now) for each in others if each.id != number],
+        "open_request": open_request.id if open_request and open_request.id != number else None,
+        "next": later[0] if later else None,
+        "number_open": len(open_requests),
+        "known_by": KNOWN_BY,
+        "ended": ENDED,
     }
     return site.page(request, "request.html", values, (503 if conflict.busy else 409) if conflict else 200)
 
 
-async def back(request: Asked) -> Response:
-    """The address of a button, loaded: its request as it stands."""
-    return RedirectResponse(f"/requests/{_path(request)}", 303)
+async def redirect_to_request(request: Request) -> Response:
+    """Redirect from the address of a button to its request."""
+    return RedirectResponse(f"/requests/{path_number(request, 'id', 'request')}", 303)
 
 
-async def approve(request: Asked) -> Response:
-    return await _decided(request, "approved")
+async def decide(request: Request) -> Response:
+    """Approve or reject, by the address of the button."""
+    choice: Choice = "approved" if request.url.path.endswith("/approve") else "rejected"
+    form = await require_form(request)
+    number = path_number(request, "id", "request")
+    version = parse_whole_number(form.get("version", ""))
+    if version is None:
+        raise UsageError("the form does not say which version you saw. Reload the page and try again")
+    pending = PendingChoice(choice, number, version, form.get("seen", "")[:400], _note(form))
+    return await run_in_threadpool(_decide, request, pending)
 
 
-async def reject(request: Asked) -> Response:
-    return await _decided(request, "rejected")
-
-
-async def _decided(request: Asked, choice: Choice) -> Response:
-    form = await form_of(request)
-    made = PendingChoice(choice, _path(request), _version(form), _text(form, "seen")[:400], _note(form))
-    return await aside(_decide, request, made)
-
-
-def _decide(request: Asked, made: PendingChoice) -> Response:
-    """The decision, once; who came too late is shown what stands now. Raises NotFound, NotAllowed."""
-    site, viewer, number = web_context(request), viewer_of(request), made.number
-    assert viewer is not None  # form_of has asked
-    person = Decider(viewer.name, viewer.known_by)
+def _decide(request: Request, pending: PendingChoice) -> Response:
+    """Decide, or show the current state if someone else was faster. Raises NotFound, NotAllowed."""
+    site, viewer, number = web_context(request), viewer_of(request), pending.number
+    assert viewer is not None  # require_form has checked it
     try:
         decision = decide_request(
-            site.engine, site.config, str(number), made.choice,
-            version=made.version, person=person, note=made.note or None,
-        )  # fmt: skip
+            site.engine,
+            site.config,
+            str(number),
+            pending.choice,
+            version=pending.version,
+            person=Decider(viewer.name, viewer.known_by),
+            note=pending.note or None,
+        )
     except Refused:
-        return _page(request, site, made)
+        return _page(request, site, pending)
     except OperationalError as error:
         if not is_busy(error):
             raise
-        log.warning("request %s was not decided: %s", number, str(error.orig).splitlines()[0])
-        return _page(request, site, replace(made, busy=True))
+        log.warning("request %s was not decided; it can be tried again: %s", number, str(error.orig).splitlines()[0])
+        return _page(request, site, replace(pending, busy=True))
     if decision.already and decision.request.decided_by != viewer.name:
-        return _page(request, site, made)
+        return _page(request, site, pending)
     return RedirectResponse(f"/requests/{number}", 303)
 
 
-def _path(request: Asked) -> int:
-    """The number in a request's address. Raises NotFound."""
-    said = request.path_params["id"]
-    if not (said.isascii() and said.isdecimal() and len(said) < 20 and int(said) <= LARGEST):
-        raise NotFound(f"there is no request {escape_control(said)[:40]}")
-    return int(said)
-
-
-def _text(form: FormData, name: str) -> str:
-    value = form.get(name, "")
-    return value if isinstance(value, str) else ""
-
-
-def _version(form: FormData) -> int:
-    said = _text(form, "version")
-    if not (said.isascii() and said.isdecimal() and len(said) < 19):
-        raise UsageError("the form does not say which version was seen: load the page again")
-    return int(said)
-
-
-def _note(form: FormData) -> str:
-    """Why, as one paragraph; raises UsageError where it cannot be kept."""
-    note = " ".join(_text(form, "note").split())
-    if len(note) > LONGEST:
-        raise UsageError(f"the note has {len(note):,} characters; {LONGEST:,} are kept at most")
+def _note(form: Mapping[str, str]) -> str:
+    """Return the note as one paragraph. Raises UsageError if it is too long or has a NUL character."""
+    note = " ".join(form.get("note", "").split())
+    if len(note) > LONGEST_NOTE:
+        length, limit = format_number(len(note)), format_number(LONGEST_NOTE)
+        raise UsageError(f"the note has {length} characters. Shorten it to {limit} or fewer")
     if "\0" in note:
-        raise UsageError("the note holds a NUL character, which no database keeps")
+        raise UsageError("the note has a NUL character, which the database cannot store. Remove it")
     return note
 
-
-def _number(request: Asked, name: str) -> int | None:
-    """A cursor out of the address: the number of a request."""
-    said = request.query_params.get(name)
-    if said is None:
-        return None
-    if not (said.isascii() and said.isdecimal() and len(said) < 20 and int(said) <= LARGEST):
-        raise UsageError(f"{name} is the number of a request")
-    return int(said)
-
-
-ENDED = {
-    "superseded": "A reading outside of its band came, and another request took its place.",
-    "withdrawn": "It needs no decision any more: a reading was accepted, the baseline was set, or the metric changed.",
-    "expired": "Nobody decided in time.",
-}
-"""How a request ends by itself."""
-KNOWN_BY = {
-    **{"token": "signed in with a token", "link": "signed in by a link of `dims web --link`"},
-    **{"proxy": "named by the sign-in proxy", "option": "named by `--as`", "environment": "named by DIMS_USER"},
-    **{"system": "the system's user"},
-}
-"""How who decided is known."""
 
 routes = [
     Route("/requests", list_requests_page),
     Route("/requests/{id}", request_page),
-    Route("/requests/{id}/approve", approve, methods=["POST"]),
-    Route("/requests/{id}/reject", reject, methods=["POST"]),
-    Route("/requests/{id}/approve", back),
-    Route("/requests/{id}/reject", back),
+    Route("/requests/{id}/approve", decide, methods=["POST"]),
+    Route("/requests/{id}/reject", decide, methods=["POST"]),
+    Route("/requests/{id}/approve", redirect_to_request),
+    Route("/requests/{id}/reject", redirect_to_request),
 ]

@@ -1,4 +1,4 @@
-"""The last report of each workflow, and the button that starts one."""
+"""Show the last report of each workflow, with the button that starts it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -27,34 +28,32 @@ from dims_worker.store.engine import clock
 from dims_worker.store.events import LoggedEvent, ServedMetric, event_by_id, served_metrics
 from dims_worker.store.runs import RunRow, last_result, runs_of
 from dims_worker.web.context import WebContext, viewer_of, web_context
-from dims_worker.web.middleware import aside, form_of
+from dims_worker.web.middleware import require_form
 from dims_worker.web.workflow_report import is_long, report_html
 from dims_worker.workflows.registry import report_body
 
 PRODUCER = "dims:web"
-ID = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{16}", re.ASCII)
-"""An event's id as a form has it: when the form was shown, and what makes it the only one."""
-PAST = 10
-"""So many past runs are listed; `/runs` has them all."""
-FEW = 5
-"""So many sentences for people are in the list of all workflows; a workflow's own page has them all."""
+EVENT_ID = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{16}", re.ASCII)
+"""The id of a form's event: the time when the form was rendered, and random digits."""
+MAX_RUNS, MAX_ATTENTION = 10, 5
+"""Past runs on the page of a workflow, and sentences about each workflow in the list."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkflowCard:
-    """A workflow as it stands. `run` and `result` None: it was never run. `next`: its tick and the rule of it."""
+    """A workflow and its last run, if there is one. `next` is its next tick and the rule that ticks."""
 
     name: str
     about: str
     run: RunRow | None
     result: Mapping[str, Any] | None
     next: tuple[datetime, str] | None
-    waits: bool
-    busy: bool
+    due: bool
+    running: bool
 
     @property
     def status(self) -> str:
-        """ok, attention or failed; or that it was never run."""
+        """ok, attention, failed or `never run`."""
         return workflows.result_status(self.result) if self.result else "never run"
 
     @property
@@ -63,141 +62,147 @@ class WorkflowCard:
 
     @property
     def attention(self) -> list[str]:
-        return [str(one) for one in self.result.get("attention", ())] if self.result else []
+        return [str(sentence) for sentence in self.result.get("attention", ())] if self.result else []
 
     @property
     def unreached(self) -> list[tuple[str, str]]:
         return sorted(self.result["unreached"].items()) if self.result else []
 
     @property
-    def now(self) -> str:
-        """What is going on: it runs, it waits for a worker, or nothing."""
-        return "" if not self.waits and not self.busy else "running" if self.busy else "asked for"
+    def progress(self) -> str:
+        """`running`, `requested` (it waits for a worker), or empty."""
+        return "running" if self.running else "requested" if self.due else ""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedRun:
-    """What became of the event of a form. `event` None: nobody has taken it in yet; `answer` None: it asked for no run
-    of this workflow; without a `run_id`, for one that is still due. `again`: it was served before this click."""
+    """What happened to the event of a form.
+
+    `event` is None until it is ingested. `served` is None if it does not concern this workflow, and has no `run_id`
+    while the run is due. `again`: a run had already answered the event when the form was sent.
+    """
 
     event: LoggedEvent | None
-    answer: ServedMetric | None
+    served: ServedMetric | None
     again: bool
 
 
 def list_workflows_page(request: Request) -> Response:
-    """Every configured workflow with its last figures."""
+    """Show every configured workflow with its latest figures."""
     site = web_context(request)
-    with site.reading() as connection:
+    with site.read_transaction() as connection:
         now = clock(connection)
-        shown = [_shown(site.config, connection, name, now) for name in site.config.configured_workflows]
-    ids = {one.name: _drawn() for one in shown}
-    values = {**_said(site), "shown": shown, "ids": ids, "few": FEW, "title": "Workflows"}
+        cards = [_card(site.config, connection, name, now) for name in site.config.configured_workflows]
+    values = {
+        "section": "workflows",
+        "title": "Workflows",
+        "can_start": site.broker_url is not None,
+        "file": site.config.file,
+        "cards": cards,
+        "event_ids": {card.name: _new_event_id() for card in cards},
+        "max_attention": MAX_ATTENTION,
+    }
     return site.page(request, "workflows.html", values)
 
 
 def workflow_page(request: Request) -> Response:
-    """A workflow's last report, its past runs and its button."""
+    """Show a workflow's last report, its past runs and its button."""
     site, name = web_context(request), request.path_params["name"]
-    _known(site.config, name)
-    with site.reading() as connection:
-        now = clock(connection)
-        shown = _shown(site.config, connection, name, now)
-        past = runs_of(connection, f"{WORKFLOW}{name}", limit=PAST)
-        event_id = request.query_params.get("asked", "")
-        asked = (
-            _asked(connection, name, event_id, again="again" in request.query_params) if _shown_at(event_id) else None
-        )
-    report = report_body(shown.result) if shown.result else ""
+    _require_configured(site.config, name)
+    event_id, again = request.query_params.get("event", ""), "again" in request.query_params
+    with site.read_transaction() as connection:
+        card = _card(site.config, connection, name, clock(connection))
+        runs = runs_of(connection, f"{WORKFLOW}{name}", limit=MAX_RUNS)
+        requested = _requested_run(connection, name, event_id, again=again) if _rendered_at(event_id) else None
+    report = report_body(card.result) if card.result else ""
     values = {
-        **{**_said(site), "title": name, "one": shown, "past": past, "more": len(past) == PAST, "asked": asked},
-        **{"report": report_html(report) if report else "", "cut": is_long(report), "event_id": _drawn()},
+        "section": "workflows",
+        "title": name,
+        "can_start": site.broker_url is not None,
+        "card": card,
+        "runs": runs,
+        "more_runs": len(runs) == MAX_RUNS,
+        "requested": requested,
+        "report": report_html(report) if report else "",
+        "truncated": is_long(report),
+        "event_id": _new_event_id(),
     }
     return site.page(request, "workflow.html", values)
 
 
 async def start(request: Request) -> Response:
-    """Ask for a run: an event like any other. Its id and time are the form's, so that two clicks are one event."""
-    form = await form_of(request)
+    """Request a run by an event. Its id and time come from the form, so that a double click is one event."""
+    form = await require_form(request)
     site, name, viewer = web_context(request), request.path_params["name"], viewer_of(request)
-    _known(site.config, name)
-    assert viewer is not None  # form_of turned everybody else away
+    _require_configured(site.config, name)
+    assert viewer is not None  # require_form has checked it
     if site.broker_url is None:
-        raise BrokerUnreachable("nothing can be started from here: the site was not told where the broker is. "
-                                "Set DIMS_BROKER_URL for `dims web`, or start the workflow with "
-                                f"`dims workflow {name}`.")  # fmt: skip
-    event_id = str(form.get("event_id", ""))
-    shown_at = _shown_at(event_id)
-    if shown_at is None:
-        raise UsageError("the form has no event's id: load the page again")
-    if await aside(_is_served, site, name, event_id):  # by the Back button: to send it again would start nothing
-        return RedirectResponse(f"/workflows/{name}?asked={event_id}&again", 303)
+        raise BrokerUnreachable(
+            "the dashboard cannot start workflows, because no broker is configured. "
+            f"Set DIMS_BROKER_URL for `dims web`, or run `dims workflow {name}`"
+        )
+    event_id = form.get("event_id", "")
+    rendered_at = _rendered_at(event_id)
+    if rendered_at is None:
+        raise UsageError("the form has no valid event id. Reload the page and try again")
+    if await run_in_threadpool(_is_served, site, name, event_id):  # the form was sent again after the Back button
+        return RedirectResponse(f"/workflows/{name}?event={event_id}&again", 303)
     data = {"workflow": name, "by": viewer.name}
-    event = Event.new(WORKFLOW_REQUESTED, PRODUCER, now=shown_at, data=data, id=event_id)
-    await aside(publish, [event], site.broker_url)
-    return RedirectResponse(f"/workflows/{name}?asked={event_id}", 303)
+    event = Event.new(WORKFLOW_REQUESTED, PRODUCER, now=rendered_at, data=data, id=event_id)
+    await run_in_threadpool(publish, [event], site.broker_url)
+    return RedirectResponse(f"/workflows/{name}?event={event_id}", 303)
 
 
-def _said(site: WebContext) -> dict[str, Any]:
-    return {"here": "workflows", "can_start": site.broker_url is not None, "file": site.config.file}
-
-
-def _known(config: Config, name: str) -> None:
-    """Raises NotFound for what is no configured workflow."""
+def _require_configured(config: Config, name: str) -> None:
+    """Raise NotFound if the workflow is not configured."""
     if name not in config.configured_workflows:
-        there_are = ", ".join(config.configured_workflows) or "none"
-        raise NotFound(f"the workflow {escape_control(name)} is not configured; there are: {there_are}")
+        configured = ", ".join(config.configured_workflows) or "none"
+        raise NotFound(f"the workflow {escape_control(name)} is not configured. Configured workflows: {configured}")
 
 
-def _shown(config: Config, connection: Connection, name: str, now: datetime) -> WorkflowCard:
+def _card(config: Config, connection: Connection, name: str, now: datetime) -> WorkflowCard:
     source = f"{WORKFLOW}{name}"
     run, result = last_result(connection, source) or (None, None)
     state = metric_states.read_states(connection, [source]).get(source)
-    declared = config.workflow_of(source)
     return WorkflowCard(
         name,
-        " ".join((type(declared).__doc__ or "").split()),
+        " ".join((type(config.workflow_of(source)).__doc__ or "").split()),
         run,
         result,
-        _next(config, name, now),
-        waits=state is not None and state.due,
-        busy=leases.is_leased(connection, source),
+        _next_tick(config, name, now),
+        due=state is not None and state.due,
+        running=leases.is_leased(connection, source),
     )
 
 
-def _next(config: Config, name: str, now: datetime) -> tuple[datetime, str] | None:
-    """The next tick that runs it, and the rule whose tick it is; None where no schedule does."""
-    ticks = [
-        (next_tick(rule, now), called)
-        for called, rule in config.rules.items()
-        if rule.schedule and name in rule.workflows
-    ]
-    return min(ticks, default=None)
+def _next_tick(config: Config, name: str, now: datetime) -> tuple[datetime, str] | None:
+    """Return the time of the next scheduled run and the name of its rule."""
+    rules = ((key, rule) for key, rule in config.rules.items() if rule.schedule and name in rule.workflows)
+    return min(((next_tick(rule, now), key) for key, rule in rules), default=None)
 
 
-def _asked(connection: Connection, name: str, event_id: str, *, again: bool) -> RequestedRun:
+def _requested_run(connection: Connection, name: str, event_id: str, *, again: bool) -> RequestedRun:
     event = event_by_id(connection, event_id)
-    of = served_metrics(connection, event) if event else []
-    return RequestedRun(event, next((one for one in of if one.metric == f"{WORKFLOW}{name}"), None), again)
+    served = served_metrics(connection, event) if event else []
+    return RequestedRun(event, next((each for each in served if each.metric == f"{WORKFLOW}{name}"), None), again)
 
 
 def _is_served(site: WebContext, name: str, event_id: str) -> bool:
-    """Whether a run has answered the form's event already."""
-    with site.reading() as connection:
-        answer = _asked(connection, name, event_id, again=False).answer
-    return answer is not None and answer.run_id is not None
+    """Return whether a run has already answered the event of a form."""
+    with site.read_transaction() as connection:
+        served = _requested_run(connection, name, event_id, again=False).served
+    return served is not None and served.run_id is not None
 
 
-def _drawn() -> str:
-    """A new event's id."""
+def _new_event_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"
 
 
-def _shown_at(event_id: str) -> datetime | None:
-    """When the form with this event's id was shown; None where it is no id of ours."""
-    found = ID.fullmatch(event_id)
+def _rendered_at(event_id: str) -> datetime | None:
+    """Return when the form with this event id was rendered, or None if the id is not valid."""
+    match = EVENT_ID.fullmatch(event_id)
     try:
-        return datetime.strptime(found[1], "%Y%m%dT%H%M%S%z") if found else None
+        return datetime.strptime(match[1], "%Y%m%dT%H%M%S%z") if match else None
     except ValueError:
         return None
 

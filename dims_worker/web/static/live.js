@@ -1,196 +1,196 @@
-// A page stays true while it is open: told that something happened, it asks for itself again and takes over what differs.
+// Keep an open page up to date: when the server reports activity, load the page again and replace what differs.
 //
-// Only whole elements of our own page are taken, parsed by the browser as a document (no script in it runs), and what
-// is said of the connection is set as text. Without this file a page is as good, until the next reload.
+// The script replaces whole elements with elements of our own page. The browser parses them as a document, so no script
+// in them runs. The connection's state is set as text. Without this script, reload the page to update it.
 
-const SETTLE = 300; // ms of quiet before a page asks again, and up to as many more, so that not all pages ask at once
-const PATIENCE = 4000; // ms that a stream may take to come back before anything is said: most ends are no news
-const AGAIN = 15000; // ms until another stream is tried where the site refused one
-const SILENCE = 45000; // ms without a word, of which the site has one every 15 s: the connection is dead
-const ANSWER = 10000; // ms that an answer may take
-const OFTEN = 60000; // ms after which a page asks though nothing happened: what is stale becomes so by time alone
-const GONE = "load the page again"; // signed out, or there is no such page any more
-const KEPT = "input:not([type=hidden]), textarea, select"; // nobody's typing is taken away
+const SETTLE = 300; // ms of quiet before a refresh, plus a random time as long, so that not all pages refresh at once
+const RECONNECT = 4000; // ms that a stream may take to reconnect before the page says so
+const RETRY = 15000; // ms until the next attempt after the server refused a stream
+const SILENCE = 45000; // ms without a message. The server sends one every 15 s, so the connection is dead
+const TIMEOUT = 10000; // ms that a page may take to load
+const INTERVAL = 60000; // ms until a refresh without activity, because some states change with time
+const RELOAD = "reload the page"; // signed out, or the page does not exist any more
+const FIELDS = "input:not([type=hidden]), textarea, select"; // an element with a field in use is not replaced
 
 const status = document.getElementById("live");
-const told = document.getElementById("told");
-const here = document.getElementById("main")?.dataset.at ?? location.href; // the address that shows this page
-let source = null; // the stream; none while nobody looks: a browser has six connections to a site, for all of its tabs
-let stream = null; // what is the matter with the stream: "" nothing, null it has not said yet
-let lost = false; // something may have happened that the stream did not bring
-let refusal = ""; // what is the matter with asking again
-let made = 0; // when what is shown was asked for
-let worry = 0; // the timer of saying that the stream is gone
-let silence = 0; // the timer of not having heard anything
-let due = 0; // the timer of the next refresh
-let asking = false;
-let stale = false; // something happened while nobody looked, or while the answer was on its way
-let failures = 0; // of asking, one after another
+const feed = document.getElementById("feed");
+const pageUrl = document.getElementById("main")?.dataset.url ?? location.href;
+let source = null; // the stream, or null while the page is hidden: a browser allows six connections to a site
+let streamProblem = null; // "" if there is none, null before the first message
+let missed = false; // the stream may have missed activity
+let refreshProblem = "";
+let loadedAt = 0; // when the content of the page was requested
+let reconnectTimer = 0;
+let silenceTimer = 0;
+let refreshTimer = 0;
+let refreshing = false;
+let stale = false; // there was activity while the page was hidden or loading
+let failures = 0; // failed refreshes in a row
 
-function say() {
-  const words = refusal || stream;
-  if (!status || words === null) return;
-  const text = words ? `not live: ${words}` : "live";
-  if (status.textContent === text) return; // a status that repeats itself would be read out again
-  status.className = words ? "live away" : "live on";
+function showStatus() {
+  const problem = refreshProblem || streamProblem;
+  if (!status || problem === null) return;
+  const text = problem ? `not live: ${problem}` : "live";
+  if (status.textContent === text) return; // screen readers would read it again
+  status.className = problem ? "live off" : "live on";
   status.textContent = text;
 }
 
-function streamIs(words) {
-  stream = words;
-  say();
+function setStreamProblem(problem) {
+  streamProblem = problem;
+  showStatus();
 }
 
 function listen() {
-  hush();
-  source = new EventSource(`/live?age=${Math.round(performance.now() - made)}`);
-  for (const kind of ["here", "away", "missed", "happened"]) source.addEventListener(kind, hear);
-  source.addEventListener("here", () => {
-    clearTimeout(worry);
-    worry = 0;
-    if (lost) refreshSoon();
-    lost = false;
-    streamIs("");
+  stopListening();
+  source = new EventSource(`/live?age=${Math.round(performance.now() - loadedAt)}`);
+  for (const kind of ["connected", "unreachable", "missed", "activity"]) source.addEventListener(kind, restartSilenceTimer);
+  source.addEventListener("connected", () => {
+    clearTimeout(reconnectTimer);
+    reconnectTimer = 0;
+    if (missed) refreshSoon();
+    missed = false;
+    setStreamProblem("");
   });
-  source.addEventListener("away", () => {
-    lost = true;
-    streamIs("the database is away");
+  source.addEventListener("unreachable", () => {
+    missed = true;
+    setStreamProblem("the database is unreachable");
   });
   source.addEventListener("missed", refreshSoon);
-  source.addEventListener("happened", (event) => {
-    tell(JSON.parse(event.data).sentences);
+  source.addEventListener("activity", (event) => {
+    addToFeed(JSON.parse(event.data).sentences);
     refreshSoon();
   });
   source.addEventListener("error", () => {
-    lost = true;
-    if (source?.readyState === EventSource.CLOSED) { // refused: the browser gives up, and we do not
-      streamIs("load the page again");
-      worry = setTimeout(listen, AGAIN);
+    missed = true;
+    if (source?.readyState === EventSource.CLOSED) { // the server refused the stream, so the browser does not retry
+      setStreamProblem(RELOAD);
+      reconnectTimer = setTimeout(listen, RETRY);
     } else {
-      worry ||= setTimeout(streamIs, PATIENCE, "trying again");
+      reconnectTimer ||= setTimeout(setStreamProblem, RECONNECT, "reconnecting");
     }
   });
-  hear();
+  restartSilenceTimer();
 }
 
-function hear() {
-  clearTimeout(silence);
-  silence = setTimeout(() => {
-    lost = true;
-    streamIs("trying again");
+function restartSilenceTimer() {
+  clearTimeout(silenceTimer);
+  silenceTimer = setTimeout(() => {
+    missed = true;
+    setStreamProblem("reconnecting");
     listen();
   }, SILENCE);
 }
 
-function hush() {
+function stopListening() {
   source?.close();
   source = null;
-  clearTimeout(silence);
-  clearTimeout(worry);
-  worry = 0;
+  clearTimeout(silenceTimer);
+  clearTimeout(reconnectTimer);
+  reconnectTimer = 0;
 }
 
-// The newest sentences, on a page that has a place for them; what was read is not moved by what comes after it
-function tell(sentences) {
-  if (!told) return;
-  const atEnd = told.scrollTop + told.clientHeight >= told.scrollHeight - 4;
+// Add the newest sentences to the feed. It scrolls along only if you are at its end
+function addToFeed(sentences) {
+  if (!feed) return;
+  const atEnd = feed.scrollTop + feed.clientHeight >= feed.scrollHeight - 4;
   for (const sentence of sentences) {
     const line = document.createElement("li");
     line.textContent = sentence.trim();
     if (sentence.startsWith("  ")) line.className = "of-run";
-    told.append(line);
-    document.getElementById("told-last").textContent = line.textContent;
+    feed.append(line);
+    document.getElementById("feed-latest").textContent = line.textContent;
   }
-  while (told.childElementCount > 200) told.firstElementChild.remove();
-  if (atEnd) told.scrollTop = told.scrollHeight;
+  while (feed.childElementCount > 200) feed.firstElementChild.remove();
+  if (atEnd) feed.scrollTop = feed.scrollHeight;
 }
 
 function refreshSoon() {
   stale = true;
-  if (document.visibilityState !== "visible" || asking || !document.querySelector("main [data-live]")) return;
-  clearTimeout(due);
-  due = setTimeout(refresh, (SETTLE + Math.random() * SETTLE) * 2 ** Math.min(failures * 2, 7));
+  if (document.visibilityState !== "visible" || refreshing || !document.querySelector("main [data-live]")) return;
+  clearTimeout(refreshTimer);
+  refreshTimer = setTimeout(refresh, (SETTLE + Math.random() * SETTLE) * 2 ** Math.min(failures * 2, 7));
 }
 
 async function refresh() {
-  const begun = performance.now();
-  asking = true;
+  const startedAt = performance.now();
+  refreshing = true;
   stale = false;
   try {
-    refusal = await ask();
+    refreshProblem = await load();
   } finally {
-    asking = false;
+    refreshing = false;
   }
-  if (!refusal) made = begun;
-  failures = refusal ? failures + 1 : 0;
-  say();
-  if (refusal === GONE) clearTimeout(due); // to load it again tells why
-  else if (stale || refusal) refreshSoon();
+  if (!refreshProblem) loadedAt = startedAt;
+  failures = refreshProblem ? failures + 1 : 0;
+  showStatus();
+  if (refreshProblem === RELOAD) clearTimeout(refreshTimer); // reloading shows the reason
+  else if (stale || refreshProblem) refreshSoon();
 }
 
-// Ask for this page and take over what differs; in words what was the matter, "" where nothing was
-async function ask() {
+// Load this page and replace what differs. Returns the problem, or "" if there is none
+async function load() {
   try {
-    const answer = await fetch(here, { headers: { accept: "text/html" }, signal: AbortSignal.timeout(ANSWER) });
-    if (answer.redirected || (answer.status >= 400 && answer.status < 500)) return GONE;
-    if (!answer.ok) return "trying again";
-    take(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    const answer = await fetch(pageUrl, { headers: { accept: "text/html" }, signal: AbortSignal.timeout(TIMEOUT) });
+    if (answer.redirected || (answer.status >= 400 && answer.status < 500)) return RELOAD;
+    if (!answer.ok) return "reconnecting";
+    update(new DOMParser().parseFromString(await answer.text(), "text/html"));
     return "";
   } catch (error) {
-    if (error instanceof DOMException || error instanceof TypeError) return "trying again"; // no answer
+    if (error instanceof DOMException || error instanceof TypeError) return "reconnecting"; // no answer
     throw error;
   }
 }
 
-function take(page) {
-  const above = anchor();
+function update(page) {
+  const anchor = scrollAnchor();
   document.title = page.title;
   for (const old of document.querySelectorAll("[data-live][id]")) {
-    const now = page.getElementById(old.id);
-    if (!now || inUse(old)) continue;
-    keepOpen(old, now);
-    if (now.outerHTML === old.outerHTML) continue;
-    const focused = old.contains(document.activeElement) ? place(document.activeElement) : null;
-    old.replaceWith(document.adoptNode(now));
+    const replacement = page.getElementById(old.id);
+    if (!replacement || inUse(old)) continue;
+    keepDetailsOpen(old, replacement);
+    if (replacement.outerHTML === old.outerHTML) continue;
+    const focused = old.contains(document.activeElement) ? identify(document.activeElement) : null;
+    old.replaceWith(document.adoptNode(replacement));
     if (focused) find(focused)?.focus({ preventScroll: true });
   }
   for (const form of document.querySelectorAll("form[data-seen]")) {
     const changed = page.getElementById(form.id)?.dataset.seen !== form.dataset.seen;
-    form.querySelector(".changed").hidden = !changed; // the form itself is never renewed: what is decided was seen
+    form.querySelector(".changed").hidden = !changed; // the form is never replaced: you decide on what you saw
   }
-  const moved = above && find(above.place)?.getBoundingClientRect().top - above.top;
+  const moved = anchor && find(anchor.element)?.getBoundingClientRect().top - anchor.top;
   if (moved) scrollBy({ top: moved, behavior: "instant" });
 }
 
-// Who has scrolled down keeps what they read in its place while rows come in above it
-function anchor() {
+// The first visible element, which keeps its place while rows appear above it. None at the top of the page
+function scrollAnchor() {
   if (scrollY < 80) return null;
-  for (const one of document.querySelectorAll("[data-live] [id]")) {
-    const top = one.getBoundingClientRect().top;
-    if (top >= 0) return { place: place(one), top };
+  for (const element of document.querySelectorAll("[data-live] [id]")) {
+    const top = element.getBoundingClientRect().top;
+    if (top >= 0) return { element: identify(element), top };
   }
   return null;
 }
 
 function inUse(part) {
-  for (const field of part.querySelectorAll(KEPT)) {
+  for (const field of part.querySelectorAll(FIELDS)) {
     const typed = "defaultValue" in field && !["checkbox", "radio"].includes(field.type) && field.value !== field.defaultValue;
     if (typed || field === document.activeElement) return true;
   }
   return false;
 }
 
-// What somebody opened or closed stays so: details are known by their own id, else by their place in the part
-function keepOpen(old, now) {
+// Details that you opened or closed stay so. They are matched by id, or else by position
+function keepDetailsOpen(old, replacement) {
   const before = [...old.querySelectorAll("details")];
-  [...now.querySelectorAll("details")].forEach((one, index) => {
-    const same = one.id ? before.find((other) => other.id === one.id) : before[index];
-    if (same) one.open = same.open;
+  [...replacement.querySelectorAll("details")].forEach((details, index) => {
+    const same = details.id ? before.find((other) => other.id === details.id) : before[index];
+    if (same) details.open = same.open;
   });
 }
 
-// An element by its id, else a link by where it leads
-function place(element) {
+// An element is identified by its id, a link without one by its target
+function identify(element) {
   return { id: element.id, href: element.getAttribute("href") };
 }
 
@@ -199,22 +199,22 @@ function find({ id, href }) {
   return href && document.querySelector(`[data-live] a[href="${CSS.escape(href)}"]`);
 }
 
-function lookedAt() {
+function visibilityChanged() {
   if (document.visibilityState !== "visible") {
-    clearTimeout(due); // it is asked when somebody looks again
-    return hush();
+    clearTimeout(refreshTimer); // the page refreshes when it is visible again
+    return stopListening();
   }
-  if (!source) listen(); // what happened meanwhile, the stream says: it knows how old this page is
+  if (!source) listen(); // the server compares the page's age with the last activity
   if (stale) refreshSoon();
 }
 
-told?.closest("[hidden]")?.removeAttribute("hidden");
+feed?.closest("[hidden]")?.removeAttribute("hidden");
 if (status && !location.pathname.startsWith("/sign-in")) {
-  document.addEventListener("visibilitychange", lookedAt);
-  addEventListener("pagehide", hush);
-  addEventListener("pageshow", (event) => { // come back to by the browser's own cache
-    if (event.persisted) lookedAt();
+  document.addEventListener("visibilitychange", visibilityChanged);
+  addEventListener("pagehide", stopListening);
+  addEventListener("pageshow", (event) => { // restored from the browser's cache
+    if (event.persisted) visibilityChanged();
   });
-  setInterval(refreshSoon, OFTEN);
-  lookedAt();
+  setInterval(refreshSoon, INTERVAL);
+  visibilityChanged();
 }

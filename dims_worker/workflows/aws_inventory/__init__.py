@@ -1,1 +1,1 @@
-"""The workflow `aws-inventory`: what AWS holds and costs."""
+"""The workflow `aws-inventory`: what AWS stores and what it costs."""

@@ -1,4 +1,4 @@
-"""What a bucket holds below each prefix, from one listing, in memory that grows with the prefixes alone."""
+"""Total a bucket by prefix from one listing. Memory grows only with the number of prefixes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dims_worker.probes.base import printable_path
 from dims_worker.probes.s3.listing import Entry
 
 STANDARD = "STANDARD"
-"""The class of an object whose listing names none."""
+"""The storage class of an object without one."""
 
 
 @dataclass(slots=True)
 class PrefixTotals:
-    """The objects below one prefix; the prefix '' is of keys without a `/`."""
+    """The objects below one prefix. The prefix '' is for keys without a `/`."""
 
     prefix: str
     objects: int = 0
@@ -37,11 +37,13 @@ class PrefixTotals:
             upload = (entry["LastModified"], entry["Key"], size)
             (heapq.heappush if len(self.newest) < keep else heapq.heappushpop)(self.newest, upload)
 
-    def told(self) -> dict[str, Any]:
-        """As JSON; the newest uploads newest first, equal times by key."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form. Uploads are sorted newest first, and equal times by key."""
         newest = sorted(self.newest, key=lambda upload: (-upload[0].timestamp(), upload[1]))
         return {
-            **{"prefix": printable_path(self.prefix), "objects": self.objects, "bytes": self.bytes},
+            "prefix": printable_path(self.prefix),
+            "objects": self.objects,
+            "bytes": self.bytes,
             "classes": [
                 {"class": kind, "objects": self.classes[kind], "bytes": self.class_bytes[kind]}
                 for kind in sorted(self.classes)
@@ -58,7 +60,7 @@ class PrefixTotals:
 
 
 class PrefixCollector:
-    """A bucket by prefix, told apart by `depth` parts of the keys, while it is listed."""
+    """Collects totals by prefix from a listing. A prefix is the first `depth` folders of a key."""
 
     def __init__(self, depth: int, newest: int) -> None:
         self._depth, self._keep = depth, newest
@@ -73,13 +75,13 @@ class PrefixCollector:
             part.add(entry, self._keep)
 
     def prefix_of(self, key: str) -> str:
-        """The folder of a key, at most `depth` parts of it: `a/b/c.json` is in `a/`, or at depth 2 in `a/b/`."""
+        """Return at most `depth` folders of a key: `a/` for `a/b/c.json`, or `a/b/` for depth 2."""
         folders = key.split("/", self._depth)[:-1]
         return "".join(f"{folder}/" for folder in folders)
 
-    def told(self) -> dict[str, Any]:
-        """As JSON, in the order of the prefixes."""
-        parts = [self._parts[prefix].told() for prefix in sorted(self._parts)]
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, sorted by prefix."""
+        parts = [self._parts[prefix].to_json() for prefix in sorted(self._parts)]
         return {
             "objects": sum(part["objects"] for part in parts),
             "bytes": sum(part["bytes"] for part in parts),

@@ -1,17 +1,18 @@
-"""The report of an aws-inventory. Pure."""
+"""The report of aws-inventory. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from dims_worker.workflows.markdown import code_span, escape_markdown, format_bytes, markdown_table
+from dims_worker.formatting import format_bytes
+from dims_worker.workflows.markdown import code_span, escape_markdown, markdown_table
 
-_NOT = "This part was not measured: its source was not reached."
+_NOT_MEASURED = "This part was not measured: its source was not reached."
 
 
 def summary(parts: Mapping[str, Any]) -> list[list[str]]:
-    """The figures that matter most, in words."""
+    """Return the main figures as pairs of label and value."""
     lines: list[list[str]] = []
     if parts["lake"] is not None:
         lines += [["objects", f"{parts['lake']['objects']:,}"], ["size", format_bytes(parts["lake"]["bytes"])]]
@@ -27,7 +28,7 @@ def summary(parts: Mapping[str, Any]) -> list[list[str]]:
 
 
 def usd(value: float | None) -> str:
-    return "not known" if value is None else f"{value:,.2f} USD"
+    return "unknown" if value is None else f"{value:,.2f} USD"
 
 
 def money(paid: Mapping[str, Any]) -> str:
@@ -35,27 +36,27 @@ def money(paid: Mapping[str, Any]) -> str:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The parts after the head: bucket by prefix, uploads, instances, database, cost, what was left out."""
+    """Return the parts after the head: bucket by prefix, uploads, instance, database, cost, omitted parts."""
     parts = (
-        ("Needs a look", _attention),
+        ("Needs attention", _attention),
         *((f"Bucket {escape_markdown(result['bucket'])}", _lake), ("Newest uploads", _uploads), ("RDS", _instance)),
         *(("Database", _database), ("Cost", _cost), ("Left out", _left_out)),
     )
     lines: list[str] = []
-    for title, tell in parts:
-        if told := tell(result):
-            lines += [f"## {title}", "", *told, ""]
+    for title, render in parts:
+        if part := render(result):
+            lines += [f"## {title}", "", *part, ""]
     return "\n".join(lines)
 
 
 def _attention(result: Mapping[str, Any]) -> list[str]:
-    return [f"- {escape_markdown(one)}" for one in result["attention"]]
+    return [f"- {escape_markdown(text)}" for text in result["attention"]]
 
 
 def _lake(result: Mapping[str, Any]) -> list[str]:
     lake = result["lake"]
     if lake is None:
-        return [_NOT]
+        return [_NOT_MEASURED]
     rows = [
         [
             code_span(part["prefix"]) if part["prefix"] else "(no folder)",
@@ -81,23 +82,26 @@ def _uploads(result: Mapping[str, Any]) -> list[str]:
 def _instance(result: Mapping[str, Any]) -> list[str]:
     instance = result["instance"]
     if instance is None:
-        return [] if any(each["what"] == "RDS" for each in result["left_out"]) else [_NOT]
-    told = [escape_markdown(str(instance[key])) for key in ("name", "class", "engine", "version", "status")]
+        return [] if any(each["what"] == "RDS" for each in result["left_out"]) else [_NOT_MEASURED]
+    cells = [escape_markdown(str(instance[key])) for key in ("name", "class", "engine", "version", "status")]
     headers = ["instance", "class", "engine", "version", "status", "storage, GiB"]
-    return markdown_table(headers, [[*told, instance["storage_gib"]]], (5,))
+    return markdown_table(headers, [[*cells, instance["storage_gib"]]], (5,))
 
 
 def _database(result: Mapping[str, Any]) -> list[str]:
-    found = result["database"]
-    if found is None:
-        left = any("database" in each["what"] for each in result["left_out"])
-        return [] if left else [_NOT]
+    database = result["database"]
+    if database is None:
+        is_left_out = any("database" in each["what"] for each in result["left_out"])
+        return [] if is_left_out else [_NOT_MEASURED]
     rows = [
-        [code_span(each["name"]), each["bytes"], format_bytes(each["bytes"]), each["rows"]] for each in found["tables"]
+        [code_span(each["name"]), each["bytes"], format_bytes(each["bytes"]), each["rows"]]
+        for each in database["tables"]
     ]
-    lines = [f"{code_span(found['name'])}: {format_bytes(found['bytes'])} ({found['bytes']:,} bytes).", ""]
+    lines = [f"{code_span(database['name'])}: {format_bytes(database['bytes'])} ({database['bytes']:,} bytes).", ""]
     return lines + (
-        markdown_table(["table", "bytes", "size", "rows, about"], rows, (1, 2, 3)) if rows else ["It has no table."]
+        markdown_table(["table", "bytes", "size", "rows (estimate)"], rows, (1, 2, 3))
+        if rows
+        else ["It has no tables."]
     )
 
 
@@ -115,20 +119,22 @@ def _cost(result: Mapping[str, Any]) -> list[str]:
     lines = markdown_table(["", "amount", "price, USD", "a month"], rows, (1, 2, 3))
     if cost["unpriced"]:
         names = ", ".join(code_span(f"prices.{name}") for name in cost["unpriced"])
-        lines += ["", f"No sum, because the configuration lacks {names}; what is known: {usd(cost['known_usd'])}."]
+        lines += ["", f"There is no sum: the configuration lacks {names}. The known part is {usd(cost['known_usd'])}."]
     if cost["missing"]:
         names = ", ".join(escape_markdown(name) for name in cost["missing"])
-        lines += ["", f"No sum, because {names} was not reached; what is known: {usd(cost['known_usd'])}."]
+        lines += ["", f"There is no sum: {names} was not reached. The known part is {usd(cost['known_usd'])}."]
     if result["paid"] is not None:
         lines += ["", *_paid(result["paid"])]
     return lines
 
 
 def _paid(paid: Mapping[str, Any]) -> list[str]:
-    so_far = " AWS has not closed all of the days." if paid["estimated"] else ""
+    estimated = " AWS may still change the amount." if paid["estimated"] else ""
     rows = [[escape_markdown(each["service"]), f"{each['amount']:,.2f}"] for each in paid["services"]]
-    told = f"Charged from {paid['start']} until before {paid['end']}, {paid['days']} days: **{money(paid)}**.{so_far}"
-    return [told, *(["", *markdown_table(["service", paid["currency"]], rows, (1,))] if rows else [])]
+    text = (
+        f"Charged from {paid['start']} until before {paid['end']}, {paid['days']} days: **{money(paid)}**.{estimated}"
+    )
+    return [text, *(["", *markdown_table(["service", paid["currency"]], rows, (1,))] if rows else [])]
 
 
 def _left_out(result: Mapping[str, Any]) -> list[str]:

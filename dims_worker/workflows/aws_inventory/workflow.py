@@ -1,4 +1,4 @@
-"""aws-inventory: what the bucket and the database instances hold, and what they cost."""
+"""aws-inventory: what the bucket and the database instance store, and what they cost."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any, TypeVar
 from dims_worker.config import AwsInventoryConfig, AwsSource, SqlSource
 from dims_worker.probes.aws.account import AwsAccount, DatabaseInstance
 from dims_worker.probes.sql.snapshot import open_snapshot
-from dims_worker.workflows.aws_inventory import costs
-from dims_worker.workflows.aws_inventory import report as aws_inventory_report
+from dims_worker.workflows.aws_inventory import costs, report
 from dims_worker.workflows.aws_inventory.lake import PrefixCollector
 from dims_worker.workflows.base import WorkflowContext
 from dims_worker.workflows.measure_metrics import measure_metrics
 
 WITH_COSTS = "with-costs"
-"""The option that asks Cost Explorer, which charges for each request, for what was paid."""
+"""The option that reads the actual cost from Cost Explorer, which charges for each call."""
 DAYS = 30
 TABLES = (
     "SELECT n.nspname || '.' || c.relname AS name, pg_total_relation_size(c.oid) AS bytes, "
@@ -23,116 +22,126 @@ TABLES = (
     "WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema') "
     "AND n.nspname NOT LIKE 'pg\\_%' ORDER BY bytes DESC, name"
 )
-"""Rows are the planner's estimate: counting them would read every table."""
+"""Rows are the estimate of the query planner, because counting them would read every table."""
 DATABASE = "SELECT current_database() AS name, pg_database_size(current_database()) AS bytes"
 
-Told = dict[str, Any]
+Document = dict[str, Any]
 T = TypeVar("T")
 
 
 class AwsInventoryWorkflow:
     """See `dims_worker.workflows.base.Workflow`."""
 
-    def examine(self, bench: WorkflowContext) -> Told:
-        """The result: `bucket`, `lake`, `instance`, `database`, `cost`, `paid` (None: not asked for, left out or
-        not reached) and `left_out`: what was not to be looked at, and why."""
-        declared = bench.config.workflows.aws_inventory
+    def run(self, context: WorkflowContext) -> Document:
+        """Return `bucket`, `lake`, `instance`, `database`, `cost`, `paid` (None: not requested, left out or not
+        reached) and `left_out`: the parts that were not measured, and why."""
+        declared = context.config.workflows.aws_inventory
         assert declared is not None
         left_out: list[dict[str, str]] = []
-        lake, instance = _lake(bench, declared), _instance(bench, declared, left_out)
-        parts: Told = {
-            "bucket": getattr(bench.config.sources[declared.lake], "bucket", declared.lake),
+        lake, instance = _lake(context, declared), _instance(context, declared, left_out)
+        parts: Document = {
+            "bucket": getattr(context.config.sources[declared.lake], "bucket", declared.lake),
             "lake": lake,
-            "instance": _told(instance) if instance else None,
-            "database": _database(bench, declared, left_out),
-            "cost": _cost(bench, declared, lake, instance),
-            "paid": _paid(bench, declared, left_out),
+            "instance": _to_json(instance) if instance else None,
+            "database": _database(context, declared, left_out),
+            "cost": _cost(context, declared, lake, instance),
+            "paid": _paid(context, declared, left_out),
             "left_out": left_out,
         }
-        measure_metrics(bench, declared.metrics)
-        return {**parts, "summary": aws_inventory_report.summary(parts), "attention": _attention(parts)}
+        measure_metrics(context, declared.metrics)
+        return {**parts, "summary": report.summary(parts), "attention": _attention(parts)}
 
     def markdown(self, result: Mapping[str, Any]) -> str:
-        return aws_inventory_report.markdown(result)
+        return report.markdown(result)
 
 
 WORKFLOW = AwsInventoryWorkflow()
 
 
-def _lake(bench: WorkflowContext, declared: AwsInventoryConfig) -> Told | None:
-    """The bucket by prefix, out of one listing of all of it."""
-    bench.progress(f"listing {declared.lake}")
+def _lake(context: WorkflowContext, declared: AwsInventoryConfig) -> Document | None:
+    """List the whole bucket, and return its totals by prefix."""
+    context.progress(f"listing {declared.lake}")
 
-    def ask() -> Told:
-        return bench.listed(declared.lake, [""], lambda: PrefixCollector(declared.depth, declared.newest)).told()
+    def read() -> Document:
+        return context.list_bucket(
+            declared.lake, [""], lambda: PrefixCollector(declared.depth, declared.newest)
+        ).to_json()
 
-    return bench.reach(declared.lake, ask)
+    return context.reach(declared.lake, read)
 
 
 def _instance(
-    bench: WorkflowContext, declared: AwsInventoryConfig, left_out: list[dict[str, str]]
+    context: WorkflowContext, declared: AwsInventoryConfig, left_out: list[dict[str, str]]
 ) -> DatabaseInstance | None:
     name = declared.instance
     if name is None:
         left_out.append({"what": "RDS", "why": "no `instance` is configured"})
         return None
-    bench.progress(f"asking RDS for {name}")
-    return _asked(bench, declared, lambda account: account.instance(name))
+    context.progress(f"reading RDS instance {name}")
+    return _query_account(context, declared, lambda account: account.instance(name))
 
 
-def _asked(bench: WorkflowContext, declared: AwsInventoryConfig, question: Callable[[AwsAccount], T]) -> T | None:
-    """What the account answers; None, and noted, where it is not reached."""
-    source = bench.config.sources[declared.aws]
+def _query_account(
+    context: WorkflowContext, declared: AwsInventoryConfig, read_account: Callable[[AwsAccount], T]
+) -> T | None:
+    """Return the answer of the account, or None if it was not reached."""
+    source = context.config.sources[declared.aws]
     assert isinstance(source, AwsSource)
 
-    def ask() -> T:
-        with AwsAccount(source, bench.deadline, bench.now.date()) as account:
+    def read() -> T:
+        with AwsAccount(source, context.deadline, context.now.date()) as account:
             try:
-                return question(account)
+                return read_account(account)
             finally:
-                bench.api_calls += account.api_calls
+                context.api_calls += account.api_calls
 
-    return bench.reach(declared.aws, ask)
+    return context.reach(declared.aws, read)
 
 
-def _told(instance: DatabaseInstance) -> Told:
+def _to_json(instance: DatabaseInstance) -> Document:
     return {
-        **{"name": instance.name, "class": instance.kind, "engine": instance.engine},
-        **{"version": instance.engine_version, "storage_gib": instance.storage, "status": instance.status},
+        "name": instance.name,
+        "class": instance.kind,
+        "engine": instance.engine,
+        "version": instance.engine_version,
+        "storage_gib": instance.storage,
+        "status": instance.status,
     }
 
 
-def _database(bench: WorkflowContext, declared: AwsInventoryConfig, left_out: list[dict[str, str]]) -> Told | None:
-    """Sizes of the database and its tables; without credentials they are left out, and said to be."""
-    what = "sizes of the database and its tables"
+def _database(
+    context: WorkflowContext, declared: AwsInventoryConfig, left_out: list[dict[str, str]]
+) -> Document | None:
+    """Return the sizes of the database and its tables. Without credentials, record that they are left out."""
+    part = "sizes of the database and its tables"
     if declared.warehouse is None:
-        left_out.append({"what": what, "why": "no `warehouse` is configured"})
+        left_out.append({"what": part, "why": "no `warehouse` is configured"})
         return None
-    source = bench.config.sources[declared.warehouse]
+    source = context.config.sources[declared.warehouse]
     assert isinstance(source, SqlSource)
     if not source.url.get_secret_value():
-        left_out.append({"what": what, "why": f"the url of {declared.warehouse} is empty: no credentials are set"})
+        left_out.append({"what": part, "why": f"the url of {declared.warehouse} is empty: set its credentials"})
         return None
     if not source.url.get_secret_value().startswith("postgres"):
-        left_out.append({"what": what, "why": f"{declared.warehouse} is no PostgreSQL"})
+        left_out.append({"what": part, "why": f"{declared.warehouse} is not PostgreSQL"})
         return None
-    bench.progress(f"asking {declared.warehouse} for the sizes of its tables")
+    context.progress(f"reading the sizes of the tables in {declared.warehouse}")
 
-    def ask() -> Told:
-        with open_snapshot(source, bench.around, bench.deadline) as asked:
-            (name, size), *_ = asked(DATABASE).rows
-            tables = asked(TABLES).rows
-        told = [{"name": table, "bytes": int(total), "rows": int(rows)} for table, total, rows in tables]
-        return {"name": name, "bytes": int(size), "tables": told}
+    def read() -> Document:
+        with open_snapshot(source, context.scan_context, context.deadline) as snapshot:
+            (name, size), *_ = snapshot(DATABASE).rows
+            tables = snapshot(TABLES).rows
+        sizes = [{"name": table, "bytes": int(total), "rows": int(rows)} for table, total, rows in tables]
+        return {"name": name, "bytes": int(size), "tables": sizes}
 
-    return bench.reach(declared.warehouse, ask)
+    return context.reach(declared.warehouse, read)
 
 
 def _cost(
-    bench: WorkflowContext, declared: AwsInventoryConfig, lake: Told | None, instance: DatabaseInstance | None
-) -> Told:
-    """The estimate of what a month costs, by the price table."""
-    prices, missing = bench.config.prices, []
+    context: WorkflowContext, declared: AwsInventoryConfig, lake: Document | None, instance: DatabaseInstance | None
+) -> Document:
+    """Estimate the cost of a month from the configured prices."""
+    prices, missing = context.config.prices, []
     lines: list[costs.CostLine] = []
     if lake is None:
         missing.append(declared.lake)
@@ -146,18 +155,22 @@ def _cost(
     return costs.estimate(lines, missing)
 
 
-def _paid(bench: WorkflowContext, declared: AwsInventoryConfig, left_out: list[dict[str, str]]) -> Told | None:
-    """What was charged for the days before today, where that is asked for."""
-    if WITH_COSTS not in bench.options:
-        left_out.append({"what": f"actual cost of {DAYS} days", "why": "ask for it with --with-costs"})
+def _paid(context: WorkflowContext, declared: AwsInventoryConfig, left_out: list[dict[str, str]]) -> Document | None:
+    """Return the actual cost of the days before today, if it was requested."""
+    if WITH_COSTS not in context.options:
+        left_out.append({"what": f"actual cost of {DAYS} days", "why": "request it with --with-costs"})
         return None
-    bench.progress("asking Cost Explorer")
-    cost = _asked(bench, declared, lambda account: account.cost(DAYS))
+    context.progress("reading Cost Explorer")
+    cost = _query_account(context, declared, lambda account: account.cost(DAYS))
     if cost is None:
         return None
     return {
-        **{"days": DAYS, "start": cost.start.isoformat(), "end": cost.end.isoformat()},
-        **{"currency": cost.currency, "total": float(cost.total), "estimated": cost.estimated},
+        "days": DAYS,
+        "start": cost.start.isoformat(),
+        "end": cost.end.isoformat(),
+        "currency": cost.currency,
+        "total": float(cost.total),
+        "estimated": cost.estimated,
         "services": [{"service": name, "amount": float(amount)} for name, amount in cost.by_service.items()],
     }
 

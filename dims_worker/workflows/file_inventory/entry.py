@@ -1,4 +1,4 @@
-"""One file of an inventory: what is read off it, once, and what stood in the way. Nothing of it is fatal."""
+"""Describe one file of an inventory. A problem with a file becomes a note."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from dims_worker.probes.base import Deadline, printable_path
 from dims_worker.workflows.file_inventory import kinds
-from dims_worker.workflows.file_inventory import purpose as words
 from dims_worker.workflows.file_inventory.kinds import FileKind
+from dims_worker.workflows.file_inventory.purpose import defined_names, find_purpose, shorten
 from dims_worker.workflows.file_inventory.python_source import Modules, python_source
 
 NAMES = 8
-"""So many functions and classes of a file are told."""
-_LONGEST = 1 << 20
-"""Bytes of a file that are looked into; lines are counted to the end."""
+"""The number of functions and classes that are listed for a file."""
+_MAX_CONTENT = 1 << 20
+"""The bytes of a file that are analyzed. Lines are counted to the end."""
 _BLOCK = 1 << 18
 
 _OWN_REPORT = b"# file-inventory\n\nGenerated: "
@@ -25,21 +25,21 @@ _OWN_REPORT = b"# file-inventory\n\nGenerated: "
 
 @dataclass(slots=True)
 class SourceFile:
-    """A file that was read: `content` is its first megabyte."""
+    """A file that was read. `content` is its first megabyte."""
 
     path: str
     kind: FileKind
     size: int
     changed: str
-    """A date, UTC, of the file's own time."""
+    """The date of its modification time, in UTC."""
     lines: int | None = None
     content: bytes = b""
     notes: list[str] = field(default_factory=list)
 
 
 def read_file(root: str, path: str, deadline: Deadline) -> SourceFile | None:
-    """Read a file; OTHER where it is not for an inventory, None where it is this report itself, no regular file,
-    or has gone meanwhile."""
+    """Read a file. Return OTHER if the inventory does not list it, and None if it is the report itself, not a regular
+    file, or has vanished."""
     kind = kinds.kind_by_name(path)
     place = f"{root}/{path}"
     file = SourceFile(path, kind or _UNKNOWN, 0, "unknown")
@@ -57,16 +57,16 @@ def read_file(root: str, path: str, deadline: Deadline) -> SourceFile | None:
         file.notes.append(f"cannot be read: {error.strerror or error}")
         return file if kind else OTHER
     if file.kind is _UNKNOWN:
-        found = kinds.kind_by_shebang(path, file.content[:200])
-        if found is None:
+        shebang_kind = kinds.kind_by_shebang(path, file.content[:200])
+        if shebang_kind is None:
             return OTHER
-        file.kind = found
+        file.kind = shebang_kind
     return None if file.content.startswith(_OWN_REPORT) else file
 
 
 _UNKNOWN = FileKind("", "")
 OTHER = SourceFile("", _UNKNOWN, 0, "")
-"""A file of none of the kinds: data, a picture, an archive."""
+"""A file of another kind: data, a picture, an archive."""
 
 
 def _day(seconds: float) -> str:
@@ -77,21 +77,21 @@ def _day(seconds: float) -> str:
 
 
 def _content(place: str, deadline: Deadline) -> tuple[bytes, int]:
-    """The first megabyte of a file, and the newline bytes of all of it."""
-    # What has become a symbolic link or a pipe meanwhile is neither followed nor waited for
+    """Return the first megabyte of a file, and the number of all its newlines."""
+    # If it was replaced meanwhile: do not follow a symbolic link, and do not wait for a pipe
     descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
-        content = file.read(_LONGEST) or b""
+        content = file.read(_MAX_CONTENT) or b""
         lines = content.count(b"\n")
-        while len(content) == _LONGEST and (block := file.read(_BLOCK)):
+        while len(content) == _MAX_CONTENT and (block := file.read(_BLOCK)):
             lines += block.count(b"\n")
             deadline.check()
     return content, lines
 
 
 def inventory_entry(file: SourceFile, modules: Modules, changed: str | None) -> dict[str, Any]:
-    """What the inventory tells of a file, as JSON. `changed` is the date of its last commit, if it has one."""
-    told: dict[str, Any] = {
+    """Return the entry of a file as JSON. `changed` is the date of its last commit, if it has one."""
+    entry: dict[str, Any] = {
         "path": printable_path(file.path),
         "category": file.kind.category,
         "kind": file.kind.name,
@@ -104,34 +104,34 @@ def inventory_entry(file: SourceFile, modules: Modules, changed: str | None) -> 
         "imports": {},
         "notes": file.notes,
     }
-    if file.size > _LONGEST:
-        file.notes.append("only the first 1,048,576 bytes were looked into")
+    if file.size > _MAX_CONTENT:
+        file.notes.append("only the first 1,048,576 bytes were analyzed")
     if file.content and not kinds.is_secret(file.path):
-        purpose, names, told["imports"] = _said(file, modules)
-        told.update(purpose=purpose, names=names[:NAMES], more_names=max(len(names) - NAMES, 0))
-    return told
+        purpose, names, entry["imports"] = _describe(file, modules)
+        entry.update(purpose=purpose, names=names[:NAMES], more_names=max(len(names) - NAMES, 0))
+    return entry
 
 
-def _said(file: SourceFile, modules: Modules) -> tuple[str | None, list[str], dict[str, list[str]]]:
-    """Purpose, names and imports."""
+def _describe(file: SourceFile, modules: Modules) -> tuple[str | None, list[str], dict[str, list[str]]]:
+    """Return the purpose, the defined names and the imports."""
+    name = file.path.rpartition("/")[2]
     if file.kind.name != "Python":
         text = _text(file)
-        return words.purpose(file.kind, file.path.rpartition("/")[2], text), words.defined(file.kind, text), {}
-    found = python_source(file.content)
-    if found.trouble:
-        file.notes.append(words.cut(found.trouble) or "")
-    purpose = words.cut(found.purpose) if found.purpose else None
+        return find_purpose(file.kind, name, text), defined_names(file.kind, text), {}
+    source = python_source(file.content)
+    if source.problem:
+        file.notes.append(shorten(source.problem) or "")
+    purpose = shorten(source.purpose) if source.purpose else None
     if not purpose:
-        told = file.content.decode(errors="replace")
-        purpose = words.purpose(file.kind, file.path.rpartition("/")[2], told)
-    return purpose, found.names, modules.sorted_out(file.path, found.imported)
+        purpose = find_purpose(file.kind, name, file.content.decode(errors="replace"))
+    return purpose, source.names, modules.classify(file.path, source.imported)
 
 
 def _text(file: SourceFile) -> str:
-    """The content as text: UTF-8, or what a byte order mark says; else told, and read as Latin-1."""
+    """Decode the content: UTF-16 with a byte order mark, UTF-8, or Latin-1 with a note."""
     if file.content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return file.content.decode("utf-16", errors="replace")
-    whole = file.content if file.size <= _LONGEST else file.content[: file.content.rfind(b"\n") + 1]
+    whole = file.content if file.size <= _MAX_CONTENT else file.content[: file.content.rfind(b"\n") + 1]
     try:
         text = whole.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Which files an inventory holds, and what each is: its kind by name, its category by kind and place."""
+"""Which files an inventory lists: their kind by name, and their category by kind and location."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CATEGORIES = {
     "build": "Build",
     "configuration": "Configuration",
 }
-"""The categories in the report's order, and their headings."""
+"""The categories in the order of the report, and their headings."""
 
 LEFT_OUT = (
     *(f"**/{name}/**" for name in ("__pycache__", "node_modules", "site-packages", ".ipynb_checkpoints", "*.egg-info")),
@@ -21,15 +21,15 @@ LEFT_OUT = (
     *(f"**/{name}/**" for name in (".mypy_cache", ".pytest_cache", ".ruff_cache", ".terraform", ".svn", ".hg")),
     *("**/*~", "**/*.bak", "**/*.orig", "**/*.swp", "**/.DS_Store"),
 )
-"""Caches, installed packages and backups, wherever they lie; `.git` is no part of any tree."""
+"""Caches, installed packages and backups in any folder. `.git` is never part of a tree."""
 
 _DATA = 256 * 1024
-"""A `.json`, `.xml` or `.txt` with more bytes is data."""
+"""A `.json`, `.xml` or `.txt` file with more bytes is data."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
-    """What a file is. `comment` begins its comments; None where it has none."""
+    """The kind of a file. `comment` is the start of its comments, or None."""
 
     name: str
     category: str
@@ -37,7 +37,7 @@ class FileKind:
 
 
 def _kinds(category: str, comment: str | None, **names: str) -> dict[str, FileKind]:
-    """Kinds by their ends or names: the keyword is the kind's name."""
+    """Map file extensions or names to kinds. Each keyword is the name of a kind."""
     return {end: FileKind(name, category, comment) for name, ends in names.items() for end in ends.split()}
 
 
@@ -88,13 +88,18 @@ _TEST_NAME = re.compile(r"(test_.*|.*_test|conftest)\.py|.*\.(test|spec)\.[jt]sx
 _TEST_FOLDER = re.compile(r"(^|/)(tests?|__tests__)/")
 _SHEBANG = re.compile(rb"#![^\n]*\b(python|bash|sh|zsh|ksh|Rscript|ruby|perl|node|julia)")
 _PROGRAMS = {
-    **{b"python": "py", b"Rscript": "R", b"ruby": "rb", b"perl": "pl", b"node": "js", b"julia": "jl"},
+    b"python": "py",
+    b"Rscript": "R",
+    b"ruby": "rb",
+    b"perl": "pl",
+    b"node": "js",
+    b"julia": "jl",
     **dict.fromkeys((b"bash", b"sh", b"zsh", b"ksh"), "sh"),
 }
 
 
 def kind_by_name(path: str) -> FileKind | None:
-    """The kind of a file as its path tells it; None where it tells nothing."""
+    """Return the kind of a file by its path, or None if the path does not show it."""
     name = path.rpartition("/")[2]
     end = name.rpartition(".")[2] if "." in name.lstrip(".") else ""
     if _REQUIREMENTS.fullmatch(name):
@@ -103,12 +108,12 @@ def kind_by_name(path: str) -> FileKind | None:
         return _BY_NAME["Dockerfile"]
     if name.startswith(".env."):
         return _BY_NAME[".env"]
-    found = _BY_NAME.get(name) or _BY_END.get(end) or _BY_END.get(end.lower())
-    return _placed(found, path, name) if found else None
+    kind = _BY_NAME.get(name) or _BY_END.get(end) or _BY_END.get(end.lower())
+    return _adjusted_to_location(kind, path, name) if kind else None
 
 
-def _placed(kind: FileKind, path: str, name: str) -> FileKind:
-    """Build files and tests are also known by where they lie."""
+def _adjusted_to_location(kind: FileKind, path: str, name: str) -> FileKind:
+    """Change the category of build files and tests, which their location shows."""
     if kind.category in ("configuration", "scripts") and path.startswith(_BUILD_FOLDERS):
         return FileKind(kind.name, "build", kind.comment)
     if _TEST_NAME.fullmatch(name) or (kind.category in ("scripts", "sql") and _TEST_FOLDER.search(path)):
@@ -117,22 +122,22 @@ def _placed(kind: FileKind, path: str, name: str) -> FileKind:
 
 
 def may_be_script(path: str) -> bool:
-    """Whether only its first line can tell what a file is: its name has no end."""
+    """Return whether a file has no extension, so that only its first line can show its kind."""
     return "." not in path.rpartition("/")[2]
 
 
 def kind_by_shebang(path: str, head: bytes) -> FileKind | None:
-    """The kind of a program whose name has no end, by its first line."""
-    found = _SHEBANG.match(head)
-    return _placed(_BY_END[_PROGRAMS[found[1]]], path, path.rpartition("/")[2]) if found else None
+    """Return the kind of a program without an extension, by its first line."""
+    shebang = _SHEBANG.match(head)
+    return _adjusted_to_location(_BY_END[_PROGRAMS[shebang[1]]], path, path.rpartition("/")[2]) if shebang else None
 
 
 def is_data(kind: FileKind, size: int) -> bool:
-    """Whether a file of this kind is too large to be what its name says."""
+    """Return whether a file of this kind is so large that it is data."""
     return size > _DATA and kind.name in ("JSON", "XML", "text") and kind.category != "build"
 
 
 def is_secret(path: str) -> bool:
-    """Whether a file may hold secrets, so that nothing of its content is told."""
+    """Return whether a file may have secrets. The inventory does not show its content then."""
     name = path.rpartition("/")[2]
     return name.startswith(".env") or name.endswith(".env")

@@ -1,4 +1,4 @@
-"""What a file that is no Python says of itself: its purpose, and the names that it defines."""
+"""Find the purpose of a file that is not Python, and the names that it defines."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from dims_worker.workflows.file_inventory.kinds import FileKind
 from dims_worker.workflows.markdown import escape_invisible
 
-LONGEST = 120
-"""Characters of a purpose."""
+MAX_LENGTH = 120
+"""The most characters of a purpose."""
 _HEAD = 200
 _WIDTH = 400
-"""Lines, and characters of a line, that are looked at for it: enough, and no odd file takes long."""
+"""The number of lines, and of characters in a line, that are searched, so that no file takes long."""
 
 _LICENCE = re.compile(r"copyright|\(c\)|SPDX-|licen[cs]ed? |all rights reserved|permission is hereby", re.IGNORECASE)
-_FOR_MACHINES = re.compile(
+_FOR_TOOLS = re.compile(
     r"!|-\*-|(en)?coding[:=]|vim?:|shellcheck |syntax=|yaml-language-server|frozen_string_literal|eslint|@ts-|noqa"
 )
 _BLOCK_START = re.compile(r"\s*/\*+!?")
@@ -39,40 +39,40 @@ _SHELL_DEFINED = re.compile(
 )
 
 
-def purpose(kind: FileKind, name: str, content: str) -> str | None:
-    """What a file of that kind is for, in its own words, on one line; None where it does not say."""
+def find_purpose(kind: FileKind, name: str, content: str) -> str | None:
+    """Return the purpose of a file on one line, quoted from its content, or None if it has none."""
     find = _BY_KIND.get(kind.name)
-    found = find(content) if find else None
-    if not found and kind.comment:
-        found = commented(content, kind.comment, name)
-    if not found and kind.name in ("TOML", "JSON", "YAML"):
-        found = _described(content)
-    return cut(found) if found else None
+    purpose = find(content) if find else None
+    if not purpose and kind.comment:
+        purpose = first_comment(content, kind.comment, name)
+    if not purpose and kind.name in ("TOML", "JSON", "YAML"):
+        purpose = _description(content)
+    return shorten(purpose) if purpose else None
 
 
-def cut(said: str) -> str | None:
-    """The first paragraph on one line of at most LONGEST characters."""
-    paragraph = re.split(r"\n\s*\n", said[: _HEAD * _WIDTH].strip(), maxsplit=1)[0]
+def shorten(text: str) -> str | None:
+    """Return the first paragraph on one line of at most MAX_LENGTH characters."""
+    paragraph = re.split(r"\n\s*\n", text[: _HEAD * _WIDTH].strip(), maxsplit=1)[0]
     line = escape_invisible(" ".join(paragraph.split()))
-    if len(line) > LONGEST:
-        line = line[: LONGEST - 1].rsplit(" ", 1)[0].rstrip(" ,;:-") + "…"
+    if len(line) > MAX_LENGTH:
+        line = line[: MAX_LENGTH - 1].rsplit(" ", 1)[0].rstrip(" ,;:-") + "…"
     return line or None
 
 
-def defined(kind: FileKind, content: str) -> list[str]:
-    """The tables, views and functions of SQL, the functions of a shell script, in order, each once."""
+def defined_names(kind: FileKind, content: str) -> list[str]:
+    """Return the tables, views and functions of SQL, or the functions of a shell script, each once."""
     if kind.name == "SQL":
-        found = _SQL_DEFINED.findall(_SQL_COMMENT.sub(" ", content))
-        names = [f"{what.lower()} {_DOTTED.sub('.', name)}" for what, name in found]
+        definitions = _SQL_DEFINED.findall(_SQL_COMMENT.sub(" ", content))
+        names = [f"{kind_of.lower()} {_DOTTED.sub('.', name)}" for kind_of, name in definitions]
     elif kind.name == "shell":
-        names = [f"{one or other}()" for one, other in _SHELL_DEFINED.findall(content)]
+        names = [f"{with_keyword or plain}()" for with_keyword, plain in _SHELL_DEFINED.findall(content)]
     else:
         return []
     return list(dict.fromkeys(map(escape_invisible, names)))
 
 
-def commented(content: str, comment: str, name: str = "") -> str | None:
-    """The first paragraph of the first comments, unless it is a licence or for machines."""
+def first_comment(content: str, comment: str, name: str = "") -> str | None:
+    """Return the first paragraph of the comments at the start that is not a licence or for tools."""
     for paragraph in _paragraphs(_comments(content, comment)):
         if not _LICENCE.search(paragraph) and paragraph.rstrip(":. ") not in ("", name):
             return paragraph
@@ -80,7 +80,7 @@ def commented(content: str, comment: str, name: str = "") -> str | None:
 
 
 def _comments(content: str, comment: str) -> Iterator[str]:
-    """The lines of the comments that a file begins with, bare; empty where a comment says nothing."""
+    """Yield the lines of the comments at the start of a file, without the comment characters."""
     inside = False
     for line in _head(content):
         bare = line.strip()
@@ -88,8 +88,8 @@ def _comments(content: str, comment: str) -> Iterator[str]:
             inside = "*/" not in bare
             yield re.sub(r"^\*+(?!/)", "", _BLOCK_START.sub("", bare, count=1).partition("*/")[0].strip()).strip()
         elif bare.startswith(comment):
-            said = bare.lstrip(comment[0]).strip()
-            yield "" if _FOR_MACHINES.match(said) else said
+            text = bare.lstrip(comment[0]).strip()
+            yield "" if _FOR_TOOLS.match(text) else text
         elif bare and bare not in ("@echo off", "'use strict';", '"use strict";'):
             return
         else:
@@ -112,8 +112,8 @@ def _paragraphs(lines: Iterator[str]) -> Iterator[str]:
         yield " ".join(paragraph)
 
 
-def _headed(content: str) -> str | None:
-    """The first heading of a document, else its first words."""
+def _first_heading(content: str) -> str | None:
+    """Return the first heading of a document, otherwise its first line."""
     lines = _without_front_matter(content)
     first = None
     fenced = False
@@ -141,7 +141,7 @@ def _without_front_matter(content: str) -> list[str]:
 
 
 def _plain(line: str) -> str:
-    """Without links, images and tags."""
+    """Remove links, images and tags."""
     return _LINK.sub(lambda m: m[1] or "", line).strip(" \t*_`")
 
 
@@ -151,18 +151,18 @@ def _notebook(content: str) -> str | None:
         for cell in cells:
             source = cell["source"]
             if cell["cell_type"] == "markdown":
-                return _headed(source if isinstance(source, str) else "".join(source))
+                return _first_heading(source if isinstance(source, str) else "".join(source))
     except (ValueError, KeyError, TypeError, RecursionError):
-        return None  # no notebook after all: it has no purpose to tell
+        return None  # not a notebook
     return None
 
 
-def _described(content: str) -> str | None:
-    found = _DESCRIPTION.search("\n".join(_head(content)))
-    return found[1] if found else None
+def _description(content: str) -> str | None:
+    match = _DESCRIPTION.search("\n".join(_head(content)))
+    return match[1] if match else None
 
 
 _BY_KIND: dict[str, Callable[[str], str | None]] = {
-    **dict.fromkeys(("Markdown", "reStructuredText", "text", "AsciiDoc"), _headed),
+    **dict.fromkeys(("Markdown", "reStructuredText", "text", "AsciiDoc"), _first_heading),
     "notebook": _notebook,
 }

@@ -1,4 +1,4 @@
-"""What a Python file says of itself: purpose, functions and classes, imports. By its syntax tree; nothing is run."""
+"""Find the purpose, functions, classes and imports of a Python file in its syntax tree. Nothing is run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _IMPORTED = re.compile(
 )
 
 _DOCSTRING = re.compile(rb'(?:[ \t]*(?:#[^\n]*)?\n)*[rRuU]?("""|\'\'\')(.*?)\1', re.DOTALL)
-_GLANCED = 20_000
+_SCANNED = 20_000
 
 _PARSED = 1 << 18
-"""Bytes: the tree of a larger file, which is most likely generated, would take seconds."""
+"""The most bytes that are parsed. A larger file is probably generated, and would take seconds."""
 
 _LOOP = ("body", "orelse")
 _TRY = ("body", "handlers", "orelse", "finalbody")
@@ -26,45 +26,46 @@ _BODIES: dict[type, tuple[str, ...]] = {
     **dict.fromkeys((ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.With, ast.AsyncWith), ("body",)),
     **dict.fromkeys((ast.ExceptHandler, ast.match_case), ("body",)),
     **dict.fromkeys((ast.If, ast.For, ast.AsyncFor, ast.While), _LOOP),
-    **{ast.Try: _TRY, ast.TryStar: _TRY, ast.Match: ("cases",)},
+    ast.Try: _TRY,
+    ast.TryStar: _TRY,
+    ast.Match: ("cases",),
 }
-"""Where a statement keeps statements."""
+"""The fields of a statement that contain statements."""
 
 
 @dataclass(slots=True)
 class PythonSource:
-    """`names` are the functions and classes of the file's own level, in its order, such as `load()` and
-    `class Probe`; `imported` the first parts of what it imports, anywhere in it; relative imports are left out."""
+    """`names` are the top-level functions and classes in order, such as `load()` and `class Probe`. `imported` are the
+    first parts of all imports, without relative ones."""
 
     purpose: str | None = None
     names: list[str] = field(default_factory=list)
     imported: set[str] = field(default_factory=set)
-    trouble: str | None = None
+    problem: str | None = None
 
 
 def python_source(content: bytes) -> PythonSource:
-    """Read a file. One that is no Python 3 has a `trouble`, and what its lines give away at a glance; so has
-    one that is too large."""
+    """Read a file. If it is not Python 3 or too large, it has a `problem`, and its lines are searched instead."""
     if len(content) > _PARSED:
-        return _glanced(content, f"over {_PARSED:,} bytes, so that it was only glanced at")
+        return _scan_lines(content, f"over {_PARSED:,} bytes, so it was not parsed")
     try:
-        with warnings.catch_warnings():  # an odd escape sequence is the file's business
+        with warnings.catch_warnings():  # such as odd escape sequences
             warnings.simplefilter("ignore")
             tree = ast.parse(content)
     except SyntaxError as error:
         line = f" in line {error.lineno}" if error.lineno else ""
-        return _glanced(content, f"syntax error{line}: {error.msg}")
+        return _scan_lines(content, f"syntax error{line}: {error.msg}")
     except (ValueError, RecursionError, MemoryError) as error:
-        return _glanced(content, f"cannot be parsed: {error or type(error).__name__}")
+        return _scan_lines(content, f"cannot be parsed: {error or type(error).__name__}")
     try:
         docstring = ast.get_docstring(tree)
     except ValueError:
         docstring = None
-    names = [name for node in tree.body for name in _named(node)]
+    names = [name for node in tree.body for name in _definition(node)]
     return PythonSource(docstring, names, set(_imports(tree.body)))
 
 
-def _named(node: ast.stmt) -> Iterator[str]:
+def _definition(node: ast.stmt) -> Iterator[str]:
     if isinstance(node, ast.ClassDef):
         yield f"class {node.name}"
     elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -72,10 +73,10 @@ def _named(node: ast.stmt) -> Iterator[str]:
 
 
 def _imports(body: Iterable[ast.AST]) -> Iterator[str]:
-    """Of all statements, those in functions too: an import that waits is an import."""
-    waiting = list(body)
-    while waiting:
-        node = waiting.pop()
+    """Yield the imports of all statements, including those in functions."""
+    pending = list(body)
+    while pending:
+        node = pending.pop()
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -83,20 +84,20 @@ def _imports(body: Iterable[ast.AST]) -> Iterator[str]:
                 yield node.module.partition(".")[0]
         else:
             for name in _BODIES.get(type(node), ()):
-                waiting += getattr(node, name)
+                pending += getattr(node, name)
 
 
-def _glanced(content: bytes, trouble: str) -> PythonSource:
+def _scan_lines(content: bytes, problem: str) -> PythonSource:
     kinds = {b"class": "class {}", b"def": "{}()"}
     names = [kinds[kind].format(name.decode(errors="replace")) for kind, name in _DEFINED.findall(content)]
     imported = {(whole or part).decode(errors="replace") for whole, part in _IMPORTED.findall(content)}
-    docstring = _DOCSTRING.match(content[:_GLANCED])
+    docstring = _DOCSTRING.match(content[:_SCANNED])
     purpose = docstring[2].decode(errors="replace") if docstring else None
-    return PythonSource(purpose, names, imported, trouble)
+    return PythonSource(purpose, names, imported, problem)
 
 
 class Modules:
-    """The modules of a tree, so that an import of one of them is told from one of a package."""
+    """The modules of a tree, to distinguish imports of them from those of packages."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._in: dict[str, set[str]] = {}
@@ -112,21 +113,21 @@ class Modules:
                 known.add(name)
                 folder = above
 
-    def sorted_out(self, path: str, imported: Collection[str]) -> dict[str, list[str]]:
-        """The imports of a file as `packages`, `standard` library and `local` modules, each in order.
+    def classify(self, path: str, imported: Collection[str]) -> dict[str, list[str]]:
+        """Sort the imports of a file into `packages`, `standard` library and `local` modules.
 
-        Local is what lies beside the file, in a folder above it, or in `src` or `lib`.
+        Local modules are next to the file, in a folder above it, or in `src` or `lib`.
         """
-        found: dict[str, list[str]] = {"packages": [], "standard": [], "local": []}
-        beside = [self._in.get(folder, set()) for folder in ("src", "lib", *_above(path))]
+        groups: dict[str, list[str]] = {"packages": [], "standard": [], "local": []}
+        local = [self._in.get(folder, set()) for folder in ("src", "lib", *_above(path))]
         for name in sorted(imported):
             if name == "__future__":
                 continue
-            if any(name in known for known in beside):
-                found["local"].append(name)
+            if any(name in known for known in local):
+                groups["local"].append(name)
             else:
-                found["standard" if name in sys.stdlib_module_names else "packages"].append(name)
-        return found
+                groups["standard" if name in sys.stdlib_module_names else "packages"].append(name)
+        return groups
 
 
 def _above(path: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""FILE_INVENTORY.md: one line a file that begins with its path, so that it can be counted and compared."""
+"""FILE_INVENTORY.md: one line for each file, which starts with its path, so that you can count and diff files."""
 
 from __future__ import annotations
 
@@ -6,53 +6,54 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
+from dims_worker.formatting import format_bytes, pluralize
 from dims_worker.workflows.file_inventory.kinds import CATEGORIES
-from dims_worker.workflows.markdown import code_span, escape_markdown, escape_prose, format_bytes, markdown_table
+from dims_worker.workflows.markdown import code_span, escape_markdown, escape_prose, markdown_table
 
-Told = Mapping[str, Any]
+Document = Mapping[str, Any]
 
 
-def markdown(result: Told) -> str:
-    """The report of a result: what needs a person, totals, then each file under its category and folder."""
+def markdown(result: Document) -> str:
+    """Return the report of a result: what needs attention, totals, then the files by category and folder."""
     if not result["reached"]:
-        return "The tree was not reached: there is no inventory.\n"
+        return "There is no inventory, because the source was not reached.\n"
     lines = [*_attention(result), *_summary(result), *_totals(result)]
     for category, heading in CATEGORIES.items():
         files = [file for file in result["files"] if file["category"] == category]
         if files:
             lines += [f"## {heading} ({len(files):,})", ""]
-            for folder, there in groupby(files, key=_folder):
-                lines += [f"### {code_span(f'{folder}/') if folder else 'At the top'}", ""]
-                lines += [line for file in there for line in _file(file)]
+            for folder, group in groupby(files, key=_folder):
+                lines += [f"### {code_span(f'{folder}/') if folder else 'Top folder'}", ""]
+                lines += [line for file in group for line in _file(file)]
                 lines.append("")
     return "\n".join(lines)
 
 
-def _attention(result: Told) -> list[str]:
-    # "*": only a file's line begins with "-"
+def _attention(result: Document) -> list[str]:
+    # "*", because only the lines of files start with "-"
     return (
-        ["## Needs a look", "", *(f"* {escape_markdown(said)}" for said in result["attention"]), ""]
+        ["## Needs attention", "", *(f"* {escape_markdown(text)}" for text in result["attention"]), ""]
         if result["attention"]
         else []
     )
 
 
-def _summary(result: Told) -> list[str]:
+def _summary(result: Document) -> list[str]:
     totals = result["totals"]
     lines = [
-        f"{totals['files']:,} files, {totals['lines']:,} lines, {format_bytes(totals['bytes'])}. "
+        f"{pluralize(totals['files'], 'file')}, {pluralize(totals['lines'], 'line')}, {format_bytes(totals['bytes'])}. "
         f"The inventory is stale after {result['stale_after']}.",
         "",
     ]
     if result["others"]:
-        lines += [f"{result['others']:,} files of other kinds (data, pictures, archives) are not told here.", ""]
+        lines += [f"{result['others']:,} files of other kinds (data, pictures, archives) are not listed.", ""]
     if result["dates"]:
-        lines += [f"Dates are the files' own, not those of commits: {escape_markdown(result['dates'])}.", ""]
+        lines += [f"Dates are modification times, not dates of commits: {escape_markdown(result['dates'])}.", ""]
     return lines
 
 
-def _totals(result: Told) -> list[str]:
-    def rows(part: Told, heading: Mapping[str, str]) -> list[list[object]]:
+def _totals(result: Document) -> list[str]:
+    def rows(part: Document, heading: Mapping[str, str]) -> list[list[object]]:
         return [
             [escape_markdown(heading.get(name, name)), each["files"], each["lines"], format_bytes(each["bytes"])]
             for name, each in part.items()
@@ -62,7 +63,8 @@ def _totals(result: Told) -> list[str]:
     whole = result["totals"]
     end: list[list[object]] = [["**All**", whole["files"], whole["lines"], format_bytes(whole["bytes"])]]
     return [
-        *("## Totals", ""),
+        "## Totals",
+        "",
         *markdown_table(("category", "files", "lines", "size"), rows(result["categories"], CATEGORIES) + end, numbers),
         "",
         *markdown_table(("kind", "files", "lines", "size"), rows(result["kinds"], {}) + end, numbers),
@@ -70,17 +72,16 @@ def _totals(result: Told) -> list[str]:
     ]
 
 
-def _folder(file: Told) -> str:
+def _folder(file: Document) -> str:
     folder: str = file["path"].rpartition("/")[0]
     return folder
 
 
-def _file(file: Told) -> Iterator[str]:
+def _file(file: Document) -> Iterator[str]:
     purpose = f" {escape_prose(file['purpose'])}" if file["purpose"] else ""
-    lines = f"{file['lines']:,} lines" if file["lines"] is not None else "lines unknown"
-    if file["lines"] == 1:
-        lines = "1 line"
-    yield f"- {code_span(file['path'])}{purpose} ({file['kind']}, {lines}, {format_bytes(file['bytes'])}, {file['changed']})"
+    lines = "lines unknown" if file["lines"] is None else pluralize(file["lines"], "line")
+    facts = f"{file['kind']}, {lines}, {format_bytes(file['bytes'])}, {file['changed']}"
+    yield f"- {code_span(file['path'])}{purpose} ({facts})"
     if file["names"]:
         more = f" and {file['more_names']:,} more" if file["more_names"] else ""
         yield f"  * defines {', '.join(map(code_span, file['names']))}{more}"

@@ -1,11 +1,10 @@
-"""The paths of a tree, as the files probe walks it, and when each was last committed."""
+"""List the paths of a tree, as the files probe walks it, and the date of the last commit of each."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import stat
 from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,66 +12,62 @@ from typing import cast
 
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, printable_path
-from dims_worker.probes.files.tree import Selection, Tree
-from dims_worker.probes.git.command import Git, GitFailed
+from dims_worker.probes.files.tree import Selection, Tree, check_root
+from dims_worker.probes.git.command import Git, GitError
 
 _HEADER = re.compile(rb"\x01[0-9a-f]{40,64} (\d+)")
-"""How a commit is told from a path, which could look like anything less."""
-_OFTEN = 4096
+"""The header of a commit. The hash makes it different from any likely path."""
+_CHECK_EVERY = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class TreePaths:
-    """The paths of a tree's files from its root, in the walk's order; `troubles` are folders that could not be
-    looked into, each with why."""
+    """The paths of the files from the root, in the order of the walk. `problems` are the folders that could not be
+    read, with the reason."""
 
     paths: list[str]
-    troubles: list[str]
+    problems: list[str]
 
 
 def paths_below(
-    root: str, home: str, exclude: tuple[str, ...], deadline: Deadline, *, ask_git: bool = False
+    root: str, home: str, exclude: tuple[str, ...], deadline: Deadline, *, use_git: bool = False
 ) -> TreePaths:
-    """All files below `root` but for what `exclude` matches and, where git is asked, what it ignores; one walk.
+    """List the files below `root` in one walk, without those that match `exclude` and, with `use_git`, those that
+    git ignores.
 
-    What is listed may have gone meanwhile or be no regular file. Raises MeasureError where the root is missing
-    or no folder, and where git is asked and is none there.
+    A path may be something else than a regular file, or vanish. Raises MeasureError if the root is missing or not a
+    folder, or `use_git` is set and git fails.
     """
     deadline.check()
     try:
-        if not stat.S_ISDIR(os.stat(root).st_mode):  # noqa: PTH116 - a str is what the walk works with
-            raise MeasureError(f"{printable_path(root)} is no folder")
-    except FileNotFoundError:
+        check_root(root, home)
+    except (FileNotFoundError, NotADirectoryError):
         raise MeasureError(f"{printable_path(root)} does not exist") from None
-    except OSError as error:
-        raise MeasureError(f"{printable_path(root)}: {error.strerror}") from None
-    if f"{root}/".startswith(f"{home}/"):
-        raise MeasureError(f"{printable_path(root)} lies in DIMS's own home, which is never measured")
     everything = Selection(("**",), exclude)
-    found: list[str] = []
+    paths: list[str] = []
     wanted = everything.matches
 
-    def noted(path: str) -> bool:
+    def record(path: str) -> bool:
         if wanted(path):
-            found.append(path)
-        return False  # the walk need not count it
+            paths.append(path)
+        return False  # so that the walk does not count it
 
-    everything.matches = noted
+    everything.matches = record
     tree = Tree(root, home, (), deadline)
-    tree.listed_by_git([everything]) if ask_git else tree.walk([everything])
+    tree.list_with_git([everything]) if use_git else tree.walk([everything])
     inside = f"{home}/".removeprefix(f"{root.rstrip('/')}/")
-    return TreePaths([path for path in found if not path.startswith(inside)], everything.troubles)
+    return TreePaths([path for path in paths if not path.startswith(inside)], everything.problems)
 
 
 def last_commits(root: str, paths: Collection[str], deadline: Deadline) -> tuple[dict[str, str], str | None]:
-    """The date (UTC) of the last commit of each path that has one, out of one pass over the history.
+    """Return the date (UTC) of the last commit of each path, from one pass over the history.
 
-    The second is why there are no such dates: no git, no repository, no commits; None where there are.
+    The second value is None, or the reason why there are no dates: no git, no repository, no commits.
     """
     git = Git(root, deadline)
     waiting = set(paths)
     dates: dict[str, str] = {}
-    plain = (
+    options = (
         "-z",
         "--format=%x01%H %ct",
         "--name-only",
@@ -83,9 +78,9 @@ def last_commits(root: str, paths: Collection[str], deadline: Deadline) -> tuple
     )
     day, first = "", False
     try:
-        with contextlib.closing(cast("Generator[bytes, None, None]", git.records("log", *plain))) as records:
+        with contextlib.closing(cast("Generator[bytes, None, None]", git.records("log", *options))) as records:
             for number, record in enumerate(records):
-                if number % _OFTEN == 0:
+                if number % _CHECK_EVERY == 0:
                     deadline.check()
                 if header := _HEADER.fullmatch(record):
                     day, first = datetime.fromtimestamp(int(header[1]), UTC).date().isoformat(), True
@@ -97,6 +92,6 @@ def last_commits(root: str, paths: Collection[str], deadline: Deadline) -> tuple
                     dates[path] = day
                     if not waiting:
                         break
-    except GitFailed as error:
+    except GitError as error:
         return {}, str(error)
     return dates, None

@@ -1,4 +1,4 @@
-"""file-inventory: what the project's scripts, SQL, documents, build and configuration files are, one by one."""
+"""file-inventory: describe each script, SQL file, document, build and configuration file of the project."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from dims_worker.config import FilesSource
+from dims_worker.formatting import format_bytes, pluralize
 from dims_worker.probes.base import printable_path
 from dims_worker.workflows.base import WorkflowContext
 from dims_worker.workflows.file_inventory import report
@@ -17,35 +18,34 @@ from dims_worker.workflows.file_inventory.entry import OTHER, inventory_entry, r
 from dims_worker.workflows.file_inventory.kinds import CATEGORIES, LEFT_OUT
 from dims_worker.workflows.file_inventory.python_source import Modules
 from dims_worker.workflows.file_inventory.tree import last_commits, paths_below
-from dims_worker.workflows.markdown import format_bytes
 from dims_worker.workflows.measure_metrics import measure_metrics
 
-_OFTEN = 200
-_NAMED = 5
-"""So many of the files with the same trouble are named in a sentence."""
+_CHECK_EVERY = 200
+_MAX_NAMES = 5
+"""The number of files that a sentence about a problem names."""
 
 
 class FileInventoryWorkflow:
-    """The result: `files` (see `file_inventory_reading.entry`), `totals`, `categories` and `kinds` (files, lines,
-    bytes each), `others` (files of no such kind: counted, not told), `dates` (why they are not git's),
-    `not_looked_into` (folders, with why), `stale_after`, and whether the tree was `reached`."""
+    """Returns `files` (see `inventory_entry`), `totals`, `categories` and `kinds` (with files, lines and bytes),
+    `others` (the number of files of other kinds), `dates` (why dates are not from git), `not_looked_into` (folders
+    that could not be read), `stale_after`, and whether the source was `reached`."""
 
-    def examine(self, bench: WorkflowContext) -> dict[str, Any]:
-        declared = bench.config.workflows.file_inventory
+    def run(self, context: WorkflowContext) -> dict[str, Any]:
+        declared = context.config.workflows.file_inventory
         assert declared is not None
-        found = bench.reach(declared.source, lambda: _inventory(bench)) or _NOTHING
-        measure_metrics(bench, declared.metrics)
-        totals = found["totals"]
+        inventory = context.reach(declared.source, lambda: _inventory(context)) or _NOTHING
+        measure_metrics(context, declared.metrics)
+        totals = inventory["totals"]
         summary = [
             ("files", f"{totals['files']:,}"),
             ("lines", f"{totals['lines']:,}"),
             ("size", format_bytes(totals["bytes"])),
         ]
         return {
-            **found,
-            "summary": summary if found["reached"] else [],
+            **inventory,
+            "summary": summary if inventory["reached"] else [],
             "stale_after": f"{declared.stale_after / timedelta(days=1):g} days",
-            "attention": _attention(found),
+            "attention": _attention(inventory),
         }
 
     def markdown(self, result: Mapping[str, Any]) -> str:
@@ -54,52 +54,58 @@ class FileInventoryWorkflow:
 
 _EMPTY = {"files": 0, "lines": 0, "bytes": 0}
 _NOTHING: dict[str, Any] = {
-    **{"reached": False, "files": [], "totals": _EMPTY, "categories": {}, "kinds": {}},
-    **{"others": 0, "dates": None, "not_looked_into": []},
+    "reached": False,
+    "files": [],
+    "totals": _EMPTY,
+    "categories": {},
+    "kinds": {},
+    "others": 0,
+    "dates": None,
+    "not_looked_into": [],
 }
 
 
-def _inventory(bench: WorkflowContext) -> dict[str, Any]:
-    """One walk over the tree, one reading of each file, one pass over the history."""
-    declared = bench.config.workflows.file_inventory
+def _inventory(context: WorkflowContext) -> dict[str, Any]:
+    """Walk the tree once, read each file once, and read the history once."""
+    declared = context.config.workflows.file_inventory
     assert declared is not None
-    source = bench.config.sources[declared.source]
+    source = context.config.sources[declared.source]
     assert isinstance(source, FilesSource)
-    root = str(bench.config.path_of(source.path).resolve())
+    root = str(context.config.path_of(source.path).resolve())
     exclude = (*source.exclude, *declared.exclude, *LEFT_OUT)
-    home = str(bench.config.home.resolve())
-    tree = paths_below(root, home, exclude, bench.deadline, ask_git=source.ignore is not None)
+    home = str(context.config.home.resolve())
+    tree = paths_below(root, home, exclude, context.deadline, use_git=source.ignore is not None)
     modules = Modules(path for path in tree.paths if path.endswith((".py", ".pyi", ".ipynb")))
-    dates, reason = last_commits(root, tree.paths, bench.deadline)
-    with _uncollected():
-        told = list(_entries(bench, root, tree.paths, modules, dates))
-    files = [each for each in told if each]
+    dates, reason = last_commits(root, tree.paths, context.deadline)
+    with _without_garbage_collection():
+        entries = list(_entries(context, root, tree.paths, modules, dates))
+    files = [entry for entry in entries if entry]
     return {
         "reached": True,
-        "files": sorted(files, key=_place),
+        "files": sorted(files, key=_sort_key),
         **_totals(files),
-        "others": len(told) - len(files),
+        "others": len(entries) - len(files),
         "dates": reason,
-        "not_looked_into": sorted(map(printable_path, tree.troubles)),
+        "not_looked_into": sorted(map(printable_path, tree.problems)),
     }
 
 
 def _entries(
-    bench: WorkflowContext, root: str, paths: list[str], modules: Modules, dates: Mapping[str, str]
+    context: WorkflowContext, root: str, paths: list[str], modules: Modules, dates: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """What is told of each file; nothing of those of other kinds."""
+    """Yield the entry of each file, and {} for files of other kinds."""
     for number, path in enumerate(sorted(paths)):
-        if number % _OFTEN == 0:
-            bench.deadline.check()
-            bench.progress(f"file-inventory: {number:,} of {len(paths):,} files read")
-        file = read_file(root, path, bench.deadline)
+        if number % _CHECK_EVERY == 0:
+            context.deadline.check()
+            context.progress(f"file-inventory: {number:,} of {len(paths):,} files read")
+        file = read_file(root, path, context.deadline)
         if file is not None:
             yield {} if file is OTHER else inventory_entry(file, modules, dates.get(path))
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the collector of cycles, which syntax trees have none of: it costs a tenth of the time."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Disable the garbage collector, which costs 10 % of the time. Syntax trees have no cycles."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -109,18 +115,18 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _place(file: Mapping[str, Any]) -> tuple[int, str, str]:
-    """Where a file stands: by category, folder and name."""
+def _sort_key(file: Mapping[str, Any]) -> tuple[int, str, str]:
+    """Sort files by category, folder and name."""
     folder, _, name = file["path"].rpartition("/")
     return list(CATEGORIES).index(file["category"]), folder, name
 
 
 def _totals(files: list[dict[str, Any]]) -> dict[str, Any]:
-    def of(some: list[dict[str, Any]]) -> dict[str, int]:
+    def of(group: list[dict[str, Any]]) -> dict[str, int]:
         return {
-            "files": len(some),
-            "lines": sum(file["lines"] or 0 for file in some),
-            "bytes": sum(file["bytes"] for file in some),
+            "files": len(group),
+            "lines": sum(file["lines"] or 0 for file in group),
+            "bytes": sum(file["bytes"] for file in group),
         }
 
     def by(key: str) -> dict[str, dict[str, int]]:
@@ -132,28 +138,24 @@ def _totals(files: list[dict[str, Any]]) -> dict[str, Any]:
     return {"totals": of(files), "categories": ordered, "kinds": by("kind")}
 
 
-def _attention(found: Mapping[str, Any]) -> list[str]:
-    """What a person should know, in sentences."""
-    files = found["files"]
+def _attention(inventory: Mapping[str, Any]) -> list[str]:
+    """Return what needs attention, a sentence each."""
+    files = inventory["files"]
     unread = [file["path"] for file in files if file["lines"] is None]
     broken = [
         file["path"] for file in files if any(note.startswith(("syntax", "cannot be p")) for note in file["notes"])
     ]
-    told = [f"{trouble}: what is in it is missing here." for trouble in found["not_looked_into"]]
+    sentences = [f"{problem}: its files are not included." for problem in inventory["not_looked_into"]]
     if unread:
-        told.append(f"{_files(unread)} cannot be read: {_some(unread)}.")
+        sentences.append(f"{pluralize(len(unread), 'file')} cannot be read: {_first(unread)}.")
     if broken:
-        told.append(f"{_files(broken)} of Python cannot be parsed: {_some(broken)}.")
-    return told
+        sentences.append(f"{pluralize(len(broken), 'Python file')} cannot be parsed: {_first(broken)}.")
+    return sentences
 
 
-def _files(paths: list[str]) -> str:
-    return f"{len(paths):,} file{'s' if len(paths) != 1 else ''}"
-
-
-def _some(paths: list[str]) -> str:
-    more = f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else ""
-    return ", ".join(paths[:_NAMED]) + more
+def _first(paths: list[str]) -> str:
+    more = f" and {len(paths) - _MAX_NAMES:,} more" if len(paths) > _MAX_NAMES else ""
+    return ", ".join(paths[:_MAX_NAMES]) + more
 
 
 WORKFLOW = FileInventoryWorkflow()

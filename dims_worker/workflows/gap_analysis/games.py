@@ -1,4 +1,4 @@
-"""Games as the warehouse knows them: seasons, what each lacks, gaps between their days. Pure."""
+"""The games of the warehouse: seasons, what each game lacks, gaps between their days. Pure."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from dims_worker.workflows import seasons
+from dims_worker.probes.s3.completeness import normalize_id
+from dims_worker.workflows.seasons import UNKNOWN, season_named, season_of
 
-UNKNOWN = "unknown"
-"""The season of what has neither a season nor a date."""
 _DAY = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)")
 _TRUE = frozenset({"true", "t", "yes", "y", "1"})
 
 
 @dataclass(frozen=True, slots=True)
 class Game:
-    """One game: `id` as the warehouse spells it, and what of it is there."""
+    """One game: its `id` as in the warehouse, and which data exist."""
 
     id: str
     day: date | None
@@ -31,31 +30,18 @@ class Game:
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """What is missing, in words."""
+        """The names of the missing data."""
         parts = (("box score content", self.box_score), ("play-by-play", self.play_by_play))
-        return tuple(what for what, there in parts if not there)
+        return tuple(name for name, exists in parts if not exists)
 
     @property
-    def place(self) -> tuple[str, date, str]:
-        """Where it stands in a list: by season, day and id."""
+    def sort_key(self) -> tuple[str, date, str]:
+        """The key that sorts games by season, day and id."""
         return self.season, self.day or date.max, self.id
 
 
-def comparable_id(name: Any) -> str:
-    """An id as it can be compared: `0021201048` in a file's name is 21201048 in a column of integers."""
-    if isinstance(name, float) and name.is_integer():
-        name = int(name)
-    spelled = str(name).strip()
-    return (spelled.lstrip("0") or "0") if spelled.isdecimal() else spelled
-
-
-def season_of(day: date | None) -> str:
-    """`2012-13` for the days from 2012-07-01 to 2013-06-30."""
-    return UNKNOWN if day is None else seasons.season_of(day)
-
-
 def day_of(value: Any) -> date | None:
-    """A day out of a date, a time, or a text that begins YYYY-MM-DD or YYYYMMDD; None for anything else."""
+    """Return the day of a date, a time, or a text that starts with YYYY-MM-DD or YYYYMMDD. None for other values."""
     if isinstance(value, datetime):
         return value.date()
     if isinstance(value, date):
@@ -67,24 +53,25 @@ def day_of(value: Any) -> date | None:
         return None
 
 
-def games_of(
+def parse_games(
     rows: Iterable[Mapping[str, Any]], box_scores: Iterable[Any], play_by_play: Iterable[Any], today: date
 ) -> list[Game]:
-    """The games of a query's rows, each id once, in the order of their places.
+    """Return the sorted games of the rows of a query, each id once.
 
-    A row's first column is the id, its second the day; `season` and `played` count where there are
-    such columns. Without `played` a game counts as played once its day is over.
+    The first column of a row is the id, the second the day. The columns `season` and `played` are optional.
+    Without `played`, a game counts as played once its day is over.
     """
-    boxed, told = {comparable_id(one) for one in box_scores}, {comparable_id(one) for one in play_by_play}
-    found: dict[str, Game] = {}
+    with_box_score, with_play_by_play = set(map(normalize_id, box_scores)), set(map(normalize_id, play_by_play))
+    games: dict[str, Game] = {}
     for row in rows:
         name, value, *_ = [*row.values(), None]
-        key, day = comparable_id(name), day_of(value)
-        if name is not None and key not in found:
-            season = seasons.season_named(str(row.get("season") or "")) or season_of(day)
+        key, day = normalize_id(name), day_of(value)
+        if name is not None and key not in games:
+            season = season_named(str(row.get("season") or "")) or season_of(day)
             played = _truth(row["played"]) if row.get("played") is not None else day is None or day < today
-            found[key] = Game(str(name).strip(), day, season, played, key in boxed, key in told)
-    return sorted(found.values(), key=lambda game: game.place)
+            has_box_score, has_play_by_play = key in with_box_score, key in with_play_by_play
+            games[key] = Game(str(name).strip(), day, season, played, has_box_score, has_play_by_play)
+    return sorted(games.values(), key=lambda game: game.sort_key)
 
 
 def _truth(value: Any) -> bool:
@@ -92,43 +79,43 @@ def _truth(value: Any) -> bool:
 
 
 def share(part: int, whole: int) -> float | None:
-    """A part in %; None of nothing."""
+    """Return a part in % of the whole, or None if that is 0."""
     return 100 * part / whole if whole else None
 
 
-def summed(games: Sequence[Game]) -> dict[str, Any]:
-    """Counts of some games: how many there are, how many lack what, and the shares in %."""
-    lack_box = sum(not game.box_score for game in games)
-    told = sum(game.play_by_play for game in games)
+def totals(games: Sequence[Game]) -> dict[str, Any]:
+    """Count games, games without some data, and the shares in %."""
+    without_box_score = sum(not game.box_score for game in games)
+    with_play_by_play = sum(game.play_by_play for game in games)
     days = sorted(game.day for game in games if game.day)
     return {
         "games": len(games),
         "not_played": sum(not game.played for game in games),
-        "without_box_score": lack_box,
-        "without_play_by_play": len(games) - told,
-        "missing_pct": share(lack_box, len(games)),
-        "coverage_pct": share(told, len(games)),
+        "without_box_score": without_box_score,
+        "without_play_by_play": len(games) - with_play_by_play,
+        "missing_pct": share(without_box_score, len(games)),
+        "coverage_pct": share(with_play_by_play, len(games)),
         "first": days[0].isoformat() if days else None,
         "last": days[-1].isoformat() if days else None,
     }
 
 
 def by_season(games: Iterable[Game]) -> list[dict[str, Any]]:
-    """The same by season, in their order."""
-    found: dict[str, list[Game]] = {}
+    """Return the same counts for each season, in order."""
+    seasons: dict[str, list[Game]] = {}
     for game in games:
-        found.setdefault(game.season, []).append(game)
-    return [{"season": season, **summed(found[season])} for season in sorted(found)]
+        seasons.setdefault(game.season, []).append(game)
+    return [{"season": season, **totals(seasons[season])} for season in sorted(seasons)]
 
 
 def latest_season(games: Iterable[Game]) -> str | None:
-    """The newest season in which a game was played."""
+    """Return the newest season with a played game."""
     return max((game.season for game in games if game.played and game.season != UNKNOWN), default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class GapRule:
-    """How many days without a game are a gap: more than `days`, in the season's `months` more than `in_season`."""
+    """When days without a game are a gap: more than `days`, or more than `in_season` in the `months` of the season."""
 
     days: int
     in_season: int
@@ -136,12 +123,12 @@ class GapRule:
 
 
 def date_gaps(days: Iterable[date], rule: GapRule) -> list[dict[str, Any]]:
-    """The gaps between days: first and last day that is missing, how many, and when it is.
+    """Return the gaps between days: first and last missing day, their number, and when the gap is.
 
-    A gap lies `in season` where every month that it touches is one of the season's.
+    A gap is `in season` if all its months are months of the season.
     """
     known = sorted(set(days))
-    found = []
+    gaps = []
     for before, after in itertools.pairwise(known):
         missing = (after - before).days - 1
         first, last = before + timedelta(days=1), after - timedelta(days=1)
@@ -149,8 +136,8 @@ def date_gaps(days: Iterable[date], rule: GapRule) -> list[dict[str, Any]]:
         if missing > (rule.in_season if inside else rule.days):
             between = season_of(before) != season_of(after)
             when = "in season" if inside else "between seasons" if between else "out of season"
-            found.append({"first": first.isoformat(), "last": last.isoformat(), "days": missing, "when": when})
-    return found
+            gaps.append({"first": first.isoformat(), "last": last.isoformat(), "days": missing, "when": when})
+    return gaps
 
 
 def _months(first: date, last: date) -> frozenset[int]:
@@ -161,24 +148,24 @@ def _months(first: date, last: date) -> frozenset[int]:
 # --- the plan ---------------------------------------------------------------------------------------
 
 PRIORITIES = (
-    ("Load what the lake has", "An object of the missing part lies in the lake; nothing needs to be fetched."),
-    ("Fetch the newest season", "Played games of the newest season that nothing is known of in the lake."),
-    ("Fetch earlier seasons", "Played games of the seasons before, the newest of them first."),
-    ("Settle what was not played", "Cancelled, unnecessary or still to come: mark them, or wait."),
+    ("Load what the lake has", "The lake has an object with the missing data. You do not need to download anything."),
+    ("Fetch the newest season", "Played games of the newest season that are not in the lake."),
+    ("Fetch earlier seasons", "Played games of earlier seasons that are not in the lake, newest season first."),
+    ("Check the games that were not played", "They are cancelled, unnecessary or in the future. Mark them, or wait."),
 )
-"""The four priorities of a plan: title and reason. A missing game is in the first of 4, 1, 2, 3 that it fits."""
+"""The four priorities of a plan: title and reason. A game gets the first that applies of 4, 1, 2, 3."""
 
 
 def download_plan(games: Iterable[Game], in_lake: Callable[[Game], bool]) -> list[dict[str, Any]]:
-    """The missing games by priority, each in one. Earlier seasons are ordered newest first."""
+    """Return the missing games by priority. Earlier seasons are sorted newest first."""
     games = list(games)
     newest = latest_season(games)
-    sorted_out: dict[int, list[Game]] = {1: [], 2: [], 3: [], 4: []}
+    by_priority: dict[int, list[Game]] = {1: [], 2: [], 3: [], 4: []}
     for game in games:
         if game.lacks:
             priority = 4 if not game.played else 1 if in_lake(game) else 2 if game.season == newest else 3
-            sorted_out[priority].append(game)
-    sorted_out[3].sort(key=lambda game: _newest_first(game.season), reverse=True)  # stable: by day within a season
+            by_priority[priority].append(game)
+    by_priority[3].sort(key=lambda game: _season_key(game.season), reverse=True)  # stable: by day within a season
     return [
         {
             "priority": number,
@@ -186,18 +173,18 @@ def download_plan(games: Iterable[Game], in_lake: Callable[[Game], bool]) -> lis
             "reason": reason,
             "seasons": [
                 {"season": season, "games": count}
-                for season, count in _by_newest(Counter(game.season for game in sorted_out[number]))
+                for season, count in _newest_first(Counter(game.season for game in by_priority[number]))
             ],
-            "games": [game.id for game in sorted_out[number]],
+            "games": [game.id for game in by_priority[number]],
         }
         for number, (title, reason) in enumerate(PRIORITIES, start=1)
     ]
 
 
-def _by_newest(counts: Counter[str]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda item: _newest_first(item[0]), reverse=True)
+def _newest_first(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: _season_key(item[0]), reverse=True)
 
 
-def _newest_first(season: str) -> tuple[bool, str]:
-    """In reverse order: the newest season first, the unknown one last."""
+def _season_key(season: str) -> tuple[bool, str]:
+    """Sort in reverse for the newest season first and the unknown one last."""
     return season != UNKNOWN, season

@@ -1,4 +1,4 @@
-"""What the feeds of a lake hold, from one listing: objects, ids and days by feed, kind and season."""
+"""The objects, ids and days of the feeds in a lake by feed, kind and season, from one listing."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 
 from dims_worker.config import Feed
 from dims_worker.probes.base import printable_path
+from dims_worker.probes.s3.completeness import normalize_id
 from dims_worker.probes.s3.listing import Entry
-from dims_worker.workflows.gap_analysis.games import comparable_id, season_of
-from dims_worker.workflows.seasons import date_in, group_of, season_named
+from dims_worker.workflows.seasons import date_in, group_of, season_named, season_of
 
 NAMES = 20
-"""So many names of unreadable keys are kept."""
+"""The number of unreadable keys that are kept by name."""
 BY_DAY = "schedule"
-"""The kind whose keys are named by their day; the other kinds' are named by a game's id."""
+"""The kind whose keys contain a day. Keys of other kinds contain the id of a game."""
 
 
 @dataclass(slots=True)
 class FeedHolding:
-    """What lies below one prefix of a feed. `ids` (comparable) are of objects with content; id -> season."""
+    """The objects below one prefix of a feed. `ids` maps normalized ids of objects with content to seasons."""
 
     feed: str
     kind: str
@@ -41,12 +41,18 @@ class FeedHolding:
     def name(self) -> str:
         return f"{self.feed} {self.kind}"
 
-    def told(self) -> dict[str, Any]:
-        """As JSON, the seasons in their order."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, with sorted seasons."""
         games = Counter(self.ids.values())
         return {
-            **{"feed": self.feed, "kind": self.kind, "prefix": self.prefix, "objects": self.objects},
-            **{"bytes": self.bytes, "empty": self.empty, "games": len(self.ids), "days": len(self.days)},
+            "feed": self.feed,
+            "kind": self.kind,
+            "prefix": self.prefix,
+            "objects": self.objects,
+            "bytes": self.bytes,
+            "empty": self.empty,
+            "games": len(self.ids),
+            "days": len(self.days),
             "first": min(self.days).isoformat() if self.days else None,
             "last": max(self.days).isoformat() if self.days else None,
             "unreadable": self.unreadable,
@@ -59,7 +65,7 @@ class FeedHolding:
 
 
 class FeedHoldings:
-    """The holdings of all feeds, while a bucket is listed. `season_of_game` is by comparable id."""
+    """Collects the holdings of all feeds from a listing. `season_of_game` is by normalized id."""
 
     def __init__(self, feeds: Mapping[str, Feed], season_of_game: Mapping[str, str]) -> None:
         self._seasons = season_of_game
@@ -67,11 +73,11 @@ class FeedHoldings:
         self.all = [
             FeedHolding(name, kind, prefix) for name, feed in feeds.items() for kind, prefix in feed.prefixes.items()
         ]
-        # Longest first: a key belongs to the longest prefix that it begins with
+        # Longest first: a key belongs to its longest prefix
         self._by_length = sorted(self.all, key=lambda holding: len(holding.prefix), reverse=True)
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Take a page of the listing; keys of no feed are passed over."""
+        """Add a page of the listing. Keys outside the feeds are skipped."""
         for entry in entries:
             key = entry["Key"]
             for holding in self._by_length:
@@ -81,7 +87,7 @@ class FeedHoldings:
 
     def _add(self, holding: FeedHolding, key: str, size: int) -> None:
         if key.endswith("/") and not size:
-            return  # what a console makes to show an empty folder
+            return  # the AWS console creates these to show empty folders
         holding.objects += 1
         holding.bytes += size
         holding.empty += not size
@@ -99,35 +105,37 @@ class FeedHoldings:
                 holding.unreadable_names.append(printable_path(key))
 
     def ids(self, kind: str) -> frozenset[str]:
-        """The games of which any feed has an object of this kind with content."""
+        """Return the ids of games for which a feed has an object of this kind with content."""
         return frozenset(name for holding in self.all if holding.kind == kind for name in holding.ids)
 
 
 class _KeyReader:
-    """Reads ids, days and seasons out of a feed's keys."""
+    """Reads ids, days and seasons from the keys of a feed."""
 
     def __init__(self, feed: Feed) -> None:
         self._id, self._date = re.compile(feed.id), re.compile(feed.date)
         self._season = re.compile(feed.season) if feed.season else None
 
     def name(self, key: str) -> str | None:
-        found = group_of(self._id, key.rpartition("/")[2])
-        return comparable_id(found) if found else None
+        name = group_of(self._id, key.rpartition("/")[2])
+        return normalize_id(name) if name else None
 
     def day(self, key: str) -> date | None:
         return date_in(self._date, key.rpartition("/")[2])
 
     def season(self, key: str) -> str | None:
-        found = group_of(self._season, key) if self._season else None
-        return season_named(found) if found else None
+        season = group_of(self._season, key) if self._season else None
+        return season_named(season) if season else None
 
 
-def compare(holding: FeedHolding, database: Iterable[Any], against: str, spelled: Mapping[str, str]) -> dict[str, Any]:
-    """The ids of a holding beside those of a query: how many in both, and by name those in one alone."""
-    known = {comparable_id(one): str(one).strip() for one in database if one is not None}
+def compare(
+    holding: FeedHolding, database: Iterable[Any], against: str, original_ids: Mapping[str, str]
+) -> dict[str, Any]:
+    """Compare the ids of a holding and a query: the number in both, and the ids that only one has."""
+    known = {normalize_id(value): str(value).strip() for value in database if value is not None}
 
     def names(ids: Iterable[str]) -> list[str]:
-        return sorted(spelled.get(name) or known.get(name) or name for name in ids)
+        return sorted(original_ids.get(name) or known.get(name) or name for name in ids)
 
     return {
         "lake": holding.name,

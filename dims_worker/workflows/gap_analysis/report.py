@@ -1,4 +1,4 @@
-"""The report of a gap-analysis. Pure."""
+"""The report of gap-analysis. Pure."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dims_worker.formatting import format_percent
+from dims_worker.formatting import format_percent, pluralize
 from dims_worker.workflows.markdown import code_span, escape_markdown, markdown_table
 
-_NOT = "This part was not measured: its source is not configured, or was not reached."
+_NOT_MEASURED = "This part was not measured: its source is not configured or was not reached."
 
 
 def summary(parts: Mapping[str, Any]) -> list[list[str]]:
-    """The figures that matter most, in words."""
+    """Return the main figures as pairs of label and value."""
     lines = []
     if parts["games"]:
         counts = parts["games"]["all"]
         lines += [
             ["games", f"{counts['games']:,}"],
-            ["without box score content", f"{counts['without_box_score']:,} ({in_percent(counts['missing_pct'])})"],
+            ["without box score content", f"{counts['without_box_score']:,} ({format_share(counts['missing_pct'])})"],
             ["without play-by-play", f"{counts['without_play_by_play']:,}"],
-            ["play-by-play coverage", in_percent(counts["coverage_pct"])],
+            ["play-by-play coverage", format_share(counts["coverage_pct"])],
         ]
     if parts["lake"] is not None:
         lines.append(["objects of the feeds", f"{sum(holding['objects'] for holding in parts['lake']):,}"])
-    if parts["games"] or parts["lake"] is not None:  # else nobody looked, and 0 would say that there are none
+    if parts["games"] or parts["lake"] is not None:  # otherwise nothing was read, and 0 would be false
         lines.append(["gaps between dates", f"{len(parts['date_gaps']):,}"])
     targets = parts["targets"] or []
     if targets:
@@ -33,35 +33,35 @@ def summary(parts: Mapping[str, Any]) -> list[list[str]]:
     return lines
 
 
-def in_percent(value: float | None) -> str:
-    """In %: 0.0 only where there is none, 100.0 only where nothing is missing."""
+def format_share(value: float | None) -> str:
+    """Format a share in %. It is 0.0 only for none and 100.0 only for all."""
     return "-" if value is None else format_percent(value, 100)
 
 
-def reached(target: Mapping[str, Any]) -> str:
-    """A target's value, never rounded to the aim that it is over or under."""
+def target_value(target: Mapping[str, Any]) -> str:
+    """Format the value of a target. It is never rounded to the target that it is over or under."""
     aim, value = target["aim_pct"], target["value_pct"]
     return "-" if value is None else format_percent(value, aim, math.nextafter(aim, math.inf))
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The parts after the head: games, targets, plan, the missing by name, dates, feeds, lake and database."""
+    """Return the parts after the head: games, targets, plan, missing games, dates, feeds, lake and database."""
     parts = (
         *(("Games", _games), ("Targets", _targets), ("Plan", _plan), ("Missing games", _missing)),
-        *(("Gaps between dates", _dates), ("Feeds of the lake", _feeds), ("Lake and database", _both)),
+        *(("Gaps between dates", _dates), ("Feeds of the lake", _feeds), ("Lake and database", _lake_and_database)),
     )
     lines: list[str] = []
     if result["attention"]:
-        lines += ["## Needs a look", "", *(f"- {escape_markdown(one)}" for one in result["attention"]), ""]
-    for title, tell in parts:
-        lines += [f"## {title}", "", *tell(result), ""]
+        lines += ["## Needs attention", "", *(f"- {escape_markdown(text)}" for text in result["attention"]), ""]
+    for title, render in parts:
+        lines += [f"## {title}", "", *render(result), ""]
     return "\n".join(lines)
 
 
 def _games(result: Mapping[str, Any]) -> list[str]:
     games = result["games"]
     if games is None:
-        return [_NOT]
+        return [_NOT_MEASURED]
     rows = [[escape_markdown(season["season"]), *_counts(season)] for season in games["seasons"]]
     rows.append(["**all**", *_counts(games["all"])])
     headers = [
@@ -84,25 +84,27 @@ def _games(result: Mapping[str, Any]) -> list[str]:
 def _counts(counts: Mapping[str, Any]) -> list[object]:
     return [
         *(counts[key] for key in ("games", "not_played", "without_box_score", "without_play_by_play")),
-        *(in_percent(counts["missing_pct"]), in_percent(counts["coverage_pct"]), counts["first"], counts["last"]),
+        *(format_share(counts["missing_pct"]), format_share(counts["coverage_pct"]), counts["first"], counts["last"]),
     ]
 
 
 def _targets(result: Mapping[str, Any]) -> list[str]:
     if result["targets"] is None:
-        return [_NOT]
-    said = {True: "met", False: "**not met**", None: "no games"}
-    rows = [[t["target"], f"{t['is']} {t['aim_pct']:g} %", reached(t), said[t["met"]]] for t in result["targets"]]
-    return markdown_table(["target", "aim", "is", ""], rows, (2,))
+        return [_NOT_MEASURED]
+    status = {True: "met", False: "**not met**", None: "no games"}
+    rows = [
+        [t["target"], f"{t['is']} {t['aim_pct']:g} %", target_value(t), status[t["met"]]] for t in result["targets"]
+    ]
+    return markdown_table(["target", "aim", "value", ""], rows, (2,))
 
 
 def _plan(result: Mapping[str, Any]) -> list[str]:
     if result["plan"] is None:
-        return [_NOT]
+        return [_NOT_MEASURED]
     lines: list[str] = []
     for step in result["plan"]:
         seasons = ", ".join(f"{escape_markdown(each['season'])}: {each['games']:,}" for each in step["seasons"])
-        lines += [f"### {step['priority']}. {step['title']}: {_number(len(step['games']), 'game')}", ""]
+        lines += [f"### {step['priority']}. {step['title']}: {pluralize(len(step['games']), 'game')}", ""]
         lines += [f"{step['reason']}{f' By season: {seasons}.' if seasons else ''}", ""]
         lines += [_names(step["games"]), ""] if step["games"] else []
     written = result["missing_ids"]
@@ -111,13 +113,13 @@ def _plan(result: Mapping[str, Any]) -> list[str]:
             f"The ids could not be written to {code_span(written['path'])}: {escape_markdown(written['error'])}"
         )
     elif written:
-        lines.append(f"All {_number(written['ids'], 'id')} are in {code_span(written['path'])}, one a line.")
+        lines.append(f"All {pluralize(written['ids'], 'id')} are in {code_span(written['path'])}, one a line.")
     return lines
 
 
 def _missing(result: Mapping[str, Any]) -> list[str]:
     if result["games"] is None:
-        return [_NOT]
+        return [_NOT_MEASURED]
     missing = result["games"]["missing"]
     if not missing:
         return ["Every game has box score content and play-by-play."]
@@ -128,26 +130,25 @@ def _missing(result: Mapping[str, Any]) -> list[str]:
             [code_span(game["id"]), game["date"], " and ".join(game["lacks"]), "" if game["played"] else "not played"]
             for game in games
         ]
-        lines += [f"### {escape_markdown(season)}: {_number(len(games), 'game')}", ""]
+        lines += [f"### {escape_markdown(season)}: {pluralize(len(games), 'game')}", ""]
         lines += [*markdown_table(["game", "date", "lacks", ""], rows), ""]
     return lines
 
 
 def _dates(result: Mapping[str, Any]) -> list[str]:
-    reached = result["games"] is not None or result["lake"] is not None
-    if not reached:
-        return [_NOT]
+    if result["games"] is None and result["lake"] is None:
+        return [_NOT_MEASURED]
     rows = [[escape_markdown(g["of"]), g["first"], g["last"], g["days"], g["when"]] for g in result["date_gaps"]]
     missing = [name for name in ("games", "lake") if result[name] is None]
-    note = ["", f"Only what was reached was looked at; not: {', '.join(missing)}."] if missing else []
+    note = ["", f"Not included, because it was not reached: {', '.join(missing)}."] if missing else []
     if not rows:
-        return ["None is longer than the limits.", *note]
+        return ["No gap is longer than the limits.", *note]
     return [*markdown_table(["of", "first day missing", "last", "days", "when"], rows, (3,)), *note]
 
 
 def _feeds(result: Mapping[str, Any]) -> list[str]:
     if result["lake"] is None:
-        return [_NOT]
+        return [_NOT_MEASURED]
     rows = [
         [
             *(
@@ -183,33 +184,27 @@ def _feeds(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _both(result: Mapping[str, Any]) -> list[str]:
+def _lake_and_database(result: Mapping[str, Any]) -> list[str]:
     if result["games"] is None or result["lake"] is None:
-        return [_NOT]
+        return [_NOT_MEASURED]
     rows = [
         [escape_markdown(p["lake"]), escape_markdown(p["database"]), p["both"], *_alone(p)]
         for p in result["lake_and_database"]
     ]
     lines = markdown_table(["lake", "database", "both", "only in the lake", "only in the database"], rows, (2, 3, 4))
     for pair in result["lake_and_database"]:
-        for key, where in (("only_lake", "lake"), ("only_database", "database")):
+        for key, side in (("only_lake", "lake"), ("only_database", "database")):
             if pair[key]:
-                title = (
-                    f"{escape_markdown(pair['lake'])} against {escape_markdown(pair['database'])}, only in the {where}"
-                )
+                title = f"{escape_markdown(pair['lake'])} and {escape_markdown(pair['database'])}, only in the {side}"
                 lines += ["", f"{title}: {_names(pair[key])}"]
     return lines
 
 
 def _alone(pair: Mapping[str, Any]) -> list[object]:
     if not pair["comparable"]:
-        return ["ids of its own", "not compared"]
+        return ["other ids", "not compared"]
     return [len(pair["only_lake"]), len(pair["only_database"])]
 
 
 def _names(names: Sequence[str]) -> str:
     return ", ".join(code_span(name) for name in names)
-
-
-def _number(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,1 +1,1 @@
-"""The workflow `local-inventory`: local folders beside the lake and the database."""
+"""The workflow `local-inventory`: local folders compared with the lake and the database."""

@@ -1,22 +1,22 @@
-"""The report of local-inventory: warnings, folder x lake x database, then each folder by season."""
+"""The report of local-inventory: warnings, folders with lake and database, then each folder by season."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from dims_worker.formatting import format_percent
-from dims_worker.workflows.markdown import code_span, escape_markdown, format_bytes, markdown_table
+from dims_worker.formatting import format_bytes, format_percent
+from dims_worker.workflows.markdown import code_span, escape_markdown, markdown_table
 
-Told = Mapping[str, Any]
+Document = Mapping[str, Any]
 NOT_REACHED = "*not reached*"
 
 
-def markdown(result: Told) -> str:
-    """The report of a result."""
+def markdown(result: Document) -> str:
+    """Return the report of a result."""
     lines: list[str] = []
     if result["attention"]:
-        lines += ["## Needs a look", "", *(f"- {escape_markdown(said)}" for said in result["attention"]), ""]
+        lines += ["## Needs attention", "", *(f"- {escape_markdown(text)}" for text in result["attention"]), ""]
     if not result["folders"]:
         return "\n".join([*lines, "No folder is configured.", ""])
     lines += _overview(result)
@@ -25,18 +25,18 @@ def markdown(result: Told) -> str:
     return "\n".join(lines)
 
 
-def _overview(result: Told) -> list[str]:
-    """Folder x lake x database; a quick run asked neither of the two."""
+def _overview(result: Document) -> list[str]:
+    """Return the table of folders with lake and database. A quick run reads only the folders."""
     heads = ["folder", "files", "size"]
     if not result["quick"]:
-        heads += ["objects in the lake", "size in the lake", "files less objects", "rows in the database"]
+        heads += ["objects in the lake", "size in the lake", "files minus objects", "rows in the database"]
     title = "Folders" if result["quick"] else "Folders, lake and database"
-    quick = ["A quick look: lake and database were not asked.", ""] if result["quick"] else []
+    quick = ["This was a quick run, which does not read the lake and the database.", ""] if result["quick"] else []
     rows = [_row(folder, result["quick"]) for folder in result["folders"]]
     return [f"## {title}", "", *quick, *markdown_table(heads, rows, range(1, len(heads))), ""]
 
 
-def _row(folder: Told, quick: bool) -> list[object]:
+def _row(folder: Document, quick: bool) -> list[object]:
     row: list[object] = [escape_markdown(folder["name"]), _number(folder["files"]), _size(folder["bytes"])]
     if quick:
         return row
@@ -45,8 +45,8 @@ def _row(folder: Told, quick: bool) -> list[object]:
         row += ["-", "-", "-"]
     else:
         known = folder["files"] is not None and lake["objects"] is not None
-        apart = f"{folder['files'] - lake['objects']:+,}" if known else ""
-        row += [_number(lake["objects"]), _size(lake["bytes"]), "0" if apart == "+0" else apart]
+        difference = f"{folder['files'] - lake['objects']:+,}" if known else ""
+        row += [_number(lake["objects"]), _size(lake["bytes"]), "0" if difference == "+0" else difference]
     return [*row, "-" if database is None else _number(database["rows"])]
 
 
@@ -58,11 +58,11 @@ def _size(value: int | None) -> str:
     return NOT_REACHED if value is None else format_bytes(value)
 
 
-def _folder(folder: Told, result: Told) -> list[str]:
-    lines = [f"## {escape_markdown(folder['name'])}", "", f"{code_span(folder['path'])}: {_held(folder)}", ""]
+def _folder(folder: Document, result: Document) -> list[str]:
+    lines = [f"## {escape_markdown(folder['name'])}", "", f"{code_span(folder['path'])}: {_description(folder)}", ""]
     if folder["files"] is None:
         return lines
-    lines += [line for said in _asides(folder) for line in (said, "")]
+    lines += [line for note in _notes(folder) for line in (note, "")]
     if folder["seasons"]:
         heads = ("season", "files", "size", "first", "last", "games", "expected", "missing", "complete", "")
         rows = [_season(season, result["few_games"]) for season in folder["seasons"]]
@@ -78,7 +78,7 @@ def _folder(folder: Told, result: Told) -> list[str]:
     return lines
 
 
-def _held(folder: Told) -> str:
+def _description(folder: Document) -> str:
     if folder["files"] is None:
         return f"{NOT_REACHED}."
     dates = f", from {folder['first']} to {folder['last']} by their names" if folder["first"] else ""
@@ -86,19 +86,19 @@ def _held(folder: Told) -> str:
     return f"{folder['files']:,} files, {format_bytes(folder['bytes'])}{games}{dates}."
 
 
-def _asides(folder: Told) -> list[str]:
-    """What the figures leave out, or cannot tell."""
-    said = []
+def _notes(folder: Document) -> list[str]:
+    """Return what the figures leave out."""
+    notes = []
     if folder["first"] and folder["undated"]:
-        said.append(f"{folder['undated']:,} files have no date in their names.")
+        notes.append(f"{folder['undated']:,} files have no date in their names.")
     if folder["files"] and not folder["seasons"]:
-        said.append("No season can be told from the names: `season` in the configuration says how.")
+        notes.append("The names have no season: set `season` in the configuration to a pattern that finds it.")
     if folder["vanished"]:
-        said.append(f"{folder['vanished']:,} files vanished meanwhile and are not counted.")
-    return said
+        notes.append(f"{folder['vanished']:,} files vanished during the run and are not counted.")
+    return notes
 
 
-def _season(season: Told, few: int) -> list[object]:
+def _season(season: Document, few: int) -> list[object]:
     complete = season["completeness_pct"]
     return [
         escape_markdown(season["season"]),

@@ -1,4 +1,4 @@
-"""local-inventory: what the local data folders hold, season by season, beside the lake and the database."""
+"""local-inventory: local data folders by season, compared with the lake and the database."""
 
 from __future__ import annotations
 
@@ -9,74 +9,74 @@ from typing import Any
 from dims_worker.config import Metric, S3Metric, SqlMetric
 from dims_worker.config.workflows import LocalInventoryConfig
 from dims_worker.errors import MeasureError
+from dims_worker.formatting import format_bytes
 from dims_worker.probes.base import Reading, printable_path
 from dims_worker.workflows.base import WorkflowContext
 from dims_worker.workflows.local_inventory import report
 from dims_worker.workflows.local_inventory.folder import FolderHolding, folder_document, walk
-from dims_worker.workflows.markdown import format_bytes
 from dims_worker.workflows.measure_metrics import measure_metrics
 from dims_worker.workflows.seasons import season_of
 
 _LOCAL = ("files", "git", "command")
-"""Kinds of sources that are on this machine: a quick run asks no others."""
+"""The types of sources on this machine. A quick run scans only these."""
 
 
 class LocalInventoryWorkflow:
-    """The result: `folders` (see `local_inventory_folder.told`), each with `lake` (`prefix`, `objects`, `bytes`)
-    and `database` (`rows`) where they are configured and the run is not quick. A number that could not be had is
-    None, with the reason in `unreached`; so is a folder that is missing, as `folder NAME`, with `files` None."""
+    """Returns `folders` (see `folder_document`), each with `lake` (`prefix`, `objects`, `bytes`) and `database`
+    (`rows`) if they are configured and the run is not quick. A number that could not be read is None, and
+    `unreached` has the reason. A missing folder has `files` None, and is `folder NAME` in `unreached`."""
 
-    def examine(self, bench: WorkflowContext) -> dict[str, Any]:
-        declared = bench.config.workflows.local_inventory
+    def run(self, context: WorkflowContext) -> dict[str, Any]:
+        declared = context.config.workflows.local_inventory
         assert declared is not None
         with ThreadPoolExecutor(1, thread_name_prefix="local-inventory") as pool:
-            asked = pool.submit(_ask, bench, declared)  # the network answers while the disk is read
-            folders = [_folder(bench, name, declared) for name in sorted(declared.folders)]
-            readings = asked.result()
-        if not bench.quick:
-            _set_beside(bench, declared, folders, readings)
-        found = [folder for folder in folders if folder["files"] is not None]
+            measured = pool.submit(_measure, context, declared)  # read the network and the disk in parallel
+            folders = [_folder(context, name, declared) for name in sorted(declared.folders)]
+            readings = measured.result()
+        if not context.quick:
+            _add_lake_and_database(context, declared, folders, readings)
+        reached = [folder for folder in folders if folder["files"] is not None]
         return {
             "folders": folders,
             "large": declared.large,
             "few_games": declared.few_games,
             "summary": [
-                ("folders", f"{len(found)} of {len(folders)}"),
-                ("files", f"{sum(folder['files'] for folder in found):,}"),
-                ("size", format_bytes(sum(folder["bytes"] for folder in found))),
+                ("folders", f"{len(reached)} of {len(folders)}"),
+                ("files", f"{sum(folder['files'] for folder in reached):,}"),
+                ("size", format_bytes(sum(folder["bytes"] for folder in reached))),
             ],
-            "attention": [said for folder in folders for said in _attention(folder, bench, declared)],
+            "attention": [text for folder in folders for text in _attention(folder, context, declared)],
         }
 
     def markdown(self, result: Mapping[str, Any]) -> str:
         return report.markdown(result)
 
 
-def _folder(bench: WorkflowContext, name: str, declared: LocalInventoryConfig) -> dict[str, Any]:
-    """What a folder holds; without numbers, and noted as not reached, where it is missing."""
+def _folder(context: WorkflowContext, name: str, declared: LocalInventoryConfig) -> dict[str, Any]:
+    """Return the JSON form of a folder. If it is missing, record that, and return it without numbers."""
     folder = declared.folders[name]
-    root = str(bench.config.path_of(folder.path).resolve())
-    home = str(bench.config.home.resolve())
-    bench.progress(f"local-inventory: reading {name}")
+    root = str(context.config.path_of(folder.path).resolve())
+    home = str(context.config.home.resolve())
+    context.progress(f"local-inventory: reading {name}")
 
     def scan() -> FolderHolding:
         if not folder.path:
-            raise MeasureError("its path is empty: is the variable that it comes from set?")
-        return walk(root, home, folder, declared.large, bench.deadline)
+            raise MeasureError("its path is empty: set `path`, or the environment variable that it names")
+        return walk(root, home, folder, declared.large, context.deadline)
 
-    held = bench.reach(f"folder {name}", scan)
-    if held is None:
+    holding = context.reach(f"folder {name}", scan)
+    if holding is None:
         return {"name": name, "path": printable_path(root), "files": None, "bytes": None, "seasons": [], "large": []}
-    return folder_document(name, root, held, declared)
+    return folder_document(name, root, holding, declared)
 
 
 # --- lake and database -------------------------------------------------------------------------------
 
 
-def _ask(bench: WorkflowContext, declared: LocalInventoryConfig) -> dict[str, Reading]:
-    """The looked-at metrics, and all of lake and database in the same pass over each."""
-    if bench.quick:
-        return measure_metrics(bench, declared.metrics, kinds=_LOCAL)
+def _measure(context: WorkflowContext, declared: LocalInventoryConfig) -> dict[str, Reading]:
+    """Measure the configured metrics, and the lake and the database of each folder in the same passes."""
+    if context.quick:
+        return measure_metrics(context, declared.metrics, kinds=_LOCAL)
     beside: dict[str, dict[str, Metric]] = {}
     for name, folder in declared.folders.items():
         if declared.lake and folder.prefix is not None:
@@ -87,74 +87,72 @@ def _ask(bench: WorkflowContext, declared: LocalInventoryConfig) -> dict[str, Re
         if declared.warehouse and folder.query is not None:
             own = beside.setdefault(declared.warehouse, {})
             own[f"{name}/rows"] = SqlMetric(source=declared.warehouse, query=folder.query)
-    return measure_metrics(bench, declared.metrics, beside)
+    return measure_metrics(context, declared.metrics, beside)
 
 
-def _set_beside(
-    bench: WorkflowContext,
+def _add_lake_and_database(
+    context: WorkflowContext,
     declared: LocalInventoryConfig,
     folders: list[dict[str, Any]],
     readings: Mapping[str, Reading],
 ) -> None:
-    """Put what lake and database hold beside each folder."""
+    """Add the numbers of the lake and the database to each folder."""
     for folder in folders:
         name = folder["name"]
         configured = declared.folders[name]
         if declared.lake and configured.prefix is not None:
-            objects, held = (_number(bench, declared.lake, readings[f"{name}/{what}"]) for what in ("objects", "bytes"))
-            folder["lake"] = {"prefix": configured.prefix, "objects": objects, "bytes": held}
+            objects = _number(context, declared.lake, readings[f"{name}/objects"])
+            size = _number(context, declared.lake, readings[f"{name}/bytes"])
+            folder["lake"] = {"prefix": configured.prefix, "objects": objects, "bytes": size}
         if declared.warehouse and configured.query is not None:
-            folder["database"] = {"rows": _number(bench, declared.warehouse, readings[f"{name}/rows"])}
+            folder["database"] = {"rows": _number(context, declared.warehouse, readings[f"{name}/rows"])}
 
 
-def _number(bench: WorkflowContext, source: str, reading: Reading) -> int | None:
-    """A count that was read; None, and the reason noted, where it failed or is no number."""
+def _number(context: WorkflowContext, source: str, reading: Reading) -> int | None:
+    """Return a count. If it failed or is not a number, record the reason and return None."""
     if reading.error is not None:
-        bench.miss(source, reading.error)
+        context.mark_unreached(source, reading.error)
         return None
     if isinstance(reading.value, bool) or not isinstance(reading.value, int | float):
-        bench.reach(source, lambda: _no_number(reading))
+        folder = reading.metric.rpartition("/")[0]
+        context.mark_unreached(source, f"the query of {folder} returned {reading.value!r}, which is not a count")
         return None
     return int(reading.value)
 
 
-def _no_number(reading: Reading) -> None:
-    raise MeasureError(f"the query of {reading.metric.rpartition('/')[0]} gave {reading.value!r}, which is no count")
+# --- attention -------------------------------------------------------------------------------------
 
 
-# --- what needs a person -----------------------------------------------------------------------------
-
-
-def _attention(folder: Mapping[str, Any], bench: WorkflowContext, declared: LocalInventoryConfig) -> Iterator[str]:
+def _attention(folder: Mapping[str, Any], context: WorkflowContext, declared: LocalInventoryConfig) -> Iterator[str]:
     name = folder["name"]
     if folder["files"] is None:
         return
     if not folder["files"]:
         yield f"{name}: the folder is empty."
-    for trouble in folder["not_looked_into"]:
-        yield f"{name}: {trouble}: what is in it is missing here."
-    running = season_of(bench.now.date())
+    for problem in folder["not_looked_into"]:
+        yield f"{name}: {problem}: its files are not included."
+    current = season_of(context.now.date())
     for season in folder["seasons"]:
         if season["few"]:
-            so_far = ", so far: it is running" if season["season"] == running else ""
+            so_far = " so far" if season["season"] == current else ""
             yield (
                 f"{name}: season {season['season']} has {season['games']:,} game{'s' if season['games'] > 1 else ''}, "
                 f"under {declared.few_games:,}{so_far}."
             )
-    yield from _apart(folder)
+    yield from _lake_difference(folder)
 
 
-def _apart(folder: Mapping[str, Any]) -> Iterator[str]:
-    """Where the folder and the lake do not hold the same."""
+def _lake_difference(folder: Mapping[str, Any]) -> Iterator[str]:
+    """Return how the folder differs from the lake."""
     lake = folder.get("lake")
     if lake is None or lake["objects"] is None:
         return
     if lake["objects"] != folder["files"]:
-        yield f"{folder['name']}: {folder['files']:,} files here, {lake['objects']:,} objects in the lake."
+        yield f"{folder['name']}: {folder['files']:,} local files, {lake['objects']:,} objects in the lake."
     elif lake["bytes"] is not None and lake["bytes"] != folder["bytes"]:
         yield (
-            f"{folder['name']}: {folder['bytes']:,} bytes here, {lake['bytes']:,} in the lake, "
-            f"in equally many files; sync-status names those that differ."
+            f"{folder['name']}: {folder['bytes']:,} local bytes, {lake['bytes']:,} in the lake, "
+            f"with the same number of files. Run sync-status to see which ones differ."
         )
 
 

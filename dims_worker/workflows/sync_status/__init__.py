@@ -1,1 +1,1 @@
-"""The workflow `sync-status`: local folders against the lake, every difference by name."""
+"""The workflow `sync-status`: compare local folders with the lake, and name every difference."""

@@ -1,26 +1,25 @@
-"""The copy commands that would mend a difference, for a shell such as bash or zsh. Pure."""
+"""The copy commands that fix a difference, for a shell such as bash or zsh. Pure."""
 
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Iterable
 from typing import Any
 
 from dims_worker.config import S3Source
 from dims_worker.probes.base import printable_path
+from dims_worker.probes.boto3_client import hide_user
 from dims_worker.probes.s3.sync import KeyDifference
 from dims_worker.workflows.markdown import escape_invisible
 
 _SPECIAL = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-_USER = re.compile(r"//[^/@\s]*@")
 
 
 def shell_quote(word: str) -> str:
-    r"""A word for the shell: as it is, in '…', or, where it has what is not to be seen, in $'…' with escapes.
+    r"""Quote a word for the shell: as it is, in '…', or, with invisible characters, in $'…' with escapes.
 
-    Names as `os.fsdecode` gives them keep their bytes.
+    Names from `os.fsdecode` keep their bytes.
     """
     if word.isprintable():
         return shlex.quote(word)
@@ -33,13 +32,15 @@ def _bytes(character: str) -> str:
 
 
 def commands(source: S3Source, differences: Iterable[KeyDifference]) -> dict[str, Any]:
-    """`commands`: what is only local goes up, what is only in S3 comes down. `overwrite`: of what is different,
-    the copy `up` and the copy `down`; which one is right, only people know. `no_object`: files whose names are
-    no UTF-8, which no object can have."""
+    """Return `commands`, which upload what is only local and download what is only in S3.
+
+    `overwrite` has the copy `up` and the copy `down` of files that differ, because only a person knows which side is
+    right. `no_object` are files whose names are not UTF-8, so that they cannot exist in S3.
+    """
     copy = "aws s3 cp"
     if source.endpoint_url:
-        copy += f" --endpoint-url {shell_quote(_USER.sub('//', source.endpoint_url))}"
-    mend, overwrite, no_object = [], [], []
+        copy += f" --endpoint-url {shell_quote(hide_user(source.endpoint_url))}"
+    repairs, overwrite, no_object = [], [], []
     for each in differences:
         if not _is_text(each.key):
             no_object.append(printable_path(each.path))
@@ -49,8 +50,8 @@ def commands(source: S3Source, differences: Iterable[KeyDifference]) -> dict[str
         if each.kind == "different":
             overwrite.append({"key": escape_invisible(each.key), "up": up, "down": down})
         else:
-            mend.append(up if each.kind == "only_local" else down)
-    return {"commands": mend, "overwrite": overwrite, "no_object": no_object}
+            repairs.append(up if each.kind == "only_local" else down)
+    return {"commands": repairs, "overwrite": overwrite, "no_object": no_object}
 
 
 def _is_text(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""The report of a sync-status. Pure."""
+"""The report of sync-status. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _KINDS = (("only_local", "Only local"), ("only_s3", "Only in S3"), ("different",
 
 
 def drift(drift_pct: float) -> str:
-    """In %, on the side of each status' limit that it is on: one file of 28,114 is no 0.0 %."""
+    """Format in % without rounding across the limit of a status: one file of 28,114 is not 0.0 %."""
     return format_percent(drift_pct, *STATUSES)
 
 
 def summary(parts: Mapping[str, Any]) -> list[list[str]]:
-    """The figures that matter most, in words."""
+    """Return the main figures as pairs of label and value."""
     return [
         ["status", str(parts["status"])],
         ["drift", drift(parts["drift_pct"])],
@@ -29,9 +29,9 @@ def summary(parts: Mapping[str, Any]) -> list[list[str]]:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The parts after the head: status, pairs, each difference by name, the commands."""
+    """Return the parts after the head: status, pairs, each difference by name, the commands."""
     if result["status"] is None:
-        return f"{code_span(result['metric'])} could not be measured: the sides were not compared."
+        return f"{code_span(result['metric'])} could not be measured: local files and lake were not compared."
     lines = [
         f"**{result['status']}**: {drift(result['drift_pct'])} of {result['union']:,} files differ.",
         "",
@@ -66,20 +66,20 @@ def _names(files: Sequence[Mapping[str, Any]]) -> list[str]:
 def _commands(result: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     if result["commands"]:
-        lines += ["## What would mend it", "", *_block(result["commands"]), ""]
+        lines += ["## Commands that fix the differences", "", *_block(result["commands"]), ""]
     if result["overwrite"]:
-        lines += ["## Where both differ", "", "Decide which side is right. If the local one is:", ""]
-        lines += [*_block([each["up"] for each in result["overwrite"]]), "", "If the lake is:", ""]
+        lines += ["## Files that differ", "", "Decide which side is right. If it is the local one:", ""]
+        lines += [*_block([each["up"] for each in result["overwrite"]]), "", "If it is the lake:", ""]
         lines += [*_block([each["down"] for each in result["overwrite"]]), ""]
     if result["no_object"]:
-        lines += ["## Names that no object can have", "", "They are no UTF-8; rename these files first:", ""]
+        lines += ["## Names that S3 does not allow", "", "These names are not UTF-8. Rename the files first:", ""]
         lines += [f"- {code_span(path)}" for path in result["no_object"]]
         lines.append("")
     return lines
 
 
 def _block(commands: Sequence[str]) -> list[str]:
-    """A block of code whose fence is longer than any row of backticks in it."""
+    """Return a block of code with a fence that is longer than any run of backticks in it."""
     longest = max((len(run) for command in commands for run in re.findall("`+", command)), default=0)
     fence = "`" * max(3, longest + 1)
     return [f"{fence}sh", *commands, fence]

@@ -156,6 +156,6 @@ def test_the_commands_show_a_long_history(project: Project, engine: Engine) -> N
     assert found[TOTAL]["decision"]["state"] == "open"
     shown = project.dims("diff", "s3_storage.*", "--since", "60d", check=True).stdout
     assert f"held: waits for approval (request {found[TOTAL]['decision']['request']})" in shown
-    assert "0 metrics differ" in project.dims("diff", "--since", "before-import", check=True).stdout
+    assert "0 metrics changed" in project.dims("diff", "--since", "before-import", check=True).stdout
     project.dims("snapshot", "delete", "before-import", check=True)
     assert project.dims("diff", "--since", "before-import").returncode == 2

@@ -1,4 +1,4 @@
-"""The user of producers on a real Valkey: it may append to the stream, and do nothing else."""
+"""The producers' user on a real Valkey. It may append to the stream, and nothing else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.conftest import GIT_ENV, REPO, wait_for
 
 
 class Broker:
-    """A home whose Valkey runs, with a client of each of its two users."""
+    """A data directory with a running Valkey, and a client for each of its two users."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -40,29 +40,29 @@ class Broker:
     def start(self) -> None:
         self.servers = local.start(self.home, database=False, fast=True)
         self.full = redis.Redis.from_url(str(self.servers.broker_url), driver_info=None, protocol=2)
-        self.mine = redis.Redis.from_url(str(self.servers.producer_url), driver_info=None, protocol=2)
+        self.producer = redis.Redis.from_url(str(self.servers.producer_url), driver_info=None, protocol=2)
 
     def events(self) -> list[Event]:
-        found: Any = self.full.xrange(STREAM)
-        return [Event.from_json(fields[b"event"]) for _, fields in found]
+        entries: Any = self.full.xrange(STREAM)
+        return [Event.from_json(fields[b"event"]) for _, fields in entries]
 
     def refused(self) -> list[str]:
-        """What the server refused somebody since it was asked last, as `user: command or key`."""
+        """Return what the server has refused since the last call, as `user: command or key`."""
         log: Any = self.full.acl_log()
         self.full.acl_log_reset()
-        return [f"{one['username']}: {one['object']}" for one in log]
+        return [f"{entry['username']}: {entry['object']}" for entry in log]
 
     def stop(self) -> None:
         self.full.close()
-        self.mine.close()
+        self.producer.close()
         local.stop(self.home)
 
 
 @pytest.fixture(scope="module")
 def _broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    made = Broker(tmp_path_factory.mktemp("home"))
-    yield made
-    made.stop()
+    broker = Broker(tmp_path_factory.mktemp("home"))
+    yield broker
+    broker.stop()
 
 
 @pytest.fixture
@@ -76,70 +76,110 @@ def event(id: str) -> Event:
     return Event.new("dims.scraper.complete", "test", now=datetime(2026, 11, 22, 9, tzinfo=UTC), id=id)
 
 
-def test_the_user_may_append_to_the_stream_alone(broker: Broker) -> None:
-    told: Any = broker.full.acl_getuser(valkey.PRODUCER)
-    assert told["commands"] == ["+xadd"]
-    assert (told["keys"], told["channels"], told["flags"]) == ([f"~{STREAM}"], [], ["on"])
-    assert broker.mine.xadd(STREAM, {"event": "{}"})
+def test_the_user_may_only_append_to_the_stream(broker: Broker) -> None:
+    rights: Any = broker.full.acl_getuser(valkey.PRODUCER)
+    assert rights["commands"] == ["+xadd"]
+    assert (rights["keys"], rights["channels"], rights["flags"]) == ([f"~{STREAM}"], [], ["on"])
+    assert broker.producer.xadd(STREAM, {"event": "{}"})
 
 
 @pytest.mark.parametrize(
     "command",
-    ["XADD other * a b", "XADD dims:events2 * a b", f"XRANGE {STREAM} - +", f"XREAD STREAMS {STREAM} 0",
-     f"XLEN {STREAM}", f"XTRIM {STREAM} MAXLEN 0", f"XDEL {STREAM} 1-1", f"XGROUP DESTROY {STREAM} dims",
-     f"XSETID {STREAM} 9-9",
-     f"XINFO STREAM {STREAM}", f"DEL {STREAM}", f"UNLINK {STREAM}", f"RENAME {STREAM} x", f"EXPIRE {STREAM} 1",
-     f"TYPE {STREAM}", "GET dims:bell:ingest", "SET dims:bell:ingest 1", "LPUSH dims.verify x", "KEYS *", "SCAN 0",
-     "FLUSHALL", "FLUSHDB", "CONFIG GET requirepass", "CONFIG SET appendonly no", "EVAL return(1) 0", "FUNCTION LIST",
-     "SCRIPT FLUSH", "SUBSCRIBE x", "PSUBSCRIBE *", "PUBLISH x y", "SELECT 1", "PING", "INFO", "CLIENT LIST",
-     "CLIENT SETINFO LIB-NAME x", "ACL WHOAMI", "ACL LIST", "MONITOR", "SHUTDOWN NOSAVE", "SAVE", "BGREWRITEAOF",
-     "REPLICAOF 127.0.0.1 1", "MODULE LIST", "SWAPDB 0 1", "MIGRATE 127.0.0.1 1 x 0 1", f"COPY {STREAM} x", "MULTI"],
-)  # fmt: skip
-def test_all_else_is_refused(broker: Broker, command: str) -> None:
-    first = broker.mine.xadd(STREAM, {"event": "{}"})
+    [
+        "XADD other * a b",
+        "XADD dims:events2 * a b",
+        f"XRANGE {STREAM} - +",
+        f"XREAD STREAMS {STREAM} 0",
+        f"XLEN {STREAM}",
+        f"XTRIM {STREAM} MAXLEN 0",
+        f"XDEL {STREAM} 1-1",
+        f"XGROUP DESTROY {STREAM} dims",
+        f"XSETID {STREAM} 9-9",
+        f"XINFO STREAM {STREAM}",
+        f"DEL {STREAM}",
+        f"UNLINK {STREAM}",
+        f"RENAME {STREAM} x",
+        f"EXPIRE {STREAM} 1",
+        f"TYPE {STREAM}",
+        "GET dims:wakeup:ingest",
+        "SET dims:wakeup:ingest 1",
+        "LPUSH dims.verify x",
+        "KEYS *",
+        "SCAN 0",
+        "FLUSHALL",
+        "FLUSHDB",
+        "CONFIG GET requirepass",
+        "CONFIG SET appendonly no",
+        "EVAL return(1) 0",
+        "FUNCTION LIST",
+        "SCRIPT FLUSH",
+        "SUBSCRIBE x",
+        "PSUBSCRIBE *",
+        "PUBLISH x y",
+        "SELECT 1",
+        "PING",
+        "INFO",
+        "CLIENT LIST",
+        "CLIENT SETINFO LIB-NAME x",
+        "ACL WHOAMI",
+        "ACL LIST",
+        "MONITOR",
+        "SHUTDOWN NOSAVE",
+        "SAVE",
+        "BGREWRITEAOF",
+        "REPLICAOF 127.0.0.1 1",
+        "MODULE LIST",
+        "SWAPDB 0 1",
+        "MIGRATE 127.0.0.1 1 x 0 1",
+        f"COPY {STREAM} x",
+        "MULTI",
+    ],
+)
+def test_other_commands_are_refused(broker: Broker, command: str) -> None:
+    first = broker.producer.xadd(STREAM, {"event": "{}"})
     with pytest.raises(NoPermissionError):
-        broker.mine.execute_command(*command.split())
+        broker.producer.execute_command(*command.split())
     assert broker.full.xrange(STREAM) == [(first, {b"event": b"{}"})]
     assert len(broker.refused()) == 1
 
 
-def test_no_command_but_these_is_allowed(broker: Broker) -> None:
-    """The server itself is asked, for each command that it knows (those with subcommands are tried above)."""
-    told: Any = broker.full.command()
+def test_no_other_command_is_allowed(broker: Broker) -> None:
+    """Checks each command that the server knows, with ACL DRYRUN. The test above tries those with subcommands."""
+    commands: Any = broker.full.command()
     allowed = []
-    for name, facts in sorted(told.items()):
+    for name, facts in sorted(commands.items()):
         words = [name, *["x"] * (abs(facts["arity"]) - 1)]
         if not facts["subcommands"]:
-            said: Any = broker.full.execute_command("ACL", "DRYRUN", valkey.PRODUCER, *words)
-            if b"no permissions to run" not in said:
+            answer: Any = broker.full.execute_command("ACL", "DRYRUN", valkey.PRODUCER, *words)
+            if b"no permissions to run" not in answer:
                 allowed.append(name)
-    assert len(told) > 200
-    # Who is not logged in needs them, so AUTH, HELLO, QUIT and RESET are free to all
+    assert len(commands) > 200
+    # AUTH, HELLO, QUIT and RESET need no right, because a client uses them before it signs in
     assert allowed == ["auth", "hello", "quit", "reset", "xadd"]
 
 
-def test_without_the_password_nobody_is_let_in(broker: Broker) -> None:
+def test_a_client_without_the_password_is_refused(broker: Broker) -> None:
     for login in ("", f"{valkey.PRODUCER}:x@", f"{valkey.PRODUCER}@", ":x@"):
         url = f"redis://{login}{str(broker.servers.producer_url).rpartition('@')[2]}"
         with redis.Redis.from_url(url) as stranger, pytest.raises((redis.AuthenticationError, NoPermissionError)):
             stranger.xadd(STREAM, {"event": "{}"})
 
 
-def test_a_publish_says_auth_and_xadd_and_no_more(broker: Broker) -> None:
-    heard: list[str] = []
+def test_publish_sends_only_auth_and_xadd(broker: Broker) -> None:
+    commands: list[str] = []
     with redis.Redis.from_url(str(broker.servers.broker_url)) as other, other.monitor() as monitor:
         publish([event("1"), event("2")], str(broker.servers.producer_url))
         broker.full.echo("end")
-        for one in monitor.listen():
-            if "ECHO end" in one["command"]:
+        for entry in monitor.listen():
+            if "ECHO end" in entry["command"]:
                 break
-            heard.append(one["command"].split()[0])
-    assert heard == ["AUTH", "XADD", "XADD"]
+            commands.append(entry["command"].split()[0])
+    assert commands == ["AUTH", "XADD", "XADD"]
     assert broker.refused() == []
-    assert [one.id for one in broker.events()] == ["1", "2"]
+    assert [event.id for event in broker.events()] == ["1", "2"]
 
 
-def test_the_secrets_lie_in_files_of_the_owner_and_the_configuration_has_the_hash(broker: Broker) -> None:
+def test_only_the_owner_can_read_the_secrets_and_the_configuration_has_a_hash(broker: Broker) -> None:
     password = (broker.home / "valkey" / valkey.PRODUCER_FILE).read_text()
     full = (broker.home / "valkey" / "password").read_text()
     assert len(password) == 48
@@ -154,27 +194,27 @@ def test_the_secrets_lie_in_files_of_the_owner_and_the_configuration_has_the_has
     assert password not in repr(broker.servers) + (broker.home / "logs/valkey.log").read_text()
 
 
-def test_the_line_for_brokers_of_ones_own_makes_the_same_user(broker: Broker) -> None:
+def test_the_command_for_your_own_broker_creates_the_same_user(broker: Broker) -> None:
     (line,) = re.findall(r"^ACL SETUSER .*$", (REPO / "docs/security.md").read_text(), re.MULTILINE)
     broker.full.execute_command(*line.replace("dims-producer", "other").replace("PASSWORD", "hunter2").split())
     ours, other = broker.full.acl_getuser(valkey.PRODUCER), broker.full.acl_getuser("other")
     assert ours.pop("passwords") != other.pop("passwords")
     assert ours == other
     publish([event("1")], f"redis://other:hunter2@{str(broker.servers.broker_url).rpartition('@')[2]}")
-    assert [one.id for one in broker.events()] == ["1"]
+    assert [event.id for event in broker.events()] == ["1"]
     broker.full.acl_deluser("other")
 
 
-def test_what_a_stolen_key_can_still_do_is_what_the_guide_says(broker: Broker) -> None:
+def test_a_stolen_key_can_do_only_what_the_guide_says(broker: Broker) -> None:
     for options in ("MAXLEN 0 *", "MINID 99999999999999-0 *"):
-        broker.mine.xadd(STREAM, {"event": "{}"})
-        broker.mine.execute_command("XADD", STREAM, *options.split(), "event", "{}")
+        broker.producer.xadd(STREAM, {"event": "{}"})
+        broker.producer.execute_command("XADD", STREAM, *options.split(), "event", "{}")
         assert broker.full.xlen(STREAM) == 0
-    broker.mine.xadd(STREAM, {"event": "{}"}, id="9999999999999-0")
-    assert broker.mine.xadd(STREAM, {"event": "{}"}) == b"9999999999999-1"
+    broker.producer.xadd(STREAM, {"event": "{}"}, id="9999999999999-0")
+    assert broker.producer.xadd(STREAM, {"event": "{}"}) == b"9999999999999-1"
     last = f"{2**64 - 1}-{2**64 - 1}"
     assert last in (REPO / "docs/security.md").read_text()
-    broker.mine.xadd(STREAM, {"event": "{}"}, id=last)
+    broker.producer.xadd(STREAM, {"event": "{}"}, id=last)
     with pytest.raises(BrokerUnreachable, match="exhausted the last possible ID"):
         publish([event("1")], str(broker.servers.producer_url))
 
@@ -182,30 +222,37 @@ def test_what_a_stolen_key_can_still_do_is_what_the_guide_says(broker: Broker) -
 # --- every producer, with this user -------------------------------------------------------------------
 
 
-def test_dims_enqueue_and_dims_enqueue_of_the_cli(broker: Broker, tmp_path: Path) -> None:
+def test_both_enqueue_commands_work_with_this_user(broker: Broker, tmp_path: Path) -> None:
     env = {k: v for k, v in os.environ.items() if not k.startswith("DIMS_")} | {"DIMS_HOME": str(broker.home)}
     (tmp_path / "dims.yaml").write_text("sources: {project: {type: files, path: '.'}}\n")
     for command in (["dims_producers.enqueue"], ["dims_worker", "enqueue"]):
-        done = subprocess.run([sys.executable, "-m", *command, "scraper_complete"], cwd=tmp_path, env=env, check=True,
-                              capture_output=True, text=True, timeout=60)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", *command, "scraper_complete"],
+            cwd=tmp_path,
+            env=env,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert done.stdout.strip() == broker.events()[-1].id
         assert done.stderr == ""
     assert broker.refused() == []
 
 
-def test_the_hook_and_its_sender(broker: Broker, tmp_path: Path) -> None:
+def test_the_hook_and_its_sender_work_with_this_user(broker: Broker, tmp_path: Path) -> None:
     env = {k: v for k, v in os.environ.items() if not k.startswith("DIMS_")} | GIT_ENV
     for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "m"]):
         if command[0] == "commit":
             install(tmp_path, broker.home)
         subprocess.run(["git", *command], cwd=tmp_path, env=env, check=True, capture_output=True, timeout=60)
     wait_for(broker.events)
-    assert [one.type for one in broker.events()] == ["dims.git.commit"]
+    assert [event.type for event in broker.events()] == ["dims.git.commit"]
     wait_for(lambda: len(Spool(broker.home / "spool")) == 0)
     assert broker.refused() == []
 
 
-def test_the_watcher_and_what_waits_in_the_spool(broker: Broker, tmp_path: Path) -> None:
+def test_the_watcher_sends_the_spool_with_this_user(broker: Broker, tmp_path: Path) -> None:
     spool, stop = Spool(broker.home / "spool"), threading.Event()
     spool.put(event("waited"))
     watcher = threading.Thread(
@@ -217,59 +264,59 @@ def test_the_watcher_and_what_waits_in_the_spool(broker: Broker, tmp_path: Path)
     try:
         wait_for(lambda: len(broker.events()) >= 2)
         (tmp_path / "new").touch()
-        wait_for(lambda: any(one.data and one.data.get("paths") == ["new"] for one in broker.events()))
+        wait_for(lambda: any(event.data and event.data.get("paths") == ["new"] for event in broker.events()))
     finally:
         stop.set()
         watcher.join(10)
-    assert {one.type for one in broker.events()} == {"dims.scraper.complete", "dims.files.changed"}
+    assert {event.type for event in broker.events()} == {"dims.scraper.complete", "dims.files.changed"}
     assert broker.refused() == []
 
 
-def test_the_lambda(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lambda_works_with_this_user(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIMS_BROKER_URL", str(broker.servers.producer_url))
     about = {"bucket": {"name": "b"}, "object": {"key": "k", "sequencer": "01"}}
     record = {"eventName": "ObjectCreated:Put", "eventTime": "2026-11-22T09:00:00Z", "awsRegion": "r", "s3": about}
     assert s3_lambda.handler({"Records": [record]}, None) == {"published": 1}
-    assert [one.subject for one in broker.events()] == ["k"]
+    assert [event.subject for event in broker.events()] == ["k"]
     assert broker.refused() == []
 
 
-def test_the_environments_producer_url_goes_before_the_full_one(tmp_path: Path) -> None:
+def test_the_producer_url_of_the_environment_has_priority(tmp_path: Path) -> None:
     env = {"DIMS_BROKER_URL": "redis://:full@h:1/0", "DIMS_PRODUCER_URL": "redis://dims-producer:mine@h:1/0"}
     assert broker_url(env, tmp_path) == env["DIMS_PRODUCER_URL"]
     assert broker_url(env | {"DIMS_PRODUCER_URL": ""}, tmp_path) == env["DIMS_BROKER_URL"]
 
 
-# --- homes that are older than this user --------------------------------------------------------------
+# --- data directories older than this user------------------------------------------------------------
 
 
-def test_an_older_home_gets_the_user_whether_its_server_runs_or_not(tmp_path: Path) -> None:
-    made = Broker(tmp_path / "home")
+def test_an_older_data_directory_gets_the_user(tmp_path: Path) -> None:
+    broker = Broker(tmp_path / "home")
     try:
-        first = made.servers
+        first = broker.servers
 
         def forget() -> None:
-            """What an older DIMS left behind: one user, and a producer.env that opens everything."""
-            made.full.execute_command("ACL", "DELUSER", valkey.PRODUCER)
-            (made.home / "valkey" / valkey.PRODUCER_FILE).unlink()
-            (made.home / "producer.env").write_text(f"DIMS_BROKER_URL={made.servers.broker_url}\n")
+            """Recreate what an older DIMS left: one user, and a producer.env with full rights."""
+            broker.full.execute_command("ACL", "DELUSER", valkey.PRODUCER)
+            (broker.home / "valkey" / valkey.PRODUCER_FILE).unlink()
+            (broker.home / "producer.env").write_text(f"DIMS_BROKER_URL={broker.servers.broker_url}\n")
 
-        before = valkey.main_process(DataDirectory.at(made.home))
+        before = valkey.main_process(DataDirectory.at(broker.home))
         forget()
-        found = local.running(made.home)
-        assert found is not None
-        assert found.producer_url is None
-        made.start()
-        assert valkey.main_process(DataDirectory.at(made.home)) == before
-        assert made.servers.broker_url == first.broker_url
-        assert made.servers.producer_url not in (None, first.producer_url)
-        publish([event("found")], broker_url({}, made.home))
+        urls = local.running(broker.home)
+        assert urls is not None
+        assert urls.producer_url is None
+        broker.start()
+        assert valkey.main_process(DataDirectory.at(broker.home)) == before
+        assert broker.servers.broker_url == first.broker_url
+        assert broker.servers.producer_url not in (None, first.producer_url)
+        publish([event("before")], broker_url({}, broker.home))
 
         forget()
-        local.stop(made.home)
-        made.start()
-        publish([event("anew")], broker_url({}, made.home))
-        assert valkey.PRODUCER in broker_url({}, made.home)
-        assert [one.id for one in made.events()] == ["found", "anew"]
+        local.stop(broker.home)
+        broker.start()
+        publish([event("after")], broker_url({}, broker.home))
+        assert valkey.PRODUCER in broker_url({}, broker.home)
+        assert [event.id for event in broker.events()] == ["before", "after"]
     finally:
-        made.stop()
+        broker.stop()

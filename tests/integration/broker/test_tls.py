@@ -1,4 +1,4 @@
-"""TLS and passwords by URL: producers, Celery, the worker, Flower and the database, with certificates made here.
+"""TLS and passwords in URLs: producers, Celery, the worker, Flower and the database, with new certificates.
 
 The servers out of the wheels are built without TLS, so it ends at a small proxy in front of the plain ones.
 """
@@ -45,7 +45,7 @@ CONFIG = (
 
 
 class TlsProxy:
-    """Ends TLS in front of a server of this machine; one thread a connection. `postgres`: the client asks first."""
+    """Terminates TLS in front of a local server, a thread per connection. With `postgres`, the client requests TLS."""
 
     def __init__(self, context: ssl.SSLContext, target: int, *, postgres: bool = False) -> None:
         self._context, self._target, self._postgres = context, target, postgres
@@ -77,41 +77,67 @@ class TlsProxy:
                 self._open += [outer, inner]
                 while True:
                     ready = [outer] if outer.pending() else select.select([outer, inner], [], [], 30)[0]
-                    for one in ready:
-                        data = one.recv(65_536)
+                    for connection in ready:
+                        data = connection.recv(65_536)
                         if not data:
                             return
-                        (inner if one is outer else outer).sendall(data)
+                        (inner if connection is outer else outer).sendall(data)
 
     def stop(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for one in self._open:
+        for connection in self._open:
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(10)
 
 
 @pytest.fixture(scope="module")
 def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an authority `ca`, a stranger `other`, and what `ca` signed: `server`, `elsewhere`, `client`."""
+    """A folder with the authorities `ca` and `other`, and certificates of `ca`: `server`, `elsewhere`, `client`."""
     folder = tmp_path_factory.mktemp("papers")
 
     def openssl(*words: str) -> None:
         subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True, timeout=60)
 
     def request(name: str, *words: str) -> None:
-        openssl("req", *words, "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                "-subj", f"/CN={name}", "-keyout", f"{name}.key")  # fmt: skip
+        openssl(
+            "req",
+            *words,
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-subj",
+            f"/CN={name}",
+            "-keyout",
+            f"{name}.key",
+        )
 
     for name in ("ca", "other"):
         request(name, "-x509", "-out", f"{name}.pem", "-days", "2")
     for name, names in (("server", "IP:127.0.0.1"), ("elsewhere", "DNS:db.example.org"), ("client", "DNS:dims")):
         request(name, "-out", f"{name}.csr")
         (folder / "names").write_text(f"subjectAltName={names}\n")
-        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-                "-days", "2", "-out", f"{name}.pem", "-extfile", "names")  # fmt: skip
+        openssl(
+            "x509",
+            "-req",
+            "-in",
+            f"{name}.csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-out",
+            f"{name}.pem",
+            "-extfile",
+            "names",
+        )
     openssl("ec", "-aes256", "-passout", "pass:key pass%", "-in", "client.key", "-out", "locked.key")
     return folder
 
@@ -121,7 +147,7 @@ Tls = Callable[..., TlsProxy]
 
 @pytest.fixture
 def tls(papers: Path) -> Iterator[Tls]:
-    """Start proxies: in front of a port, with a certificate, asking for the client's own or not."""
+    """Start proxies in front of a port, with a certificate. They may require one from the client."""
     started: list[TlsProxy] = []
 
     def start(target: int, certificate: str = "server", *, asks: bool = False, postgres: bool = False) -> TlsProxy:
@@ -140,10 +166,17 @@ def tls(papers: Path) -> Iterator[Tls]:
 
 @pytest.fixture
 def plain(servers: local.ServerUrls, broker_url: str) -> Iterator[Redis]:
-    """The test's database of the broker, where a user `special` has a password of all sorts of characters."""
+    """The test's database of the broker, with a user `special` whose password has special characters."""
     with Redis.from_url(broker_url) as client:
-        client.acl_setuser("special", enabled=True, passwords=[f"+{PASSWORD}"], keys=["*"], channels=["*"],
-                           commands=["+@all"], reset=True)  # fmt: skip
+        client.acl_setuser(
+            "special",
+            enabled=True,
+            passwords=[f"+{PASSWORD}"],
+            keys=["*"],
+            channels=["*"],
+            commands=["+@all"],
+            reset=True,
+        )
         yield client
         client.acl_deluser("special")
 
@@ -163,7 +196,7 @@ def event(id: str) -> Event:
 
 
 def connects(project: Project, url: str) -> None:
-    """Celery's own connection, with the settings that the worker, beat and Flower have."""
+    """Celery's connection, with the settings of the worker, beat and Flower."""
     project.write({"dims.yaml": CONFIG})
     project.env["DIMS_BROKER_URL"] = url
     app = build_app(project.config)
@@ -181,7 +214,7 @@ GOOD: list[tuple[str, list[str], bool]] = [
     ("elsewhere", ["ssl_ca_certs=ca.pem", "ssl_check_hostname=false"], False),
     ("server", [*CLIENT, "ssl_keyfile=client.key"], True),
     ("server", [*CLIENT, "ssl_keyfile=locked.key", "ssl_password=key%20pass%25"], True),
-]  # fmt: skip
+]
 BAD: list[tuple[str, list[str], bool]] = [
     ("server", [], False),
     ("server", ["ssl_ca_certs=other.pem"], False),
@@ -194,10 +227,18 @@ BAD: list[tuple[str, list[str], bool]] = [
 
 @pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
 @pytest.mark.parametrize(("certificate", "options", "asks"), GOOD)
-def test_who_shows_the_right_papers_gets_in(
-    servers: local.ServerUrls, project: Project, plain: Redis, tls: Tls, papers: Path, monkeypatch: pytest.MonkeyPatch,
-    certificate: str, options: list[str], asks: bool, scheme: str,
-) -> None:  # fmt: skip
+def test_the_right_certificates_are_accepted(
+    servers: local.ServerUrls,
+    project: Project,
+    plain: Redis,
+    tls: Tls,
+    papers: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    certificate: str,
+    options: list[str],
+    asks: bool,
+    scheme: str,
+) -> None:
     monkeypatch.chdir(papers)
     url = url_to(tls(port_of(servers.broker_url), certificate, asks=asks), plain, *options, scheme=scheme)
     publish([event("1"), event("2")], url)
@@ -206,10 +247,17 @@ def test_who_shows_the_right_papers_gets_in(
 
 
 @pytest.mark.parametrize(("certificate", "options", "asks"), BAD)
-def test_wrong_papers_are_refused_by_every_client(
-    servers: local.ServerUrls, project: Project, plain: Redis, tls: Tls, papers: Path, monkeypatch: pytest.MonkeyPatch,
-    certificate: str, options: list[str], asks: bool,
-) -> None:  # fmt: skip
+def test_every_client_refuses_wrong_certificates(
+    servers: local.ServerUrls,
+    project: Project,
+    plain: Redis,
+    tls: Tls,
+    papers: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    certificate: str,
+    options: list[str],
+    asks: bool,
+) -> None:
     monkeypatch.chdir(papers)
     proxy = tls(port_of(servers.broker_url), certificate, asks=asks)
     url = url_to(proxy, plain, *options)
@@ -223,10 +271,15 @@ def test_wrong_papers_are_refused_by_every_client(
     assert asks or "CERTIFICATE_VERIFY_FAILED" in str(refused.value)
 
 
-def test_a_whole_worker_and_flower_over_tls_with_such_a_password(
-    servers: local.ServerUrls, project: Project, plain: Redis, tls: Tls, papers: Path,
-    start_worker: Callable[..., Worker], database_url: str,
-) -> None:  # fmt: skip
+def test_a_worker_and_flower_run_over_tls_with_this_password(
+    servers: local.ServerUrls,
+    project: Project,
+    plain: Redis,
+    tls: Tls,
+    papers: Path,
+    start_worker: Callable[..., Worker],
+    database_url: str,
+) -> None:
     broker = tls(port_of(servers.broker_url))
     database = tls(port_of(servers.database_url), postgres=True)
     project.env["DIMS_BROKER_URL"] = url_to(broker, plain, f"ssl_ca_certs={papers}/ca.pem")
@@ -243,8 +296,11 @@ def test_a_whole_worker_and_flower_over_tls_with_such_a_password(
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     env = {**os.environ, **project.env, **flower_variables({"DIMS_FLOWER_PORT": port})}
-    flower = subprocess.Popen([sys.executable, "-m", "celery", "-A", "dims_worker.tasks", "flower",
-                               f"--conf={env['DIMS_FLOWER_CONFIG']}"], cwd=project.folder, env=env)  # fmt: skip
+    flower = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-A", "dims_worker.tasks", "flower", f"--conf={env['DIMS_FLOWER_CONFIG']}"],
+        cwd=project.folder,
+        env=env,
+    )
 
     def queues() -> bool:
         with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/broker", timeout=10) as answer:
@@ -264,16 +320,25 @@ def test_a_whole_worker_and_flower_over_tls_with_such_a_password(
 
 @pytest.mark.parametrize(
     ("certificate", "options", "works"),
-    [("server", "sslmode=verify-full&sslrootcert=ca.pem", True),
-     ("elsewhere", "sslmode=verify-ca&sslrootcert=ca.pem", True),
-     ("elsewhere", "sslmode=verify-full&sslrootcert=ca.pem", False),
-     ("server", "sslmode=verify-full&sslrootcert=other.pem", False),
-     ("server", "sslmode=disable", False)],
-)  # fmt: skip
-def test_what_the_databases_url_says_of_tls_reaches_libpq(
-    servers: local.ServerUrls, project: Project, database_url: str, tls: Tls, papers: Path, certificate: str,
-    options: str, works: bool, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    [
+        ("server", "sslmode=verify-full&sslrootcert=ca.pem", True),
+        ("elsewhere", "sslmode=verify-ca&sslrootcert=ca.pem", True),
+        ("elsewhere", "sslmode=verify-full&sslrootcert=ca.pem", False),
+        ("server", "sslmode=verify-full&sslrootcert=other.pem", False),
+        ("server", "sslmode=disable", False),
+    ],
+)
+def test_the_tls_options_of_the_database_url_reach_libpq(
+    servers: local.ServerUrls,
+    project: Project,
+    database_url: str,
+    tls: Tls,
+    papers: Path,
+    certificate: str,
+    options: str,
+    works: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(papers)
     proxy = tls(port_of(database_url), certificate, postgres=True)
     project.write({"dims.yaml": CONFIG})

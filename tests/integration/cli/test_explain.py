@@ -1,4 +1,4 @@
-"""`dims explain` and `dims approvals show` as commands: exit codes, JSON whose keys the page of commands tells."""
+"""Test `dims explain` and `dims approvals show`: output, exit codes, and the keys that docs/commands.md documents."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ rules:
 
 
 @pytest.fixture
-def made(project: Project, engine: Engine) -> Project:
-    """A project in which a change was told, measured, and is held."""
+def held_project(project: Project, engine: Engine) -> Project:
+    """A project with a change that an event reported, that was measured and is held."""
     project.write({"dims.yaml": CONFIG, **{f"data/{number}": "" for number in range(10)}})
     project.dims("verify", check=True)
     project.write({f"data/new{number}": "" for number in range(3)})
@@ -42,30 +42,30 @@ def made(project: Project, engine: Engine) -> Project:
     return project
 
 
-def told_keys(command: str) -> set[str]:
-    """The keys that the page names for `--json`."""
+def documented_keys(command: str) -> set[str]:
+    """Return the keys that docs/commands.md names for `--json`."""
     section = sections((REPO / "docs" / "commands.md").read_text(encoding="utf-8"), 3)[command]
     paragraphs = [part for part in section.split("\n\n") if part.startswith("`--json` ")]
     return set(re.findall(r"`(\w+)`", " ".join(paragraphs)))
 
 
-def test_explain_tells_a_held_value(made: Project) -> None:
-    done = made.dims("explain", "m.files", check=True)
+def test_explain_shows_a_held_value(held_project: Project) -> None:
+    done = held_project.dims("explain", "m.files", check=True)
     lines = done.stdout.splitlines()
     assert lines[0] == "m.files: 13 files, extreme, held: request 1 waits for a person"
     assert "  drift     |13 - 10| / 10 x 100 = 30.0 %" in lines
     assert "  others    1 dims.files.changed" in lines
     assert "  decide    dims approvals approve 1 --version 1   (or reject)" in lines
     assert not any(line.startswith("  untold") for line in lines)
-    shown = made.dims("approvals", "show", "m.files", check=True).stdout.splitlines()
+    shown = held_project.dims("approvals", "show", "m.files", check=True).stdout.splitlines()
     assert shown[0] == "request 1, version 1: m.files"
     assert "  others    1 dims.files.changed" in shown
 
 
-def test_the_document_has_the_keys_that_are_told(made: Project) -> None:
-    document: dict[str, Any] = json.loads(made.dims("explain", "m.files", "--json", check=True).stdout)
+def test_the_documents_have_the_documented_keys(held_project: Project) -> None:
+    document: dict[str, Any] = json.loads(held_project.dims("explain", "m.files", "--json", check=True).stdout)
     nested = {"since", "run", "trigger", "against", "person", "limit", "recorded_otherwise", "value", "from"}
-    assert set(document) == told_keys("dims explain") - nested
+    assert set(document) == documented_keys("dims explain") - nested
     assert set(document["verdict"]) > {"against", "person", "limit", "recorded_otherwise"}
     assert document["policy"]["critical"] == {"value": True, "from": "metric"}
     assert document["policy"]["stale_after"] == {"value": "604800s", "from": "default"}
@@ -78,12 +78,12 @@ def test_the_document_has_the_keys_that_are_told(made: Project) -> None:
     assert document["verdict"]["drift_pct"] == 30
     assert document["events"]["others"] == {"dims.files.changed": 1}
     assert (document["request"]["id"], document["untold"], document["gaps"]) == (1, None, [])
-    request: dict[str, Any] = json.loads(made.dims("approvals", "show", "1", "--json", check=True).stdout)
-    assert set(request) == told_keys("dims approvals") - {"requests", "drift"}
+    request: dict[str, Any] = json.loads(held_project.dims("approvals", "show", "1", "--json", check=True).stdout)
+    assert set(request) == documented_keys("dims approvals") - {"requests", "drift"}
     assert request["events"] == document["events"]
 
 
-@pytest.mark.parametrize(("name", "code", "said"), [("m.nobody", 2, "no metric is called m.nobody"), ("", 2, "called")])
-def test_what_nobody_knows_is_exit_2(made: Project, name: str, code: int, said: str) -> None:
-    done = made.dims("explain", name)
-    assert (done.returncode, said in done.stderr, done.stdout) == (code, True, "")
+@pytest.mark.parametrize(("name", "expected"), [("m.unknown", "no metric is called m.unknown"), ("", "called")])
+def test_an_unknown_metric_ends_with_code_2(held_project: Project, name: str, expected: str) -> None:
+    done = held_project.dims("explain", name)
+    assert (done.returncode, expected in done.stderr, done.stdout) == (2, True, "")

@@ -1,4 +1,4 @@
-"""Flower with the configuration that is shipped: what each option does to a real process, and what it never shows."""
+"""Flower with the shipped configuration: what each option does to a real process, and what Flower never shows."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ ROW, MORE = "lake · s3_upload_complete · 28 events", "dims events show 1234"
 
 @dataclass
 class Flower:
-    """A Flower process and what its pages hold."""
+    """A Flower process, and what its pages show."""
 
     process: subprocess.Popen[bytes]
     port: int
     log: Path
     login: str | None
 
-    def ask(self, path: str, *, login: str | None = "", method: str | None = None) -> tuple[int, str]:
-        """The status and text of a page."""
+    def get(self, path: str, *, login: str | None = "", method: str | None = None) -> tuple[int, str]:
+        """Return the status and text of a page."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
         if login := self.login if login == "" else login:
             request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
@@ -58,20 +58,26 @@ class Flower:
                 return error.code, error.read().decode()
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of the tasks' table, as the browser is given them."""
-        query = {"draw": 1, "start": 0, "length": 100, "order[0][column]": 0, "order[0][dir]": "desc",
-                 "columns[0][data]": "received"}  # fmt: skip
-        status, text = self.ask(f"/tasks/datatable?{urllib.parse.urlencode(query)}")
+        """Return the rows of the task table, as the browser gets them."""
+        query = {
+            "draw": 1,
+            "start": 0,
+            "length": 100,
+            "order[0][column]": 0,
+            "order[0][dir]": "desc",
+            "columns[0][data]": "received",
+        }
+        status, text = self.get(f"/tasks/datatable?{urllib.parse.urlencode(query)}")
         assert status == 200
-        found: list[dict[str, Any]] = json.loads(text)["data"]
-        return found
+        rows: list[dict[str, Any]] = json.loads(text)["data"]
+        return rows
 
     def workers(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.ask("/workers?json=1")[1])["data"]
-        return found
+        rows: list[dict[str, Any]] = json.loads(self.get("/workers?json=1")[1])["data"]
+        return rows
 
     def stopped_with(self, ids: set[str], database: Path) -> bool:
-        """Stop it for good where its database is whole and has just those tasks: a save begins by emptying the file."""
+        """Pause it for good if its database is complete and has exactly these tasks. A save empties the file first."""
         self.process.send_signal(signal.SIGSTOP)
         with tempfile.TemporaryDirectory() as folder:
             for file in database.glob("flower*"):
@@ -81,7 +87,7 @@ class Flower:
                     if set(kept["events"].tasks) == ids:
                         return True
             except (*dbm.error, KeyError, EOFError, pickle.UnpicklingError, StopIteration):
-                pass  # not yet: it is in the midst of it
+                pass  # it is still saving
         self.process.send_signal(signal.SIGCONT)
         return False
 
@@ -106,28 +112,31 @@ def start_flower(project: Project, tmp_path: Path) -> Iterator[Start]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("FLOWER_", "DIMS_"))}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command, cwd=project.folder, stdout=output, stderr=output,
+                command,
+                cwd=project.folder,
+                stdout=output,
+                stderr=output,
                 env={**kept, **project.env, "DIMS_FLOWER_PORT": str(port), **(env or {})},
-            )  # fmt: skip
-        found = Flower(process, port, log, login)
-        started.append(found)
+            )
+        flower = Flower(process, port, log, login)
+        started.append(flower)
 
         def answers() -> bool:
             if process.poll() is not None:
                 return True
             try:
-                return found.ask("/healthcheck")[0] == 200
+                return flower.get("/healthcheck")[0] == 200
             except OSError:
                 return False
 
         wait_for(answers)
-        return found
+        return flower
 
     yield start
-    for one in started:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.wait(10)
+    for flower in started:
+        if flower.process.poll() is None:
+            flower.process.kill()
+            flower.process.wait(10)
 
 
 @pytest.fixture
@@ -140,23 +149,23 @@ def worker(project: Project, start_worker: Callable[..., Worker]) -> Iterator[Wo
 
 
 def send(project: Project, id: str, **options: Any) -> None:
-    """A task that does little, told as the options say."""
+    """Send a small task. The options say how it is shown."""
     with Celery(broker=project.env["DIMS_BROKER_URL"]) as app:
         app.send_task(SWEEP, queue=VERIFY, task_id=id, ignore_result=True, **options)
 
 
-def hears(project: Project, flower: Flower) -> None:
-    """Wait until Flower hears of tasks: what happens before it listens it never learns."""
+def wait_until_connected(project: Project, flower: Flower) -> None:
+    """Wait until Flower receives events of tasks. It never sees those from before it connected."""
 
-    def told() -> bool:
-        send(project, "heard")
-        return any(row["uuid"] == "heard" for row in flower.rows())
+    def connected() -> bool:
+        send(project, "probe")
+        return any(row["uuid"] == "probe" for row in flower.rows())
 
-    wait_for(told, period=0.3)
+    wait_for(connected, period=0.3)
 
 
-def test_flower_knows_each_name_of_the_configuration(tmp_path: Path) -> None:
-    """It takes no notice of others, so a name that it renames would be lost without a word."""
+def test_flower_knows_each_name_in_the_configuration(tmp_path: Path) -> None:
+    """It ignores names that it does not know, so a name that Flower changes would have no effect."""
     code = (
         "import json, sys; from flower.options import options; before = set(options._options);"
         "options.parse_config_file(sys.argv[1]); config = {}; exec(open(sys.argv[1]).read(), config);"
@@ -181,81 +190,107 @@ def test_flower_knows_each_name_of_the_configuration(tmp_path: Path) -> None:
         "tasks_columns": "received,name,args,kwargs,result,state,runtime,worker,uuid",
         "format_task": "format_task_arguments",
     }
-    assert {name for name in others if not name.startswith("_")} == {"ConfigError", "Path", "access", "os", "format_task_arguments"}
+    assert {name for name in others if not name.startswith("_")} == {
+        "ConfigError",
+        "Path",
+        "flower_access",
+        "format_task_arguments",
+        "os",
+    }
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
 
 
-def test_without_a_password_it_shows_and_commands_nothing(
-    project: Project, worker: Worker, start_flower: Start
-) -> None:
+def test_without_a_password_flower_only_shows_tasks(project: Project, worker: Worker, start_flower: Start) -> None:
     socket_path = project.folder / "flower.sock"
     flower = start_flower({"FLOWER_UNIX_SOCKET": str(socket_path), "FLOWER_ADDRESS": "0.0.0.0", "FLOWER_PORT": "1"})
     listening = [c.laddr for c in psutil.Process(flower.process.pid).net_connections() if c.status == "LISTEN"]
     assert listening == [("127.0.0.1", flower.port)]
     assert not socket_path.exists()
-    hears(project, flower)
-    send(project, "told", argsrepr=ROW, kwargsrepr=MORE)
+    wait_until_connected(project, flower)
+    send(project, "custom", argsrepr=ROW, kwargsrepr=MORE)
     send(project, "plain", args=["lake", 1])
-    wait_for(lambda: [row["state"] for row in flower.rows() if row["uuid"] != "heard"] == ["SUCCESS", "SUCCESS"])
+    wait_for(lambda: [row["state"] for row in flower.rows() if row["uuid"] != "probe"] == ["SUCCESS", "SUCCESS"])
     rows = {row["uuid"]: row for row in flower.rows()}
     assert {id: (row["args"], row["kwargs"], row["result"], row["name"]) for id, row in rows.items()} == {
-        "told": (ROW, MORE, "swept", SWEEP),
+        "custom": (ROW, MORE, "swept", SWEEP),
         "plain": ("lake, 1", "", "swept", SWEEP),
-        "heard": ("", "", "swept", SWEEP),
+        "probe": ("", "", "swept", SWEEP),
     }
-    tasks = flower.ask("/tasks")[1]
+    tasks = flower.get("/tasks")[1]
     assert re.findall(r'data-column="(\w+)"', tasks) == [
         *("received", "name", "args", "kwargs", "result", "state", "runtime", "worker", "uuid")
     ]
     assert "value=\"natural-time-UTC\" id='time'" in tasks
-    assert re.search(rf"{ROW}.*{MORE}", flower.ask("/task/told")[1], re.DOTALL)
-    (name,) = [one["hostname"] for one in flower.workers()]
-    page = wait_for(lambda: flower.ask(f"/worker/{name}")[1] if flower.ask(f"/worker/{name}")[0] == 200 else None)
+    assert re.search(rf"{ROW}.*{MORE}", flower.get("/task/custom")[1], re.DOTALL)
+    (name,) = [worker_row["hostname"] for worker_row in flower.workers()]
+    page = wait_for(lambda: flower.get(f"/worker/{name}")[1] if flower.get(f"/worker/{name}")[0] == 200 else None)
     assert "worker-tab-pool" in page
     assert "Shut Down" not in page
-    for path, method in (("/api/workers", "GET"), ("/api/tasks", "GET"), (f"/api/worker/shutdown/{name}", "POST"),
-                         (f"/api/task/send-task/{SWEEP}", "POST"), ("/api/task/revoke/told", "POST")):  # fmt: skip
-        assert flower.ask(path, method=method)[0] == 401, path
+    for path, method in (
+        ("/api/workers", "GET"),
+        ("/api/tasks", "GET"),
+        (f"/api/worker/shutdown/{name}", "POST"),
+        (f"/api/task/send-task/{SWEEP}", "POST"),
+        ("/api/task/revoke/custom", "POST"),
+    ):
+        assert flower.get(path, method=method)[0] == 401, path
     assert worker.process.poll() is None
-    assert flower.ask("/metrics")[0] == 200
+    assert flower.get("/metrics")[0] == 200
 
 
-def test_with_a_password_it_asks_for_it_everywhere_but_for_metrics_and_health(
+def test_with_a_password_everything_but_metrics_and_health_requires_it(
     project: Project, worker: Worker, start_flower: Start
 ) -> None:
     flower = start_flower({"DIMS_FLOWER_AUTH": AUTH, "FLOWER_UNAUTHENTICATED_API": "1"}, login="ada:flower-hunter2")
-    hears(project, flower)
-    send(project, "told", argsrepr=ROW, kwargsrepr=MORE)
+    wait_until_connected(project, flower)
+    send(project, "custom", argsrepr=ROW, kwargsrepr=MORE)
     wait_for(lambda: ROW in [row["args"] for row in flower.rows()])
-    wait_for(lambda: "conf" in flower.ask("/api/workers")[1])
-    (name,) = json.loads(flower.ask("/api/workers")[1])
-    paths = ["/", "/workers", "/tasks", "/task/told", "/broker", f"/worker/{name}", "/api/workers", "/api/tasks",
-             "/api/task/types", "/api/task/info/told", "/api/queues/length"]  # fmt: skip
-    for login, status in (("ada:flower-hunter2", 200), ("bob:other:pass", 200), ("ada:x", 401), ("eve:", 401),
-                          ("flower-hunter2", 401), (None, 401)):  # fmt: skip
-        assert {path: flower.ask(path, login=login)[0] for path in paths} == dict.fromkeys(paths, status), login
+    wait_for(lambda: "conf" in flower.get("/api/workers")[1])
+    (name,) = json.loads(flower.get("/api/workers")[1])
+    paths = [
+        "/",
+        "/workers",
+        "/tasks",
+        "/task/custom",
+        "/broker",
+        f"/worker/{name}",
+        "/api/workers",
+        "/api/tasks",
+        "/api/task/types",
+        "/api/task/info/custom",
+        "/api/queues/length",
+    ]
+    for login, status in (
+        ("ada:flower-hunter2", 200),
+        ("bob:other:pass", 200),
+        ("ada:x", 401),
+        ("eve:", 401),
+        ("flower-hunter2", 401),
+        (None, 401),
+    ):
+        assert {path: flower.get(path, login=login)[0] for path in paths} == dict.fromkeys(paths, status), login
     for path in ("/metrics", "/healthcheck"):
-        assert flower.ask(path, login=None)[0] == 200
-    assert "Shut Down" in flower.ask(f"/worker/{name}")[1]
-    assert flower.ask(f"/api/worker/pool/grow/{name}", login=None, method="POST")[0] == 401
-    assert flower.ask(f"/api/worker/pool/grow/{name}", method="POST")[0] == 200
+        assert flower.get(path, login=None)[0] == 200
+    assert "Shut Down" in flower.get(f"/worker/{name}")[1]
+    assert flower.get(f"/api/worker/pool/grow/{name}", login=None, method="POST")[0] == 401
+    assert flower.get(f"/api/worker/pool/grow/{name}", method="POST")[0] == 200
     wait_for(lambda: len(psutil.Process(worker.process.pid).children()) == 2)
 
 
-def test_what_it_has_seen_outlives_it(project: Project, worker: Worker, start_flower: Start) -> None:
-    conf = project.folder / "quick.py"  # the same, but for the numbers: their units show
+def test_flower_keeps_its_tasks_across_restarts(project: Project, worker: Worker, start_flower: Start) -> None:
+    conf = project.folder / "quick.py"  # the same with small numbers, to show their units
     conf.write_text(f"{Path(CONF).read_text()}\nstate_save_interval = 300\nmax_tasks = 3\npurge_offline_workers = 1\n")
     flower = start_flower(conf=str(conf))
-    hears(project, flower)
+    wait_until_connected(project, flower)
     for number in range(5):
         send(project, str(number), argsrepr=f"row {number}")
     wait_for(lambda: {row["uuid"] for row in flower.rows()} == {"2", "3", "4"})
     database = Path(project.env["DIMS_HOME"]) / "run"
-    wait_for(lambda: flower.stopped_with({"2", "3", "4"}, database))  # so it saves again, and soon: 300 is in ms
+    wait_for(lambda: flower.stopped_with({"2", "3", "4"}, database))  # so it saved again within 300 ms
     flower.end(signal.SIGKILL)
     flower = start_flower(conf=str(conf))
     assert {row["args"] for row in flower.rows()} == {"row 2", "row 3", "row 4"}
-    hears(project, flower)
+    wait_until_connected(project, flower)
     send(project, "last", argsrepr="last row")
     wait_for(lambda: "last row" in {row["args"] for row in flower.rows()})
     flower.end()
@@ -263,18 +298,20 @@ def test_what_it_has_seen_outlives_it(project: Project, worker: Worker, start_fl
     assert "last row" in {row["args"] for row in flower.rows()}
     flower.end()
     flower = start_flower(conf=str(conf))
-    wait_for(lambda: [one["freq"] for one in flower.workers()] == [2.0])  # it has heard a heart beat
+    wait_for(lambda: [worker_row["freq"] for worker_row in flower.workers()] == [2.0])  # it has received a heartbeat
     worker.kill()
     wait_for(lambda: flower.workers() == [])
 
 
 @pytest.mark.parametrize(
     ("env", "words"),
-    [({"DIMS_FLOWER_ADDRESS": "0.0.0.0"}, "flower: Flower would listen on 0.0.0.0 and ask for no password"),
-     ({"DIMS_FLOWER_AUTH": "flower-hunter2"}, "flower: DIMS_FLOWER_AUTH must be user:password"),
-     ({"FLOWER_UNAUTHENTICATED_API": "true"}, "flower: FLOWER_UNAUTHENTICATED_API lets any web page")],
-)  # fmt: skip
-def test_it_does_not_start_more_open_than_was_meant(
+    [
+        ({"DIMS_FLOWER_ADDRESS": "0.0.0.0"}, "flower: Flower would listen on 0.0.0.0 without a password"),
+        ({"DIMS_FLOWER_AUTH": "flower-hunter2"}, "flower: DIMS_FLOWER_AUTH must be user:password"),
+        ({"FLOWER_UNAUTHENTICATED_API": "true"}, "flower: FLOWER_UNAUTHENTICATED_API lets any web page"),
+    ],
+)
+def test_flower_refuses_to_start_more_open_than_you_meant(
     project: Project, start_flower: Start, env: dict[str, str], words: str
 ) -> None:
     project.write({"dims.yaml": "sources: {project: {type: files, path: '.'}}\n"})

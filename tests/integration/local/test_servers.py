@@ -1,4 +1,4 @@
-"""The services on the real PostgreSQL and Valkey. Each test has its own home and leaves nothing running."""
+"""The local stack with the real PostgreSQL and Valkey. Each test has its own data directory and stops all it starts."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ ROOT = Path(__file__).parents[3]
 QUICK = local.Backoff(first=0.1, longest=0.4)
 
 
-def until(true, seconds=20.0):
+def until(condition, seconds=20.0):
     deadline = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.1)  # looking at all processes costs a few ms, so not too often
+        time.sleep(0.1)  # listing all processes costs a few ms, so not too often
 
 
 def works_in(home: Path) -> list[psutil.Process]:
-    """Whatever runs of this home: by its folders, by its mark, by its arguments."""
-    found = []
-    for one in psutil.process_iter():
+    """The processes that run for this data directory: by working directory, environment or arguments."""
+    matches = []
+    for running in psutil.process_iter():
         try:
-            inside = Path(one.cwd()).is_relative_to(home) or any(str(home) in word for word in one.cmdline())
-            if (inside or one.environ().get(process.MARK) == str(home)) and one.pid != os.getpid():
-                found.append(one)
+            inside = Path(running.cwd()).is_relative_to(home) or any(str(home) in word for word in running.cmdline())
+            if (inside or running.environ().get(process.SUPERVISED_BY) == str(home)) and running.pid != os.getpid():
+                matches.append(running)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return found
+    return matches
 
 
 @pytest.fixture
@@ -57,9 +57,9 @@ def make_home(tmp_path):
 
     yield make
     for home in homes:
-        for one in works_in(home):
-            if one.name() not in {"postgres", "valkey-server"} and one.is_running():
-                one.kill()
+        for running in works_in(home):
+            if running.name() not in {"postgres", "valkey-server"} and running.is_running():
+                running.kill()
         local.stop(home)
         shutil.rmtree(home, ignore_errors=True)  # 50 MB each, which pytest would keep
 
@@ -71,7 +71,7 @@ def new_home(make_home):
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory):
-    """The pg folder of a home whose initdb has run: copying it is faster than running initdb again."""
+    """A pg folder whose initdb has run. Copying it is faster than running initdb again."""
     home = tmp_path_factory.mktemp("template")
     local.start(home, broker=False, fast=True)
     local.stop(home)
@@ -101,7 +101,7 @@ def broker(url):
 
 
 def pids(home):
-    return {one.name: one.pid for one in local.stack_status(home)}
+    return {running.name: running.pid for running in local.stack_status(home)}
 
 
 def write_both(servers, value):
@@ -132,8 +132,8 @@ def test_start_stop_start_keeps_data_ports_and_secrets(new_home):
             "maxmemory-policy": "noeviction",
         }
     write_both(first, 1)
-    told = local.stop(home)
-    assert [sentence.split()[0] for sentence in told] == ["Valkey", "PostgreSQL"]
+    sentences = local.stop(home)
+    assert [sentence.split()[0] for sentence in sentences] == ["Valkey", "PostgreSQL"]
     assert local.running(home) is None
     assert works_in(home) == []
     assert local.stop(home) == []
@@ -144,13 +144,13 @@ def test_start_stop_start_keeps_data_ports_and_secrets(new_home):
     files = [home / "producer.env", home / "servers.json", *home.glob("logs/*.log"), *home.glob("*/*password")]
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
     secrets = [file.read_text().strip() for file in home.glob("*/*password")]
-    shown = " ".join(word for one in works_in(home) for word in one.cmdline())
+    shown = " ".join(word for running in works_in(home) for word in running.cmdline())
     shown += "".join(log.read_text() for log in home.glob("logs/*"))
     assert len({*secrets}) == 3
     assert not any(secret in shown for secret in secrets)
 
 
-def test_both_listen_on_localhost_alone_and_ask_for_the_password(home):
+def test_both_listen_on_localhost_only_and_require_the_password(home):
     servers = local.start(home, fast=True)
     for name, pid in pids(home).items():
         listening = [c for c in psutil.Process(pid).net_connections() if c.status == psutil.CONN_LISTEN]
@@ -167,8 +167,8 @@ def test_both_listen_on_localhost_alone_and_ask_for_the_password(home):
         client.ping()
 
 
-def test_kill_9_of_both_loses_nothing_that_was_acknowledged(home):
-    servers = local.start(home)  # the settings of production: fast ones forget the last commits
+def test_kill_9_of_both_servers_loses_nothing_acknowledged(home):
+    servers = local.start(home)  # the settings of production: fast ones lose the last commits
     write_both(servers, 1)
     for value in range(2, 4):
         write_both(servers, value)
@@ -181,7 +181,7 @@ def test_kill_9_of_both_loses_nothing_that_was_acknowledged(home):
     assert read_both(servers) == ([1, 2, 3], [1, 2, 3])
 
 
-def test_a_busy_orphan_of_a_killed_postgres_is_no_obstacle(home):
+def test_postgres_starts_while_a_busy_child_of_a_killed_one_runs(home):
     servers = local.start(home, broker=False, fast=True)
     spin = "DO $$ BEGIN LOOP PERFORM 1; END LOOP; END $$"
 
@@ -206,7 +206,7 @@ def test_a_busy_orphan_of_a_killed_postgres_is_no_obstacle(home):
     assert not thread.is_alive()
 
 
-def test_a_pid_file_that_names_a_stranger_is_removed_and_the_stranger_lives(home):
+def test_a_pid_file_that_names_another_process_is_removed_and_that_process_lives(home):
     local.start(home, broker=False, fast=True)
     lock = home / "pg" / "data" / "postmaster.pid"
     lines = lock.read_text().split("\n")
@@ -221,7 +221,7 @@ def test_a_pid_file_that_names_a_stranger_is_removed_and_the_stranger_lives(home
             stranger.kill()
 
 
-def test_a_crash_in_initdb_leaves_nothing_half_made(new_home):
+def test_a_crash_in_initdb_leaves_no_half_made_cluster(new_home):
     home = new_home
     half = home / "pg" / f"{postgres.DRAFT}half"
     half.mkdir(parents=True)
@@ -230,7 +230,7 @@ def test_a_crash_in_initdb_leaves_nothing_half_made(new_home):
     assert sorted(path.name for path in (home / "pg").iterdir()) == ["data", "password"]
 
 
-def test_a_long_path_with_a_space(make_home, tmp_path):
+def test_a_data_directory_may_have_a_long_path_with_spaces(make_home, tmp_path):
     long = tmp_path / ("long " * 30) / "home"
     assert len(str(long)) > 150
     home = make_home(long)
@@ -240,10 +240,10 @@ def test_a_long_path_with_a_space(make_home, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has a folder that the servers' user cannot enter")
-def test_beneath_a_folder_that_the_servers_user_cannot_enter(make_home, tmp_path, monkeypatch):
+def test_root_runs_the_servers_below_a_folder_that_their_user_cannot_enter(make_home, tmp_path, monkeypatch):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    # As with a venv beneath /root: the programs cannot be reached either, and are copied.
+    # Like a venv below /root: the user cannot reach the programs either, so DIMS copies them.
     site = closed / "site-packages"
     wheel = binaries.postgres_bin(tmp_path / "none", None).parents[1]
     shutil.copytree(wheel / "pginstall18", site / wheel.name / "pginstall18")
@@ -273,7 +273,7 @@ def test_beneath_a_folder_that_the_servers_user_cannot_enter(make_home, tmp_path
         shutil.rmtree(site)
 
 
-def test_a_server_that_cannot_start_says_why_and_leaves_none_behind(home):
+def test_a_failed_start_reports_the_reason_and_leaves_no_server_running(home):
     local.start(home, fast=True)
     local.stop(home)
     for file in (home / "valkey" / "appendonlydir").glob("*.manifest"):
@@ -283,19 +283,19 @@ def test_a_server_that_cannot_start_says_why_and_leaves_none_behind(home):
     assert works_in(home) == []
 
 
-def test_callers_at_the_same_time_get_the_same_servers(home):
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(local.start(home, fast=True))) for _ in range(3)]
+def test_concurrent_callers_get_the_same_servers(home):
+    matches = []
+    threads = [threading.Thread(target=lambda: matches.append(local.start(home, fast=True))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 3
-    assert len({*found}) == 1
-    assert len(process.of_folder(("valkey-server",), home / "valkey")) == 1
+    assert len(matches) == 3
+    assert len({*matches}) == 1
+    assert len(process.find_in_folder(("valkey-server",), home / "valkey")) == 1
 
 
-def test_borrowers_share_and_the_last_one_out_stops_it(home):
+def test_commands_share_a_temporary_database_and_the_last_one_stops_it(home):
     with local.temporary_database(home, fast=True) as first:
         with local.temporary_database(home, fast=True) as second:
             assert first == second
@@ -307,12 +307,14 @@ def test_borrowers_share_and_the_last_one_out_stops_it(home):
     with last_out as url:
         first_out.__exit__(None, None, None)
         assert local.running(home).database_url == url
-        assert local.end_stack(home, 5) == ["PostgreSQL is used by a command, which stops it when it ends."]
+        assert local.end_stack(home, 5) == [
+            "PostgreSQL keeps running: another command uses it and stops it when it ends."
+        ]
     assert local.running(home) is None
     assert works_in(home) == []
 
 
-def test_a_borrower_does_not_stop_what_was_started_or_is_held(home):
+def test_a_temporary_database_keeps_running_if_it_was_started_or_is_held(home):
     with local.temporary_database(home, fast=True), local.hold_home(home):
         pass
     assert local.running(home) is None
@@ -332,17 +334,17 @@ ENDLESS = f"{sys.executable} -c 'import time; time.sleep(600)'"
 
 @contextmanager
 def supervised(home, procfile, cwd, **options):
-    """A supervisor in a thread; what it said so far."""
-    said: list[str] = []
+    """A supervisor in a thread, and the sentences that it has reported so far."""
+    sentences: list[str] = []
     stop = threading.Event()
     options = {"fast": True, "backoff": QUICK, "grace": 5.0} | options
     env = {"PATH": os.environ["PATH"]}
-    supervisor = local.Supervisor(home, procfile, env, cwd, said.append, **options)
+    supervisor = local.Supervisor(home, procfile, env, cwd, sentences.append, **options)
     thread = threading.Thread(target=supervisor.run, args=[stop])
     with local.hold_home(home):
         thread.start()
         try:
-            yield said
+            yield sentences
         finally:
             stop.set()
             thread.join(30)
@@ -350,7 +352,7 @@ def supervised(home, procfile, cwd, **options):
 
 
 def states(home):
-    return {one.name: one.state for one in local.stack_status(home)}
+    return {running.name: running.state for running in local.stack_status(home)}
 
 
 def test_the_supervisor_starts_restarts_and_stops_in_order(home, tmp_path):
@@ -360,25 +362,25 @@ def test_the_supervisor_starts_restarts_and_stops_in_order(home, tmp_path):
         "absent: no-such-program --at-all\n"
         f"two: {ENDLESS}\n"
     )
-    with supervised(home, procfile, tmp_path) as said:
-        until(lambda: sum("dies ended with code 3" in line for line in said) >= 4)
-        waits = [line.rsplit(" in ", 1)[1] for line in said if line.startswith("dies ended")]
+    with supervised(home, procfile, tmp_path) as sentences:
+        until(lambda: sum("dies ended with code 3" in line for line in sentences) >= 4)
+        waits = [line.rsplit(" in ", 1)[1] for line in sentences if line.startswith("dies ended")]
         assert waits[:4] == ["0.1 s.", "0.2 s.", "0.4 s.", "0.4 s."]
-        assert all(str(home / "logs" / "dies.log") in line for line in said if line.startswith("dies ended"))
-        found = states(home)
-        assert found.pop("dies") in {"running", "waiting"}
-        assert found == {
+        assert all(str(home / "logs" / "dies.log") in line for line in sentences if line.startswith("dies ended"))
+        matches = states(home)
+        assert matches.pop("dies") in {"running", "waiting"}
+        assert matches == {
             "postgres": "running",
             "valkey": "running",
             "one": "running",
             "absent": "missing",
             "two": "running",
         }
-        before = len(said)
-    ends = [line.split()[0] for line in said[before:] if "(pid" in line and "runs" not in line]
+        before = len(sentences)
+    ends = [line.split()[0] for line in sentences[before:] if "(pid" in line and "started" not in line]
     assert [name for name in ends if name != "dies"] == ["two", "one", "Valkey", "PostgreSQL"]
-    assert [line for line in said if line.startswith("absent")] == [
-        "absent is not started: there is no program 'no-such-program' here."
+    assert [line for line in sentences if line.startswith("absent")] == [
+        "absent does not run: the program 'no-such-program' is not installed."
     ]
     assert (home / "logs" / "dies.log").read_text().startswith("postgresql\npostgresql\n")
     assert {*states(home).values()} == {"stopped", "missing"}
@@ -386,23 +388,23 @@ def test_the_supervisor_starts_restarts_and_stops_in_order(home, tmp_path):
 
 
 def test_the_supervisor_restarts_the_servers(home, tmp_path):
-    with supervised(home, f"one: {ENDLESS}", tmp_path) as said:
-        until(lambda: any(line.startswith("one runs") for line in said))
+    with supervised(home, f"one: {ENDLESS}", tmp_path) as sentences:
+        until(lambda: any(line.startswith("one started") for line in sentences))
         before = pids(home)
         for name in ("postgres", "valkey"):
             os.kill(before[name], signal.SIGKILL)
-        until(lambda: {"PostgreSQL runs again", "Valkey runs again"} <= {line[: line.find(" (")] for line in said})
+        until(lambda: {"PostgreSQL runs again", "Valkey runs again"} <= {line[: line.find(" (")] for line in sentences})
         after = pids(home)
         assert after["one"] == before["one"]
         assert after["postgres"] != before["postgres"]
-        assert {one.name: one.restarts for one in local.stack_status(home)} == {
+        assert {running.name: running.restarts for running in local.stack_status(home)} == {
             "postgres": 1,
             "valkey": 1,
             "one": 0,
         }
 
 
-def test_a_process_that_does_not_listen_is_killed_with_its_children(home, tmp_path):
+def test_a_process_that_ignores_sigterm_is_killed_with_its_children(home, tmp_path):
     script = tmp_path / "deaf.py"
     script.write_text(
         "import signal, subprocess, time\n"
@@ -413,10 +415,10 @@ def test_a_process_that_does_not_listen_is_killed_with_its_children(home, tmp_pa
         "time.sleep(600)\n"
     )
     log = home / "logs" / "deaf.log"
-    with supervised(home, f"deaf: python {script}", tmp_path, database=False, broker=False, grace=0.3) as said:
+    with supervised(home, f"deaf: python {script}", tmp_path, database=False, broker=False, grace=0.3) as sentences:
         until(lambda: log.exists() and "up" in log.read_text())
         assert len(works_in(home)) == 3
-    assert said[-1].endswith("ended by signal 9 (SIGKILL).")
+    assert sentences[-1].endswith("ended by signal 9 (SIGKILL).")
     assert works_in(home) == []
 
 
@@ -428,14 +430,13 @@ home, stop = Path(sys.argv[1]), threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 procfile = "one: sleep 600\\ntwo: python -c 'import subprocess; subprocess.run([\\"sleep\\", \\"600\\"])'"
 with local.hold_home(home):
-    run = local.Supervisor(home, procfile, {"PATH": "/usr/bin:/bin"}, home, print, fast=True).run
-    run(stop)
+    local.Supervisor(home, procfile, {"PATH": "/usr/bin:/bin"}, home, print, fast=True).run(stop)
 """
 
 
 @contextmanager
 def up(home):
-    """A supervisor in a process of its own, as `dims up` will be."""
+    """A supervisor in its own process, like `dims up`."""
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     home.mkdir(exist_ok=True)
     with (home / "up.log").open("ab") as log:
@@ -450,19 +451,19 @@ def up(home):
         child.wait()
 
 
-def test_end_ends_a_supervisor_and_all_it_runs(home):
+def test_end_stack_ends_a_supervisor_and_everything_it_runs(home):
     with up(home) as child:
         assert local.lock_owner(home) == child.pid
         with pytest.raises(ServiceError, match=str(child.pid)), local.hold_home(home):
             pass
-        told = local.end_stack(home, 30)
-        assert [line.split()[0] for line in told] == ["two", "one", "Valkey", "PostgreSQL", "The"]
+        sentences = local.end_stack(home, 30)
+        assert [line.split()[0] for line in sentences] == ["two", "one", "Valkey", "PostgreSQL", "The"]
         assert child.wait(5) == 0
     assert local.lock_owner(home) is None
     assert works_in(home) == []
 
 
-def test_a_killed_supervisor_leaves_a_home_that_the_next_one_can_use_and_end_can_clean(home):
+def test_the_next_supervisor_and_end_stack_clean_up_after_a_killed_one(home):
     with up(home) as first:
         first.kill()
         first.wait()
@@ -470,15 +471,15 @@ def test_a_killed_supervisor_leaves_a_home_that_the_next_one_can_use_and_end_can
         assert states(home)["one"] == "orphan"
         with up(home) as second:
             after = pids(home)
-            # The servers serve on; the processes are ended and started anew.
+            # The servers keep running. The processes are ended and started again.
             assert {name for name in after if after[name] == orphans[name]} == {"postgres", "valkey"}
             assert process.Identity.of(orphans["two"]) is None
             second.kill()
             second.wait()
         assert local.lock_owner(home) is None
         started = time.monotonic()
-        told = local.end_stack(home, 30)
+        sentences = local.end_stack(home, 30)
         assert time.monotonic() - started < 15
-    assert [line.split()[0] for line in told] == ["two", "one", "Valkey", "PostgreSQL"]
+    assert [line.split()[0] for line in sentences] == ["two", "one", "Valkey", "PostgreSQL"]
     assert works_in(home) == []
     assert local.end_stack(home, 30) == []

@@ -135,7 +135,7 @@ def test_a_channel_that_fails_is_tried_again_later_and_later_and_never_given_up(
         flow.do("UPDATE dims_channels SET not_before = clock_timestamp()")
         assert waits(flow) == ["ops"]
     assert waited == [10, 20, 40, 80, 160, 320, 640, 900, 900]
-    assert len(receiver.began) == 9
+    assert len(receiver.received) == 9
     receiver.status = 200
     assert send(flow) == "1 notification sent in 1 message"
     row = channel(flow)
@@ -197,13 +197,13 @@ def test_a_channel_that_nobody_configures_is_nobodys(flow: Flow) -> None:
 def test_of_two_senders_one_sends(flow: Flow, receiver: Receiver, beside: Threads) -> None:
     flow.serve(c=100)
     flow.serve(c=150)
-    receiver.door.clear()
+    receiver.gate.clear()
     first = beside(send, flow)
-    wait_for(lambda: receiver.began)
+    wait_for(lambda: receiver.received)
     assert (send(flow, at_once=True), waits(flow)) == ("nothing waits", [])
-    receiver.door.set()
+    receiver.gate.set()
     assert outcome(first) == "1 notification sent in 1 message"
-    assert len(receiver.began) == 1
+    assert len(receiver.received) == 1
 
 
 def test_many_senders_and_runs_at_once_send_each_notification_once(
@@ -222,11 +222,11 @@ def test_many_senders_and_runs_at_once_send_each_notification_once(
 def test_what_ends_while_its_beginning_is_sent_is_told_next(flow: Flow, receiver: Receiver, beside: Threads) -> None:
     flow.serve(c=100)
     flow.serve(c=150)
-    receiver.door.clear()
+    receiver.gate.clear()
     sending = beside(send, flow)
-    wait_for(lambda: receiver.began)
+    wait_for(lambda: receiver.received)
     flow.serve(c=100)  # a run waits for no channel
-    receiver.door.set()
+    receiver.gate.set()
     assert outcome(sending) == "2 notifications sent in 2 messages"
     assert [title.partition(" (")[0] for title in receiver.titles] == [
         "DIMS: 1 value waits for you",
@@ -249,7 +249,7 @@ def test_a_sender_that_died_before_it_sent_is_followed_by_another_and_one_messag
     flow.do("UPDATE dims_channels SET lease_until = clock_timestamp() - interval '1 s'")
     assert waits(flow) == ["ops"]
     assert send(flow) == "1 notification sent in 1 message"
-    assert len(receiver.took) == 1
+    assert len(receiver.accepted) == 1
 
 
 def test_a_sender_whose_lease_has_run_out_marks_what_it_sent_and_frees_nobodys_lease(flow: Flow) -> None:
@@ -276,7 +276,7 @@ def test_more_than_one_message_holds_are_sent_in_several(
     flow.serve(a=100, c=100)
     flow.serve(a=150, c=150)
     assert send(flow) == "3 notifications sent in 2 messages"
-    assert len(receiver.took) == 2
+    assert len(receiver.accepted) == 2
 
 
 # --- what nobody may read --------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def reason(url: str, **more: timedelta) -> str:
 
 def test_a_webhook_gets_the_text_as_it_is(receiver: Receiver) -> None:
     carry(receiver.url)
-    (message,) = receiver.took
+    (message,) = receiver.accepted
     assert (message["title"], message["message"], message["type"]) == (TITLE, BODY, "warning")
 
 
@@ -63,7 +63,7 @@ def test_a_text_that_is_too_long_for_a_service_comes_in_parts(
     way = Transport(SecretStr(receiver.url))
     assert way.longest == 80
     way.carry(TITLE, BODY, "info")
-    assert len(receiver.took) > 1
+    assert len(receiver.accepted) > 1
     assert "".join("".join(receiver.texts).split()) == "".join(BODY.split())
 
 
@@ -74,7 +74,7 @@ def test_a_text_that_is_too_long_for_a_service_comes_in_parts(
 def test_an_answer_that_is_no_success_is_told_by_its_status(receiver: Receiver, status: int) -> None:
     receiver.status = status
     assert reason(receiver.url) == f"JSON: it answered HTTP {status}"
-    assert len(receiver.began) == 1  # once: whoever calls tries again
+    assert len(receiver.received) == 1  # once: whoever calls tries again
 
 
 def test_a_server_that_is_not_there(unused: int) -> None:

@@ -68,7 +68,7 @@ def test_a_scan_that_does_not_end_is_abandoned(
     over = threading.Event()
 
     class Stuck:
-        def scan(self, source: S3Source, metrics: object, around: ScanContext, deadline: Deadline) -> None:
+        def scan(self, source: S3Source, metrics: object, context: ScanContext, deadline: Deadline) -> None:
             over.wait(60)
 
     monkeypatch.setattr(scan, "probe_for", lambda kind: Stuck())
@@ -79,7 +79,7 @@ def test_a_scan_that_does_not_end_is_abandoned(
     run = verify.measure_due(engine, project.config, "project")
     over.set()
     assert run is not None
-    assert run.items[0].error == "took longer than its timeout of 0.3 s, and was abandoned"
+    assert run.items[0].error == "the scan took longer than its timeout of 0.3 s and was abandoned"
     assert time.monotonic() - begun < 30  # it would have been a minute
     with engine.connect() as connection:
         assert connection.execute(text("SELECT lease_until FROM dims_sources")).scalar_one() is None

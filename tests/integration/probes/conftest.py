@@ -1,4 +1,4 @@
-"""A moto server in this process: its buckets are filled without HTTP, its requests are counted at its door."""
+"""A moto server in this process. Buckets are filled without HTTP, and LIST calls are recorded."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ACCOUNT = "123456789012"
 
 @dataclass
 class Store:
-    """The server's address and the LIST requests it was sent, each as its query."""
+    """The address of the server and the LIST calls it received, each as its query."""
 
     url: str
     lists: list[dict[str, list[str]]] = field(default_factory=list)
 
     def fill(self, bucket: str, objects: Mapping[str, bytes]) -> Any:
-        """Make a bucket with these objects; gives moto's own bucket."""
+        """Create a bucket with these objects and return the bucket of moto."""
         backend = s3_backends[ACCOUNT]["aws"]
         made = backend.create_bucket(bucket, "us-east-1")
         for key, content in objects.items():

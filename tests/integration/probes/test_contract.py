@@ -1,4 +1,4 @@
-"""What every probe keeps to, whatever it measures: one suite, run over each kind."""
+"""The contract of all probes: one suite, run for each type of source."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Case:
-    """A kind of source: one that is there, one that is not, a change that concerns it, one that does not."""
+    """A type of source: one that exists, one that does not, a change that concerns it, and one that does not."""
 
-    around: ScanContext
+    context: ScanContext
     source: Source
     metrics: dict[str, SourceMetric]
     missing: Source | None = None
@@ -64,11 +64,11 @@ class Case:
         metrics = {name: self.metrics[name] for name in names}
         source = self.missing if missing and self.missing else self.source
         deadline = Deadline.after(timedelta(seconds=seconds))
-        return probe_for(source.type).scan(source, metrics, self.around, deadline)
+        return probe_for(source.type).scan(source, metrics, self.context, deadline)
 
 
 def _every(model: type[SourceMetric], **parts: dict[str, Any]) -> dict[str, SourceMetric]:
-    """A metric of each measure; `parts` are what a measure needs beside its name."""
+    """A metric of each measure. `parts` are the other settings that a measure needs."""
     measures = model.model_fields["measure"].annotation.__args__  # type: ignore[union-attr]
     return {f"m.{name}": model(source="x", measure=name, **parts.get(name, {})) for name in measures}
 
@@ -86,9 +86,9 @@ def files(tmp_path: Path, _store: Store) -> dict[str, Any]:
 
 
 def git(tmp_path: Path, _store: Store) -> dict[str, Any]:
-    who = {"GIT_AUTHOR_NAME": "n", "GIT_AUTHOR_EMAIL": "e", "GIT_COMMITTER_NAME": "n", "GIT_COMMITTER_EMAIL": "e"}
+    identity = {"GIT_AUTHOR_NAME": "n", "GIT_AUTHOR_EMAIL": "e", "GIT_COMMITTER_NAME": "n", "GIT_COMMITTER_EMAIL": "e"}
     for command in (["init", "-q", "here"], ["-C", "here", "commit", "-q", "--allow-empty", "-m", "one"]):
-        subprocess.run(["git", *command], cwd=tmp_path, env=os.environ | who, check=True)
+        subprocess.run(["git", *command], cwd=tmp_path, env=os.environ | identity, check=True)
     return {
         "source": GitSource(type="git", path="here"),
         "missing": GitSource(type="git", path="gone"),
@@ -138,14 +138,18 @@ def command(tmp_path: Path, _store: Store) -> dict[str, Any]:
 
 
 def aws(_tmp_path: Path, store: Store) -> dict[str, Any]:
-    """Without a missing one: an account is there or not for each thing that is asked of it."""
+    """Without a missing source, because an account can only lack a single instance or bucket."""
     import boto3
 
     rds = boto3.client("rds", endpoint_url=store.url, region_name="us-east-1")
     if not rds.describe_db_instances()["DBInstances"]:  # the server serves all tests of the session
         rds.create_db_instance(
-            **{"DBInstanceIdentifier": "here", "DBInstanceClass": "db.t3.micro", "Engine": "postgres"},
-            **{"AllocatedStorage": 20, "MasterUsername": "u", "MasterUserPassword": "a long password"},
+            DBInstanceIdentifier="here",
+            DBInstanceClass="db.t3.micro",
+            Engine="postgres",
+            AllocatedStorage=20,
+            MasterUsername="u",
+            MasterUserPassword="a long password",
         )
     rds.close()
     return {
@@ -170,7 +174,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path, store: Store, monkeypat
     return Case(ScanContext(tmp_path, tmp_path / ".dims"), **CASES[request.param](tmp_path, store))
 
 
-def test_every_kind_has_its_probe() -> None:
+def test_every_type_of_source_has_a_probe() -> None:
     assert SOURCES.keys() == METRICS.keys() == CASES.keys()
     for kind in SOURCES:
         assert probe_for(kind) is probe_for(kind)
@@ -178,7 +182,7 @@ def test_every_kind_has_its_probe() -> None:
         probe_for("abacus")
 
 
-def test_a_reading_for_each_metric_and_no_other(case: Case) -> None:
+def test_each_metric_gets_one_reading(case: Case) -> None:
     names = list(case.metrics)
     for asked in (names, names[:1], names[::-1]):
         assert [reading.metric for reading in case.scan(*asked).readings] == asked
@@ -198,7 +202,7 @@ def test_values_have_their_types_and_units(case: Case) -> None:
 
 def test_a_missing_source_is_an_error_that_names_it(case: Case) -> None:
     if case.missing is None:
-        pytest.skip("an account is missing for each thing by itself")
+        pytest.skip("an account as a whole cannot be missing")
     with pytest.raises(MeasureError, match="gone"):
         case.scan(*case.metrics, missing=True)
 
@@ -208,18 +212,18 @@ def test_a_deadline_that_is_over(case: Case) -> None:
         case.scan(*case.metrics, seconds=-1)
 
 
-def test_touched_says_why_or_none(case: Case) -> None:
+def test_touched_returns_a_reason_or_none(case: Case) -> None:
     probe = probe_for(case.source.type)
     if case.related is None or case.unrelated is None:
-        assert probe.judges == ()  # only a rule that names them concerns them
+        assert probe.change_types == ()  # only rules that name the metrics affect them
         return
     for metric in case.metrics.values():
-        assert probe.touched(case.source, metric, case.related, case.around)
-        assert probe.touched(case.source, metric, case.unrelated, case.around) is None
-        assert isinstance(case.related, probe.judges)
+        assert probe.touched(case.source, metric, case.related, case.context)
+        assert probe.touched(case.source, metric, case.unrelated, case.context) is None
+        assert isinstance(case.related, probe.change_types)
 
 
-def test_touched_by_a_change_of_another_kind(case: Case) -> None:
+def test_a_change_of_another_kind_touches_nothing(case: Case) -> None:
     other: Change = PathsChanged("/") if isinstance(case.related, KeysChanged) else KeysChanged("here")
     for metric in case.metrics.values():
-        assert probe_for(case.source.type).touched(case.source, metric, other, case.around) is None
+        assert probe_for(case.source.type).touched(case.source, metric, other, case.context) is None

@@ -1,4 +1,4 @@
-"""A real Valkey on a free port, stopped by its pid; and what the unit tests have."""
+"""A real Valkey on a free port, stopped by its pid, and fixtures like those of the unit tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PASSWORD = "pass word/%"
 
 
 class Valkey:
-    """A server that can be stopped, started again (with what it held), and frozen."""
+    """A server that can be stopped, started again with its data, and frozen."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,8 +37,16 @@ class Valkey:
         self.client = redis.Redis(port=self.port, password=PASSWORD)
 
     def start(self) -> None:
-        options = {"port": self.port, "bind": "127.0.0.1", "requirepass": PASSWORD, "appendonly": "yes",
-                   "appendfsync": "no", "save": "", "dir": self.folder, "unixsocket": self.socket}  # fmt: skip
+        options = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "requirepass": PASSWORD,
+            "appendonly": "yes",
+            "appendfsync": "no",
+            "save": "",
+            "dir": self.folder,
+            "unixsocket": self.socket,
+        }
         args = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         self.process = subprocess.Popen([str(get_binary_path()), *args], stdout=subprocess.DEVNULL)
         end = time.monotonic() + 10
@@ -66,8 +74,8 @@ class Valkey:
         self.process.send_signal(signal.SIGCONT)
 
     def events(self) -> list[Event]:
-        found: Any = self.client.xrange(STREAM)
-        return [Event.from_json(fields[b"event"]) for _, fields in found]
+        entries: Any = self.client.xrange(STREAM)
+        return [Event.from_json(fields[b"event"]) for _, fields in entries]
 
 
 @pytest.fixture(scope="session")
@@ -91,12 +99,12 @@ def valkey(_valkey: Valkey) -> Iterator[Valkey]:
 
 
 @pytest.fixture(autouse=True)
-def _git_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def _git_without_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("GIT_", "DIMS_"))]:
         monkeypatch.delenv(name)
-    for who in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{who}_NAME", "Ada Test")
-        monkeypatch.setenv(f"GIT_{who}_EMAIL", "ada@example.org")
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Ada Test")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ada@example.org")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -143,17 +151,17 @@ def until() -> Callable[[Callable[[], object]], None]:
 
 @pytest.fixture
 def python_processes() -> Callable[[str], list[int]]:
-    """The processes whose command line holds a text: what a hook left running in the background."""
+    """The processes whose command line contains a text: those that a hook started in the background."""
 
     def find(text: str) -> list[int]:
-        found = []
+        pids = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 line = (folder / "cmdline").read_bytes()
             except OSError:
                 continue
             if text.encode() in line and sys.executable.encode() in line:
-                found.append(int(folder.name))
-        return found
+                pids.append(int(folder.name))
+        return pids
 
     return find

@@ -1,4 +1,4 @@
-"""docs/deploy.md against what it speaks of: moto's AWS, botocore's models, the Procfile, a real Valkey."""
+"""docs/deploy.md against moto's AWS, botocore's models, the Procfile and a real Valkey."""
 
 from __future__ import annotations
 
@@ -39,29 +39,41 @@ def documents(key: str) -> list[Any]:
 
 
 def here(document: Any, region: str = "us-east-1") -> Any:
-    """A document of the guide in moto's account and region."""
+    """A document of the guide, with moto's account and region."""
     return json.loads(json.dumps(document).replace(ACCOUNT, "123456789012").replace(REGION, region))
 
 
 @pytest.fixture
 def aws(lake: Lake) -> Iterator[Any]:
-    """Clients by name, of moto's server."""
-    made: dict[str, Any] = {}
+    """Clients of moto's server, by name."""
+    clients: dict[str, Any] = {}
 
     def client(name: str) -> Any:
-        if name not in made:
-            made[name] = boto3.client(name, endpoint_url=lake.url, region_name="us-east-1",
-                                      aws_access_key_id="test", aws_secret_access_key="test")  # fmt: skip
-        return made[name]
+        if name not in clients:
+            clients[name] = boto3.client(
+                name,
+                endpoint_url=lake.url,
+                region_name="us-east-1",
+                aws_access_key_id="test",
+                aws_secret_access_key="test",
+            )
+        return clients[name]
 
     yield client
-    for one in made.values():
-        one.close()
+    for open_client in clients.values():
+        open_client.close()
 
 
-def test_every_document_is_one_that_is_tried_here() -> None:
-    kinds = ("Variables", "Statement", "VisibilityTimeout", "QueueConfigurations", "EventBridgeConfiguration",
-             "detail-type", "LambdaFunctionConfigurations")  # fmt: skip
+def test_every_document_of_the_guide_is_tested_here() -> None:
+    kinds = (
+        "Variables",
+        "Statement",
+        "VisibilityTimeout",
+        "QueueConfigurations",
+        "EventBridgeConfiguration",
+        "detail-type",
+        "LambdaFunctionConfigurations",
+    )
     assert [len(documents(kind)) for kind in kinds] == [1, 2, 1, 1, 1, 1, 1]
     assert len(DOCUMENTS) == 8
 
@@ -71,14 +83,14 @@ def test_every_document_is_one_that_is_tried_here() -> None:
 
 def test_the_role_is_a_policy_and_reads_no_object(aws: Any) -> None:
     role, _ = documents("Statement")
-    aws("iam").create_policy(PolicyName="dims-s3", PolicyDocument=json.dumps(role))  # moto refuses a malformed one
+    aws("iam").create_policy(PolicyName="dims-s3", PolicyDocument=json.dumps(role))  # moto refuses an invalid one
     actions = [action for statement in role["Statement"] for action in statement["Action"]]
     assert {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"} <= set(actions)
     assert not [action for action in actions if action.startswith("s3:")]
 
 
 def made_queue(aws: Any) -> str:
-    """The guide's queue, as the guide makes it."""
+    """The queue of the guide, created as in the guide."""
     sqs = aws("sqs")
     sqs.create_queue(QueueName="dims-s3-dead", Attributes={"MessageRetentionPeriod": "1209600"})
     queue: str = sqs.create_queue(QueueName="dims-s3", Attributes=here(documents("VisibilityTimeout")[0]))["QueueUrl"]
@@ -86,7 +98,7 @@ def made_queue(aws: Any) -> str:
     return queue
 
 
-def test_an_upload_comes_through_the_guides_queue_into_the_stream(
+def test_an_upload_reaches_the_stream_through_the_queue_of_the_guide(
     aws: Any, valkey: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = made_queue(aws)
@@ -95,16 +107,21 @@ def test_an_upload_comes_through_the_guides_queue_into_the_stream(
     aws("s3").put_bucket_notification_configuration(Bucket="my-lake", NotificationConfiguration=configuration)
     for key in ("raw/a b.json", "elsewhere/b"):
         aws("s3").put_object(Bucket="my-lake", Key=key, Body=b"1")
-    found = aws("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
+    messages = aws("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
     batch = {
-        "Records": [{"eventSource": "aws:sqs", "messageId": one["MessageId"], "body": one["Body"]} for one in found]
+        "Records": [
+            {"eventSource": "aws:sqs", "messageId": message["MessageId"], "body": message["Body"]}
+            for message in messages
+        ]
     }
     (variables,) = documents("Variables")
     assert list(variables["Variables"]) == ["DIMS_BROKER_URL"]
     assert broker_url(variables["Variables"], None).startswith("rediss://dims-producer:")
     monkeypatch.setenv("DIMS_BROKER_URL", valkey.url)
     assert handler(batch, None) == {"batchItemFailures": []}
-    assert [event.subject for event in valkey.events()] == ["raw/a b.json"]  # and not what the filter leaves out
+    assert [event.subject for event in valkey.events()] == [
+        "raw/a b.json"
+    ]  # without the upload that the filter excludes
 
 
 def test_dead_letters_are_kept_longer_and_the_times_fit(aws: Any) -> None:
@@ -125,7 +142,7 @@ def test_dead_letters_are_kept_longer_and_the_times_fit(aws: Any) -> None:
     )
 
 
-def test_the_notification_straight_to_the_function_is_taken_by_the_bucket(aws: Any) -> None:
+def test_the_bucket_accepts_the_direct_notification_of_the_function(aws: Any) -> None:
     aws("s3").create_bucket(Bucket="my-lake")
     configuration = here(documents("LambdaFunctionConfigurations")[0])
     aws("s3").put_bucket_notification_configuration(Bucket="my-lake", NotificationConfiguration=configuration)
@@ -133,7 +150,7 @@ def test_the_notification_straight_to_the_function_is_taken_by_the_bucket(aws: A
     assert kept["LambdaFunctionConfigurations"] == configuration["LambdaFunctionConfigurations"]
 
 
-def test_the_pattern_lets_through_what_it_names_and_the_lambda_takes_it(aws: Any) -> None:
+def test_the_pattern_matches_the_types_it_names_and_the_lambda_accepts_them(aws: Any) -> None:
     queue = made_queue(aws)
     (pattern,) = documents("detail-type")
     aws("events").put_rule(Name="dims-s3", EventPattern=json.dumps(pattern))
@@ -141,19 +158,22 @@ def test_the_pattern_lets_through_what_it_names_and_the_lambda_takes_it(aws: Any
     aws("events").put_targets(Rule="dims-s3", Targets=[{"Id": "dims-s3", "Arn": arn}])
     for bucket in ("my-lake", "other"):
         aws("s3").create_bucket(Bucket=bucket)
-        told = documents("EventBridgeConfiguration")[0]
-        aws("s3").put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=told)
+        line = documents("EventBridgeConfiguration")[0]
+        aws("s3").put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=line)
         aws("s3").put_object(Bucket=bucket, Key="uploaded", Body=b"1")
-    mine = [bridge(kind=kind) for kind in pattern["detail-type"]]
-    for event in mine:
+    examples = [bridge(kind=kind) for kind in pattern["detail-type"]]
+    for event in examples:
         event["detail"]["bucket"]["name"] = "my-lake"
-    for event in (*mine, bridge(), bridge(kind="Object Tags Added", bucket={"name": "my-lake"})):
-        aws("events").put_events(Entries=[{"Source": event["source"], "DetailType": event["detail-type"],
-                                           "Detail": json.dumps(event["detail"])}])  # fmt: skip
-    found = aws("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
-    came = [json.loads(one["Body"])["detail-type"] for one in found]
-    assert sorted(came) == sorted(["Object Created", *pattern["detail-type"]])  # what was uploaded, and what is made up
-    for message in found:
+    for event in (*examples, bridge(), bridge(kind="Object Tags Added", bucket={"name": "my-lake"})):
+        aws("events").put_events(
+            Entries=[
+                {"Source": event["source"], "DetailType": event["detail-type"], "Detail": json.dumps(event["detail"])}
+            ]
+        )
+    messages = aws("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
+    came = [json.loads(message["Body"])["detail-type"] for message in messages]
+    assert sorted(came) == sorted(["Object Created", *pattern["detail-type"]])  # the upload, and the test events
+    for message in messages:
         events, bad = events_of(json.loads(message["Body"]), datetime.now(UTC))
         assert len(events) == 1 and not bad
 
@@ -171,7 +191,7 @@ def test_each_command_of_aws_exists_with_its_options(words: list[str]) -> None:
     (operation,) = [name for name in model.operation_names if xform_name(name, "-") == words[2]]
     shape = model.operation_model(operation).input_shape
     known = {xform_name(name, "-"): name for name in shape.members}
-    known |= {"zip-file": "Code"} if words[2] == "create-function" else {}  # the one that is made up
+    known |= {"zip-file": "Code"} if words[2] == "create-function" else {}  # the only option with another name
     given = {word.removeprefix("--") for word in words if word.startswith("--")}
     assert given <= known.keys()
     assert set(shape.required_members) <= {known[name] for name in given}
@@ -180,17 +200,18 @@ def test_each_command_of_aws_exists_with_its_options(words: list[str]) -> None:
 # --- hosts ----------------------------------------------------------------------------------------------
 
 
-def test_the_worker_of_a_queue_is_the_procfiles_but_for_the_queue() -> None:
-    (told,) = [line for body in blocks("bash") for line in body.splitlines() if line.startswith("celery")]
+def test_the_worker_of_a_queue_differs_from_the_procfile_only_in_the_queue() -> None:
+    lines = [line for body in blocks("bash") for line in body.splitlines()]
+    (command,) = [line for line in lines if line.startswith("python -P -m dims_worker.worker")]
     (queue,) = re.findall(r"queue: (\S+)}", GUIDE)
     entries = {entry.name: entry for entry in procfile.parse((REPO / "Procfile").read_text(encoding="utf-8"))}
-    assert shlex.split(told.replace(f",{queue}", "")) == list(entries["worker"].words)
+    assert shlex.split(command.replace(f",{queue}", "")) == list(entries["worker"].words)
 
 
 # --- the broker -----------------------------------------------------------------------------------------
 
 
-def test_the_settings_of_the_broker_are_its_own(valkey: Any) -> None:
+def test_the_broker_knows_the_settings_of_the_guide(valkey: Any) -> None:
     (lines,) = blocks("conf")
     before = {name: valkey.client.config_get(name)[name] for name in ("appendonly", "appendfsync", "maxmemory-policy")}
     try:
@@ -206,7 +227,7 @@ def test_the_settings_of_the_broker_are_its_own(valkey: Any) -> None:
 
 @pytest.fixture
 def producer(valkey: Any) -> Iterator[redis.Redis]:
-    """Somebody who has the key of the producers' account, made as the guide makes it."""
+    """A client with the producers' account, created as in the guide."""
     (line,) = blocks("acl")
     valkey.client.execute_command(*line.replace(">PASSWORD", ">stolen").split())
     with redis.Redis(port=valkey.port, username="dims-producer", password="stolen") as client:
@@ -225,20 +246,36 @@ def test_the_account_publishes_and_may_do_nothing_else(valkey: Any, producer: re
         publish([Event.from_json(EVENT["event"])], url.removesuffix("0") + "1")
     valkey.client.set("other", "1")
     forbidden = [
-        ("XADD", "other:stream", "*", "event", "x"), ("XREAD", "STREAMS", STREAM, "0"), ("XRANGE", STREAM, "-", "+"),
-        ("XLEN", STREAM), ("XDEL", STREAM, "1-0"), ("XTRIM", STREAM, "MAXLEN", "0"), ("DEL", STREAM),
-        ("XREADGROUP", "GROUP", "dims", "c", "STREAMS", STREAM, ">"), ("GET", "other"), ("SET", STREAM, "x"),
-        ("EVAL", "return 1", "0"), ("CONFIG", "GET", "*"), ("KEYS", "*"), ("LPUSH", "dims.ingest", "x"), ("PING",),
-        ("SUBSCRIBE", "x"), ("PUBLISH", "x", "y"), ("FLUSHALL",), ("ACL", "LIST"), ("INFO",), ("CLIENT", "LIST"),
-    ]  # fmt: skip
+        ("XADD", "other:stream", "*", "event", "x"),
+        ("XREAD", "STREAMS", STREAM, "0"),
+        ("XRANGE", STREAM, "-", "+"),
+        ("XLEN", STREAM),
+        ("XDEL", STREAM, "1-0"),
+        ("XTRIM", STREAM, "MAXLEN", "0"),
+        ("DEL", STREAM),
+        ("XREADGROUP", "GROUP", "dims", "c", "STREAMS", STREAM, ">"),
+        ("GET", "other"),
+        ("SET", STREAM, "x"),
+        ("EVAL", "return 1", "0"),
+        ("CONFIG", "GET", "*"),
+        ("KEYS", "*"),
+        ("LPUSH", "dims.ingest", "x"),
+        ("PING",),
+        ("SUBSCRIBE", "x"),
+        ("PUBLISH", "x", "y"),
+        ("FLUSHALL",),
+        ("ACL", "LIST"),
+        ("INFO",),
+        ("CLIENT", "LIST"),
+    ]
     for words in forbidden:
         with pytest.raises(redis.exceptions.NoPermissionError):
             producer.execute_command(*words)
     assert valkey.client.xlen(STREAM) == 1
 
 
-def test_what_a_stolen_key_can_do_is_what_the_guide_says(valkey: Any, producer: redis.Redis) -> None:
-    """It trims what is not stored yet, and an id far in the future blocks later ones."""
+def test_a_stolen_key_can_do_only_what_the_guide_says(valkey: Any, producer: redis.Redis) -> None:
+    """It can trim events that are not stored yet, and block later ids with one far in the future."""
     for _ in range(5):
         producer.xadd(STREAM, EVENT)
     producer.xadd(STREAM, EVENT, maxlen=1, approximate=False)

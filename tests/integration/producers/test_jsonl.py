@@ -1,4 +1,4 @@
-"""`--from-file` of both commands, as a user runs them, into a real Valkey."""
+"""`--from-file` of both commands, run like a user does, with a real Valkey."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def enqueue(home: Path, url: str, text: bytes, *arguments: str) -> subprocess.Co
     return subprocess.run(command, input=text, env=env, capture_output=True, check=False, timeout=60)
 
 
-def test_many_lines_through_a_pipe_take_few_connections(home: Path, valkey: Any) -> None:
+def test_many_lines_from_a_pipe_use_few_connections(home: Path, valkey: Any) -> None:
     text = b"".join(b'{"type": "t", "id": "%d"}\n' % number for number in range(10_000))
     before = valkey.client.info("stats")["total_connections_received"]
     done = enqueue(home, valkey.url, text, "--from-file", "-")
@@ -38,7 +38,7 @@ def test_many_lines_through_a_pipe_take_few_connections(home: Path, valkey: Any)
     assert connections == 10
 
 
-def test_with_the_broker_down_they_wait_and_go_with_the_next(home: Path, valkey: Any) -> None:
+def test_events_wait_for_the_broker_and_are_sent_with_the_next_one(home: Path, valkey: Any) -> None:
     valkey.stop()
     text = b"".join(b'{"type": "t", "id": "%d"}\n' % number for number in range(20))
     done = enqueue(home, valkey.url, text, "--from-file", "-")
@@ -48,15 +48,16 @@ def test_with_the_broker_down_they_wait_and_go_with_the_next(home: Path, valkey:
     assert [event.id for event in valkey.events()] == [*map(str, range(20)), "next"]
 
 
-def test_dims_enqueue_takes_a_file_too(project: Project, broker_url: str) -> None:
-    project.write({"dims.yaml": "sources:\n  here: {type: files, path: '.'}\n",
-                   "events.jsonl": "\n".join(map(json.dumps, LINES))})  # fmt: skip
+def test_dims_enqueue_reads_a_file_too(project: Project, broker_url: str) -> None:
+    project.write(
+        {"dims.yaml": "sources:\n  here: {type: files, path: '.'}\n", "events.jsonl": "\n".join(map(json.dumps, LINES))}
+    )
     done = project.dims("enqueue", "--from-file", "events.jsonl")
     assert done.returncode == 2
     assert done.stdout.split() == ["1", "2", "4"]
-    assert "dims: line 3: it must be a JSON object, not list" in done.stderr
+    assert "dims: line 3: the line must be a JSON object, not list" in done.stderr
     with redis.Redis.from_url(broker_url) as client:
-        found: Any = client.xrange(STREAM)
-    assert [Event.from_json(fields[b"event"]).id for _, fields in found] == ["1", "2", "4"]
+        entries: Any = client.xrange(STREAM)
+    assert [Event.from_json(fields[b"event"]).id for _, fields in entries] == ["1", "2", "4"]
     for arguments in (["t", "--from-file", "x"], ["--from-file", "x", "--wait"], ["--from-file", "no such"], []):
         assert project.dims("enqueue", *arguments).returncode == 2

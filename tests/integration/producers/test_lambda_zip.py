@@ -23,8 +23,8 @@ RUN = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
 from dims_producers.s3_lambda import handler
-told = json.load(sys.stdin)
-answer = handler(told, None)
+payload = json.load(sys.stdin)
+answer = handler(payload, None)
 files = [module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None)]
 print(json.dumps([answer, files, sorted(sys.modules)]))
 """
@@ -48,11 +48,19 @@ def unpacked(built: Path) -> Path:
 
 def call(unpacked: Path, payload: Any, url: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-I", "-S", "-B", "-c", RUN, str(unpacked)]
-    return subprocess.run(command, input=json.dumps(payload), env={"DIMS_BROKER_URL": url}, cwd=unpacked.parent,
-                          capture_output=True, text=True, check=False, timeout=60)  # fmt: skip
+    return subprocess.run(
+        command,
+        input=json.dumps(payload),
+        env={"DIMS_BROKER_URL": url},
+        cwd=unpacked.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
-def test_the_unpacked_zip_runs_alone(unpacked: Path, valkey: Any) -> None:
+def test_the_unpacked_zip_runs_without_other_packages(unpacked: Path, valkey: Any) -> None:
     done = call(unpacked, sqs(notification(record("a+b")), "{torn"), valkey.url)
     assert done.returncode == 0, done.stderr
     answer, files, modules = json.loads(done.stdout)
@@ -60,26 +68,29 @@ def test_the_unpacked_zip_runs_alone(unpacked: Path, valkey: Any) -> None:
     assert [event.subject for event in valkey.events()] == ["a b"]
     assert not [file for file in files if "site-packages" in file]
     rooms = {name for name in modules if name.partition(".")[0] in ("dims_producers", "dims_worker")}
-    packed = {".".join(path.relative_to(unpacked).with_suffix("").parts).removesuffix(".__init__")
-              for name in ("dims_producers", "dims_worker") for path in (unpacked / name).rglob("*.py")}  # fmt: skip
-    assert rooms == packed  # what it needs, and no more
+    packed = {
+        ".".join(path.relative_to(unpacked).with_suffix("").parts).removesuffix(".__init__")
+        for name in ("dims_producers", "dims_worker")
+        for path in (unpacked / name).rglob("*.py")
+    }
+    assert rooms == packed  # nothing that it does not need
     assert "redis" in modules
 
 
-def test_the_unpacked_zip_raises_where_the_broker_is_away(unpacked: Path, valkey: Any) -> None:
+def test_the_unpacked_zip_raises_if_the_broker_is_unreachable(unpacked: Path, valkey: Any) -> None:
     valkey.stop()
     done = call(unpacked, notification(record()), valkey.url)
     valkey.start()
     assert done.returncode and "BrokerUnreachable" in done.stderr and "pass%20word" not in done.stderr
 
 
-def test_it_is_compiled_and_nothing_is_compiled_anew(unpacked: Path) -> None:
+def test_the_zip_is_compiled_and_nothing_is_compiled_again(unpacked: Path) -> None:
     names = {path.stem for path in unpacked.rglob("*.py")}
     compiled = {path.name.partition(".")[0] for path in unpacked.rglob("*.pyc")}
     assert names == compiled and len(names) > 50
     for path in unpacked.rglob("*.pyc"):
         data = path.read_bytes()
-        assert data[4:8] == b"\x01\0\0\0"  # PEP 552: by a hash that is not checked
+        assert data[4:8] == b"\x01\0\0\0"  # PEP 552: an unchecked hash
         source = path.parents[1] / f"{path.name.partition('.')[0]}.py"
         assert marshal.loads(data[16:]).co_filename == source.relative_to(unpacked).as_posix()
 
@@ -95,7 +106,7 @@ def test_the_same_files_give_the_same_zip(built: Path, tmp_path: Path) -> None:
     assert re.search(r"cold import: \d+ ms", done.stdout)
 
 
-def test_all_can_be_read_and_the_licence_is_there(built: Path) -> None:
+def test_all_files_are_readable_and_the_licence_is_included(built: Path) -> None:
     with zipfile.ZipFile(built) as archive:
         infos = archive.infolist()
     assert [info.filename for info in infos] == sorted(info.filename for info in infos)
@@ -116,7 +127,7 @@ def _installed(folder: Path, name: str, needs: list[str], files: list[str]) -> N
     (info / "RECORD").write_text("".join(f"{file},,\n" for file in [*files, f"{info.name}/METADATA"]))
 
 
-def test_what_redis_needs_is_packed_if_it_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_dependencies_of_redis_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs = [
         "async-timeout>=4; python_full_version < '3.11.3'",
         "absent>=1; python_version < '3'",
@@ -127,11 +138,15 @@ def test_what_redis_needs_is_packed_if_it_is_here(tmp_path: Path, monkeypatch: p
     _installed(tmp_path, "hiredis", [], ["hiredis/__init__.py"])
     monkeypatch.setattr(lambda_zip, "distribution", lambda name: _found(tmp_path, name))
     packed = [target for target, _ in lambda_zip._theirs("redis", set())]
-    assert packed == ["redis/__init__.py", "redis-1.0.dist-info/METADATA",
-                      "async_timeout/__init__.py", "async-timeout-1.0.dist-info/METADATA"]  # fmt: skip
+    assert packed == [
+        "redis/__init__.py",
+        "redis-1.0.dist-info/METADATA",
+        "async_timeout/__init__.py",
+        "async-timeout-1.0.dist-info/METADATA",
+    ]
 
 
-def test_what_is_compiled_for_this_machine_is_refused(
+def test_a_package_compiled_for_this_machine_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _installed(tmp_path, "redis", [], ["redis/fast.cpython-311-x86_64-linux-gnu.so"])
@@ -149,7 +164,7 @@ def _found(folder: Path, name: str) -> PathDistribution:
     return PathDistribution(info)
 
 
-def test_make_lambda_builds_it() -> None:
+def test_make_lambda_builds_the_zip() -> None:
     done = subprocess.run(["make", "-n", "lambda"], cwd=REPO, capture_output=True, text=True, check=True)
     assert "-m dims_producers.lambda_zip build/dims-s3-lambda.zip" in done.stdout
     clean = subprocess.run(["make", "-n", "clean"], cwd=REPO, capture_output=True, text=True, check=True)

@@ -1,6 +1,6 @@
-"""2,000 payloads into the Lambda, on a real Valkey: every record is in the stream, or its failure is told.
+"""2,000 payloads for the Lambda, with a real Valkey: every record is in the stream, or its failure is reported.
 
-Each payload is a tree of records, wrapped as AWS does it and then spoilt in random places, inside and outside of the
+Each payload is a tree of records, wrapped as AWS does it and then damaged in random places, inside and outside of the
 JSON within JSON. A record bears a mark beside its key: as long as the mark is in the payload the record must be
 accounted for, however little of it is left. The examples are the same at every run (derandomize).
 """
@@ -19,16 +19,56 @@ from hypothesis import strategies as st
 from dims_producers.s3_lambda import handler
 from dims_worker.errors import EventError
 from dims_worker.events import STREAM
-from tests.fixtures.s3_notifications import bridge, greeting, notification, record, sns, sqs, told_by_sns
+from tests.fixtures.s3_notifications import bridge, notification, record, s3_test_event, sns, sns_message, sqs
 
 NASTY: list[Any] = [
-    None, True, 0, -1, 5, 10**18, 1.5, 1e308, "", "\0", "\ud800", "%FF", "x" * 3000, "{", "[]", "null",
-    "aws:sqs", "aws:sns", "s3:TestEvent",
-    [], {}, [[]], {"Records": []}, {"Records": [{}]}, {"name": None}, ["x", 1, None],
-]  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    5,
+    10**18,
+    1.5,
+    1e308,
+    "",
+    "\0",
+    "\ud800",
+    "%FF",
+    "x" * 3000,
+    "{",
+    "[]",
+    "null",
+    "aws:sqs",
+    "aws:sns",
+    "s3:TestEvent",
+    [],
+    {},
+    [[]],
+    {"Records": []},
+    {"Records": [{}]},
+    {"name": None},
+    ["x", 1, None],
+]
 TIMES = ["1970-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "yesterday", None, 7]
-WORDS = ["Records", "eventSource", "EventSource", "body", "messageId", "Sns", "Message", "Event", "detail",
-         "detail-type", "s3", "object", "bucket", "key", "name", "eventName", "eventTime"]  # fmt: skip
+WORDS = [
+    "Records",
+    "eventSource",
+    "EventSource",
+    "body",
+    "messageId",
+    "Sns",
+    "Message",
+    "Event",
+    "detail",
+    "detail-type",
+    "s3",
+    "object",
+    "bucket",
+    "key",
+    "name",
+    "eventName",
+    "eventTime",
+]
 
 garbage = st.recursive(
     st.sampled_from(NASTY) | st.text(max_size=20) | st.integers() | st.floats(allow_nan=False),
@@ -38,15 +78,15 @@ garbage = st.recursive(
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place within, but for the marks."""
+    """Return every position inside, except the marks."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    found = [(*path, name) for name, _ in inner if name != "mark"]
-    return found + [place for name, part in inner for place in _places(part, (*path, name))]
+    places = [(*path, name) for name, _ in inner if name != "mark"]
+    return places + [place for name, part in inner for place in _places(part, (*path, name))]
 
 
 @st.composite
-def spoilt(draw: st.DrawFn, value: Any, most: int = 2) -> Any:
-    """`value` with some parts removed, replaced or doubled; often with none."""
+def damaged(draw: st.DrawFn, value: Any, most: int = 2) -> Any:
+    """`value` with some parts removed, replaced or doubled, or often unchanged."""
     value = json.loads(json.dumps(value))
     for _ in range(draw(st.sampled_from([0, 0, 0, *range(1, most + 1)]))):
         places = _places(value)
@@ -58,7 +98,7 @@ def spoilt(draw: st.DrawFn, value: Any, most: int = 2) -> Any:
             holder = holder[name]
         what = draw(st.sampled_from(["remove", "replace", "double"]))
         if what == "replace":
-            holder[last] = json.loads(json.dumps(draw(garbage)))  # a copy: it may be spoilt, too
+            holder[last] = json.loads(json.dumps(draw(garbage)))  # a copy, because it may be damaged too
         elif what == "double" and isinstance(holder, list):
             holder.append(holder[last])
         else:
@@ -68,53 +108,59 @@ def spoilt(draw: st.DrawFn, value: Any, most: int = 2) -> Any:
 
 @st.composite
 def records(draw: st.DrawFn, most: int) -> list[Any]:
-    """Some records of S3 with keys and marks of their own, some of them spoilt."""
-    made = []
+    """Some records of S3 with unique keys and marks, some of them damaged."""
+    made_records = []
     for _ in range(draw(st.integers(1, most))):
         number = draw(st.integers(0, 10**9))
-        # A made-up form has a sequencer of its own, as two changes have
-        told = record(f"k{number}k", draw(st.sampled_from(["ObjectCreated:Put", "ObjectRemoved:Delete"])),
-                      sequencer=f"{number:X}", versionId=draw(st.sampled_from([None, "v1"])))  # fmt: skip
-        time = draw(st.sampled_from([told["eventTime"]] * 6 + TIMES))
-        made.append(draw(spoilt(told | {"mark": f"m{number}m", "eventTime": time}, 3)))
-    return made
+        # Each form has its own sequencer, because they are two changes
+        count = record(
+            f"k{number}k",
+            draw(st.sampled_from(["ObjectCreated:Put", "ObjectRemoved:Delete"])),
+            sequencer=f"{number:X}",
+            versionId=draw(st.sampled_from([None, "v1"])),
+        )
+        time = draw(st.sampled_from([count["eventTime"]] * 6 + TIMES))
+        made_records.append(draw(damaged(count | {"mark": f"m{number}m", "eventTime": time}, 3)))
+    return made_records
 
 
 @st.composite
 def bodies(draw: st.DrawFn) -> Any:
-    """What a message holds: a notification of S3, an event of EventBridge, either by SNS; or something torn."""
+    """The content of a message: a notification of S3 or an event of EventBridge, or invalid text."""
     if draw(st.booleans()):
         body = notification(*draw(records(3)))
     else:
         number = draw(st.integers(0, 10**9))
-        body = draw(spoilt(bridge(f"k{number}k", object={"sequencer": f"{number:X}"}) | {"mark": f"m{number}m"}, 3))
-    body = draw(spoilt(body, 1))
+        body = draw(damaged(bridge(f"k{number}k", object={"sequencer": f"{number:X}"}) | {"mark": f"m{number}m"}, 3))
+    body = draw(damaged(body, 1))
     if draw(st.booleans()):
-        body = draw(spoilt(told_by_sns(body), 1))
-    return draw(st.one_of(*[st.just(body)] * 8, st.just(greeting()), st.just(json.dumps(body)[:-3]), garbage))
+        body = draw(damaged(sns_message(body), 1))
+    return draw(st.one_of(*[st.just(body)] * 8, st.just(s3_test_event()), st.just(json.dumps(body)[:-3]), garbage))
 
 
 @st.composite
 def payloads(draw: st.DrawFn) -> Any:
-    """What a Lambda may be called with, as it comes out of JSON."""
+    """The input of a Lambda, parsed from JSON."""
     kind = draw(st.sampled_from(["sqs", "sqs", "s3", "sns", "bare", "garbage"]))
     if kind == "sqs":
-        made = sqs(*draw(st.lists(bodies(), min_size=1, max_size=4)))
+        payload = sqs(*draw(st.lists(bodies(), min_size=1, max_size=4)))
     elif kind == "s3":
-        made = notification(*draw(records(4)))
+        payload = notification(*draw(records(4)))
     elif kind == "sns":
-        made = sns(draw(bodies()))
+        payload = sns(draw(bodies()))
     else:
-        made = draw(bodies() if kind == "bare" else garbage)
-    made = json.loads(json.dumps(draw(spoilt(made, 2))))
-    if isinstance(made, dict) and isinstance(made.get("Records"), list):  # and amid all that a sound one
+        payload = draw(bodies() if kind == "bare" else garbage)
+    payload = json.loads(json.dumps(draw(damaged(payload, 2))))
+    if isinstance(payload, dict) and isinstance(payload.get("Records"), list):  # and one good record among them
         sound = sqs(notification(record("sound")))["Records"][0] | {"messageId": "sound"}
-        made["Records"].insert(draw(st.integers(0, len(made["Records"]))), sound if kind == "sqs" else record("sound"))
-    return made
+        payload["Records"].insert(
+            draw(st.integers(0, len(payload["Records"]))), sound if kind == "sqs" else record("sound")
+        )
+    return payload
 
 
 def holds_nothing(given: Any) -> bool:
-    """Whether there is no record in it: an empty list, S3's greeting, or a message of that."""
+    """Return whether there is no record in it: an empty list, S3's test message, or a message with these."""
     if not isinstance(given, dict):
         return False
     if isinstance(given.get("Records"), list):
@@ -132,37 +178,42 @@ def stream(valkey: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
     return valkey
 
 
-@settings(max_examples=2000, derandomize=True, deadline=None, database=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])  # fmt: skip
+@settings(
+    max_examples=2000,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(payload=payloads())
-def test_every_record_is_published_or_its_failure_is_told(stream: Any, payload: Any) -> None:
+def test_every_record_is_published_or_its_failure_is_reported(stream: Any, payload: Any) -> None:
     stream.client.delete(STREAM)
     first = _outcome(payload)
     published = stream.events()
-    told, named, raised = first
+    count, named, raised = first
     event("raised" if raised else "answered")
     event(f"{min(len(published), 3)} published, {min(len(named), 3)} named")
 
     many = isinstance(payload, dict) and isinstance(payload.get("Records"), list)
     units = payload["Records"] if many else [payload]
     ids = [unit.get("messageId") for unit in units if isinstance(unit, dict)]
-    assert named <= {name for name in ids if isinstance(name, str)} - {""}  # another name fails the batch for ever
-    # Compared one by one: what stands there may be a list, which no set can be asked for
+    assert named <= {name for name in ids if isinstance(name, str)} - {""}  # an unknown id fails the batch for ever
+    # Compared one by one, because an id may be a list, which cannot be in a set
     kept = [unit for unit in units if not raised and not (isinstance(unit, dict) and unit.get("messageId") in [*named])]
     text = json.dumps(kept)
-    assert ("sound" in {one.subject for one in published}) == many
+    assert ("sound" in {event.subject for event in published}) == many
     assert "sound" not in named
-    assert set(re.findall(r"k\d+k", text)) <= {one.subject for one in published}
+    assert set(re.findall(r"k\d+k", text)) <= {event.subject for event in published}
     assert len(re.findall(r"m\d+m", text)) <= len(published)
     assert raised or named or published or all(map(holds_nothing, units))
-    assert told in (None, len(published))
+    assert count in (None, len(published))
 
-    assert _outcome(payload) == first  # delivered again: the same answer, the same ids
-    assert {one.id for one in stream.events()} == {one.id for one in published}
+    assert _outcome(payload) == first  # a second delivery gives the same answer and the same ids
+    assert {event.id for event in stream.events()} == {event.id for event in published}
 
 
 def _outcome(payload: Any) -> tuple[int | None, set[str], bool]:
-    """The number that is answered, the messages that are named, and whether it raised."""
+    """Return the number in the answer, the ids in the answer, and whether it raised."""
     try:
         answer = handler(payload, None)
     except EventError as error:

@@ -1,4 +1,4 @@
-"""A process that puts and sends is killed at random moments: nothing that `put` returned for is lost."""
+"""A process that stores and sends events is killed at random moments. No event is lost after `put` has returned."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ for number in range(10**6):
 """
 
 
-def test_a_process_that_is_killed_loses_nothing(home: Path, valkey) -> None:
+def test_a_killed_process_loses_no_stored_event(home: Path, valkey) -> None:
     print(f"seed {SEED}")
     chance = random.Random(SEED)
     spool = Spool(home / "spool")
@@ -62,13 +62,13 @@ def test_a_process_that_is_killed_loses_nothing(home: Path, valkey) -> None:
 
     arrived: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for event in valkey.events():
-        one = (event.data["number"], event.id)
-        if one not in arrived[event.producer]:  # twice under one id is one
-            arrived[event.producer].append(one)
-    for producer, told in returned.items():
+        entry = (event.data["number"], event.id)
+        if entry not in arrived[event.producer]:  # twice with the same id counts once
+            arrived[event.producer].append(entry)
+    for producer, reported in returned.items():
         got = arrived.get(producer, [])
-        assert set(told) <= set(got), producer
-        assert [number for number, _ in got] == list(range(len(got))), producer  # in order, none under two ids
-        assert len(got) <= len(told) + 1, producer  # the last one may have been put without a word
+        assert set(reported) <= set(got), producer
+        assert [number for number, _ in got] == list(range(len(got))), producer  # in order, and each with one id
+        assert len(got) <= len(reported) + 1, producer  # the last one may be stored before `put` returned
     drafts = list(spool.tmp.iterdir())
     assert len(drafts) <= ROUNDS

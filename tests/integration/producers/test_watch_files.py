@@ -1,4 +1,4 @@
-"""The watcher: real folders, real inotify, a real Valkey."""
+"""The watcher with real folders, real inotify and a real Valkey."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dims_producers.git_hook import install
 from dims_producers.spool import Spool
 from dims_producers.watch_files import watch_folders
 
-# watchdog says so when `mkdir -p` is found on two ways at once; as an error it would end its reading thread.
+# watchdog warns when it finds a folder in two ways at once (`mkdir -p`). An error would end its thread.
 pytestmark = pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning")
 
 IGNORED = (".pyc", ".tmp")
@@ -64,16 +64,16 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def watcher(project: Path, tmp_path: Path, valkey, until) -> Iterator[Running]:
-    """A watcher of `project`, whose home lies in the project itself."""
+    """A watcher of `project`, with the data directory inside the project."""
     running = Running({"project": project}, Spool(project / ".dims" / "spool"), valkey.url)
     running.start()
-    until(lambda: told(valkey) == [[]])  # what happened before it watched is not known
+    until(lambda: reported(valkey) == [[]])  # changes before it watched are unknown
     valkey.client.flushdb()
     yield running
     running.end()
 
 
-def told(valkey) -> list[list[str]]:
+def reported(valkey) -> list[list[str]]:
     return [e.data["paths"] for e in valkey.events() if e.type == "dims.files.changed"]
 
 
@@ -82,30 +82,32 @@ def test_changes_settle_into_one_event(project: Path, watcher: Running, valkey, 
     for name in ("a b.txt", "ü😀.txt", "new\nline", "boom"):
         (project / name).write_text("x")
     (project / "sub/deep.txt").write_text("x")
-    until(lambda: told(valkey))
-    assert told(valkey) == [["a b.txt", "boom", "new\nline", "sub/deep.txt", "ü😀.txt"]]
+    until(lambda: reported(valkey))
+    assert reported(valkey) == [["a b.txt", "boom", "new\nline", "sub/deep.txt", "ü😀.txt"]]
     (event,) = valkey.events()
     assert event.data["root"] == os.path.realpath(project)
     assert event.producer.startswith("dims:watch.") and event.producer.endswith("/pro%20ject")
 
 
-def test_changed_moved_and_deleted_files(project: Path, watcher: Running, valkey, until) -> None:
+def test_changed_moved_and_deleted_files_are_reported_are_reported(
+    project: Path, watcher: Running, valkey, until
+) -> None:
     for name in ("a", "b", "c"):
         (project / name).write_text("x")
-    until(lambda: len(told(valkey)) == 1)
+    until(lambda: len(reported(valkey)) == 1)
     (project / "a").write_text("y")
-    until(lambda: len(told(valkey)) == 2)
+    until(lambda: len(reported(valkey)) == 2)
     (project / "b").rename(project / "bb")
-    until(lambda: len(told(valkey)) == 3)
+    until(lambda: len(reported(valkey)) == 3)
     (project / "c").unlink()
-    until(lambda: len(told(valkey)) == 4)
+    until(lambda: len(reported(valkey)) == 4)
     (project / "a").read_text()
     list(project.iterdir())
     time.sleep(0.5)
-    assert told(valkey)[1:] == [["a"], ["b", "bb"], ["c"]]
+    assert reported(valkey)[1:] == [["a"], ["b", "bb"], ["c"]]
 
 
-def test_what_nobody_wants_is_not_told(project: Path, watcher: Running, valkey, until) -> None:
+def test_ignored_files_are_not_reported(project: Path, watcher: Running, valkey, until) -> None:
     (project / ".git/objects").mkdir(parents=True)
     (project / ".git/HEAD").write_text("x")
     (project / "sub").mkdir()
@@ -117,70 +119,72 @@ def test_what_nobody_wants_is_not_told(project: Path, watcher: Running, valkey, 
     shutil.rmtree(project / "build")
     shutil.rmtree(project / ".git")
     time.sleep(0.5)
-    assert told(valkey) == []
+    assert reported(valkey) == []
     (project / "seen").write_text("x")
-    until(lambda: told(valkey))
-    assert told(valkey) == [["seen"]]
+    until(lambda: reported(valkey))
+    assert reported(valkey) == [["seen"]]
 
 
-def test_a_folder_that_comes_is_told_and_one_that_goes_is_unknown(
+def test_a_new_folder_is_reported_and_a_removed_one_is_unknown(
     project: Path, watcher: Running, valkey, until, tmp_path: Path
 ) -> None:
     (tmp_path / "outside/in").mkdir(parents=True)
     (tmp_path / "outside/in/file").write_text("x")
     (tmp_path / "outside").rename(project / "inside")
-    until(lambda: told(valkey))
-    assert told(valkey) == [["inside/in/file"]]
+    until(lambda: reported(valkey))
+    assert reported(valkey) == [["inside/in/file"]]
     (project / "inside").rename(tmp_path / "outside")
-    until(lambda: len(told(valkey)) == 2)
-    assert told(valkey)[1] == []
+    until(lambda: len(reported(valkey)) == 2)
+    assert reported(valkey)[1] == []
 
 
 def test_two_thousand_files_are_unknown(project: Path, watcher: Running, valkey, until) -> None:
     for i in range(2000):
         (project / f"f{i}").touch()
-    until(lambda: told(valkey))
+    until(lambda: reported(valkey))
     time.sleep(0.5)
-    # In one settling they are too many to be told; a slow machine may take several
-    assert [] in told(valkey) or {path for paths in told(valkey) for path in paths} == {f"f{i}" for i in range(2000)}
+    # One event has too many paths, so they are unknown. A slow machine may make several events.
+    assert [] in reported(valkey) or {path for paths in reported(valkey) for path in paths} == {
+        f"f{i}" for i in range(2000)
+    }
 
 
-def test_a_file_that_is_written_for_ever_is_told_now_and_then(project: Path, watcher: Running, valkey) -> None:
+def test_a_file_that_is_written_without_end_is_reported_regularly(project: Path, watcher: Running, valkey) -> None:
     end = time.monotonic() + 2.6
     while time.monotonic() < end:
         with (project / "log").open("a") as file:
             file.write("x")
         time.sleep(0.03)
-    assert told(valkey) == [["log"]]
+    assert reported(valkey) == [["log"]]
 
 
-def test_a_folder_that_vanishes_and_comes_back_is_unknown(
+def test_a_folder_that_vanishes_and_comes_back_is_an_unknown_change(
     project: Path, watcher: Running, valkey, until, tmp_path: Path
 ) -> None:
-    # The home goes with it, as if somebody had moved the whole project away and back.
+    # The data directory moves with it, like when you move a whole project away and back.
     project.rename(tmp_path / "away")
     time.sleep(1.3)
     project.mkdir(exist_ok=True)
-    until(lambda: [] in told(valkey))
-    before = len(told(valkey))
+    until(lambda: [] in reported(valkey))
+    before = len(reported(valkey))
     time.sleep(1.3)
     (project / "again").write_text("x")
-    until(lambda: ["again"] in told(valkey)[before:])
+    until(lambda: ["again"] in reported(valkey)[before:])
 
 
-def test_a_folder_that_is_not_there_yet(tmp_path: Path, valkey, until) -> None:
+def test_a_folder_that_does_not_exist_yet_is_watched_later(tmp_path: Path, valkey, until) -> None:
     running = Running({"late": tmp_path / "late"}, Spool(tmp_path / "home/spool"), valkey.url)
     running.start()
     try:
         (tmp_path / "late").mkdir()
-        until(lambda: told(valkey) == [[]])
+        until(lambda: reported(valkey) == [[]])
         (tmp_path / "late/x").touch()
-        until(lambda: told(valkey) == [[], ["x"]])
+        until(lambda: reported(valkey) == [[], ["x"]])
     finally:
         running.end()
 
 
-def test_the_hook_leaves_its_note_to_the_watcher(repo: Path, home: Path, commit, valkey, until) -> None:
+def test_the_watcher_sends_the_note_of_the_hook(repo: Path, home: Path, commit, valkey, until) -> None:
     install(repo, home, "/no/such/python")
     running = Running({"repo": repo}, Spool(home / "spool"), valkey.url)
     running.start()
@@ -197,32 +201,32 @@ def test_the_hook_leaves_its_note_to_the_watcher(repo: Path, home: Path, commit,
     assert not (home / "spool/bad").exists()
 
 
-def test_nothing_is_lost_while_the_broker_is_away(project: Path, watcher: Running, valkey, until) -> None:
+def test_nothing_is_lost_while_the_broker_is_unreachable(project: Path, watcher: Running, valkey, until) -> None:
     valkey.stop()
     (project / "a").write_text("x")
     until(lambda: len(watcher.spool) == 1)
     time.sleep(0.5)
     assert watcher.thread.is_alive()
     valkey.start()
-    until(lambda: told(valkey) == [["a"]])
+    until(lambda: reported(valkey) == [["a"]])
     assert len(watcher.spool) == 0
 
 
-def test_what_changed_last_is_told_at_the_end(tmp_path: Path, project: Path, valkey, until) -> None:
+def test_the_last_changes_are_reported_at_the_end(tmp_path: Path, project: Path, valkey, until) -> None:
     running = Running({"project": project}, Spool(tmp_path / "home/spool"), valkey.url)
     running.start()
-    until(lambda: told(valkey) == [[]])
+    until(lambda: reported(valkey) == [[]])
     (project / "last").write_text("x")
     time.sleep(0.1)
     running.end()
-    assert told(valkey) == [[], ["last"]]
+    assert reported(valkey) == [[], ["last"]]
 
 
-def test_a_lost_notice_is_unknown(project: Path, watcher: Running, valkey, until) -> None:
+def test_a_lost_event_of_the_kernel_is_an_unknown_change(project: Path, watcher: Running, valkey, until) -> None:
     import logging
 
     logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed; events were lost")
-    until(lambda: told(valkey) == [[]])
+    until(lambda: reported(valkey) == [[]])
 
 
 CODE = """
@@ -232,7 +236,8 @@ from dims_producers.spool import Spool
 from dims_producers.watch_files import watch_folders
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-watch_folders({"p": Path(sys.argv[1])}, Spool(Path(sys.argv[2])), lambda: sys.argv[3], ignored=lambda p: False, stop=stop)
+folders, spool = {"p": Path(sys.argv[1])}, Spool(Path(sys.argv[2]))
+watch_folders(folders, spool, lambda: sys.argv[3], ignored=lambda path: False, stop=stop)
 """
 
 

@@ -1,4 +1,4 @@
-"""Hook, spool, command and broker together: real git, real processes, a real Valkey."""
+"""Hook, spool, command and broker together, with real git, real processes and a real Valkey."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def event(id: str) -> Event:
     return Event.new("t", "p", now=datetime(2026, 1, 1, tzinfo=UTC), id=id, data={"x": "ü😀"})
 
 
-def test_publish_over_tcp_and_socket(valkey) -> None:
+def test_publish_works_over_tcp_and_a_socket(valkey) -> None:
     assert len(publish([event("1"), event("2")], valkey.url)) == 2
     assert len(publish([event("3")], valkey.socket_url)) == 1
     assert valkey.events() == [event("1"), event("2"), event("3")]
 
 
 @pytest.mark.parametrize("url", ["redis://:wrong@127.0.0.1:{port}/0", "redis://127.0.0.1:{port}/0"])
-def test_a_broker_that_refuses_is_unreachable_and_no_password_shown(valkey, url: str) -> None:
+def test_a_broker_that_refuses_is_unreachable_and_the_password_is_hidden(valkey, url: str) -> None:
     with pytest.raises(BrokerUnreachable, match=f"127.0.0.1:{valkey.port}") as caught:
         publish([event("1")], url.format(port=valkey.port))
     assert "wrong@" not in str(caught.value)
 
 
-def test_a_frozen_broker_costs_a_bounded_time(valkey) -> None:
+def test_publish_to_a_frozen_broker_takes_a_bounded_time(valkey) -> None:
     valkey.freeze()
     started = time.monotonic()
     with pytest.raises(BrokerUnreachable):
@@ -47,14 +47,14 @@ def test_a_frozen_broker_costs_a_bounded_time(valkey) -> None:
 def test_a_commit_without_a_watcher_is_published(repo, home: Path, commit, valkey, until, python_processes) -> None:
     (home / "producer.env").write_text(f"DIMS_BROKER_URL={valkey.url}\n")
     install(repo, home)
-    shas = [commit("one", "sub/two"), commit("three")]  # two quick ones
+    shas = [commit("one", "sub/two"), commit("three")]  # two in quick succession
     until(lambda: len(valkey.events()) == 2)
     assert {e.id: e.data["paths"] for e in valkey.events()} == {shas[0]: ["one", "sub/two"], shas[1]: ["three"]}
     until(lambda: not python_processes(str(home)))
     assert len(Spool(home / "spool")) == 0 and not (home / "spool/bad").exists()
 
 
-def test_commits_while_the_broker_is_down_come_once_when_it_is_up(
+def test_commits_while_the_broker_is_down_arrive_once_when_it_is_up(
     repo: Path, home: Path, commit, valkey, until, python_processes
 ) -> None:
     (home / "producer.env").write_text(f"DIMS_BROKER_URL={valkey.url}\n")
@@ -77,7 +77,7 @@ def test_commits_while_the_broker_is_down_come_once_when_it_is_up(
 
 
 def test_senders_do_not_pile_up(repo: Path, home: Path, valkey, until, python_processes) -> None:
-    """Without a watcher each commit would start a process; one at a time takes what others leave."""
+    """Without a watcher each commit would start a process. Instead, one process sends the notes of all."""
     (home / "producer.env").write_text(f"DIMS_BROKER_URL={valkey.url}\n")
     install(repo, home)
     valkey.stop()
@@ -100,8 +100,8 @@ def test_senders_do_not_pile_up(repo: Path, home: Path, valkey, until, python_pr
     until(lambda: not python_processes(str(home)))
 
 
-def test_a_note_that_comes_while_a_sender_ends_is_sent(repo: Path, home: Path, commit, valkey) -> None:
-    """A hook that still sees the sender starts none. So the sender lets go of its claim, and looks once more."""
+def test_a_note_that_arrives_while_a_sender_ends_is_sent(repo: Path, home: Path, commit, valkey) -> None:
+    """A hook that still sees the sender starts none. So the sender removes its pid file, and checks once more."""
     install(repo, home, "/no/such/python")
     commit("first")
     spool = Spool(home / "spool")
@@ -141,19 +141,19 @@ def test_a_commit_does_not_wait_for_a_frozen_broker(repo, home: Path, commit, va
     until(lambda: not python_processes(str(home)))
 
 
-def test_two_flushers_at_once_send_each_once(home: Path, valkey) -> None:
+def test_two_processes_that_flush_at_once_send_each_event_once(home: Path, valkey) -> None:
     spool = Spool(home / "spool")
     for i in range(300):
         spool.put(event(str(i)))
     command = [sys.executable, "-m", "dims_producers.git_hook", "flush", str(home)]
     env = {**os.environ, "DIMS_BROKER_URL": valkey.url}
     both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = sorted(process.communicate(timeout=20)[0] for process in both)
+    outputs = sorted(process.communicate(timeout=20)[0] for process in both)
     assert [e.id for e in valkey.events()] == [str(i) for i in range(300)]
-    assert sum(int(text.split()[0]) for text in said) == 300
+    assert sum(int(text.split()[0]) for text in outputs) == 300
 
 
-def test_dims_enqueue_with_the_broker_down_then_up(home: Path, valkey) -> None:
+def test_dims_enqueue_sends_later_what_waited_for_the_broker(home: Path, valkey) -> None:
     command = [sys.executable, "-m", "dims_producers.enqueue", "scraper_complete", "--home", str(home)]
     env = {**os.environ, "DIMS_BROKER_URL": valkey.url}
     valkey.stop()
@@ -165,7 +165,7 @@ def test_dims_enqueue_with_the_broker_down_then_up(home: Path, valkey) -> None:
     assert [e.id for e in valkey.events()] == [done.stdout.strip(), again.stdout.strip()]
 
 
-def test_whoever_sends_next_sends_the_notes_of_git_too(repo: Path, home: Path, commit, valkey) -> None:
+def test_the_next_producer_also_sends_the_notes_of_git(repo: Path, home: Path, commit, valkey) -> None:
     install(repo, home, "/no/such/python")
     sha = commit("a")
     env = {**os.environ, "DIMS_BROKER_URL": valkey.url}

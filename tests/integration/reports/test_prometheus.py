@@ -366,4 +366,4 @@ def test_the_command_serves_until_it_is_stopped(served: tuple[str, subprocess.Po
 def test_a_port_in_use_is_an_error(project: Project, served: tuple[str, subprocess.Popen[str]]) -> None:
     port = served[0].rpartition(":")[2].partition("/")[0]
     done = project.dims("exporter", "--port", port)
-    assert done.returncode == 3 and f"127.0.0.1:{port} cannot be listened on: Address already in use" in done.stderr
+    assert done.returncode == 3 and f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr

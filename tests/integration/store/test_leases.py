@@ -238,8 +238,11 @@ def test_a_failure_is_stored_leaves_the_metric_due_and_backs_off_twice_as_long_e
         state = flow.state("m.a")
         assert (state.due, state.failures, state.error) == (True, number, "the disk is away")
         assert (state.value, state.baseline, state.status) == (7, 7, "new")
-        waits.append(flow.scalar("SELECT round(extract(epoch FROM not_before - now()) / 10) FROM dims_metrics m "
-                                 "WHERE metric = 'm.a'"))  # fmt: skip
+        waits.append(
+            flow.scalar(
+                "SELECT round(extract(epoch FROM not_before - now()) / 10) FROM dims_metrics m WHERE metric = 'm.a'"
+            )
+        )
         assert flow.claim(at_once=False) is None  # it backs off
         assert overdue(flow) == []
     assert waits == [1, 2, 4, 8, 16, 32, 64, 90, 90]
@@ -344,7 +347,7 @@ class Fake:
         self.scans: list[set[str]] = []
         monkeypatch.setattr(scan, "probe_for", lambda _: self)
 
-    def scan(self, source: object, metrics: dict[str, object], around: ScanContext, deadline: Deadline) -> ScanResult:
+    def scan(self, source: object, metrics: dict[str, object], context: ScanContext, deadline: Deadline) -> ScanResult:
         self.scans.append(set(metrics))
         self.meanwhile()
         return ScanResult(tuple(reading(name, len(self.scans)) for name in metrics), 3)
@@ -405,7 +408,7 @@ def test_a_probe_that_breaks_down_or_forgets_a_metric_gives_failed_readings(
     assert run is not None
     assert {item.metric: item.error for item in run.items if item.metric in ("m.a", "m.c")} == {
         "m.a": None,
-        "m.c": "the probe gave no reading",
+        "m.c": "internal error: the probe returned no reading",
     }
 
     def breaks(*_: object) -> ScanResult:
@@ -418,7 +421,7 @@ def test_a_probe_that_breaks_down_or_forgets_a_metric_gives_failed_readings(
         "partial",
         "internal error in the files probe: RuntimeError('a defect')",
     )
-    assert "broke down" in caplog.text
+    assert "failed with an unexpected error" in caplog.text
 
 
 def test_a_look_scans_each_source_once_with_the_inputs_of_what_is_derived(flow: Flow, fake: Fake) -> None:

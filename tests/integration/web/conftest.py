@@ -1,4 +1,4 @@
-"""The site over a real database: `made(config)` is a client of it, signed in or not."""
+"""The dashboard over a real database. The fixture `visit` returns a client, signed in or not."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ Visit = Callable[..., TestClient]
 
 @pytest.fixture
 def visit(engine: Engine) -> Iterator[Visit]:
-    """`visit(config, "ada")`: a client that is signed in as ada; `visit(config)`: one that is not. `web`: keys of the
-    web section; `broker_url`; `on`: another engine; `live=True`: with the lifespan, so with its listener; `peer`:
-    where it comes from."""
+    """`visit(config, "ada")` returns a client that is signed in as ada, and `visit(config)` one that is not.
+
+    `on` is another engine, `live` runs the lifespan and its listener, `peer` is the client's address, and `web` are
+    keys of the web section.
+    """
     with ExitStack() as stack:
 
-        def made(
+        def make_client(
             config: Config,
-            who: str | None = None,
+            person: str | None = None,
             *,
             on: Engine | None = None,
             broker_url: str | None = None,
@@ -42,22 +44,22 @@ def visit(engine: Engine) -> Iterator[Visit]:
             peer: str = "testclient",
             **web: Any,
         ) -> TestClient:
-            said = WebSection.model_validate({"tokens": TOKENS, "events_token": EVENTS_TOKEN, **web})
-            access = SignInPolicy(said, "a secret of the tests")
-            with_web = replace(config, web=said)
+            section = WebSection.model_validate({"tokens": TOKENS, "events_token": EVENTS_TOKEN, **web})
+            access = SignInPolicy(section, "a secret of the tests")
+            with_web = replace(config, web=section)
             site = WebContext(with_web, on or engine, broker_url, access, None, LiveHub(on or engine, with_web))
             client = TestClient(
                 build_app(site, address), base_url="http://localhost", follow_redirects=False, client=(peer, 1)
             )
             if live:
                 stack.enter_context(client)
-            if who:
-                client.cookies.set(access.cookie, access.session(Viewer(who, "token")))
+            if person:
+                client.cookies.set(access.cookie, access.session(Viewer(person, "token")))
             return client
 
-        yield made
+        yield make_client
 
 
 def form_token(page: str) -> str:
-    """The token of a page's first form."""
+    """Return the CSRF token of a page's first form."""
     return page.split('name="form_token" value="', 1)[1].split('"', 1)[0]

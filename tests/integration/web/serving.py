@@ -1,4 +1,4 @@
-"""A site served on a port as `dims web` serves it, and open pages' streams."""
+"""Serve a dashboard on a port as `dims web` does, and open streams of live updates."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.conftest import wait_for
 
 
 @dataclass
-class Open:
-    """An open page's stream: what it was told so far."""
+class ClientConnection:
+    """A connection to the server, with the bytes that it has received."""
 
     connection: socket.socket
-    said: bytes = b""
+    received: bytes = b""
     ended: bool = False
 
     def read(self, seconds: float = 10) -> None:
@@ -37,68 +37,71 @@ class Open:
             more = self.connection.recv(65536)
         except TimeoutError:
             return
-        self.said += more
+        self.received += more
         self.ended = not more
 
-    def until(self, what: str, seconds: float = 15) -> None:
+    def until(self, expected: str, seconds: float = 15) -> None:
+        """Read until the text has arrived."""
         end = time.monotonic() + seconds
-        while what.encode() not in self.said:
-            assert time.monotonic() < end and not self.ended, f"{what} was not told: {self.said!r}"
+        while expected.encode() not in self.received:
+            assert time.monotonic() < end and not self.ended, f"{expected} did not arrive: {self.received!r}"
             self.read(0.5)
 
     @property
-    def happened(self) -> list[dict[str, Any]]:
-        lines = self.said.decode().splitlines()
-        return [json.loads(b[6:]) for a, b in pairwise(lines) if a == "event: happened"]
+    def activity(self) -> list[dict[str, Any]]:
+        """The data of the `activity` messages."""
+        lines = self.received.decode().splitlines()
+        return [json.loads(b[6:]) for a, b in pairwise(lines) if a == "event: activity"]
 
 
 @dataclass
 class Served:
-    """A site that is served as `dims web` serves it."""
+    """A dashboard that is served as `dims web` does."""
 
     hub: LiveHub
     port: int
     cookie: str
     stack: ExitStack = field(repr=False)
 
-    def open(self, path: str = "/live", *, method: str = "GET", cookie: bool = True) -> Open:
-        said = f"Cookie: {self.cookie}\r\n" if cookie else ""
-        return self.send(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{said}\r\n".encode())
+    def open(self, path: str = "/live", *, method: str = "GET", cookie: bool = True) -> ClientConnection:
+        header = f"Cookie: {self.cookie}\r\n" if cookie else ""
+        return self.send(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n".encode())
 
-    def send(self, said: bytes) -> Open:
-        """A connection on which this is said, and no more."""
+    def send(self, request: bytes) -> ClientConnection:
+        """Open a connection and send exactly these bytes."""
         connection = socket.create_connection(("127.0.0.1", self.port), 10)
         self.stack.callback(connection.close)
-        connection.sendall(said)
-        return Open(connection)
+        connection.sendall(request)
+        return ClientConnection(connection)
 
-    def live(self) -> Open:
-        found = self.open()
-        found.until("event: here")
-        found.said = found.said.partition(b"event: here")[2]  # before it, "away" while nobody listened yet
-        return found
+    def live(self) -> ClientConnection:
+        """Open a stream and wait until the hub listens."""
+        page = self.open()
+        page.until("event: connected")
+        page.received = page.received.partition(b"event: connected")[2]  # without "unreachable" from before
+        return page
 
 
 @contextmanager
 def serving(engine: Engine, config: Config, port: int = 0, **web: Any) -> Iterator[Served]:
-    """The site, until the end of the block; `web`: keys of its section of the configuration."""
-    said = WebSection.model_validate({"tokens": {"ada": "ada-token-" + "x" * 20}, **web})
-    access = SignInPolicy(said, "a secret of the tests")
-    config = replace(config, web=said)
+    """Serve a dashboard until the end of the block. `web` are keys of the web section."""
+    section = WebSection.model_validate({"tokens": {"ada": "ada-token-" + "x" * 20}, **web})
+    access = SignInPolicy(section, "a secret of the tests")
+    config = replace(config, web=section)
     hub = LiveHub(engine, config)
-    app = build_app(WebContext(config, engine, None, access, said.flower, hub))
+    app = build_app(WebContext(config, engine, None, access, section.flower, hub))
     listening = listen_socket("127.0.0.1", port)
-    serves = build_server(app)
-    thread = threading.Thread(target=serves.run, args=([listening],))
+    server = build_server(app)
+    thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
         with ExitStack() as stack:
-            wait_for(lambda: serves.started)
-            signed = f"{access.cookie}={access.session(Viewer('ada', 'token'))}"
-            yield Served(hub, listening.getsockname()[1], signed, stack)
+            wait_for(lambda: server.started)
+            cookie = f"{access.cookie}={access.session(Viewer('ada', 'token'))}"
+            yield Served(hub, listening.getsockname()[1], cookie, stack)
     finally:
         hub.close()
-        serves.should_exit = True
+        server.should_exit = True
         thread.join(15)
         listening.close()
     assert not thread.is_alive()

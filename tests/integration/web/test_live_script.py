@@ -1,4 +1,4 @@
-"""An open page in a real browser: what happens appears in it, and nobody loses what they were at."""
+"""An open page in a real browser: activity appears, and your focus, scrolling and typing are kept."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LIVE = "document.getElementById('live').textContent"
 
 @pytest.fixture
 def served(flow: Flow) -> Iterator[Served]:
-    with serving(flow.engine, flow.config, read="anyone") as found:
-        yield found
+    with serving(flow.engine, flow.config, read="anyone") as site:
+        yield site
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def opened(tab: Page, served: Served, path: str) -> Page:
 
 def soon(tab: Page, expression: str) -> None:
     wait_for(lambda: tab.value(expression), timeout=15)
-    assert tab.value("window.same") is True  # it was not loaded again
+    assert tab.value("window.same") is True  # no reload
     assert not tab.console
 
 
@@ -49,30 +49,30 @@ def test_an_event_appears_without_a_reload(tab: Page, served: Served, flow: Flow
     soon(page, "document.querySelectorAll('.log li').length === 1")
     assert "<script>alert(1)</script>" in page.value("document.querySelector('.log a.what').textContent")
     assert page.value("document.querySelectorAll('script').length") == 1
-    assert "<script>" in page.value("document.getElementById('told-last').textContent")
+    assert "<script>" in page.value("document.getElementById('feed-latest').textContent")
 
 
-def test_the_keyboard_and_what_was_opened_stay_where_they_were(tab: Page, served: Served, flow: Flow) -> None:
+def test_the_keyboard_focus_survives_a_refresh(tab: Page, served: Served, flow: Flow) -> None:
     flow.store(event("dims.scraper.complete"))
     page = opened(tab, served, "/events/1")
-    page.value("document.getElementById('alone')?.setAttribute('open', '')")
-    page.value("document.querySelector('#concerned a.name').focus()")
+    page.value("document.getElementById('unaffected')?.setAttribute('open', '')")
+    page.value("document.querySelector('#affected a.name').focus()")
     name = page.value("document.activeElement.textContent")
     flow.record(flow.claim("one"), {"m.a": 5, "m.c": 3})
-    soon(page, "document.querySelector('#concerned a[href^=\"/runs/\"]') !== null")
+    soon(page, "document.querySelector('#affected a[href^=\"/runs/\"]') !== null")
     assert page.value("document.activeElement.textContent") == name
 
 
-def test_an_opened_part_stays_open(tab: Page, served: Served, flow: Flow) -> None:
+def test_opened_details_stay_open(tab: Page, served: Served, flow: Flow) -> None:
     flow.ask("m.a")
     page = opened(tab, served, "/events/1")
-    page.value("document.getElementById('alone').open = true")
+    page.value("document.getElementById('unaffected').open = true")
     flow.record(flow.claim("one"), {"m.a": 5})
-    soon(page, "document.querySelector('#concerned a[href^=\"/runs/\"]') !== null")
-    assert page.value("document.getElementById('alone').open") is True
+    soon(page, "document.querySelector('#affected a[href^=\"/runs/\"]') !== null")
+    assert page.value("document.getElementById('unaffected').open") is True
 
 
-def test_what_somebody_reads_does_not_move(tab: Page, served: Served, flow: Flow) -> None:
+def test_the_text_you_read_does_not_move(tab: Page, served: Served, flow: Flow) -> None:
     flow.store(*(event("dims.scraper.complete") for _ in range(60)))
     page = opened(tab, served, "/events")
     page.value("document.getElementById('event-30').scrollIntoView({behavior: 'instant'})")
@@ -83,18 +83,16 @@ def test_what_somebody_reads_does_not_move(tab: Page, served: Served, flow: Flow
 
 
 QUIET = "new Promise(done => setTimeout(done, 1500))"
-"""Longer than a page waits before it asks."""
+"""Longer than a page waits before it refreshes."""
 
 
 def seen(page: Page, state: str) -> None:
-    """As if another tab were looked at, or this one again."""
+    """Pretend that the tab is hidden or visible."""
     page.value(f"Object.defineProperty(document, 'visibilityState', {{value: '{state}', configurable: true}})")
     page.value("document.dispatchEvent(new Event('visibilitychange'))")
 
 
-def test_a_hidden_page_keeps_no_connection_and_asks_when_it_is_seen_again(
-    tab: Page, served: Served, flow: Flow
-) -> None:
+def test_a_hidden_page_disconnects_and_refreshes_when_visible_again(tab: Page, served: Served, flow: Flow) -> None:
     page = opened(tab, served, "/events")
     seen(page, "hidden")
     wait_for(lambda: not served.hub.streams)
@@ -104,33 +102,33 @@ def test_a_hidden_page_keeps_no_connection_and_asks_when_it_is_seen_again(
     assert not [url for url in page.requests if url.endswith("/events")]
     seen(page, "visible")
     soon(page, "document.querySelectorAll('.log li').length === 1")
-    page.value(QUIET)  # it may have been told twice: that it missed something, and what
+    page.value(QUIET)  # it may refresh twice: for what it missed, and for the event
     page.requests.clear()
     seen(page, "hidden")
     seen(page, "visible")
     wait_for(lambda: served.hub.streams)
     page.value(QUIET)
-    assert not [url for url in page.requests if url.endswith("/events")]  # nothing had happened
+    assert not [url for url in page.requests if url.endswith("/events")]  # there was no activity
 
 
-def test_a_page_that_was_about_to_ask_when_it_was_hidden_does_not(tab: Page, served: Served, flow: Flow) -> None:
+def test_a_pending_refresh_waits_while_the_page_is_hidden(tab: Page, served: Served, flow: Flow) -> None:
     page = opened(tab, served, "/events")
-    page.value(QUIET)  # what it missed while it was opened has been asked for
+    page.value(QUIET)  # wait for a refresh that opening the page may cause
     page.value("""
         new MutationObserver(() => {
           Object.defineProperty(document, 'visibilityState', {value: 'hidden', configurable: true});
           document.dispatchEvent(new Event('visibilitychange'));
-        }).observe(document.getElementById('told'), {childList: true}); 0""")
+        }).observe(document.getElementById('feed'), {childList: true}); 0""")
     page.requests.clear()
     flow.store(event("dims.scraper.complete"))
-    wait_for(lambda: page.value("document.getElementById('told').childElementCount") == 1)
+    wait_for(lambda: page.value("document.getElementById('feed').childElementCount") == 1)
     page.value(QUIET)
     assert not [url for url in page.requests if url.endswith("/events")]
     seen(page, "visible")
     soon(page, "document.querySelectorAll('.log li').length === 1")
 
 
-def test_a_refresh_that_fails_is_made_up_for_and_said_meanwhile(tab: Page, served: Served, flow: Flow) -> None:
+def test_a_failed_refresh_is_shown_and_retried(tab: Page, served: Served, flow: Flow) -> None:
     page = opened(tab, served, "/events")
     page.value("""
         window.asked = [];
@@ -143,22 +141,22 @@ def test_a_refresh_that_fails_is_made_up_for_and_said_meanwhile(tab: Page, serve
         }; 0""")
     flow.store(event("dims.scraper.complete"))
     soon(page, "document.querySelectorAll('.log li').length === 1")
-    assert page.value("window.asked") == ["live", "not live: trying again", "not live: trying again"]
+    assert page.value("window.asked") == ["live", "not live: reconnecting", "not live: reconnecting"]
     assert page.value(LIVE) == "live"
 
 
-def test_who_was_signed_out_is_told(tab: Page, served: Served, flow: Flow) -> None:
+def test_the_page_says_when_you_are_signed_out(tab: Page, served: Served, flow: Flow) -> None:
     page = opened(tab, served, "/events")
     page.value("window.fetch = () => Promise.resolve(new Response('', {status: 403})); 0")
     flow.store(event("dims.scraper.complete"))
-    soon(page, f"{LIVE} === 'not live: load the page again'")
+    soon(page, f"{LIVE} === 'not live: reload the page'")
 
 
-def test_a_site_that_stops_is_said_and_its_return_is_noticed(tab: Page, flow: Flow) -> None:
+def test_the_page_says_when_the_server_stops_and_returns(tab: Page, flow: Flow) -> None:
     with serving(flow.engine, flow.config, read="anyone") as served:
         page = opened(tab, served, "/events")
     wait_for(lambda: page.value(LIVE).startswith("not live"))
-    assert page.value("document.getElementById('live').className") == "live away"
+    assert page.value("document.getElementById('live').className") == "live off"
     flow.store(event("dims.scraper.complete"))
     with serving(flow.engine, flow.config, served.port, read="anyone"):
         wait_for(lambda: page.value(LIVE) == "live")

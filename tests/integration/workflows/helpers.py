@@ -1,4 +1,4 @@
-"""The real lake, its tables and a configuration of workflows over them."""
+"""The real lake, its tables, and a configuration of workflows for them."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ workflows:
 
 
 def real_place() -> Path:
-    """Where the real lake is; the test is skipped where it is not."""
+    """Return the folder of the real lake. Skip the test if it does not exist."""
     if not REAL.is_dir():
         pytest.skip(f"the real lake is not at {REAL}")
     return REAL
 
 
 def real_lake() -> dict[str, bytes]:
-    """The objects of the real lake by key."""
+    """Return the objects of the real lake by key."""
     place = real_place()
     return {f"{feed}/{file.name}": file.read_bytes() for feed in FEEDS for file in sorted((place / feed).iterdir())}
 
@@ -66,7 +66,7 @@ def real_games() -> list[dict[str, str]]:
 
 
 def with_players() -> set[str]:
-    """The games whose box score names a player: read here on its own, to compare with."""
+    """Return the games whose box score names a player, read independently of the product code."""
 
     def has(value: Any) -> bool:
         if isinstance(value, Mapping):
@@ -84,7 +84,7 @@ def with_play_by_play() -> set[str]:
 def make_tables(
     engine: Engine, games: Iterable[tuple[Any, Any, Any]], box_scores: Iterable[Any], play_by_play: Iterable[Any]
 ) -> None:
-    """The three tables; a game is (id, date, status), ids of the others are written without leading zeros."""
+    """Create the three tables. A game is (id, date, status). Ids in the other tables have no leading zeros."""
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE games (game_id text, game_date date, game_status int)"))
         connection.execute(text("CREATE TABLE box_score_players (game_id text, player text)"))
@@ -92,9 +92,9 @@ def make_tables(
         rows = [dict(zip(("id", "day", "status"), game, strict=True)) for game in games]
         connection.execute(text("INSERT INTO games VALUES (:id, :day, :status)"), rows)
         for table, ids in (("box_score_players", box_scores), ("hoopr_play_by_play", play_by_play)):
-            found = [{"id": one} for one in ids for _ in range(2)]
-            if found:
-                connection.execute(text(f"INSERT INTO {table} VALUES (:id, '1')"), found)
+            actual = [{"id": name} for name in ids for _ in range(2)]
+            if actual:
+                connection.execute(text(f"INSERT INTO {table} VALUES (:id, '1')"), actual)
 
 
 def make_real_tables(engine: Engine) -> None:

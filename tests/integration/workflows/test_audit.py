@@ -1,4 +1,4 @@
-"""audit: every other workflow in one run and one report; a broken one stops none of the others."""
+"""audit: all other workflows in one run and one report. A failing workflow does not stop the others."""
 
 from __future__ import annotations
 
@@ -33,41 +33,44 @@ def made(project: Project, lake: Lake, engine: Engine, monkeypatch: pytest.Monke
     return project
 
 
-def test_all_of_them_in_one_run(made: Project, engine: Engine) -> None:
+def test_all_workflows_in_one_run(made: Project, engine: Engine) -> None:
     done = made.dims("workflow", "all", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["workflow"] == "audit"
     assert [each["workflow"] for each in document["sections"]] == ["gap-analysis", "aws-inventory", "sync-status"]
-    told = (made.folder / "reports" / "audit.md").read_text()
-    assert told.startswith("# audit\n") and told.index("## Summary") < told.index("## gap-analysis")
-    assert "### Missing games" in told and "### Cost" in told and "**synced**" in told
-    assert not any(line.startswith("# ") for line in told.splitlines()[1:])
+    report = (made.folder / "reports" / "audit.md").read_text()
+    assert report.startswith("# audit\n") and report.index("## Summary") < report.index("## gap-analysis")
+    assert "### Missing games" in report and "### Cost" in report and "**synced**" in report
+    assert not any(line.startswith("# ") for line in report.splitlines()[1:])
     with transaction(engine) as connection:
-        found = last_result(connection, "workflow.audit")
-        assert found is not None
+        actual = last_result(connection, "workflow.audit")
+        assert actual is not None
         query = "SELECT metric, value FROM dims_metrics_history WHERE run_id = :run"
-        readings = {row.metric: row.value for row in connection.execute(text(query), {"run": found[0].run_id})}
+        readings = {row.metric: row.value for row in connection.execute(text(query), {"run": actual[0].run_id})}
     assert readings == {
-        **{"workflow.audit": "ok", "workflow.gap-analysis": "ok", "workflow.aws-inventory": "ok"},
-        **{"workflow.sync-status": "ok", "sync_status.local_s3": "synced"},
+        "workflow.audit": "ok",
+        "workflow.gap-analysis": "ok",
+        "workflow.aws-inventory": "ok",
+        "workflow.sync-status": "ok",
+        "sync_status.local_s3": "synced",
     }
-    assert workflows.render_report(found[1]) == told  # JSONB gives keys back in another order
+    assert workflows.render_report(actual[1]) == report  # JSONB returns keys in another order
 
 
-def test_what_one_does_not_reach_is_said_by_all(made: Project) -> None:
+def test_a_source_that_is_not_reached_is_reported(made: Project) -> None:
     made.env["NBA_DATABASE_URL"] = "postgresql://nba:secret@127.0.0.1:1/nba"
     done = made.dims("workflow", "audit")
     assert done.returncode == 3 and "dims: warehouse was not reached" in done.stderr
-    told = (made.folder / "reports" / "audit.md").read_text()
-    assert "gap-analysis | failed" in told and "sync-status | ok" in told and "secret" not in told
+    report = (made.folder / "reports" / "audit.md").read_text()
+    assert "gap-analysis | failed" in report and "sync-status | ok" in report and "secret" not in report
 
 
-def test_one_that_breaks_down_stops_none_of_the_others(made: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_workflow_does_not_stop_the_others(made: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: object, __: object) -> Mapping[str, Any]:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(gap_analysis.GapAnalysisWorkflow, "examine", broken)
+    monkeypatch.setattr(gap_analysis.GapAnalysisWorkflow, "run", broken)
     outcome = workflows.run_workflow(made.config, "audit")
     sections = {each["workflow"]: each for each in outcome.result["sections"]}
     assert "internal error: RuntimeError('a bug')" in sections["gap-analysis"]["unreached"]["gap-analysis"]
@@ -75,8 +78,8 @@ def test_one_that_breaks_down_stops_none_of_the_others(made: Project, monkeypatc
     assert "a bug" in workflows.render_report(outcome.result)
 
 
-def test_a_worker_that_holds_the_workflow_is_waited_for(made: Project, engine: Engine) -> None:
-    """While another holds the lease, `dims workflow` waits; once it is free, it is served."""
+def test_dims_workflow_waits_for_the_lease(made: Project, engine: Engine) -> None:
+    """While another process has the lease, `dims workflow` waits. It runs once the lease is free."""
     config = made.config
     source = "workflow.sync-status"
     with transaction(engine) as connection:

@@ -1,4 +1,4 @@
-"""aws-inventory against moto: one listing, exact figures, what is left out and what was not reached."""
+"""aws-inventory against moto: one listing, exact figures, omitted parts and unreached sources."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def with_rds(lake: Lake) -> None:
 
 @pytest.fixture
 def account(project: Project, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project with a bucket and an instance; the warehouse is the test's own database."""
+    """A project with a bucket and an instance. The warehouse is the database of the test."""
     for name, value in lake.env.items():
         monkeypatch.setenv(name, value)
     lake.put(BUCKET, {f"a/{n:04}.csv": b"x" * 10 for n in range(1001)} | {"b/deep/1": b"yy", "top": b"", HOSTILE: b"z"})
@@ -44,7 +44,7 @@ def account(project: Project, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Pr
 
 @pytest.fixture
 def stored(lake: Lake) -> Callable[[str], Any]:
-    """moto's own object of a key."""
+    """Returns the object of moto for a key."""
 
     def find(key: str) -> Any:
         from moto.s3.models import s3_backends
@@ -63,12 +63,15 @@ def test_the_bucket_by_prefix_from_one_listing(account: Project, lake: Lake, sto
     outcome = workflows.run_workflow(account.config, "aws-inventory")
     assert outcome.unreached == {}
     assert len(lake.lists) == 2  # 1,004 objects
-    assert outcome.scanned.api_calls == 3  # and one of RDS
-    found = outcome.result["lake"]
-    assert (found["objects"], found["bytes"]) == (1004, 10013)
-    parts = {part["prefix"]: part for part in found["prefixes"]}
+    assert outcome.scanned.api_calls == 3  # and one call to RDS
+    totals = outcome.result["lake"]
+    assert (totals["objects"], totals["bytes"]) == (1004, 10013)
+    parts = {part["prefix"]: part for part in totals["prefixes"]}
     assert {prefix: (part["objects"], part["bytes"]) for prefix, part in parts.items()} == {
-        **{"a/": (1001, 10010), "b/": (1, 2), "": (1, 0), "odd | name/": (1, 1)},
+        "a/": (1001, 10010),
+        "b/": (1, 2),
+        "": (1, 0),
+        "odd | name/": (1, 1),
     }
     assert parts["a/"]["classes"] == [
         {"class": "GLACIER", "objects": 4, "bytes": 40},
@@ -86,8 +89,12 @@ def test_instance_database_and_cost(account: Project, engine: Engine) -> None:
         size = connection.execute(text("SELECT pg_total_relation_size('big')")).scalar()
     result = workflows.run_workflow(account.config, "aws-inventory").result
     assert result["instance"] == {
-        **{"name": "nba-sim-db", "class": "db.t3.small", "engine": "postgres", "version": "15.4"},
-        **{"storage_gib": 20, "status": "available"},
+        "name": "nba-sim-db",
+        "class": "db.t3.small",
+        "engine": "postgres",
+        "version": "15.4",
+        "storage_gib": 20,
+        "status": "available",
     }
     assert result["database"]["bytes"] > size
     assert {"name": "public.big", "bytes": size} == {k: result["database"]["tables"][0][k] for k in ("name", "bytes")}
@@ -95,14 +102,14 @@ def test_instance_database_and_cost(account: Project, engine: Engine) -> None:
     assert [line["usd"] for line in cost["lines"]] == [10013 / 2**30 * 0.023, 29.20, 2.0]
     assert cost["sum_usd"] == pytest.approx(31.2) and cost["unpriced"] == cost["missing"] == []
     assert [each["what"] for each in result["left_out"]] == ["actual cost of 30 days"]
-    told = workflows.render_report(result)
-    assert "**31.20 USD**" in told and "| nba-sim-db | db.t3.small | postgres | 15.4 | available | 20 |" in told
-    assert "public.big" in told
+    report = workflows.render_report(result)
+    assert "**31.20 USD**" in report and "| nba-sim-db | db.t3.small | postgres | 15.4 | available | 20 |" in report
+    assert "public.big" in report
 
 
-def test_hostile_names_break_no_line(account: Project) -> None:
-    told = workflows.render_report(workflows.run_workflow(account.config, "aws-inventory").result)
-    (line,) = [line for line in told.split("\n") if "🏀" in line]
+def test_odd_names_do_not_break_the_report(account: Project) -> None:
+    report = workflows.render_report(workflows.run_workflow(account.config, "aws-inventory").result)
+    (line,) = [line for line in report.split("\n") if "🏀" in line]
     assert "\t" not in line and "\u202e" not in line and r"\t" in line and "100%+" in line
     assert line.replace("\\|", "").count("|") == 4
 
@@ -112,38 +119,38 @@ def test_hostile_names_break_no_line(account: Project) -> None:
 )
 def test_depth(account: Project, depth: int, prefixes: list[str]) -> None:
     account.write({"dims.yaml": CONFIG.replace("aws: account,", f"aws: account, depth: {depth}, newest: 0,")})
-    found = workflows.run_workflow(account.config, "aws-inventory").result["lake"]["prefixes"]
-    assert [part["prefix"] for part in found] == prefixes
-    assert all(part["newest"] == [] for part in found)
+    listed = workflows.run_workflow(account.config, "aws-inventory").result["lake"]["prefixes"]
+    assert [part["prefix"] for part in listed] == prefixes
+    assert all(part["newest"] == [] for part in listed)
 
 
-def test_without_database_credentials_it_is_left_out(account: Project) -> None:
+def test_without_credentials_the_database_is_left_out(account: Project) -> None:
     del account.env["NBA_DATABASE_URL"]
     outcome = workflows.run_workflow(account.config, "aws-inventory")
     assert outcome.unreached == {} and outcome.result["database"] is None
-    assert "no credentials" in outcome.result["left_out"][0]["why"]
-    told = workflows.render_report(outcome.result)
-    assert "sizes of the database and its tables: the url of warehouse is empty" in told
-    assert "was not reached" not in told
+    assert "is empty: set its credentials" in outcome.result["left_out"][0]["why"]
+    report = workflows.render_report(outcome.result)
+    assert "sizes of the database and its tables: the url of warehouse is empty" in report
+    assert "was not reached" not in report
 
 
-def test_a_database_that_is_down_is_not_reached(account: Project) -> None:
+def test_a_database_that_is_down_is_reported(account: Project) -> None:
     account.env["NBA_DATABASE_URL"] = "postgresql://nba:secret@127.0.0.1:1/nba"
     outcome = workflows.run_workflow(account.config, "aws-inventory")
     assert set(outcome.unreached) == {"warehouse"} and "secret" not in str(outcome.result)
     assert outcome.result["cost"]["sum_usd"] is not None
 
 
-def test_a_bucket_that_is_gone_has_no_price(account: Project) -> None:
+def test_a_missing_bucket_has_no_price(account: Project) -> None:
     account.write({"dims.yaml": CONFIG.replace("bucket: nba-lake", "bucket: gone")})
     outcome = workflows.run_workflow(account.config, "aws-inventory")
     assert set(outcome.unreached) == {"lake"}
     cost = outcome.result["cost"]
     assert (cost["sum_usd"], cost["known_usd"], cost["missing"]) == (None, 31.2, ["lake"])
-    assert "**not known**" in workflows.render_report(outcome.result)
+    assert "**unknown**" in workflows.render_report(outcome.result)
 
 
-def test_an_instance_that_is_gone_and_a_class_without_a_price(account: Project) -> None:
+def test_a_missing_instance_and_a_class_without_a_price(account: Project) -> None:
     account.write({"dims.yaml": CONFIG.replace("instance: nba-sim-db", "instance: gone")})
     outcome = workflows.run_workflow(account.config, "aws-inventory")
     assert set(outcome.unreached) == {"account"} and outcome.result["cost"]["missing"] == ["account"]
@@ -153,7 +160,7 @@ def test_an_instance_that_is_gone_and_a_class_without_a_price(account: Project) 
     assert outcome.result["attention"] == ["the configuration has no price for rds_class.db.t3.small"]
 
 
-def test_costs_are_asked_for_only_where_that_is_said(account: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_actual_costs_are_read_only_on_request(account: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     from dims_worker.probes.aws.account import AwsAccount
 
     asked: list[int] = []
@@ -173,4 +180,4 @@ def test_costs_are_asked_for_only_where_that_is_said(account: Project, monkeypat
     assert asked == []
     result = workflows.run_workflow(account.config, "aws-inventory", options=frozenset({"with-costs"})).result
     assert asked == [30] and result["paid"]["total"] == 32.01
-    assert "**32.01 USD**. AWS has not closed all of the days." in workflows.render_report(result)
+    assert "**32.01 USD**. AWS may still change the amount." in workflows.render_report(result)

@@ -1,4 +1,4 @@
-"""`dims workflow` as people call it, and workers that run what rules name."""
+"""`dims workflow` on the command line, and workers that run workflows for rules."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def count(engine: Engine, table: str) -> int:
         return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
 
 
-def test_a_run_is_recorded_told_and_told_again(made: Project, engine: Engine, lake: Lake) -> None:
+def test_a_run_is_recorded_and_shown_again(made: Project, engine: Engine, lake: Lake) -> None:
     done = made.dims("workflow", "gap-analysis")
     assert done.returncode == 0, done.stderr
     assert "2 of 3 games have no box score content" in done.stdout
@@ -54,8 +54,8 @@ def test_a_run_is_recorded_told_and_told_again(made: Project, engine: Engine, la
 
     again = made.dims("workflow", "gap-analysis", "--last", check=True)
     assert again.stdout == report.read_text()
-    told = made.dims("workflow", "gap-analysis", "--last", "--json", "--report", "again.json", check=True)
-    document = json.loads(told.stdout)
+    shown = made.dims("workflow", "gap-analysis", "--last", "--json", "--report", "again.json", check=True)
+    document = json.loads(shown.stdout)
     assert document["run"] == run.run_id and {k: document[k] for k in result} == result
     assert json.loads((made.folder / "again.json").read_text()) == result
     assert len(lake.lists) == listed and count(engine, "dims_verification_runs") == 1
@@ -67,19 +67,22 @@ def test_a_run_is_recorded_told_and_told_again(made: Project, engine: Engine, la
 
 def test_the_list_of_workflows(made: Project) -> None:
     made.dims("workflow", "sync-status", check=True)
-    told = json.loads(made.dims("workflow", "--json", check=True).stdout)["workflows"]
-    assert {row["workflow"]: row["outcome"] for row in told} == {
-        **{"gap-analysis": None, "aws-inventory": None, "sync-status": "ok", "audit": None},
+    listed = json.loads(made.dims("workflow", "--json", check=True).stdout)["workflows"]
+    assert {row["workflow"]: row["outcome"] for row in listed} == {
+        "gap-analysis": None,
+        "aws-inventory": None,
+        "sync-status": "ok",
+        "audit": None,
     }
     table = made.dims("workflow", check=True).stdout
     assert "reports/sync.md" in table and "ago" in table and "never" in table
     unknown = made.dims("workflow", "gap")
-    assert unknown.returncode == 2 and "there are: gap-analysis, aws-inventory, sync-status, audit" in unknown.stderr
+    assert unknown.returncode == 2 and "but these: gap-analysis, aws-inventory, sync-status, audit" in unknown.stderr
     never = made.dims("workflow", "audit", "--last")
-    assert never.returncode == 2 and "never run" in never.stderr
+    assert never.returncode == 2 and "has no result yet" in never.stderr
 
 
-def test_sync_status_ends_with_0_1_or_3(made: Project) -> None:
+def test_exit_codes_of_sync_status(made: Project) -> None:
     assert made.dims("workflow", "sync-status").returncode == 0
     made.write({"local/bbref/b": "2"})
     done = made.dims("workflow", "sync-status", "--json")
@@ -87,11 +90,12 @@ def test_sync_status_ends_with_0_1_or_3(made: Project) -> None:
     assert "aws s3 cp " in json.loads(done.stdout)["commands"][0]
     made.write({"dims.yaml": CONFIG.replace("bucket: nba-lake", "bucket: gone")})
     done = made.dims("workflow", "sync-status")
-    assert done.returncode == 3 and "dims: lake was not reached: bucket gone does not exist" in done.stderr
+    assert done.returncode == 3 and "dims: lake was not reached: S3 bucket gone at " in done.stderr
+    assert ": the bucket does not exist. " in done.stderr
 
 
 @pytest.mark.parametrize("what, source", [("database", "warehouse"), ("bucket", "lake")])
-def test_gap_analysis_ends_with_3_and_names_what_was_not_reached(
+def test_gap_analysis_exits_with_3_and_names_unreached_sources(
     made: Project, engine: Engine, what: str, source: str
 ) -> None:
     if what == "database":
@@ -106,13 +110,13 @@ def test_gap_analysis_ends_with_3_and_names_what_was_not_reached(
     assert f"**{source}** was not reached" in (made.folder / "reports" / "gaps.md").read_text()
 
 
-def test_a_report_that_cannot_be_written_is_said(made: Project) -> None:
+def test_a_report_that_cannot_be_written_is_an_error(made: Project) -> None:
     made.write({"file": ""})
     done = made.dims("workflow", "sync-status", "--report", "file/report.md")
     assert done.returncode == 2 and "cannot be written to" in done.stderr
 
 
-def test_a_rule_that_names_workflows_is_served_by_a_worker(
+def test_a_worker_runs_the_workflows_that_a_rule_names(
     made: Project, engine: Engine, start_worker: Callable[..., Worker]
 ) -> None:
     start_worker()
@@ -123,7 +127,7 @@ def test_a_rule_that_names_workflows_is_served_by_a_worker(
     wait_for((made.folder / "reports" / "gaps.md").is_file, timeout=20)
     wait_for((made.folder / "reports" / "sync.md").is_file, timeout=20)
     assert last(engine, "aws-inventory") is None
-    told = made.dims("events", check=True).stdout
-    assert "planned" in told
+    events = made.dims("events", check=True).stdout
+    assert "planned" in events
     again = made.dims("workflow", "sync-status", "--last", check=True)
     assert "**synced**" in again.stdout

@@ -24,7 +24,7 @@ from tests.integration.workflows.helpers import (
 
 @pytest.fixture
 def basketball(project: Project, lake: Lake, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project whose lake and warehouse hold the real season."""
+    """A project with the real season in its lake and warehouse."""
     lake.put(BUCKET, real_lake())
     make_real_tables(engine)
     project.env |= {**lake.env, "NBA_DATABASE_URL": project.env["DIMS_DATABASE_URL"]}
@@ -38,16 +38,21 @@ def result_of(project: Project) -> Mapping[str, Any]:
     return workflows.run_workflow(project.config, "gap-analysis").result
 
 
-def test_the_real_season_to_the_last_game(basketball: Project, lake: Lake) -> None:
+def test_every_game_of_the_real_season(basketball: Project, lake: Lake) -> None:
     outcome = workflows.run_workflow(basketball.config, "gap-analysis")
     result = outcome.result
     assert result["unreached"] == {}
     assert outcome.scanned.api_calls == len(lake.lists) == 1  # 713 objects
     counts = result["games"]["all"]
     assert counts == {
-        **{"games": 342, "not_played": 6, "without_box_score": 75, "without_play_by_play": 257},
-        **{"missing_pct": 100 * 75 / 342, "coverage_pct": 100 * 85 / 342},
-        **{"first": "2013-03-16", "last": "2013-06-20"},
+        "games": 342,
+        "not_played": 6,
+        "without_box_score": 75,
+        "without_play_by_play": 257,
+        "missing_pct": 100 * 75 / 342,
+        "coverage_pct": 100 * 85 / 342,
+        "first": "2013-03-16",
+        "last": "2013-06-20",
     }
     assert result["games"]["seasons"] == [{"season": "2012-13", **counts}]
     games = {game["game_id"]: game for game in real_games()}
@@ -55,22 +60,28 @@ def test_the_real_season_to_the_last_game(basketball: Project, lake: Lake) -> No
     assert len(missing) == 257
     no_box = games.keys() - with_players()
     no_play_by_play = games.keys() - with_play_by_play()
-    assert {one for one, game in missing.items() if "box score content" in game["lacks"]} == no_box
-    assert {one for one, game in missing.items() if "play-by-play" in game["lacks"]} == no_play_by_play
+    assert {name for name, game in missing.items() if "box score content" in game["lacks"]} == no_box
+    assert {name for name, game in missing.items() if "play-by-play" in game["lacks"]} == no_play_by_play
     assert (len(no_box), len(no_play_by_play)) == (75, 257)
-    assert all(game["date"] == games[one]["game_date"] for one, game in missing.items())
+    assert all(game["date"] == games[name]["game_date"] for name, game in missing.items())
     never = {"0021201214", "0041200217", "0041200226", "0041200315", "0041200316", "0041200317"}
-    assert {one for one, game in missing.items() if not game["played"]} == never
+    assert {name for name, game in missing.items() if not game["played"]} == never
 
 
 def test_feeds_dates_targets_and_plan(basketball: Project) -> None:
     result = result_of(basketball)
     feeds = {feed["kind"]: feed for feed in result["lake"]}
     assert {kind: (feed["objects"], feed["bytes"]) for kind, feed in feeds.items()} == {
-        **{"pbp": (85, 6360841), "boxscore": (273, 3785055), "schedule": (82, 558677), "team_stats": (273, 514558)},
+        "pbp": (85, 6360841),
+        "boxscore": (273, 3785055),
+        "schedule": (82, 558677),
+        "team_stats": (273, 514558),
     }
     assert {kind: feed["games"] for kind, feed in feeds.items()} == {
-        **{"pbp": 85, "boxscore": 273, "schedule": 0, "team_stats": 273},
+        "pbp": 85,
+        "boxscore": 273,
+        "schedule": 0,
+        "team_stats": 273,
     }
     assert (feeds["schedule"]["days"], feeds["schedule"]["first"]) == (82, "2013-03-16")
     assert all(feed["seasons"][0]["season"] == "2012-13" and len(feed["seasons"]) == 1 for feed in feeds.values())
@@ -98,47 +109,47 @@ def test_the_ids_are_written_once(basketball: Project) -> None:
 
 
 def test_the_report_names_every_game(basketball: Project) -> None:
-    told = workflows.render_report(result_of(basketball))
-    assert told.startswith("# gap-analysis\n\nGenerated: 2")
+    text = workflows.render_report(result_of(basketball))
+    assert text.startswith("# gap-analysis\n\nGenerated: 2")
     for game in {game["game_id"] for game in real_games()} - with_play_by_play():
-        assert f"| `{game}` | 2013-" in told
-    assert "| `0041200226` | 2013-05-17 | box score content and play-by-play | not played |" in told
-    assert "| **all** | 342 | 6 | 75 | 257 | 21.9 % | 24.9 % | 2013-03-16 | 2013-06-20 |" in told
+        assert f"| `{game}` | 2013-" in text
+    assert "| `0041200226` | 2013-05-17 | box score content and play-by-play | not played |" in text
+    assert "| **all** | 342 | 6 | 75 | 257 | 21.9 % | 24.9 % | 2013-03-16 | 2013-06-20 |" in text
 
 
-@pytest.mark.parametrize("bad", ["postgresql://nobody:secret@127.0.0.1:1/nba", "", "no url"])
-def test_a_warehouse_that_is_not_there(basketball: Project, bad: str) -> None:
+@pytest.mark.parametrize("bad", ["postgresql://stranger:secret@127.0.0.1:1/nba", "", "no url"])
+def test_a_missing_warehouse_is_reported(basketball: Project, bad: str) -> None:
     basketball.env["NBA_DATABASE_URL"] = bad
     outcome = workflows.run_workflow(basketball.config, "gap-analysis")
     assert set(outcome.unreached) == {"warehouse"}
     result = outcome.result
     assert (result["games"], result["targets"], result["plan"], result["missing_ids"]) == (None, None, None, None)
-    assert sum(feed["objects"] for feed in result["lake"]) == 713  # the lake is told all the same
+    assert sum(feed["objects"] for feed in result["lake"]) == 713  # the lake is reported anyway
     (own,) = outcome.scanned.readings
     assert own.method == "failed" and "warehouse" in str(own.error) and "secret" not in str(own.error)
-    told = workflows.render_report(result)
-    assert "**warehouse** was not reached" in told and "Every game has" not in told
+    text = workflows.render_report(result)
+    assert "**warehouse** was not reached" in text and "Every game has" not in text
     assert not (basketball.folder / "missing_game_ids.txt").exists()
 
 
-def test_a_lake_that_is_not_there(basketball: Project) -> None:
+def test_a_missing_lake_is_reported(basketball: Project) -> None:
     basketball.write({"dims.yaml": CONFIG.replace("bucket: nba-lake", "bucket: gone")})
     outcome = workflows.run_workflow(basketball.config, "gap-analysis")
     assert set(outcome.unreached) == {"lake"} and "gone does not exist" in outcome.unreached["lake"]
     assert outcome.result["lake"] is None and outcome.result["games"]["all"]["without_play_by_play"] == 257
 
 
-def test_a_table_that_is_not_there_is_no_gap(basketball: Project, engine: Engine) -> None:
+def test_a_missing_table_is_an_error_and_not_a_gap(basketball: Project, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE hoopr_play_by_play"))
     outcome = workflows.run_workflow(basketball.config, "gap-analysis")
     assert "`play_by_play`" in outcome.unreached["warehouse"] and outcome.result["games"] is None
 
 
-def test_the_fewest_requests_for_many_objects(
+def test_only_the_prefixes_of_feeds_are_listed(
     project: Project, lake: Lake, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The feeds' prefixes are leapt between; what lies elsewhere costs nothing."""
+    """The listing skips keys between the prefixes of the feeds."""
     lake.put(BUCKET, {f"a/{n:05}": b"" for n in range(1500)} | {f"m/{n:05}": b"" for n in range(1500)})
     lake.put(BUCKET, {f"espn_play_by_play/{n:010}.csv": b"x" for n in range(1, 1202)})
     lake.put(BUCKET, {"espn_schedules/171031017.json": b"x", "espn_schedules/20130316.json": b"x"})
@@ -148,7 +159,7 @@ def test_the_fewest_requests_for_many_objects(
         monkeypatch.setenv(name, value)
     project.write({"dims.yaml": CONFIG})
     result = result_of(project)
-    assert len(lake.lists) == 2  # 4,203 objects: five requests, were all of them listed
+    assert len(lake.lists) == 2  # listing all 4,203 objects would take five calls
     feeds = {feed["kind"]: feed for feed in result["lake"]}
     assert feeds["pbp"]["objects"] == feeds["pbp"]["games"] == 1201
     assert feeds["pbp"]["seasons"] == [

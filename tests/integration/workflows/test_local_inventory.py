@@ -1,4 +1,4 @@
-"""local-inventory over the real lake: folder x lake x database, one listing and one snapshot for all folders."""
+"""local-inventory on the real lake: folders, lake and database, with one listing and one snapshot."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def project(tmp_path: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path
 
 
-def examine(project: Path, database_url: str, *, quick: bool = False) -> WorkflowOutcome:
+def run(project: Path, database_url: str, *, quick: bool = False) -> WorkflowOutcome:
     env = {"NBA_DATABASE_URL": database_url, "DIMS_HOME": str(project / "home")}
     return run_workflow(load_config(None, env, project), "local-inventory", quick=quick)
 
@@ -51,7 +51,7 @@ def examine(project: Path, database_url: str, *, quick: bool = False) -> Workflo
 def test_folder_lake_and_database(project: Path, lake: Lake, database_url: str, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE pbp AS SELECT generate_series(1, 38597)")
-    outcome = examine(project, database_url)
+    outcome = run(project, database_url)
     assert outcome.unreached == {}
     folders = {folder["name"]: folder for folder in outcome.result["folders"]}
     box, pbp, schedule, team = (folders[name] for name in ("box", "pbp", "schedule", "team"))
@@ -72,23 +72,26 @@ def test_folder_lake_and_database(project: Path, lake: Lake, database_url: str, 
     assert "| schedule | 82 | 558.7 kB | 82 | 558.7 kB | 0 | - |" in text
 
 
-def test_what_was_not_reached_is_never_0(project: Path, lake: Lake, database_url: str) -> None:
+def test_an_unreached_source_is_never_0(project: Path, lake: Lake, database_url: str) -> None:
     (project / "dims.yaml").write_text(CONFIG.replace("bucket: nba-lake", "bucket: gone"))
-    outcome = examine(project, database_url)  # there is no table pbp, and no bucket
+    outcome = run(project, database_url)  # there is no table pbp, and no bucket
     assert set(outcome.unreached) == {"lake", "warehouse"}
     assert "pbp" in outcome.unreached["warehouse"]
     folders = {folder["name"]: folder for folder in outcome.result["folders"]}
     assert folders["box"]["lake"] == {"prefix": "espn_box_scores/", "objects": None, "bytes": None}
-    assert folders["box"]["database"] == {"rows": 267}  # the other query of the snapshot is fine
+    assert folders["box"]["database"] == {"rows": 267}  # the other query of the snapshot succeeds
     assert folders["pbp"]["database"] == {"rows": None}
     text = render_report(outcome.result)
     assert "| pbp | 85 | 6.4 MB | *not reached* | *not reached* |  | *not reached* |" in text
     assert [reading.method for reading in outcome.scanned.readings] == ["failed", "failed"]
 
 
-def test_quick_makes_no_request(project: Path, lake: Lake) -> None:
-    outcome = examine(project, "postgresql://nobody@127.0.0.1:1/none", quick=True)
+def test_a_quick_run_makes_no_call(project: Path, lake: Lake) -> None:
+    outcome = run(project, "postgresql://stranger@127.0.0.1:1/none", quick=True)
     assert (outcome.unreached, outcome.scanned.api_calls, lake.lists) == ({}, 0, [])
     assert {folder["name"]: folder["files"] for folder in outcome.result["folders"]} == {
-        **{"box": 273, "pbp": 85, "schedule": 82, "team": 273}
+        "box": 273,
+        "pbp": 85,
+        "schedule": 82,
+        "team": 273,
     }

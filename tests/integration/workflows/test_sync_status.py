@@ -1,4 +1,4 @@
-"""sync-status against moto: the real pair of listings, every difference by name, and commands a shell can run."""
+"""sync-status against moto: two real listings, every difference by name, and commands that a shell can run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def sides(project: Project, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Proj
 
 
 def listing(side: str) -> dict[str, str]:
-    """path -> blob hash, which stands for the content."""
+    """Map paths to hashes of blobs, which represent the content."""
     with (real_place() / "sync_listings" / f"{side}.tsv").open(encoding="utf-8", newline="") as file:
         return {row[0]: row[1] for row in csv.reader(file, delimiter="\t") if len(row) > 1}
 
@@ -43,8 +43,10 @@ def test_the_real_pair(sides: Project, lake: Lake) -> None:
     outcome = workflows.run_workflow(sides.config, "sync-status")
     result = outcome.result
     assert outcome.unreached == {} and len(lake.lists) == outcome.scanned.api_calls == 1
-    named = {kind: {each["key"].removeprefix("bbref/") for each in result[kind]} for kind in
-             ("only_local", "only_s3", "different")}  # fmt: skip
+    named = {
+        kind: {each["key"].removeprefix("bbref/") for each in result[kind]}
+        for kind in ("only_local", "only_s3", "different")
+    }
     assert named == {
         "only_local": local.keys() - there.keys(),
         "only_s3": there.keys() - local.keys(),
@@ -56,8 +58,8 @@ def test_the_real_pair(sides: Project, lake: Lake) -> None:
     assert len(result["commands"]) == 104 and len(result["overwrite"]) == 6
     own, reading = outcome.scanned.readings
     assert (own.value, reading.metric, reading.value) == ("attention", "sync_status.local_s3", "major_drift")
-    told = workflows.render_report(result)
-    assert all(f"`{each['key']}`" in told for kind in named for each in result[kind])
+    text = workflows.render_report(result)
+    assert all(f"`{each['key']}`" in text for kind in named for each in result[kind])
 
 
 def test_synced(sides: Project, lake: Lake) -> None:
@@ -68,8 +70,8 @@ def test_synced(sides: Project, lake: Lake) -> None:
     assert outcome.scanned.readings[0].value == "ok"
 
 
-def test_commands_are_what_a_shell_takes_for_the_names(sides: Project, lake: Lake) -> None:
-    """bash gives every word of every command back as it was meant, whatever is in the names."""
+def test_commands_quote_names_for_the_shell(sides: Project, lake: Lake) -> None:
+    """bash parses every word of every command as intended, for any name."""
     up, down = HOSTILE[::2], HOSTILE[1::2]
     for name in up:
         (sides.folder / "local" / "bbref" / name).write_bytes(b"x")
@@ -86,23 +88,23 @@ def test_commands_are_what_a_shell_takes_for_the_names(sides: Project, lake: Lak
     assert sorted(words) == sorted(expected.values())
 
 
-def test_a_name_that_no_object_can_have(sides: Project) -> None:
+def test_a_name_that_s3_does_not_allow(sides: Project) -> None:
     Path(bytes(sides.folder / "local" / "bbref").decode() + "/bad\udcff.txt").write_bytes(b"x")
     result = workflows.run_workflow(sides.config, "sync-status").result
     assert result["commands"] == [] and len(result["no_object"]) == 1
     assert "\\xff" in workflows.render_report(result)
 
 
-def test_an_endpoint_of_its_own_is_in_the_commands(sides: Project, lake: Lake) -> None:
+def test_a_custom_endpoint_is_in_the_commands(sides: Project, lake: Lake) -> None:
     written = CONFIG.replace("bucket: nba-lake}", f"bucket: nba-lake, endpoint_url: '{lake.url}'}}")
     sides.write({"dims.yaml": written, "local/bbref/a": "1"})
     lake.put(BUCKET, {"bbref/b": b"1"})
     result = workflows.run_workflow(sides.config, "sync-status").result
-    assert [shlex.split(one)[3:5] for one in result["commands"]] == [["--endpoint-url", lake.url]] * 2
+    assert [shlex.split(command)[3:5] for command in result["commands"]] == [["--endpoint-url", lake.url]] * 2
 
 
 @pytest.mark.parametrize("side", ["local folders", "lake"])
-def test_a_side_that_is_not_there_is_not_in_sync(sides: Project, side: str) -> None:
+def test_a_missing_side_is_not_in_sync(sides: Project, side: str) -> None:
     if side == "lake":
         sides.write({"dims.yaml": CONFIG.replace("bucket: nba-lake", "bucket: gone")})
     else:

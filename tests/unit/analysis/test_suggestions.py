@@ -134,7 +134,7 @@ def test_what_is_printed_can_be_pasted() -> None:
         "  thresholds: {moderate: 0.67, major: 2, extreme: 3.33}: 95 % of 100 changes are 0.95 % or less, and twice "
         "that is 1.9 %",
         "  require_approval_pct: 2: as far as major",
-        "  with it people would have been told 29 times, with today's policy 4",  # the person accepts each
+        "  you would have had 29 notifications with this policy, and 4 with the current one",  # the person accepts each
     ]
     assert suggestion_yaml(found) == (
         "metrics:\n  lake:\n    files: {stale_after: 3d, thresholds: {moderate: 0.67, major: 2, extreme: 3.33}, "

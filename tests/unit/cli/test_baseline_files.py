@@ -1,4 +1,4 @@
-"""Values out of an older inventory: YAML, JSON and CSV as people have them; what is wrong is named by its place."""
+"""Test reading baselines from YAML, JSON and CSV files. A problem is reported with its place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dims_worker.approvals.decisions import BaselineInput
-from dims_worker.cli.baseline import read, scalar
+from dims_worker.cli.baseline import read_baselines, scalar
 from dims_worker.errors import UsageError
 
 
@@ -28,7 +28,7 @@ from dims_worker.errors import UsageError
         ("", ""),
     ],
 )
-def test_a_value_on_the_command_line_has_the_type_that_it_looks_like(text: str, value: Any):
+def test_a_value_on_the_command_line_is_parsed_as_json_or_else_as_text(text: str, value: Any):
     assert scalar(text) == value
     assert type(scalar(text)) is type(value)
 
@@ -41,9 +41,11 @@ sync_status.local_s3_sync_status: synced
 """
 JSON = """{"s3_storage": {"total_objects": 172726, "total_size_gb": {"value": 119.5, "note": "counted by hand"}},
            "sync_status.local_s3_sync_status": "synced"}"""
-CSV = "\ufeffmetric,value,note\ns3_storage.total_objects,172726,\ns3_storage.total_size_gb,119.5,counted by hand\n"\
-      "sync_status.local_s3_sync_status,synced,\n"  # fmt: skip
-SAME = [
+CSV = (
+    "\ufeffmetric,value,note\ns3_storage.total_objects,172726,\ns3_storage.total_size_gb,119.5,counted by hand\n"
+    "sync_status.local_s3_sync_status,synced,\n"
+)
+EXPECTED = [
     BaselineInput("s3_storage.total_objects", 172_726, "from the old inventory"),
     BaselineInput("s3_storage.total_size_gb", 119.5, "counted by hand"),
     BaselineInput("sync_status.local_s3_sync_status", "synced", "from the old inventory"),
@@ -51,34 +53,38 @@ SAME = [
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.yaml", YAML), ("a.yml", YAML), ("a.json", JSON), ("a.CSV", CSV)])
-def test_the_three_forms_say_the_same(tmp_path: Path, name: str, content: str):
+def test_the_three_formats_give_the_same_baselines(tmp_path: Path, name: str, content: str):
     file = tmp_path / name
     file.write_text(content, encoding="utf-8")
-    found = read(file, "from the old inventory")
-    assert found == SAME
-    assert [type(one.value) for one in found] == [int, float, str]
+    baselines = read_baselines(file, "from the old inventory")
+    assert baselines == EXPECTED
+    assert [type(baseline.value) for baseline in baselines] == [int, float, str]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("a.txt", "x", "a.txt: .yaml, .json and .csv can be read"),
-        ("a.csv", "name,count\nx,1\n", "a.csv:1: the columns are metric, value"),
-        ("a.csv", "metric,value\ns3.a\n", "a.csv:2: a metric and a value are wanted"),
-        ("a.csv", "metric,value\n,3\n", "a.csv:2: a metric and a value are wanted"),
-        ("a.json", "[1]", "a.json: the whole must be a mapping"),
+        ("a.txt", "x", "a.txt: cannot be read. Use a .yaml, .json or .csv file."),
+        (
+            "a.csv",
+            "name,count\nx,1\n",
+            "a.csv:1: the first line must name the columns metric, value and optionally note",
+        ),
+        ("a.csv", "metric,value\ns3.a\n", "a.csv:2: the metric or the value is missing"),
+        ("a.csv", "metric,value\n,3\n", "a.csv:2: the metric or the value is missing"),
+        ("a.json", "[1]", "a.json: the document must be a mapping"),
         ("a.json", "{", "a.json cannot be read"),
-        ("a.yaml", "s3: {a: [1]}", "a.yaml: s3.a: a value is a number, a text, a boolean or null, not list"),
-        ("a.yaml", "s3: {a: {b: 1}}", "a.yaml: s3.a: a value is a number, a text, a boolean or null, not dict"),
+        ("a.yaml", "s3: {a: [1]}", "a.yaml: s3.a: a value must be a number, a text, a boolean or null, not list"),
+        ("a.yaml", "s3: {a: {b: 1}}", "a.yaml: s3.a: a value must be a number, a text, a boolean or null, not dict"),
         ("a.yaml", "s3: {a: 2026-01-01}", "not date"),
-        ("a.yaml", "s3.a: 1\ns3: {a: 2}", "a.yaml: s3.a stands twice"),
-        ("a.yaml", "{}", "a.yaml: there is no value in it"),
+        ("a.yaml", "s3.a: 1\ns3: {a: 2}", "a.yaml: s3.a appears twice"),
+        ("a.yaml", "{}", "a.yaml: contains no value"),
         ("a.yaml", "!!python/object:os.system {}", "a.yaml cannot be read"),
     ],
 )
-def test_what_is_wrong_is_named_by_its_place(tmp_path: Path, name: str, content: str, problem: str):
+def test_an_error_names_the_place_of_the_problem(tmp_path: Path, name: str, content: str, problem: str):
     file = tmp_path / name
     file.write_text(content)
     with pytest.raises(UsageError) as raised:
-        read(file, None)
+        read_baselines(file, None)
     assert problem in str(raised.value)

@@ -1,4 +1,4 @@
-"""What a build reads: hostile texts stay inside their line and their element."""
+"""Test the output for builds. Texts with control characters or markup stay in their line and element."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ HOSTILE = "a\n::error::b\r%0A<x a='1'>]]>&\x00\ud800"
 
 
 def item(metric: str = "lake.files", **facts: Any) -> RunReading:
-    known: dict[str, Any] = {
-        **{"metric": metric, "value": 107, "unit": "files", "method": "exact", "as_of": NOW, "outcome": "looked"},
-        **{"status": "moderate", "severity": "medium", "baseline": 100, "drift_pct": 7.0},
+    defaults: dict[str, Any] = {
+        "value": 107,
+        "unit": "files",
+        "method": "exact",
+        "as_of": NOW,
+        "outcome": "looked",
+        "status": "moderate",
+        "severity": "medium",
+        "baseline": 100,
+        "drift_pct": 7.0,
     }
-    return RunReading(**{**known, **facts})
+    return RunReading(metric=metric, **(defaults | facts))
 
 
 @pytest.fixture
@@ -46,15 +53,15 @@ FAILED = {"method": "failed", "outcome": "failed", "value": None, "severity": No
         ({"severity": "high"}, "failure"),
         ({"severity": "urgent"}, "failure"),
         ({"severity": "low", "outcome": "held"}, "failure"),
-        ({**FAILED, "error": "away"}, "error"),
-        ({**FAILED, "error": "away", "outcome": "superseded"}, "error"),
+        ({**FAILED, "error": "unreachable"}, "error"),
+        ({**FAILED, "error": "unreachable", "outcome": "superseded"}, "error"),
     ],
 )
-def test_what_a_build_makes_of_a_reading(facts: dict[str, Any], level: str) -> None:
+def test_the_level_of_a_reading(facts: dict[str, Any], level: str) -> None:
     assert ci_formats.level(item(**facts), "high") == level
 
 
-def test_annotations_are_a_line_each_whatever_the_texts_say(config: Config) -> None:
+def test_each_annotation_is_one_line_with_any_text(config: Config) -> None:
     items = [item(), item("lake.a,b:c", **FAILED, error=HOSTILE), item("lake.fine", severity="none", status="ok")]
     lines = list(ci_formats.github(config, items, NOW, "high", "run 1 ok: 100%"))
     assert lines == [
@@ -65,17 +72,16 @@ def test_annotations_are_a_line_each_whatever_the_texts_say(config: Config) -> N
     ]
 
 
-def test_junit_is_xml_whatever_the_texts_say(config: Config) -> None:
+def test_junit_is_valid_xml_with_any_text(config: Config) -> None:
     held = item(severity="high", outcome="held", reason=HOSTILE)
     failed = item("lake.lost", **FAILED, error=HOSTILE)
     written = ci_formats.junit(config, [item(), held, failed], NOW, "high", 1.5)
     root = ElementTree.fromstring(written.encode("utf-8"))
     assert root.attrib == {"tests": "3", "failures": "1", "errors": "1", "time": "1.500"}
     cases = root.findall("testsuite/testcase")
-    assert [(one.get("classname"), one.get("name")) for one in cases] == [
-        ("lake", "files"), ("lake", "files"), ("lake", "lost")
-    ]  # fmt: skip
-    assert [[child.tag for child in one] for one in cases] == [["system-out"], ["failure"], ["error"]]
+    names = [("lake", "files"), ("lake", "files"), ("lake", "lost")]
+    assert [(case.get("classname"), case.get("name")) for case in cases] == names
+    assert [[child.tag for child in case] for case in cases] == [["system-out"], ["failure"], ["error"]]
     failure, error = cases[1][0], cases[2][0]
     assert (failure.get("type"), failure.text) == ("held", r"a\x0a::error::b\x0d%0A<x a='1'>]]>&\x00\xd800")
     assert "could not be measured: a" in (error.get("message") or "")

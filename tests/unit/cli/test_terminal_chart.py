@@ -1,4 +1,4 @@
-"""The trend of a metric in characters."""
+"""Test the chart of a metric in the terminal."""
 
 from __future__ import annotations
 
@@ -6,30 +6,35 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dims_worker.cli.terminal_chart import MARKS, ChartPoint, draw_chart
+from dims_worker.cli.terminal_chart import MARKERS, ChartPoint, draw_chart
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 SINCE = NOW - timedelta(days=30)
 
 
-def drawn(dots: list[ChartPoint], width: int = 60, *, plain: bool = False) -> list[str]:
-    def label(one: object) -> str:
-        return one if isinstance(one, str) else f"{one:,.6g} files"
+def draw(points: list[ChartPoint], width: int = 60, *, plain: bool = False) -> list[str]:
+    def label(value: object) -> str:
+        return value if isinstance(value, str) else f"{value:,.6g} files"
 
-    return [line.plain for line in draw_chart(dots, SINCE, NOW, width, label, plain=plain)]
+    return [line.plain for line in draw_chart(points, SINCE, NOW, width, label, plain=plain)]
 
 
-def dot(day: float, outcome: str, value: float | str | None, baseline: float | str | None = None) -> ChartPoint:
+def point(day: float, outcome: str, value: float | str | None, baseline: float | str | None = None) -> ChartPoint:
     return ChartPoint(SINCE + timedelta(days=day), outcome, value, baseline)
 
 
-def places(lines: list[str], sign: str) -> list[tuple[int, int]]:
-    return [(row, column) for row, line in enumerate(lines[:-1]) for column, one in enumerate(line) if one == sign]
+def positions(lines: list[str], sign: str) -> list[tuple[int, int]]:
+    return [
+        (row, column)
+        for row, line in enumerate(lines[:-1])
+        for column, character in enumerate(line)
+        if character == sign
+    ]
 
 
-def test_larger_is_higher_and_later_is_further_right() -> None:
-    lines = drawn([dot(1, "accepted", 100), dot(15, "held", 250), dot(29, "rejected", 400)])
-    (low,), (middle,), (high,) = (places(lines, MARKS[one].sign) for one in ("accepted", "held", "rejected"))
+def test_a_larger_value_is_higher_and_a_later_one_further_right() -> None:
+    lines = draw([point(1, "accepted", 100), point(15, "held", 250), point(29, "rejected", 400)])
+    (low,), (middle,), (high,) = (positions(lines, MARKERS[name].sign) for name in ("accepted", "held", "rejected"))
     assert low[0] > middle[0] > high[0] == 0
     assert low[1] < middle[1] < high[1]
     assert lines[0].startswith("400 files ┤")
@@ -38,16 +43,16 @@ def test_larger_is_higher_and_later_is_further_right() -> None:
     assert lines[-1] == "● 1 accepted   ✕ 1 rejected   ◆ 1 held"
 
 
-def test_each_outcome_has_a_sign_of_its_own_in_either_alphabet() -> None:
+def test_each_outcome_has_its_own_sign_in_both_alphabets() -> None:
     for alphabet in ("sign", "plain"):
-        signs = [getattr(mark, alphabet) for mark in MARKS.values()]
+        signs = [getattr(marker, alphabet) for marker in MARKERS.values()]
         assert len(set(signs)) == len(signs)
-    plain = "\n".join(drawn([dot(n, outcome, n, 3) for n, outcome in enumerate(MARKS) if n], plain=True))
+    plain = "\n".join(draw([point(n, outcome, n, 3) for n, outcome in enumerate(MARKERS) if n], plain=True))
     assert plain.isascii()
 
 
 def test_a_failure_is_a_gap_in_the_values_and_a_sign_below_them() -> None:
-    lines = drawn([dot(1, "accepted", 5), dot(15, "failed", None), dot(29, "accepted", 9)])
+    lines = draw([point(1, "accepted", 5), point(15, "failed", None), point(29, "accepted", 9)])
     row = next(line for line in lines if line.strip().startswith("failed"))
     column = row.index("!")
     assert 25 < column < 50
@@ -55,47 +60,47 @@ def test_a_failure_is_a_gap_in_the_values_and_a_sign_below_them() -> None:
     assert "! 1 failed" in lines[-1]
 
 
-def test_the_baseline_is_seen_where_a_reading_leaves_it() -> None:
-    lines = drawn([dot(5, "accepted", 100), dot(20, "held", 200, 100)])
-    (held,) = places(lines, "◆")
-    assert (11, held[1]) in places(lines, "─")
+def test_the_baseline_is_drawn_where_a_reading_differs_from_it() -> None:
+    lines = draw([point(5, "accepted", 100), point(20, "held", 200, 100)])
+    (held,) = positions(lines, "◆")
+    assert (11, held[1]) in positions(lines, "─")
     assert lines[-1].startswith("─ baseline")
 
 
-def test_what_needs_people_is_seen_before_what_does_not() -> None:
-    lines = drawn([dot(10, "held", 7), dot(10.01, "accepted", 7), dot(10.02, "looked", 7)])
-    assert places(lines, "◆")
-    assert not places(lines, "●") + places(lines, "○")
+def test_an_outcome_that_needs_a_decision_covers_the_others() -> None:
+    lines = draw([point(10, "held", 7), point(10.01, "accepted", 7), point(10.02, "looked", 7)])
+    assert positions(lines, "◆")
+    assert not positions(lines, "●") + positions(lines, "○")
 
 
 @pytest.mark.parametrize("values", [[5], [5, 5, 5], [0.0, 0.0]])
-def test_one_point_and_equal_ones_are_a_line_of_one_height(values: list[float]) -> None:
-    lines = drawn([dot(n * 9 + 1, "accepted", value) for n, value in enumerate(values)])
-    assert len(places(lines, "●")) == len(values)
-    assert {row for row, _ in places(lines, "●")} == {0}
+def test_equal_values_are_drawn_in_one_row(values: list[float]) -> None:
+    lines = draw([point(n * 9 + 1, "accepted", value) for n, value in enumerate(values)])
+    assert len(positions(lines, "●")) == len(values)
+    assert {row for row, _ in positions(lines, "●")} == {0}
     assert lines[0].startswith(f"{values[0]:g} files ┤")
 
 
-def test_failures_alone_are_drawn() -> None:
-    assert any("!" in line for line in drawn([dot(3, "failed", None), dot(4, "failed", None)]))
+def test_a_chart_of_failures_only_is_drawn() -> None:
+    assert any("!" in line for line in draw([point(3, "failed", None), point(4, "failed", None)]))
 
 
-def test_texts_have_a_row_for_each_state_the_newest_on_top() -> None:
-    lines = drawn([dot(1, "accepted", "synced"), dot(15, "accepted", "behind"), dot(29, "accepted", "synced")])
+def test_each_text_has_a_row_with_the_newest_on_top() -> None:
+    lines = draw([point(1, "accepted", "synced"), point(15, "accepted", "behind"), point(29, "accepted", "synced")])
     assert [line.split(" ┤")[0].strip() for line in lines[:2]] == ["synced", "behind"]
-    assert [row for row, _ in places(lines, "●")] == [0, 0, 1]
+    assert [row for row, _ in positions(lines, "●")] == [0, 0, 1]
 
 
 @pytest.mark.parametrize("width", [24, 40, 80, 200])
-def test_no_line_of_the_picture_is_wider_than_the_terminal(width: int) -> None:
-    lines = drawn([dot(n, "accepted", n * 7) for n in range(30)], width)
+def test_no_line_of_the_chart_is_wider_than_the_terminal(width: int) -> None:
+    lines = draw([point(n, "accepted", n * 7) for n in range(30)], width)
     assert max(len(line) for line in lines[:-1]) == width
 
 
-def test_what_is_too_narrow_for_labels_keeps_a_picture() -> None:
-    assert all(len(line) <= 9 + 3 + 10 for line in drawn([dot(3, "accepted", 100)], 5)[:-1])
+def test_a_terminal_too_narrow_for_labels_still_has_a_plot() -> None:
+    assert all(len(line) <= 9 + 3 + 10 for line in draw([point(3, "accepted", 100)], 5)[:-1])
 
 
-def test_the_ends_of_what_a_float_can_hold_are_drawn() -> None:
-    lines = drawn([dot(1, "accepted", -1.7e308), dot(20, "accepted", 1.7e308)])
-    assert [row for row, _ in places(lines, "●")] == [0, 11]
+def test_the_largest_floats_are_drawn() -> None:
+    lines = draw([point(1, "accepted", -1.7e308), point(20, "accepted", 1.7e308)])
+    assert [row for row, _ in positions(lines, "●")] == [0, 11]

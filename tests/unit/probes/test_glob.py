@@ -1,4 +1,4 @@
-"""Path patterns: the table is what `PurePath.full_match` of Python 3.13 says of each row."""
+"""Path patterns. The table shows the results of `PurePath.full_match` in Python 3.13."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_the_table(pattern: str, matching: list[str], others: list[str]) -> None
     assert [path for path in others if test(path)] == []
 
 
-def test_a_bracket_never_stands_for_a_slash() -> None:
-    assert not glob.matcher(("a[!x]b",))("a/b")  # full_match says it does; it is a name's pattern here
+def test_a_bracket_never_matches_a_slash() -> None:
+    assert not glob.matcher(("a[!x]b",))("a/b")  # full_match returns True
     assert not glob.matcher(("a[+-9]b",))("a/b")
 
 
@@ -72,19 +72,19 @@ PATTERNS = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
 
 
 @given(st.lists(PATTERNS, min_size=1, max_size=4).map(tuple), PATHS)
-def test_any_of_several_is_any_of_each(patterns: tuple[str, ...], path: str) -> None:
+def test_several_patterns_match_what_any_of_them_matches(patterns: tuple[str, ...], path: str) -> None:
     assert glob.matcher(patterns)(path) == any(glob.matcher((pattern,))(path) for pattern in patterns)
 
 
 @given(PATTERNS, PATHS)
-def test_no_folder_of_a_match_is_passed_by(pattern: str, path: str) -> None:
+def test_every_folder_above_a_match_is_reached(pattern: str, path: str) -> None:
     if glob.matcher((pattern,))(path):
         folders = [path[:at] for at, char in enumerate(path) if char == "/"]
         assert all(glob.reach((pattern,))(folder) for folder in folders)
 
 
 @given(PATTERNS, PATHS, NAMES)
-def test_below_a_covered_folder_all_matches(pattern: str, folder: str, name: str) -> None:
+def test_everything_below_a_covered_folder_matches(pattern: str, folder: str, name: str) -> None:
     if glob.cover((pattern,))(folder):
         assert glob.matcher((pattern,))(f"{folder}/{name}")
 
@@ -101,12 +101,12 @@ def test_below_a_covered_folder_all_matches(pattern: str, folder: str, name: str
         ("a/[b]", "a", False),
     ],
 )
-def test_what_a_pattern_spells_out(pattern: str, folder: str, literal: bool) -> None:
+def test_the_folder_of_a_pattern(pattern: str, folder: str, literal: bool) -> None:
     assert glob.folder_of(pattern) == folder
     assert glob.is_literal(pattern) is literal
 
 
-def test_names_alone() -> None:
+def test_patterns_of_names() -> None:
     assert glob.name_matcher(("*.csv",))("a/b.csv")
     assert glob.name_matcher(("2012*.csv", "x.json"))("a/2012-1.csv")
     assert glob.name_matcher(("x.json",))("a/x.json")

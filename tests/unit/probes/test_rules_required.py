@@ -1,4 +1,4 @@
-"""Databases, accounts and programs: events do not tell what changed in them, so rules must name their metrics."""
+"""Databases, accounts and programs: no event reports changes in them, so rules must name their metrics."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def planner(tmp_path: Path) -> Planner:
     return Planner(load_config(None, {}, tmp_path))
 
 
-def test_they_follow_the_rules_that_name_them(planner: Planner) -> None:
+def test_rules_that_name_a_metric_make_it_due(planner: Planner) -> None:
     assert planner.plan(event("dims.git.commit")).metrics == ()
     plan = planner.plan(event("dims.files.changed"))
     assert {concern.metric: concern.reason for concern in plan.planned} == dict.fromkeys(
@@ -61,23 +61,23 @@ METRIC: dict[str, SourceMetric] = {
 
 
 @pytest.mark.parametrize("kind", sorted(METRIC))
-def test_no_path_and_no_key_touches_them(kind: str, planner: Planner, around: ScanContext) -> None:
+def test_paths_and_keys_do_not_touch_them(kind: str, planner: Planner, context: ScanContext) -> None:
     source = next(source for source in planner.config.sources.values() if source.type == kind)
     probe = probe_for(kind)
     changes: tuple[Change, ...] = (PathsChanged("/", ("a",)), PathsChanged("/", history=True), KeysChanged("b"))
     for change in changes:
-        assert not isinstance(change, probe.judges)
-        assert probe.touched(source, METRIC[kind], change, around) is None
+        assert not isinstance(change, probe.change_types)
+        assert probe.touched(source, METRIC[kind], change, context) is None
 
 
 @pytest.mark.parametrize("kind", sorted(METRIC))
-def test_a_deadline_that_is_over(kind: str, planner: Planner, around: ScanContext) -> None:
+def test_a_deadline_that_is_over(kind: str, planner: Planner, context: ScanContext) -> None:
     source = next(source for source in planner.config.sources.values() if source.type == kind)
     with pytest.raises(MeasureError, match="timeout"):
-        probe_for(kind).scan(source, {"m": METRIC[kind]}, around, Deadline.after(timedelta(seconds=-1)))
+        probe_for(kind).scan(source, {"m": METRIC[kind]}, context, Deadline.after(timedelta(seconds=-1)))
 
 
-def test_storage_of_rds_is_in_a_unit_of_bytes() -> None:
+def test_rds_storage_needs_a_unit_of_bytes() -> None:
     assert AwsMetric(source="x", measure="rds_storage", instance="db").shown_unit == "GiB"
     with pytest.raises(ValidationError, match="unit of rds_storage must be one of bytes"):
         AwsMetric(source="x", measure="rds_storage", instance="db", unit="hours")

@@ -15,12 +15,12 @@ from dims_worker.probes.base import KeysChanged, PathsChanged, ScanContext
 
 
 def files(
-    around: ScanContext, root: str, *changed: str, paths: Any = ("**",), at: str = "proj", **more: Any
+    context: ScanContext, root: str, *changed: str, paths: Any = ("**",), at: str = "proj", **more: Any
 ) -> str | None:
     source = FilesSource(type="files", path=at, exclude=more.pop("source_exclude", ()), ignore=more.pop("ignore", None))
     metric = FilesMetric(source="x", measure="count", paths=paths, **more)
     change = PathsChanged(root, changed)
-    return probe_for("files").touched(source, metric, change, around)
+    return probe_for("files").touched(source, metric, change, context)
 
 
 @pytest.mark.parametrize(
@@ -30,11 +30,11 @@ def files(
         ("proj", ["a.py", "docs/b/a.md"], ["*.txt", "docs/**/*.md"], "docs/b/a.md matches docs/**/*.md"),
         ("proj", ["src/a.py"], ["docs/**/*.md"], None),
         ("proj", [], ["docs/**/*.md"], "unknown paths changed"),
-        ("proj", ["docs"], ["docs/**/*.md"], "docs changed, where docs/**/*.md may match"),
-        ("proj", ["a"], ["a/b/c.py"], "a changed, where a/b/c.py may match"),
+        ("proj", ["docs"], ["docs/**/*.md"], "docs changed, and docs/**/*.md may match below it"),
+        ("proj", ["a"], ["a/b/c.py"], "a changed, and a/b/c.py may match below it"),
         ("proj", ["a/b/c"], ["a/b/c.py"], None),
-        ("proj", ["Makefile"], ["**/*.py"], None),  # by its name alone it is no folder
-        ("proj", ["src/"], ["**/*.py"], "src/ changed, where **/*.py may match"),
+        ("proj", ["Makefile"], ["**/*.py"], None),  # without a trailing / it is not a folder
+        ("proj", ["src/"], ["**/*.py"], "src/ changed, and **/*.py may match below it"),
         ("proj", ["src/"], ["docs/**"], None),
         ("proj", ["./docs//a.md"], ["docs/*.md"], "docs/a.md matches docs/*.md"),
         ("proj", ["docs/../src/a.md"], ["docs/*.md"], None),
@@ -44,68 +44,68 @@ def files(
         ("proj", [".git/index", "sub/.git/HEAD"], ["**"], None),
         ("proj", [".github/a.yml"], ["**"], ".github/a.yml matches **"),
         ("proj", [".dims/spool/x"], ["**"], None),
-        # A root above, beneath, beside
+        # A root above, below, beside
         ("", ["proj/docs/a.md"], ["docs/*.md"], "docs/a.md matches docs/*.md"),
         ("", ["docs/a.md", "projx/docs/a.md"], ["docs/*.md"], None),
         ("", [], ["docs/*.md"], "unknown paths changed"),
         ("", ["proj"], ["docs/*.md"], "itself changed"),
         ("proj/docs", ["a.md"], ["docs/*.md"], "docs/a.md matches docs/*.md"),
         ("proj/docs", ["a.md"], ["*.md"], None),
-        ("proj/docs", [""], ["docs/*.md"], "docs/ changed, where docs/*.md may match"),
+        ("proj/docs", [""], ["docs/*.md"], "docs/ changed, and docs/*.md may match below it"),
         ("projx", ["docs/a.md"], ["**"], None),
         ("projx", [], ["**"], None),
         ("pro", [], ["**"], None),
     ],
 )
 def test_files(tmp_path: Path, root: str, changed: list[str], paths: list[str], reason: str | None) -> None:
-    around = ScanContext(tmp_path, tmp_path / "proj" / ".dims")
-    said = files(around, str(tmp_path / root), *changed, paths=paths)
-    assert said == reason or (reason == "itself changed" and said == f"{tmp_path}/proj itself changed")
+    context = ScanContext(tmp_path, tmp_path / "proj" / ".dims")
+    text = files(context, str(tmp_path / root), *changed, paths=paths)
+    assert text == reason or (reason == "itself changed" and text == f"{tmp_path}/proj itself changed")
 
 
 def test_files_exclusions(tmp_path: Path) -> None:
-    around = ScanContext(tmp_path, tmp_path / ".dims")
+    context = ScanContext(tmp_path, tmp_path / ".dims")
     root = str(tmp_path / "proj")
-    assert files(around, root, "data/a.py", source_exclude=["data/**"]) is None
-    assert files(around, root, "data/a.py", exclude=["data/**"]) is None
-    assert files(around, root, "data/sub/", paths=["**/*.py"], exclude=["data/**"]) is None
-    assert files(around, root, "datax/a.py", exclude=["data/**"])
+    assert files(context, root, "data/a.py", source_exclude=["data/**"]) is None
+    assert files(context, root, "data/a.py", exclude=["data/**"]) is None
+    assert files(context, root, "data/sub/", paths=["**/*.py"], exclude=["data/**"]) is None
+    assert files(context, root, "datax/a.py", exclude=["data/**"])
 
 
 def test_files_gitignore(tmp_path: Path) -> None:
-    around = ScanContext(tmp_path, tmp_path / ".dims")
+    context = ScanContext(tmp_path, tmp_path / ".dims")
     root = str(tmp_path / "proj")
-    assert files(around, root, "sub/.gitignore", paths=["*.py"], ignore="gitignore") == "sub/.gitignore changed"
-    assert files(around, root, "sub/.gitignore", paths=["*.py"]) is None
-    assert files(around, str(tmp_path), ".gitignore", paths=["*.py"], ignore="gitignore")
-    assert files(around, str(tmp_path), "beside/.gitignore", paths=["*.py"], ignore="gitignore") is None
+    assert files(context, root, "sub/.gitignore", paths=["*.py"], ignore="gitignore") == "sub/.gitignore changed"
+    assert files(context, root, "sub/.gitignore", paths=["*.py"]) is None
+    assert files(context, str(tmp_path), ".gitignore", paths=["*.py"], ignore="gitignore")
+    assert files(context, str(tmp_path), "beside/.gitignore", paths=["*.py"], ignore="gitignore") is None
 
 
-def test_files_through_a_link(tmp_path: Path) -> None:
+def test_files_below_a_symbolic_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    around = ScanContext(tmp_path, tmp_path / ".dims")
-    assert files(around, str(tmp_path / "link"), "a.md", at="real")
-    assert files(around, str(tmp_path / "real"), "a.md", at="link")
+    context = ScanContext(tmp_path, tmp_path / ".dims")
+    assert files(context, str(tmp_path / "link"), "a.md", at="real")
+    assert files(context, str(tmp_path / "real"), "a.md", at="link")
 
 
-def test_names_that_are_no_utf8_are_shown(tmp_path: Path) -> None:
-    around = ScanContext(tmp_path, tmp_path / ".dims")
-    assert files(around, str(tmp_path / "proj"), "\udcff.md", paths=["*.md"]) == "\\xff.md matches *.md"
+def test_names_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
+    context = ScanContext(tmp_path, tmp_path / ".dims")
+    assert files(context, str(tmp_path / "proj"), "\udcff.md", paths=["*.md"]) == "\\xff.md matches *.md"
 
 
-def test_home_as_source(tmp_path: Path) -> None:
-    around = ScanContext(tmp_path, tmp_path / "proj")
-    assert files(around, str(tmp_path / "proj"), "a.md") is None
+def test_changes_in_the_data_directory_touch_nothing(tmp_path: Path) -> None:
+    context = ScanContext(tmp_path, tmp_path / "proj")
+    assert files(context, str(tmp_path / "proj"), "a.md") is None
 
 
 def test_git(tmp_path: Path) -> None:
-    around = ScanContext(tmp_path, tmp_path / ".dims")
+    context = ScanContext(tmp_path, tmp_path / ".dims")
     source = GitSource(type="git", path="repo")
 
     def touched(metric: GitMetric, *changed: str, root: str = "repo", history: bool = True) -> str | None:
         change = PathsChanged(str(tmp_path / root), changed, history=history)
-        return probe_for("git").touched(source, metric, change, around)
+        return probe_for("git").touched(source, metric, change, context)
 
     commits = GitMetric(source="x", measure="commits")
     tracked = GitMetric(source="x", measure="tracked_files", paths=["docs/**"])
@@ -136,11 +136,11 @@ def test_git(tmp_path: Path) -> None:
     ],
 )
 def test_s3(tmp_path: Path, metric: dict[str, Any], keys: list[str], reason: str | None) -> None:
-    around = ScanContext(tmp_path, tmp_path / ".dims")
+    context = ScanContext(tmp_path, tmp_path / ".dims")
     source = S3Source(type="s3", bucket="lake")
     wanted = S3Metric(source="lake", measure="count", **metric)
-    assert probe_for("s3").touched(source, wanted, KeysChanged("lake", tuple(keys)), around) == reason
-    assert probe_for("s3").touched(source, wanted, KeysChanged("other", tuple(keys)), around) is None
+    assert probe_for("s3").touched(source, wanted, KeysChanged("lake", tuple(keys)), context) == reason
+    assert probe_for("s3").touched(source, wanted, KeysChanged("other", tuple(keys)), context) is None
 
 
 def test_importing_the_probes_loads_no_driver() -> None:

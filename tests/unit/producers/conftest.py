@@ -1,4 +1,4 @@
-"""Fixtures of the producers' unit tests: a spool, a fake broker, git repositories of one's own."""
+"""Fixtures for the producers' unit tests: a spool, a fake broker and git repositories."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Git = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
-def _git_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def _git_without_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("GIT_", "DIMS_"))]:
         monkeypatch.delenv(name)
-    who = {"NAME": "Ada Test", "EMAIL": "ada@example.org"}
-    for key, value in who.items():
+    identity = {"NAME": "Ada Test", "EMAIL": "ada@example.org"}
+    for key, value in identity.items():
         monkeypatch.setenv(f"GIT_AUTHOR_{key}", value)
         monkeypatch.setenv(f"GIT_COMMITTER_{key}", value)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -61,22 +61,22 @@ def repo(tmp_path: Path, git: Git) -> Path:
 
 @pytest.fixture
 def watched(spool: Spool) -> Spool:
-    """A spool whose watcher seems to live: it is this process."""
+    """A spool whose watcher seems to be alive: it is this process."""
     spool.make()
     (spool.folder / "watcher.pid").write_text(f"{os.getpid()}\n")
     return spool
 
 
 def commit(git: Git, repo: Path, name: str = "a", *options: str) -> str:
-    """Write a file, commit all there is; the commit."""
+    """Write a file, commit everything, and return the commit."""
     (repo / name).write_text(str(time.time_ns()))
     git(repo, "add", "-A")
     git(repo, "commit", "-q", "-m", name, *options)
     return git(repo, "rev-parse", "HEAD")
 
 
-def told(spool: Spool) -> list[tuple[str, str, list[str]]]:
-    """What the hooks have told since the last call: kind, commit, paths."""
+def reported(spool: Spool) -> list[tuple[str, str, list[str]]]:
+    """Return what the hooks have reported since the last call: kind, commit, paths."""
     events: list[Event] = []
     spool.flush(events.extend)
     assert len(spool) == 0 and not spool.bad.exists()
@@ -84,7 +84,7 @@ def told(spool: Spool) -> list[tuple[str, str, list[str]]]:
 
 
 class FakeBroker:
-    """A broker within this process: what is published is in `events()`; `away` makes it unreachable."""
+    """A broker inside this process. `events()` returns what was published."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.server = fakeredis.FakeServer()
@@ -98,8 +98,8 @@ class FakeBroker:
 
         monkeypatch.setattr("dims_producers.publish.connect", connect)
 
-    def away(self, is_away: bool = True) -> None:
-        self.server.connected = not is_away
+    def set_unreachable(self, is_unreachable: bool = True) -> None:
+        self.server.connected = not is_unreachable
 
     def events(self) -> list[Event]:
         return [Event.from_json(fields[b"event"]) for _, fields in self.client.xrange(STREAM)]

@@ -27,12 +27,12 @@ def test_publish_sends_and_returns_the_id(broker, home: Path) -> None:
     assert len(Spool(home / "spool")) == 0
 
 
-def test_publish_survives_a_broker_that_is_away_or_unknown(broker, home: Path, monkeypatch) -> None:
-    broker.away()
+def test_publish_keeps_the_event_if_the_broker_is_unreachable_or_unknown(broker, home: Path, monkeypatch) -> None:
+    broker.set_unreachable()
     first = publish("t", env={"DIMS_BROKER_URL": broker.url})
     second = publish("t", home=home)
     assert len(Spool(home / "spool")) == 2
-    broker.away(False)
+    broker.set_unreachable(False)
     monkeypatch.setenv("DIMS_BROKER_URL", broker.url)
     third = publish("t", id="mine")
     assert [e.id for e in broker.events()] == [first, second, third] and third == "mine"
@@ -57,8 +57,8 @@ def test_main_prints_the_id(broker, monkeypatch, capsys) -> None:
 
 
 @pytest.mark.parametrize("is_known", [True, False])
-def test_main_says_that_the_event_waits(broker, monkeypatch, capsys, home: Path, is_known: bool) -> None:
-    broker.away()
+def test_main_reports_that_the_event_waits(broker, monkeypatch, capsys, home: Path, is_known: bool) -> None:
+    broker.set_unreachable()
     if is_known:
         monkeypatch.setenv("DIMS_BROKER_URL", broker.url)
     assert main(["t", "--home", str(home)]) == 0
@@ -68,7 +68,7 @@ def test_main_says_that_the_event_waits(broker, monkeypatch, capsys, home: Path,
     assert len(Spool(home / "spool")) == 1
 
 
-def test_data_of_a_file_and_of_standard_input(broker, monkeypatch, tmp_path: Path) -> None:
+def test_data_is_read_from_a_file_or_standard_input(broker, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DIMS_BROKER_URL", broker.url)
     (tmp_path / "d.json").write_text(json.dumps({"n": 1}))
     assert main(["t", "--data", f"@{tmp_path / 'd.json'}"]) == 0
@@ -79,35 +79,35 @@ def test_data_of_a_file_and_of_standard_input(broker, monkeypatch, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "argv, says",
+    "argv, expected",
     [
         (["t", "--data", "{"], "--data is not JSON"),
         (["t", "--data", "[1]"], "must be a JSON object"),
         (["t", "--data", '{"x": NaN}'], "NaN"),
-        (["t", "--data", "@/no/such"], "/no/such cannot be read"),
+        (["t", "--data", "@/no/such"], "cannot read /no/such"),
         (["t", "--data", "[" * 100_000], "--data is not JSON"),
         (["", "--data", "{}"], "type must be a non-empty string"),
         (["t", "--subject", "x" * 3000], "subject has 3,000 characters"),
     ],
 )
-def test_bad_usage_is_2_with_a_sentence(argv, says: str, capsys, home: Path) -> None:
+def test_wrong_usage_is_exit_code_2_with_a_sentence(argv, expected: str, capsys, home: Path) -> None:
     assert main(argv) == 2
     out = capsys.readouterr()
-    assert not out.out and says in out.err
+    assert not out.out and expected in out.err
     assert not (home / "spool").exists()
 
 
-def test_a_broker_url_that_is_none(home: Path, monkeypatch, capsys) -> None:
+def test_an_invalid_broker_url_is_reported(home: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("DIMS_BROKER_URL", "http://:hunter2@x")
     assert main(["t"]) == 0
     err = capsys.readouterr().err
-    assert "not a URL of a broker" in err and "hunter2" not in err and len(Spool(home / "spool")) == 1
+    assert "not the URL of a broker" in err and "hunter2" not in err and len(Spool(home / "spool")) == 1
 
 
-def test_neither_spool_nor_broker_is_3(broker, monkeypatch, tmp_path: Path, capsys) -> None:
+def test_an_event_that_is_neither_sent_nor_stored_is_exit_code_3(broker, monkeypatch, tmp_path: Path, capsys) -> None:
     (tmp_path / "file").touch()
     assert main(["t", "--home", str(tmp_path / "file")]) == 3
     monkeypatch.setenv("DIMS_BROKER_URL", broker.url)
-    broker.away()
+    broker.set_unreachable()
     assert main(["t", "--home", str(tmp_path / "file")]) == 3
     assert not capsys.readouterr().out

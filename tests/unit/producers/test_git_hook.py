@@ -1,4 +1,4 @@
-"""The hook: installed into real repositories, run by real git."""
+"""The git hooks, installed into real repositories and run by real git."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dims_producers.spool import Spool
 from dims_producers.watch_files import _pid_file
 from dims_worker.errors import DimsError, NotFound
 from dims_worker.events import Event
-from tests.unit.producers.conftest import commit, told
+from tests.unit.producers.conftest import commit, reported
 
 
 def notes(spool: Spool) -> list[GitNote]:
@@ -34,23 +34,25 @@ def event_of(note: GitNote) -> Event:
 
 
 def install_one(repo: Path, home: Path, python: str = sys.executable) -> Path:
-    """Install the hooks, and give the path of post-commit."""
+    """Install the hooks and return the path of post-commit."""
     return next(iter(install(repo, home, python)))
 
 
-def test_a_commit_leaves_a_note(repo: Path, home: Path, git, watched: Spool) -> None:
+def test_a_commit_writes_a_note(repo: Path, home: Path, git, watched: Spool) -> None:
     hook = install_one(repo, home)
     assert os.access(hook, os.X_OK)
     shas = [commit(git, repo, "one"), commit(git, repo, "two")]
-    found = notes(watched)
-    assert [note.sha for note in found] == shas
-    assert {(note.hook, note.before, note.ref, note.repository.root) for note in found} == {
+    written = notes(watched)
+    assert [note.sha for note in written] == shas
+    assert {(note.hook, note.before, note.ref, note.repository.root) for note in written} == {
         ("post-commit", None, "refs/heads/main", str(repo))
     }
-    assert told(watched) == [("commit", shas[0], ["one"]), ("commit", shas[1], ["two"])]
+    assert reported(watched) == [("commit", shas[0], ["one"]), ("commit", shas[1], ["two"])]
 
 
-def test_detached_and_packed_and_symbolic(repo: Path, home: Path, git, watched: Spool) -> None:
+def test_the_commit_is_known_with_a_detached_head_packed_refs_and_symbolic_refs(
+    repo: Path, home: Path, git, watched: Spool
+) -> None:
     install(repo, home)
     first = commit(git, repo)
     git(repo, "checkout", "-q", "--detach")
@@ -67,14 +69,16 @@ def test_detached_and_packed_and_symbolic(repo: Path, home: Path, git, watched: 
     assert notes(watched)[-1].sha == third
 
 
-def test_sha256_repository(tmp_path: Path, home: Path, git, watched: Spool) -> None:
+def test_a_sha256_repository_works(tmp_path: Path, home: Path, git, watched: Spool) -> None:
     subprocess.run(["git", "init", "-q", "--object-format=sha256", tmp_path / "r"], check=True)
     install(tmp_path / "r", home)
     sha = commit(git, tmp_path / "r")
     assert len(sha) == 64 and notes(watched)[0].sha == sha
 
 
-def test_a_linked_worktree_and_a_submodule(repo: Path, home: Path, git, tmp_path: Path, watched: Spool) -> None:
+def test_a_linked_worktree_and_a_submodule_have_their_own_root_have_their_own_root(
+    repo: Path, home: Path, git, tmp_path: Path, watched: Spool
+) -> None:
     commit(git, repo)
     tree = tmp_path / "linked tree"
     git(repo, "worktree", "add", "-q", "-b", "side/branch", str(tree))
@@ -91,7 +95,9 @@ def test_a_linked_worktree_and_a_submodule(repo: Path, home: Path, git, tmp_path
     assert note.repository.root == str(repo / "sub") and event_of(note).data["paths"] == ["in sub"]
 
 
-def test_git_dir_and_work_tree_apart(repo: Path, home: Path, git, tmp_path: Path, watched: Spool) -> None:
+def test_git_dir_and_work_tree_may_be_in_different_places(
+    repo: Path, home: Path, git, tmp_path: Path, watched: Spool
+) -> None:
     (repo / ".git").rename(tmp_path / "dot.git")
     apart = [f"--git-dir={tmp_path / 'dot.git'}", f"--work-tree={repo}"]
     (tmp_path / "dot.git/hooks").mkdir(exist_ok=True)
@@ -104,7 +110,7 @@ def test_git_dir_and_work_tree_apart(repo: Path, home: Path, git, tmp_path: Path
     assert event_of(note).data["paths"] == ["a"]
 
 
-def test_from_a_folder_below_and_with_only_some_files(repo: Path, home: Path, git, watched: Spool) -> None:
+def test_a_commit_in_a_subfolder_with_only_some_files(repo: Path, home: Path, git, watched: Spool) -> None:
     install(repo, home)
     (repo / "sub").mkdir()
     commit(git, repo, "sub/a")
@@ -116,7 +122,9 @@ def test_from_a_folder_below_and_with_only_some_files(repo: Path, home: Path, gi
 
 
 @pytest.mark.parametrize("relative", [True, False])
-def test_core_hooks_path(repo: Path, home: Path, git, tmp_path: Path, watched: Spool, relative: bool) -> None:
+def test_core_hooks_path_is_respected_is_respected(
+    repo: Path, home: Path, git, tmp_path: Path, watched: Spool, relative: bool
+) -> None:
     folder = repo / "my hooks" if relative else tmp_path / "shared 'hooks'"
     git(repo, "config", "core.hooksPath", "my hooks" if relative else str(folder))
     assert list(install(repo, home)) == [folder / name for name in HOOKS]
@@ -126,7 +134,7 @@ def test_core_hooks_path(repo: Path, home: Path, git, tmp_path: Path, watched: S
 
 
 @pytest.mark.parametrize("status", [0, 7])
-def test_a_hook_that_was_there_runs_as_before_and_is_put_back(
+def test_an_existing_hook_still_runs_and_is_restored(
     repo: Path, home: Path, git, tmp_path: Path, watched: Spool, status: int
 ) -> None:
     foreign = repo / ".git/hooks/post-commit"
@@ -146,7 +154,7 @@ def test_a_hook_that_was_there_runs_as_before_and_is_put_back(
     assert [p.name for p in foreign.parent.iterdir() if "dims" in p.name] == []
 
 
-def test_a_hook_that_git_would_not_run_is_kept_and_not_run(repo: Path, home: Path, git, watched: Spool) -> None:
+def test_a_hook_that_is_not_executable_is_kept_and_not_run(repo: Path, home: Path, git, watched: Spool) -> None:
     foreign = repo / ".git/hooks/post-commit"
     foreign.parent.mkdir(exist_ok=True)
     foreign.write_text("#!/bin/sh\nexit 1\n")
@@ -157,13 +165,13 @@ def test_a_hook_that_git_would_not_run_is_kept_and_not_run(repo: Path, home: Pat
 
 
 @pytest.mark.parametrize("name", HOOKS)
-def test_two_foreign_hooks_are_both_left_alone(repo: Path, home: Path, name: str) -> None:
+def test_two_hooks_of_others_stay_unchanged(repo: Path, home: Path, name: str) -> None:
     hook = install_one(repo, home).with_name(name)
     kept = hook.with_name(f"{name}.before-dims")
     hook.write_text("#!/bin/sh\n# another tool's\n")
     kept.write_text("#!/bin/sh\n# kept\n")
     before = {path: path.read_bytes() for path in hook.parent.iterdir()}
-    with pytest.raises(DimsError, match="merge the two by hand"):
+    with pytest.raises(DimsError, match="Merge the two by hand"):
         install(repo, home.parent / "another home")
     assert {path: path.read_bytes() for path in hook.parent.iterdir()} == before
     assert [path.name for path in uninstall(repo)] == [other for other in HOOKS if other != name]
@@ -171,25 +179,25 @@ def test_two_foreign_hooks_are_both_left_alone(repo: Path, home: Path, name: str
     assert sorted(p.name for p in hook.parent.glob("post-*") if p.suffix != ".sample") == [hook.name, kept.name]
 
 
-def test_what_was_done_is_said(repo: Path, home: Path) -> None:
+def test_install_and_uninstall_report_what_they_did(repo: Path, home: Path) -> None:
     folder = repo / ".git/hooks"
     foreign = "#!/bin/sh\n# foreign\n"
     folder.mkdir(exist_ok=True)
     (folder / "post-merge").write_text(foreign)
     assert git_hook.format_result(install(repo, home)).splitlines() == [
         "post-commit   installed",
-        "post-merge    installed; post-merge.before-dims is run after it",
+        "post-merge    installed, runs post-merge.before-dims after it",
         "post-rewrite  installed",
     ]
     (folder / "post-commit").unlink()
     assert git_hook.format_result(install(repo, home)).splitlines() == [
         "post-commit   installed",
-        "post-merge    refreshed; post-merge.before-dims is run after it",
-        "post-rewrite  refreshed",
+        "post-merge    updated, runs post-merge.before-dims after it",
+        "post-rewrite  updated",
     ]
     assert git_hook.format_result(uninstall(repo)).splitlines() == [
         "post-commit   removed",
-        "post-merge    removed; the one from before is back",
+        "post-merge    removed, the hook from before is restored",
         "post-rewrite  removed",
     ]
     assert git_hook.format_result(uninstall(repo)) == ""
@@ -197,24 +205,24 @@ def test_what_was_done_is_said(repo: Path, home: Path) -> None:
     assert (folder / "post-merge").read_text() == foreign
 
 
-def test_an_install_of_before_is_refreshed(repo: Path, home: Path, git, watched: Spool) -> None:
+def test_an_older_install_is_updated(repo: Path, home: Path, git, watched: Spool) -> None:
     folder = repo / ".git/hooks"
     folder.mkdir(exist_ok=True)
-    # As it was when there was one hook, with one that it kept.
+    # The older install had one hook, and kept another one.
     (folder / "post-commit").write_text("#!/bin/sh\n# DIMS post-commit hook: notes the commit.\nexit 1\n")
     (folder / "post-commit.before-dims").write_text("#!/bin/sh\n# foreign\n")
     assert list(install(repo, home).values()) == [
-        "refreshed; post-commit.before-dims is run after it",
+        "updated, runs post-commit.before-dims after it",
         "installed",
         "installed",
     ]
     sha = commit(git, repo)
-    assert told(watched) == [("commit", sha, ["a"])]
+    assert reported(watched) == [("commit", sha, ["a"])]
     uninstall(repo)
     assert (folder / "post-commit").read_text() == "#!/bin/sh\n# foreign\n"
 
 
-def test_an_interrupted_install_is_mended_by_the_next(repo: Path, home: Path) -> None:
+def test_the_next_install_completes_an_interrupted_one(repo: Path, home: Path) -> None:
     hook = install_one(repo, home)
     hook.rename(hook.with_name("post-commit.before-dims"))
     hook.with_name("post-commit.before-dims").write_text("#!/bin/sh\n# foreign\n")
@@ -222,7 +230,7 @@ def test_an_interrupted_install_is_mended_by_the_next(repo: Path, home: Path) ->
     assert uninstall(repo) and "foreign" in hook.read_text()
 
 
-def test_a_dangling_link_is_a_foreign_hook(repo: Path, home: Path) -> None:
+def test_a_dangling_link_counts_as_an_existing_hook(repo: Path, home: Path) -> None:
     hook = repo / ".git/hooks/post-commit"
     hook.parent.mkdir(exist_ok=True)
     hook.symlink_to("not-there")
@@ -230,18 +238,18 @@ def test_a_dangling_link_is_a_foreign_hook(repo: Path, home: Path) -> None:
     assert uninstall(repo) and hook.readlink() == Path("not-there")
 
 
-def test_not_a_repository(tmp_path: Path, home: Path) -> None:
+def test_a_folder_that_is_not_a_repository_is_refused(tmp_path: Path, home: Path) -> None:
     for call in (lambda: install(tmp_path, home), lambda: uninstall(tmp_path / "missing")):
         with pytest.raises(NotFound, match=str(tmp_path)):
             call()
 
 
-SHELLS = [found for name in ("dash", "bash", "busybox") if (found := shutil.which(name))]
+SHELLS = [path for name in ("dash", "bash", "busybox") if (path := shutil.which(name))]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("name", HOOKS)
-def test_with_a_living_watcher_the_hook_uses_builtins_only(
+def test_with_a_running_watcher_the_hook_uses_only_builtins(
     repo: Path, home: Path, git, watched: Spool, name: str, shell: str
 ) -> None:
     first, last = commit(git, repo), commit(git, repo)
@@ -251,20 +259,24 @@ def test_with_a_living_watcher_the_hook_uses_builtins_only(
     with _pid_file(watched.folder / "watcher.pid"):
         for _ in range(2):
             done = subprocess.run(
-                command, cwd=repo, env={"PATH": "/nowhere"}, capture_output=True, check=False,
+                command,
+                cwd=repo,
+                env={"PATH": "/nowhere"},
+                capture_output=True,
+                check=False,
                 input=f"{first} {last} more\n".encode(),
-            )  # fmt: skip
+            )
             assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    # Had it not found all it needs, git, mkdir or Python would have been missing, and so the note.
-    found = notes(watched)
-    assert {(note.hook, note.sha, note.ref) for note in found} == {(name, last, "refs/heads/main")}
-    assert {note.before for note in found} == {None if name == "post-commit" else first} and len(found) == 2
+    # If it needed git, mkdir or Python, which are not on the path, there would be no note.
+    written = notes(watched)
+    assert {(note.hook, note.sha, note.ref) for note in written} == {(name, last, "refs/heads/main")}
+    assert {note.before for note in written} == {None if name == "post-commit" else first} and len(written) == 2
     assert not (watched.folder / "lock").exists() and not (watched.folder / SENDER).exists()
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace counts the processes")
 @pytest.mark.parametrize("name", HOOKS)
-def test_with_a_living_watcher_the_hook_starts_no_process(
+def test_with_a_running_watcher_the_hook_starts_no_process(
     repo: Path, home: Path, git, watched: Spool, name: str
 ) -> None:
     git(repo, "commit", "-q", "--allow-empty", "-m", "x")
@@ -279,7 +291,7 @@ def test_with_a_living_watcher_the_hook_starts_no_process(
 
 
 class Recorder:
-    """Stands for Python: writes down how it was called, and lives for as long as `living` is there."""
+    """Replaces Python: records its arguments, and runs for as long as the file `living` exists."""
 
     def __init__(self, folder: Path) -> None:
         self.program = folder / "py thon's"
@@ -294,13 +306,13 @@ class Recorder:
 
     def called(self, times: int) -> list[list[str]]:
         end = time.monotonic() + 5
-        while len(found := [path for path in self.calls.iterdir() if not path.suffix]) < times:
-            assert time.monotonic() < end, f"called {len(found)} times, not {times}"
+        while len(calls := [path for path in self.calls.iterdir() if not path.suffix]) < times:
+            assert time.monotonic() < end, f"called {len(calls)} times, not {times}"
             time.sleep(0.01)
-        return [path.read_text().splitlines() for path in found]
+        return [path.read_text().splitlines() for path in calls]
 
     def end(self) -> None:
-        """Let those that live end, and wait for it."""
+        """End the running ones and wait for them."""
         self.living.unlink(missing_ok=True)
         end = time.monotonic() + 5
         while any(_runs(int(path.name)) for path in self.calls.iterdir()):
@@ -317,19 +329,19 @@ def _runs(pid: int) -> bool:
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    made = Recorder(tmp_path)
-    yield made
-    made.end()
+    recorder = Recorder(tmp_path)
+    yield recorder
+    recorder.end()
 
 
-NOBODY = [None, "", "garbage", "999999999", f"{os.getpid()}\n1\n", f"{os.getpid()}\n999\n"]
+DEAD = [None, "", "garbage", "999999999", f"{os.getpid()}\n1\n", f"{os.getpid()}\n999\n"]
 
 
 @pytest.mark.parametrize("file", ["watcher.pid", SENDER])
 @pytest.mark.parametrize(
-    "pid", NOBODY, ids=["none", "empty", "garbage", "no process", "this process since 1", "this process since 999"]
+    "pid", DEAD, ids=["none", "empty", "garbage", "no process", "this process since 1", "this process since 999"]
 )
-def test_without_a_living_watcher_or_sender_a_flush_is_started(
+def test_without_a_running_watcher_or_sender_a_flush_is_started(
     repo: Path, home: Path, git, recorder: Recorder, pid: str | None, file: str
 ) -> None:
     install(repo, home, str(recorder.program))
@@ -337,29 +349,29 @@ def test_without_a_living_watcher_or_sender_a_flush_is_started(
         (home / "spool").mkdir()
         (home / "spool" / file).write_text(pid)
     sha = commit(git, repo)
-    assert [note.sha for note in notes(Spool(home / "spool"))] == [sha]  # the folders were made
+    assert [note.sha for note in notes(Spool(home / "spool"))] == [sha]  # the folders were created
     assert recorder.called(1) == [["-I", "-m", "dims_producers.git_hook", "flush", "--background", str(home)]]
 
 
-def test_one_sender_at_a_time_is_started(repo: Path, home: Path, git, recorder: Recorder) -> None:
+def test_only_one_sender_is_started_at_a_time(repo: Path, home: Path, git, recorder: Recorder) -> None:
     recorder.living.touch()
     install(repo, home, str(recorder.program))
     shas = [commit(git, repo) for _ in range(5)]
     git(repo, "commit", "-q", "--amend", "-m", "amended")
     assert len(recorder.called(1)) == 1
     claim = home / "spool" / SENDER
-    claim.unlink()  # as a sender does before it looks for the last time
+    claim.unlink()  # as a sender does before its last check
     shas.append(commit(git, repo))
     assert len(recorder.called(2)) == 2
-    recorder.end()  # without a word, as if killed
+    recorder.end()  # without removing its file, as if killed
     assert claim.exists()
     shas.append(commit(git, repo))
     assert len(recorder.called(3)) == 3
-    found = notes(Spool(home / "spool"))
-    assert [note.sha for note in found if note.hook == "post-commit"][:5] == shas[:5] and len(found) == 9
+    written = notes(Spool(home / "spool"))
+    assert [note.sha for note in written if note.hook == "post-commit"][:5] == shas[:5] and len(written) == 9
 
 
-def test_nothing_makes_a_commit_fail_or_print(repo: Path, home: Path, git, tmp_path: Path) -> None:
+def test_a_broken_setup_never_makes_a_commit_fail_or_print(repo: Path, home: Path, git, tmp_path: Path) -> None:
     (home / "spool").write_text("not a folder")
     install(repo, home, "/no/such/python")
     (repo / "a").touch()
@@ -378,9 +390,9 @@ def test_main_installs_flushes_and_uninstalls(repo: Path, home: Path, git, capsy
     assert main(["flush", str(home)]) == 2
     assert "DIMS_BROKER_URL" in capsys.readouterr().err
     monkeypatch.setenv("DIMS_BROKER_URL", broker.url)
-    broker.away()
+    broker.set_unreachable()
     assert main(["flush", str(home)]) == 3
-    broker.away(False)
+    broker.set_unreachable(False)
     assert main(["flush", str(home)]) == 0
     assert [e.id for e in broker.events()] == [sha]
     assert main(["uninstall", str(repo)]) == 0
@@ -396,7 +408,7 @@ def test_placeholders_in_paths_are_not_replaced(repo: Path, tmp_path: Path, git)
     assert [note.sha for note in notes(Spool(home / "spool"))] == [sha]
 
 
-def test_the_isolation_falls_back() -> None:
+def test_isolation_falls_back_to_the_user_site() -> None:
     assert git_hook._isolation("/bin/false") == "-P"
     assert git_hook._isolation("/no/such/program") == "-I"
     assert git_hook._isolation(sys.executable) in ("-I", "-P")

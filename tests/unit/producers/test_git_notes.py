@@ -1,4 +1,4 @@
-"""Notes become events: real repositories, real git."""
+"""Notes become events. The tests use real repositories and real git."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def note(
     return GitNote(hook, sha, before, ref, GitRepository(str(repo), git_dir), WRITTEN)
 
 
-def event_of(one: GitNote) -> Event:
-    (found,) = events_of([one])
-    if isinstance(found, EventError):
-        raise found
-    return found
+def event_of(note: GitNote) -> Event:
+    (event,) = events_of([note])
+    if isinstance(event, EventError):
+        raise event
+    return event
 
 
 def commit(git, repo: Path, *files: str, message: str = "m") -> str:
@@ -56,7 +56,7 @@ def paths_of(repo: Path, sha: str) -> list[str]:
     return list(event_of(note(repo, sha)).data["paths"])
 
 
-def test_the_event_of_a_commit(repo: Path, git, monkeypatch) -> None:
+def test_a_commit_becomes_an_event(repo: Path, git, monkeypatch) -> None:
     monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-03-01T10:00:00+02:00")
     sha = commit(git, repo, "b.txt", "a/ü €.txt", message="Zeile eins ü\n\nBody")
     event = event_of(note(repo, sha))
@@ -74,7 +74,7 @@ def test_the_event_of_a_commit(repo: Path, git, monkeypatch) -> None:
     }
 
 
-def test_hostile_names(repo: Path, git) -> None:
+def test_hostile_file_names_arrive_unchanged(repo: Path, git) -> None:
     names = ["a b", "tab\tx", "new\nline", "q\"uote's", "-dash", "*", "$(x)", "😀", "back\\slash", ":(top)x"]
     sha = commit(git, repo, *names)
     assert paths_of(repo, sha) == sorted(names)
@@ -93,7 +93,7 @@ def test_a_rename_gives_both_names_and_a_deletion_one(repo: Path, git) -> None:
     assert paths_of(repo, commit(git, repo)) == ["gone", "new", "old"]
 
 
-def test_a_merge_is_told_against_its_first_parent(repo: Path, git) -> None:
+def test_a_merge_is_compared_with_its_first_parent(repo: Path, git) -> None:
     commit(git, repo, "base")
     git(repo, "checkout", "-q", "-b", "side")
     commit(git, repo, "side1", "side2")
@@ -103,7 +103,7 @@ def test_a_merge_is_told_against_its_first_parent(repo: Path, git) -> None:
     assert paths_of(repo, git(repo, "rev-parse", "HEAD")) == ["side1", "side2"]
 
 
-def test_coming_back_to_a_commit_does_not_widen_it(repo: Path, git) -> None:
+def test_a_commit_that_is_checked_out_again_has_the_same_paths(repo: Path, git) -> None:
     commit(git, repo, "base")
     sha = commit(git, repo, "one")
     commit(git, repo, "two")
@@ -117,7 +117,7 @@ def test_two_thousand_paths_are_unknown(repo: Path, git) -> None:
     assert paths_of(repo, commit(git, repo)) == []
 
 
-def test_settings_of_the_user_do_not_spoil_what_git_says(repo: Path, git, monkeypatch) -> None:
+def test_settings_of_the_user_do_not_change_the_result(repo: Path, git, monkeypatch) -> None:
     for setting in ("log.showSignature=true", "color.ui=always", "diff.relative=true", "core.quotePath=true"):
         git(repo, "config", *setting.split("="))
     sha = commit(git, repo, "sub/ü", message="s")
@@ -127,7 +127,7 @@ def test_settings_of_the_user_do_not_spoil_what_git_says(repo: Path, git, monkey
     assert event.data["paths"] == ["sub/ü"] and event.data["subject"] == "s"
 
 
-def test_a_commit_that_vanished_is_unknown_and_not_lost(repo: Path, git) -> None:
+def test_a_commit_that_is_gone_has_unknown_paths_and_is_not_lost(repo: Path, git) -> None:
     sha = "0123456789" * 4
     event = event_of(note(repo, sha))
     assert (event.id, event.time, event.data["paths"]) == (sha, NOW, [])
@@ -145,12 +145,12 @@ def test_a_note_without_a_sha_means_head(repo: Path, git) -> None:
     assert event_of(note(repo, "")).id == sha
 
 
-def test_a_time_outside_the_years_is_that_of_the_note(repo: Path, git, monkeypatch) -> None:
+def test_a_commit_with_an_invalid_year_gets_the_time_of_the_note(repo: Path, git, monkeypatch) -> None:
     monkeypatch.setenv("GIT_COMMITTER_DATE", "@86400 +0000")
     assert event_of(note(repo, commit(git, repo, "a"))).time == NOW
 
 
-def test_hostile_subjects_and_authors(repo: Path, git, monkeypatch) -> None:
+def test_hostile_subjects_and_authors_are_cleaned_are_cleaned(repo: Path, git, monkeypatch) -> None:
     monkeypatch.setenv("GIT_AUTHOR_NAME", os.fsdecode(b"caf\xe9 \x01"))
     git(repo, "config", "i18n.commitEncoding", "UTF-8")
     (repo / "m").write_bytes(b"caf\xe9 " + b"x" * 5000 + b"\nsecond")
@@ -166,7 +166,7 @@ def test_detached_head_has_no_branch(repo: Path, git) -> None:
     assert event.subject is None and event.data["branch"] is None
 
 
-def test_a_separate_git_dir(repo: Path, git, tmp_path: Path) -> None:
+def test_a_separate_git_dir_works(repo: Path, git, tmp_path: Path) -> None:
     sha = commit(git, repo, "a")
     (repo / ".git").rename(tmp_path / "elsewhere.git")
     assert event_of(note(repo, sha, git_dir=str(tmp_path / "elsewhere.git"))).data["paths"] == ["a"]
@@ -179,7 +179,7 @@ def changed(repo: Path, sha: str, before: str | None, hook: str = "post-merge") 
     return list(event_of(note(repo, sha, hook=hook, before=before)).data["paths"])
 
 
-def test_the_events_of_a_merge_and_a_rewrite(repo: Path, git) -> None:
+def test_a_merge_and_a_rewrite_become_events(repo: Path, git) -> None:
     first, last = commit(git, repo, "a", message="one"), commit(git, repo, "b", "c", message="two")
     for hook, kind in (("post-merge", "merge"), ("post-rewrite", "rewrite")):
         event = event_of(note(repo, last, hook=hook, before=first))
@@ -196,7 +196,7 @@ def test_the_events_of_a_merge_and_a_rewrite(repo: Path, git) -> None:
         }
 
 
-def test_what_lies_between_is_told_whichever_way(repo: Path, git) -> None:
+def test_the_difference_is_the_same_in_both_directions(repo: Path, git) -> None:
     first = commit(git, repo, "gone", "a")
     git(repo, "rm", "-q", "gone")
     middle = commit(git, repo, "b")
@@ -207,7 +207,7 @@ def test_what_lies_between_is_told_whichever_way(repo: Path, git) -> None:
     assert changed(repo, middle, first, "post-rewrite") == ["b", "gone"]
 
 
-def test_without_what_was_before_a_merge_is_unknown(repo: Path, git) -> None:
+def test_a_merge_without_a_previous_commit_has_unknown_paths(repo: Path, git) -> None:
     commit(git, repo, "a")
     sha = commit(git, repo, "b")
     event = event_of(note(repo, sha, hook="post-merge"))
@@ -216,7 +216,7 @@ def test_without_what_was_before_a_merge_is_unknown(repo: Path, git) -> None:
     assert gone.data["paths"] == [] and gone.data["before"] == "0123456789" * 4
 
 
-def test_what_changed_no_file_is_about_the_history_alone(repo: Path, git) -> None:
+def test_a_commit_without_changes_concerns_only_the_history(repo: Path, git) -> None:
     commit(git, repo, "a")
     before = git(repo, "rev-parse", "HEAD")
     sha = commit(git, repo)
@@ -224,10 +224,10 @@ def test_what_changed_no_file_is_about_the_history_alone(repo: Path, git) -> Non
     assert changed(repo, sha, before) == [".git"]
 
 
-def test_a_squash_tells_what_lies_in_the_index_or_came_from_there(repo: Path, git) -> None:
+def test_a_squash_reports_the_paths_in_the_index(repo: Path, git) -> None:
     commit(git, repo, "a", "b")
     sha = git(repo, "rev-parse", "HEAD")
-    assert changed(repo, sha, sha) == []  # undone since: git cannot say what it was
+    assert changed(repo, sha, sha) == []  # it was undone since, so git does not know the paths
     (repo / "a").write_text("squashed")
     git(repo, "add", "a")
     (repo / "b").write_text("not of it")
@@ -237,7 +237,7 @@ def test_a_squash_tells_what_lies_in_the_index_or_came_from_there(repo: Path, gi
     assert changed(repo, sha, sha) == ["a"]
 
 
-def test_many_at_once_are_told_as_each_alone(repo: Path, git, tmp_path: Path) -> None:
+def test_many_notes_at_once_give_the_same_events_as_one_by_one(repo: Path, git, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(repo, other)
     shas = [commit(git, repo, f"f{i}", message=f"// {i}") for i in range(5)]
@@ -259,7 +259,7 @@ def test_many_at_once_are_told_as_each_alone(repo: Path, git, tmp_path: Path) ->
         note(repo, shas[3], hook="post-rewrite", before=shas[1]),
     ]
     together = events_of(notes)
-    assert together == [event_of(one) for one in notes]
+    assert together == [event_of(note) for note in notes]
     assert [event.data["paths"] for event in together if isinstance(event, Event)] == [
         ["f1", "f2", "f3", "f4"],
         *([f"f{i}"] for i in range(5)),
@@ -273,7 +273,7 @@ def test_many_at_once_are_told_as_each_alone(repo: Path, git, tmp_path: Path) ->
     ]
 
 
-def test_a_thousand_notes_cost_a_process(repo: Path, git, monkeypatch) -> None:
+def test_a_thousand_notes_start_one_process(repo: Path, git, monkeypatch) -> None:
     sha, last = commit(git, repo, "a"), commit(git, repo, "b")
     ran: list[list[str]] = []
     real = subprocess.run
@@ -309,7 +309,7 @@ def test_a_broken_repository_loses_no_event(repo: Path, git, damage: str) -> Non
     file.write_bytes(b"damaged")
     events = events_of([note(repo, sha) for sha in shas])
     assert [event.id for event in events if isinstance(event, Event)] == shas
-    for number, event in enumerate(events):  # what is known is right, the rest is unknown
+    for number, event in enumerate(events):  # the known paths are right, and the others are unknown
         assert isinstance(event, Event) and event.data["paths"] in ([f"f{number}"], [])
 
 
@@ -317,17 +317,17 @@ def test_a_broken_repository_loses_no_event(repo: Path, git, damage: str) -> Non
 
 
 def read(text: str, age: float = 0) -> Event | EventError | None:
-    (found,) = read_notes([SpoolFile("n.git", os.fsencode(text), time.time_ns() - int(age * 1e9))])
-    return found
+    (event,) = read_notes([SpoolFile("n.git", os.fsencode(text), time.time_ns() - int(age * 1e9))])
+    return event
 
 
-def test_a_note_is_read_whatever_its_folder_is_called(repo: Path, git, tmp_path: Path) -> None:
+def test_a_note_is_read_with_any_folder_name(repo: Path, git, tmp_path: Path) -> None:
     sha = commit(git, repo, "a")
     odd = tmp_path / "odd\nroot \"'"
     repo.rename(odd)
     tail = f"ref refs/heads/main\ndir \nroot {odd}\nend\n"
     for head in (
-        f"dims-git 1\nsha {sha}\n",  # of a hook that was installed before
+        f"dims-git 1\nsha {sha}\n",  # from a hook of an older DIMS
         f"dims-git 2\nhook post-commit\nsha {sha}\nbefore \n",
     ):
         event = read(head + tail)
@@ -335,20 +335,20 @@ def test_a_note_is_read_whatever_its_folder_is_called(repo: Path, git, tmp_path:
         assert event.data["root"] == os.path.realpath(odd) and event.data["paths"] == ["a"]
 
 
-def test_a_note_names_its_hook_and_what_was_before(repo: Path, git) -> None:
+def test_a_note_names_its_hook_and_the_previous_commit(repo: Path, git) -> None:
     first, last = commit(git, repo, "a"), commit(git, repo, "b")
     for before, paths in ((first, ["b"]), ("", []), ("garbage; x", [])):
         event = read(f"dims-git 2\nhook post-merge\nsha {last}\nbefore {before}\nref \ndir \nroot {repo}\nend\n")
         assert isinstance(event, Event) and event.type == "dims.git.merge" and event.data["paths"] == paths
 
 
-def test_a_torn_note_is_left_while_young_then_refused() -> None:
+def test_an_incomplete_note_waits_and_is_then_refused() -> None:
     assert read("") is None
     assert read("dims-git 1\nsha 0123") is None
-    assert "torn" in str(read("dims-git 1\nsha 0123", age=11))
+    assert "incomplete" in str(read("dims-git 1\nsha 0123", age=11))
 
 
-def test_each_file_has_its_own_answer(repo: Path, git) -> None:
+def test_each_file_has_its_own_result(repo: Path, git) -> None:
     sha = commit(git, repo, "a")
     whole = f"dims-git 1\nsha {sha}\nref \ndir \nroot {repo}\nend\n".encode()
     now = time.time_ns()
@@ -363,9 +363,15 @@ def test_each_file_has_its_own_answer(repo: Path, git) -> None:
     assert isinstance(good, Event) and good == again and good.id == sha
 
 
-@pytest.mark.parametrize("text", ["x\nend\n", "dims-git 3\nsha \nref \ndir \nroot /x\nend\n",
-                                  "dims-git 1\nsha xyz\nref \ndir \nroot /x\nend\n",
-                                  "dims-git 2\nhook pre-push\nsha \nbefore \nref \ndir \nroot /x\nend\n",
-                                  "dims-git 1\nsha \nref \ndir \nroot rel\nend\n"])  # fmt: skip
-def test_what_is_no_note_is_refused(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x\nend\n",
+        "dims-git 3\nsha \nref \ndir \nroot /x\nend\n",
+        "dims-git 1\nsha xyz\nref \ndir \nroot /x\nend\n",
+        "dims-git 2\nhook pre-push\nsha \nbefore \nref \ndir \nroot /x\nend\n",
+        "dims-git 1\nsha \nref \ndir \nroot rel\nend\n",
+    ],
+)
+def test_an_invalid_note_is_refused(text: str) -> None:
     assert "not a note" in str(read(text))

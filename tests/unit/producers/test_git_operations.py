@@ -1,4 +1,4 @@
-"""What git does, and what its hooks tell of it: real repositories, all three hooks."""
+"""What git does, and what its hooks report. The tests use real repositories and all three hooks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from dims_producers.git_hook import install
 from dims_producers.spool import Spool
 from dims_worker.events import Event
-from tests.unit.producers.conftest import commit, told
+from tests.unit.producers.conftest import commit, reported
 
 
 @pytest.fixture
 def hooked(repo: Path, home: Path, git, watched: Spool) -> Path:
-    """A repository with the hooks and one commit, of which nothing is told."""
+    """A repository with the hooks and one commit, which was reported before."""
     commit(git, repo, "base")
     install(repo, home)
     return repo
@@ -28,34 +28,34 @@ def head(git, repo: Path) -> str:
 
 
 def branch(git, repo: Path, name: str, *files: str, start: str = "main") -> list[str]:
-    """A branch with a commit a file; HEAD is on it."""
+    """A branch with one commit per file. HEAD is on it."""
     git(repo, "checkout", "-q", "-b", name, start)
     return [commit(git, repo, file) for file in files]
 
 
-def test_a_merge(hooked: Path, git, watched: Spool) -> None:
+def test_a_merge_is_one_event(hooked: Path, git, watched: Spool) -> None:
     branch(git, hooked, "side", "s1", "s2")
     git(hooked, "checkout", "-q", "main")
     commit(git, hooked, "m1")
-    told(watched)
+    reported(watched)
     git(hooked, "merge", "-q", "--no-edit", "side")
-    assert told(watched) == [("merge", head(git, hooked), ["s1", "s2"])]
+    assert reported(watched) == [("merge", head(git, hooked), ["s1", "s2"])]
 
 
-def test_a_fast_forward(hooked: Path, git, watched: Spool) -> None:
+def test_a_fast_forward_is_one_event(hooked: Path, git, watched: Spool) -> None:
     shas = branch(git, hooked, "side", "s1", "s2")
     git(hooked, "checkout", "-q", "main")
-    told(watched)
+    reported(watched)
     git(hooked, "merge", "-q", "side")
-    assert told(watched) == [("merge", shas[-1], ["s1", "s2"])]
+    assert reported(watched) == [("merge", shas[-1], ["s1", "s2"])]
     git(hooked, "merge", "-q", "side")  # already up to date
-    assert told(watched) == []
+    assert reported(watched) == []
 
 
-def test_a_merge_that_comes_again_after_a_reset_is_another_event(hooked: Path, git, watched: Spool) -> None:
+def test_the_same_merge_after_a_reset_is_another_event(hooked: Path, git, watched: Spool) -> None:
     branch(git, hooked, "side", "s1")
     git(hooked, "checkout", "-q", "main")
-    told(watched)
+    reported(watched)
     before = head(git, hooked)
     git(hooked, "merge", "-q", "side")
     git(hooked, "reset", "-q", "--hard", before)
@@ -68,104 +68,104 @@ def test_a_merge_that_comes_again_after_a_reset_is_another_event(hooked: Path, g
 
 
 @pytest.mark.parametrize("how", [[], ["--rebase"], ["--no-ff", "--no-rebase", "--no-edit"]])
-def test_a_pull(hooked: Path, git, tmp_path: Path, home: Path, watched: Spool, how: list[str]) -> None:
+def test_a_pull_is_one_event(hooked: Path, git, tmp_path: Path, home: Path, watched: Spool, how: list[str]) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", hooked, clone], check=True)
     install(clone, home)
     commit(git, hooked, "new 1")
     commit(git, hooked, "new 2")
-    told(watched)
+    reported(watched)
     git(clone, "pull", "-q", *how)
-    assert told(watched) == [("merge", head(git, clone), ["new 1", "new 2"])]
+    assert reported(watched) == [("merge", head(git, clone), ["new 1", "new 2"])]
 
 
-def test_a_pull_that_rebases(hooked: Path, git, tmp_path: Path, home: Path, watched: Spool) -> None:
+def test_a_pull_that_rebases_reports_both_sides(hooked: Path, git, tmp_path: Path, home: Path, watched: Spool) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", hooked, clone], check=True)
     install(clone, home)
     commit(git, hooked, "theirs")
     commit(git, clone, "ours")
-    told(watched)
+    reported(watched)
     git(clone, "pull", "-q", "--rebase")
     now = head(git, clone)
-    assert told(watched) == [("commit", now, ["ours"]), ("rewrite", now, ["theirs"])]
+    assert reported(watched) == [("commit", now, ["ours"]), ("rewrite", now, ["theirs"])]
 
 
-def test_a_squash_merge_changes_files_alone(hooked: Path, git, watched: Spool) -> None:
+def test_a_squash_merge_changes_only_files(hooked: Path, git, watched: Spool) -> None:
     branch(git, hooked, "side", "s1", "s2")
     git(hooked, "checkout", "-q", "main")
-    told(watched)
+    reported(watched)
     before = head(git, hooked)
     git(hooked, "merge", "-q", "--squash", "side")
-    assert told(watched) == [("merge", before, ["s1", "s2"])]
+    assert reported(watched) == [("merge", before, ["s1", "s2"])]
     git(hooked, "commit", "-q", "-m", "squashed")
-    assert told(watched) == [("commit", head(git, hooked), ["s1", "s2"])]
+    assert reported(watched) == [("commit", head(git, hooked), ["s1", "s2"])]
 
 
-def test_a_squash_merge_told_after_its_commit(hooked: Path, git, watched: Spool) -> None:
+def test_a_squash_merge_that_is_read_after_its_commit(hooked: Path, git, watched: Spool) -> None:
     branch(git, hooked, "side", "s1", "s2")
     git(hooked, "checkout", "-q", "main")
-    told(watched)
+    reported(watched)
     before = head(git, hooked)
     git(hooked, "merge", "-q", "--squash", "side")
     git(hooked, "commit", "-q", "-m", "squashed")
-    assert told(watched) == [("merge", before, ["s1", "s2"]), ("commit", head(git, hooked), ["s1", "s2"])]
+    assert reported(watched) == [("merge", before, ["s1", "s2"]), ("commit", head(git, hooked), ["s1", "s2"])]
 
 
-def test_a_merge_with_conflicts_is_told_by_its_commit(hooked: Path, git, watched: Spool) -> None:
+def test_a_merge_with_conflicts_is_reported_by_its_commit(hooked: Path, git, watched: Spool) -> None:
     branch(git, hooked, "side", "same", "s1")
     git(hooked, "checkout", "-q", "main")
     commit(git, hooked, "same")
-    told(watched)
+    reported(watched)
     with pytest.raises(subprocess.CalledProcessError):
         git(hooked, "merge", "-q", "side")
-    assert told(watched) == []
+    assert reported(watched) == []
     (hooked / "same").write_text("both")
     git(hooked, "commit", "-q", "-a", "--no-edit")
-    assert told(watched) == [("commit", head(git, hooked), ["s1", "same"])]
+    assert reported(watched) == [("commit", head(git, hooked), ["s1", "same"])]
 
 
-def test_an_amended_commit_tells_also_what_it_no_longer_holds(hooked: Path, git, watched: Spool) -> None:
+def test_an_amended_commit_also_reports_the_paths_that_it_lost(hooked: Path, git, watched: Spool) -> None:
     (hooked / "dropped").touch()
     commit(git, hooked, "kept")
-    told(watched)
+    reported(watched)
     git(hooked, "rm", "-q", "--cached", "dropped")
     (hooked / "added").touch()
     git(hooked, "add", "added")
     git(hooked, "commit", "-q", "--amend", "-m", "amended")
     now = head(git, hooked)
-    assert told(watched) == [("commit", now, ["added", "kept"]), ("rewrite", now, ["added", "dropped"])]
+    assert reported(watched) == [("commit", now, ["added", "kept"]), ("rewrite", now, ["added", "dropped"])]
 
 
-def test_an_amended_root_commit_tells_all(hooked: Path, git, watched: Spool) -> None:
+def test_an_amended_root_commit_reports_all_paths(hooked: Path, git, watched: Spool) -> None:
     git(hooked, "mv", "base", "other")
     git(hooked, "commit", "-q", "--amend", "-m", "amended")
     now = head(git, hooked)
-    assert told(watched) == [("commit", now, ["other"]), ("rewrite", now, ["base", "other"])]
+    assert reported(watched) == [("commit", now, ["other"]), ("rewrite", now, ["base", "other"])]
 
 
 def test_an_amended_message_changes_no_file(hooked: Path, git, watched: Spool) -> None:
     commit(git, hooked, "a")
-    told(watched)
-    git(hooked, "commit", "-q", "--amend", "-m", "said better")
+    reported(watched)
+    git(hooked, "commit", "-q", "--amend", "-m", "reworded")
     now = head(git, hooked)
-    assert told(watched) == [("commit", now, ["a"]), ("rewrite", now, [".git"])]
+    assert reported(watched) == [("commit", now, ["a"]), ("rewrite", now, [".git"])]
 
 
 def test_an_empty_commit_changes_no_file(hooked: Path, git, watched: Spool) -> None:
     git(hooked, "commit", "-q", "--allow-empty", "-m", "nothing")
-    assert told(watched) == [("commit", head(git, hooked), [".git"])]
+    assert reported(watched) == [("commit", head(git, hooked), [".git"])]
 
 
 @pytest.mark.parametrize("backend", ["--merge", "--apply"])
-def test_a_rebase(hooked: Path, git, watched: Spool, backend: str) -> None:
+def test_a_rebase_is_one_event(hooked: Path, git, watched: Spool, backend: str) -> None:
     branch(git, hooked, "side", "s1", "s2")
     old = head(git, hooked)
     git(hooked, "checkout", "-q", "main")
     commit(git, hooked, "m1")
     commit(git, hooked, "m2")
     git(hooked, "checkout", "-q", "side")
-    told(watched)
+    reported(watched)
     git(hooked, "rebase", "-q", backend, "main")
     events: list[Event] = []
     watched.flush(events.extend)
@@ -174,29 +174,31 @@ def test_a_rebase(hooked: Path, git, watched: Spool, backend: str) -> None:
     assert [event.data["paths"] for event in picks] == ([["s1"], ["s2"]] if backend == "--merge" else [])
     assert (last.type, last.data["paths"]) == ("dims.git.rewrite", ["m1", "m2"])
     assert (last.data["before"], last.data["commit"]) == (old, head(git, hooked))
-    assert last.subject == ("side" if backend == "--merge" else None)  # the other one is still detached
+    assert last.subject == ("side" if backend == "--merge" else None)  # with the other one HEAD is still detached
 
 
 @pytest.mark.parametrize("backend", ["--merge", "--apply"])
-def test_a_rebase_that_leaves_out_what_is_there_already(hooked: Path, git, watched: Spool, backend: str) -> None:
+def test_a_rebase_that_skips_commits_that_exist_already(hooked: Path, git, watched: Spool, backend: str) -> None:
     branch(git, hooked, "side", "s1", "s2", "s3")
     old = head(git, hooked)
     git(hooked, "checkout", "-q", "main")
     commit(git, hooked, "m1")
     git(hooked, "cherry-pick", "side")
     git(hooked, "checkout", "-q", "side")
-    told(watched)
+    reported(watched)
     git(hooked, "rebase", "-q", backend, "main")
     events: list[Event] = []
     watched.flush(events.extend)
     assert (events[-1].data["before"], events[-1].data["paths"]) == (old, ["m1"])
 
 
-def test_a_rebase_that_drops_and_reorders(hooked: Path, git, watched: Spool, tmp_path: Path, monkeypatch) -> None:
+def test_a_rebase_that_drops_and_reorders_commits_commits(
+    hooked: Path, git, watched: Spool, tmp_path: Path, monkeypatch
+) -> None:
     for name in ("one", "two", "three", "last"):
         commit(git, hooked, name)
-    told(watched)
-    editor = tmp_path / "editor"  # the last one goes, the second comes first, the third is joined to the first
+    reported(watched)
+    editor = tmp_path / "editor"  # drop the last one, move the second to the front, join the third to the first
     editor.write_text(
         '#!/bin/sh\n{ sed -n 2p "$1"; sed -n 1p "$1"; sed -n \'s/^pick/fixup/;3p\' "$1"; } >"$1.new"\n'
         'mv "$1.new" "$1"\n'
@@ -205,24 +207,24 @@ def test_a_rebase_that_drops_and_reorders(hooked: Path, git, watched: Spool, tmp
     monkeypatch.setenv("GIT_SEQUENCE_EDITOR", str(editor))
     git(hooked, "rebase", "-q", "-i", "HEAD~4")
     assert not (hooked / "last").exists() and (hooked / "three").exists()
-    assert told(watched)[-1] == ("rewrite", head(git, hooked), ["last"])
+    assert reported(watched)[-1] == ("rewrite", head(git, hooked), ["last"])
 
 
-def test_a_rebase_that_stops_is_told_when_it_ends(hooked: Path, git, watched: Spool) -> None:
+def test_a_rebase_that_stops_is_reported_when_it_ends(hooked: Path, git, watched: Spool) -> None:
     branch(git, hooked, "side", "same", "s1")
     git(hooked, "checkout", "-q", "main")
     commit(git, hooked, "same")
     git(hooked, "checkout", "-q", "side")
     old = head(git, hooked)
-    told(watched)
+    reported(watched)
     with pytest.raises(subprocess.CalledProcessError):
         git(hooked, "rebase", "-q", "main")
     (hooked / "same").write_text("both")
     git(hooked, "add", "same")
     git(hooked, "commit", "-q", "-m", "by hand")
     git(hooked, "commit", "-q", "--amend", "-m", "by hand, better")
-    assert [kind for kind, _, _ in told(watched)] == ["commit", "commit", "rewrite"]
-    git(hooked, "update-ref", "ORIG_HEAD", "main")  # as a reset in between would leave it
+    assert [kind for kind, _, _ in reported(watched)] == ["commit", "commit", "rewrite"]
+    git(hooked, "update-ref", "ORIG_HEAD", "main")  # like after a reset in between
     git(hooked, "-c", "core.editor=true", "rebase", "--continue")
     events: list[Event] = []
     watched.flush(events.extend)
@@ -234,7 +236,7 @@ def test_a_rebase_that_stops_is_told_when_it_ends(hooked: Path, git, watched: Sp
 
 
 @pytest.mark.parametrize("backend", ["--merge", "--apply"])
-def test_a_rebase_that_stopped_knows_where_it_began(hooked: Path, git, watched: Spool, backend: str) -> None:
+def test_a_rebase_that_stopped_knows_its_first_commit(hooked: Path, git, watched: Spool, backend: str) -> None:
     branch(git, hooked, "side", "s1", "same")
     git(hooked, "checkout", "-q", "main")
     commit(git, hooked, "same")
@@ -242,56 +244,56 @@ def test_a_rebase_that_stopped_knows_where_it_began(hooked: Path, git, watched: 
     old = head(git, hooked)
     with pytest.raises(subprocess.CalledProcessError):
         git(hooked, "rebase", "-q", backend, "main")
-    git(hooked, "update-ref", "ORIG_HEAD", "main")  # as a reset in between would leave it
+    git(hooked, "update-ref", "ORIG_HEAD", "main")  # like after a reset in between
     (hooked / "same").write_text("both")
     git(hooked, "add", "same")
-    told_before = told(watched)
+    reported_before = reported(watched)
     git(hooked, "-c", "core.editor=true", "rebase", "--continue")
     events: list[Event] = []
     watched.flush(events.extend)
-    assert told_before and events[-1].type == "dims.git.rewrite"
+    assert reported_before and events[-1].type == "dims.git.rewrite"
     assert (events[-1].data["before"], events[-1].data["commit"]) == (old, head(git, hooked))
     assert (events[-1].data["paths"], events[-1].subject) == (["same"], "side")
 
 
-def test_an_amended_commit_within_a_rebase_is_told_by_its_own_pair(
+def test_an_amended_commit_within_a_rebase_is_reported_with_its_own_pair(
     hooked: Path, git, watched: Spool, monkeypatch
 ) -> None:
     commit(git, hooked, "one")
     commit(git, hooked, "two")
     commit(git, hooked, "three")
-    told(watched)
+    reported(watched)
     monkeypatch.setenv("GIT_SEQUENCE_EDITOR", "sed -i 1s/pick/edit/")
     git(hooked, "rebase", "-q", "-i", "HEAD~2")
     (hooked / "two").write_text("edited")
     git(hooked, "commit", "-q", "-a", "--amend", "-m", "edited")
     now = head(git, hooked)
-    assert told(watched) == [("commit", now, ["two"]), ("rewrite", now, ["two"])]
+    assert reported(watched) == [("commit", now, ["two"]), ("rewrite", now, ["two"])]
     git(hooked, "rebase", "--continue")
-    assert told(watched)[-1] == ("rewrite", head(git, hooked), ["two"])
+    assert reported(watched)[-1] == ("rewrite", head(git, hooked), ["two"])
 
 
 def test_cherry_picks_and_reverts_are_commits(hooked: Path, git, watched: Spool) -> None:
     shas = branch(git, hooked, "side", "s1", "s2")
     git(hooked, "checkout", "-q", "main")
     commit(git, hooked, "m1")
-    told(watched)
+    reported(watched)
     git(hooked, "cherry-pick", shas[1])
     picked = head(git, hooked)
     git(hooked, "revert", "--no-edit", picked)
-    assert told(watched) == [("commit", picked, ["s2"]), ("commit", head(git, hooked), ["s2"])]
+    assert reported(watched) == [("commit", picked, ["s2"]), ("commit", head(git, hooked), ["s2"])]
 
 
-def test_in_a_linked_worktree(hooked: Path, git, watched: Spool, tmp_path: Path) -> None:
+def test_a_merge_in_a_linked_worktree(hooked: Path, git, watched: Spool, tmp_path: Path) -> None:
     branch(git, hooked, "side", "s1")
     git(hooked, "checkout", "-q", "main")
     tree = tmp_path / "linked tree"
     git(hooked, "worktree", "add", "-q", "-b", "there", str(tree))
     old = commit(git, tree, "t1")
-    git(hooked, "update-ref", "ORIG_HEAD", "HEAD")  # the main worktree's own
-    told(watched)
+    git(hooked, "update-ref", "ORIG_HEAD", "HEAD")  # the one of the main worktree
+    reported(watched)
     git(tree, "merge", "-q", "--no-edit", "side")
-    assert told(watched) == [("merge", head(git, tree), ["s1"])]
+    assert reported(watched) == [("merge", head(git, tree), ["s1"])]
     git(tree, "reset", "-q", "--hard", old)
     git(tree, "rebase", "-q", "side")
     events: list[Event] = []
@@ -300,30 +302,30 @@ def test_in_a_linked_worktree(hooked: Path, git, watched: Spool, tmp_path: Path)
     assert (events[-1].subject, events[-1].data["root"]) == ("there", os.path.realpath(tree))
 
 
-def test_with_packed_refs(hooked: Path, git, watched: Spool) -> None:
+def test_a_merge_with_packed_refs(hooked: Path, git, watched: Spool) -> None:
     branch(git, hooked, "side", "s1")
     git(hooked, "checkout", "-q", "main")
-    told(watched)
+    reported(watched)
     git(hooked, "merge", "-q", "side")
     hook = hooked / ".git/hooks/post-merge"
-    told(watched)
+    reported(watched)
     git(hooked, "pack-refs", "--all")
     subprocess.run([hook, "0"], cwd=hooked, check=True)
-    assert told(watched) == [("merge", head(git, hooked), ["s1"])]
+    assert reported(watched) == [("merge", head(git, hooked), ["s1"])]
 
 
-def test_a_merge_of_two_thousand_files_is_unknown(hooked: Path, git, watched: Spool) -> None:
+def test_a_merge_of_two_thousand_files_has_unknown_paths(hooked: Path, git, watched: Spool) -> None:
     git(hooked, "checkout", "-q", "-b", "side")
     for i in range(2000):
         (hooked / f"f{i}").touch()
     commit(git, hooked, "last")
     git(hooked, "checkout", "-q", "main")
-    told(watched)
+    reported(watched)
     git(hooked, "merge", "-q", "side")
-    assert told(watched) == [("merge", head(git, hooked), [])]
+    assert reported(watched) == [("merge", head(git, hooked), [])]
 
 
-# --- hooks that were there before ---------------------------------------------------------------------
+# --- hooks that existed before ----------------------------------------------------------------------
 
 
 def foreign(repo: Path, name: str, log: Path, text: str = "cat") -> None:
@@ -333,7 +335,7 @@ def foreign(repo: Path, name: str, log: Path, text: str = "cat") -> None:
     hook.chmod(0o755)
 
 
-def test_hooks_that_were_there_get_their_arguments_and_all_of_their_input(
+def test_existing_hooks_get_their_arguments_and_all_of_their_input(
     repo: Path, home: Path, git, watched: Spool, tmp_path: Path
 ) -> None:
     log = tmp_path / "lo g"
@@ -359,10 +361,10 @@ def test_hooks_that_were_there_get_their_arguments_and_all_of_their_input(
     git(repo, "merge", "-q", "side")
     git(repo, "merge", "-q", "--squash", "side~1")
     assert log.read_text().splitlines() == ["post-merge 0"]
-    assert told(watched)[-1] == ("merge", head(git, repo), ["s1", "s2"])
+    assert reported(watched)[-1] == ("merge", head(git, repo), ["s1", "s2"])
 
 
-def test_a_hook_that_reads_nothing_disturbs_nobody(repo: Path, home: Path, git, watched: Spool, tmp_path: Path) -> None:
+def test_a_hook_that_reads_no_input_does_no_harm(repo: Path, home: Path, git, watched: Spool, tmp_path: Path) -> None:
     foreign(repo, "post-rewrite", tmp_path / "log", "exec <&-")
     install(repo, home)
     commit(git, repo, "a")
@@ -370,11 +372,11 @@ def test_a_hook_that_reads_nothing_disturbs_nobody(repo: Path, home: Path, git, 
         ["git", "-C", repo, "commit", "-q", "--amend", "-m", "x"], capture_output=True, text=True, check=True
     )
     assert (done.stdout, done.stderr) == ("", "")
-    assert [kind for kind, _, _ in told(watched)] == ["commit", "commit", "rewrite"]
+    assert [kind for kind, _, _ in reported(watched)] == ["commit", "commit", "rewrite"]
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="another shell than the machine's sh")
-def test_a_thousand_pairs_pass_through(repo: Path, home: Path, git, watched: Spool, tmp_path: Path) -> None:
+def test_a_thousand_pairs_reach_the_existing_hook(repo: Path, home: Path, git, watched: Spool, tmp_path: Path) -> None:
     log = tmp_path / "log"
     foreign(repo, "post-rewrite", log)
     commit(git, repo, "a")

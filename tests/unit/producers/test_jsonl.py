@@ -1,4 +1,4 @@
-"""A file of events: bad lines are named, good ones sent, many in one round trip, in bounded memory."""
+"""A file of events: DIMS names bad lines and sends good ones, many in one round trip, in bounded memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read(*lines: object) -> list[tuple[int, Event | EventError]]:
     return list(events_in(io.BytesIO(raw), event_of))
 
 
-def test_a_line_is_an_envelope_or_what_an_event_is_about() -> None:
+def test_a_line_is_an_envelope_or_the_parts_of_one() -> None:
     (_, envelope), (_, all_parts), (_, bare) = read(
         ENVELOPE | {"subject": "s", "extension": 1},
         {"type": "dims.scraper.complete", "subject": "espn", "data": {"games": 12}, "id": "mine"},
@@ -43,15 +43,15 @@ def test_a_line_is_an_envelope_or_what_an_event_is_about() -> None:
 
 
 @pytest.mark.parametrize(
-    "line, says",
+    "line, expected",
     [
-        (b"{torn", "it is not JSON"),
-        (b"\xff", "it is not JSON"),
-        (b"[" * 100_000, "it is not JSON"),
+        (b"{torn", "the line is not JSON"),
+        (b"\xff", "the line is not JSON"),
+        (b"[" * 100_000, "the line is not JSON"),
         ([1], "must be a JSON object, not list"),
         ({}, "type must be a non-empty string"),
         ({"type": ""}, "type must be a non-empty string"),
-        ({"type": "t", "subjekt": "x"}, "it has 'subjekt'; only type, subject, data, id are taken"),
+        ({"type": "t", "subjekt": "x"}, "unknown keys 'subjekt'. Use type, subject, data, id"),
         ({"type": "t", "data": [1]}, "data must be a JSON object, not list"),
         ({"type": "t", "data": []}, "data must be a JSON object, not list"),
         ({"type": "t", "id": ""}, "id is empty"),
@@ -61,24 +61,24 @@ def test_a_line_is_an_envelope_or_what_an_event_is_about() -> None:
         ({"type": "t", "data": {"x": "\0"}}, "NUL"),
         ({"type": "t", "data": {"x": "y" * MAX_BYTES}}, "the limit is 262,144"),
         (ENVELOPE | {"time": "yesterday"}, "time is not an RFC 3339 time"),
-        (b'{"type": "t"' + b" " * MAX_LINE + b"}", "it has more than"),
+        (b'{"type": "t"' + b" " * MAX_LINE + b"}", "the line has more than"),
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_a_bad_line_is_named_and_spoils_no_other(line: object, says: str) -> None:
+def test_a_bad_line_is_named_and_does_not_affect_others(line: object, expected: str) -> None:
     good = {"type": "t", "id": "good"}
     first, bad, last = read(good, line, good)
     assert isinstance(first[1], Event) and isinstance(last[1], Event) and (first[0], last[0]) == (1, 3)
-    assert bad[0] == 2 and isinstance(bad[1], EventError) and says in str(bad[1])
+    assert bad[0] == 2 and isinstance(bad[1], EventError) and expected in str(bad[1])
 
 
-def test_blank_lines_and_a_missing_end_of_line() -> None:
-    found = list(events_in(io.BytesIO(b'\n  \r\n{"type": "t"}\r\n\n{"type": "t"}'), event_of))
-    assert [number for number, event in found if isinstance(event, Event)] == [3, 5] and len(found) == 2
+def test_blank_lines_are_skipped_and_the_last_line_needs_no_end() -> None:
+    entries = list(events_in(io.BytesIO(b'\n  \r\n{"type": "t"}\r\n\n{"type": "t"}'), event_of))
+    assert [number for number, event in entries if isinstance(event, Event)] == [3, 5] and len(entries) == 2
 
 
 class Endless(io.RawIOBase):
-    """50 MB of one line, then a good one; it counts how much was asked for at once."""
+    """One line of 50 MB, then a good one. Counts how many bytes were read at once."""
 
     def __init__(self) -> None:
         self.left = 50_000_000
@@ -98,12 +98,12 @@ class Endless(io.RawIOBase):
         return size
 
 
-def test_a_line_without_end_takes_no_memory() -> None:
+def test_a_huge_line_takes_little_memory() -> None:
     tracemalloc.start()
-    found = list(events_in(io.BufferedReader(Endless()), event_of))
+    entries = list(events_in(io.BufferedReader(Endless()), event_of))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert [number for number, _ in found] == [1, 2] and isinstance(found[1][1], Event)
+    assert [number for number, _ in entries] == [1, 2] and isinstance(entries[1][1], Event)
     assert peak < 8 * MAX_LINE
 
 
@@ -120,7 +120,7 @@ def write(path: Path, count: int) -> Path:
     return path
 
 
-def test_a_thousand_lines_are_a_round_trip(
+def test_a_thousand_lines_are_sent_in_one_round_trip(
     broker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DIMS_BROKER_URL", broker.url)
@@ -132,7 +132,7 @@ def test_a_thousand_lines_are_a_round_trip(
     assert not Path(".dims/spool").exists()
 
 
-def test_no_more_is_read_than_a_batch_ahead(monkeypatch: pytest.MonkeyPatch, spool: Spool) -> None:
+def test_at_most_one_batch_is_read_ahead(monkeypatch: pytest.MonkeyPatch, spool: Spool) -> None:
     read, trips = 0, []
 
     def endless() -> Iterator[tuple[int, Event]]:
@@ -151,35 +151,37 @@ def test_no_more_is_read_than_a_batch_ahead(monkeypatch: pytest.MonkeyPatch, spo
     assert second[1] == 1024 * 1024 // size and second[0] == first[0] + second[1]  # a mebibyte
 
 
-def test_what_waits_goes_first(broker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spool: Spool) -> None:
+def test_waiting_events_are_sent_first(
+    broker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spool: Spool
+) -> None:
     monkeypatch.setenv("DIMS_BROKER_URL", broker.url)
     spool.put(event_of("t", None, None, "waiting"))
     assert main(["--from-file", str(write(tmp_path / "few", 2))]) == 0
     assert [event.id for event in broker.events()] == ["waiting", "0", "1"]
 
 
-def test_a_broker_that_goes_away_between_batches(
+def test_a_broker_that_becomes_unreachable_between_batches(
     broker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spool: Spool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DIMS_BROKER_URL", broker.url)
-    monkeypatch.setattr("dims_producers.jsonl.BATCH", 10)
+    monkeypatch.setattr("dims_producers.spool.BATCH", 10)
     publish, calls = dims_producers.publish.publish, []
 
     def once(events: Any, url: str) -> list[str]:
         calls.append(len(events))
-        broker.away(len(calls) > 1)
+        broker.set_unreachable(len(calls) > 1)
         return publish(events, url)
 
     monkeypatch.setattr("dims_producers.jsonl.publish", once)
     assert main(["--from-file", str(write(tmp_path / "few", 35))]) == 0
-    assert calls == [10, 10] and len(spool) == 25  # it is not asked again
+    assert calls == [10, 10] and len(spool) == 25  # no further attempt
     assert len(capsys.readouterr().out.split()) == 35
-    broker.away(False)
+    broker.set_unreachable(False)
     assert main(["t", "--id", "35"]) == 0
     assert [event.id for event in broker.events()] == [*map(str, range(36))]
 
 
-def test_bad_lines_are_named_and_the_good_are_sent(
+def test_bad_lines_are_named_and_good_ones_are_sent(
     broker: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DIMS_BROKER_URL", broker.url)
@@ -188,16 +190,18 @@ def test_bad_lines_are_named_and_the_good_are_sent(
     assert main(["--from-file", "-"]) == 2
     out = capsys.readouterr()
     assert out.out == "1\n3\n"
-    assert "dims-enqueue: line 2: it is not JSON" in out.err and "dims-enqueue: line 4: it must be" in out.err
+    assert (
+        "dims-enqueue: line 2: the line is not JSON" in out.err and "dims-enqueue: line 4: the line must be" in out.err
+    )
     assert "dims-enqueue: 2 of 4 lines were not sent" in out.err
     assert [event.id for event in broker.events()] == ["1", "3"] and broker.trips == 1
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_with_the_broker_away_or_unknown_they_wait(
+def test_events_wait_if_the_broker_is_unreachable_or_unknown(
     broker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spool: Spool, capsys: Any, known: bool
 ) -> None:
-    broker.away()
+    broker.set_unreachable()
     if known:
         monkeypatch.setenv("DIMS_BROKER_URL", broker.url)
     assert main(["--from-file", str(write(tmp_path / "few", 25))]) == 0
@@ -206,7 +210,7 @@ def test_with_the_broker_away_or_unknown_they_wait(
     assert len(spool) == 25 and broker.trips == known
 
 
-def test_a_disk_that_takes_nothing_is_not_needed_or_said(
+def test_a_full_disk_matters_only_without_a_broker(
     broker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(spool: Spool, event: Event) -> Path:
@@ -220,14 +224,14 @@ def test_a_disk_that_takes_nothing_is_not_needed_or_said(
     file = str(write(tmp_path / "few", 3))
     assert main(["--from-file", file]) == 0
     assert [event.id for event in broker.events()] == ["0", "1", "2"]
-    broker.away()
+    broker.set_unreachable()
     capsys.readouterr()
     assert main(["--from-file", file]) == 3
     out = capsys.readouterr()
-    assert "what follows line 1 is neither sent nor kept: [Errno 28]" in out.err and out.out == "0\n"
+    assert "the lines after line 1 are neither sent nor stored: [Errno 28]" in out.err and out.out == "0\n"
 
 
-def test_a_spool_that_cannot_be_read_keeps_nothing_back(
+def test_a_spool_that_cannot_be_read_does_not_block_new_events(
     broker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def unreadable(*_: object, **__: object) -> int:
@@ -236,31 +240,33 @@ def test_a_spool_that_cannot_be_read_keeps_nothing_back(
     monkeypatch.setattr(Spool, "flush", unreadable)
     monkeypatch.setenv("DIMS_BROKER_URL", broker.url)
     assert main(["--from-file", str(write(tmp_path / "few", 3))]) == 0
-    assert len(broker.events()) == 3 and "is not sent now" in caplog.text
+    assert len(broker.events()) == 3 and "cannot send what waits in" in caplog.text
 
 
 @pytest.mark.parametrize(
-    "argv, says",
+    "argv, expected",
     [
-        (["--from-file", "/no/such"], "/no/such cannot be read: No such file"),
-        (["--from-file", "."], ". cannot be read"),
+        (["--from-file", "/no/such"], "cannot read /no/such: No such file"),
+        (["--from-file", "."], "cannot read ."),
         (["t", "--from-file", "-"], "from its lines"),
         (["--from-file", "-", "--data", "{}"], "from its lines"),
         (["--from-file", "-", "--id", "x"], "from its lines"),
-        ([], "EVENT_TYPE is missing"),
+        ([], "give an EVENT_TYPE"),
     ],
 )
-def test_bad_usage_is_2(argv: list[str], says: str, capsys: pytest.CaptureFixture[str], home: Path) -> None:
+def test_wrong_usage_is_exit_code_2(
+    argv: list[str], expected: str, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
     try:
         code = main(argv)
     except SystemExit as ended:  # argparse's own
         code = int(str(ended.code))
     assert code == 2
     out = capsys.readouterr()
-    assert not out.out and says in out.err and not (home / "spool").exists()
+    assert not out.out and expected in out.err and not (home / "spool").exists()
 
 
-def test_an_empty_file_is_nothing(broker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+def test_an_empty_file_sends_nothing(broker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "empty").write_bytes(b"\n\n")
     assert main(["--from-file", str(tmp_path / "empty")]) == 0
     assert capsys.readouterr() == ("", "") and broker.trips == 0

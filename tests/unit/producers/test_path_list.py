@@ -11,7 +11,7 @@ from dims_producers.path_list import bounded_paths
 from dims_producers.producer_name import producer_name
 
 
-def test_paths_are_sorted_and_each_there_once() -> None:
+def test_paths_are_sorted_without_duplicates() -> None:
     assert bounded_paths(["b", "a", "b"]) == ["a", "b"]
 
 
@@ -20,7 +20,7 @@ def test_too_many_paths_are_unknown(count: int, known: bool) -> None:
     assert bool(bounded_paths(f"{i}" for i in range(count))) is known
 
 
-def test_too_long_paths_are_unknown_also_where_json_makes_them_long() -> None:
+def test_paths_that_are_too_long_as_json_are_unknown() -> None:
     assert bounded_paths(["x" * 1000 + str(i) for i in range(100)])
     assert bounded_paths(["x" * 1000 + str(i) for i in range(140)]) == []
     assert bounded_paths(["\x01" * 1000 + str(i) for i in range(30)]) == []
@@ -30,14 +30,14 @@ def test_a_name_that_is_not_utf8_makes_the_list_unknown() -> None:
     assert bounded_paths(["fine", os.fsdecode(b"caf\xe9")]) == []
 
 
-def test_producer_names() -> None:
+def test_a_producer_name_has_kind_host_and_path() -> None:
     assert producer_name("git", "/a b/ü", host="h:1") == "dims:git.h%3A1:/a%20b/%C3%BC"
     assert producer_name("enqueue", host="h") == "dims:enqueue.h"
     assert producer_name("git", "/" + "ü" * 2000, host="h").startswith("dims:git.h:sha256-")
     assert producer_name("git", os.fsdecode(b"/caf\xe9"), host="h") == "dims:git.h:/caf%E9"
 
 
-def test_home_is_named_or_the_nearest(tmp_path: Path) -> None:
+def test_the_data_directory_is_dims_home_or_the_nearest(tmp_path: Path) -> None:
     below = tmp_path / "a" / "b"
     below.mkdir(parents=True)
     (tmp_path / "a" / ".dims").mkdir()
@@ -47,7 +47,7 @@ def test_home_is_named_or_the_nearest(tmp_path: Path) -> None:
     assert find_home({"DIMS_HOME": ""}, tmp_path) in (None, find_home({}, tmp_path.parent))
 
 
-def test_changes_are_due_when_it_is_quiet_and_never_later_than_the_longest_wait() -> None:
+def test_changes_are_due_when_the_folder_is_quiet_or_after_the_longest_wait() -> None:
     changes = ChangeBatch(settle=0.3, longest=2.0)
     assert changes.due() is None
     assert changes.add("a", 10.0)
@@ -60,7 +60,7 @@ def test_changes_are_due_when_it_is_quiet_and_never_later_than_the_longest_wait(
     assert changes.due() is None
 
 
-def test_changes_forget_what_was_unknown() -> None:
+def test_a_new_batch_is_not_unknown() -> None:
     changes = ChangeBatch(0.3)
     changes.add("a", 0)
     changes.add(None, 0)

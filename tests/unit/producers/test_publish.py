@@ -25,12 +25,12 @@ def test_publish_appends_in_order_in_one_round_trip(broker) -> None:
     assert broker.trips == 1
 
 
-def test_publish_nothing_asks_nobody(broker) -> None:
+def test_publishing_no_events_connects_to_no_broker(broker) -> None:
     assert publish([], broker.url) == []
     assert broker.trips == 0
 
 
-def test_broker_away_is_told_without_the_password() -> None:
+def test_an_unreachable_broker_is_reported_without_the_password() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: refused
         port = taken.getsockname()[1]
@@ -40,7 +40,7 @@ def test_broker_away_is_told_without_the_password() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_broker_that_hangs_is_left_within_twice_the_timeout() -> None:
+def test_publish_to_a_broker_that_hangs_ends_within_twice_the_timeout() -> None:
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
@@ -50,26 +50,26 @@ def test_a_broker_that_hangs_is_left_within_twice_the_timeout() -> None:
         assert time.monotonic() - started < 0.9
 
 
-def test_a_socket_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_socket_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BrokerUnreachable, match=r"no\.sock") as caught:
         publish([event()], f"redis+socket://:hunter2@{tmp_path}/no.sock?virtual_host=0", timeout=0.3)
     assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
-def test_a_file_of_tls_that_is_not_there_is_named(option: str) -> None:
-    with pytest.raises(ConfigError, match=f"{option} names nowhere/x.pem, and there is no such file") as caught:
+def test_a_missing_tls_file_is_named(option: str) -> None:
+    with pytest.raises(ConfigError, match=f"{option} names nowhere/x.pem, which does not exist") as caught:
         publish([event()], f"rediss://:hunter2@127.0.0.1:1/0?{option}=nowhere/x.pem")
     assert "hunter2" not in str(caught.value)
 
 
-def test_broker_url_of_environment_then_home(tmp_path: Path) -> None:
+def test_the_broker_url_comes_from_the_environment_or_the_data_directory(tmp_path: Path) -> None:
     (tmp_path / "producer.env").write_text("# by dims up\nexport DIMS_BROKER_URL='redis://file:1/0'\nX=1\n")
     assert broker_url({"DIMS_BROKER_URL": "redis://env:1/0"}, tmp_path) == "redis://env:1/0"
     assert broker_url({"DIMS_BROKER_URL": " "}, tmp_path) == "redis://file:1/0"
 
 
 @pytest.mark.parametrize("has_home", [True, False])
-def test_no_broker_url_names_the_remedy(tmp_path: Path, has_home: bool) -> None:
+def test_a_missing_broker_url_is_an_error_with_a_fix(tmp_path: Path, has_home: bool) -> None:
     with pytest.raises(ConfigError, match=r"Set DIMS_BROKER_URL .* or start one with `dims up`"):
         broker_url({}, tmp_path if has_home else None)

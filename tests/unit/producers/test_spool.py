@@ -28,7 +28,7 @@ def event(id: str, **data: object) -> Event:
 
 
 class Sent(list[str]):
-    """Collects the ids of what is sent, and the sizes of the batches."""
+    """Collects the ids of the sent events, and the sizes of the batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Sent(list[str]):
         self.extend(e.id for e in events)
 
 
-def test_what_is_put_is_flushed_in_order_and_gone(spool: Spool) -> None:
+def test_stored_events_are_sent_in_order_and_removed(spool: Spool) -> None:
     assert len(spool) == 0
     for i in range(20):
         spool.put(event(str(i)))
@@ -50,7 +50,7 @@ def test_what_is_put_is_flushed_in_order_and_gone(spool: Spool) -> None:
     assert len(spool) == 0 and not list(spool.tmp.iterdir())
 
 
-def test_the_order_is_that_of_arrival_not_of_names(spool: Spool) -> None:
+def test_events_are_sent_in_order_of_arrival_not_of_names(spool: Spool) -> None:
     first, second = spool.put(event("1")), spool.put(event("2"))
     os.utime(first, ns=(10**18, 2 * 10**18))
     os.utime(second, ns=(10**18, 10**18))
@@ -73,7 +73,7 @@ def test_batches_have_at_most_a_thousand_events_and_a_mebibyte(spool: Spool, mon
     assert sent.sizes == [5, 4]
 
 
-def test_a_failing_send_keeps_the_batch_and_what_follows(spool: Spool, monkeypatch) -> None:
+def test_a_failed_send_keeps_the_batch_and_what_follows(spool: Spool, monkeypatch) -> None:
     monkeypatch.setattr("dims_producers.spool.BATCH", 2)
     for i in range(5):
         spool.put(event(str(i)))
@@ -91,7 +91,7 @@ def test_a_failing_send_keeps_the_batch_and_what_follows(spool: Spool, monkeypat
     assert spool.flush(again) == 3 and again == ["2", "3", "4"]
 
 
-def test_torn_and_foreign_files_are_set_aside_and_block_nothing(spool: Spool, caplog) -> None:
+def test_invalid_files_are_moved_to_bad_and_block_nothing(spool: Spool, caplog) -> None:
     spool.make()
     whole = event("whole").to_json()
     (spool.new / "1.json").write_text(whole[: len(whole) // 2])
@@ -109,7 +109,7 @@ def test_torn_and_foreign_files_are_set_aside_and_block_nothing(spool: Spool, ca
         assert spool.flush(sent) == 1
     assert sent == ["good"]
     assert len(list(spool.bad.iterdir())) == 7 and len(spool) == 0
-    assert caplog.text.count("could not be read and was moved to") == 7
+    assert caplog.text.count(", moved to ") == 7
     assert [p.name for p in spool.tmp.iterdir()] == ["torn.json"]
 
 
@@ -121,7 +121,7 @@ def test_bad_files_of_one_name_do_not_overwrite_each_other(spool: Spool) -> None
     assert sorted(p.read_text() for p in spool.bad.iterdir()) == ["a", "b"]
 
 
-def test_drafts_of_writers_long_dead_are_removed(spool: Spool) -> None:
+def test_old_incomplete_files_are_removed(spool: Spool) -> None:
     spool.make()
     (spool.tmp / "old").touch()
     os.utime(spool.tmp / "old", (0, 0))
@@ -130,7 +130,7 @@ def test_drafts_of_writers_long_dead_are_removed(spool: Spool) -> None:
     assert [p.name for p in spool.tmp.iterdir()] == ["young"]
 
 
-def test_a_file_that_is_not_whole_yet_is_left(spool: Spool) -> None:
+def test_an_incomplete_file_stays(spool: Spool) -> None:
     spool.make()
     (spool.new / "x.git").touch()
     assert spool.flush(Sent()) == 0
@@ -138,10 +138,10 @@ def test_a_file_that_is_not_whole_yet_is_left(spool: Spool) -> None:
 
 
 def test_files_of_two_kinds_are_read_together_and_sent_in_order(spool: Spool, monkeypatch) -> None:
-    asked: list[list[str]] = []
+    groups: list[list[str]] = []
 
     def read(files: Sequence[SpoolFile]) -> list[Event | EventError | None]:
-        asked.append([file.raw.decode() for file in files])
+        groups.append([file.raw.decode() for file in files])
         assert all(file.written == (spool.new / file.name).stat().st_mtime_ns for file in files)
         kinds: dict[bytes, EventError | None] = {b"bad": EventError("bad"), b"torn": None}
         return [kinds.get(file.raw, event(file.raw.decode())) for file in files]
@@ -156,12 +156,12 @@ def test_files_of_two_kinds_are_read_together_and_sent_in_order(spool: Spool, mo
     sent = Sent()
     assert spool.flush(sent) == 5
     assert sent == ["e0", "n1", "e2", "n3", "e4"] and sent.sizes == [5]
-    assert asked == [["n1", "bad", "torn", "n3"]]
+    assert groups == [["n1", "bad", "torn", "n3"]]
     assert [path.name for path in spool.new.iterdir()] == ["torn.git"]
     assert [path.name for path in spool.bad.iterdir()] == ["bad.git"]
 
 
-def test_a_huge_file_is_set_aside_unread(spool: Spool, monkeypatch) -> None:
+def test_a_huge_file_is_moved_to_bad_unread(spool: Spool, monkeypatch) -> None:
     real = Path.read_bytes
 
     def read(path: Path) -> bytes:
@@ -178,7 +178,7 @@ def test_a_huge_file_is_set_aside_unread(spool: Spool, monkeypatch) -> None:
     assert [path.name for path in spool.bad.iterdir()] == ["1.json"]
 
 
-def test_two_flushers_at_once_send_each_event_once(spool: Spool) -> None:
+def test_two_processes_that_send_at_once_send_each_event_once(spool: Spool) -> None:
     for i in range(30):
         spool.put(event(str(i)))
     sent = Sent()
@@ -195,7 +195,7 @@ def test_two_flushers_at_once_send_each_event_once(spool: Spool) -> None:
     assert sorted(sent, key=int) == [str(i) for i in range(30)]
 
 
-def test_a_second_flusher_waits_a_bounded_time(spool: Spool) -> None:
+def test_a_second_sender_waits_a_bounded_time(spool: Spool) -> None:
     spool.put(event("1"))
     inside, leave = threading.Event(), threading.Event()
 
@@ -260,7 +260,7 @@ def test_a_crash_at_any_sync_loses_nothing_that_put_returned(spool: Spool, at: i
     assert not spool.bad.exists()
 
 
-# --- a disk that takes nothing ------------------------------------------------------------------------
+# --- a full disk --------------------------------------------------------------------------------------
 
 
 def _no_space(*_: object, **__: object) -> None:
@@ -268,7 +268,7 @@ def _no_space(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("call", ["os.fsync", "pathlib.Path.rename", "dims_producers.spool._sync_folder"])
-def test_a_full_disk_leaves_nothing_behind(spool: Spool, monkeypatch, call: str) -> None:
+def test_a_full_disk_leaves_no_file_behind(spool: Spool, monkeypatch, call: str) -> None:
     spool.put(event("before"))
     with monkeypatch.context() as patched:
         patched.setattr(call, _no_space)
@@ -280,8 +280,8 @@ def test_a_full_disk_leaves_nothing_behind(spool: Spool, monkeypatch, call: str)
     assert spool.flush(sent) == 2 and sent == ["before", "after"] and not spool.bad.exists()
 
 
-def test_a_file_that_may_not_grow_leaves_nothing_behind(spool: Spool) -> None:
-    """The same by the kernel's own word: it takes 4,096 bytes of the event, and no more."""
+def test_a_file_size_limit_leaves_no_file_behind(spool: Spool) -> None:
+    """The kernel accepts only 4,096 bytes of the event."""
     code = (
         "import resource, signal, sys; from pathlib import Path; from datetime import datetime, UTC\n"
         "from dims_worker.events import Event; from dims_producers.spool import Spool\n"
@@ -297,14 +297,14 @@ def test_a_file_that_may_not_grow_leaves_nothing_behind(spool: Spool) -> None:
 # --- the limit ----------------------------------------------------------------------------------------
 
 
-def test_a_spool_that_holds_too_many_refuses_until_it_is_sent(home: Path) -> None:
+def test_a_spool_with_too_many_files_refuses_until_they_are_sent(home: Path) -> None:
     spool = Spool(home / "spool", max_files=3)
     for i in range(3):
         spool.put(event(str(i)))
     for _ in range(2):
         with pytest.raises(SpoolFull, match=f"{spool.folder} is full: it holds 3 events.*dims up"):
             spool.put(event("no room"))
-    with pytest.raises(OSError):  # whoever writes to a disk is ready for it
+    with pytest.raises(OSError):  # a caller that handles a full disk handles this too
         spool.put(event("no room"))
     assert (spool.folder / FULL).exists() and len(spool) == 3
     sent = Sent()
@@ -313,7 +313,7 @@ def test_a_spool_that_holds_too_many_refuses_until_it_is_sent(home: Path) -> Non
     spool.put(event("room"))
 
 
-def test_a_spool_that_holds_too_many_bytes_refuses(home: Path) -> None:
+def test_a_spool_with_too_many_bytes_refuses(home: Path) -> None:
     spool = Spool(home / "spool", max_bytes=3000)
     for i in range(3):
         spool.put(event(str(i), fill="x" * 1000))
@@ -321,7 +321,7 @@ def test_a_spool_that_holds_too_many_bytes_refuses(home: Path) -> None:
         spool.put(event("no room"))
 
 
-def test_what_was_set_aside_counts(home: Path) -> None:
+def test_bad_files_count(home: Path) -> None:
     spool = Spool(home / "spool", max_files=2)
     spool.make()
     for i in range(2):
@@ -332,7 +332,7 @@ def test_what_was_set_aside_counts(home: Path) -> None:
         spool.put(event("no room"))
 
 
-def test_notes_of_git_count_for_the_others(home: Path) -> None:
+def test_notes_of_git_count_but_are_not_refused(home: Path) -> None:
     spool = Spool(home / "spool", max_files=2)
     spool.make()
     for i in range(2):
@@ -341,22 +341,22 @@ def test_notes_of_git_count_for_the_others(home: Path) -> None:
         spool.put(event("no room"))
 
 
-def test_a_full_spool_is_known_to_all_and_counted_again_now_and_then(home: Path, monkeypatch) -> None:
+def test_a_full_spool_is_marked_for_all_processes_and_counted_again(home: Path, monkeypatch) -> None:
     spool, large = Spool(home / "spool", max_files=2), Spool(home / "spool")
     for i in range(2):
         spool.put(event(str(i)))
     with pytest.raises(SpoolFull):
         spool.put(event("no room"))
     for path in spool.new.iterdir():
-        path.unlink()  # by hand
-    with pytest.raises(SpoolFull):  # it would find room, but does not look
+        path.unlink()  # as you do by hand
+    with pytest.raises(SpoolFull):  # there is room, but it does not count yet
         large.put(event("no room"))
     os.utime(spool.folder / FULL, (time.time() - 11,) * 2)
     large.put(event("room"))
     assert not (spool.folder / FULL).exists()
 
 
-def test_a_mark_of_the_future_does_not_count(home: Path) -> None:
+def test_a_mark_from_the_future_is_ignored(home: Path) -> None:
     spool = Spool(home / "spool")
     spool.make()
     (spool.folder / FULL).touch()
@@ -364,12 +364,12 @@ def test_a_mark_of_the_future_does_not_count(home: Path) -> None:
     spool.put(event("room"))
 
 
-def test_putting_looks_seldom_and_the_more_often_the_larger(home: Path, monkeypatch) -> None:
-    looks: list[object] = []
+def test_put_counts_rarely_and_more_often_for_large_events(home: Path, monkeypatch) -> None:
+    counts: list[object] = []
     real = os.scandir
 
     def counted(folder: Any) -> Any:
-        looks.append(folder)
+        counts.append(folder)
         return real(folder)
 
     monkeypatch.setattr(os, "scandir", counted)
@@ -379,15 +379,15 @@ def test_putting_looks_seldom_and_the_more_often_the_larger(home: Path, monkeypa
     spool = Spool(home / "spool", max_files=20_000, max_bytes=10**8)
     for i in range(1000):
         spool.put(event(str(i)))
-    assert len([folder for folder in looks if folder == spool.new]) == 5  # 100 of 20,000
-    looks.clear()
+    assert len([folder for folder in counts if folder == spool.new]) == 5  # 100 of 20,000
+    counts.clear()
     for i in range(1000):
         spool.put(event(str(i), fill="x" * 20_000))
-    assert len([folder for folder in looks if folder == spool.new]) == 21  # a hundredth of 10**8 each
+    assert len([folder for folder in counts if folder == spool.new]) == 21  # a hundredth of 10**8 each
     assert len(spool) == 2000
 
 
-def test_the_limits_as_they_are(spool: Spool) -> None:
+def test_the_default_limits(spool: Spool) -> None:
     assert (spool_limit.MAX_FILES, spool_limit.MAX_BYTES) == (100_000, 2**30)
 
 
@@ -405,39 +405,39 @@ def test_a_crash_between_sending_and_removing_sends_the_same_id_again(spool: Spo
     assert [e.id for e in broker.events()] == ["1", "1"]
 
 
-def test_send_spools_first_and_flushes_what_waited(spool: Spool, broker) -> None:
-    broker.away()
+def test_an_event_is_stored_first_and_sent_with_those_that_wait(spool: Spool, broker) -> None:
+    broker.set_unreachable()
     assert spool_and_send(event("1"), spool, broker.url) is False
     assert len(spool) == 1
     assert spool_and_send(event("2"), spool, None) is False
-    broker.away(False)
+    broker.set_unreachable(False)
     assert spool_and_send(event("3"), spool, broker.url) is True
     assert [e.id for e in broker.events()] == ["1", "2", "3"]
     assert len(spool) == 0
 
 
-def test_send_goes_past_a_spool_that_takes_nothing(tmp_path: Path, broker) -> None:
+def test_an_event_is_sent_directly_if_the_spool_is_broken(tmp_path: Path, broker) -> None:
     (tmp_path / "file").touch()
     nowhere = Spool(tmp_path / "file" / "spool")
     assert spool_and_send(event("1"), nowhere, broker.url) is True
     assert [e.id for e in broker.events()] == ["1"]
     with pytest.raises(OSError):
         spool_and_send(event("2"), nowhere, None)
-    broker.away()
+    broker.set_unreachable()
     with pytest.raises(BrokerUnreachable):
         spool_and_send(event("3"), nowhere, broker.url)
 
 
-def test_send_goes_past_a_full_spool_and_empties_it(home: Path, broker) -> None:
+def test_an_event_is_sent_directly_if_the_spool_is_full(home: Path, broker) -> None:
     full = Spool(home / "spool", max_files=2)
     for i in range(2):
         full.put(event(str(i)))
     with pytest.raises(SpoolFull):
         spool_and_send(event("2"), full, None)
-    broker.away()
+    broker.set_unreachable()
     with pytest.raises(BrokerUnreachable):
         spool_and_send(event("3"), full, broker.url)
-    broker.away(False)
+    broker.set_unreachable(False)
     assert spool_and_send(event("4"), full, broker.url) is True
     assert [e.id for e in broker.events()] == ["4", "0", "1"]
     assert spool_and_send(event("5"), full, broker.url) is True

@@ -1,4 +1,4 @@
-"""The filters that all pages' templates have."""
+"""The filters of the templates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dims_worker.web.context import breakable_name, breakable_value, code_spans
 
 
 @pytest.mark.parametrize(
-    ("said", "page"),
+    ("text", "page"),
     [
         ("`dims up` starts `it`", "<code>dims up</code> starts <code>it</code>"),
         ("a `<b>` & a lone `", "a <code>&lt;b&gt;</code> &amp; a lone `"),
@@ -16,20 +16,20 @@ from dims_worker.web.context import breakable_name, breakable_value, code_spans
         ("``", "``"),
     ],
 )
-def test_what_stands_in_backticks_is_code(said: str, page: str) -> None:
-    assert code_spans(said) == page
+def test_text_in_backticks_becomes_code(text: str, page: str) -> None:
+    assert code_spans(text) == page
 
 
 @pytest.mark.parametrize(
-    ("said", "page"),
+    ("text", "page"),
     [
         ("+1,234,567 files", "+1,<wbr>234,<wbr>567 files"),
         ("a, b", "a, b"),
         ("<b>1,2", "&lt;b&gt;1,<wbr>2"),
     ],
 )
-def test_a_number_may_be_broken_after_its_commas(said: str, page: str) -> None:
-    assert breakable_value(said) == page
+def test_a_number_may_wrap_after_its_commas(text: str, page: str) -> None:
+    assert breakable_value(text) == page
 
 
 @pytest.mark.parametrize(
@@ -40,5 +40,5 @@ def test_a_number_may_be_broken_after_its_commas(said: str, page: str) -> None:
         ("a_<b>.c_", "a_&lt;b&gt;.<wbr>c_"),
     ],
 )
-def test_a_name_may_be_broken_between_its_words(name: str, page: str) -> None:
+def test_a_name_may_wrap_between_its_words(name: str, page: str) -> None:
     assert breakable_name(name) == page

@@ -1,4 +1,4 @@
-"""What the first page is asked for: what its address says, and whom that finds."""
+"""The filter of the overview: its address, and the metrics that match."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return load_config(folder / "dims.yaml", {}, folder)
 
 
-def filtered(said: str) -> MetricFilter:
-    return MetricFilter.of(QueryParams(said))
+def filtered(query: str) -> MetricFilter:
+    return MetricFilter.of(QueryParams(query))
 
 
 @pytest.mark.parametrize(
-    ("said", "found"),
+    ("query", "matching"),
     [
         ("", ["raw.objects", "parsed.objects"]),
         ("q=OBJECTS", ["raw.objects", "parsed.objects"]),
@@ -50,19 +50,19 @@ def filtered(said: str) -> MetricFilter:
         ("q=%25", []),
     ],
 )
-def test_every_word_is_in_the_name_or_the_description(config: Config, said: str, found: list[str]) -> None:
-    assert [name for name in config.metrics if filtered(said).names(config, name)] == found
+def test_a_match_has_every_word_in_its_name_or_description(config: Config, query: str, matching: list[str]) -> None:
+    assert [name for name in config.metrics if filtered(query).matches_name(config, name)] == matching
 
 
-def test_the_address_says_what_was_asked() -> None:
+def test_the_address_contains_the_filter() -> None:
     assert filtered("").address == "/" and not filtered("q=&category=&state=")
-    asked = filtered("q=+a%26b%23++c+&state=failed")
-    assert asked.address == "/?q=a%26b%23++c&state=failed" and asked
-    assert filtered(asked.address.removeprefix("/?")) == asked
+    result = filtered("q=+a%26b%23++c+&state=failed")
+    assert result.address == "/?q=a%26b%23++c&state=failed" and result
+    assert filtered(result.address.removeprefix("/?")) == result
     assert len(filtered("q=" + "x" * 5000).q) == LONGEST
 
 
-def standing(config: Config, state: MetricState | None = None, **more: Any) -> MetricHealth:
+def make_health(config: Config, state: MetricState | None = None, **more: Any) -> MetricHealth:
     good = MetricState("raw.objects", "lake", value=5, as_of=NOW, status="ok", requested_gen=1, measured_gen=1)
     base = MetricHealth(
         "raw.objects", config.metrics["raw.objects"], "lake", state or good, False, False, None, None, None, ()
@@ -70,22 +70,22 @@ def standing(config: Config, state: MetricState | None = None, **more: Any) -> M
     return replace(base, **more)
 
 
-def test_each_state_finds_its_own(config: Config) -> None:
-    good = standing(config)
+def test_each_state_finds_its_metrics(config: Config) -> None:
+    good = make_health(config)
     request: ApprovalRequest = object()  # type: ignore[assignment]
-    ones = {
+    by_state = {
         "waiting": replace(good, request=request),
         "failed": replace(good, state=replace(good.state, error="no")),
         "limit": replace(good, broken="5 is more than 4"),
         "stale": replace(good, stale=True),
         "drifted": replace(good, state=replace(good.state, status="major")),
-        "unmeasured": standing(config, MetricState("raw.objects", "lake")),
+        "unmeasured": make_health(config, MetricState("raw.objects", "lake")),
         "due": replace(good, state=replace(good.state, requested_gen=2)),
         "well": good,
     }
-    assert ones.keys() == STATE_FILTERS.keys()
-    for name, one in ones.items():
-        found = [word for word in STATE_FILTERS if MetricFilter(state=word).states(one)]
-        assert found == [name] + (["well"] if name == "due" else []), name
-        assert MetricFilter().states(one) and not MetricFilter(state="no such state").states(one)
-    assert sum(map(len, group_by_health(ones.values()).values())) == 7  # each but well
+    assert by_state.keys() == STATE_FILTERS.keys()
+    for name, health in by_state.items():
+        matching = [word for word in STATE_FILTERS if MetricFilter(state=word).matches_state(health)]
+        assert matching == [name] + (["well"] if name == "due" else []), name
+        assert MetricFilter().matches_state(health) and not MetricFilter(state="no such state").matches_state(health)
+    assert sum(map(len, group_by_health(by_state.values()).values())) == 7  # all but `well`

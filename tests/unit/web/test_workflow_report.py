@@ -1,4 +1,4 @@
-"""A report's Markdown as HTML: the dialect that workflows write, and nothing that could act."""
+"""The HTML of a workflow's report: its Markdown, and nothing that could run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dims_worker.workflows.markdown import code_span, escape_markdown, markdown_
 HOSTILE = "<script>alert(1)</script>\"'|`\u202e[x](javascript:alert(2))\n# h"
 
 
-def test_headings_stand_below_the_page_s_own() -> None:
+def test_headings_are_lower_than_those_of_the_page() -> None:
     html = report_html("## Games\n\n### One\n\n###### Deep\n")
     assert "<h3>Games</h3>" in html and "<h4>One</h4>" in html and "<h6>Deep</h6>" in html
 
 
-def test_a_table_scrolls_by_itself_and_says_what_its_heads_are() -> None:
+def test_a_table_scrolls_and_has_column_headers() -> None:
     html = report_html("\n".join(markdown_table(["game", "bytes"], [["a", 1230]], (1,))))
     assert '<div class="scroll" tabindex="0" role="region" aria-label="Table 1">' in html
     assert '<th scope="col">game</th>' in html and '<th class="n" scope="col">bytes</th>' in html
@@ -34,26 +34,26 @@ def test_lists_code_bold_and_links() -> None:
 
 
 @pytest.mark.parametrize("where", ["plain", "code", "cell", "heading", "raw", "block"])
-def test_a_hostile_name_is_text_wherever_it_stands(where: str) -> None:
-    said = {
+def test_a_hostile_name_is_text_everywhere(where: str) -> None:
+    report = {
         "plain": escape_markdown(HOSTILE),
         "code": code_span(HOSTILE),
         "cell": "\n".join(markdown_table(["name"], [[code_span(HOSTILE)], [escape_markdown(HOSTILE)]])),
         "heading": f"## {escape_markdown(HOSTILE)}",
-        "raw": HOSTILE,  # as if a workflow had forgotten to escape it
+        "raw": HOSTILE,  # a workflow that forgot to escape
         "block": f"<div onclick=alert(1)>\n\n{HOSTILE}\n\n![x](https://evil.example/x.png)\n\n<https://evil.example>",
     }[where]
-    html = report_html(said)
+    html = report_html(report)
     assert "alert(1)" in html and "\u202e" not in html
     assert not re.search(r"<(script|div onclick|img|iframe|style)", html)
     assert not re.search(r'(href|src)="(javascript|data|vbscript):', html)
     assert not re.search(r"<[a-z]+ [^>]*\bon[a-z]+=", html)
 
 
-def test_a_very_long_report_is_cut_at_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_very_long_report_ends_at_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workflow_report, "LONGEST", 25)
-    said = "first line\n\nsecond line, which is cut"
-    assert workflow_report.is_long(said) and not workflow_report.is_long("short")
+    report = "first line\n\nsecond line, which is cut"
+    assert workflow_report.is_long(report) and not workflow_report.is_long("short")
     report_html.cache_clear()
-    assert report_html(said) == "<p>first line</p>\n"
+    assert report_html(report) == "<p>first line</p>\n"
     report_html.cache_clear()

@@ -1,4 +1,4 @@
-"""Results by name: their reports, written where they changed; what they come to."""
+"""Running workflows by name, their reports, and the status of a result."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def result(**more: Any) -> dict[str, Any]:
     return {**head, **parts, **more}
 
 
-def test_a_workflow_that_is_not_configured(config: Config) -> None:
+def test_an_unconfigured_workflow_is_an_error(config: Config) -> None:
     for name in ("gap-analysis", "nonsense", "workflow.gap-analysis"):
-        with pytest.raises(NotFound, match="there are sync-status, audit"):
+        with pytest.raises(NotFound, match="Configured are: sync-status, audit"):
             workflows.run_workflow(config, name)
 
 
-def test_a_name_as_a_source(config: Config) -> None:
+def test_the_name_of_the_source_is_accepted(config: Config) -> None:
     outcome = workflows.run_workflow(config, "workflow.sync-status")
     assert outcome.result["workflow"] == "sync-status"
     assert "does not exist" in outcome.unreached["local folders"]
@@ -53,20 +53,20 @@ def test_an_unchanged_report_is_not_rewritten(tmp_path: Path, name: str) -> None
     inode = path.stat().st_ino
     os.utime(path, (1, 1))
     assert not workflows.write_report(path, result(generated_at="2026-11-23T09:00:00+00:00"))
-    assert path.stat().st_ino == inode and path.stat().st_mtime > 1  # proven right again
+    assert path.stat().st_ino == inode and path.stat().st_mtime > 1  # updated, because the report is current
     assert workflows.write_report(path, result(unreached={"lake": "gone"}))
     assert [file.name for file in path.parent.iterdir()] == [name]
 
 
-def test_what_is_in_the_way_of_a_text(tmp_path: Path) -> None:
+def test_a_report_that_cannot_replace_its_target(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         write_changed(tmp_path / "file" / "x", "text")
 
 
-def test_the_head_names_what_was_not_reached() -> None:
-    told = workflows.render_report(result(unreached={"lake": "gone\n# for good", "a": "b"}))
-    lines = told.split("\n")
+def test_the_head_names_unreached_sources() -> None:
+    text = workflows.render_report(result(unreached={"lake": "gone\n# for good", "a": "b"}))
+    lines = text.split("\n")
     assert lines[:3] == ["# sync-status", "", "Generated: 2026-11-22T09:00:00+00:00"]
     assert [line for line in lines if line.startswith("- ")] == [
         "- **a** was not reached: b",
@@ -74,13 +74,13 @@ def test_the_head_names_what_was_not_reached() -> None:
     ]
 
 
-def test_a_workflow_that_broke_down_has_a_head_alone() -> None:
+def test_the_report_of_a_failed_workflow_has_only_a_head() -> None:
     bare = {key: value for key, value in result().items() if key in ("workflow", "generated_at", "quick")}
-    told = workflows.render_report({**bare, "unreached": {"sync-status": "internal error"}})
-    assert told.endswith("**sync-status** was not reached: internal error\n")
+    text = workflows.render_report({**bare, "unreached": {"sync-status": "internal error"}})
+    assert text.endswith("**sync-status** was not reached: internal error\n")
 
 
-def test_what_a_result_comes_to() -> None:
+def test_the_status_of_a_result() -> None:
     assert workflows.result_status(result()) == "ok"
     assert workflows.result_status(result(attention=["x"])) == "attention"
     assert workflows.result_status(result(attention=["x"], unreached={"lake": "gone"})) == "failed"
@@ -88,6 +88,6 @@ def test_what_a_result_comes_to() -> None:
     assert workflows.result_summary({"totals": {"lines": 1200, "files": 3}}) == [("files", "3"), ("lines", "1,200")]
 
 
-def test_headings_in_code_stay() -> None:
-    told = audit._lower("# a\n```sh\n# no heading\n```\n## b\n````\n```\n# no\n````\n# c")
-    assert told == "## a\n```sh\n# no heading\n```\n### b\n````\n```\n# no\n````\n## c"
+def test_headings_in_code_are_not_changed() -> None:
+    text = audit._lower_headings("# a\n```sh\n# no heading\n```\n## b\n````\n```\n# no\n````\n# c")
+    assert text == "## a\n```sh\n# no heading\n```\n### b\n````\n```\n# no\n````\n## c"

@@ -1,4 +1,4 @@
-"""AwsProbe against moto over HTTP: RDS, CloudWatch, Cost Explorer; each thing asked for once, plain errors."""
+"""AwsProbe against moto over HTTP: RDS, CloudWatch, Cost Explorer; each value requested once, clear errors."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def metric(measure: str, **more: Any) -> AwsMetric:
 
 
 def scan(url: str, prices: Mapping[str, Any] = PRICES, seconds: float = 30, **metrics: AwsMetric) -> ScanResult:
-    around = ScanContext(Path("/project"), Path("/project/.dims"), {}, prices)
+    context = ScanContext(Path("/project"), Path("/project/.dims"), {}, prices)
     source = AwsSource(type="aws", endpoint_url=url)
     deadline = Deadline.after(timedelta(seconds=seconds))
-    return AwsProbe(today=lambda: TODAY).scan(source, metrics, around, deadline)
+    return AwsProbe(today=lambda: TODAY).scan(source, metrics, context, deadline)
 
 
-def one(scanned: ScanResult) -> Reading:
+def only_reading(scanned: ScanResult) -> Reading:
     (reading,) = scanned.readings
     return reading
 
@@ -91,7 +91,7 @@ def day(start: date, estimated: bool = False, unit: str = "USD", **services: str
     return {"TimePeriod": period, "Total": {}, "Groups": groups, "Estimated": estimated}
 
 
-def test_storage_and_class_of_an_instance_in_one_request(account: Store) -> None:
+def test_storage_and_class_of_an_instance_take_one_call(account: Store) -> None:
     scanned = scan(
         account.url,
         storage=metric("rds_storage", instance="nba-sim-db"),
@@ -103,8 +103,12 @@ def test_storage_and_class_of_an_instance_in_one_request(account: Store) -> None
     assert type(readings["storage"].value) is int
     assert readings["storage"].details == readings["kind"].details
     assert readings["kind"].details == {
-        **{"class": "db.t3.small", "engine": "postgres", "engine_version": "15.4", "status": "available"},
-        **{"storage_gib": 20, "class_usd_month": 29.2},
+        "class": "db.t3.small",
+        "engine": "postgres",
+        "engine_version": "15.4",
+        "status": "available",
+        "storage_gib": 20,
+        "class_usd_month": 29.2,
     }
     assert scanned.api_calls == 1
     json.dumps([asdict(reading) for reading in scanned.readings])
@@ -120,13 +124,13 @@ def test_storage_and_class_of_an_instance_in_one_request(account: Store) -> None
     ],
 )
 def test_the_price_of_a_class(prices: Mapping[str, Any], price: float | None, account: Store) -> None:
-    reading = one(scan(account.url, prices, kind=metric("rds_class", instance="nba-sim-db")))
+    reading = only_reading(scan(account.url, prices, kind=metric("rds_class", instance="nba-sim-db")))
     assert reading.details.get("class_usd_month") == price and ("class_usd_month" in reading.details) == (
         price is not None
     )
 
 
-def test_an_instance_that_is_not_there_is_named(account: Store) -> None:
+def test_a_missing_instance_is_named(account: Store) -> None:
     scanned = scan(
         account.url,
         gone=metric("rds_storage", instance="gone-db"),
@@ -134,7 +138,7 @@ def test_an_instance_that_is_not_there_is_named(account: Store) -> None:
         here=metric("rds_class", instance="nba-sim-db"),
     )
     gone, too, here = scanned.readings
-    assert gone.error == too.error and f"there is no RDS instance gone-db at {account.url}" in str(gone.error)
+    assert gone.error == too.error and f"RDS instance gone-db does not exist at {account.url}" in str(gone.error)
     assert here.value == "db.t3.small"
 
 
@@ -166,7 +170,7 @@ def test_the_size_of_a_bucket(account: Store) -> None:
         "time": "2024-03-09T00:00:00+00:00",
         "by_storage_type": {"StandardStorage": 123_456_789_012, "GlacierStorage": 1000},
     }
-    assert str(old.error).startswith("CloudWatch has no size of bucket old (StandardStorage) of the last 3 days")
+    assert str(old.error).startswith("S3 bucket old: CloudWatch has no size (StandardStorage) for the last 3 days")
     assert none.value == 0 and "bucket gone" in none.details["absent"]
     assert scanned.api_calls == 4
 
@@ -184,21 +188,23 @@ def test_the_cost_of_the_last_days(account: Store) -> None:
     assert scanned.api_calls == 1 and scanned.readings[1].value == reading.value
 
 
-def test_a_cost_of_many_pages_and_of_nothing(account: Store) -> None:
+def test_a_cost_of_many_pages_and_an_empty_cost(account: Store) -> None:
     page = {"ResultsByTime": [day(date(2024, 3, 9), S3="1.5")], "NextPageToken": "more"}
     prime_costs(account, page, {"ResultsByTime": [day(date(2024, 3, 9), RDS="2.25")]})
     scanned = scan(account.url, cost=metric("cost", days=1))
-    assert (one(scanned).value, scanned.api_calls) == (3.75, 2)
+    assert (only_reading(scanned).value, scanned.api_calls) == (3.75, 2)
     prime_costs(account, {"ResultsByTime": [day(date(2024, 3, 3))]})
-    assert one(scan(account.url, cost=metric("cost", days=7))).value == 0.0
+    assert only_reading(scan(account.url, cost=metric("cost", days=7))).value == 0.0
 
 
-def test_a_cost_that_cannot_be_told(account: Store) -> None:
-    assert "Cost Explorer gave no day" in str(one(scan(account.url, cost=metric("cost", days=3))).error)
+def test_a_cost_that_is_not_available_fails(account: Store) -> None:
+    assert "Cost Explorer returned no data for" in str(
+        only_reading(scan(account.url, cost=metric("cost", days=3))).error
+    )
     prime_costs(account, {"ResultsByTime": [day(date(2024, 3, 6), unit="CNY", S3="1")]})
-    told = one(scan(account.url, cost=metric("cost", days=4))).error
-    assert told == "the account is charged in CNY, not USD: set `unit`"
-    assert one(scan(account.url, cost=metric("cost", days=4, unit="CNY"))).value == 1.0
+    text = only_reading(scan(account.url, cost=metric("cost", days=4))).error
+    assert text == "AWS charges in CNY, not USD. Set `unit: CNY`"
+    assert only_reading(scan(account.url, cost=metric("cost", days=4, unit="CNY"))).value == 1.0
 
 
 def every() -> dict[str, AwsMetric]:
@@ -215,14 +221,14 @@ def errors(scanned: ScanResult) -> list[str]:
     return [str(reading.error) for reading in scanned.readings]
 
 
-def test_credentials_that_are_wrong(account: Store) -> None:
+def test_wrong_credentials_fail(account: Store) -> None:
     post(account, "reset-auth", b"0")
     try:
         scanned = scan(account.url, **every())
     finally:
         post(account, "reset-auth", b"inf")
     for error in errors(scanned):
-        assert "does not know the access key" in error and "AWS_PROFILE" in error
+        assert "unknown access key or wrong secret key" in error and "AWS_PROFILE" in error
     assert scanned.api_calls == 0
 
 
@@ -230,13 +236,13 @@ def test_no_credentials(account: Store, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     for error in errors(scan(account.url, **every())):
-        assert error.startswith("no usable credentials for")
+        assert f"at {account.url}: no usable credentials" in error
 
 
 def test_no_region(account: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    assert one(scan(account.url, m=every()["storage"])).error == (
-        "no region for RDS instance nba-sim-db: set `region` of the source, or AWS_DEFAULT_REGION"
+    assert only_reading(scan(account.url, m=every()["storage"])).error == (
+        "RDS instance nba-sim-db: no region. Set `region` of the source, or AWS_DEFAULT_REGION"
     )
 
 
@@ -246,13 +252,13 @@ def test_no_boto3(account: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(errors(scan(account.url, **every()))) == {hint}
 
 
-def test_an_endpoint_that_nobody_serves(account: Store) -> None:
-    reading = one(scan("http://me:a-secret@127.0.0.1:9", seconds=3, m=every()["storage"]))
+def test_an_unreachable_endpoint_fails(account: Store) -> None:
+    reading = only_reading(scan("http://me:a-secret@127.0.0.1:9", seconds=3, m=every()["storage"]))
     assert reading.method == "failed" and "a-secret" not in str(reading.error)
-    assert "cannot be reached for RDS instance" in str(reading.error) or "timeout" in str(reading.error)
+    assert "is unreachable (" in str(reading.error) or "timeout" in str(reading.error)
 
 
-def test_an_endpoint_that_never_answers(account: Store) -> None:
+def test_an_endpoint_that_never_answers_is_abandoned_at_the_deadline(account: Store) -> None:
     held: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -275,17 +281,17 @@ def test_an_endpoint_that_never_answers(account: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "text"),
     [
-        ("AccessDeniedException", "AWS does not give the cost to these credentials: they need ce:Get"),
-        ("ExpiredTokenException", "the credentials for the cost have expired: log in again"),
-        ("ThrottlingException", "AWS refuses more API calls for now (ThrottlingException)"),
-        ("DataUnavailableException", "AWS refused to give the cost: no data"),
+        ("AccessDeniedException", "the cost at AWS: access denied. Grant ce:Get"),
+        ("ExpiredTokenException", "the cost at AWS: the credentials have expired. Log in again"),
+        ("ThrottlingException", "the cost at AWS: too many calls (ThrottlingException)"),
+        ("DataUnavailableException", "the cost at AWS: refused: no data"),
     ],
 )
-def test_other_refusals(code: str, said: str) -> None:
+def test_refusals_are_explained(code: str, text: str) -> None:
     from botocore.exceptions import ClientError
 
     with pytest.raises(MeasureError) as raised, translate_aws_errors("the cost", "ce:Get", "AWS"):
         raise ClientError({"Error": {"Code": code, "Message": "no data"}}, "GetCostAndUsage")
-    assert said in str(raised.value)
+    assert text in str(raised.value)

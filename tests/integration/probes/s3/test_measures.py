@@ -1,4 +1,4 @@
-"""All S3 measures of one bucket out of one listing over HTTP: counts of requests, shards, gaps, the real lake."""
+"""All S3 measures of a bucket from one listing over HTTP: number of calls, shards, gaps, the real lake."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def metric(measure: str = "count", *prefix: str, **more: Any) -> S3Metric:
 
 def scan(store: Store, root: Path, shards: tuple[str, ...] = (), /, **metrics: S3Metric) -> ScanResult:
     source = S3Source(type="s3", bucket="lake", endpoint_url=store.url, shards=shards)
-    around = ScanContext(root, root / ".dims")
-    return probe_for("s3").scan(source, metrics, around, Deadline.after(timedelta(seconds=60)))
+    context = ScanContext(root, root / ".dims")
+    return probe_for("s3").scan(source, metrics, context, Deadline.after(timedelta(seconds=60)))
 
 
 def readings(scanned: ScanResult) -> dict[str, Reading]:
@@ -66,20 +66,25 @@ def made(tmp_path: Path) -> tuple[dict[str, bytes], dict[str, S3Metric]]:
     return objects, metrics
 
 
-def test_every_measure_out_of_one_listing(store: Store, tmp_path: Path) -> None:
+def test_one_listing_serves_every_measure(store: Store, tmp_path: Path) -> None:
     objects, metrics = made(tmp_path)
     store.fill("lake", objects)
     scanned = scan(store, tmp_path, **metrics)
-    found = readings(scanned)
+    results = readings(scanned)
     assert scanned.api_calls == len(store.lists) == 3
-    assert {name: found[name].value for name in ("all", "p", "standard", "glacier", "days", "sync")} == {
-        **{"all": 2300, "p": 1006, "standard": 2300, "glacier": 0, "days": 3, "sync": "synced"},
+    assert {name: results[name].value for name in ("all", "p", "standard", "glacier", "days", "sync")} == {
+        "all": 2300,
+        "p": 1006,
+        "standard": 2300,
+        "glacier": 0,
+        "days": 3,
+        "sync": "synced",
     }
-    assert found["days"].details["missing"] == ["2013-01-04", "2013-01-05", "2013-01-21"]
-    assert found["days"].details["unreadable_names"] == ["s/171031017.json"]
-    assert found["sync"].details["only_s3"] == 16 and found["sync"].details["same"] == 990
-    complete = found["complete"]
-    assert complete.value == pytest.approx(100 * 18 / 27)  # the days' games but every third, which is empty
+    assert results["days"].details["missing"] == ["2013-01-04", "2013-01-05", "2013-01-21"]
+    assert results["days"].details["unreadable_names"] == ["s/171031017.json"]
+    assert results["sync"].details["only_s3"] == 16 and results["sync"].details["same"] == 990
+    complete = results["complete"]
+    assert complete.value == pytest.approx(100 * 18 / 27)  # of the games of these days, every third is empty
     assert complete.details["missing_ids"][:2] == ["0000000000", "0000000006"]
     assert (complete.details["objects_read"], complete.details["objects_without_ids"]) == (28, 1)
 
@@ -95,7 +100,7 @@ def test_shards_change_nothing(store: Store, tmp_path: Path) -> None:
         assert sharded.api_calls == len(store.lists) <= plain.api_calls + len(shards)
 
 
-def test_only_what_is_due_is_listed(store: Store, tmp_path: Path) -> None:
+def test_only_requested_prefixes_are_listed(store: Store, tmp_path: Path) -> None:
     objects, metrics = made(tmp_path)
     store.fill("lake", objects)
     due = {name: metrics[name] for name in ("days", "p")}
@@ -105,22 +110,22 @@ def test_only_what_is_due_is_listed(store: Store, tmp_path: Path) -> None:
     assert scan(store, tmp_path, days=metrics["days"]).api_calls == 1
 
 
-def test_what_one_metric_lacks_fails_it_alone(store: Store, tmp_path: Path) -> None:
+def test_a_problem_of_one_metric_fails_only_that_metric(store: Store, tmp_path: Path) -> None:
     objects, metrics = made(tmp_path)
     store.fill("lake", {**objects, "s/x.json": b""})
     unsynced = metric("sync_status", local="gone", pairs=[{"folder": ".", "prefix": "p/"}])
-    found = readings(scan(store, tmp_path, **{**metrics, "sync": unsynced}))
-    assert {name for name, reading in found.items() if reading.method == "failed"} == {"complete", "sync"}
-    assert "s/x.json holds no JSON" in str(found["complete"].error)
+    results = readings(scan(store, tmp_path, **{**metrics, "sync": unsynced}))
+    assert {name for name, reading in results.items() if reading.method == "failed"} == {"complete", "sync"}
+    assert "s/x.json is not JSON" in str(results["complete"].error)
 
 
-def test_touched_by_what_the_new_measures_read(tmp_path: Path) -> None:
+def test_a_change_touches_the_metrics_that_read_its_keys(tmp_path: Path) -> None:
     _, metrics = made(tmp_path)
     source = S3Source(type="s3", bucket="lake")
 
     def touched(name: str, key: str) -> str | None:
-        around = ScanContext(tmp_path, tmp_path / ".dims")
-        return probe_for("s3").touched(source, metrics[name], KeysChanged("lake", (key,)), around)
+        context = ScanContext(tmp_path, tmp_path / ".dims")
+        return probe_for("s3").touched(source, metrics[name], KeysChanged("lake", (key,)), context)
 
     assert touched("complete", "p/1.csv") == "key p/1.csv is under p/"
     assert touched("complete", "s/1.json") == "key s/1.json is under s/"
@@ -154,19 +159,24 @@ def test_the_real_lake(store: Store, tmp_path: Path) -> None:
         content=metric("completeness", "espn_box_scores/", expected=expected, min_size="3 kB"),
         sync=metric("sync_status", local=".", pairs=[{"folder": "bbref", "prefix": "bbref/"}]),
     )
-    found = readings(scanned)
+    results = readings(scanned)
     assert scanned.api_calls == 1
-    gaps = found["days"]
+    gaps = results["days"]
     readme = (LAKE / "README.md").read_text()
     named = next(line.split()[-1] for line in readme.splitlines() if line.strip().startswith("which "))
     assert gaps.value == 15 and gaps.details["days"] == 82
     assert ",".join(gaps.details["missing"]).replace("-", "") == named
-    assert {name: found[name].details["missing"] for name in ("pbp", "box", "content")} == {
-        **{"pbp": 257, "box": 69, "content": 75},
+    assert {name: results[name].details["missing"] for name in ("pbp", "box", "content")} == {
+        "pbp": 257,
+        "box": 69,
+        "content": 75,
     }
-    assert found["pbp"].value == 100 * 85 / 342 and len(found["pbp"].details["missing_ids"]) == 257
-    sides = found["sync"].details
+    assert results["pbp"].value == 100 * 85 / 342 and len(results["pbp"].details["missing_ids"]) == 257
+    sides = results["sync"].details
     assert {name: sides[name] for name in ("only_local", "only_s3", "same", "different")} == {
-        **{"only_local": 2, "only_s3": 102, "same": 109, "different": 6},
+        "only_local": 2,
+        "only_s3": 102,
+        "same": 109,
+        "different": 6,
     }
-    assert found["sync"].value == "major_drift"
+    assert results["sync"].value == "major_drift"

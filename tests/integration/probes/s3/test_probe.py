@@ -1,4 +1,4 @@
-"""S3Probe against moto over HTTP: one listing, true counts, plain errors."""
+"""S3Probe against moto over HTTP: one listing, true counts, clear errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dims_worker.probes.s3.probe import S3Probe
 if TYPE_CHECKING:
     from tests.integration.probes.conftest import Store
 
-AROUND = ScanContext(Path("/project"), Path("/project/.dims"))
+CONTEXT = ScanContext(Path("/project"), Path("/project/.dims"))
 LAKE = Path(__file__).parents[5] / "shared" / "nba_lake_2013"
 
 
@@ -34,7 +34,7 @@ def source(url: str, bucket: str = "lake", **more: Any) -> S3Source:
 
 
 def scan(where: S3Source, deadline: Deadline | None = None, /, **metrics: S3Metric) -> ScanResult:
-    return S3Probe().scan(where, metrics, AROUND, deadline or within(30))
+    return S3Probe().scan(where, metrics, CONTEXT, deadline or within(30))
 
 
 def within(seconds: float) -> Deadline:
@@ -45,7 +45,7 @@ def values(scanned: ScanResult) -> dict[str, Any]:
     return {name: reading.value for name, reading in readings_by_name(scanned.readings).items()}
 
 
-def test_twelve_metrics_cost_six_requests(store: Store) -> None:
+def test_twelve_metrics_take_six_calls(store: Store) -> None:
     csv = {f"a/{n:04}.csv": b"x" * (n % 7) for n in range(3000)}
     deep = {f"a/deep/{n:04}.json": b"xy" for n in range(1001)}
     rest = {f"z/{n:04}": b"z" for n in range(1299)}
@@ -69,9 +69,18 @@ def test_twelve_metrics_cost_six_requests(store: Store) -> None:
     )
     sizes = sum(n % 7 for n in range(3000))
     assert values(scanned) == {
-        **{"all": 5300, "size": (sizes + 2002 + 1299) / 1000, "a": 4001, "deep": 1001, "both": 4001},
-        **{"csv": 3000, "match": 1001, "path": 100, "small": 429, "mean": 2.0},
-        **{"newest": "2030-01-02T03:04:05+00:00", "oldest": "2001-01-02T03:04:05+00:00"},
+        "all": 5300,
+        "size": (sizes + 2002 + 1299) / 1000,
+        "a": 4001,
+        "deep": 1001,
+        "both": 4001,
+        "csv": 3000,
+        "match": 1001,
+        "path": 100,
+        "small": 429,
+        "mean": 2.0,
+        "newest": "2030-01-02T03:04:05+00:00",
+        "oldest": "2001-01-02T03:04:05+00:00",
     }
     assert scanned.api_calls == len(store.lists) == 6
     assert type(values(scanned)["a"]) is int and type(values(scanned)["mean"]) is float
@@ -89,7 +98,7 @@ KEYS = ["plus + plus", "per%cent%20", "sp ace/é/ü", "🏀/ball.csv", "a&b=c?d#
 
 def test_keys_of_all_kinds(store: Store) -> None:
     store.fill("lake", {f"k/{key}": b"1" for key in KEYS} | {f"k/{n:05}": b"" for n in range(1001)})
-    found = values(
+    results = values(
         scan(
             source(store.url),
             all=metric("count", "k/"),
@@ -100,12 +109,12 @@ def test_keys_of_all_kinds(store: Store) -> None:
             name=metric("count", "k/", match="語"),
         )
     )
-    assert found == {"all": len(KEYS) + 1001, "ball": 1, "plus": 1, "percent": 1, "japan": 1, "name": 1}
+    assert results == {"all": len(KEYS) + 1001, "ball": 1, "plus": 1, "percent": 1, "japan": 1, "name": 1}
 
 
-def test_nothing_there(store: Store) -> None:
+def test_a_prefix_without_objects(store: Store) -> None:
     store.fill("lake", {"a/b.json": b"1"})
-    found = readings_by_name(
+    results = readings_by_name(
         scan(
             source(store.url),
             none=metric("count", "gone/"),
@@ -118,11 +127,16 @@ def test_nothing_there(store: Store) -> None:
             age_null=metric("oldest_age", "gone/", absent=None),
         ).readings
     )
-    assert {n: r.value for n, r in found.items() if r.method == "exact"} == {
-        **{"none": 0, "size": 0, "null": None, "zero": 0, "filtered": 0, "age_null": None},
+    assert {n: r.value for n, r in results.items() if r.method == "exact"} == {
+        "none": 0,
+        "size": 0,
+        "null": None,
+        "zero": 0,
+        "filtered": 0,
+        "age_null": None,
     }
-    assert found["mean"].error == "no object matches under a/"
-    assert found["newest"].error == "no object matches under gone/"
+    assert results["mean"].error == "no object under a/ matches"
+    assert results["newest"].error == "no object under gone/ matches"
 
 
 def test_an_empty_bucket(store: Store) -> None:
@@ -143,7 +157,7 @@ def failure(where: S3Source, deadline: Deadline | None = None) -> str:
 
 
 def test_a_missing_bucket(store: Store) -> None:
-    assert failure(source(store.url)).startswith(f"bucket lake does not exist at {store.url}")
+    assert failure(source(store.url)).startswith(f"S3 bucket lake at {store.url}: the bucket does not exist")
 
 
 @pytest.mark.usefixtures("store")
@@ -151,20 +165,20 @@ def test_a_refused_port() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://user:a-secret@127.0.0.1:{taken.getsockname()[1]}"
-    said = failure(source(url, region="us-east-1"))
-    assert "cannot be reached for bucket lake" in said and "http://127.0.0.1" in said
+    text = failure(source(url, region="us-east-1"))
+    assert text.startswith("S3 bucket lake at http://127.0.0.1") and ": unreachable (" in text
 
 
 @pytest.mark.usefixtures("store")
-def test_an_endpoint_that_is_none() -> None:
+def test_an_invalid_endpoint_fails() -> None:
     assert "lake" in failure(source("no url"))
 
 
 def test_no_credentials(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    assert "no usable credentials for bucket lake" in failure(source(store.url))
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    assert f"S3 bucket lake at {store.url}: no usable credentials" in failure(source(store.url))
+    monkeypatch.setenv("AWS_PROFILE", "missing")
     assert "AWS_PROFILE" in failure(source(store.url))
 
 
@@ -176,23 +190,23 @@ def test_without_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize(
-    ("code", "status", "said"),
+    ("code", "status", "text"),
     [
         ("AccessDenied", 403, "s3:ListBucket"),
-        ("InvalidAccessKeyId", 403, "does not know the access key"),
-        ("SignatureDoesNotMatch", 403, "refuses the secret key"),
+        ("InvalidAccessKeyId", 403, "unknown access key"),
+        ("SignatureDoesNotMatch", 403, "wrong secret key"),
         ("ExpiredToken", 400, "have expired"),
-        ("Strange", 400, "refused to list bucket lake: what?"),
+        ("Strange", 400, ": refused: what?"),
     ],
 )
-def test_refusals(code: str, status: int, said: str) -> None:
+def test_refusals_are_explained(code: str, status: int, text: str) -> None:
     body = f"<Error><Code>{code}</Code><Message>what?</Message></Error>"
     with answering(lambda _: http(status, body)) as (url, _seen):
-        assert said in failure(source(url))
+        assert text in failure(source(url))
 
 
 @pytest.mark.usefixtures("store")
-def test_a_silent_server_is_left_at_the_deadline() -> None:
+def test_a_silent_server_is_abandoned_at_the_deadline() -> None:
     started = time.monotonic()
     with answering(lambda _: b"") as (url, _seen):
         assert failure(source(url), within(0.7))
@@ -200,7 +214,7 @@ def test_a_silent_server_is_left_at_the_deadline() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_hiccup_is_tried_again() -> None:
+def test_a_temporary_error_is_retried() -> None:
     page = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
     with answering(lambda n: http(503, "") if n == 1 else http(200, page)) as (url, seen):
         scanned = scan(source(url), n=metric())
@@ -212,8 +226,8 @@ def http(status: int, body: str) -> bytes:
     return f"{head}Connection: close\r\n\r\n{body}".encode()
 
 
-class answering:  # noqa: N801 - reads as a word of the test
-    """A server that answers its n-th request (from 1) with `answer(n)`; with b"" it says nothing."""
+class answering:  # noqa: N801 - a context manager
+    """A server that answers its n-th request (from 1) with `answer(n)`, and not at all if that is b""."""
 
     def __init__(self, answer: Callable[[int], bytes]) -> None:
         self._answer = answer
@@ -245,7 +259,7 @@ class answering:  # noqa: N801 - reads as a word of the test
             caller.close()
 
 
-# --- a client of our own ------------------------------------------------------------------------------
+# --- a fake client ------------------------------------------------------------------------------------
 
 
 class Stub:
@@ -269,30 +283,34 @@ class Stub:
 
 def read(client: Stub, deadline: Deadline | None = None, /, **metrics: S3Metric) -> dict[str, Reading]:
     probe = S3Probe(lambda _source, _deadline: client)
-    return readings_by_name(probe.scan(source("http://x"), metrics, AROUND, deadline or within(5)).readings)
+    return readings_by_name(probe.scan(source("http://x"), metrics, CONTEXT, deadline or within(5)).readings)
 
 
-def test_no_order_of_keys_is_relied_on() -> None:
+def test_keys_may_come_in_any_order() -> None:
     keys = [f"{p}{n}" for n in range(20) for p in ("z", "a/b/", "", "a/", "\U0001f3c0/", "\uffee/", "a/b/c/")]
     metrics = {
-        **{"all": metric(), "a": metric("count", "a/"), "ab": metric("count", "a/b/"), "z": metric("count", "z")},
-        **{"ball": metric("count", "\U0001f3c0/"), "two": metric("count", "z", "a/b/c/", "a/b/")},
+        "all": metric(),
+        "a": metric("count", "a/"),
+        "ab": metric("count", "a/b/"),
+        "z": metric("count", "z"),
+        "ball": metric("count", "\U0001f3c0/"),
+        "two": metric("count", "z", "a/b/c/", "a/b/"),
     }
     client = Stub(keys)
-    found = {name: reading.value for name, reading in read(client, **metrics).items()}
-    assert found == {"all": 140, "a": 60, "ab": 40, "z": 20, "ball": 20, "two": 60}
+    results = {name: reading.value for name, reading in read(client, **metrics).items()}
+    assert results == {"all": 140, "a": 60, "ab": 40, "z": 20, "ball": 20, "two": 60}
     assert client.closed
 
 
 @pytest.mark.parametrize("token", [None, "0"])
 def test_a_listing_that_would_never_end(token: str | None) -> None:
     client = Stub(["a"], IsTruncated=True, NextContinuationToken=token)
-    with pytest.raises(MeasureError, match="broke off"):
+    with pytest.raises(MeasureError, match="not how to continue"):
         read(client, n=metric())
     assert client.closed
 
 
-def test_the_deadline_is_looked_at_between_pages() -> None:
+def test_the_deadline_is_checked_between_pages() -> None:
     class Slow(Stub):
         def list_objects_v2(self, ContinuationToken: str = "0", **_: Any) -> dict[str, Any]:  # noqa: N803
             time.sleep(0.05)
@@ -333,7 +351,7 @@ def test_the_real_lake(store: Store, lake: dict[str, bytes]) -> None:
         metrics[f"b{number}"] = metric("bytes", prefix)
     metrics |= {"small": metric(smaller_than="1KiB"), "under_2k": metric(smaller_than="2KiB")}
     scanned = scan(source(store.url), **metrics)
-    found = values(scanned)
-    assert {p: (found[f"n{i}"], found[f"b{i}"]) for i, p in enumerate(TRUE_COUNTS)} == TRUE_COUNTS
-    assert (found["small"], found["under_2k"]) == (0, 297)
+    results = values(scanned)
+    assert {p: (results[f"n{i}"], results[f"b{i}"]) for i, p in enumerate(TRUE_COUNTS)} == TRUE_COUNTS
+    assert (results["small"], results["under_2k"]) == (0, 297)
     assert scanned.api_calls == len(store.lists) == 1

@@ -1,4 +1,4 @@
-"""SqlProbe on a real PostgreSQL: one snapshot, read only, stopped in time, plain errors without passwords."""
+"""SqlProbe on a real PostgreSQL: one snapshot, read only, stopped in time, clear errors without passwords."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from sqlalchemy import Engine, make_url, text
 from dims_worker.config import SqlMetric, SqlSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext, readings_by_name
-from dims_worker.probes.sql.probe import SqlProbe, first_column, query_rows
-from dims_worker.probes.sql.snapshot import open_snapshot
+from dims_worker.probes.sql.probe import SqlProbe
+from dims_worker.probes.sql.snapshot import first_column, open_snapshot, query_rows
 
-AROUND = ScanContext(Path("/project"), Path("/project/.dims"))
+CONTEXT = ScanContext(Path("/project"), Path("/project/.dims"))
 GAMES = """
 CREATE TABLE games (id bigint PRIMARY KEY, name text, played timestamptz, day date, price numeric(10, 2));
 INSERT INTO games
@@ -48,12 +48,12 @@ def within(seconds: float = 30) -> Deadline:
 
 
 def scan(url: str, seconds: float = 30, **metrics: SqlMetric) -> dict[str, Reading]:
-    return readings_by_name(SqlProbe().scan(source(url), metrics, AROUND, within(seconds)).readings)
+    return readings_by_name(SqlProbe().scan(source(url), metrics, CONTEXT, within(seconds)).readings)
 
 
 @pytest.fixture
 def games(engine: Engine, database_url: str) -> str:
-    """The URL of a database with 5,000 games, as people write it."""
+    """The URL of a database with 5,000 games, as users write it."""
     with engine.begin() as connection:
         connection.exec_driver_sql(GAMES)
     return database_url.replace("postgresql+psycopg2://", "postgresql://")
@@ -85,13 +85,21 @@ def test_values_and_their_types(games: str) -> None:
     size = values.pop("size")
     assert type(size) is float and size > 0.001
     assert values == {
-        **{"count": 5000, "sum": 12502500, "part": 0.75, "truth": True, "day": "2027-07-08", "like": 500},
-        **{"time": "2013-10-30T02:00:00+00:00", "age": "2014-05-26T09:00:00+00:00", "none": None, "zone": "UTC"},
+        "count": 5000,
+        "sum": 12502500,
+        "part": 0.75,
+        "truth": True,
+        "day": "2027-07-08",
+        "like": 500,
+        "time": "2013-10-30T02:00:00+00:00",
+        "age": "2014-05-26T09:00:00+00:00",
+        "none": None,
+        "zone": "UTC",
     }
     assert type(values["sum"]) is int
 
 
-def test_what_is_no_value(games: str) -> None:
+def test_values_that_are_not_measurements_fail(games: str) -> None:
     readings = scan(
         games,
         bytes=metric("SELECT 'a'::bytea"),
@@ -107,13 +115,13 @@ def test_what_is_no_value(games: str) -> None:
     assert "out of range" in str(readings["late"].error)
 
 
-def test_gaps_by_name(games: str) -> None:
+def test_missing_games_are_named(games: str) -> None:
     rows = "SELECT id, name FROM games WHERE id % 2 = 0 ORDER BY id"
     reading = scan(games, gaps=metric("SELECT count(*) FROM games WHERE id % 2 = 0", rows=rows, names=3))["gaps"]
     assert (reading.value, reading.details) == (2500, {"rows": ["2", "4", "6"], "rows_total": 2500})
 
 
-def test_a_query_that_fails_leaves_the_others_alone(games: str) -> None:
+def test_a_query_that_fails_does_not_affect_the_others(games: str) -> None:
     readings = scan(
         games,
         before=metric("SELECT count(*) FROM games"),
@@ -129,17 +137,17 @@ def test_a_query_that_fails_leaves_the_others_alone(games: str) -> None:
     assert str(readings["rows"].error).startswith('`rows`: the query failed: relation "teams"')
 
 
-def test_all_queries_see_one_moment(games: str, engine: Engine) -> None:
-    with open_snapshot(source(games), AROUND, within()) as ask:
-        assert ask.first("SELECT count(*) FROM games").rows == ((5000,),)
+def test_all_queries_see_the_same_data(games: str, engine: Engine) -> None:
+    with open_snapshot(source(games), CONTEXT, within()) as snapshot:
+        assert snapshot.first("SELECT count(*) FROM games").rows == ((5000,),)
         execute(engine, "DELETE FROM games WHERE id > 10")
-        assert ask.first("SELECT count(*) FROM games").rows == ((5000,),)
+        assert snapshot.first("SELECT count(*) FROM games").rows == ((5000,),)
         with pytest.raises(MeasureError):
-            ask("SELECT 1 / 0")
-        answer = ask("SELECT id, name FROM games ORDER BY id DESC", keep=1)
+            snapshot("SELECT 1 / 0")
+        answer = snapshot("SELECT id, name FROM games ORDER BY id DESC", keep=1)
         assert (answer.columns, answer.rows, answer.total) == (("id", "name"), ((5000, "game 5000"),), 5000)
-    assert first_column(source(games), "SELECT id, name FROM games ORDER BY id", AROUND, within()) == [*range(1, 11)]
-    assert query_rows(source(games), "SELECT id FROM games", AROUND, within(), keep=0).total == 10
+    assert first_column(source(games), "SELECT id, name FROM games ORDER BY id", CONTEXT, within()) == [*range(1, 11)]
+    assert query_rows(source(games), "SELECT id FROM games", CONTEXT, within(), keep=0).total == 10
 
 
 @pytest.mark.parametrize(
@@ -162,7 +170,7 @@ def test_nothing_is_written(query: str, games: str, engine: Engine) -> None:
     assert execute(engine, "SELECT count(*) FROM games") == [5000]
 
 
-def test_what_a_query_sets_is_undone(games: str) -> None:
+def test_settings_of_a_query_are_undone(games: str) -> None:
     readings = scan(
         games,
         set=metric("SELECT set_config('statement_timeout', '1', false)"),
@@ -179,18 +187,18 @@ def test_a_slow_query_is_stopped_at_the_server(games: str, engine: Engine) -> No
     )
     assert time.monotonic() - begun < 3
     assert readings["first"].value == 1
-    assert readings["slow"].error == readings["last"].error == "took longer than its timeout of 1 s"
+    assert readings["slow"].error == readings["last"].error == "the scan took longer than its timeout of 1 s"
     assert _sessions(engine) == []
 
 
 def test_a_stream_without_end_is_stopped(games: str) -> None:
     begun = time.monotonic()
     with pytest.raises(MeasureError, match="timeout of 1 s"):
-        query_rows(source(games), "SELECT generate_series(1, 1e12)", AROUND, within(1), keep=3)
+        query_rows(source(games), "SELECT generate_series(1, 1e12)", CONTEXT, within(1), keep=3)
     assert time.monotonic() - begun < 3
 
 
-def test_a_stream_is_not_held_in_memory(games: str) -> None:
+def test_a_stream_is_not_kept_in_memory(games: str) -> None:
     before = psutil.Process().memory_info().rss
     peak = [before]
     done = threading.Event()
@@ -214,14 +222,14 @@ def test_a_stream_is_not_held_in_memory(games: str) -> None:
 def _sessions(engine: Engine) -> list[int]:
     query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'dims' AND datname = current_database()"
     end = time.monotonic() + 5
-    while (found := execute(engine, query)) and time.monotonic() < end:
+    while (results := execute(engine, query)) and time.monotonic() < end:
         time.sleep(0.05)
-    return found
+    return results
 
 
 @contextmanager
 def _once_asked(engine: Engine, query: str) -> Iterator[list[int]]:
-    """Runs a query on the session that sleeps, from a thread; gives its pid."""
+    """Run a query on the sleeping session, from a thread, and return its pid."""
     pids: list[int] = []
 
     def run() -> None:
@@ -249,7 +257,7 @@ def _once_asked(engine: Engine, query: str) -> Iterator[list[int]]:
         thread.join()
 
 
-def test_a_server_that_hangs_does_not_hold_us(games: str, engine: Engine) -> None:
+def test_a_server_that_hangs_does_not_block_the_scan(games: str, engine: Engine) -> None:
     begun = time.monotonic()
     with _once_asked(engine, "") as pids:
         try:
@@ -259,39 +267,39 @@ def test_a_server_that_hangs_does_not_hold_us(games: str, engine: Engine) -> Non
                 os.kill(pid, signal.SIGCONT)
     assert len(pids) == 1
     assert time.monotonic() - begun < 6
-    assert readings["a"].error == readings["b"].error == "took longer than its timeout of 1.5 s"
+    assert readings["a"].error == readings["b"].error == "the scan took longer than its timeout of 1.5 s"
 
 
-def test_a_session_that_is_ended(games: str, engine: Engine) -> None:
+def test_a_terminated_session_fails_all_its_queries(games: str, engine: Engine) -> None:
     with _once_asked(engine, "SELECT pg_terminate_backend(:pid)"):
         readings = scan(games, first=metric("SELECT 1"), a=metric("SELECT pg_sleep(60)::text"), b=metric("SELECT 2"))
     assert readings["first"].value == 1
     assert readings["a"].error == readings["b"].error
-    assert "was lost during the queries: " in str(readings["a"].error)
+    assert "lost the connection to the database " in str(readings["a"].error)
 
 
-def test_a_query_that_an_administrator_cancels(games: str, engine: Engine) -> None:
+def test_a_query_cancelled_by_an_administrator_fails_alone(games: str, engine: Engine) -> None:
     with _once_asked(engine, "SELECT pg_cancel_backend(:pid)"):
         readings = scan(games, a=metric("SELECT pg_sleep(60)::text"), b=metric("SELECT 2"))
-    assert "the query was cancelled by the database" in str(readings["a"].error) and readings["b"].value == 2
+    assert " cancelled the query: " in str(readings["a"].error) and readings["b"].value == 2
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "text"),
     [
         ({"password": "s3cret"}, "password authentication failed"),
-        ({"username": "nobody", "password": "s3cret"}, "authentication failed"),
-        ({"database": "gone"}, 'the database gone at .* cannot be used: .*"gone" does not exist'),
-        ({"port": 9}, ":9 cannot be used: .*refused"),
-        ({"host": "no-such-host.invalid"}, "could not translate host name|cannot be used"),
+        ({"username": "stranger", "password": "s3cret"}, "authentication failed"),
+        ({"database": "gone"}, 'cannot connect to the database gone at .*: .*"gone" does not exist'),
+        ({"port": 9}, "cannot connect to .*:9: .*refused"),
+        ({"host": "no-such-host.invalid"}, "could not translate host name|cannot connect to"),
     ],
 )
-def test_a_database_that_is_not_reached(change: dict[str, Any], said: str, games: str) -> None:
+def test_an_unreachable_database_fails(change: dict[str, Any], text: str, games: str) -> None:
     real = make_url(games)
-    with pytest.raises(MeasureError, match=said) as raised:
+    with pytest.raises(MeasureError, match=text) as raised:
         scan(real.set(**change).render_as_string(hide_password=False), a=metric("SELECT 1"))
-    told = "".join(traceback.format_exception(raised.value))
-    assert "s3cret" not in told and str(real.password) not in told
+    text = "".join(traceback.format_exception(raised.value))
+    assert "s3cret" not in text and str(real.password) not in text
 
 
 def test_no_session_is_left_behind(games: str, engine: Engine) -> None:
@@ -299,7 +307,7 @@ def test_no_session_is_left_behind(games: str, engine: Engine) -> None:
     assert _sessions(engine) == []
 
 
-def test_a_role_that_may_not_read(games: str, engine: Engine) -> None:
+def test_a_role_without_the_right_to_read_fails(games: str, engine: Engine) -> None:
     for statement in (
         "CREATE ROLE reader LOGIN PASSWORD 'p@ss:w/rd'",
         "GRANT SELECT (id) ON games TO reader",

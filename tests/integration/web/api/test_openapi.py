@@ -1,4 +1,4 @@
-"""The API against its own description: schemathesis asks whatever the description allows, and what it does not."""
+"""Check the API against its OpenAPI document. Schemathesis sends what the document allows and what it forbids."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ schema = schemathesis.openapi.from_dict(openapi_document(PATHS, read_by_anyone=F
 schema.config.generation.update(allow_x00=False)
 schema.config.update(base_url="http://localhost")
 rejection = schema.config.checks.negative_data_rejection
-rejection.expected_statuses = [*rejection.expected_statuses, "413"]  # of a batch that is too long
+rejection.expected_statuses = [*rejection.expected_statuses, "413"]  # for a batch that is too long
 
 
-class Asked:
-    """The site of the test that runs; without its listener, which schemathesis would never end."""
+class CountingApp:
+    """The application of the current test, without its lifespan, which schemathesis would never end."""
 
     def __init__(self) -> None:
         self.site: Any = None
@@ -55,25 +55,25 @@ class Asked:
         await self.site(scope, receive, counted)
 
 
-asked = Asked()
-schema.app = asked
+app = CountingApp()
+schema.app = app
 
 
 @pytest.fixture
 def site(project: Project, engine: Engine, visit: Visit, broker_url: str) -> Iterator[Counter[int]]:
     project.write({"dims.yaml": CONFIG})
     fill(engine, project.config, until=datetime.now(UTC), days=30)
-    asked.site, asked.answers = visit(project.config, broker_url=broker_url).app, Counter()
-    yield asked.answers
+    app.site, app.answers = visit(project.config, broker_url=broker_url).app, Counter()
+    yield app.answers
     with Redis.from_url(broker_url) as redis:
         sent: Any = redis.xrange(STREAM)
     for _, fields in sent:
-        Event.from_json(fields[FIELD.encode()])  # what was let in is what the stream takes
+        Event.from_json(fields[FIELD.encode()])  # every accepted event must be valid
 
 
 @pytest.fixture
 def thorough(site: Counter[int]) -> Iterator[None]:
-    """At the end it must have taken many requests, and refused many."""
+    """Require many accepted and many refused requests."""
     yield
     assert min(site[200] + site[202] + site[404], site[400]) > 10, site
 
@@ -84,15 +84,15 @@ def bearer(token: str) -> dict[str, str]:
 
 @schema.parametrize()
 @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_the_api_is_as_it_is_described(case: Any, thorough: None) -> None:
-    if case.media_type == BINARY:  # what no schema can say: this mode has its attributes in headers
+def test_the_api_matches_its_openapi_document(case: Any, thorough: None) -> None:
+    if case.media_type == BINARY:  # this mode needs headers, which the schema cannot require
         case.headers.update({f"ce-{name}": value for name, value in zip(ATTRIBUTES, VALUES, strict=True)})
     token = EVENTS_TOKEN if case.method == "POST" else TOKENS["ada"]
     case.call_and_validate(headers=bearer(token))
 
 
-def test_metrics_that_there_are_look_as_described(site: Counter[int]) -> None:
-    """Of a metric's name only those that exist say much."""
+def test_existing_metrics_match_the_openapi_document(site: Counter[int]) -> None:
+    """Random names do not exist, so test some that do."""
     for name in ("docs.pages", "docs.newest", "lake.half", "lake.off"):
         case = schema["/api/metrics/{name}"]["GET"].Case(path_parameters={"name": name}, query={"days": 365})
         response = case.call_and_validate(headers=bearer(TOKENS["ada"]))
@@ -100,7 +100,7 @@ def test_metrics_that_there_are_look_as_described(site: Counter[int]) -> None:
         assert bool(response.json()["history"]["points"]) is (name != "lake.off")
 
 
-def test_who_needs_no_token_is_said(project: Project, visit: Visit) -> None:
+def test_the_openapi_document_says_whether_reading_needs_a_token(project: Project, visit: Visit) -> None:
     project.write({"dims.yaml": CONFIG})
     closed, opened = visit(project.config, "ada"), visit(project.config, read="anyone")
     assert {} not in closed.get("/api/openapi.json").json()["security"]

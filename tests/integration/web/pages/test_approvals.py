@@ -1,4 +1,4 @@
-"""Approving and rejecting where the change is shown: once, by whom it may, and never what nobody saw."""
+"""Approve and reject on the dashboard: once, by an approver, and only what the person saw."""
 
 from __future__ import annotations
 
@@ -35,39 +35,39 @@ def waiting(flow: Flow) -> ApprovalRequest:
     return request
 
 
-def words_of(page: str) -> str:
-    """What a person reads: without tags, on one line."""
+def visible_text(page: str) -> str:
+    """Return the text of a page without tags, on one line."""
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
 def fields(page: str) -> dict[str, str]:
-    """The hidden fields of the form that decides."""
+    """Return the hidden fields of the decision form."""
     form = page.split('class="decide"', 1)[1].split("</form>", 1)[0]
     return {name: unescape(value) for name, value in re.findall(r'name="(\w+)" value="([^"]*)"', form)}
 
 
 def post(client: TestClient, number: int, verb: str = "approve", **more: Any) -> Response:
-    """Press a button of the page as it is now."""
+    """Press a button of the current page."""
     page = client.get(f"/requests/{number}").text
-    said = fields(page) if 'class="decide"' in page else {"form_token": form_token(page), "version": "1"}
-    return client.post(f"/requests/{number}/{verb}", data={**said, **more})
+    content = fields(page) if 'class="decide"' in page else {"form_token": form_token(page), "version": "1"}
+    return client.post(f"/requests/{number}/{verb}", data={**content, **more})
 
 
-def test_what_waits_stands_on_a_card_with_its_form(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
+def test_an_open_request_is_a_card_with_a_form(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
     page = visit(flow.config, "ada").get("/requests").text
-    said = words_of(page)
-    assert "1 value waits for a person" in said
-    assert "100 files → 150 files +50.0 %" in said
+    content = visible_text(page)
+    assert "1 value is waiting for approval" in content
+    assert "100 files → 150 files +50.0 %" in content
     assert f'formaction="/requests/{waiting.id}/reject"' in page
     assert f'<label for="note-{waiting.id}">' in page
     assert 'href="/metrics/m.c"' in page
-    assert "Nothing was decided yet" in said
+    assert "There are no decisions yet" in content
     live = re.findall(r'<(\w+) [^>]*id="[^"]+" data-live>(.*?)</\1>', page, re.S)
     assert live
     assert all("<textarea" not in inner for _, inner in live)
 
 
-def test_who_may_only_look_at_the_database_is_told_so(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
+def test_a_read_only_database_role_cannot_decide(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
     name = f"{flow.engine.url.database}_looks"
     with flow.engine.begin() as connection:
         connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' IN ROLE dims_reader"))
@@ -89,29 +89,34 @@ def test_approving_makes_the_value_the_baseline(flow: Flow, waiting: ApprovalReq
     assert flow.state("m.c").baseline == 150
     stored = load_request(flow.engine, str(waiting.id))
     assert (stored.state, stored.decided_by, stored.known_by, stored.note) == (
-        "approved", "ada", "token", "the backfill of 2019",
-    )  # fmt: skip
+        "approved",
+        "ada",
+        "token",
+        "the backfill of 2019",
+    )
     page = client.get(f"/requests/{waiting.id}").text
-    said = words_of(page)
-    assert "Approved by ada, " in said
-    assert "150 files became the baseline" in said
-    assert "signed in with a token" in said
-    assert "the backfill of 2019" in said
+    content = visible_text(page)
+    assert "Approved by ada, " in content
+    assert "150 files became the baseline" in content
+    assert "signed in with a token" in content
+    assert "the backfill of 2019" in content
     assert 'class="decide"' not in page
-    listed = words_of(client.get("/requests").text)
-    assert "Nothing waits for a person." in listed
+    listed = visible_text(client.get("/requests").text)
+    assert "Nothing is waiting for approval." in listed
     assert "ada" in listed
-    assert "100 files → 150 files, ada (token)" in words_of(client.get("/metrics/m.c").text)
+    assert "100 files → 150 files, ada (token)" in visible_text(client.get("/metrics/m.c").text)
 
 
-def test_who_came_by_a_link_is_recorded_so(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
+def test_a_decision_after_signing_in_by_a_link_is_recorded_so(
+    flow: Flow, waiting: ApprovalRequest, visit: Visit
+) -> None:
     client = visit(flow.config)
     access = SignInPolicy(WebSection(), "a secret of the tests")
     client.cookies.set(access.cookie, access.session(Viewer("cleo", "link")))
     assert post(client, waiting.id).status_code == 303
     stored = load_request(flow.engine, str(waiting.id))
     assert (stored.decided_by, stored.known_by) == ("cleo", "link")
-    assert "signed in by a link" in words_of(client.get(f"/requests/{waiting.id}").text)
+    assert "signed in with a link" in visible_text(client.get(f"/requests/{waiting.id}").text)
 
 
 def test_rejecting_keeps_the_baseline(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
@@ -120,53 +125,51 @@ def test_rejecting_keeps_the_baseline(flow: Flow, waiting: ApprovalRequest, visi
     assert flow.state("m.c").baseline == 100
     stored = load_request(flow.engine, str(waiting.id))
     assert (stored.state, stored.note) == ("rejected", None)
-    assert "the baseline stays" in words_of(client.get(f"/requests/{waiting.id}").text)
+    assert "the baseline stays" in visible_text(client.get(f"/requests/{waiting.id}").text)
 
 
-def test_a_version_that_was_not_seen_is_shown_and_not_decided(
-    flow: Flow, waiting: ApprovalRequest, visit: Visit
-) -> None:
+def test_an_unseen_version_is_shown_and_not_decided(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
     client = visit(flow.config, "ada")
     form = fields(client.get("/requests").text)
     flow.serve(c=152)
     answer = client.post(f"/requests/{waiting.id}/approve", data={**form, "note": 'of "2019" <b>'})
-    said = words_of(answer.text)
+    content = visible_text(answer.text)
     assert answer.status_code == 409
-    assert "It has changed since you looked; nothing was decided." in said
-    assert "You saw version 1: 100 files → 150 files. It is version 2 now: 100 files → 152 files (+52.0 %)" in said
+    assert "Nothing was decided, because the request has changed since you opened it." in content
+    assert "You saw version 1: 100 files → 150 files. It is version 2 now: 100 files → 152 files (+52.0 %)" in content
     assert flow.state("m.c").baseline == 100
     again = fields(answer.text)
     assert again["version"] == "2"
-    assert "of &#34;2019&#34; &lt;b&gt;</textarea>" in answer.text  # what was typed is not lost
+    assert "of &#34;2019&#34; &lt;b&gt;</textarea>" in answer.text  # the note is kept
     assert client.post(f"/requests/{waiting.id}/approve", data=again).status_code == 303
     assert flow.state("m.c").baseline == 152
 
 
-def test_a_baseline_that_moved_meanwhile_is_no_ground_to_decide_on(
+def test_a_baseline_that_changed_meanwhile_prevents_a_decision(
     flow: Flow, waiting: ApprovalRequest, visit: Visit
 ) -> None:
     flow.do("UPDATE dims_metrics SET baseline_version = baseline_version + 1")
     answer = post(visit(flow.config, "ada"), waiting.id)
     assert answer.status_code == 409
-    assert "The baseline is another one now" in words_of(answer.text)
+    assert "The baseline has changed" in visible_text(answer.text)
     assert flow.open("m.c") is not None
 
 
-def test_who_comes_second_is_told_who_decided_and_when(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
+def test_the_second_person_sees_who_decided_and_when(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
     ada, bob = visit(flow.config, "ada"), visit(flow.config, "bob")
     form = fields(bob.get(f"/requests/{waiting.id}").text)
     post(ada, waiting.id)
     for verb, choice in (("reject", "rejected"), ("approve", "approved")):
         answer = bob.post(f"/requests/{waiting.id}/{verb}", data={**form, "note": "mine"})
-        said = words_of(answer.text)
+        content = visible_text(answer.text)
         assert answer.status_code == 409
-        assert re.search(r"ada approved it (just now|\d+ seconds? ago), before you\.", said)
-        assert f"Your decision ({choice}) changed nothing." in said
-        assert "Your note was: “mine”" in said
+        assert re.search(r"ada approved it (just now|\d+ seconds? ago), before you\.", content)
+        assert f"Your decision ({choice}) changed nothing." in content
+        assert "Your note was: “mine”" in content
     assert load_request(flow.engine, str(waiting.id)).decided_by == "ada"
 
 
-def test_a_double_click_decides_once_and_is_no_quarrel(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
+def test_a_double_click_decides_once_without_a_conflict(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
     client = visit(flow.config, "ada")
     form = fields(client.get("/requests").text)
     answers = [client.post(f"/requests/{waiting.id}/approve", data=form) for _ in range(2)]
@@ -175,7 +178,7 @@ def test_a_double_click_decides_once_and_is_no_quarrel(flow: Flow, waiting: Appr
 
 
 @pytest.mark.parametrize("verbs", [("approve", "approve"), ("approve", "reject")])
-def test_of_two_at_once_one_wins(
+def test_one_of_two_simultaneous_decisions_wins(
     flow: Flow, waiting: ApprovalRequest, visit: Visit, beside: Threads, verbs: tuple[str, str]
 ) -> None:
     clients = [visit(flow.config, name) for name in ("ada", "bob")]
@@ -191,31 +194,34 @@ def test_of_two_at_once_one_wins(
     assert sorted(answer.status_code for answer in answers) == [303, 409]
     won = 0 if answers[0].status_code == 303 else 1
     assert load_request(flow.engine, str(waiting.id)).decided_by == ("ada", "bob")[won]
-    assert f"{('ada', 'bob')[won]} " in words_of(answers[1 - won].text).split("before you")[0]
+    assert f"{('ada', 'bob')[won]} " in visible_text(answers[1 - won].text).split("before you")[0]
     assert flow.state("m.c").baseline_version == (2 if verbs[won] == "approve" else 1)
 
 
-def test_a_request_that_ended_by_itself_names_the_one_that_is_open(
-    flow: Flow, waiting: ApprovalRequest, visit: Visit
-) -> None:
+def test_a_superseded_request_links_to_the_open_one(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
     client = visit(flow.config, "ada")
     form = fields(client.get("/requests").text)
     flow.serve(c=200)
     page = client.get(f"/requests/{waiting.id}").text
-    assert f'nobody decided on it. <a href="/requests/{waiting.id + 1}">' in " ".join(page.split())
+    assert f'without a decision. <a href="/requests/{waiting.id + 1}">' in " ".join(page.split())
     answer = client.post(f"/requests/{waiting.id}/approve", data={**form, "note": "mine"})
     assert answer.status_code == 409
-    said = words_of(answer.text)
-    assert "It has changed since you looked; nothing was decided." in said
-    assert "You saw request 1: 100 files → 150 files. This one took its place: 100 files → 200 files (+100.0 %)" in said
+    content = visible_text(answer.text)
+    assert "Nothing was decided, because the request has changed since you opened it." in content
+    assert (
+        "You saw request 1: 100 files → 150 files. This request replaced it: 100 files → 200 files (+100.0 %)"
+        in content
+    )
     assert flow.state("m.c").baseline == 100
     assert "mine</textarea>" in answer.text
-    assert 'data-at="/requests/2"' in answer.text  # where an open page asks again
+    assert 'data-url="/requests/2"' in answer.text  # the address that an open page refreshes from
     assert client.post(f"/requests/{waiting.id + 1}/approve", data=fields(answer.text)).status_code == 303
     assert flow.state("m.c").baseline == 200
 
 
-def test_a_long_lock_decides_nothing_and_loses_nothing(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
+def test_a_long_lock_prevents_the_decision_and_keeps_the_note(
+    flow: Flow, waiting: ApprovalRequest, visit: Visit
+) -> None:
     busy = create_engine(flow.engine.url, connect_args={"options": "-c lock_timeout=100"})
     client = visit(flow.config, "ada", on=busy)
     with transaction(flow.engine) as connection:
@@ -223,15 +229,15 @@ def test_a_long_lock_decides_nothing_and_loses_nothing(flow: Flow, waiting: Appr
         answer = post(client, waiting.id, note="mine")
     busy.dispose()
     assert answer.status_code == 503
-    assert "Nothing was decided" in words_of(answer.text) and "mine</textarea>" in answer.text
+    assert "Nothing was decided" in visible_text(answer.text) and "mine</textarea>" in answer.text
     assert flow.state("m.c").baseline == 100
 
 
-def test_a_database_that_is_only_read_is_said(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
+def test_a_read_only_database_is_reported(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
     standby = create_engine(flow.engine.url, connect_args={"options": "-c default_transaction_read_only=on"})
     answer = post(visit(flow.config, "ada", on=standby), waiting.id)
     standby.dispose()
-    assert (answer.status_code, "is read-only here" in words_of(answer.text)) == (403, True)
+    assert (answer.status_code, "is read-only here" in visible_text(answer.text)) == (403, True)
 
 
 def test_only_approvers_may_decide(make_flow: Make, visit: Visit) -> None:
@@ -241,17 +247,15 @@ def test_only_approvers_may_decide(make_flow: Make, visit: Visit) -> None:
     bob = visit(flow.config, "bob")
     page = bob.get("/requests/1").text
     assert 'class="decide"' not in page
-    assert "Only ad*, <grace> may decide on it" in words_of(page)
+    assert "Only ad*, <grace> may decide this request" in visible_text(page)
     answer = post(bob, 1)
     assert answer.status_code == 403
-    assert "bob may not decide on m.c" in words_of(answer.text)
+    assert "bob may not decide on m.c" in visible_text(answer.text)
     assert flow.state("m.c").baseline == 100
     assert post(visit(flow.config, "ada"), 1).status_code == 303
 
 
-def test_who_is_not_signed_in_reads_where_the_config_says_so_and_decides_nothing(
-    flow: Flow, waiting: ApprovalRequest, visit: Visit
-) -> None:
+def test_anyone_may_read_if_configured_but_not_decide(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
     stranger = visit(flow.config, read="anyone")
     page = stranger.get(f"/requests/{waiting.id}").text
     assert 'class="decide"' not in page
@@ -259,29 +263,29 @@ def test_who_is_not_signed_in_reads_where_the_config_says_so_and_decides_nothing
     form = fields(visit(flow.config, "ada").get("/requests").text)
     answer = stranger.post(f"/requests/{waiting.id}/approve", data={**form, "note": "mine <b>"})
     assert answer.status_code == 403
-    assert "Nothing was done with what you sent." in answer.text and "mine &lt;b&gt;" in answer.text
+    assert "Nothing was changed." in answer.text and "mine &lt;b&gt;" in answer.text
     assert f'href="/sign-in?next=/requests/{waiting.id}"' in answer.text
     assert visit(flow.config).get("/requests").status_code == 303
     assert flow.state("m.c").baseline == 100
 
 
 @pytest.mark.parametrize(
-    ("wrong", "status", "told"),
+    ("wrong", "status", "expected"),
     [
-        ({"form_token": "x"}, 403, "load the page again"),
-        ({"version": "x"}, 400, "which version was seen"),
-        ({"version": ""}, 400, "which version was seen"),
-        ({"version": "9" * 40}, 400, "which version was seen"),
+        ({"form_token": "x"}, 403, "Reload the page"),
+        ({"version": "x"}, 400, "which version you saw"),
+        ({"version": ""}, 400, "which version you saw"),
+        ({"version": "9" * 40}, 400, "which version you saw"),
         ({"note": "n" * 2001}, 400, "the note has 2,001 characters"),
         ({"note": "a\0b"}, 400, "NUL"),
     ],
 )
 def test_a_form_that_is_not_ours_decides_nothing(
-    flow: Flow, waiting: ApprovalRequest, visit: Visit, wrong: dict[str, str], status: int, told: str
+    flow: Flow, waiting: ApprovalRequest, visit: Visit, wrong: dict[str, str], status: int, expected: str
 ) -> None:
     answer = post(visit(flow.config, "ada"), waiting.id, **wrong)
     assert answer.status_code == status
-    assert told in words_of(answer.text)
+    assert expected in visible_text(answer.text)
     assert flow.open("m.c") is not None
 
 
@@ -319,7 +323,7 @@ def test_an_unknown_request_is_a_page_that_says_so(flow: Flow, visit: Visit) -> 
     assert client.post("/requests/7/approve", data=form).status_code == 404
 
 
-def test_the_lists_go_on_by_cursor(flow: Flow, waiting: ApprovalRequest, visit: Visit, queries: list[str]) -> None:
+def test_the_lists_have_pages(flow: Flow, waiting: ApprovalRequest, visit: Visit, queries: list[str]) -> None:
     flow.do(
         "INSERT INTO dims_approval_requests (metric, state, value, unit, as_of, anchor, baseline, baseline_version, "
         "severity, reason, opened_at, decided_at) SELECT 'm.c', 'withdrawn', '1', 'files', now(), '1', '2', 1, 'high', "
@@ -334,7 +338,7 @@ def test_the_lists_go_on_by_cursor(flow: Flow, waiting: ApprovalRequest, visit: 
     queries.clear()
     page = client.get("/requests").text
     assert len(queries) <= 6
-    assert "61 values wait" in words_of(page)
+    assert "61 values are waiting" in visible_text(page)
     assert page.count('class="decide"') == 50
     seen: list[int] = []
     path: str | None = "/requests?state=decided"
@@ -347,15 +351,15 @@ def test_the_lists_go_on_by_cursor(flow: Flow, waiting: ApprovalRequest, visit: 
     assert path is None
     assert seen == sorted(seen, reverse=True)
     assert len(seen) == 120
-    more = re.search(r'href="([^"]*)">More that wait', client.get("/requests?state=open").text)
+    more = re.search(r'href="([^"]*)">More open requests', client.get("/requests?state=open").text)
     assert more
     assert client.get(unescape(more[1])).text.count('class="decide"') == 11
     for wrong in ("before=x", "before=" + "9" * 30, "before=" + "0" * 20 + "9" * 19, "after=-1", "state=both"):
         assert client.get(f"/requests?{wrong}").status_code == 400
 
 
-def test_what_was_decided_last_comes_first(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
-    """However old its request is, and from page to page."""
+def test_the_latest_decision_comes_first(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
+    """However old the request is, and across pages."""
     flow.do(
         "INSERT INTO dims_approval_requests (metric, state, value, unit, as_of, anchor, baseline, baseline_version, "
         "severity, reason, decided_at) SELECT 'm.c', 'withdrawn', '1', 'files', now(), '1', '2', 1, 'high', 'r', "
@@ -374,7 +378,7 @@ def test_what_was_decided_last_comes_first(flow: Flow, waiting: ApprovalRequest,
     assert numbers == [row.id for row in rows] and len(numbers) == 61
 
 
-def test_everything_that_speaks_for_a_request_is_on_its_page(flow: Flow, visit: Visit, queries: list[str]) -> None:
+def test_the_page_of_a_request_shows_its_evidence(flow: Flow, visit: Visit, queries: list[str]) -> None:
     flow.serve(c=100)
     flow.store(event("dims.scraper.complete"))
     flow.serve(c=150)
@@ -382,25 +386,27 @@ def test_everything_that_speaks_for_a_request_is_on_its_page(flow: Flow, visit: 
     queries.clear()
     page = client.get("/requests/1").text
     assert len(queries) <= 14
-    said = words_of(page)
-    assert "2 events between the baseline and the reading" in said
-    assert "1 dims.scraper.complete" in said
-    assert "147 to 153 files" in said
+    content = visible_text(page)
+    assert "2 events between the baseline and the reading" in content
+    assert "1 dims.scraper.complete" in content
+    assert "147 to 153 files" in content
     assert 'href="/runs/2"' in page
     assert 'class="held"' in page
-    assert "version 1" in said
+    assert "version 1" in content
 
 
 def test_a_baseline_set_by_hand_has_a_page_too(flow: Flow, visit: Visit) -> None:
     set_baselines(flow.engine, flow.config, [BaselineInput("m.c", 7, "the audit")], Decider("ada", "option"))
-    page = words_of(visit(flow.config, "ada").get("/requests/1").text)
+    page = visible_text(visit(flow.config, "ada").get("/requests/1").text)
     assert "Set by hand by ada" in page
     assert "named by `--as`" in page
     assert "the audit" in page
 
 
-def test_deciding_from_the_terminal_is_seen_on_the_site(flow: Flow, waiting: ApprovalRequest, visit: Visit) -> None:
+def test_a_decision_from_the_terminal_appears_on_the_dashboard(
+    flow: Flow, waiting: ApprovalRequest, visit: Visit
+) -> None:
     person = Decider("grace", "environment")
     decide_request(flow.engine, flow.config, str(waiting.id), "rejected", version=1, person=person, note=None)
-    assert "Rejected by grace" in words_of(visit(flow.config, "ada").get(f"/requests/{waiting.id}").text)
+    assert "Rejected by grace" in visible_text(visit(flow.config, "ada").get(f"/requests/{waiting.id}").text)
     assert TOKENS["ada"] not in visit(flow.config, "ada").get("/requests").text

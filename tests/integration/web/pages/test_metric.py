@@ -1,4 +1,4 @@
-"""A metric's page: its whole story, whatever kind of metric it is, and whatever its texts hold."""
+"""The page of a metric, for every kind of metric and for hostile texts."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ HOSTILE = "<script>alert('x')</script>\"&\u202eevil"
 Make = Callable[[str], Flow]
 
 
-def words_of(page: str) -> str:
-    """What a person reads: without tags, on one line."""
+def visible_text(page: str) -> str:
+    """Return the text of a page without tags, on one line."""
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
-def test_a_metric_tells_its_value_its_reasons_and_its_definition(flow: Flow, visit: Visit) -> None:
+def test_a_metric_shows_its_value_reasons_and_definition(flow: Flow, visit: Visit) -> None:
     flow.serve(c=100)
     flow.serve(c=103)
     answer = visit(flow.config, "ada").get("/metrics/m.c")
     assert answer.status_code == 200
-    said = words_of(answer.text)
-    assert "103 files" in said
-    assert "drift |103 - 100| / 100 x 100 = 3.0 %" in said
-    assert "minor" in said
-    assert "require_approval_pct 15 default" in said
-    assert "source: one measure: count" in said
-    assert "critical yes metric" in said
+    content = visible_text(answer.text)
+    assert "103 files" in content
+    assert "drift |103 - 100| / 100 x 100 = 3.0 %" in content
+    assert "minor" in content
+    assert "require_approval_pct 15 default" in content
+    assert "source: one measure: count" in content
+    assert "critical yes metric" in content
     assert 'href="/runs/2"' in answer.text
     assert answer.text.count("<h1") == 1
     assert 'class="trend wide"' in answer.text and 'class="trend narrow"' in answer.text
 
 
-def test_an_open_request_stands_first_with_a_link_to_decide(flow: Flow, visit: Visit) -> None:
+def test_an_open_request_comes_first_with_a_link_to_decide(flow: Flow, visit: Visit) -> None:
     flow.serve(c=100)
     flow.serve(c=150)
     page = visit(flow.config, "ada").get("/metrics/m.c").text
     assert "waits: request 1" in page
-    assert page.index('href="/requests/1">Look and decide') < page.index("How it went")
+    assert page.index('href="/requests/1">Review and decide') < page.index("History")
 
-    assert "147 to 153 files" in words_of(page)
+    assert "147 to 153 files" in visible_text(page)
 
 
-def test_the_picture_tells_held_and_failed_readings_apart(flow: Flow, visit: Visit) -> None:
+def test_the_chart_distinguishes_held_and_failed_readings(flow: Flow, visit: Visit) -> None:
     flow.serve(c=100)
     flow.serve(c=150)
     flow.serve(c=Down("no such folder"))
@@ -61,10 +61,10 @@ def test_the_picture_tells_held_and_failed_readings_apart(flow: Flow, visit: Vis
     assert "no such folder" in page
 
 
-@pytest.mark.parametrize(("asked", "days"), [("7", 7), ("30", 30), ("365", 365), ("1", 30), ("x", 30), ("-7", 30)])
-def test_the_span_is_in_the_address(flow: Flow, visit: Visit, asked: str, days: int) -> None:
+@pytest.mark.parametrize(("query", "days"), [("7", 7), ("30", 30), ("365", 365), ("1", 30), ("x", 30), ("-7", 30)])
+def test_the_span_is_in_the_address(flow: Flow, visit: Visit, query: str, days: int) -> None:
     flow.serve(c=100)
-    page = visit(flow.config, "ada").get(f"/metrics/m.c?days={asked}").text
+    page = visit(flow.config, "ada").get(f"/metrics/m.c?days={query}").text
     assert f'<a href="?days={days}" aria-current="true">{days} days</a>' in page
     assert page.count('aria-current="true"') == 1
 
@@ -73,8 +73,10 @@ def test_what_changed_is_linked_to_its_events(flow: Flow, visit: Visit) -> None:
     flow.serve(c=100)
     commit = {"commit": "3f2a9c1d", "subject": HOSTILE, "branch": "main", "paths": ["one/a"], "metrics": ["m.c"]}
     flow.store(event("dims.scraper.complete"))
-    flow.do("UPDATE dims_event_log SET type = 'dims.git.commit', data = CAST(:d AS jsonb) WHERE type LIKE '%complete'",
-            d=json.dumps(commit))  # fmt: skip
+    flow.do(
+        "UPDATE dims_event_log SET type = 'dims.git.commit', data = CAST(:d AS jsonb) WHERE type LIKE '%complete'",
+        d=json.dumps(commit),
+    )
     flow.serve(c=150)
     page = visit(flow.config, "ada").get("/metrics/m.c").text
     seq = flow.scalar("SELECT seq FROM dims_event_log WHERE type = 'dims.git.commit'")
@@ -90,15 +92,15 @@ def test_a_derived_metric_shows_its_formula_and_links_both_ways(flow: Flow, visi
     flow.serve(b=3, e=5)
     client = visit(flow.config, "ada")
     page = client.get("/metrics/m.sum").text
-    assert "m.a + m.b = 2 + 3 = 5" in words_of(page)
+    assert "m.a + m.b = 2 + 3 = 5" in visible_text(page)
     assert 'href="/metrics/m.a"' in page and 'href="/metrics/m.b"' in page
-    assert 'Derived from it: <a class="name" href="/metrics/m.ratio"' in page
-    assert 'Derived from it: <a class="name" href="/metrics/m.sum"' in client.get("/metrics/m.a").text
+    assert 'Used by: <a class="name" href="/metrics/m.ratio"' in page
+    assert 'Used by: <a class="name" href="/metrics/m.sum"' in client.get("/metrics/m.a").text
 
 
 def test_an_unknown_name_is_a_page_that_says_so(flow: Flow, visit: Visit) -> None:
     client = visit(flow.config, "ada")
-    for name in ("m.nobody", "%3Cscript%3E", "a%00b", "x" * 3000):
+    for name in ("m.unknown", "%3Cscript%3E", "a%00b", "x" * 3000):
         answer = client.get(f"/metrics/{name}")
         assert answer.status_code == 404
         assert "<script>" not in answer.text.replace('<script src="/static/live.js" type="module"></script>', "")
@@ -106,41 +108,43 @@ def test_an_unknown_name_is_a_page_that_says_so(flow: Flow, visit: Visit) -> Non
 
 def test_a_metric_that_was_never_measured_says_what_to_do(flow: Flow, visit: Visit) -> None:
     page = visit(flow.config, "ada").get("/metrics/m.c").text
-    said = words_of(page)
-    assert "It was never measured." in said
-    assert "dims verify -m m.c" in said
-    assert "not measured yet" in said
+    content = visible_text(page)
+    assert "It was never measured." in content
+    assert "dims verify -m m.c" in content
+    assert "not measured yet" in content
     assert "<svg class" not in page
 
 
-def test_a_metric_that_is_no_longer_configured_keeps_its_story(flow: Flow, restart: Make, visit: Visit) -> None:
+def test_a_metric_that_is_no_longer_configured_keeps_its_history(flow: Flow, restart: Make, visit: Visit) -> None:
     flow.serve(c=100)
     later = restart(
         "sources: {one: {type: files, path: one}}\nmetrics: {m: {a: {source: one, measure: count}}}\nrules: {}"
     )
     page = visit(later.config, "ada").get("/metrics/m.c").text
-    said = words_of(page)
-    assert "retired" in said
-    assert "100 files" in said
-    assert "It is no longer configured." in said
-    assert "What it is" not in said
+    content = visible_text(page)
+    assert "retired" in content
+    assert "100 files" in content
+    assert "It is no longer configured." in content
+    assert "Definition" not in content
 
 
-def test_a_stale_metric_is_called_so(flow: Flow, visit: Visit) -> None:
+def test_a_stale_metric_is_labelled_stale(flow: Flow, visit: Visit) -> None:
     flow.serve(c=100)
     flow.do("UPDATE dims_metrics SET as_of = as_of - interval '8 days'")
     flow.do("UPDATE dims_metrics_history SET as_of = as_of - interval '8 days'")
     page = visit(flow.config, "ada").get("/metrics/m.c").text
-    said = words_of(page)
+    content = visible_text(page)
     assert re.search(r'<span class="chip[^"]*">stale</span>', page)
-    assert "longer than stale_after = 1 week (default)" in said
+    assert "longer than stale_after = 1 week (default)" in content
 
 
-@pytest.mark.parametrize(("value", "told"), [(HOSTILE, "&lt;script&gt;"), (None, "null"), (True, "true"), (0, "0 f")])
-def test_values_of_every_kind_read_well(flow: Flow, visit: Visit, value: object, told: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "expected"), [(HOSTILE, "&lt;script&gt;"), (None, "null"), (True, "true"), (0, "0 f")]
+)
+def test_values_of_every_kind_are_readable(flow: Flow, visit: Visit, value: object, expected: str) -> None:
     flow.serve(c=value)
     page = visit(flow.config, "ada").get("/metrics/m.c").text
-    assert f'<b class="value">{told}' in page
+    assert f'<b class="value">{expected}' in page
     assert "<script>alert" not in page
     assert "\u202e" not in page
     assert ("<svg class" in page) == (value == 0 and value is not False)
@@ -154,10 +158,10 @@ def test_an_age_is_drawn_in_its_unit(make_flow: Make, visit: Visit) -> None:
     page = visit(flow.config, "ada").get("/metrics/m.c").text.replace("<wbr>", "")
     assert re.search(r'<b class="value">[\d,.]+ hours</b>', page)
     assert 'class="trend wide"' in page
-    assert "since 2026-01-01" in words_of(page)
+    assert "since 2026-01-01" in visible_text(page)
 
 
-def test_names_that_a_reading_keeps_are_told_and_escaped(flow: Flow, visit: Visit) -> None:
+def test_the_names_in_a_reading_are_listed_and_escaped(flow: Flow, visit: Visit) -> None:
     flow.serve(c=100)
     flow.do(
         "UPDATE dims_metrics_history SET details = jsonb_build_object('missing_ids', CAST(:ids AS jsonb), "
@@ -167,7 +171,7 @@ def test_names_that_a_reading_keeps_are_told_and_escaped(flow: Flow, visit: Visi
     page = visit(flow.config, "ada").get("/metrics/m.c").text
     assert "<code>&lt;script&gt;" in page
     assert page.count("<code>") < 100
-    assert "and 240 more" in words_of(page)
+    assert "and 240 more" in visible_text(page)
 
 
 def test_the_readings_are_a_table_with_links_to_their_runs(flow: Flow, visit: Visit) -> None:
@@ -189,11 +193,11 @@ def test_queries_do_not_grow_with_the_history(flow: Flow, visit: Visit, queries:
         flow.serve(c=value)
     queries.clear()
     client.get("/metrics/m.c")
-    assert len(queries) <= few + 7  # of evidence, which the first reading has none of
+    assert len(queries) <= few + 7  # the first reading has no evidence
     assert len(queries) < 25
 
 
-def test_who_is_not_signed_in_is_sent_to_do_so(flow: Flow, visit: Visit) -> None:
+def test_a_visitor_is_redirected_to_the_sign_in(flow: Flow, visit: Visit) -> None:
     answer = visit(flow.config).get("/metrics/m.c?days=7")
     assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in?next=/metrics/m.c%3Fdays%3D7")
 

@@ -1,4 +1,4 @@
-"""The first page over a real database."""
+"""The overview over a real database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dims_worker.store import history
 from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.engine import transaction
 from tests.fixtures.long_history import fill
-from tests.integration.helpers import CONFIG as KIT
+from tests.integration.helpers import CONFIG as HELPER_CONFIG
 from tests.integration.helpers import Down, Flow
 from tests.integration.web.conftest import Visit, form_token
 
@@ -30,12 +30,12 @@ NOW = datetime.now(UTC) - timedelta(seconds=5)
 HOSTILE = "<script>alert('x')</script>\" onload=\"y &amp; \u202egnp.exe \x07"
 CATEGORIES = ("raw", "parsed")
 
-Made = Callable[..., Config]
+MakeConfig = Callable[..., Config]
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
-    """A configuration of so many metrics in two categories; the first is critical, `more` is added to it."""
+def make_config(tmp_path: Path) -> MakeConfig:
+    """Write a configuration with `each` metrics in each of two categories. The first metrics are critical."""
 
     def write(each: int = 5, more: str = "") -> Config:
         lines = ["sources: {lake: {type: s3, bucket: b}}", "metrics:"]
@@ -46,7 +46,7 @@ def made(tmp_path: Path) -> Made:
                 f"critical: {'true' if n == 0 else 'false'}}}"
                 for n in range(each)
             ]
-        folder = tmp_path / "a <b>lake"  # a project is called as its folder is
+        folder = tmp_path / "a <b>lake"  # the folder is the project's name
         folder.mkdir(exist_ok=True)
         (folder / "dims.yaml").write_text("\n".join(lines) + f"\n{more}", encoding="utf-8")
         return load_config(folder / "dims.yaml", {}, folder)
@@ -55,15 +55,15 @@ def made(tmp_path: Path) -> Made:
 
 
 @pytest.fixture
-def config(made: Made, engine: Engine) -> Config:
-    """Ten metrics with 40 days of readings: raw.m0 waits, raw.m3 failed."""
-    found = made()
-    fill(engine, found, until=NOW, days=40)
-    return found
+def config(make_config: MakeConfig, engine: Engine) -> Config:
+    """Ten metrics with 40 days of readings. raw.m0 is held and raw.m3 failed."""
+    result = make_config()
+    fill(engine, result, until=NOW, days=40)
+    return result
 
 
 class Tags(HTMLParser):
-    """A page as a browser takes it apart: its elements, and the text of them all."""
+    """The elements and the text of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -78,54 +78,66 @@ class Tags(HTMLParser):
         self.text += data
 
     def all(self, tag: str, **wanted: str) -> list[dict[str, str | None]]:
-        return [had for name, had in self.elements if name == tag and wanted.items() <= had.items()]
+        return [
+            attributes for name, attributes in self.elements if name == tag and wanted.items() <= attributes.items()
+        ]
 
 
 def metrics_of(page: str) -> list[str]:
-    """The metrics of the categories' tables, in their order."""
+    """Return the metrics in the tables, in order."""
     return re.findall(r'<tr><td><a class="name[^"]*" href="/metrics/([^"]+)"', page)
 
 
 def counts_of(page: str) -> dict[str, int]:
-    found = re.findall(r'href="/\?state=(\w+)"[^>]*><b>(\d+)</b>', page)
-    return {name: int(number) for name, number in found}
+    result = re.findall(r'href="/\?state=(\w+)"[^>]*><b>(\d+)</b>', page)
+    return {name: int(number) for name, number in result}
 
 
-def test_what_needs_a_person_comes_first(visit: Visit, config: Config, engine: Engine) -> None:
+def test_what_needs_attention_comes_first(visit: Visit, config: Config, engine: Engine) -> None:
     with engine.begin() as connection:
         request = open_requests(connection)["raw.m0"]
         connection.execute(text("UPDATE dims_metrics SET error = :bad WHERE metric = 'raw.m3'"), {"bad": "no answer"})
     page = visit(config, "ada").get("/").text
-    needs, rest = page.split('id="tiles"')
-    assert f'href="/requests/{request.id}"' in needs and "Look and decide" in needs and "+18.7 %" in needs
-    assert f"{request.baseline:,} objects" in needs and f"{request.value:,} objects" in needs
-    assert 'href="/metrics/raw.m3"' in needs and "no answer" in needs
-    assert "1 value waits for a person; 1 metric could not be measured." in needs
-    assert 'href="/metrics/raw.m1"' not in needs
+    attention, rest = page.split('id="tiles"')
+    assert f'href="/requests/{request.id}"' in attention and "Review and decide" in attention and "+18.7 %" in attention
+    assert f"{request.baseline:,} objects" in attention and f"{request.value:,} objects" in attention
+    assert 'href="/metrics/raw.m3"' in attention and "no answer" in attention
+    assert "1 value waits for a person; 1 metric could not be measured." in attention
+    assert 'href="/metrics/raw.m1"' not in attention
     assert metrics_of(rest) == list(config.metrics)
     assert counts_of(page) == {
-        **{"waiting": 1, "failed": 1, "limit": 0, "stale": 0, "drifted": 1, "unmeasured": 0, "due": 1, "well": 8}
+        "waiting": 1,
+        "failed": 1,
+        "limit": 0,
+        "stale": 0,
+        "drifted": 1,
+        "unmeasured": 0,
+        "due": 1,
+        "well": 8,
     }
 
 
-def test_a_metric_tells_its_value_its_change_its_days_and_when(visit: Visit, config: Config, engine: Engine) -> None:
+def test_a_metric_shows_its_value_change_sparkline_and_time(visit: Visit, config: Config, engine: Engine) -> None:
     page = visit(config, "ada").get("/").text
     row = page.split('href="/metrics/raw.m1">')[1].split("</tr>")[0]
-    assert not re.search(r">[^<]*\d,\d", row)  # it may be broken after a comma, so not within a group of digits
+    assert not re.search(r">[^<]*\d,\d", row)  # <wbr> after each comma
     row = row.replace("<wbr>", "")
     with engine.begin() as connection:
         value, as_of = connection.execute(text("SELECT value, as_of FROM dims_metrics WHERE metric = 'raw.m1'")).one()
         before = connection.execute(
-            text("SELECT value FROM dims_metrics_history WHERE metric = 'raw.m1' AND as_of < :then ORDER BY as_of DESC "
-                 "LIMIT 1"), {"then": NOW - timedelta(hours=23)},
-        ).scalar_one()  # fmt: skip
+            text(
+                "SELECT value FROM dims_metrics_history WHERE metric = 'raw.m1' AND as_of < :then ORDER BY as_of DESC "
+                "LIMIT 1"
+            ),
+            {"then": NOW - timedelta(hours=23)},
+        ).scalar_one()
     assert f"{value:,} objects" in row and f">+{value - before:,}<" in row and value > before
     assert f'<time datetime="{as_of.isoformat(timespec="seconds")}">' in row
     assert row.count("<svg") == 1 and "30 days, from" in row
     assert "Shard 1 of it" in row
 
 
-def test_the_line_of_a_metric_is_that_of_its_days(config: Config, engine: Engine) -> None:
+def test_a_sparkline_has_the_accepted_value_of_each_day(config: Config, engine: Engine) -> None:
     with engine.begin() as connection:
         for bad, day in (("1e400", 2), ("null", 4), ('"text"', 6)):
             connection.execute(
@@ -144,13 +156,13 @@ def test_the_line_of_a_metric_is_that_of_its_days(config: Config, engine: Engine
     assert drawn.keys() == {"raw.m1", "raw.m2"}
     first = min(day.day for day in daily["raw.m1"])
     assert not {27, 25, 23} & set(drawn["raw.m1"].days) and 24 in drawn["raw.m1"].days
-    stood = [one for one in daily["raw.m2"] if one.outcome in history.TREND_OUTCOMES]
-    assert list(drawn["raw.m2"].days) == [(one.day - first).days for one in stood] and 28 not in drawn["raw.m2"].days
-    assert list(drawn["raw.m2"].values) == [one.value for one in stood]
+    stood = [day for day in daily["raw.m2"] if day.outcome in history.TREND_OUTCOMES]
+    assert list(drawn["raw.m2"].days) == [(day.day - first).days for day in stood] and 28 not in drawn["raw.m2"].days
+    assert list(drawn["raw.m2"].values) == [day.value for day in stood]
 
 
 @pytest.mark.parametrize(
-    ("asked", "found"),
+    ("query", "names"),
     [
         ("q=shard+3", ["raw.m3", "parsed.m3"]),
         ("q=RAW.M", [f"raw.m{n}" for n in range(5)]),
@@ -163,15 +175,17 @@ def test_the_line_of_a_metric_is_that_of_its_days(config: Config, engine: Engine
         ("category=no_such", []),
     ],
 )
-def test_what_is_asked_for_is_found_and_said(visit: Visit, config: Config, asked: str, found: list[str]) -> None:
-    page = visit(config, "ada").get(f"/?{asked}").text
-    assert metrics_of(page) == found
-    assert f"<b>{len(found)}</b> of 10 metrics" in page
-    assert ("Use fewer words" in page) == (not found)
+def test_a_filter_shows_the_matching_metrics_and_their_number(
+    visit: Visit, config: Config, query: str, names: list[str]
+) -> None:
+    page = visit(config, "ada").get(f"/?{query}").text
+    assert metrics_of(page) == names
+    assert f"<b>{len(names)}</b> of 10 metrics" in page
+    assert ("Use fewer words" in page) == (not names)
     form, result, tiles = (page.index(part) for part in ('role="search"', 'class="result"', 'id="tiles"'))
-    assert form < result < tiles and 'id="needs"' not in page
-    assert "Look and decide" not in page and "1 value waits for a person" in page
-    categories = {name.partition(".")[0] for name in found}
+    assert form < result < tiles and 'id="attention"' not in page
+    assert "Review and decide" not in page and "1 value waits for a person" in page
+    categories = {name.partition(".")[0] for name in names}
     assert set(re.findall(r'<section id="c-(\w+)"', page)) == categories
 
 
@@ -179,14 +193,16 @@ def test_the_form_keeps_what_the_address_says(visit: Visit, config: Config) -> N
     words = "m3 \"<b>'&"
     page = visit(config, "ada").get("/", params={"q": words, "category": "parsed", "state": "well"}).text
     tags = Tags(page)
-    assert [had["value"] for had in tags.all("input", name="q")] == [words]
+    assert [attributes["value"] for attributes in tags.all("input", name="q")] == [words]
     assert "<b>'&" not in page
-    chosen = [had.get("value") for had in tags.all("option") if "selected" in had]
-    assert chosen == [None, "well"]  # the category is its own text
+    chosen = [attributes.get("value") for attributes in tags.all("option") if "selected" in attributes]
+    assert chosen == [None, "well"]  # the option of a category has no value
     assert "<option selected>parsed</option>" in page
-    assert [had["href"] for had in tags.all("a") if had.get("aria-current") == "true"] == ["/?state=well"]
+    assert [attributes["href"] for attributes in tags.all("a") if attributes.get("aria-current") == "true"] == [
+        "/?state=well"
+    ]
     form = tags.all("form", action="/")
-    assert [had["method"] for had in form] == ["get"]
+    assert [attributes["method"] for attributes in form] == ["get"]
 
 
 def test_each_count_is_that_of_its_link(visit: Visit, config: Config) -> None:
@@ -197,8 +213,8 @@ def test_each_count_is_that_of_its_link(visit: Visit, config: Config) -> None:
         assert len(metrics_of(client.get(f"/?state={state}").text)) == number
 
 
-def test_a_hostile_text_is_a_text(visit: Visit, made: Made, engine: Engine) -> None:
-    config = made(
+def test_hostile_text_is_shown_as_text(visit: Visit, make_config: MakeConfig, engine: Engine) -> None:
+    config = make_config(
         more=f"  odd: {{m: {{source: lake, prefix: o/, measure: count, description: {json.dumps(HOSTILE)}}}}}\n"
     )
     fill(engine, config, until=NOW, days=3)
@@ -213,8 +229,8 @@ def test_a_hostile_text_is_a_text(visit: Visit, made: Made, engine: Engine) -> N
         )
     page = visit(config, "ada").get("/").text
     tags = Tags(page)
-    assert {had["src"] for had in tags.all("script")} == {"/static/live.js"}
-    assert not [had for _, had in tags.elements if "onload" in had or "style" in had]
+    assert {attributes["src"] for attributes in tags.all("script")} == {"/static/live.js"}
+    assert not [attributes for _, attributes in tags.elements if "onload" in attributes or "style" in attributes]
     assert "style" not in {tag for tag, _ in tags.elements}
     assert "\u202e" not in page and "\x07" not in page
     assert unescape(page).count("<script>alert('x')</script>\"") >= 4
@@ -222,8 +238,10 @@ def test_a_hostile_text_is_a_text(visit: Visit, made: Made, engine: Engine) -> N
     assert "<h1>a &lt;b&gt;lake</h1>" in page
 
 
-def test_a_long_list_tells_its_first_and_leads_to_the_rest(visit: Visit, made: Made, engine: Engine) -> None:
-    config = made(12)
+def test_a_long_list_shows_its_first_items_and_links_to_the_rest(
+    visit: Visit, make_config: MakeConfig, engine: Engine
+) -> None:
+    config = make_config(12)
     fill(engine, config, until=NOW, days=3)
     with engine.begin() as connection:
         connection.execute(text("UPDATE dims_metrics SET error = 'no', failed_at = now() WHERE metric LIKE 'parsed.%'"))
@@ -235,34 +253,34 @@ def test_a_long_list_tells_its_first_and_leads_to_the_rest(visit: Visit, made: M
                 "'x', now(), '1', '2', now(), 1, 50, 'high', 'so', 1 FROM dims_metrics WHERE metric <> 'raw.m0'"
             )
         )
-    needs = visit(config, "ada").get("/").text.split('id="tiles"')[0]
-    assert needs.count("Look and decide") == 5 and '<a href="/requests">and 19 more</a>' in needs
-    # Three rows: twelve metrics of one source fail for the same reason, another for its own, and one is stale
-    looks = needs.split("Needs a look")[1]
-    assert looks.count("<li>") == 3 and len(re.findall(r'<a class="name[^"]*" href', looks)) == 5 + 1 + 1
-    assert '<a href="/?state=failed">and 7 more</a>' in looks and "12 metrics of lake" in looks
-    assert "state=limit" not in needs and "All that are" not in needs
+    attention = visit(config, "ada").get("/").text.split('id="tiles"')[0]
+    assert attention.count("Review and decide") == 5 and '<a href="/requests">and 19 more</a>' in attention
+    # Three groups: twelve metrics of one source with the same error, one with another error, and a stale one
+    problems = attention.split("Needs attention")[1]
+    assert problems.count("<li>") == 3 and len(re.findall(r'<a class="name[^"]*" href', problems)) == 5 + 1 + 1
+    assert '<a href="/?state=failed">and 7 more</a>' in problems and "12 metrics of lake" in problems
+    assert "state=limit" not in attention and "Show all:" not in attention
     with engine.begin() as connection:
         connection.execute(text("UPDATE dims_metrics SET error = 'no ' || metric WHERE metric LIKE 'parsed.%'"))
-    looks = visit(config, "ada").get("/").text.split('id="tiles"')[0].split("Needs a look")[1]
-    assert looks.count("<li>") == 10 and "10 of 14." in looks
-    assert '<a href="/?state=failed">failed (13)</a>, <a href="/?state=stale">stale (1)</a>' in looks
+    problems = visit(config, "ada").get("/").text.split('id="tiles"')[0].split("Needs attention")[1]
+    assert problems.count("<li>") == 10 and "10 of 14." in problems
+    assert '<a href="/?state=failed">failed (13)</a>, <a href="/?state=stale">stale (1)</a>' in problems
 
 
-def test_a_request_of_a_metric_that_is_gone_is_still_asked(visit: Visit, config: Config, engine: Engine) -> None:
+def test_a_request_of_a_removed_metric_is_still_shown(visit: Visit, config: Config, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE dims_approval_requests SET metric = 'gone.m' WHERE state = 'open'"))
     page = visit(config, "ada").get("/").text
-    assert "gone.m" in page and "/metrics/gone.m" not in page and "Look and decide" in page
+    assert "gone.m" in page and "/metrics/gone.m" not in page and "Review and decide" in page
 
 
 def test_when_all_is_well_one_sentence_says_so(visit: Visit, config: Config, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE dims_metrics SET error = NULL, failed_at = NULL"))
         connection.execute(text("UPDATE dims_approval_requests SET state = 'withdrawn' WHERE state = 'open'"))
-    needs = visit(config, "ada").get("/").text.split('id="tiles"')[0]
-    assert "Nothing needs a person; 1 metric drifted." in needs and "All is well" not in needs
-    assert "<h2>" not in needs
+    attention = visit(config, "ada").get("/").text.split('id="tiles"')[0]
+    assert "Nothing needs a person; 1 metric drifted." in attention and "All is well" not in attention
+    assert "<h2>" not in attention
     with engine.begin() as connection:
         connection.execute(text("UPDATE dims_metrics SET status = 'ok'"))
     page = visit(config, "ada").get("/").text
@@ -270,48 +288,50 @@ def test_when_all_is_well_one_sentence_says_so(visit: Visit, config: Config, eng
 
 
 def row_of(page: str, metric: str) -> list[str]:
-    """A metric's value, change and states as its row says them."""
+    """Return the value, change and states in a metric's row."""
     row = page.replace("<wbr>", "").rpartition(f'href="/metrics/{metric}">')[2].partition("</tr>")[0]
     return [unescape(re.sub("<[^>]+>", " ", cell)).strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.S)]
 
 
-def aged(flow: Flow, hours: int) -> None:
-    """What is known was measured so much earlier."""
+def make_older(flow: Flow, hours: int) -> None:
+    """Move all readings into the past."""
     past = f"interval '{hours} hours'"
     flow.do(f"UPDATE dims_metrics_history SET as_of = as_of - {past}, recorded_at = recorded_at - {past}")
     flow.do(f"UPDATE dims_metrics SET as_of = as_of - {past}, baseline_as_of = baseline_as_of - {past}")
 
 
-def test_what_could_not_be_read_since_has_no_change(flow: Flow, visit: Visit) -> None:
+def test_a_metric_that_failed_since_has_no_change(flow: Flow, visit: Visit) -> None:
     flow.serve(a=10, c=10)
-    aged(flow, 72)
+    make_older(flow, 72)
     client = visit(flow.config, "ada")
-    assert row_of(client.get("/").text, "m.a")[:2] == ["10 files", "0"]  # no event says otherwise
+    assert row_of(client.get("/").text, "m.a")[:2] == ["10 files", "0"]  # no event reported a change
     flow.serve(a=Down("bucket away"), c=10)
     page = client.get("/").text
     assert row_of(page, "m.a")[:2] == ["10 files", "-"]
     assert row_of(page, "m.c")[:2] == ["10 files", "0"]
 
 
-def test_noise_of_reckoning_is_no_change(flow: Flow, visit: Visit) -> None:
+def test_a_rounding_error_is_no_change(flow: Flow, visit: Visit) -> None:
     flow.serve(a=0.1 + 0.2, c=1)
-    aged(flow, 30)
+    make_older(flow, 30)
     flow.serve(a=0.3, c=1)
     assert row_of(visit(flow.config, "ada").get("/").text, "m.a")[:2] == ["0.3 files", "0"]
 
 
-def test_what_a_person_rejected_is_nothing_to_compare_with(flow: Flow, visit: Visit) -> None:
+def test_a_rejected_value_is_not_compared_with(flow: Flow, visit: Visit) -> None:
     flow.serve(a=10, c=10)
     flow.serve(a=10, c=900)
     client = visit(flow.config, "ada")
     form = {"form_token": form_token(client.get("/requests/1").text), "version": 1}
     assert client.post("/requests/1/reject", data=form).status_code == 303
-    aged(flow, 30)
+    make_older(flow, 30)
     flow.serve(a=10, c=10)
     assert row_of(client.get("/").text, "m.c")[:2] == ["10 files", "0"]
 
 
-SIZED = KIT.replace("a: {source: one, measure: count}", "a: {source: one, measure: bytes, unit: GB, precision: 2}")
+SIZED = HELPER_CONFIG.replace(
+    "a: {source: one, measure: count}", "a: {source: one, measure: bytes, unit: GB, precision: 2}"
+)
 
 
 def test_a_value_has_the_unit_that_it_was_measured_in(
@@ -319,12 +339,12 @@ def test_a_value_has_the_unit_that_it_was_measured_in(
 ) -> None:
     flow = make_flow(SIZED)
     in_unit(flow, 187.3, "GB")
-    aged(flow, 30)
+    make_older(flow, 30)
     later = restart(SIZED.replace("unit: GB", "unit: MB"))
     client = visit(later.config, "ada")
     assert row_of(client.get("/").text, "m.a")[:2] == ["187.30 GB", "0"]
-    found = client.get("/api/metrics/m.a").json()
-    assert (found["value"], found["unit"], found["explanation"]["unit"]) == (187.3, "GB", "GB")
+    result = client.get("/api/metrics/m.a").json()
+    assert (result["value"], result["unit"], result["explanation"]["unit"]) == (187.3, "GB", "GB")
     assert "187.30 GB" in client.get("/metrics/m.a").text
     assert "187.30 MB" not in client.get("/metrics/m.a").text
     in_unit(later, 187_300.0, "MB")
@@ -337,64 +357,74 @@ def test_a_value_has_the_unit_that_it_was_measured_in(
 
 
 def in_unit(flow: Flow, value: float, unit: str) -> None:
-    """A reading of m.a in a unit, whatever is configured."""
+    """Record a reading of m.a in a unit other than the configured one."""
     measured = flow.measured({}, flow.claimed("m.a"))
     with transaction(flow.engine) as connection:
         record_run(connection, flow.config, replace(measured, readings={"m.a": Reading("m.a", value, unit, "exact")}))
 
 
-def test_nothing_measured_yet_says_what_to_do(visit: Visit, made: Made) -> None:
-    page = visit(made(), "ada").get("/").text
-    assert "Nothing is measured yet." in page and "<code>dims verify</code>" in page and "<code>dims up</code>" in page
-    assert "All is well" not in page and "Needs a look" not in page
+def test_nothing_measured_yet_says_what_to_do(visit: Visit, make_config: MakeConfig) -> None:
+    page = visit(make_config(), "ada").get("/").text
+    assert (
+        "Nothing has been measured yet." in page
+        and "<code>dims verify</code>" in page
+        and "<code>dims up</code>" in page
+    )
+    assert "All is well" not in page and "Needs attention" not in page
     assert counts_of(page)["unmeasured"] == 10 and len(metrics_of(page)) == 10
 
 
-def test_what_failed_from_the_first_is_said(visit: Visit, config: Config, engine: Engine) -> None:
+def test_a_metric_that_never_succeeded_shows_its_error(visit: Visit, config: Config, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(
             text("UPDATE dims_metrics SET as_of = NULL, value = NULL, status = NULL, error = 'no access'")
         )
-    needs = visit(config, "ada").get("/").text.split('id="tiles"')[0]
-    assert "10 metrics could not be measured; 10 metrics were never measured." in needs
-    assert needs.count("no access") == 1 and "and 5 more" in needs and "newest good reading never" in needs
+    attention = visit(config, "ada").get("/").text.split('id="tiles"')[0]
+    assert "10 metrics could not be measured; 10 metrics were never measured." in attention
+    assert attention.count("no access") == 1 and "and 5 more" in attention and "Last good reading never" in attention
 
 
 def test_no_metric_configured_says_what_to_do(visit: Visit, tmp_path: Path) -> None:
     (tmp_path / "dims.yaml").write_text("sources: {}\n", encoding="utf-8")
     page = visit(load_config(tmp_path / "dims.yaml", {}, tmp_path), "ada").get("/").text
-    assert "No metric is configured." in page and "<code>dims init</code>" in page
+    assert "No metrics are configured." in page and "<code>dims init</code>" in page
     assert "<form class" not in page
 
 
-def test_metrics_that_are_off_are_named_at_the_end(visit: Visit, made: Made) -> None:
-    config = made(more="  odd: {m: {source: lake, prefix: o/, measure: count, enabled: false}}\n")
+def test_disabled_metrics_are_listed_at_the_end(visit: Visit, make_config: MakeConfig) -> None:
+    config = make_config(more="  odd: {m: {source: lake, prefix: o/, measure: count, enabled: false}}\n")
     client = visit(config, "ada")
     page = client.get("/").text
-    assert "odd.m" not in metrics_of(page) and 'href="/metrics/odd.m"' in page.split('class="off"')[1]
+    assert "odd.m" not in metrics_of(page) and 'href="/metrics/odd.m"' in page.split('class="disabled"')[1]
     assert 'href="/metrics/odd.m"' in client.get("/?q=odd").text
     assert 'href="/metrics/odd.m"' not in client.get("/?q=raw").text
     assert 'href="/metrics/odd.m"' not in client.get("/?q=odd&state=well").text
 
 
-def test_who_is_not_signed_in_comes_back_to_what_was_asked(visit: Visit, config: Config) -> None:
+def test_signing_in_returns_to_the_filtered_overview(visit: Visit, config: Config) -> None:
     answer = visit(config).get("/?q=raw&state=well")
     assert answer.status_code == 303
     assert answer.headers["location"] == "/sign-in?next=/%3Fq%3Draw%26state%3Dwell"
     assert visit(config, read="anyone").get("/?q=raw&state=well").status_code == 200
 
 
-def test_what_changes_is_marked_to_be_renewed(visit: Visit, config: Config) -> None:
-    def live(asked: str) -> list[str | None]:
-        """What is renewed below the line that says that nothing is measured."""
-        return [had["id"] for _, had in Tags(visit(config, "ada").get(asked).text).elements if "data-live" in had][1:]
+def test_the_changing_parts_are_marked_for_refresh(visit: Visit, config: Config) -> None:
+    def live(query: str) -> list[str | None]:
+        """Return the ids of the parts that are refreshed, without the stall warning."""
+        return [
+            attributes["id"]
+            for _, attributes in Tags(visit(config, "ada").get(query).text).elements
+            if "data-live" in attributes
+        ][1:]
 
-    assert live("/") == ["needs", "tiles", "c-raw", "c-parsed", "made"]
-    assert live("/?q=raw") == ["inventory", "tiles", "made"]  # a category may come and go
+    assert live("/") == ["attention", "tiles", "c-raw", "c-parsed", "rendered"]
+    assert live("/?q=raw") == ["inventory", "tiles", "rendered"]  # a category may appear or disappear
 
 
-def test_of_many_metrics_only_what_is_the_matter_is_open(visit: Visit, made: Made, engine: Engine) -> None:
-    config = made(40)
+def test_with_many_metrics_only_categories_with_problems_are_unfolded(
+    visit: Visit, make_config: MakeConfig, engine: Engine
+) -> None:
+    config = make_config(40)
     fill(engine, config, until=NOW, days=2)
     with engine.begin() as connection:
         connection.execute(text("UPDATE dims_approval_requests SET state = 'withdrawn' WHERE state = 'open'"))
@@ -403,8 +433,8 @@ def test_of_many_metrics_only_what_is_the_matter_is_open(visit: Visit, made: Mad
         )
     client = visit(config, "ada")
 
-    def opened(asked: str) -> dict[str | None, bool]:
-        return {had["id"]: "open" in had for had in Tags(client.get(asked).text).all("details")}
+    def opened(query: str) -> dict[str | None, bool]:
+        return {attributes["id"]: "open" in attributes for attributes in Tags(client.get(query).text).all("details")}
 
     assert opened("/") == {"d-raw": True, "d-parsed": False}
     assert opened("/?q=m1") == {"d-raw": True, "d-parsed": True}
@@ -413,24 +443,26 @@ def test_of_many_metrics_only_what_is_the_matter_is_open(visit: Visit, made: Mad
     assert failed and f'<span class="more">{failed} failed</span>' in page and len(metrics_of(page)) == 80
 
 
-def test_a_critical_metric_is_called_so(visit: Visit, config: Config) -> None:
+def test_a_critical_metric_is_marked_for_screen_readers(visit: Visit, config: Config) -> None:
     page = visit(config, "ada").get("/").text
-    assert 'm0</a><span class="unseen">, critical</span>' in page
-    assert page.count('<span class="unseen">, critical</span>') == 2
+    assert 'm0</a><span class="visually-hidden">, critical</span>' in page
+    assert page.count('<span class="visually-hidden">, critical</span>') == 2
 
 
-@pytest.mark.parametrize("asked", ["/", "/?q=shard&state=well"])
-def test_two_hundred_metrics_cost_as_many_queries_as_ten(visit: Visit, made: Made, engine: Engine, asked: str) -> None:
-    few = _queries(visit(made(5), "ada"), engine, asked)
-    config = made(100)
+@pytest.mark.parametrize("query", ["/", "/?q=shard&state=well"])
+def test_two_hundred_metrics_cost_as_many_queries_as_ten(
+    visit: Visit, make_config: MakeConfig, engine: Engine, query: str
+) -> None:
+    few = _queries(visit(make_config(5), "ada"), engine, query)
+    config = make_config(100)
     fill(engine, config, until=NOW, days=2)
     client = visit(config, "ada")
-    assert _queries(client, engine, asked) == few == 7
-    assert len(metrics_of(client.get(asked).text)) > 180
+    assert _queries(client, engine, query) == few == 7
+    assert len(metrics_of(client.get(query).text)) > 180
 
 
-def _queries(client: TestClient, engine: Engine, asked: str) -> int:
-    """How many statements a page sends."""
+def _queries(client: TestClient, engine: Engine, query: str) -> int:
+    """Return the number of statements that a page sends."""
     sent: list[str] = []
 
     def note(_: object, __: object, statement: str, *___: object) -> None:
@@ -438,7 +470,7 @@ def _queries(client: TestClient, engine: Engine, asked: str) -> int:
 
     event.listen(engine, "before_cursor_execute", note)
     try:
-        assert client.get(asked).status_code == 200
+        assert client.get(query).status_code == 200
     finally:
         event.remove(engine, "before_cursor_execute", note)
     return len(sent)

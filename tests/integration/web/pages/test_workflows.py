@@ -1,4 +1,4 @@
-"""The pages of workflows over real parts: what is told of each, and the button whose click is an event."""
+"""The pages of workflows, and the button that requests a run by an event."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HOSTILE = "<script>alert(1)</script>\"'\u202e"
 
 @pytest.fixture
 def config(project: Project, engine: Engine) -> Config:
-    """A project with two files, one of whose names nobody would choose, and a workflow that lists them."""
+    """A project with two files, one with a hostile name, and a workflow that lists them."""
     project.write({"dims.yaml": CONFIG, "code/a.py": '"""Adds."""\n', 'code/<b onclick="x">.md': "# T\n"})
     loaded = load_config(None, project.env, project.folder)
     with transaction(engine) as connection:
@@ -43,36 +43,43 @@ def config(project: Project, engine: Engine) -> Config:
     return loaded
 
 
-def ran(engine: Engine, name: str, **parts: Any) -> int:
-    """A run of a workflow as it is recorded, with the parts of its result that are told here."""
+def insert_workflow_run(engine: Engine, name: str, **parts: Any) -> int:
+    """Record a run of a workflow with these parts of its result."""
     with transaction(engine) as connection:
         now = clock(connection)
         result = {"workflow": name, "generated_at": now.isoformat(), "quick": False, "unreached": {}, **parts}
         number, _ = insert_run(
             connection,
             {
-                **{"trigger": "event", "source": f"workflow.{name}", "status": "ok", "worker": "w@h", "readings": 1},
-                **{"failed": int(bool(result["unreached"])), "held": 0, "api_calls": 7, "result": result},
+                "trigger": "event",
+                "source": f"workflow.{name}",
+                "status": "ok",
+                "worker": "w@h",
+                "readings": 1,
+                "failed": int(bool(result["unreached"])),
+                "held": 0,
+                "api_calls": 7,
+                "result": result,
                 "started_at": now - timedelta(seconds=2),
             },
         )
     return number
 
 
-def audited(**parts: Any) -> dict[str, Any]:
-    """An audit's result: its report is its sections, so that any text can be put into it."""
+def audit_result(**parts: Any) -> dict[str, Any]:
+    """Return the result of an audit."""
     return {"sections": [], "summary": [["file-inventory", "ok"]], "attention": [], **parts}
 
 
 def start(client: TestClient, name: str = "file-inventory") -> tuple[str, str]:
-    """The token and the event's id of a workflow's form."""
+    """Return the CSRF token and the event id of a workflow's form."""
     page = client.get(f"/workflows/{name}").text
-    found = re.search(r'name="event_id" value="([^"]+)"', page)
-    assert found
-    return form_token(page), found[1]
+    match = re.search(r'name="event_id" value="([^"]+)"', page)
+    assert match
+    return form_token(page), match[1]
 
 
-def test_what_was_never_run_says_how_to_run_it(config: Config, visit: Visit) -> None:
+def test_a_workflow_that_has_never_run_shows_how_to_run_it(config: Config, visit: Visit) -> None:
     client = visit(config, "ada")
     for path in ("/workflows", "/workflows/file-inventory"):
         page = client.get(path)
@@ -86,12 +93,12 @@ def test_what_was_never_run_says_how_to_run_it(config: Config, visit: Visit) -> 
 def test_a_real_run_is_shown_with_its_report(
     config: Config, engine: Engine, broker_url: str, project: Project, visit: Visit
 ) -> None:
-    """From the click to the report: the event is stored, planned, served, and what it found is on the page."""
+    """From the click to the report: the event is stored, planned and served, and the page shows the result."""
     client = visit(config, "ada", broker_url=broker_url)
     token, event_id = start(client)
     answer = client.post("/workflows/file-inventory/start", data={"form_token": token, "event_id": event_id})
-    assert (answer.status_code, answer.headers["location"]) == (303, f"/workflows/file-inventory?asked={event_id}")
-    assert "It is asked for, and waits to be taken in" in client.get(answer.headers["location"]).text
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/workflows/file-inventory?event={event_id}")
+    assert "Requested. A worker will start it soon" in client.get(answer.headers["location"]).text
 
     with Redis.from_url(broker_url) as redis:
         assert ingest_stream(redis, engine, Planner(config)).stored == 1
@@ -100,13 +107,13 @@ def test_a_real_run_is_shown_with_its_report(
     assert (row.producer, row.event_id) == ("dims:web", event_id)
     assert row.data == {"workflow": "file-inventory", "by": "ada"} and row.metrics == ["workflow.file-inventory"]
     stored = client.get(answer.headers["location"]).text
-    assert "Waits for a worker since <time" in stored and "asked for</span>" in stored
-    assert f'for <a href="/events/{row.seq}">event {row.seq}</a>' in stored and event_id not in stored
+    assert "Waiting for a worker since <time" in stored and "requested</span>" in stored
+    assert f'requested by <a href="/events/{row.seq}">event {row.seq}</a>' in stored and event_id not in stored
 
     run = measure_due(engine, config, "workflow.file-inventory")
     assert run is not None
     done = client.get(answer.headers["location"]).text
-    assert f'asked for is done: <a href="/runs/{run.run_id}">run {run.run_id}</a>.' in done
+    assert f'Done: <a href="/runs/{run.run_id}">run {run.run_id}</a>, requested by' in done
     assert '<span class="chip ok">ok</span>' in done and "a.py" in done
     assert "<h2" in done and '<div class="scroll" tabindex="0" role="region" aria-label="Table 1">' in done
     assert "<b onclick" not in done and "&lt;b onclick=&quot;x&quot;&gt;.md" in done
@@ -118,13 +125,13 @@ def test_a_double_click_is_one_event(config: Config, engine: Engine, broker_url:
     token, event_id = start(client)
     for _ in range(2):
         client.post("/workflows/file-inventory/start", data={"form_token": token, "event_id": event_id})
-    assert start(client)[1] != event_id  # a page loaded anew asks anew
+    assert start(client)[1] != event_id  # a new page has a new event id
     with Redis.from_url(broker_url) as redis:
-        told = ingest_stream(redis, engine, Planner(config))
-    assert (told.stored, told.known) == (1, 1)
+        expected = ingest_stream(redis, engine, Planner(config))
+    assert (expected.stored, expected.known) == (1, 1)
 
 
-def test_an_old_form_that_is_sent_again_says_that_it_started_nothing(
+def test_an_old_form_sent_again_says_that_nothing_was_started(
     config: Config, engine: Engine, broker_url: str, visit: Visit
 ) -> None:
     client = visit(config, "ada", broker_url=broker_url)
@@ -134,25 +141,25 @@ def test_an_old_form_that_is_sent_again_says_that_it_started_nothing(
         client.post("/workflows/file-inventory/start", data=form)
         ingest_stream(redis, engine, Planner(config))
         run = measure_due(engine, config, "workflow.file-inventory")
-        answer = client.post("/workflows/file-inventory/start", data=form)  # the Back button, and the button again
+        answer = client.post("/workflows/file-inventory/start", data=form)  # Back, then the button again
         assert run is not None and redis.xlen("dims:events") == 0
     page = client.get(answer.headers["location"]).text
-    assert "This form was sent before" in page and "It started nothing new" in page and "is done" not in page
-    assert f'<a href="/runs/{run.run_id}">run {run.run_id}</a> answered it' in page
+    assert "Nothing new was started. You sent this form before" in page and "Done:" not in page
+    assert f'<a href="/runs/{run.run_id}">run {run.run_id}</a> was the result' in page
 
 
 @pytest.mark.parametrize(
-    ("outcome", "told"),
+    ("outcome", "expected"),
     [
-        ("planned", "no rule and no workflow\nanswers it"),
-        ("unmatched", "no rule and no workflow\nanswers it"),
-        ("rejected", "was rejected, &lt;b&gt;no&lt;/b&gt;."),
+        ("planned", "no rule and no workflow of the worker matches"),
+        ("unmatched", "no rule and no workflow of the worker matches"),
+        ("rejected", "was rejected: &lt;b&gt;no&lt;/b&gt;."),
     ],
 )
-def test_what_started_nothing_is_not_called_done(
-    config: Config, engine: Engine, broker_url: str, visit: Visit, outcome: str, told: str
+def test_an_event_that_started_nothing_is_not_reported_as_done(
+    config: Config, engine: Engine, broker_url: str, visit: Visit, outcome: str, expected: str
 ) -> None:
-    """A worker that knows of no such workflow takes the event in; others reject it."""
+    """A worker with another configuration ingests the event without a run, or rejects it."""
     client = visit(config, "ada", broker_url=broker_url)
     token, event_id = start(client)
     client.post("/workflows/file-inventory/start", data={"form_token": token, "event_id": event_id})
@@ -162,27 +169,29 @@ def test_what_started_nothing_is_not_called_done(
         connection.execute(text("UPDATE dims_metrics SET measured_gen = requested_gen"))
         change = "UPDATE dims_event_log SET metrics = '{}', outcome = :outcome, reason = '<b>no</b>'"
         connection.execute(text(change), {"outcome": outcome})
-    page = client.get(f"/workflows/file-inventory?asked={event_id}").text
-    assert "Nothing was started: " in page and told in page and "is done" not in page
+    page = client.get(f"/workflows/file-inventory?event={event_id}").text
+    assert "Nothing was started, because " in page and expected in page and "Done:" not in page
 
 
 def test_attention_and_unreached_sources_are_named(config: Config, engine: Engine, visit: Visit) -> None:
     client = visit(config, "ada")
-    ran(engine, "audit", **audited(attention=[f"file-inventory: look {number}" for number in range(7)]))
-    one, all_ = client.get("/workflows/audit").text, client.get("/workflows").text
-    assert '<span class="chip warn">attention</span>' in one and "look 6" in one
+    insert_workflow_run(
+        engine, "audit", **audit_result(attention=[f"file-inventory: look {number}" for number in range(7)])
+    )
+    single, all_ = client.get("/workflows/audit").text, client.get("/workflows").text
+    assert '<span class="chip warn">attention</span>' in single and "look 6" in single
     assert "look 4" in all_ and "look 5" not in all_ and "and 2 more" in all_
 
-    ran(engine, "audit", unreached={"lake": "no answer within 60 s"})
+    insert_workflow_run(engine, "audit", unreached={"lake": "no answer within 60 s"})
     for page in (client.get("/workflows/audit").text, client.get("/workflows").text):
         assert '<span class="chip lost">failed</span>' in page
-        assert "<b>lake</b> was not reached: no answer within 60 s" in page
-    assert "was not brought to its end" in client.get("/workflows/audit").text
+        assert "<b>lake</b> could not be reached: no answer within 60 s" in page
+    assert "failed before it could write a report" in client.get("/workflows/audit").text
 
 
 def test_a_hostile_text_of_a_result_is_text(config: Config, engine: Engine, visit: Visit) -> None:
-    parts = audited(attention=[HOSTILE], summary=[[HOSTILE, HOSTILE]])
-    ran(engine, "audit", **parts, unreached={HOSTILE: HOSTILE})
+    parts = audit_result(attention=[HOSTILE], summary=[[HOSTILE, HOSTILE]])
+    insert_workflow_run(engine, "audit", **parts, unreached={HOSTILE: HOSTILE})
     client = visit(config, "ada")
     for path in ("/workflows", "/workflows/audit"):
         page = client.get(path).text
@@ -191,17 +200,17 @@ def test_a_hostile_text_of_a_result_is_text(config: Config, engine: Engine, visi
 
 
 def test_past_runs_are_linked_newest_first(config: Config, engine: Engine, visit: Visit) -> None:
-    numbers = [ran(engine, "audit", **audited()) for _ in range(11)]
+    numbers = [insert_workflow_run(engine, "audit", **audit_result()) for _ in range(11)]
     page = visit(config, "ada").get("/workflows/audit").text
     table = page.split('id="past"', 1)[1]
     assert re.findall(r'<td><a href="/runs/(\d+)">', table) == [str(n) for n in reversed(numbers[1:])]
     assert 'href="/runs?source=workflow.audit"' in table
 
 
-def test_who_may_not_start(config: Config, broker_url: str, visit: Visit) -> None:
+def test_only_signed_in_people_may_start_a_workflow(config: Config, broker_url: str, visit: Visit) -> None:
     form = {"form_token": "made up", "event_id": "20261126T101500Z-0123456789abcdef"}
     stranger = visit(config, broker_url=broker_url, read="anyone")
-    assert "<form" not in stranger.get("/workflows").text and "to start one" in stranger.get("/workflows").text
+    assert "<form" not in stranger.get("/workflows").text and "to start a workflow" in stranger.get("/workflows").text
     turned_away = stranger.post("/workflows/file-inventory/start", data=form)
     assert turned_away.status_code == 403 and "You are signed out" in turned_away.text
 
@@ -210,17 +219,17 @@ def test_who_may_not_start(config: Config, broker_url: str, visit: Visit) -> Non
     bobs = start(visit(config, "bob", broker_url=broker_url))[0]
     assert ada.post("/workflows/file-inventory/start", data={**form, "form_token": bobs}).status_code == 403
     for unfit in ("", "no id of ours", "20269926T101500Z-0123456789abcdef"):
-        mine = {"form_token": start(ada)[0], "event_id": unfit}
-        assert ada.post("/workflows/file-inventory/start", data=mine).status_code == 400
+        form = {"form_token": start(ada)[0], "event_id": unfit}
+        assert ada.post("/workflows/file-inventory/start", data=form).status_code == 400
     with Redis.from_url(broker_url) as redis:
         assert redis.xlen("dims:events") == 0
 
 
-def test_a_broker_that_is_unknown_or_away(config: Config, broker_url: str, visit: Visit) -> None:
+def test_an_unconfigured_or_unreachable_broker_is_503(config: Config, broker_url: str, visit: Visit) -> None:
     unknown, away = visit(config, "ada"), visit(config, "ada", broker_url="redis://127.0.0.1:1/0")
-    assert "not told where the broker is" in unknown.get("/workflows").text
+    assert "no broker is configured" in unknown.get("/workflows").text
     token, event_id = start(away)
-    for client, why in ((unknown, "not told where the broker is"), (away, "cannot be reached")):
+    for client, why in ((unknown, "no broker is configured"), (away, "cannot be reached")):
         answer = client.post("/workflows/file-inventory/start", data={"form_token": token, "event_id": event_id})
         assert answer.status_code == 503 and why in answer.text
 
@@ -236,7 +245,7 @@ def test_an_unknown_workflow_is_not_found(config: Config, broker_url: str, visit
         assert redis.xlen("dims:events") == 0
 
 
-def test_a_site_without_workflows_says_what_to_do(project: Project, visit: Visit) -> None:
+def test_a_project_without_workflows_says_what_to_do(project: Project, visit: Visit) -> None:
     project.write({"dims.yaml": CONFIG.split("rules:", maxsplit=1)[0]})
     page = visit(load_config(None, project.env, project.folder), "ada").get("/workflows")
-    assert page.status_code == 200 and "None is configured in" in page.text
+    assert page.status_code == 200 and "No workflows are configured in" in page.text

@@ -22,11 +22,11 @@ Scan = Callable[..., dict[str, Reading]]
 
 
 @pytest.fixture
-def scan(around: ScanContext) -> Scan:
+def scan(context: ScanContext) -> Scan:
     def run(seconds: float = 30, cwd: str = ".", **metrics: CommandMetric) -> dict[str, Reading]:
         deadline = Deadline.after(timedelta(seconds=seconds))
         where = CommandSource(type="command", cwd=cwd)
-        return readings_by_name(CommandProbe().scan(where, metrics, around, deadline).readings)
+        return readings_by_name(CommandProbe().scan(where, metrics, context, deadline).readings)
 
     return run
 
@@ -48,10 +48,10 @@ def values(readings: dict[str, Reading]) -> dict[str, Any]:
     return {name: reading.value for name, reading in readings.items()}
 
 
-def test_what_is_printed(scan: Scan) -> None:
+def test_output_is_parsed(scan: Scan) -> None:
     printed = '{"totals": [{"files": 7, "part": 0.5, "name": "é", "ok": true, "half": "\\ud800"}]}'
     json = {name: metric("echo", printed, parse="json", pointer=f"totals.0.{name}") for name in ("files", "part", "ok")}
-    found = values(
+    results = values(
         scan(
             integer=metric("echo", " 42 ", unit="files"),
             below=metric("echo", "-7"),
@@ -65,53 +65,69 @@ def test_what_is_printed(scan: Scan) -> None:
             **json,
         )
     )
-    assert found == {
-        **{"integer": 42, "below": -7, "number": 1500.0, "whole": 12, "text": "ready\nsteady", "silent": ""},
-        **{"files": 7, "part": 0.5, "ok": True, "name": "é", "half": r"\ud800", "raw": r"a\xff\x00b"},
+    assert results == {
+        "integer": 42,
+        "below": -7,
+        "number": 1500.0,
+        "whole": 12,
+        "text": "ready\nsteady",
+        "silent": "",
+        "files": 7,
+        "part": 0.5,
+        "ok": True,
+        "name": "é",
+        "half": r"\ud800",
+        "raw": r"a\xff\x00b",
     }
-    assert type(found["whole"]) is int and found["ok"] is True
+    assert type(results["whole"]) is int and results["ok"] is True
 
 
 @pytest.mark.parametrize(
-    ("words", "more", "said"),
+    ("words", "more", "text"),
     [
-        (("true",), {}, "printed nothing, which is no integer"),
-        (("echo", "1.5"), {}, "printed '1.5', which is no integer"),
-        (("echo", "1_000"), {}, "printed '1_000', which is no integer"),
-        (("echo", "٣"), {}, "no integer"),
-        (("echo", "nan"), {"parse": "number"}, "printed 'nan', which is no number"),
-        (("echo", "1e999"), {"parse": "number"}, "no number"),
-        (("echo", "{"), {"parse": "json", "pointer": "a"}, "printed '{', which is no JSON"),
-        (("echo", '{"a": NaN}'), {"parse": "json", "pointer": "a"}, "no JSON"),
+        (("true",), {}, "printed nothing, which is not an integer"),
+        (("echo", "1.5"), {}, "printed '1.5', which is not an integer"),
+        (("echo", "1_000"), {}, "printed '1_000', which is not an integer"),
+        (("echo", "٣"), {}, "is not an integer"),
+        (("echo", "nan"), {"parse": "number"}, "printed 'nan', which is not a number"),
+        (("echo", "1e999"), {"parse": "number"}, "is not a number"),
+        (("echo", "{"), {"parse": "json", "pointer": "a"}, "printed '{', which is not JSON"),
+        (("echo", '{"a": NaN}'), {"parse": "json", "pointer": "a"}, "is not JSON"),
         (("echo", '{"a": 1e999}'), {"parse": "json", "pointer": "a"}, "too large"),
         (("echo", '{"a": [1]}'), {"parse": "json", "pointer": "b"}, "the JSON has no b: there is no 'b'"),
         (("echo", '{"a": [1]}'), {"parse": "json", "pointer": "a.1"}, "the JSON has no a.1: there is no '1' in a"),
-        (("echo", '{"a": [1]}'), {"parse": "json", "pointer": "a"}, "no single value at a"),
+        (
+            ("echo", '{"a": [1]}'),
+            {"parse": "json", "pointer": "a"},
+            "the JSON has a list or an object at a, not a single value",
+        ),
         (("echo", '{"a": [1, 2]}'), {"parse": "json", "pointer": "a.*"}, "2 values at a.*"),
         (("echo", '{"a": null}'), {"parse": "json", "pointer": "a"}, "the JSON has null at a"),
-        (("no-such-program",), {}, "no-such-program is missing"),
-        (("./data.txt",), {}, "./data.txt may not be run"),
+        (("no-such-program",), {}, "no-such-program was not found"),
+        (("./data.txt",), {}, "./data.txt is not executable for this user"),
         (("./empty-shebang",), {}, "./empty-shebang cannot be run: Exec format error"),
-        (("./lost-shebang",), {}, "./lost-shebang is missing: no such program, or the one that its #! names"),
+        (("./lost-shebang",), {}, "./lost-shebang was not found (or the interpreter in its #! line)"),
         (("echo", "a\0b"), {}, "echo cannot be run: embedded null byte"),
         (("false",), {}, "false ended with exit code 1"),
     ],
 )
-def test_what_fails(words: tuple[str, ...], more: dict[str, Any], said: str, scan: Scan, tmp_path: Path) -> None:
+def test_output_that_cannot_be_parsed_fails(
+    words: tuple[str, ...], more: dict[str, Any], text: str, scan: Scan, tmp_path: Path
+) -> None:
     (tmp_path / "data.txt").write_text("7")
     for name, content in (("empty-shebang", "\x7f7"), ("lost-shebang", "#!/no/such/shell\n")):
         (tmp_path / name).write_text(content)
         (tmp_path / name).chmod(0o755)
     reading = scan(m=metric(*words, **more))["m"]
-    assert reading.method == "failed" and said in str(reading.error)
+    assert reading.method == "failed" and text in str(reading.error)
 
 
-def test_null_where_absent_is_said(scan: Scan) -> None:
+def test_null_gives_the_value_of_absent(scan: Scan) -> None:
     reading = scan(m=metric("echo", '{"a": null}', parse="json", pointer="a", absent=None))["m"]
     assert (reading.value, reading.error, reading.details) == (None, None, {"absent": "the JSON has null at a"})
 
 
-def test_what_a_failing_program_complains_of(scan: Scan) -> None:
+def test_the_error_shows_the_error_output_of_a_program(scan: Scan) -> None:
     long = "seq 1 90000 >&2; echo one >&2; echo two >&2; echo three >&2; echo 5; exit 3"
     readings = scan(
         good=metric("echo", "1"),
@@ -125,7 +141,7 @@ def test_what_a_failing_program_complains_of(scan: Scan) -> None:
     assert "ended with exit code 127" in str(readings["gone"].error)
 
 
-def test_words_are_no_shell(scan: Scan, tmp_path: Path) -> None:
+def test_a_list_of_arguments_is_not_run_in_a_shell(scan: Scan, tmp_path: Path) -> None:
     readings = scan(
         words=metric("echo", "$HOME", "*", ";", "touch", "made", parse="text"),
         text=shell("seq 1 3 | wc -l"),
@@ -151,12 +167,12 @@ def test_the_folder_and_the_environment(scan: Scan, tmp_path: Path, monkeypatch:
 
 
 def test_a_missing_folder(scan: Scan) -> None:
-    with pytest.raises(MeasureError, match="gone is no folder"):
+    with pytest.raises(MeasureError, match="gone is not a folder"):
         scan(cwd="gone", m=metric("echo", "1"))
     assert scan(cwd="gone", m=metric("echo", "1", absent=0))["m"].value == 0
 
 
-def test_equal_commands_run_once_and_others_side_by_side(scan: Scan, tmp_path: Path) -> None:
+def test_equal_commands_run_once_and_others_in_parallel(scan: Scan, tmp_path: Path) -> None:
     log = "echo x >> log; sleep 0.6; wc -l < log"
     begun = time.monotonic()
     readings = scan(a=shell(log), b=shell(log, unit="lines"), c=shell(log, parse="text"), d=shell("sleep 0.6; echo 1"))
@@ -166,7 +182,7 @@ def test_equal_commands_run_once_and_others_side_by_side(scan: Scan, tmp_path: P
 
 
 def _left(folder: Path) -> list[int]:
-    """The processes whose number a file of the folder holds, and that still run."""
+    """Return the running processes whose pid is in a file of the folder."""
     numbers = [int(file.read_text()) for file in folder.glob("*.pid")]
     alive = [n for n in numbers if psutil.pid_exists(n) and psutil.Process(n).status() != psutil.STATUS_ZOMBIE]
     assert numbers
@@ -178,15 +194,15 @@ def _left(folder: Path) -> list[int]:
     [
         "echo $$ > a.pid; sleep 60 & echo $! > b.pid; wait",
         "(sleep 60 & echo $! > b.pid); trap '' TERM INT; while :; do sleep 1; done",
-        "sleep 60 & echo $! > b.pid; echo 5",  # it ends, but its child holds the output
-        "exec >&- 2>&-; echo $$ > a.pid; sleep 60",  # it closes its output, and goes on
+        "sleep 60 & echo $! > b.pid; echo 5",  # it ends, but its child keeps the output open
+        "exec >&- 2>&-; echo $$ > a.pid; sleep 60",  # it closes its output and keeps running
     ],
 )
 def test_a_timeout_ends_grandchildren_too(command: str, scan: Scan, tmp_path: Path) -> None:
     begun = time.monotonic()
     readings = scan(seconds=1, slow=shell(command), quick=metric("echo", "1"))
     assert time.monotonic() - begun < 3
-    assert readings["slow"].error == "took longer than its timeout of 1 s"
+    assert readings["slow"].error == "the scan took longer than its timeout of 1 s"
     assert readings["quick"].value == 1
     end = time.monotonic() + 5
     while _left(tmp_path) and time.monotonic() < end:
@@ -194,7 +210,7 @@ def test_a_timeout_ends_grandchildren_too(command: str, scan: Scan, tmp_path: Pa
     assert _left(tmp_path) == []
 
 
-def test_output_is_bounded(scan: Scan) -> None:
+def test_output_is_limited(scan: Scan) -> None:
     begun = time.monotonic()
     readings = scan(
         endless=metric("yes"),
@@ -219,7 +235,7 @@ def test_nothing_stays_open(scan: Scan) -> None:
     assert _open() == before
 
 
-def test_the_way_to_values() -> None:
+def test_json_pointers() -> None:
     document = {"games": [{"id": 1}, {"id": 2}], "by": {"a": {"n": 3}, "b": {"n": 4}}, "1": 5}
     assert list(resolve_pointer(document, "games.*.id")) == [1, 2]
     assert list(resolve_pointer(document, "by.*.n")) == [3, 4]

@@ -1,4 +1,4 @@
-"""FilesProbe: the documented entries of documents, and trees that fight back."""
+"""FilesProbe: entries of documents, and files that change during a scan."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def entries(*paths: str, **more: Any) -> FilesMetric:
 
 
 @pytest.fixture
-def scan(around: ScanContext, deadline: Deadline) -> Scan:
+def scan(context: ScanContext, deadline: Deadline) -> Scan:
     def run(*, source: dict[str, Any] | None = None, **metrics: FilesMetric) -> dict[str, Reading]:
         where = FilesSource(type="files", path=".", **(source or {}))
-        return readings_by_name(PROBE.scan(where, metrics, around, deadline).readings)
+        return readings_by_name(PROBE.scan(where, metrics, context, deadline).readings)
 
     return run
 
@@ -45,7 +45,7 @@ def test_entries(scan: Scan, tmp_path: Path) -> None:
     (tmp_path / "INVENTORY.md").write_bytes(INVENTORY.encode())
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "x.md").write_text("- one\n- two\n")
-    found = scan(
+    results = scan(
         default=entries("INVENTORY.md"),
         heads=entries("INVENTORY.md", entry=r"^### `[^`]+`$"),
         anywhere=entries("INVENTORY.md", entry="`"),
@@ -61,24 +61,26 @@ def test_entries(scan: Scan, tmp_path: Path) -> None:
         "none": 0,
         "lines": INVENTORY.count("\n"),
     }
-    assert {name: reading.value for name, reading in found.items()} == expected
-    assert {found[name].unit for name in ("default", "none")} == {"entries"}
-    assert type(found["default"].value) is int
+    assert {name: reading.value for name, reading in results.items()} == expected
+    assert {results[name].unit for name in ("default", "none")} == {"entries"}
+    assert type(results["default"].value) is int
 
 
-def test_entries_of_a_document_that_is_not_there(scan: Scan) -> None:
-    found = scan(gone=entries("INVENTORY.md"), zero=entries("INVENTORY.md", absent=0))
-    assert (found["gone"].method, found["gone"].error) == ("failed", "INVENTORY.md: No such file or directory")
-    assert (found["zero"].method, found["zero"].value) == ("exact", 0)
+def test_entries_of_a_missing_document_fail(scan: Scan) -> None:
+    results = scan(gone=entries("INVENTORY.md"), zero=entries("INVENTORY.md", absent=0))
+    assert (results["gone"].method, results["gone"].error) == ("failed", "INVENTORY.md: No such file or directory")
+    assert (results["zero"].method, results["zero"].value) == ("exact", 0)
 
 
-def test_entries_of_bytes_that_are_no_text(scan: Scan, tmp_path: Path) -> None:
+def test_entries_of_a_file_that_is_not_text(scan: Scan, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_bytes(b"- \xff\xfe\n\x00- no\n- yes\n" + b"x" * 700_000 + b"\n- end\n")
-    found = scan(n=entries("a.md"), lines=FilesMetric(source="here", measure="lines"))
-    assert (found["n"].value, found["lines"].value) == (3, 5)
+    results = scan(n=entries("a.md"), lines=FilesMetric(source="here", measure="lines"))
+    assert (results["n"].value, results["lines"].value) == (3, 5)
 
 
-def test_one_open_for_lines_and_entries(scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_opened_once_for_lines_and_entries(
+    scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.md").write_text("- a\n* b\n")
     opened: list[str] = []
     real = os.open
@@ -88,13 +90,13 @@ def test_one_open_for_lines_and_entries(scan: Scan, tmp_path: Path, monkeypatch:
         return real(path, *args)
 
     monkeypatch.setattr(os, "open", note)
-    found = scan(
+    results = scan(
         a=entries("a.md"),
         b=entries("*.md", entry=r"^\* "),
         same=entries("a.md", entry=r"^[-*] "),
         lines=FilesMetric(source="here", measure="lines"),
     )
-    assert [reading.value for reading in found.values()] == [1, 1, 2, 2]
+    assert [reading.value for reading in results.values()] == [1, 1, 2, 2]
     assert opened == [f"{tmp_path.resolve()}/a.md"]
 
 
@@ -102,9 +104,9 @@ def test_one_open_for_lines_and_entries(scan: Scan, tmp_path: Path, monkeypatch:
 def test_entries_of_an_unreadable_document_fail(scan: Scan, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("- a\n")
     (tmp_path / "a.md").chmod(0)
-    found = scan(n=entries("a.md"), files=FilesMetric(source="here", measure="count"))
-    assert "a.md: Permission denied" in str(found["n"].error)
-    assert found["files"].value == 1
+    results = scan(n=entries("a.md"), files=FilesMetric(source="here", measure="count"))
+    assert "a.md: Permission denied" in str(results["n"].error)
+    assert results["files"].value == 1
 
 
 @pytest.mark.parametrize("measure", ["lines", "entries"])
@@ -122,5 +124,5 @@ def test_a_file_that_vanishes_before_it_is_read(
         return real(path, *args)
 
     monkeypatch.setattr(os, "open", vanish)
-    found = scan(n=FilesMetric(source="here", measure=measure, paths=("**/*.md",)))
-    assert (found["n"].value, found["n"].details) == (1, {"vanished": 1})
+    results = scan(n=FilesMetric(source="here", measure=measure, paths=("**/*.md",)))
+    assert (results["n"].value, results["n"].details) == (1, {"vanished": 1})

@@ -1,4 +1,4 @@
-"""FilesProbe: one walk, true counts, and failed where something is missing or cannot be read."""
+"""FilesProbe: one walk, true counts, and failed readings if something is missing or cannot be read."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def metric(measure: str = "count", *paths: str, **more: Any) -> FilesMetric:
 
 
 @pytest.fixture
-def scan(around: ScanContext, deadline: Deadline) -> Scan:
+def scan(context: ScanContext, deadline: Deadline) -> Scan:
     def run(path: str = ".", *, source: dict[str, Any] | None = None, **metrics: FilesMetric) -> dict[str, Reading]:
         where = FilesSource(type="files", path=path, **(source or {}))
-        return readings_by_name(PROBE.scan(where, metrics, around, deadline).readings)
+        return readings_by_name(PROBE.scan(where, metrics, context, deadline).readings)
 
     return run
 
@@ -48,7 +48,7 @@ def test_each_measure(scan: Scan, tmp_path: Path) -> None:
     tree({"a.py": "1\n2\n", "b/c.py": "1\nno end", "b/d.bin": b"\n\0\n\xff", ".hid.py": ""}, tmp_path)
     for number, name in enumerate(["a.py", "b/c.py", "b/d.bin", ".hid.py"]):
         os.utime(tmp_path / name, ns=(0, 1_700_000_000_123_456_789 + number * 10**9))
-    found = scan(
+    results = scan(
         count=metric("count", "**/*.py"),
         lines=metric("lines", "**/*.py"),
         all_lines=metric("lines"),
@@ -60,33 +60,39 @@ def test_each_measure(scan: Scan, tmp_path: Path) -> None:
         no_bytes=metric("bytes", "**/*.zip"),
         no_lines=metric("lines", "**/*.zip"),
     )
-    values = {name: reading.value for name, reading in found.items()}
+    values = {name: reading.value for name, reading in results.items()}
     assert values == {
-        **{"count": 3, "lines": 3, "all_lines": 5, "bytes": 16, "kib": 16 / 1024, "none": 0, "no_lines": 0},
+        "count": 3,
+        "lines": 3,
+        "all_lines": 5,
+        "bytes": 16,
+        "kib": 16 / 1024,
+        "none": 0,
+        "no_lines": 0,
         "newest": "2023-11-14T22:13:22.123456+00:00",
         "oldest": "2023-11-14T22:13:20.123456+00:00",
         "no_bytes": 0,
     }
     assert type(values["bytes"]) is int and type(values["kib"]) is float
-    assert {reading.method for reading in found.values()} == {"exact"}
-    assert found["kib"].unit == "KiB"
+    assert {reading.method for reading in results.values()} == {"exact"}
+    assert results["kib"].unit == "KiB"
 
 
-def test_left_out(scan: Scan, tmp_path: Path) -> None:
+def test_git_folders_and_exclusions_are_left_out(scan: Scan, tmp_path: Path) -> None:
     files = ["a.py", "data/x.py", "old/y.py", "sub/.git/z.py", ".git/h.py", ".dims/s.py", "sub/ok.py"]
     tree(dict.fromkeys(files, ""), tmp_path)
-    found = scan(
+    results = scan(
         source={"exclude": ["data/**", "**/y.py"]},
         all=metric(),
         some=metric(exclude=["sub/**"]),
         inside=metric("count", ".dims/**"),
     )
-    assert (found["all"].value, found["some"].value, found["inside"].value) == (2, 1, 0)
+    assert (results["all"].value, results["some"].value, results["inside"].value) == (2, 1, 0)
 
 
-def test_the_home_itself_is_refused(scan: Scan, tmp_path: Path) -> None:
+def test_the_data_directory_is_not_measured(scan: Scan, tmp_path: Path) -> None:
     (tmp_path / ".dims" / "pg").mkdir(parents=True)
-    with pytest.raises(MeasureError, match="own home"):
+    with pytest.raises(MeasureError, match="in the data directory of DIMS"):
         scan(".dims/pg", n=metric())
 
 
@@ -97,13 +103,13 @@ def test_symbolic_links_are_neither_counted_nor_followed(scan: Scan, tmp_path: P
     (tmp_path / "b.py").symlink_to("real/a.py")
     (tmp_path / "dangling").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe")
-    found = scan(n=metric(), linked=metric("count", "link/**"), deep=metric("lines", "link/a.py", absent=0))
-    assert found["n"].value == 1
-    assert "symbolic link" in str(found["linked"].error)
-    assert "symbolic link" in str(found["deep"].error)  # it is there, so `absent` says nothing of it
+    results = scan(n=metric(), linked=metric("count", "link/**"), deep=metric("lines", "link/a.py", absent=0))
+    assert results["n"].value == 1
+    assert "symbolic link" in str(results["linked"].error)
+    assert "symbolic link" in str(results["deep"].error)  # it exists, so `absent` does not apply
 
 
-def test_one_open_however_many_want_the_lines(scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_opened_once_for_all_metrics(scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree({"a.py": "1\n", "b.txt": "2\n"}, tmp_path)
     opened: list[str] = []
     real = os.open
@@ -113,8 +119,8 @@ def test_one_open_however_many_want_the_lines(scan: Scan, tmp_path: Path, monkey
         return real(path, *args)
 
     monkeypatch.setattr(os, "open", note)
-    found = scan(a=metric("lines", "**/*.py"), b=metric("lines", "*.py"), c=metric("lines", "a.py"), n=metric())
-    assert [reading.value for reading in found.values()] == [1, 1, 1, 2]
+    results = scan(a=metric("lines", "**/*.py"), b=metric("lines", "*.py"), c=metric("lines", "a.py"), n=metric())
+    assert [reading.value for reading in results.values()] == [1, 1, 1, 2]
     assert opened == [f"{tmp_path.resolve()}/a.py"]
 
 
@@ -123,7 +129,7 @@ def test_one_open_however_many_want_the_lines(scan: Scan, tmp_path: Path, monkey
 
 def test_a_missing_literal_or_folder(scan: Scan, tmp_path: Path) -> None:
     tree({"a.py": "1\n2\n", "empty/x": ""}, tmp_path)
-    found = scan(
+    results = scan(
         one=metric("lines", "gone.py"),
         half=metric("lines", "a.py", "gone.py"),
         folder=metric("count", "docs/**/*.md"),
@@ -137,36 +143,36 @@ def test_a_missing_literal_or_folder(scan: Scan, tmp_path: Path) -> None:
         folder_not_file=metric("lines", "empty"),
         file_not_folder=metric("count", "a.py/**"),
     )
-    assert found["one"].error == "gone.py: No such file or directory"
-    assert "gone.py" in str(found["half"].error) and "a.py" not in str(found["half"].error).replace("gone.py", "")
-    assert found["folder"].error == "docs: No such file or directory"
-    assert found["there"].value == 0
-    assert (found["zero"].value, found["zero"].method) == (0, "exact")
-    assert (found["null"].value, found["null"].method) == (None, "exact")
-    assert found["rest"].value == 2 and "gone.py" in found["rest"].details["absent"]
-    assert (found["half_null"].value, found["half_null"].method) == (None, "exact")
-    assert found["age"].error == "no file matches **/*.zip"
-    assert (found["age_null"].value, found["age_null"].method) == (None, "exact")
-    assert "is a folder" in str(found["folder_not_file"].error)
-    assert "is no folder" in str(found["file_not_folder"].error)
+    assert results["one"].error == "gone.py: No such file or directory"
+    assert "gone.py" in str(results["half"].error) and "a.py" not in str(results["half"].error).replace("gone.py", "")
+    assert results["folder"].error == "docs: No such file or directory"
+    assert results["there"].value == 0
+    assert (results["zero"].value, results["zero"].method) == (0, "exact")
+    assert (results["null"].value, results["null"].method) == (None, "exact")
+    assert results["rest"].value == 2 and "gone.py" in results["rest"].details["absent"]
+    assert (results["half_null"].value, results["half_null"].method) == (None, "exact")
+    assert results["age"].error == "no file matches **/*.zip"
+    assert (results["age_null"].value, results["age_null"].method) == (None, "exact")
+    assert "is a folder" in str(results["folder_not_file"].error)
+    assert "is not a folder" in str(results["file_not_folder"].error)
 
 
 def test_a_missing_root(scan: Scan, tmp_path: Path) -> None:
     with pytest.raises(MeasureError, match=f"{tmp_path}/gone does not exist"):
         scan("gone", n=metric())
-    found = scan("gone", n=metric(), zero=metric("bytes", unit="GB", absent=0))
-    assert found["zero"].value == 0 and found["zero"].method == "exact"
-    assert found["n"].method == "failed" and "gone" in str(found["n"].error)
+    results = scan("gone", n=metric(), zero=metric("bytes", unit="GB", absent=0))
+    assert results["zero"].value == 0 and results["zero"].method == "exact"
+    assert results["n"].method == "failed" and "gone" in str(results["n"].error)
     tree({"file": ""}, tmp_path)
-    with pytest.raises(MeasureError, match="is no folder"):
+    with pytest.raises(MeasureError, match="is not a folder"):
         scan("file", n=metric(absent=0))
 
 
-# --- trouble -----------------------------------------------------------------------------------------
+# --- problems ----------------------------------------------------------------------------------------
 
 
 def _refuse(monkeypatch: pytest.MonkeyPatch, what: str, ends: str, code: int) -> None:
-    """Let a function of os fail for the paths with this end: root reads whatever its mode."""
+    """Make a function of os fail for paths with this ending, because root can read any file."""
     real = getattr(os, what)
 
     def call(path: Any, *args: Any, **more: Any) -> Any:
@@ -177,14 +183,14 @@ def _refuse(monkeypatch: pytest.MonkeyPatch, what: str, ends: str, code: int) ->
     monkeypatch.setattr(os, what, call)
 
 
-def test_an_unreadable_file_spoils_lines_alone(scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_fails_only_line_counts(scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree({"a.py": "1\n", "b.py": "2\n", "c.txt": "3\n"}, tmp_path)
     _refuse(monkeypatch, "open", "b.py", errno.EACCES)
-    found = scan(
+    results = scan(
         lines=metric("lines", "**/*.py"), n=metric("count", "**/*.py"), size=metric("bytes"), c=metric("lines", "*.txt")
     )
-    assert found["lines"].error == "b.py: Permission denied"
-    assert (found["n"].value, found["size"].value, found["c"].value) == (2, 6, 1)
+    assert results["lines"].error == "b.py: Permission denied"
+    assert (results["n"].value, results["size"].value, results["c"].value) == (2, 6, 1)
 
 
 def test_an_unreadable_folder_spoils_what_could_lie_in_it(
@@ -192,9 +198,9 @@ def test_an_unreadable_folder_spoils_what_could_lie_in_it(
 ) -> None:
     tree({"docs/a.md": "", "src/secret/a.py": "", "top.py": ""}, tmp_path)
     _refuse(monkeypatch, "scandir", "secret", errno.EACCES)
-    found = scan(py=metric("count", "**/*.py"), docs=metric("count", "docs/**"), top=metric("count", "*.py"))
-    assert found["py"].error == "src/secret: Permission denied"
-    assert (found["docs"].value, found["top"].value) == (1, 1)
+    results = scan(py=metric("count", "**/*.py"), docs=metric("count", "docs/**"), top=metric("count", "*.py"))
+    assert results["py"].error == "src/secret: Permission denied"
+    assert (results["docs"].value, results["top"].value) == (1, 1)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -203,22 +209,22 @@ def test_really_unreadable(scan: Scan, tmp_path: Path) -> None:
     (tmp_path / "a.py").chmod(0)
     (tmp_path / "secret").chmod(0)
     try:
-        found = scan(top=metric("lines", "*.py"), n=metric("count", "*.py"), all=metric())
+        results = scan(top=metric("lines", "*.py"), n=metric("count", "*.py"), all=metric())
     finally:
         (tmp_path / "secret").chmod(0o700)
-    assert found["n"].value == 1
-    assert "a.py: Permission denied" in str(found["top"].error)
-    assert "secret: Permission denied" in str(found["all"].error)
+    assert results["n"].value == 1
+    assert "a.py: Permission denied" in str(results["top"].error)
+    assert "secret: Permission denied" in str(results["all"].error)
 
 
-def test_what_vanishes_meanwhile_is_skipped_and_said(
+def test_files_that_vanish_during_a_scan_are_skipped_and_reported(
     scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree({"a.py": "1\n", "b.py": "2\n"}, tmp_path)
     _refuse(monkeypatch, "open", "b.py", errno.ENOENT)
-    found = scan(lines=metric("lines", "**/*.py"), literal=metric("lines", "c.py", "a.py", absent=0))
-    assert (found["lines"].value, found["lines"].details) == (1, {"vanished": 1})
-    assert "vanished" not in found["literal"].details
+    results = scan(lines=metric("lines", "**/*.py"), literal=metric("lines", "c.py", "a.py", absent=0))
+    assert (results["lines"].value, results["lines"].details) == (1, {"vanished": 1})
+    assert "vanished" not in results["literal"].details
 
 
 def test_a_vanished_root_is_no_empty_tree(scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,26 +233,26 @@ def test_a_vanished_root_is_no_empty_tree(scan: Scan, tmp_path: Path, monkeypatc
         scan(n=metric())
 
 
-def test_names_that_are_no_utf8(scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_are_not_utf8(scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.py")).write_bytes(b"1\n")
     assert scan(n=metric("lines", "*.py"))["n"].value == 1
     _refuse(monkeypatch, "open", ".py", errno.EIO)
-    found = scan(n=metric("lines", "*.py"), gone=metric("lines", "\udce9.py"))
-    assert found["n"].error == "caf\\xe9.py: Input/output error"
-    json.dumps([asdict(reading) for reading in found.values()], ensure_ascii=False).encode()
+    results = scan(n=metric("lines", "*.py"), gone=metric("lines", "\udce9.py"))
+    assert results["n"].error == "caf\\xe9.py: Input/output error"
+    json.dumps([asdict(reading) for reading in results.values()], ensure_ascii=False).encode()
 
 
-def test_many_troubles_are_named_in_part(scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_lists_the_first_problems(scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree({f"{n}.py": "" for n in range(9)}, tmp_path)
     _refuse(monkeypatch, "open", ".py", errno.EACCES)
     assert str(scan(n=metric("lines"))["n"].error).endswith(" and 6 more")
 
 
-def test_a_deadline_ends_a_walk(around: ScanContext, tmp_path: Path) -> None:
+def test_a_deadline_ends_a_walk(context: ScanContext, tmp_path: Path) -> None:
     tree({"a/b": ""}, tmp_path)
     late = Deadline(timedelta(seconds=7), 0.0)
     with pytest.raises(MeasureError, match="timeout of 7 s"):
-        PROBE.scan(FilesSource(type="files", path="."), {"n": metric()}, around, late)
+        PROBE.scan(FilesSource(type="files", path="."), {"n": metric()}, context, late)
 
 
 # --- gitignore ---------------------------------------------------------------------------------------
@@ -261,18 +267,18 @@ def test_gitignore(scan: Scan, tmp_path: Path, git: Run, monkeypatch: pytest.Mon
     (tmp_path / "swap").rename(tmp_path / "moved")
     (tmp_path / "swap").symlink_to("moved")  # the index still has swap/e.py
     tree({"other/x.py": ""}, tmp_path)
-    git("init", "-q", at="other")  # another repository's files are its own
+    git("init", "-q", at="other")  # the files of another repository do not count
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
     source = {"ignore": "gitignore", "exclude": ["moved/**"]}
-    found = scan(
+    results = scan(
         source=source,
         py=metric("count", "**/*.py"),
         log=metric("lines", "**/*.log"),
         all=metric("bytes"),
         ignored=metric("lines", "sub/c.log", absent=0),
     )
-    assert (found["py"].value, found["log"].value, found["all"].value) == (2, 1, 2 + 2 + 2 + 13)
-    assert "left out" in str(found["ignored"].error)
+    assert (results["py"].value, results["log"].value, results["all"].value) == (2, 1, 2 + 2 + 2 + 13)
+    assert "left out" in str(results["ignored"].error)
     below = scan("sub", source=source, n=metric(), b=metric("lines", "b.py"))
     assert (below["n"].value, below["b"].value) == (2, 1)
 
@@ -308,6 +314,8 @@ def test_a_folder_that_git_could_not_open(
             self.warnings = "warning: could not open directory 'sub/docs/x/': Permission denied\n"
 
     monkeypatch.setattr(git_command.Git, "records", records)
-    found = scan("sub", source={"ignore": "gitignore"}, docs=metric("count", "docs/**"), src=metric("count", "src/**"))
-    assert found["docs"].error == "docs/x: Permission denied"
-    assert found["src"].value == 1
+    results = scan(
+        "sub", source={"ignore": "gitignore"}, docs=metric("count", "docs/**"), src=metric("count", "src/**")
+    )
+    assert results["docs"].error == "docs/x: Permission denied"
+    assert results["src"].value == 1

@@ -1,4 +1,4 @@
-"""GitProbe: authors, changed paths, branches, size, the newest commit; each beside what git itself says."""
+"""GitProbe: authors, changed paths, branches, size, the newest commit, each compared with the output of git."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def metric(measure: str = "commits", **more: Any) -> GitMetric:
 
 
 @pytest.fixture
-def scan(around: ScanContext, deadline: Deadline) -> Scan:
+def scan(context: ScanContext, deadline: Deadline) -> Scan:
     def run(path: str = ".", **metrics: GitMetric) -> dict[str, Reading]:
-        return readings_by_name(PROBE.scan(GitSource(type="git", path=path), metrics, around, deadline).readings)
+        return readings_by_name(PROBE.scan(GitSource(type="git", path=path), metrics, context, deadline).readings)
 
     return run
 
@@ -59,22 +59,22 @@ def repo(git: Run, tmp_path: Path) -> Path:
 
 
 def test_authors(scan: Scan, repo: Path) -> None:
-    found = scan(
+    results = scan(
         ada=metric(author="^Ada "),
         any_case=metric(author="^ada ", ignore_case=True),
         mail=metric(author="<bob@x.org>$"),
         unicode=metric(author="Ünï"),
         both=metric(author="Ada", message="merge"),
-        nobody=metric(author="committer"),
+        no_match=metric(author="committer"),
     )
-    values = {name: reading.value for name, reading in found.items()}
-    assert values == {"ada": 4, "any_case": 5, "mail": 1, "unicode": 1, "both": 1, "nobody": 0}
+    values = {name: reading.value for name, reading in results.items()}
+    assert values == {"ada": 4, "any_case": 5, "mail": 1, "unicode": 1, "both": 1, "no_match": 0}
 
 
 def test_changed_paths(scan: Scan, repo: Path, git: Run) -> None:
     for key, value in {"log.showRoot": "false", "diff.renames": "copies", "diff.relative": "true"}.items():
         git("config", key, value)
-    found = scan(
+    results = scan(
         docs=metric(paths=["docs/**"]),
         py=metric(paths=["**/*.py"]),
         old=metric(paths=["a.py"]),
@@ -85,19 +85,27 @@ def test_changed_paths(scan: Scan, repo: Path, git: Run) -> None:
         all=metric(),
         none=metric(paths=["gone/**"]),
     )
-    assert {name: reading.value for name, reading in found.items()} == {
-        **{"docs": 3, "py": 5, "old": 2, "colon": 1, "merged": 1, "side": 2, "files": 6, "all": 7, "none": 0}
+    assert {name: reading.value for name, reading in results.items()} == {
+        "docs": 3,
+        "py": 5,
+        "old": 2,
+        "colon": 1,
+        "merged": 1,
+        "side": 2,
+        "files": 6,
+        "all": 7,
+        "none": 0,
     }
     log = git("rev-list", "--no-merges", "HEAD", "--", "docs")
-    assert found["docs"].value == len(log.split())
+    assert results["docs"].value == len(log.split())
 
 
-def test_changed_paths_are_of_the_sources_folder(scan: Scan, repo: Path) -> None:
-    found = scan("sub", py=metric(paths=["*.py"]), docs=metric(paths=["docs/**"]), all=metric())
-    assert [found[name].value for name in ("py", "docs", "all")] == [3, 0, 7]
+def test_changed_paths_are_relative_to_the_folder_of_the_source(scan: Scan, repo: Path) -> None:
+    results = scan("sub", py=metric(paths=["*.py"]), docs=metric(paths=["docs/**"]), all=metric())
+    assert [results[name].value for name in ("py", "docs", "all")] == [3, 0, 7]
 
 
-def test_one_stream_and_names_only_where_asked(scan: Scan, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_stream_and_paths_only_when_needed(scan: Scan, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, ...]] = []
     real = git_command.Git.records
 
@@ -115,22 +123,22 @@ def test_one_stream_and_names_only_where_asked(scan: Scan, repo: Path, monkeypat
 
 
 def test_the_newest_commit(scan: Scan, repo: Path) -> None:
-    found = scan(
+    results = scan(
         any=metric("newest_age", unit="days"),  # not the last one made
         ada=metric("newest_age", author="^Ada"),
         early=metric("newest_age", until=date(2025, 11, 1)),
         move=metric("newest_age", message="^a move$"),
         docs=metric("newest_age", paths=["docs/**"]),
-        none=metric("newest_age", author="nobody"),
-        null=metric("newest_age", author="nobody", absent=None),
+        none=metric("newest_age", author="stranger"),
+        null=metric("newest_age", author="stranger", absent=None),
     )
-    assert found["any"].value == "2025-12-01T00:00:00+00:00"
-    assert found["any"].unit == "days"
-    assert found["ada"].value == "2025-10-05T00:00:00+00:00"
-    assert found["early"].value == "2025-10-31T22:00:00+00:00"
-    assert found["move"].value == found["docs"].value == "2025-10-02T12:00:00+00:00"
-    assert "no commit that matches" in str(found["none"].error)
-    assert (found["null"].method, found["null"].value) == ("exact", None)
+    assert results["any"].value == "2025-12-01T00:00:00+00:00"
+    assert results["any"].unit == "days"
+    assert results["ada"].value == "2025-10-05T00:00:00+00:00"
+    assert results["early"].value == "2025-10-31T22:00:00+00:00"
+    assert results["move"].value == results["docs"].value == "2025-10-02T12:00:00+00:00"
+    assert "no commit that matches" in str(results["none"].error)
+    assert (results["null"].method, results["null"].value) == ("exact", None)
 
 
 def test_branches(scan: Scan, repo: Path, git: Run) -> None:
@@ -143,41 +151,44 @@ def test_branches(scan: Scan, repo: Path, git: Run) -> None:
 
 
 def test_size(scan: Scan, repo: Path, git: Run) -> None:
-    def told() -> int:
+    def text() -> int:
         lines = dict(line.split(": ") for line in git("count-objects", "-v").splitlines())
         return 1024 * (int(lines["size"]) + int(lines["size-pack"]) + int(lines["size-garbage"]))
 
     loose = scan(n=metric("size"))["n"]
-    assert (loose.value, loose.unit) == (told(), "bytes")
+    assert (loose.value, loose.unit) == (text(), "bytes")
     assert type(loose.value) is int and loose.value > 0
     objects = [path for path in (repo / ".git" / "objects").rglob("*") if path.is_file()]
     on_disk = int(subprocess.check_output(["du", "-sB1", "--total", *objects]).split()[-2])
     assert loose.value == pytest.approx(on_disk, abs=1024)
     git("gc", "-q")
     packed = scan(n=metric("size"), mb=metric("size", unit="MB"))
-    assert 0 < int(str(packed["n"].value)) == told() < loose.value
-    assert packed["mb"].value == told() / 10**6
+    assert 0 < int(str(packed["n"].value)) == text() < loose.value
+    assert packed["mb"].value == text() / 10**6
 
 
 def test_no_commits_yet(scan: Scan, git: Run) -> None:
     git("init", "-q", "-b", "main")
-    found = scan(
-        branches=metric("branches"), size=metric("size"), paths=metric(paths=["a"]), age=metric("newest_age"),
+    results = scan(
+        branches=metric("branches"),
+        size=metric("size"),
+        paths=metric(paths=["a"]),
+        age=metric("newest_age"),
         null=metric("newest_age", absent=None),
-    )  # fmt: skip
-    assert [found[name].value for name in ("branches", "size", "paths", "null")] == [0, 0, 0, None]
-    assert found["age"].method == "failed"
+    )
+    assert [results[name].value for name in ("branches", "size", "paths", "null")] == [0, 0, 0, None]
+    assert results["age"].method == "failed"
 
 
 def test_a_shallow_clone(scan: Scan, repo: Path, git: Run) -> None:
     git("clone", "-q", "--depth", "1", f"file://{repo}", "shallow")
-    found = scan("shallow", age=metric("newest_age"), paths=metric(paths=["a.py"]), size=metric("size"))
-    assert [found[name].method for name in ("age", "paths", "size")] == ["failed", "failed", "exact"]
+    results = scan("shallow", age=metric("newest_age"), paths=metric(paths=["a.py"]), size=metric("size"))
+    assert [results[name].method for name in ("age", "paths", "size")] == ["failed", "failed", "exact"]
 
 
-def test_touched_by_history_alone(around: ScanContext, repo: Path) -> None:
+def test_only_a_change_of_history_touches_commits(context: ScanContext, repo: Path) -> None:
     source = GitSource(type="git", path=".")
     for each in (metric("branches"), metric("size"), metric("newest_age"), metric(paths=["docs/**"])):
         history = PathsChanged(str(repo), ("docs/a.md",), history=True)
-        assert PROBE.touched(source, each, history, around) == "the history changed"
-        assert PROBE.touched(source, each, PathsChanged(str(repo), ("docs/a.md",)), around) is None
+        assert PROBE.touched(source, each, history, context) == "the history changed"
+        assert PROBE.touched(source, each, PathsChanged(str(repo), ("docs/a.md",)), context) is None

@@ -28,9 +28,9 @@ def metric(measure: str = "commits", **more: Any) -> GitMetric:
 
 
 @pytest.fixture
-def scan(around: ScanContext, deadline: Deadline) -> Scan:
+def scan(context: ScanContext, deadline: Deadline) -> Scan:
     def run(path: str = ".", **metrics: GitMetric) -> dict[str, Reading]:
-        return readings_by_name(PROBE.scan(GitSource(type="git", path=path), metrics, around, deadline).readings)
+        return readings_by_name(PROBE.scan(GitSource(type="git", path=path), metrics, context, deadline).readings)
 
     return run
 
@@ -53,9 +53,9 @@ def repo(git: Run, tmp_path: Path) -> Path:
 
 
 def test_commits(scan: Scan, repo: Path, git: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GIT_DIR", "/nowhere")  # a hook's git points at another repository
+    monkeypatch.setenv("GIT_DIR", "/nowhere")  # in a hook, git points at the repository of the hook
     rec: dict[str, Any] = {"message": "rec_", "since": date(2025, 10, 1)}
-    found = scan(
+    results = scan(
         head=metric(),
         all=metric(all_branches=True),
         side=metric(branch="side/one"),
@@ -69,17 +69,27 @@ def test_commits(scan: Scan, repo: Path, git: Run, monkeypatch: pytest.MonkeyPat
         zero=metric(branch="gone", absent=0),
         remote=metric(branch="origin/x", absent=None),
     )
-    assert {name: reading.value for name, reading in found.items()} == {
-        **{"head": 4, "all": 5, "side": 5, "october": 2, "rec": 2, "any_case": 3, "case": 2, "book": 3},
-        **{"none": 0, "gone": None, "zero": 0, "remote": None},
+    assert {name: reading.value for name, reading in results.items()} == {
+        "head": 4,
+        "all": 5,
+        "side": 5,
+        "october": 2,
+        "rec": 2,
+        "any_case": 3,
+        "case": 2,
+        "book": 3,
+        "none": 0,
+        "gone": None,
+        "zero": 0,
+        "remote": None,
     }
     monkeypatch.delenv("GIT_DIR")
-    assert found["head"].value == int(git("rev-list", "--count", "HEAD"))
-    assert found["gone"].method == "failed" and "no branch 'gone'" in str(found["gone"].error)
-    assert found["remote"].method == "exact"
+    assert results["head"].value == int(git("rev-list", "--count", "HEAD"))
+    assert results["gone"].method == "failed" and "no branch 'gone'" in str(results["gone"].error)
+    assert results["remote"].method == "exact"
 
 
-def test_as_few_streams_as_sets_of_commits(scan: Scan, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_set_of_commits_is_read_once(scan: Scan, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     real = git_command.Git.records
 
@@ -89,29 +99,38 @@ def test_as_few_streams_as_sets_of_commits(scan: Scan, repo: Path, monkeypatch: 
 
     monkeypatch.setattr(git_command.Git, "records", records)
     scan(
-        a=metric(), b=metric(message="x"), c=metric(since=date(2025, 1, 1)), d=metric(all_branches=True),
-        e=metric("tracked_files"), f=metric("tracked_files", paths=["*.py"]),
-    )  # fmt: skip
+        a=metric(),
+        b=metric(message="x"),
+        c=metric(since=date(2025, 1, 1)),
+        d=metric(all_branches=True),
+        e=metric("tracked_files"),
+        f=metric("tracked_files", paths=["*.py"]),
+    )
     assert sorted(calls) == ["log", "log", "ls-files", "rev-parse"]
 
 
 def test_the_users_settings_do_not_change_a_count(scan: Scan, repo: Path, git: Run) -> None:
     for key, value in {
-        **{"log.showSignature": "true", "log.decorate": "full", "color.ui": "always", "core.quotePath": "true"},
-        **{"i18n.logOutputEncoding": "latin1", "core.fsmonitor": "touch pwned; false", "format.pretty": "short"},
+        "log.showSignature": "true",
+        "log.decorate": "full",
+        "color.ui": "always",
+        "core.quotePath": "true",
+        "i18n.logOutputEncoding": "latin1",
+        "core.fsmonitor": "touch pwned; false",
+        "format.pretty": "short",
     }.items():
         git("config", key, value)
-    found = scan(n=metric(), m=metric(message="ünï"), t=metric("tracked_files"))
-    assert [found[name].value for name in "nmt"] == [4, 1, 0]
+    results = scan(n=metric(), m=metric(message="ünï"), t=metric("tracked_files"))
+    assert [results[name].value for name in "nmt"] == [4, 1, 0]
     assert not (repo / "pwned").exists()
 
 
-def test_a_branch_stands_before_a_tag_of_its_name(scan: Scan, repo: Path, git: Run) -> None:
+def test_a_branch_takes_precedence_over_a_tag_of_its_name(scan: Scan, repo: Path, git: Run) -> None:
     git("tag", "side/one", "main")
     git("update-ref", "refs/remotes/origin/main", "main~1")
-    found = scan(side=metric(branch="side/one"), remote=metric(branch="origin/main"), tag=metric(branch="HEAD~1"))
-    assert (found["side"].value, found["remote"].value) == (5, 3)
-    assert found["tag"].method == "failed"
+    results = scan(side=metric(branch="side/one"), remote=metric(branch="origin/main"), tag=metric(branch="HEAD~1"))
+    assert (results["side"].value, results["remote"].value) == (5, 3)
+    assert results["tag"].method == "failed"
 
 
 def test_tracked_files(scan: Scan, repo: Path, git: Run) -> None:
@@ -119,48 +138,50 @@ def test_tracked_files(scan: Scan, repo: Path, git: Run) -> None:
         (repo / name).parent.mkdir(exist_ok=True)
         (repo / name).write_text("")
     git("add", "a.py", "sub")
-    found = scan(all=metric("tracked_files"), py=metric("tracked_files", paths=["**/*.py"]))
-    assert (found["all"].value, found["py"].value) == (4, 3)
+    results = scan(all=metric("tracked_files"), py=metric("tracked_files", paths=["**/*.py"]))
+    assert (results["all"].value, results["py"].value) == (4, 3)
     below = scan("sub", py=metric("tracked_files", paths=["*.py"]), n=metric())
     assert (below["py"].value, below["n"].value) == (2, 4)
 
 
 def test_no_commits_yet(scan: Scan, git: Run) -> None:
     git("init", "-q", "-b", "main")
-    found = scan(
+    results = scan(
         head=metric(), all=metric(all_branches=True), files=metric("tracked_files"), main=metric(branch="main")
     )
-    assert [found[name].value for name in ("head", "all", "files")] == [0, 0, 0]
-    assert found["main"].method == "failed"
+    assert [results[name].value for name in ("head", "all", "files")] == [0, 0, 0]
+    assert results["main"].method == "failed"
 
 
-def test_a_broken_head_is_no_empty_repository(scan: Scan, repo: Path) -> None:
+def test_a_broken_head_fails(scan: Scan, repo: Path) -> None:
     (repo / ".git" / "refs" / "heads" / "main").write_text("0123456789" * 4 + "\n")
     assert scan(n=metric())["n"].method == "failed"
 
 
-def test_a_shallow_clone_does_not_pass_for_the_whole(scan: Scan, repo: Path, git: Run) -> None:
+def test_a_shallow_clone_fails(scan: Scan, repo: Path, git: Run) -> None:
     git("clone", "-q", "--depth", "1", f"file://{repo}", "shallow")
-    found = scan("shallow", n=metric(), t=metric("tracked_files"))
-    assert "shallow" in str(found["n"].error) and "--unshallow" in str(found["n"].error)
-    assert found["t"].value == 0
+    results = scan("shallow", n=metric(), t=metric("tracked_files"))
+    assert "shallow" in str(results["n"].error) and "--unshallow" in str(results["n"].error)
+    assert results["t"].value == 0
 
 
 def test_a_bare_repository_has_commits(scan: Scan, repo: Path, git: Run) -> None:
     git("clone", "-q", "--bare", ".", "bare.git")
-    found = scan("bare.git", n=metric(), t=metric("tracked_files"))
-    assert found["n"].value == 4
-    assert "work tree" in str(found["t"].error)
+    results = scan("bare.git", n=metric(), t=metric("tracked_files"))
+    assert results["n"].value == 4
+    assert "work tree" in str(results["t"].error)
 
 
-def test_no_repository_no_folder_no_git(scan: Scan, git: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_repository_folder_or_git_fails(
+    scan: Scan, git: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(MeasureError, match=f"{tmp_path} is not in a git repository.*git init"):
         scan(n=metric())
     with pytest.raises(MeasureError, match="gone does not exist"):
         scan("gone", n=metric())
     assert scan("gone", n=metric(absent=0))["n"].value == 0
     (tmp_path / "file").write_text("")
-    with pytest.raises(MeasureError, match="is no folder"):
+    with pytest.raises(MeasureError, match="is not a folder"):
         scan("file", n=metric(absent=0))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MeasureError, match="git is not installed"):
@@ -175,21 +196,21 @@ def _fake_git(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PATH", str(fake.parent), prepend=os.pathsep)
 
 
-def test_dubious_ownership_names_the_remedy(scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = f"fatal: detected dubious ownership in repository at '{tmp_path}'"
-    _fake_git(tmp_path, f'echo "{said}" >&2; exit 128', monkeypatch)
+def test_dubious_ownership_shows_the_fix(scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"fatal: detected dubious ownership in repository at '{tmp_path}'"
+    _fake_git(tmp_path, f'echo "{text}" >&2; exit 128', monkeypatch)
     with pytest.raises(MeasureError, match=r"another user.*safe\.directory"):
         scan(n=metric())
 
 
 def test_the_deadline_kills_git_and_what_it_started(
-    around: ScanContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: ScanContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _fake_git(tmp_path, f"sleep 60 & echo $! > {tmp_path}/pid; wait", monkeypatch)
     started = time.monotonic()
     deadline = Deadline.after(timedelta(seconds=0.5))
     with pytest.raises(MeasureError, match=r"timeout of 0\.5 s"):
-        PROBE.scan(GitSource(type="git", path="."), {"n": metric()}, around, deadline)
+        PROBE.scan(GitSource(type="git", path="."), {"n": metric()}, context, deadline)
     assert time.monotonic() - started < 5
     child = int((tmp_path / "pid").read_text())
     for _ in range(100):
@@ -200,7 +221,7 @@ def test_the_deadline_kills_git_and_what_it_started(
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process lives: in a container nobody may be there to bury it."""
+    """Return whether a process runs. In a container, a zombie may stay because no process reaps it."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Completeness: ids found of ids expected, by a query or by the schedule's objects."""
+"""Completeness: ids from a query or from objects of a schedule."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from dims_worker.config import S3Metric, S3Source, SqlSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext
+from dims_worker.probes.json_path import resolve_pointer
 from dims_worker.probes.s3 import completeness
-from dims_worker.probes.s3.completeness import Expectations, IdsOf, normalize_id, values_at_pointer
+from dims_worker.probes.s3.completeness import Expectations, IdsFactory, normalize_id
 from dims_worker.probes.s3.listing import Keys
 
 SCHEDULES = {"prefix": "s/", "pointer": "games.*.id"}
@@ -20,18 +21,18 @@ SCHEDULES = {"prefix": "s/", "pointer": "games.*.id"}
 def read(
     keys: dict[str, int],
     schedules: dict[str, Any],
-    around: ScanContext,
+    context: ScanContext,
     deadline: Deadline,
     **more: Any,
 ) -> Reading:
     metric = S3Metric(source="lake", measure="completeness", prefix="p/", **{"expected": SCHEDULES, **more})
-    ids = IdsOf.of(metric)()
+    ids = IdsFactory(metric.id, metric.min_size)()
     ids.add([{"Key": key, "Size": size} for key, size in keys.items()])
     bodies = {key: body if isinstance(body, bytes) else json.dumps(body).encode() for key, body in schedules.items()}
-    found = Keys(10)
-    found.add([{"Key": key, "Size": len(body)} for key, body in bodies.items()])
+    results = Keys(10)
+    results.add([{"Key": key, "Size": len(body)} for key, body in bodies.items()])
     return completeness.completeness_reading(
-        "m", metric, ids, found, Expectations(bodies.__getitem__, around, deadline)
+        "m", metric, ids, results, Expectations(bodies.__getitem__, context, deadline)
     )
 
 
@@ -39,50 +40,57 @@ def games(*ids: Any) -> dict[str, Any]:
     return {"games": [{"id": each} for each in ids]}
 
 
-def test_ids_out_of_schedules(around: ScanContext, deadline: Deadline) -> None:
+def test_ids_from_schedules(context: ScanContext, deadline: Deadline) -> None:
     keys = {"p/0041.csv": 9, "p/x/42.csv": 1, "p/43.csv": 0, "p/99.csv": 5, "p/readme": 5, "p/42.json": 5}
     days = {"s/1.json": games("41", "0042"), "s/2.json": games(43, 44.0, None, True), "s/3.json": {"games": []}}
-    reading = read(keys, days, around, deadline)
+    reading = read(keys, days, context, deadline)
     assert (reading.value, reading.unit) == (50.0, "%")
     assert reading.details == {
-        **{"expected": 4, "found": 2, "missing": 2, "missing_ids": ["43", "44.0"], "unexpected": 1},
-        **{"objects_read": 3, "objects_without_ids": 1},
+        "expected": 4,
+        "found": 2,
+        "missing": 2,
+        "missing_ids": ["43", "44.0"],
+        "unexpected": 1,
+        "objects_read": 3,
+        "objects_without_ids": 1,
     }
 
 
-def test_sizes_and_names(around: ScanContext, deadline: Deadline) -> None:
+def test_sizes_and_names(context: ScanContext, deadline: Deadline) -> None:
     keys = {"p/41.csv": 9, "p/42.csv": 1}
-    reading = read(keys, {"s/1.json": games("0041", "0042", "007")}, around, deadline, min_size=5, names=1)
+    reading = read(keys, {"s/1.json": games("0041", "0042", "007")}, context, deadline, min_size=5, names=1)
     assert (reading.value, reading.details["missing_ids"]) == (100 / 3, ["007"])
-    whole = read(keys, {"s/1.json": games(41)}, around, deadline, id="^(4.)")
+    whole = read(keys, {"s/1.json": games(41)}, context, deadline, id="^(4.)")
     assert (whole.value, whole.details["unexpected"]) == (100.0, 1)
 
 
 @pytest.mark.parametrize(
-    ("schedules", "said"),
+    ("schedules", "text"),
     [
-        ({}, "no id is expected: games.*.id in the JSON objects under s/ gives none"),
+        ({}, "no id is expected: games.*.id in the JSON objects under s/ returned none"),
         ({"s/1.json": games()}, "no id is expected"),
-        ({"s/1.json": games(1), "s/2.json": b""}, "s/2.json holds no JSON"),
-        ({"s/1.json": b"\xff"}, "s/1.json holds no JSON"),
-        ({f"s/{n}.json": games(n) for n in range(11)}, "11 JSON objects lie under s/: 10 are read at most"),
+        ({"s/1.json": games(1), "s/2.json": b""}, "s/2.json is not JSON"),
+        ({"s/1.json": b"\xff"}, "s/1.json is not JSON"),
+        ({f"s/{n}.json": games(n) for n in range(11)}, "11 JSON objects are under s/: DIMS reads at most 10"),
     ],
 )
-def test_nothing_to_expect(schedules: dict[str, Any], said: str, around: ScanContext, deadline: Deadline) -> None:
-    reading = read({"p/1": 1}, schedules, around, deadline)
-    assert reading.method == "failed" and said in str(reading.error)
+def test_without_expected_ids_the_reading_fails(
+    schedules: dict[str, Any], text: str, context: ScanContext, deadline: Deadline
+) -> None:
+    reading = read({"p/1": 1}, schedules, context, deadline)
+    assert reading.method == "failed" and text in str(reading.error)
 
 
-def test_a_large_object_is_not_read(around: ScanContext, deadline: Deadline) -> None:
+def test_a_large_object_is_not_read(context: ScanContext, deadline: Deadline) -> None:
     metric = S3Metric(source="lake", measure="completeness", expected=SCHEDULES)
     keys = Keys(10, 1, {"s/1.json": 2**40})
     assert metric.expected is not None
-    with pytest.raises(MeasureError, match="read at most"):
-        Expectations(lambda key: b"", around, deadline).of(metric.expected, keys)
+    with pytest.raises(MeasureError, match="reads at most"):
+        Expectations(lambda key: b"", context, deadline).of(metric.expected, keys)
 
 
-def test_ids_out_of_a_query(around: ScanContext, deadline: Deadline, monkeypatch: pytest.MonkeyPatch) -> None:
-    sql = pytest.importorskip("dims_worker.probes.sql.probe")
+def test_ids_from_a_query(context: ScanContext, deadline: Deadline, monkeypatch: pytest.MonkeyPatch) -> None:
+    sql = pytest.importorskip("dims_worker.probes.sql.snapshot")
     asked = []
 
     def first_column(source: SqlSource, query: str, *_: Any) -> list[Any]:
@@ -93,15 +101,17 @@ def test_ids_out_of_a_query(around: ScanContext, deadline: Deadline, monkeypatch
 
     monkeypatch.setattr(sql, "first_column", first_column, raising=False)
     sources = {"db": SqlSource(type="sql", url="sqlite://"), "lake": S3Source(type="s3", bucket="b")}
-    here = ScanContext(around.project, around.home, sources)
+    here = ScanContext(context.project, context.home, sources)
     keys = {"p/41": 1, "p/42": 1}
     query = {"source": "db", "query": "SELECT id FROM games"}
     reading = read(keys, {}, here, deadline, expected=query)
     assert (reading.value, reading.details["missing_ids"]) == (pytest.approx(200 / 3), ["43"])
     assert "objects_read" not in reading.details
     assert read(keys, {}, here, deadline, expected={**query, "query": "broken"}).error == "the database is down"
-    assert "no source of type sql" in str(read(keys, {}, here, deadline, expected={**query, "source": "lake"}).error)
-    assert "no source of type sql" in str(read(keys, {}, here, deadline, expected={**query, "source": "x"}).error)
+    assert "is not a source of type sql" in str(
+        read(keys, {}, here, deadline, expected={**query, "source": "lake"}).error
+    )
+    assert "is not a source of type sql" in str(read(keys, {}, here, deadline, expected={**query, "source": "x"}).error)
     metric = S3Metric(source="lake", measure="completeness", expected=query)
     assert metric.expected is not None
     several = Expectations(lambda key: b"", here, deadline)
@@ -111,7 +121,7 @@ def test_ids_out_of_a_query(around: ScanContext, deadline: Deadline, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("way", "found"),
+    ("way", "results"),
     [
         ("games.*.id", [1, 2]),
         ("games.1.id", [2]),
@@ -122,11 +132,11 @@ def test_ids_out_of_a_query(around: ScanContext, deadline: Deadline, monkeypatch
         ("games.*.id.x", []),
     ],
 )
-def test_ways(way: str, found: list[int]) -> None:
+def test_pointers_that_skip_missing_values(way: str, results: list[int]) -> None:
     document = {"games": [{"id": 1}, {"id": 2}, {"x": 5}], "by": {"a": 3, "b": 4}}
-    assert list(values_at_pointer(document, way.split("."))) == found
+    assert list(resolve_pointer(document, way, skip_missing=True)) == results
 
 
-def test_normal_ids() -> None:
+def test_ids_are_normalized() -> None:
     given = ["0041", 41, 41.0, "41", " 41 ", "000", "0a1", "x-07"]
     assert list(map(normalize_id, given)) == ["41", "41", "41", "41", "41", "0", "0a1", "x-07"]

@@ -1,4 +1,4 @@
-"""SqlProbe on SQLite: values, types, one pass, plain errors; PostgreSQL is in the integration tests."""
+"""SqlProbe on SQLite: values, types, one pass, clear errors. PostgreSQL is in the integration tests."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from pydantic import SecretStr
 from dims_worker.config import SqlMetric, SqlSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext, readings_by_name
-from dims_worker.probes.sql.probe import SqlProbe, _instant, _value, first_column, query_rows
-from dims_worker.probes.sql.snapshot import open_snapshot
-from dims_worker.probes.sql.statement import check_reads
+from dims_worker.probes.sql.probe import SqlProbe, _instant, _value
+from dims_worker.probes.sql.snapshot import first_column, open_snapshot, query_rows
+from dims_worker.probes.sql.statement import check_read_only
 
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
@@ -53,10 +53,10 @@ Scan = Callable[..., dict[str, Reading]]
 
 
 @pytest.fixture
-def scan(games: Path, around: ScanContext) -> Scan:
+def scan(games: Path, context: ScanContext) -> Scan:
     def run(where: SqlSource | None = None, seconds: float = 30, **metrics: SqlMetric) -> dict[str, Reading]:
         deadline = Deadline.after(timedelta(seconds=seconds))
-        return readings_by_name(SqlProbe().scan(where or source(), metrics, around, deadline).readings)
+        return readings_by_name(SqlProbe().scan(where or source(), metrics, context, deadline).readings)
 
     return run
 
@@ -71,7 +71,11 @@ def test_a_value_of_each_type(scan: Scan) -> None:
         half=metric("SELECT char(0) || ' and more'"),
     )
     assert {name: reading.value for name, reading in readings.items()} == {
-        **{"count": 2500, "mean": 312.625, "text": "game 1", "named": "game 2500", "percent": 1111},
+        "count": 2500,
+        "mean": 312.625,
+        "text": "game 1",
+        "named": "game 2500",
+        "percent": 1111,
         "half": r"\x00 and more",
     }
     assert readings["count"].unit == "games" and type(readings["count"].value) is int
@@ -90,15 +94,15 @@ def test_a_value_of_each_type(scan: Scan) -> None:
         (datetime(2013, 11, 1, 2, 3), "2013-11-01T02:03:00"),  # noqa: DTZ001
     ],
 )
-def test_what_a_driver_gives_as_a_value(cell: object, value: object) -> None:
+def test_values_of_drivers_are_converted(cell: object, value: object) -> None:
     assert _value(cell) == value and type(_value(cell)) is type(value)
 
 
 @pytest.mark.parametrize(
     "cell", [b"x", [1], timedelta(1), Decimal("NaN"), Decimal("1E+400"), float("inf"), Decimal("-Infinity")]
 )
-def test_what_is_no_value(cell: object) -> None:
-    with pytest.raises(ValueError, match=r"no number|no measurement"):
+def test_values_that_are_not_measurements_fail(cell: object) -> None:
+    with pytest.raises(ValueError, match=r"not a number|not a measurement"):
         _value(cell)
 
 
@@ -115,13 +119,13 @@ def test_an_age_is_an_instant_in_utc(cell: object) -> None:
     assert _instant(cell) == "2013-11-01T20:00:00+00:00"
 
 
-def test_an_age_of_a_day_and_of_no_time(scan: Scan) -> None:
+def test_an_age_from_a_day_and_from_other_values(scan: Scan) -> None:
     assert _instant(date(2013, 11, 1)) == "2013-11-01T00:00:00+00:00"
     readings = scan(
         text=metric("SELECT name FROM games", measure="age"), number=metric("SELECT 20131101", measure="age")
     )
-    assert readings["text"].error == "the query gives 'game 1', which is no time"
-    assert readings["number"].error == "the query gives int, which is no time"
+    assert readings["text"].error == "the query returns 'game 1', which is not a time"
+    assert readings["number"].error == "the query returns int, which is not a time"
     assert readings["text"].unit == "hours"
 
 
@@ -130,29 +134,29 @@ def test_no_row_and_null(scan: Scan) -> None:
     readings = scan(
         nothing=metric(nothing),
         null=metric(null),
-        said=metric(null, absent=None),
+        text=metric(null, absent=None),
         zero=metric(null, absent=0),
         age=metric(nothing, measure="age", absent=None),
     )
-    assert (readings["nothing"].method, readings["nothing"].error) == ("failed", "the query gives no row")
-    assert (readings["null"].method, readings["null"].error) == ("failed", "the query gives NULL")
-    assert (readings["said"].value, readings["said"].method) == (None, "exact")
-    assert (readings["zero"].value, readings["zero"].details) == (0, {"absent": "the query gives NULL"})
+    assert (readings["nothing"].method, readings["nothing"].error) == ("failed", "the query returns no row")
+    assert (readings["null"].method, readings["null"].error) == ("failed", "the query returns NULL")
+    assert (readings["text"].value, readings["text"].method) == (None, "exact")
+    assert (readings["zero"].value, readings["zero"].details) == (0, {"absent": "the query returns NULL"})
     assert (readings["age"].value, readings["age"].error) == (None, None)
 
 
-def test_which_column(scan: Scan) -> None:
+def test_the_column_must_be_unambiguous(scan: Scan) -> None:
     readings = scan(
         two=metric("SELECT id, name FROM games"),
         gone=metric("SELECT id, name FROM games", column="title"),
         twice=metric("SELECT id, id FROM games", column="id"),
     )
-    assert readings["two"].error == "the query gives 2 columns; name one in `column`: id, name"
-    assert readings["gone"].error == "the query gives no column 'title', but id, name"
-    assert readings["twice"].error == "the query gives more than one column 'id', but id, id"
+    assert readings["two"].error == "the query returns 2 columns. Set `column` to one of id, name"
+    assert readings["gone"].error == "the query returns no column 'title'. It returns id, name"
+    assert readings["twice"].error == "the query returns more than one column 'id'. It returns id, id"
 
 
-def test_a_query_that_fails_fails_its_own_metrics(scan: Scan) -> None:
+def test_a_query_that_fails_only_fails_its_own_metrics(scan: Scan) -> None:
     readings = scan(
         good=metric("SELECT count(*) FROM games"),
         table=metric("SELECT count(*) FROM teams"),
@@ -164,7 +168,7 @@ def test_a_query_that_fails_fails_its_own_metrics(scan: Scan) -> None:
     assert "bytes" in str(readings["bytes"].error)
 
 
-def test_names_of_what_is_counted(scan: Scan) -> None:
+def test_counted_rows_are_named(scan: Scan) -> None:
     rows = "SELECT name, id FROM games WHERE id > 1 ORDER BY id"
     readings = scan(
         some=metric("SELECT count(*) - 1 FROM games", rows=rows, names=2),
@@ -182,27 +186,27 @@ def test_names_of_what_is_counted(scan: Scan) -> None:
 
 
 def test_equal_queries_run_once(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr("dims_worker.probes.sql.snapshot.check_reads", asked.append)
+    checked: list[str] = []
+    monkeypatch.setattr("dims_worker.probes.sql.snapshot.check_read_only", checked.append)
     scan(
         a=metric("SELECT count(*) FROM games", rows="SELECT id FROM games"),
         b=metric("SELECT count(*) FROM games", unit="games", rows="SELECT id FROM games", names=1),
         c=metric("SELECT 1"),
     )
-    assert sorted(asked) == ["SELECT 1", "SELECT count(*) FROM games", "SELECT id FROM games"]
+    assert sorted(checked) == ["SELECT 1", "SELECT count(*) FROM games", "SELECT id FROM games"]
 
 
-def test_a_pass_sees_one_moment(games: Path, around: ScanContext, deadline: Deadline) -> None:
-    with open_snapshot(source(), around, deadline) as ask:
-        before = ask("SELECT count(*) FROM games")
+def test_a_pass_sees_one_snapshot(games: Path, context: ScanContext, deadline: Deadline) -> None:
+    with open_snapshot(source(), context, deadline) as snapshot:
+        before = snapshot("SELECT count(*) FROM games")
         with closing(sqlite3.connect(games, timeout=0)) as other, pytest.raises(sqlite3.OperationalError):
             other.execute("DELETE FROM games")
-            other.commit()  # SQLite locks writers out while someone reads
-        assert ask("SELECT count(*) FROM games") == before
+            other.commit()  # SQLite locks writers out during a read
+        assert snapshot("SELECT count(*) FROM games") == before
     assert before.columns == ("count(*)",) and before.rows == ((2500,),) and before.total == 1
 
 
-def test_nothing_is_written(games: Path, scan: Scan, around: ScanContext, deadline: Deadline) -> None:
+def test_nothing_is_written(games: Path, scan: Scan, context: ScanContext, deadline: Deadline) -> None:
     held = games.read_bytes()
     readings = scan(
         delete=metric("DELETE FROM games"),
@@ -210,13 +214,13 @@ def test_nothing_is_written(games: Path, scan: Scan, around: ScanContext, deadli
         pragma=metric("PRAGMA query_only = OFF"),
         hidden=metric("WITH one AS (SELECT 1) DELETE FROM games RETURNING id"),
     )
-    assert readings["delete"].error and readings["delete"].error.endswith("this one with DELETE")
-    assert readings["second"].error == "a query is one statement; this one has more, parted by `;`"
+    assert readings["delete"].error and readings["delete"].error.startswith("the query starts with DELETE: ")
+    assert readings["second"].error == "the query has more than one statement: write one, without `;`"
     assert readings["pragma"].method == "failed"
     assert readings["hidden"].error == "the query failed: attempt to write a readonly database"
     with pytest.raises(MeasureError, match="readonly"):
         query_rows(
-            source(f"sqlite:///file:{games}?uri=true"), "WITH a AS (SELECT 1) DELETE FROM games", around, deadline
+            source(f"sqlite:///file:{games}?uri=true"), "WITH a AS (SELECT 1) DELETE FROM games", context, deadline
         )
     assert games.read_bytes() == held
 
@@ -234,7 +238,7 @@ def test_nothing_is_written(games: Path, scan: Scan, around: ScanContext, deadli
     ],
 )
 def test_queries_that_read(query: str) -> None:
-    check_reads(query)
+    check_read_only(query)
 
 
 @pytest.mark.parametrize(
@@ -245,9 +249,9 @@ def test_queries_that_read(query: str) -> None:
         *("SELECT 'a\\'; DELETE FROM b; --'", "SELECT 1 /* /* */ */; DELETE FROM b"),
     ],
 )
-def test_queries_that_do_not(query: str) -> None:
-    with pytest.raises(MeasureError, match="a query"):
-        check_reads(query)
+def test_queries_that_do_not_read(query: str) -> None:
+    with pytest.raises(MeasureError, match=r"the query (starts with|has more than one statement)"):
+        check_read_only(query)
 
 
 def test_a_query_without_end_is_stopped(scan: Scan) -> None:
@@ -256,41 +260,41 @@ def test_a_query_without_end_is_stopped(scan: Scan) -> None:
     assert time.monotonic() - begun < 3
     assert readings["first"].value == 1
     for late in ("endless", "last"):
-        assert readings[late].error == "took longer than its timeout of 1 s"
+        assert readings[late].error == "the scan took longer than its timeout of 1 s"
 
 
-def test_other_probes_ask_too(games: Path, around: ScanContext, deadline: Deadline) -> None:
-    assert first_column(source(), "SELECT id, name FROM games WHERE id < 4 ORDER BY id", around, deadline) == [1, 2, 3]
-    answer = query_rows(source(), "SELECT id, name AS title FROM games ORDER BY id", around, deadline, keep=1)
+def test_other_probes_can_run_queries(games: Path, context: ScanContext, deadline: Deadline) -> None:
+    assert first_column(source(), "SELECT id, name FROM games WHERE id < 4 ORDER BY id", context, deadline) == [1, 2, 3]
+    answer = query_rows(source(), "SELECT id, name AS title FROM games ORDER BY id", context, deadline, keep=1)
     assert (answer.columns, answer.rows, answer.total) == (("id", "title"), ((1, "game 1"),), 2500)
-    empty = query_rows(source(), "SELECT id FROM games WHERE id < 0", around, deadline)
+    empty = query_rows(source(), "SELECT id FROM games WHERE id < 0", context, deadline)
     assert (empty.columns, empty.rows, empty.total) == (("id",), (), 0)
     with pytest.raises(MeasureError, match="no such table"):
-        first_column(source(), "SELECT id FROM teams", around, deadline)
-    with open_snapshot(source(), around, deadline) as ask, pytest.raises(ZeroDivisionError):
-        ask.first("SELECT 1 / 0")
+        first_column(source(), "SELECT id FROM teams", context, deadline)
+    with open_snapshot(source(), context, deadline) as snapshot, pytest.raises(ZeroDivisionError):
+        snapshot.first("SELECT 1 / 0")
         raise ZeroDivisionError
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "text"),
     [
-        ("", "no url: set `url`"),
-        ("  ", "no url: set `url`"),
-        ("games.db", "is no database URL"),
-        ("postgresql://me:s3cret@host:port/db", "is no database URL"),
+        ("", "no database URL: set `url`"),
+        ("  ", "no database URL: set `url`"),
+        ("games.db", "is not a database URL"),
+        ("postgresql://me:s3cret@host:port/db", "is not a database URL"),
         ("sqlite:///gone.db", "gone.db does not exist"),
-        ("abacus://me:s3cret@host/db", "SQLAlchemy knows no abacus"),
+        ("abacus://me:s3cret@host/db", "SQLAlchemy has no driver abacus"),
         ("mysql+pymysql://me:s3cret@host/db", "pymysql is not installed: pip install pymysql"),
-        ("postgres://me:s3cret@127.0.0.1:9/db", "the database db at 127.0.0.1:9 cannot be used"),
-        ("postgresql://me:s3cret@127.0.0.1:9/db?nonsense=1", "cannot be used"),
+        ("postgres://me:s3cret@127.0.0.1:9/db", "cannot connect to the database db at 127.0.0.1:9"),
+        ("postgresql://me:s3cret@127.0.0.1:9/db?nonsense=1", "cannot connect to"),
     ],
 )
-def test_a_database_that_cannot_be_used(url: str, said: str, scan: Scan, tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_connected_to(url: str, text: str, scan: Scan, tmp_path: Path) -> None:
     assert "s3cret" not in repr(source(url))
     with pytest.raises(MeasureError) as raised:
         scan(source(url), a=metric("SELECT 1"))
-    assert said in str(raised.value)
+    assert text in str(raised.value)
     assert "s3cret" not in "".join(traceback.format_exception(raised.value))
     assert not (tmp_path / "gone.db").exists()
 
@@ -301,7 +305,7 @@ def test_a_missing_driver_is_named_by_its_package(scan: Scan, monkeypatch: pytes
         scan(source("postgresql://host/db"), a=metric("SELECT 1"))
 
 
-def test_what_is_no_database(scan: Scan, games: Path) -> None:
+def test_a_file_that_is_not_a_database(scan: Scan, games: Path) -> None:
     games.write_text("a text, and a long one at that" * 100)
     readings = scan(a=metric("SELECT 1 FROM games"))
     assert readings["a"].error == "the query failed: file is not a database"

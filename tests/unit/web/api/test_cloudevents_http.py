@@ -1,4 +1,4 @@
-"""The CloudEvents HTTP binding without a server: what comes out is what was meant, or is refused in words."""
+"""The CloudEvents HTTP binding without a server: each input is the expected event or an error with a message."""
 
 from __future__ import annotations
 
@@ -20,14 +20,22 @@ PRINTABLE = "".join(chr(n) for n in range(0x21, 0x7F) if chr(n) not in '"%')
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40)
 DATA = st.dictionaries(
     TEXT,
-    st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
-                 lambda part: st.lists(part, max_size=3) | st.dictionaries(TEXT, part, max_size=3), max_leaves=8),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+        lambda part: st.lists(part, max_size=3) | st.dictionaries(TEXT, part, max_size=3),
+        max_leaves=8,
+    ),
     max_size=4,
-)  # fmt: skip
+)
 EVENTS = st.builds(
     lambda id, source, subject, data: {
-        **{"specversion": "1.0", "id": id, "source": source, "type": "t", "time": "2026-11-22T09:00:00Z"},
-        **{"subject": subject, "data": data},
+        "specversion": "1.0",
+        "id": id,
+        "source": source,
+        "type": "t",
+        "time": "2026-11-22T09:00:00Z",
+        "subject": subject,
+        "data": data,
     },
     *(TEXT, TEXT, TEXT, DATA),
 )
@@ -38,20 +46,20 @@ def headers(**values: str) -> Headers:
 
 
 @given(st.lists(EVENTS, max_size=4), st.sampled_from([None, 1]), st.booleans())
-def test_each_mode_gives_the_event_that_its_envelope_says(
+def test_each_mode_gives_the_event_of_its_envelope(
     events: list[dict[str, Any]], indent: int | None, ascii_: bool
 ) -> None:
-    meant = [Event.from_json(json.dumps(one)) for one in events]
+    expected = [Event.from_json(json.dumps(fields)) for fields in events]
     body = json.dumps(events, indent=indent, ensure_ascii=ascii_).encode()
-    found = parse_envelopes(BATCH, headers(), body)
-    assert [event for event, _ in found] == meant
-    assert [Event.from_json(envelope) for _, envelope in found] == meant
-    for one, event in zip(events, meant, strict=True):
-        body = json.dumps(one, indent=indent, ensure_ascii=ascii_).encode()
+    parsed = parse_envelopes(BATCH, headers(), body)
+    assert [event for event, _ in parsed] == expected
+    assert [Event.from_json(envelope) for _, envelope in parsed] == expected
+    for fields, event in zip(events, expected, strict=True):
+        body = json.dumps(fields, indent=indent, ensure_ascii=ascii_).encode()
         assert parse_envelopes(STRUCTURED, headers(), body) == [(event, body.decode())]
-        said = {f"ce-{name}": quote(value, PRINTABLE) for name, value in one.items() if name != "data"}
-        data = json.dumps(one["data"], indent=indent, ensure_ascii=ascii_).encode()
-        ((binary, envelope),) = parse_envelopes(BINARY, Headers(said), data)
+        headers_ = {f"ce-{name}": quote(value, PRINTABLE) for name, value in fields.items() if name != "data"}
+        data = json.dumps(fields["data"], indent=indent, ensure_ascii=ascii_).encode()
+        ((binary, envelope),) = parse_envelopes(BINARY, Headers(headers_), data)
         assert (binary, Event.from_json(envelope)) == (event, event)
 
 
@@ -61,7 +69,7 @@ JSONISH = st.text(st.sampled_from('[]{}",:\\u0d8e1 nul.-NaI'), max_size=60).map(
 @given(st.sampled_from([STRUCTURED, BATCH, BINARY]), st.binary(max_size=60) | JSONISH)
 @example(BATCH, b"[" * 100_000)
 @example(STRUCTURED, b'{"a":' * 100_000)
-def test_whatever_is_sent_is_an_event_or_refused_in_words(mode: str, body: bytes) -> None:
+def test_any_input_is_an_event_or_an_error_with_a_message(mode: str, body: bytes) -> None:
     try:
         parse_envelopes(mode, headers(ce_id="1", ce_source="a", ce_type="t", ce_specversion="1.0"), body)
     except (EventError, HTTPException) as error:
@@ -83,11 +91,11 @@ def test_whatever_is_sent_is_an_event_or_refused_in_words(mode: str, body: bytes
         ("application/json; charset=utf-16", None),
     ],
 )
-def test_the_media_type_says_the_mode(kind: str, mode: str | None) -> None:
-    said = headers(ce_specversion="1.0", content_type=kind)
+def test_the_media_type_selects_the_mode(kind: str, mode: str | None) -> None:
+    headers_ = headers(ce_specversion="1.0", content_type=kind)
     if mode:
-        assert content_mode(said) == mode
+        assert content_mode(headers_) == mode
     else:
         with pytest.raises(HTTPException) as refused:
-            content_mode(said)
+            content_mode(headers_)
         assert refused.value.status_code == 415

@@ -1,4 +1,4 @@
-"""A metric's definition and its place among others, as its page tells them."""
+"""The definition and the links on the page of a metric."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ metrics:
 """
 
 
-def made(tmp_path: Path) -> Config:
-    (tmp_path / "dims.yaml").write_text(CONFIG.replace("", ""))
+def make_config(tmp_path: Path) -> Config:
+    (tmp_path / "dims.yaml").write_text(CONFIG)
     return load_config(None, {}, tmp_path)
 
 
-def test_a_definition_is_what_the_configuration_says_without_policy(tmp_path: Path) -> None:
-    lines = definition_lines(made(tmp_path), "m.a")
-    said = yaml.safe_load("\n".join(lines))
-    assert said == {"m": {"a": {"source": "one", "measure": "count", "paths": ["*.md", "é/**"]}}}
-    assert definition_lines(made(tmp_path), "m.gone") == []
+def test_a_definition_is_the_configuration_without_the_policy(tmp_path: Path) -> None:
+    lines = definition_lines(make_config(tmp_path), "m.a")
+    parsed = yaml.safe_load("\n".join(lines))
+    assert parsed == {"m": {"a": {"source": "one", "measure": "count", "paths": ["*.md", "é/**"]}}}
+    assert definition_lines(make_config(tmp_path), "m.gone") == []
 
 
 def test_a_formula_links_the_metrics_it_reads_and_no_price(tmp_path: Path) -> None:
-    config = made(tmp_path)
-    assert formula_links(config, "m.cost").inputs == {"m.a": "m.a"}
-    assert formula_links(config, "m.cost").dependents == ("m.twice",)
-    assert formula_links(config, "m.a").dependents == ("m.cost",)
-    assert formula_links(config, "m.gone").inputs == {}
+    config = make_config(tmp_path)
+    assert formula_links(config, "m.cost") == ({"m.a": "m.a"}, ["m.twice"])
+    assert formula_links(config, "m.a") == ({}, ["m.cost"])
+    assert formula_links(config, "m.gone") == ({}, [])

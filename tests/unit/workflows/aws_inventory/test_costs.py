@@ -1,4 +1,4 @@
-"""Costs and the bucket by prefix, by hand."""
+"""Costs, and totals of a bucket by prefix."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ PRICES = {"s3_gib_month": 0.023, "rds_gib_month": 0.10, "rds_class": {"db.t3.mic
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def test_a_month_of_118_gib_and_a_micro() -> None:
+def test_the_cost_of_a_month() -> None:
     lines = [costs.lake_line(PRICES, 118 * 2**30), *costs.instance_lines(PRICES, "db", "db.t3.micro", 14.60, 20)]
-    told = costs.estimate(lines, [])
-    assert [line["usd"] for line in told["lines"]] == pytest.approx([2.714, 14.60, 2.0])
-    assert told["sum_usd"] == told["known_usd"] == pytest.approx(19.314)
+    estimate = costs.estimate(lines, [])
+    assert [line["usd"] for line in estimate["lines"]] == pytest.approx([2.714, 14.60, 2.0])
+    assert estimate["sum_usd"] == estimate["known_usd"] == pytest.approx(19.314)
 
 
-def test_what_is_not_known_is_not_nothing() -> None:
+def test_an_unknown_cost_is_not_0() -> None:
     lines = [costs.lake_line({}, 2**30), *costs.instance_lines(PRICES, "db", "db.r9", None, 20)]
-    told = costs.estimate(lines, ["account"])
-    assert (told["sum_usd"], told["known_usd"]) == (None, 2.0)
-    assert (told["unpriced"], told["missing"]) == (["s3_gib_month", "rds_class.db.r9"], ["account"])
+    estimate = costs.estimate(lines, ["account"])
+    assert (estimate["sum_usd"], estimate["known_usd"]) == (None, 2.0)
+    assert (estimate["unpriced"], estimate["missing"]) == (["s3_gib_month", "rds_class.db.r9"], ["account"])
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,13 @@ def entry(key: str, size: int, hours: int, **more: Any) -> dict[str, Any]:
     return {"Key": key, "Size": size, "LastModified": T0 + timedelta(hours=hours), **more}
 
 
-def test_the_newest_of_each_prefix_whatever_the_order() -> None:
+def test_the_newest_objects_of_each_prefix_in_any_order() -> None:
     parts = PrefixCollector(1, 2)
     parts.add([entry("a/1", 1, 5), entry("a/2", 2, 9, StorageClass="GLACIER"), entry("b/1", 3, 1)])
     parts.add([entry("a/3", 4, 7), entry("a/4", 5, 9), entry("a/5", 6, 0)])
-    told = parts.told()
-    assert (told["objects"], told["bytes"]) == (6, 21)
-    first, second = told["prefixes"]
+    totals = parts.to_json()
+    assert (totals["objects"], totals["bytes"]) == (6, 21)
+    first, second = totals["prefixes"]
     assert [each["key"] for each in first["newest"]] == ["a/2", "a/4"]
     assert first["classes"] == [
         {"class": "GLACIER", "objects": 1, "bytes": 2},

@@ -1,4 +1,4 @@
-"""file-inventory on made trees: what each file says of itself, hostile names, one pass, stable reports."""
+"""file-inventory on sample trees: descriptions of files, odd names, one pass, stable reports."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ def test_sql_shell_documents_and_configuration(tree: Path, inventory: Inventory)
         },
     )
     outcome = inventory()
-    found = files_of(outcome)
-    purposes = {path: file["purpose"] for path, file in found.items()}
+    actual = files_of(outcome)
+    purposes = {path: file["purpose"] for path, file in actual.items()}
     assert purposes == {
         "sql/master.sql": "Master schema: games and teams",
         "run.sh": "Runs the daily predictions for all games.",
@@ -148,12 +148,12 @@ def test_sql_shell_documents_and_configuration(tree: Path, inventory: Inventory)
         ".env": None,
         "n.ipynb": "Explore",
     }
-    assert found["sql/master.sql"]["names"] == [
+    assert actual["sql/master.sql"]["names"] == [
         *("table public.games", 'view "Wide View"', "view mv", "function plus_minus"),
     ]
-    assert found["run.sh"]["names"] == ["log()", "main()"]
+    assert actual["run.sh"]["names"] == ["log()", "main()"]
     assert outcome.result["others"] == 2
-    built = {path for path, file in found.items() if file["category"] == "build"}
+    built = {path for path, file in actual.items() if file["category"] == "build"}
     assert built == {"Makefile", "requirements-dev.txt", "package.json"}
 
 
@@ -162,7 +162,10 @@ def test_totals_by_category_and_kind(tree: Path, inventory: Inventory) -> None:
     result = inventory().result
     assert result["totals"] == {"files": 5, "lines": 5, "bytes": 2 + 4 + 2 + 1 + 4}
     assert {name: part["files"] for name, part in result["categories"].items()} == {
-        **{"scripts": 2, "sql": 1, "tests": 1, "documentation": 1}
+        "scripts": 2,
+        "sql": 1,
+        "tests": 1,
+        "documentation": 1,
     }
     assert result["kinds"]["Python"] == {"files": 3, "lines": 4, "bytes": 8}
     assert result["stale_after"] == "7 days"
@@ -177,11 +180,15 @@ def test_at_most_eight_names(tree: Path, inventory: Inventory) -> None:
     assert "and 3 more" in render_report(outcome.result)
 
 
-def test_left_out(tree: Path, inventory: Inventory) -> None:
+def test_caches_and_excluded_files_are_left_out(tree: Path, inventory: Inventory) -> None:
     write(
         tree,
         {
-            **{"a.py": "", "data/x.py": "", "src/data/kept.py": "", "backup/x.py": "", "x/backups/x.sql": ""},
+            "a.py": "",
+            "data/x.py": "",
+            "src/data/kept.py": "",
+            "backup/x.py": "",
+            "x/backups/x.sql": "",
             **{
                 "__pycache__/x.py": "",
                 "deep/node_modules/m/x.js": "",
@@ -189,7 +196,9 @@ def test_left_out(tree: Path, inventory: Inventory) -> None:
                 "a.py.bak": "",
                 "cache/c.py": "",
             },
-            **{".git/hooks/x.py": "", "mine/x.py": "", "left/y.py": ""},
+            ".git/hooks/x.py": "",
+            "mine/x.py": "",
+            "left/y.py": "",
         },
     )
     outcome = inventory(
@@ -204,7 +213,7 @@ def git(tree: Path, *arguments: str, date: str = "2025-10-02T23:30:00-0500") -> 
     subprocess.run(["git", "-C", str(tree), *arguments], check=True, env=env, capture_output=True)
 
 
-def test_last_change_is_the_last_commit(tree: Path, inventory: Inventory) -> None:
+def test_the_date_is_that_of_the_last_commit(tree: Path, inventory: Inventory) -> None:
     git(tree, "init", "-q", "-b", "main")
     write(
         tree,
@@ -234,20 +243,20 @@ def test_a_source_that_is_a_folder_of_a_repository(tree: Path, tmp_path: Path, i
     write(tree, {"a.py": "", "deep/b.py": ""})
     git(tmp_path, "add", "-A")
     git(tmp_path, "commit", "-qm", "one")
-    found = files_of(inventory(", ignore: gitignore"))
-    assert {path: file["changed"] for path, file in found.items()} == {"a.py": "2025-10-03", "deep/b.py": "2025-10-03"}
+    actual = files_of(inventory(", ignore: gitignore"))
+    assert {path: file["changed"] for path, file in actual.items()} == {"a.py": "2025-10-03", "deep/b.py": "2025-10-03"}
 
 
-def test_without_a_repository_dates_are_the_files_own(tree: Path, inventory: Inventory) -> None:
+def test_without_a_repository_dates_are_modification_times(tree: Path, inventory: Inventory) -> None:
     write(tree, {"a.py": ""})
     os.utime(tree / "a.py", (0, 86400))
     outcome = inventory()
     assert files_of(outcome)["a.py"]["changed"] == "1970-01-02"
     assert "not in a git repository" in outcome.result["dates"]
-    assert "Dates are the files' own" in render_report(outcome.result)
+    assert "Dates are modification times, not dates of commits" in render_report(outcome.result)
 
 
-def test_what_cannot_be_read_is_told_and_not_fatal(
+def test_unreadable_files_are_reported_and_not_fatal(
     tree: Path, inventory: Inventory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(
@@ -277,40 +286,40 @@ def test_what_cannot_be_read_is_told_and_not_fatal(
 
     monkeypatch.setattr(os, "open", refusing)
     outcome = inventory()
-    found = files_of(outcome)
-    assert found["broken.py"]["names"] == ["f()", "class G"]
-    assert found["broken.py"]["imports"]["standard"] == ["os"]
-    assert found["broken.py"]["notes"] == ["syntax error in line 3: invalid syntax"]
-    assert "null bytes" in found["nul.py"]["notes"][0]
-    assert found["latin.py"]["purpose"] == "Größe"
-    assert found["bad.py"]["notes"][0].startswith("syntax error")
-    assert found["utf16.sql"]["purpose"] == "Schema"
-    assert (found["latin.sql"]["purpose"], found["latin.sql"]["notes"]) == ("Größe", ["is not UTF-8"])
-    assert found["bom.md"]["purpose"] == found["dos.md"]["purpose"] == "Title"
-    assert found["deep.py"]["notes"]
-    assert found["surrogate.py"]["purpose"] == "a\\ud800b"
-    assert found["warns.py"]["notes"] == []
-    assert found["secret.py"]["lines"] is None
-    assert found["secret.py"]["notes"] == ["cannot be read: Permission denied"]
+    actual = files_of(outcome)
+    assert actual["broken.py"]["names"] == ["f()", "class G"]
+    assert actual["broken.py"]["imports"]["standard"] == ["os"]
+    assert actual["broken.py"]["notes"] == ["syntax error in line 3: invalid syntax"]
+    assert "null bytes" in actual["nul.py"]["notes"][0]
+    assert actual["latin.py"]["purpose"] == "Größe"
+    assert actual["bad.py"]["notes"][0].startswith("syntax error")
+    assert actual["utf16.sql"]["purpose"] == "Schema"
+    assert (actual["latin.sql"]["purpose"], actual["latin.sql"]["notes"]) == ("Größe", ["is not UTF-8"])
+    assert actual["bom.md"]["purpose"] == actual["dos.md"]["purpose"] == "Title"
+    assert actual["deep.py"]["notes"]
+    assert actual["surrogate.py"]["purpose"] == "a\\ud800b"
+    assert actual["warns.py"]["notes"] == []
+    assert actual["secret.py"]["lines"] is None
+    assert actual["secret.py"]["notes"] == ["cannot be read: Permission denied"]
     assert outcome.result["attention"][0] == "1 file cannot be read: secret.py."
-    assert outcome.result["attention"][1].startswith("4 files of Python cannot be parsed: bad.py, broken.py")
+    assert outcome.result["attention"][1].startswith("4 Python files cannot be parsed: bad.py, broken.py")
     text = render_report(outcome.result)
     text.encode()
     json.dumps(outcome.result).encode()
-    assert text.index("Needs a look") < text.index("Totals")
+    assert text.index("Needs attention") < text.index("Totals")
     assert outcome.scanned.readings[0].value == "attention"
 
 
-def test_huge_files_are_cut_and_counted_to_the_end(tree: Path, inventory: Inventory) -> None:
+def test_huge_files_are_analyzed_in_part_and_counted_in_full(tree: Path, inventory: Inventory) -> None:
     line = "INSERT INTO t VALUES (1);\n"
     write(tree, {"dump.sql": "-- A dump\n" + line * 60_000, "big.json": "1" * 300_000, "big.py": "x = 1\n" * 200_000})
-    found = files_of(inventory())
-    assert list(found) == ["big.py", "dump.sql"]
-    assert found["dump.sql"]["lines"] == 60_001
-    assert found["dump.sql"]["purpose"] == "A dump"
-    assert "only the first" in found["dump.sql"]["notes"][0]
-    assert found["big.py"]["lines"] == 200_000
-    assert len(found["big.py"]["notes"]) == 2
+    actual = files_of(inventory())
+    assert list(actual) == ["big.py", "dump.sql"]
+    assert actual["dump.sql"]["lines"] == 60_001
+    assert actual["dump.sql"]["purpose"] == "A dump"
+    assert "only the first" in actual["dump.sql"]["notes"][0]
+    assert actual["big.py"]["lines"] == 200_000
+    assert len(actual["big.py"]["notes"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -336,12 +345,12 @@ NAMES = ["a|b.py", "new\nline.py", "tick`s``.py", "🏀 x.py", "\udcff.py", "- l
 NAMES += ["\u2028.py", "\u202e.py", "[x](y).py", "*.py", "_a_.py", "\\|.py", " x .py", "\x85.py", "x.py\x0b.py"]
 
 
-def test_hostile_names_have_one_line_each(tree: Path, inventory: Inventory) -> None:
+def test_files_with_odd_names_have_one_line_each(tree: Path, inventory: Inventory) -> None:
     write(tree, {f"d/{name}": "'''- `x`\n\n- `y` | z'''\n" for name in NAMES})
     outcome = inventory()
     assert len(outcome.result["files"]) == len(NAMES)
     text = render_report(outcome.result)
-    text.encode()  # nothing that is no UTF-8
+    text.encode()  # all valid UTF-8
     json.dumps(outcome.result, ensure_ascii=False).encode()
     assert len(listed(outcome)) == len(NAMES)
     entries = [line for line in text.splitlines() if line.startswith("-")]
@@ -350,7 +359,7 @@ def test_hostile_names_have_one_line_each(tree: Path, inventory: Inventory) -> N
     assert any("`` d/tick`s```.py ``" in entry or "``` d/tick`s``.py ```" in entry for entry in entries)
 
 
-def test_links_pipes_and_what_vanishes(tree: Path, inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_pipes_and_vanishing_files(tree: Path, inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tree, {"a.py": "", "b.py": ""})
     (tree / "link.py").symlink_to("a.py")
     (tree / "loop").symlink_to(".")
@@ -381,7 +390,7 @@ def test_an_empty_tree(tree: Path, inventory: Inventory) -> None:
     assert "0 files, 0 lines" in render_report(outcome.result)
 
 
-def test_looked_at_metrics_are_in_the_run(tree: Path, inventory: Inventory) -> None:
+def test_configured_metrics_are_measured_in_the_run(tree: Path, inventory: Inventory) -> None:
     write(tree, {"a.py": "1\n2\n", "b.txt": "x\n"})
     readings = {
         reading.metric: reading.value for reading in inventory(workflow=", metrics: ['code.*']").scanned.readings
@@ -389,7 +398,7 @@ def test_looked_at_metrics_are_in_the_run(tree: Path, inventory: Inventory) -> N
     assert readings == {"workflow.file-inventory": "ok", "code.files": 2, "code.lines": 3}
 
 
-def test_the_report_counts_as_many_entries_as_files_and_not_itself(tree: Path, inventory: Inventory) -> None:
+def test_the_report_lists_every_file_except_itself(tree: Path, inventory: Inventory) -> None:
     write(tree, {"a.py": "'''- `no entry`'''\n", "docs/b.md": "# B\n"})
     outcome = inventory()
     assert write_report(tree / "FILE_INVENTORY.md", outcome.result)

@@ -1,4 +1,4 @@
-"""Games, seasons, gaps and the plan, by hand."""
+"""Games, seasons, gaps and the plan."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from typing import Any
 
 import pytest
 
+from dims_worker.probes.s3.completeness import normalize_id
 from dims_worker.workflows.gap_analysis.games import (
-    UNKNOWN,
     Game,
     GapRule,
     by_season,
-    comparable_id,
     date_gaps,
     day_of,
     download_plan,
-    games_of,
-    season_of,
+    parse_games,
     share,
-    summed,
+    totals,
 )
-from dims_worker.workflows.gap_analysis.report import in_percent, reached, summary
+from dims_worker.workflows.gap_analysis.report import format_share, summary, target_value
+from dims_worker.workflows.seasons import UNKNOWN, season_of
 
 TODAY = date(2026, 11, 22)
 RULE = GapRule(7, 5, frozenset({10, 11, 12, 1, 2, 3, 4}))
@@ -34,8 +33,8 @@ RULE = GapRule(7, 5, frozenset({10, 11, 12, 1, 2, 3, 4}))
         *(("000", "0"), ("201303160BOS", "201303160BOS"), ("00x1", "00x1"), ("", "")),
     ],
 )
-def test_plain(name: Any, expected: str) -> None:
-    assert comparable_id(name) == expected
+def test_ids_are_normalized(name: Any, expected: str) -> None:
+    assert normalize_id(name) == expected
 
 
 @pytest.mark.parametrize(
@@ -61,16 +60,16 @@ def test_day_of(value: Any, day: date | None) -> None:
     assert day_of(value) == day
 
 
-def test_games_by_id_day_and_what_they_lack() -> None:
+def test_games_and_what_they_lack() -> None:
     rows = [
         {"game_id": "0002", "game_date": "2013-03-17"},
         {"game_id": 1, "game_date": date(2013, 3, 16)},
-        {"game_id": "0001", "game_date": "2013-03-18"},  # the same game once more
+        {"game_id": "0001", "game_date": "2013-03-18"},  # the same game again
         {"game_id": None, "game_date": "2013-03-18"},
         {"game_id": "3", "game_date": None},
-        {"game_id": "4", "game_date": "2026-11-22"},  # today: not over
+        {"game_id": "4", "game_date": "2026-11-22"},  # today, so not over
     ]
-    games = games_of(rows, ["1", "x"], [2, 1.0], TODAY)
+    games = parse_games(rows, ["1", "x"], [2, 1.0], TODAY)
     assert [(g.id, g.season, g.played, g.lacks) for g in games] == [
         ("1", "2012-13", True, ()),
         ("0002", "2012-13", True, ("box score content",)),
@@ -82,31 +81,37 @@ def test_games_by_id_day_and_what_they_lack() -> None:
 @pytest.mark.parametrize(
     "played, expected", [(True, True), (False, False), (0, False), (3, True), ("f", False), ("True", True)]
 )
-def test_season_and_played_are_taken_where_they_are_told(played: Any, expected: bool) -> None:
-    (game,) = games_of([{"id": "1", "day": "2013-03-16", "season": "2011_2012", "played": played}], [], [], TODAY)
+def test_columns_season_and_played_are_used(played: Any, expected: bool) -> None:
+    (game,) = parse_games([{"id": "1", "day": "2013-03-16", "season": "2011_2012", "played": played}], [], [], TODAY)
     assert (game.season, game.played) == ("2011-12", expected)
 
 
-def game(name: str, day: str, *, played: bool = True, box: bool = True, told: bool = True) -> Game:
+def game(name: str, day: str, *, played: bool = True, box: bool = True, play_by_play: bool = True) -> Game:
     when = date.fromisoformat(day)
-    return Game(name, when, season_of(when), played, box, told)
+    return Game(name, when, season_of(when), played, box, play_by_play)
 
 
 def test_counts_by_season() -> None:
     games = [
         game("a", "2012-11-01"),
-        game("b", "2012-11-02", told=False),
-        game("c", "2013-01-01", box=False, told=False, played=False),
+        game("b", "2012-11-02", play_by_play=False),
+        game("c", "2013-01-01", box=False, play_by_play=False, played=False),
         game("d", "2013-11-01", box=False),
     ]
-    assert summed(games) == {
-        **{"games": 4, "not_played": 1, "without_box_score": 2, "without_play_by_play": 2},
-        **{"missing_pct": 50.0, "coverage_pct": 50.0, "first": "2012-11-01", "last": "2013-11-01"},
+    assert totals(games) == {
+        "games": 4,
+        "not_played": 1,
+        "without_box_score": 2,
+        "without_play_by_play": 2,
+        "missing_pct": 50.0,
+        "coverage_pct": 50.0,
+        "first": "2012-11-01",
+        "last": "2013-11-01",
     }
     first, second = by_season(games)
     assert (first["season"], first["games"], first["coverage_pct"]) == ("2012-13", 3, pytest.approx(100 / 3))
     assert (second["season"], second["missing_pct"], second["coverage_pct"]) == ("2013-14", 100.0, 100.0)
-    assert summed([])["coverage_pct"] is None and share(0, 0) is None
+    assert totals([])["coverage_pct"] is None and share(0, 0) is None
 
 
 @pytest.mark.parametrize(
@@ -115,29 +120,29 @@ def test_counts_by_season() -> None:
         ([], []),
         (["2013-01-01"], []),
         (["2013-01-01", "2013-01-01", "2013-01-02"], []),
-        (["2013-01-01", "2013-01-07"], []),  # five days: no more than the limit in season
+        (["2013-01-01", "2013-01-07"], []),  # five days: not over the limit in season
         (["2013-01-01", "2013-01-08"], [("2013-01-02", "2013-01-07", 6, "in season")]),
         (["2013-05-01", "2013-05-09"], []),  # seven, out of season
         (["2013-05-01", "2013-05-10"], [("2013-05-02", "2013-05-09", 8, "out of season")]),
         (["2013-04-28", "2013-05-05"], []),  # touches May
         (["2013-06-20", "2013-10-29"], [("2013-06-21", "2013-10-28", 130, "between seasons")]),
         (["2012-12-30", "2013-12-31"], [("2012-12-31", "2013-12-30", 365, "between seasons")]),
-        (["2012-12-28", "2013-01-05"], [("2012-12-29", "2013-01-04", 7, "in season")]),  # over New Year
+        (["2012-12-28", "2013-01-05"], [("2012-12-29", "2013-01-04", 7, "in season")]),  # across New Year
     ],
 )
 def test_gaps(days: list[str], expected: list[tuple[str, str, int, str]]) -> None:
-    found = date_gaps(map(date.fromisoformat, days), RULE)
-    assert [(gap["first"], gap["last"], gap["days"], gap["when"]) for gap in found] == expected
+    actual = date_gaps(map(date.fromisoformat, days), RULE)
+    assert [(gap["first"], gap["last"], gap["days"], gap["when"]) for gap in actual] == expected
 
 
 def test_a_missing_game_has_one_priority() -> None:
     games = [
         game("whole", "2013-11-01"),
-        game("new", "2013-11-02", told=False),
-        game("loadable", "2013-11-03", told=False),
+        game("new", "2013-11-02", play_by_play=False),
+        game("loadable", "2013-11-03", play_by_play=False),
         game("older", "2012-11-02", box=False),
         game("oldest", "2011-11-02", box=False),
-        game("cancelled", "2013-11-04", box=False, told=False, played=False),
+        game("cancelled", "2013-11-04", box=False, play_by_play=False, played=False),
         Game("undated", None, UNKNOWN, True, False, False),
     ]
     steps = download_plan(games, lambda game: game.id in ("loadable", "cancelled"))
@@ -153,14 +158,14 @@ def test_a_summary_without_sources_counts_no_gaps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "text"),
     [(8 / 73.8, "0.11 %"), (0.1, "0.1 %"), (0.096, "0.096 %"), (0.10004, "0.10004 %"), (0.0, "0.0 %"), (None, "-")],
 )
-def test_a_target_that_is_missed_by_little_is_not_shown_as_its_aim(value: float | None, told: str) -> None:
-    assert reached({"aim_pct": 0.1, "value_pct": value}) == told
+def test_a_narrowly_missed_target_is_not_rounded_to_it(value: float | None, text: str) -> None:
+    assert target_value({"aim_pct": 0.1, "value_pct": value}) == text
 
 
-def test_all_but_one_is_not_all() -> None:
-    assert in_percent(100 * 7379 / 7380) == "99.99 %"
-    assert in_percent(100.0) == "100.0 %"
-    assert in_percent(100 / 7380) == "0.01 %"
+def test_all_except_one_is_not_100_percent() -> None:
+    assert format_share(100 * 7379 / 7380) == "99.99 %"
+    assert format_share(100.0) == "100.0 %"
+    assert format_share(100 / 7380) == "0.01 %"

@@ -1,4 +1,4 @@
-"""What feeds hold, from made listings; the report with names that nobody chose."""
+"""Holdings of feeds from sample listings, and reports with odd names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_objects_ids_days_and_seasons() -> None:
     holdings.add(page(**{"pbp/0001.csv": 5, "pbp/2.csv": 0, "pbp/3-20130316.csv": 7, "pbp/x.csv": 1, "pbp/": 0}))
     holdings.add(page(**{"schedule/20130316.json": 2, "schedule/171031017.json": 2, "schedule/20131301.json": 2}))
     holdings.add(page(**{"other/1.csv": 9, "schedul": 1}))
-    pbp, schedule = (holding.told() for holding in holdings.all)
+    pbp, schedule = (holding.to_json() for holding in holdings.all)
     assert (pbp["objects"], pbp["bytes"], pbp["empty"], pbp["games"], pbp["unreadable_names"]) == (
         *(4, 13, 1, 2),
         ["pbp/x.csv"],
@@ -35,32 +35,35 @@ def test_objects_ids_days_and_seasons() -> None:
     assert holdings.ids("pbp") == {"1", "3"}
 
 
-def test_the_season_in_a_key_comes_first_and_the_longest_prefix() -> None:
+def test_the_season_in_a_key_and_the_longest_prefix_take_precedence() -> None:
     feeds = {
         "all": Feed(prefixes={"pbp": "a/"}),
         "seasons": Feed(prefixes={"pbp": "a/by_season/"}, season=r"/(\d{4}-\d\d)/"),
     }
     holdings = FeedHoldings(feeds, {"1": "1999-00"})
     holdings.add(page(**{"a/1.csv": 1, "a/by_season/2012-13/1.csv": 1}))
-    assert [holding.told()["seasons"][0]["season"] for holding in holdings.all] == ["1999-00", "2012-13"]
+    assert [holding.to_json()["seasons"][0]["season"] for holding in holdings.all] == ["1999-00", "2012-13"]
 
 
-def test_names_of_unreadable_keys_are_bounded() -> None:
+def test_the_number_of_unreadable_names_is_limited() -> None:
     holdings = FeedHoldings({"espn": FEED}, {})
     holdings.add(page(**{f"pbp/x{n}.csv": 1 for n in range(NAMES + 5)}))
     assert (holdings.all[0].unreadable, len(holdings.all[0].unreadable_names)) == (NAMES + 5, NAMES)
 
 
-def test_compare_names_ids_as_the_games_do() -> None:
+def test_compare_uses_the_original_ids_of_games() -> None:
     holdings = FeedHoldings({"espn": FEED}, {})
     holdings.add(page(**{"pbp/0001.csv": 1, "pbp/0002.csv": 1, "pbp/0009.csv": 1}))
     assert compare(holdings.all[0], [1, "0003", None], "play-by-play", {"2": "0002", "3": "0003"}) == {
-        **{"lake": "espn pbp", "database": "play-by-play", "both": 1},
-        **{"only_lake": ["0002", "9"], "only_database": ["0003"]},
+        "lake": "espn pbp",
+        "database": "play-by-play",
+        "both": 1,
+        "only_lake": ["0002", "9"],
+        "only_database": ["0003"],
     }
 
 
-def test_a_report_that_no_name_breaks_and_no_order_of_keys_changes() -> None:
+def test_a_report_is_stable_for_odd_names_and_any_order_of_keys() -> None:
     name = "a|b`c`\n# x\u2028<b>"
     result: dict[str, Any] = {
         "games": {
@@ -77,16 +80,22 @@ def test_a_report_that_no_name_breaks_and_no_order_of_keys_changes() -> None:
         "missing_ids": None,
         "attention": [name],
     }
-    told = gap_analysis_report.markdown(result)
-    assert "\u2028" not in told and "\n# x" not in told and r"\<b\>" in told
+    text = gap_analysis_report.markdown(result)
+    assert "\u2028" not in text and "\n# x" not in text and r"\<b\>" in text
     backwards = json.loads(json.dumps(result, sort_keys=True))
-    assert gap_analysis_report.markdown(backwards) == told
-    table = [line for line in told.split("\n") if line.startswith("|") and "play-by-play |" in line and "\\n" in line]
+    assert gap_analysis_report.markdown(backwards) == text
+    table = [line for line in text.split("\n") if line.startswith("|") and "play-by-play |" in line and "\\n" in line]
     assert len(table) == 1
 
 
 def _counts() -> dict[str, Any]:
     return {
-        **{"games": 1, "not_played": 0, "without_box_score": 0, "without_play_by_play": 1},
-        **{"missing_pct": 0.0, "coverage_pct": 0.0, "first": None, "last": None},
+        "games": 1,
+        "not_played": 0,
+        "without_box_score": 0,
+        "without_play_by_play": 1,
+        "missing_pct": 0.0,
+        "coverage_pct": 0.0,
+        "first": None,
+        "last": None,
     }

@@ -1,4 +1,4 @@
-"""local-inventory on made folders: dates, seasons, games, what is large, missing or few; nothing missing is 0."""
+"""local-inventory on sample folders: dates, seasons, games, large files, missing folders, short seasons."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import pytest
 
 from dims_worker.config import load_config
 from dims_worker.config.workflows import LocalFolder
+from dims_worker.formatting import format_bytes
 from dims_worker.workflows import WorkflowOutcome, render_report, run_workflow, write_report
-from dims_worker.workflows.markdown import code_span, escape_markdown, escape_prose, format_bytes, markdown_table
+from dims_worker.workflows.markdown import code_span, escape_markdown, escape_prose, markdown_table
 from dims_worker.workflows.seasons import completeness, date_in, season_named, season_of
 
 Inventory = Callable[..., WorkflowOutcome]
@@ -64,7 +65,7 @@ def test_files_bytes_dates(data: Path, inventory: Inventory) -> None:
     assert [(season["season"], season["files"]) for season in folder["seasons"]] == [("2012-13", 2)]
 
 
-def test_games_are_distinct_ids_and_days_are_none(data: Path, inventory: Inventory) -> None:
+def test_games_are_distinct_ids_and_days_are_not_games(data: Path, inventory: Inventory) -> None:
     fill(data, "0021201082_20130316.json", "0021201082_20130316.csv", "0021201083_20130317.json", "20130318.json")
     folder = only(inventory(more=", expected_games: {default: 8}, few_games: 3"))
     (season,) = folder["seasons"]
@@ -73,7 +74,7 @@ def test_games_are_distinct_ids_and_days_are_none(data: Path, inventory: Invento
     assert season["few"]
 
 
-def test_files_of_days_alone_are_not_judged(data: Path, inventory: Inventory) -> None:
+def test_files_of_days_have_no_completeness(data: Path, inventory: Inventory) -> None:
     fill(data, "20130318.json")
     outcome = inventory()
     (season,) = only(outcome)["seasons"]
@@ -101,7 +102,7 @@ def test_a_season_in_an_id(data: Path, inventory: Inventory) -> None:
     assert [season["season"] for season in only(outcome)["seasons"]] == ["1999-00", "2012-13"]
 
 
-def test_a_season_in_the_folders_own_path(data: Path, inventory: Inventory) -> None:
+def test_a_season_in_the_path_of_the_folder(data: Path, inventory: Inventory) -> None:
     fill(data, "2012-13/400278394.json")
     outcome = inventory("pbp: {path: data/2012-13, season: '(\\d{4}-\\d\\d)'}")
     assert [season["season"] for season in only(outcome)["seasons"]] == ["2012-13"]
@@ -121,7 +122,7 @@ def test_large_files_are_named(data: Path, inventory: Inventory) -> None:
     assert "Files over 3 B" in render_report(outcome.result)
 
 
-def test_a_missing_folder_is_named_and_never_0(data: Path, inventory: Inventory) -> None:
+def test_a_missing_folder_is_named_and_not_0(data: Path, inventory: Inventory) -> None:
     fill(data, "20130316.json")
     outcome = inventory("gone: {path: nowhere}, none: {path: ''}, pbp: {path: data}")
     assert set(outcome.unreached) == {"folder gone", "folder none"}
@@ -135,23 +136,23 @@ def test_a_missing_folder_is_named_and_never_0(data: Path, inventory: Inventory)
     assert "0 files" not in text
 
 
-def test_an_empty_folder_is_0_and_said(inventory: Inventory) -> None:
+def test_an_empty_folder_is_0_and_reported(inventory: Inventory) -> None:
     outcome = inventory()
     assert only(outcome)["files"] == 0
     assert outcome.result["attention"] == ["pbp: the folder is empty."]
 
 
-def test_quick_asks_neither_lake_nor_database(data: Path, inventory: Inventory) -> None:
+def test_a_quick_run_reads_neither_lake_nor_database(data: Path, inventory: Inventory) -> None:
     fill(data, "20130316.json")
     outcome = inventory("pbp: {path: data}", more=", metrics: ['local.*']", quick=True)
-    assert "lake and database were not asked" in render_report(outcome.result)
+    assert "a quick run, which does not read the lake and the database" in render_report(outcome.result)
     assert {reading.metric: reading.value for reading in outcome.scanned.readings} == {
         "workflow.local-inventory": "ok",
         "local.files": 1,
     }
 
 
-def test_links_pipes_and_hostile_names(data: Path, inventory: Inventory) -> None:
+def test_links_pipes_and_odd_names(data: Path, inventory: Inventory) -> None:
     fill(data, "a|b`\n20130316.json", "\udcff.json", "🏀.json", content=b"1234")
     (data / "link").symlink_to("🏀.json")
     (data / "loop").symlink_to(".")
@@ -224,7 +225,7 @@ def test_tables() -> None:
     ]
 
 
-def test_words() -> None:
+def test_escaping() -> None:
     assert code_span("a`b") == "`` a`b ``"
     assert code_span("a\n\x1b\udcff") == "`a\\n\\x1b\\udcff`"
     assert escape_markdown("1. first") == "1\\. first"

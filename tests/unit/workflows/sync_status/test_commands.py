@@ -1,4 +1,4 @@
-"""Words for the shell: what they mean is asked of bash itself."""
+"""Quoting for the shell, checked with bash."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ LAKE = S3Source(type="s3", bucket="lake", endpoint_url="http://me:secret@127.0.0
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
-def test_bash_gives_the_word_back(word: str) -> None:
-    said = shell_quote(word)
-    assert said.isprintable()
-    done = subprocess.run(["bash", "-c", f"printf %s {said}"], capture_output=True, check=True)
+def test_bash_parses_the_word(word: str) -> None:
+    text = shell_quote(word)
+    assert text.isprintable()
+    done = subprocess.run(["bash", "-c", f"printf %s {text}"], capture_output=True, check=True)
     assert done.stdout == word.encode()
 
 
-def test_bytes_that_are_no_text_stay_what_they_are() -> None:
+def test_bytes_that_are_not_text_are_kept() -> None:
     word = os.fsdecode(b"/data/\xff'\\\n.txt")
     done = subprocess.run(["bash", "-c", f"printf %s {shell_quote(word)}"], capture_output=True, check=True)
     assert done.stdout == b"/data/\xff'\\\n.txt"
 
 
-def test_up_down_and_either_way() -> None:
-    told = commands(
+def test_commands_for_each_kind_of_difference() -> None:
+    text = commands(
         LAKE,
         [
             KeyDifference("only_local", "a/1", "/data/1", 1, None),
@@ -41,7 +41,7 @@ def test_up_down_and_either_way() -> None:
         ],
     )
     copy = "aws s3 cp --endpoint-url http://127.0.0.1:9000"
-    assert told == {
+    assert text == {
         "commands": [f"{copy} /data/1 s3://lake/a/1", f"{copy} 's3://lake/a/2 x' '/data/2 x'"],
         "overwrite": [{"key": "a/3", "up": f"{copy} /data/3 s3://lake/a/3", "down": f"{copy} s3://lake/a/3 /data/3"}],
         "no_object": ["/data/\\xff"],
