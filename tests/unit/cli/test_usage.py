@@ -154,7 +154,10 @@ def test_wrong_usage_ends_with_code_2(arguments: list[str], expected: str, dims:
 def test_without_a_configuration_the_error_names_init(arguments: list[str], dims: Dims):
     result = dims(*arguments)
     assert (result.code, result.out) == (2, "")
-    assert result.err == "dims: no dims.yaml in this folder or above it. Create one with `dims init`, or name it with --config.\n"
+    assert (
+        result.err
+        == "dims: no dims.yaml in this folder or above it. Create one with `dims init`, or name it with --config.\n"
+    )
 
 
 def test_the_module_runs_the_command(configured: Path):

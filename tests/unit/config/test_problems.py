@@ -1,4 +1,4 @@
-"""Every problem of a configuration, with its file, line and key; several at once."""
+"""Every problem of a configuration is reported with its file, line and key."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dims_worker.config import Config, InvalidConfig, load_config
 
 Load = Callable[..., Config]
 HEAD = "sources: {p: {type: files, path: .}, g: {type: git, path: .}, lake: {type: s3, bucket: b}}\n"
-"""One line, so that what follows starts on line 2."""
+"""One line, so that the text after it begins on line 2."""
 
 
 @pytest.fixture
 def load_text(tmp_path: Path) -> Load:
-    """Load a dims.yaml of this text, beside other files."""
+    """Return a function that loads a dims.yaml with this text, next to other files."""
 
     def read(text: str, env: Mapping[str, str] | None = None, **others: str) -> Config:
         (tmp_path / ".git").mkdir(exist_ok=True)
@@ -263,7 +263,7 @@ def test_every_problem_has_its_place(case: str, load_text: Load):
     assert invalid.value.exit_code == 2
 
 
-def test_problems_of_several_files_come_at_once(load_text: Load):
+def test_problems_of_several_files_are_reported_together(load_text: Load):
     main = "include: [more.yaml, gone.yaml]\nsources:\n  p: {type: files, path: .}\npolicy: {tolerance: 2}\n"
     more = "\nsources:\n  p: {exclude: data}\nmetrics:\n  c: {a: {source: q, measure: count}}\n"
     with pytest.raises(InvalidConfig) as invalid:
@@ -297,7 +297,7 @@ def test_what_two_files_may_not_share(more: str, where: str, load_text: Load):
     assert str(invalid.value) == f"more.yaml:{where}: is defined in two files; keep one definition"
 
 
-def test_not_utf8(tmp_path: Path):
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path):
     (tmp_path / "dims.yaml").write_bytes(b"sources: \xff\n")
     with pytest.raises(InvalidConfig, match=r"^dims\.yaml:1: is not UTF-8 text; save the file as UTF-8$"):
         load_config(None, {}, tmp_path)
