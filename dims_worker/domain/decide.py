@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from dims_worker.config import Config, Policy
-from dims_worker.formatting import format_age
+from dims_worker.config.units import AGES
+from dims_worker.formatting import format_age, is_number
 from dims_worker.probes.base import Value
 
 Status = Literal["new", "ok", "minor", "moderate", "major", "extreme", "failed"]
@@ -94,9 +95,8 @@ class Judge:
     def _compare(self, old: Value, new: Value) -> tuple[float | None, str, bool]:
         """Return the drift in percent, its reason, and whether policy watches this direction and size."""
         drift = drift_pct(old, new, self.policy.min_abs)
-        if not (_is_number(old) and _is_number(new)):
+        if not (is_number(old) and is_number(new)):
             return drift, "unchanged" if drift == 0 else "different, which counts as 100 %", True
-        assert isinstance(old, int | float) and isinstance(new, int | float)
         if new == old:
             return 0.0, "unchanged", True
         way = "up" if new > old else "down"
@@ -111,9 +111,8 @@ class Judge:
 
     def noise(self, old: Value, new: Value) -> Literal["direction", "min_abs"] | None:
         """Return the policy key that makes a change of numbers noise, or None if policy watches the change."""
-        if not (_is_number(old) and _is_number(new)) or old == new:
+        if not (is_number(old) and is_number(new)) or old == new:
             return None
-        assert isinstance(old, int | float) and isinstance(new, int | float)
         if self.policy.direction not in ("both", "up" if new > old else "down"):
             return "direction"
         return "min_abs" if abs(new - old) < self.policy.min_abs else None
@@ -163,9 +162,8 @@ def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
     Texts, booleans, nulls and values of different types are equal (0) or different (100). From 0 there is no
     ratio: a change of `min_abs` or more counts as 100, and a smaller one has no drift (None).
     """
-    if not (_is_number(old) and _is_number(new)):
+    if not (is_number(old) and is_number(new)):
         return 0.0 if type(old) is type(new) and old == new else 100.0
-    assert isinstance(old, int | float) and isinstance(new, int | float)
     if old == new:
         return 0.0
     if old == 0:
@@ -178,23 +176,20 @@ def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
         return DRIFT_CAP
 
 
-def _is_number(value: Value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def at_least(severity: Severity, floor: Severity) -> bool:
     """Return whether a severity is `floor` or worse."""
     return SEVERITIES.index(severity) >= SEVERITIES.index(floor)
 
 
-def age_of(value: Value, now: datetime) -> float | None:
-    """Return the seconds between `now` and the instant that an age's reading holds, or None if it holds none."""
-    return (now.astimezone(UTC) - datetime.fromisoformat(value)).total_seconds() if isinstance(value, str) else None
+def age_of(value: Value, now: datetime, unit: str = "seconds") -> float | None:
+    """Return an age at `now` in a unit, from the instant that its reading holds. None if it holds none."""
+    if not isinstance(value, str):
+        return None
+    return (now.astimezone(UTC) - datetime.fromisoformat(value)).total_seconds() / AGES[unit]
 
 
 def inside_band(anchor: Value, value: Value, tolerance_pct: float) -> bool:
     """Return whether a value lies in a request's band: within `tolerance_pct` of the value first proposed."""
-    if not (_is_number(anchor) and _is_number(value)):
+    if not (is_number(anchor) and is_number(value)):
         return type(anchor) is type(value) and anchor == value
-    assert isinstance(anchor, int | float) and isinstance(value, int | float)
     return abs(value - anchor) <= abs(anchor) * tolerance_pct / 100

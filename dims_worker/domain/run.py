@@ -41,7 +41,7 @@ class Run:
     """A recorded run.
 
     `trigger` is `event`, or `verify` for a check without a lease, which sets no baseline except a first one.
-    `pending_channels` are the channels that have notifications to send.
+    `channels` are the channels with notifications to send.
     """
 
     run_id: int
@@ -52,4 +52,4 @@ class Run:
     finished_at: datetime
     api_calls: int
     items: tuple[RunReading, ...]
-    pending_channels: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()

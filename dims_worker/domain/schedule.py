@@ -36,7 +36,7 @@ def _first(rule: Rule, start: datetime, *, reverse: bool) -> datetime:
 
 def tick_event(name: str, tick: datetime) -> Event:
     """Return the event of a rule's tick. The tick gives its id, so two beat processes create the same event."""
-    id = f"{name}@{tick:%Y-%m-%dT%H:%MZ}"
+    id = f"{name}@{tick.isoformat(timespec='minutes').replace('+00:00', 'Z')}"
     return Event.new(SCHEDULE_TICK, "dims:beat", now=tick, subject=name, data={"rule": name}, id=id)
 
 

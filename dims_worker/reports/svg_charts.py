@@ -13,7 +13,7 @@ from itertools import repeat
 
 from markupsafe import Markup
 
-from dims_worker.analysis.health import MetricHealth, is_number
+from dims_worker.analysis.health import MetricHealth
 from dims_worker.formatting import (
     escape_control,
     format_day_and_month,
@@ -21,6 +21,7 @@ from dims_worker.formatting import (
     format_number,
     format_utc_short,
     format_value,
+    is_number,
 )
 from dims_worker.store.history import TREND_OUTCOMES, DailyLine, Day, Point
 

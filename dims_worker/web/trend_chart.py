@@ -20,13 +20,13 @@ from dims_worker.formatting import (
     format_number,
     format_utc_short,
     format_value,
+    is_number,
     pluralize,
 )
 from dims_worker.reports.svg_charts import ChartMarker, ChartSize, TrendData, trend_svg
 from dims_worker.store.history import TREND_OUTCOMES, Point, sampled_readings
 from dims_worker.store.metric_states import MetricState
 from dims_worker.store.point_in_time import notable_readings
-from dims_worker.text.phrases import is_number
 
 SPANS = (7, 30, 90, 365)
 """The number of days that you can choose for a chart."""

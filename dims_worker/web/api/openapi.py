@@ -84,7 +84,7 @@ _EXPLANATION = {
     **_each(_TEXT, "metric", "unit"),
     **_each(_FLAG, "configured", "redefined", "stale"),
     **_each(_or_null(_TIME), "retired_at", "due_since"),
-    **_each(_or_null(_FACTS), "reading", "failure", "baseline", "verdict", "events", "untold"),
+    **_each(_or_null(_FACTS), "reading", "failure", "baseline", "verdict", "events", "unexplained"),
     **_each({"type": "array", "items": _FACTS}, "inputs", "gaps"),
     "provisional": _or_null(_ref("Reading")),
     "policy": _FACTS,

@@ -216,6 +216,22 @@ def test_an_event_during_a_measurement_leaves_the_metric_due(flow: Flow) -> None
     assert not flow.state("m.a").due
 
 
+def test_serving_runs_are_the_first_with_the_generation_of_each_metric(flow: Flow) -> None:
+    first = flow.record(flow.claimed("m.a"), {"m.a": 1})
+    second = flow.record(flow.claimed("m.a"), {"m.a": 2})
+    other = flow.record(flow.claimed("m.b"), {"m.b": 1})
+
+    def served_by(**generations: int) -> list[int]:
+        wanted = {f"m.{name}": generation for name, generation in generations.items()}
+        with transaction(flow.engine) as connection:
+            return [run.run_id for run in leases.serving_runs(connection, wanted)]
+
+    assert served_by(a=1) == [first.run_id]
+    assert served_by(a=2) == [second.run_id]
+    assert served_by(a=2, b=1) == [second.run_id, other.run_id]
+    assert served_by(a=3) == served_by(b=2) == []
+
+
 def test_an_event_stored_during_a_record_is_not_lost(flow: Flow, beside: Threads) -> None:
     claim = flow.claimed("m.a")
     with transaction(flow.engine) as connection:

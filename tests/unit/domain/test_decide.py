@@ -137,6 +137,22 @@ def test_the_first_good_reading_is_new(judge: Judge, value: Any):
     assert verdict == Verdict("new", "none", "auto", None, "the first good reading")
 
 
+@pytest.mark.parametrize(
+    ("judge", "old", "new", "key"),
+    [
+        (ONLY_UP, 100, 90, "direction"),
+        (ONLY_UP, 100, 110, None),
+        (ONLY_UP, 100, 100, None),
+        (ONLY_UP, "a", "b", None),
+        (ONLY_UP, 100, None, None),
+        (judge_of(min_abs=5), 100, 104, "min_abs"),
+        (judge_of(min_abs=5), 100, 105, None),
+    ],
+)
+def test_the_policy_key_that_makes_a_change_noise(judge: Judge, old: Any, new: Any, key: str | None):
+    assert judge.noise(old, new) == key
+
+
 def test_a_first_reading_beyond_a_limit_is_notified():
     verdict = RANGE.decide(None, 89, None, NOW)
     assert (verdict.status, verdict.severity, verdict.tier) == ("new", "high", "notify")
