@@ -216,6 +216,14 @@ def test_an_event_during_a_measurement_leaves_the_metric_due(flow: Flow) -> None
     assert not flow.state("m.a").due
 
 
+def test_a_run_records_the_epoch_of_its_claim(flow: Flow) -> None:
+    flow.record(flow.claimed("m.a"), {"m.a": 1})
+    claim = flow.claimed("m.a")
+    run = flow.record(claim, {"m.a": 2})
+    (row,) = flow.rows(f"SELECT lease_epoch FROM dims_verification_runs WHERE run_id = {run.run_id}")
+    assert row.lease_epoch == claim.epoch == 2
+
+
 def test_serving_runs_are_the_first_with_the_generation_of_each_metric(flow: Flow) -> None:
     first = flow.record(flow.claimed("m.a"), {"m.a": 1})
     second = flow.record(flow.claimed("m.a"), {"m.a": 2})

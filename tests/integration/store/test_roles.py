@@ -286,16 +286,16 @@ def test_without_the_right_to_create_roles_a_migration_warns_and_continues(
     plain = other(cluster, "managed", username="plain", password="secret")
     with caplog.at_level(logging.WARNING):
         assert migrate(plain) == (None, head_revision())
-    told = [record.message for record in caplog.records if record.name == "dims_worker.store.migrations"]
-    assert [re.findall(r"CREATE ROLE (\w+)", line) for line in told] == [["dims_app"], ["dims_reader"]]
-    assert told[0] == (
+    messages = [record.message for record in caplog.records if record.name == "dims_worker.store.migrations"]
+    assert [re.findall(r"CREATE ROLE (\w+)", line) for line in messages] == [["dims_app"], ["dims_reader"]]
+    assert messages[0] == (
         "DIMS: plain may not create the role dims_app. Have an administrator run: "
         "CREATE ROLE dims_app; then: CALL dims_grant()"
     )
     assert roles(cluster) == []
     assert do(plain, "SELECT * FROM dims_pending_approvals") == []
     with cluster.connect() as connection:  # run what the warnings say
-        for line in told:
+        for line in messages:
             connection.execute(text(re.findall(r"CREATE ROLE \w+", line)[0]))
         connection.execute(text("CREATE ROLE ada LOGIN PASSWORD 'secret' IN ROLE dims_reader"))
     do(plain, "CALL dims_grant()")
@@ -331,5 +331,5 @@ def test_json_of_a_reader_is_json(reader: Engine, flow: Flow) -> None:
     """Integers stay integers in any client."""
     flow.serve(c=172_726)
     (row,) = do(reader, "SELECT row_to_json(l)::text FROM dims_metrics_latest l WHERE metric = 'm.c'")
-    told = json.loads(row[0])
-    assert (told["value"], told["value_number"], type(told["value"])) == (172_726, 172_726, int)
+    document = json.loads(row[0])
+    assert (document["value"], document["value_number"], type(document["value"])) == (172_726, 172_726, int)
