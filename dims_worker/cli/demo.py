@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -47,28 +48,6 @@ FILES = {
     "tests/test_games.py": "def test_load():\n    assert True\n",
     "docs/guide.md": "# Guide\n",
 }
-CONFIG = """\
-sources:
-  project: {type: files, path: ".", ignore: gitignore}
-  repo: {type: git, path: "."}
-  lake: {type: s3, bucket: demo-lake}
-metrics:
-  code_base:
-    python_files: {source: project, measure: count, paths: "**/*.py"}
-    python_lines: {source: project, measure: lines, paths: "**/*.py", volatility: stable}
-    test_files: {source: project, measure: count, paths: "**/test_*.py"}
-  documentation:
-    markdown_files: {source: project, measure: count, paths: "docs/**/*.md"}
-  git:
-    commits: {source: repo, measure: commits}
-  s3_storage:
-    total_objects: {source: lake, measure: count, critical: true}
-    total_size: {source: lake, measure: bytes, unit: kB, precision: 1}
-    cost_per_month: {derive: "s3_storage.total_size / 1073741.824 * 0.023", unit: USD, precision: 8}
-rules:
-  git_post_commit: {on: "dims.git.*"}
-  s3_upload_complete: {on: "com.amazonaws.s3.*"}
-"""
 
 
 @click.command()
@@ -146,7 +125,8 @@ class DemoStory:
             "GIT_CONFIG_SYSTEM": os.devnull,
             "DIMS_HOME": str(self.home),
         }
-        for name, text in {"dims.yaml": CONFIG, **FILES}.items():
+        config = resources.files(__package__).joinpath("demo.yaml").read_text(encoding="utf-8")
+        for name, text in {"dims.yaml": config, **FILES}.items():
             (self.project / name).parent.mkdir(parents=True, exist_ok=True)
             (self.project / name).write_text(text)
         self.git("init", "-q", "-b", "main")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from dims_worker.analysis.health import MetricHealth, health_labels, health_sentence
 from dims_worker.reports.inventory import InventoryReport
 from dims_worker.text import metric_values
+from dims_worker.text.json_documents import facts
 from dims_worker.workflows import registry
 
 COLUMNS = (
@@ -51,11 +52,11 @@ def json_document(inventory: InventoryReport) -> dict[str, Any]:
             for category in inventory.categories
         ],
         "off": list(inventory.off),
-        "requests": [_fields(row) | {"decide": metric_values.decide_command(row)} for row in inventory.requests],
-        "decided": _all_fields(inventory.decided),
-        "drifts": _all_fields(inventory.drifts),
-        "runs": _all_fields(inventory.runs),
-        "events": _all_fields(inventory.events),
+        "requests": [facts(row) | {"decide": metric_values.decide_command(row)} for row in inventory.requests],
+        "decided": [facts(row) for row in inventory.decided],
+        "drifts": [facts(row) for row in inventory.drifts],
+        "runs": [facts(row) for row in inventory.runs],
+        "events": [facts(row) for row in inventory.events],
         "received": inventory.received,
         "gaps": [
             {"metric": metric.metric, "what": gap.name, "total": gap.total, "names": list(gap.named)}
@@ -129,14 +130,6 @@ def _csv_cell(value: Any) -> Any:
     if isinstance(value, str):
         return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
     return value
-
-
-def _fields(row: Any) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in row.__slots__}
-
-
-def _all_fields(rows: Iterable[Any]) -> list[dict[str, Any]]:
-    return [_fields(row) for row in rows]
 
 
 def _json_default(value: Any) -> Any:
