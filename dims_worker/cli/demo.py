@@ -26,7 +26,7 @@ from dims_producers.publish import publish
 from dims_worker import local
 from dims_worker.approvals.decisions import Decider, decide_request
 from dims_worker.cli.approvals import print_request
-from dims_worker.cli.session import Session, examples, pass_session
+from dims_worker.cli.session import FILE, Session, examples, pass_session
 from dims_worker.cli.up import flower_variables, procfile_text, web_variables
 from dims_worker.config import load_config
 from dims_worker.errors import ServiceError, UsageError
@@ -52,7 +52,7 @@ FILES = {
 
 @click.command()
 @examples("dims demo", "dims demo --record demo.svg")
-@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Write the output to this SVG file.")
+@click.option("--record", type=FILE, help="Write the output to this SVG file.")
 @pass_session
 def demo(session: Session, record: Path | None) -> None:
     """See DIMS work on a scratch project, in about 20 seconds.

@@ -129,6 +129,8 @@ def examples(*lines: str) -> Callable[[Function], Function]:
 
 
 pass_session = click.make_pass_decorator(Session)
+FILE = click.Path(path_type=Path, dir_okay=False)
+EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
 
