@@ -1,6 +1,6 @@
-"""What Celery runs. Thin: load, call one room, ring for what comes next.
+"""The Celery tasks. Each calls one function and sends the wake-ups for what comes next.
 
-This is the module for `celery -A dims_worker.tasks`; importing it reads the configuration.
+`celery -A dims_worker.tasks` names this module. Importing it reads the configuration.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ app.steps["worker"].add(dispatcher.DispatcherStep)
 
 def _engine() -> Engine:
     if config.database_url is None:
-        raise DatabaseUnreachable("no database is named: set DIMS_DATABASE_URL, or start one with `dims up`")
+        raise DatabaseUnreachable("no database is configured: set DIMS_DATABASE_URL, or start one with `dims up`")
     return engine(config.database_url)
 
 
 @cache
 def _redis(pid: int) -> Redis:
-    """A client of this process: a connection must not cross a fork."""
+    """Return the client of this process: a connection must not cross a fork."""
     return connect(str(config.broker_url), timeout=5)
 
 
@@ -65,66 +65,68 @@ def _planner() -> Planner:
     return Planner(config)
 
 
-def _patient(name: str) -> Callable[[Callable[..., str]], Any]:
-    """A task whose broker or database may be away: it says so in a line and ends, and the sweep rings again."""
+def _task(name: str) -> Callable[[Callable[..., str]], Any]:
+    """Register a task that ends with a warning if the broker or the database is unreachable. A sweep repeats it."""
 
     def wrap(run: Callable[..., str]) -> Any:
         @functools.wraps(run)
-        def patient(*args: Any) -> str:
+        def task(*args: Any) -> str:
             try:
                 return run(*args)
             except (BrokerUnreachable, DatabaseUnreachable, RedisError, OperationalError) as error:
-                log.warning("%s waits: %s", name, error)
-                return f"waits: {error}"
+                log.warning("%s failed, and the next sweep repeats it: %s", name, error)
+                return f"failed: {error}"
 
-        return app.task(name=name)(patient)
+        return app.task(name=name)(task)
 
     return wrap
 
 
-@_patient(INGEST)
-def ingest_bell() -> str:
-    """Store what waits in the stream, and ring for the sources that it concerns."""
+@_task(INGEST)
+def ingest_task() -> str:
+    """Store the events that wait in the stream, and send a wake-up for each source that they concern."""
     redis = _redis(os.getpid())
-    redis.delete(HELP_REQUESTED)  # before reading: what comes later rings anew
+    redis.delete(HELP_REQUESTED)  # before reading: a later event sends a new wake-up
     ingested = ingest_stream(redis, _engine(), _planner())
-    for source, why in sorted(ingested.sources.items()):
-        send_verify_wakeup(app, config, source, str(why), why.more)
+    for source, pending in sorted(ingested.sources.items()):
+        send_verify_wakeup(app, config, source, str(pending), pending.details_command)
     return str(ingested)
 
 
-@_patient(VERIFY)
-def verify_bell(source: str) -> str:
-    """Measure what is due of a source, until nothing is; a workflow's report is written after its run."""
+@_task(VERIFY)
+def verify_task(source: str) -> str:
+    """Measure the due metrics of a source until none is due. After the run of a workflow, write its report."""
     runs = []
     while run := measure_due(_engine(), config, source):
         runs.append(f"dims runs {run.run_id}: {pluralize(len(run.items), 'reading')}, {run.status}")
         try:
             write_workflow_report(_engine(), config, run)
-        except OSError as error:  # recorded it is: `dims workflow NAME --last` tells it all the same
-            log.warning("the report of %s was not written: %s", source, error)
-        for channel in config.notify.on.keys() & run.tells:
+        except OSError as error:
+            log.warning(
+                "cannot write the report of %s; `dims workflow NAME --last` shows the result: %s", source, error
+            )
+        for channel in config.notify.on.keys() & run.channels:
             send_notify_wakeup(app, channel)
     return "; ".join(runs[-3:]) or "nothing to do"
 
 
-@_patient(NOTIFY)
-def notify_bell(channel: str) -> str:
-    """Send a channel what it is to be told."""
+@_task(NOTIFY)
+def notify_task(channel: str) -> str:
+    """Send a channel its pending notifications."""
     return str(send_pending(_engine(), config, channel))
 
 
-@_patient(TICK)
-def tick_bell(rule: str) -> str:
-    """Publish a rule's latest tick."""
+@_task(TICK)
+def tick_task(rule: str) -> str:
+    """Publish the latest tick of a rule."""
     event = tick_event(rule, last_tick(config.rules[rule], datetime.now(UTC)))
     publish([event], str(config.broker_url))
     return event.id
 
 
-@_patient(SWEEP)
-def sweep_bell(*_: Any) -> str:
-    """Ring for whatever still waits, and note that beat lives: nobody else sends this."""
+@_task(SWEEP)
+def sweep_task(*_: Any) -> str:
+    """Send wake-ups for everything that waits, and record that beat is alive: only beat sends this task."""
     redis = _redis(os.getpid())
     redis.set(BEAT, str(time.time()))
     sweep(app, config, redis)

@@ -251,7 +251,7 @@ def meaning_of(option: click.Option) -> str:
     help_text = " ".join((option.help or "").split())
     if isinstance(option.type, click.Choice):
         help_text += f" One of {', '.join(f'`{choice}`' for choice in option.type.choices)}."
-    if option.multiple and "repeat" not in help_text:
+    if option.multiple and "repeat" not in help_text.lower():
         help_text += " You can repeat it."
     if option.envvar:
         help_text += f" Environment variable: `{option.envvar}`."

@@ -1,4 +1,4 @@
-"""Points in time, and what differs between two of them."""
+"""Compare the metrics at two points in time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy import Connection
 
@@ -14,6 +14,7 @@ from dims_worker.config import Config
 from dims_worker.config.units import parse_since
 from dims_worker.domain.decide import drift_pct
 from dims_worker.errors import ConfigError, NotFound
+from dims_worker.formatting import is_number
 from dims_worker.store import snapshots
 from dims_worker.store.engine import clock
 from dims_worker.store.snapshots import LatestRequest, SnapshotValue
@@ -24,7 +25,7 @@ _NOW = "now"
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A point in time; `snapshot` is the number of the one that was named, else None."""
+    """A point in time. `snapshot` is the id of the snapshot with this name, or None."""
 
     name: str
     at: datetime
@@ -33,7 +34,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class MetricDifference:
-    """What became of a metric between two moments. `then` None: it is new; `now` None: it is retired, or gone."""
+    """How a metric differs between two moments. `then` is None if it is new, and `now` is None if it is retired."""
 
     metric: str
     kind: Literal["changed", "new", "retired"]
@@ -45,60 +46,62 @@ class MetricDifference:
 
 
 def check_snapshot_name(name: str) -> str:
-    """A name for a snapshot. Raises ConfigError where it could be taken for a date or a span."""
+    """Return the name of a snapshot. Raises ConfigError if it looks like a date or a duration."""
     if not _NAME.fullmatch(name) or name == _NOW:
         raise ConfigError(
-            f"a snapshot cannot be called {name!r}: begin with a letter; letters, digits, . _ + - may follow (a date "
-            "is what the daily ones are called)"
+            f"{name!r} is not a name for a snapshot: begin with a letter, then use letters, digits, `.`, `_`, `+` and "
+            "`-`, at most 100 characters. Dates are the names of the daily snapshots."
         )
     return name
 
 
-def parse_moment(connection: Connection, told: str) -> Moment:
-    """A snapshot by its name, else a span until now (`7d`), else a date or a time in ISO 8601 (UTC unless it says
-    otherwise), else `now`. Raises NotFound."""
+def parse_moment(connection: Connection, written: str) -> Moment:
+    """Return the moment of `now`, of a snapshot's name, of a duration before now (`7d`), or of a date or time in
+    ISO 8601, in UTC unless it has a zone. Raises NotFound."""
     now = clock(connection)
-    if told == _NOW:
+    if written == _NOW:
         return Moment(_NOW, now)
-    if found := snapshots.find_snapshot(connection, told):
-        return Moment(told, found.taken_at, found.id)
+    if snapshot := snapshots.find_snapshot(connection, written):
+        return Moment(written, snapshot.taken_at, snapshot.id)
     try:
-        found_at = parse_since(told)
-        return Moment(told, found_at if isinstance(found_at, datetime) else now - found_at)
+        since = parse_since(written)
+        return Moment(written, since if isinstance(since, datetime) else now - since)
     except (ValueError, OverflowError):
         raise NotFound(
-            f"{told} is no snapshot (`dims snapshot list`), no span such as 7d, and no date such as 2026-11-01"
+            f"{written} is not a snapshot, a duration such as 7d, or a date such as 2026-11-01. "
+            "`dims snapshot list` lists the snapshots."
         ) from None
 
 
-def values_at_moment(connection: Connection, one: Moment) -> dict[str, SnapshotValue]:
-    """What each metric was at a moment: out of its snapshot, out of the current state, or out of the history."""
-    if one.snapshot is not None:
-        return snapshots.values_in(connection, one.snapshot)
-    if one.name != _NOW:
-        return snapshots.values_at(connection, one.at)
+def values_at_moment(connection: Connection, moment: Moment) -> dict[str, SnapshotValue]:
+    """Return the value of each metric at a moment, from its snapshot, the current state or the history."""
+    if moment.snapshot is not None:
+        return snapshots.values_in(connection, moment.snapshot)
+    if moment.name != _NOW:
+        return snapshots.values_at(connection, moment.at)
     return snapshots.values_now(connection)
 
 
 def compare_metrics(
     connection: Connection, config: Config, begin: Moment, until: Moment, pattern: str = "*"
 ) -> list[MetricDifference]:
-    """What differs between two moments, in the order of the metrics' names; those that are no longer configured are
-    among them. Of an age that is the instant: it has no drift. Raises ConfigError where the one is after the other."""
+    """Return the metrics that differ between two moments, by name, with those that are no longer configured.
+
+    An age differs if its instant differs, and has no drift. Raises ConfigError if `until` is before `begin`.
+    """
     if until.at < begin.at:
-        raise ConfigError(f"--until {until.name} is before --since {begin.name}")
+        raise ConfigError(f"--until {until.name} is before --since {begin.name}: exchange the two")
     then, now = values_at_moment(connection, begin), values_at_moment(connection, until)
     names = sorted(
         name
         for name in then.keys() | now.keys()
-        if fnmatchcase(name, pattern) and not _is_outcome(config, name) and not _same(then.get(name), now.get(name))
+        if fnmatchcase(name, pattern) and not _is_workflow(config, name) and not _same(then.get(name), now.get(name))
     )
-    decided = snapshots.latest_requests(connection, names, begin.at, until.at)
-    return [_difference(config, name, then.get(name), now.get(name), decided.get(name)) for name in names]
+    decisions = snapshots.latest_requests(connection, names, begin.at, until.at)
+    return [_difference(config, name, then.get(name), now.get(name), decisions.get(name)) for name in names]
 
 
-def _is_outcome(config: Config, name: str) -> bool:
-    """Whether it is no metric but what became of a workflow."""
+def _is_workflow(config: Config, name: str) -> bool:
     return name in config.definitions and name not in config.metrics
 
 
@@ -113,11 +116,7 @@ def _difference(
 ) -> MetricDifference:
     if then is None or now is None:
         return MetricDifference(name, "new" if then is None else "retired", then, now, None, None, decision)
-    change = now.value - then.value if _number(then.value) and _number(now.value) else None
+    change = now.value - then.value if is_number(then.value) and is_number(now.value) else None
     metric = config.metrics.get(name)
     drift = None if metric is not None and metric.is_age else drift_pct(then.value, now.value)
     return MetricDifference(name, "changed", then, now, change, drift, decision)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

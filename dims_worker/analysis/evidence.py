@@ -1,4 +1,4 @@
-"""What speaks for a change: the events between a baseline and a reading, what none of them told, gaps by name."""
+"""Gather the evidence for a change: the events since the baseline, the part they do not explain, and missing names."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from dims_worker.domain.decide import drift_pct
 from dims_worker.events import SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUESTED
 from dims_worker.probes import probe_for
 from dims_worker.probes.base import Value
-from dims_worker.store import change_events as log
+from dims_worker.store import change_events
 from dims_worker.store.change_events import NEWEST, EventSpan, Folder
 from dims_worker.store.engine import clock
 from dims_worker.store.events import LoggedEvent, events_between
 
-ASKING = (SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUESTED)
-"""These ask for a measurement, and tell of no change."""
+RUN_REQUESTS = (SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUESTED)
+"""The types of events that request a measurement and report no change."""
 GIT = "dims.git."
 COMMITS = 10
-"""So many commits are named."""
+"""The most commits to name."""
 PREFIXES = 5
-"""So many prefixes are told apart."""
+"""The most prefixes to list separately."""
+MAX_NAMES = 60
+"""The most names of a gap to show on the dashboard."""
 
 
 @dataclass(frozen=True, slots=True)
 class ValueChange:
-    """A value that took another's place, or would: between these instants it came about."""
+    """A value that replaces another, or would: the change happened between these two instants."""
 
     old: Value
     new: Value
@@ -39,40 +41,40 @@ class ValueChange:
 
     @property
     def real(self) -> bool:
-        """Whether there is one."""
+        """Whether the values differ."""
         return drift_pct(self.old, self.new) != 0
 
 
 @dataclass(frozen=True, slots=True)
 class ReportedEvents:
-    """What events told: `commits` and each prefix's keys are the newest; `others` and `asked` by type."""
+    """What events report. `commits` and the keys of a prefix are the newest, `others` and `requested` count by type."""
 
     number: int
     commits: tuple[LoggedEvent, ...] = ()
     number_of_commits: int = 0
     uploads: tuple[Folder, ...] = ()
     others: Mapping[str, int] | None = None
-    asked: Mapping[str, int] | None = None
+    requested: Mapping[str, int] | None = None
 
     @property
     def created(self) -> int:
-        return sum(one.created for one in self.uploads)
+        return sum(folder.created for folder in self.uploads)
 
     @property
     def removed(self) -> int:
-        return sum(one.removed for one in self.uploads)
+        return sum(folder.removed for folder in self.uploads)
 
     @property
-    def of_changes(self) -> int:
-        """The events that told of a change."""
-        return self.number - sum((self.asked or {}).values())
+    def number_of_changes(self) -> int:
+        """The number of events that report a change."""
+        return self.number - sum((self.requested or {}).values())
 
 
 @dataclass(frozen=True, slots=True)
 class Unexplained:
-    """What no event explains: the whole change, or `objects` more or fewer than the keys that were told.
+    """The part of a change that no event explains: all of it, or `objects` more or fewer than the reported keys.
 
-    `kinds`: of sources; those in `silent` have no producer that could have told. `later`: events that have come since.
+    `kinds` are the types of the sources. Those in `silent` have no producer. `later` counts the events since.
     """
 
     what: Literal["all", "more", "fewer"]
@@ -84,7 +86,7 @@ class Unexplained:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Names that a reading keeps beside its value, such as missing ids; `total`: how many there are of them."""
+    """Names that a reading lists beside its value, such as missing ids. `total` is how many there are in all."""
 
     name: str
     named: tuple[Any, ...]
@@ -93,95 +95,95 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """`seen`: the change in objects, of a count of a bucket's; only there can the keys that were told be reckoned."""
+    """The evidence for a change. `seen` is the change in the number of objects, for a metric that counts a bucket."""
 
-    told: ReportedEvents
+    reported: ReportedEvents
     changed: bool
-    untold: Unexplained | None
+    unexplained: Unexplained | None
     seen: int | None
 
 
 def gather_evidence(connection: Connection, config: Config, metric: str, change: ValueChange) -> Evidence:
-    """The events that concern a metric, or what it derives from, between its baseline and its reading."""
+    """Return the evidence from the events that concern a metric or its inputs, between baseline and reading."""
     reads = sorted(config.with_inputs([metric])) if metric in config.metrics else [metric]
     span = EventSpan(reads, change.after, change.until)
-    told = summarize_events(
-        log.count_by_type(connection, span), log.commits(connection, span, COMMITS), log.folders(connection, span)
-    )
+    types, folders = change_events.count_by_type(connection, span), change_events.folders(connection, span)
+    reported = summarize_events(types, change_events.commits(connection, span, COMMITS), folders)
     seen = _objects(config, metric, change)
-    untold = find_unexplained(told, change, seen)
-    if untold:
+    unexplained = find_unexplained(reported, change, seen)
+    if unexplained:
         later, _ = events_between(connection, reads, change.until, clock(connection), 1)
         kinds = _kinds(config, reads)
         silent = tuple(kind for kind in kinds if not probe_for(kind).change_types)
-        untold = replace(untold, kinds=kinds, silent=silent, later=later)
-    return Evidence(told, change.real, untold, seen)
+        unexplained = replace(unexplained, kinds=kinds, silent=silent, later=later)
+    return Evidence(reported, change.real, unexplained, seen)
 
 
 def summarize_events(
     types: Mapping[str, int], commits: Sequence[LoggedEvent], folders: Sequence[Folder]
 ) -> ReportedEvents:
-    """Events by what they are. Pure."""
-    others = {kind: number for kind, number in types.items() if not _named(kind) and kind not in ASKING}
+    """Group events by what they report."""
+    others = {kind: number for kind, number in types.items() if not _is_detailed(kind) and kind not in RUN_REQUESTS}
     return ReportedEvents(
         number=sum(types.values()),
         commits=tuple(commits),
         number_of_commits=sum(number for kind, number in types.items() if kind.startswith(GIT)),
         uploads=by_prefix(folders),
         others=others,
-        asked={kind: number for kind, number in types.items() if kind in ASKING},
+        requested={kind: number for kind, number in types.items() if kind in RUN_REQUESTS},
     )
 
 
-def _named(kind: str) -> bool:
-    """Whether events of a type are told one by one, or by their keys."""
-    return kind.startswith((GIT, log.CREATED, *log.REMOVED))
+def _is_detailed(kind: str) -> bool:
+    """Return whether events of a type are listed one by one or by their keys."""
+    return kind.startswith((GIT, change_events.CREATED, *change_events.REMOVED))
 
 
 def by_prefix(folders: Sequence[Folder]) -> tuple[Folder, ...]:
-    """Folders, brought together until few are left: the deepest with those beside them, most objects first. Pure."""
-    found = {(one.bucket, one.folder): one for one in folders}
-    while len(found) > PREFIXES and (depth := max(folder.count("/") for _, folder in found)) > 1:
-        shorter: dict[tuple[str, str], Folder] = {}
-        for one in found.values():
-            cut = one.folder.count("/") == depth
-            folder = one.folder.rstrip("/").rpartition("/")[0] + "/" if cut else one.folder
-            known = shorter.get((one.bucket, folder))
-            shorter[one.bucket, folder] = _together(known, one) if known else replace(one, folder=folder)
-        found = shorter
-    return tuple(sorted(found.values(), key=lambda one: (-one.created - one.removed, one.bucket, one.folder)))
+    """Merge the deepest folders into their parents until few are left, and sort them by number of objects."""
+    merged = {(folder.bucket, folder.folder): folder for folder in folders}
+    while len(merged) > PREFIXES and (depth := max(path.count("/") for _, path in merged)) > 1:
+        parents: dict[tuple[str, str], Folder] = {}
+        for folder in merged.values():
+            path = folder.folder
+            if path.count("/") == depth:
+                path = path.rstrip("/").rpartition("/")[0] + "/"
+            parent = parents.get((folder.bucket, path))
+            parents[folder.bucket, path] = _merge(parent, folder) if parent else replace(folder, folder=path)
+        merged = parents
+    return tuple(sorted(merged.values(), key=lambda each: (-each.created - each.removed, each.bucket, each.folder)))
 
 
-def _together(known: Folder, more: Folder) -> Folder:
-    newer, older = (known, more) if known.last > more.last else (more, known)
+def _merge(first: Folder, second: Folder) -> Folder:
+    newer, older = (first, second) if first.last > second.last else (second, first)
     return replace(
-        known,
-        created=known.created + more.created,
-        removed=known.removed + more.removed,
+        first,
+        created=first.created + second.created,
+        removed=first.removed + second.removed,
         newest=(*newer.newest, *older.newest)[:NEWEST],
         last=newer.last,
     )
 
 
-def find_unexplained(told: ReportedEvents, change: ValueChange, seen: int | None) -> Unexplained | None:
-    """What of a change no event told. Pure.
+def find_unexplained(reported: ReportedEvents, change: ValueChange, seen: int | None) -> Unexplained | None:
+    """Return the part of a change that no event reports.
 
-    A key that was created may have been there before, and one that was removed may not: so many objects more than
-    were created, or fewer than were removed, are untold; what lies between is not.
+    A created key may have replaced an object, and a removed key may not have existed. So only an increase beyond the
+    created keys, or a decrease beyond the removed keys, is unexplained.
     """
     if not change.real:
         return None
-    if not told.of_changes:
+    if not reported.number_of_changes:
         return Unexplained("all", None, (), (), 0)
     if seen is None:
         return None
-    if seen > told.created:
-        return Unexplained("more", seen - told.created, (), (), 0)
-    return Unexplained("fewer", -seen - told.removed, (), (), 0) if seen < -told.removed else None
+    if seen > reported.created:
+        return Unexplained("more", seen - reported.created, (), (), 0)
+    return Unexplained("fewer", -seen - reported.removed, (), (), 0) if seen < -reported.removed else None
 
 
 def _objects(config: Config, metric: str, change: ValueChange) -> int | None:
-    """The change in objects where the metric counts a bucket's."""
+    """Return the change in the number of objects, for a metric that counts the objects of a bucket."""
     declared = config.metrics.get(metric)
     if not isinstance(declared, S3Metric) or declared.measure != "count":
         return None
@@ -191,33 +193,29 @@ def _objects(config: Config, metric: str, change: ValueChange) -> int | None:
 
 
 def _kinds(config: Config, reads: Sequence[str]) -> tuple[str, ...]:
-    """The kinds of the sources that some metrics read."""
+    """Return the types of the sources that some metrics read."""
     declared = [config.metrics[name] for name in reads if name in config.metrics]
-    return tuple(sorted({config.sources[one.source].type for one in declared if isinstance(one, SourceMetric)}))
+    sources = {metric.source for metric in declared if isinstance(metric, SourceMetric)}
+    return tuple(sorted({config.sources[name].type for name in sources}))
 
 
 def named_gaps(details: Mapping[str, Any] | None, value: Value) -> tuple[Gap, ...]:
-    """The names in a reading's details, with how many there are of them in all. Pure."""
-    found = []
+    """Return the lists of names in the details of a reading, with how many there are in all."""
+    gaps = []
     for name, named in (details or {}).items():
-        plain = isinstance(named, list) and named and all(isinstance(one, str | int) for one in named)
-        if plain:
+        if isinstance(named, list) and named and all(isinstance(each, str | int) for each in named):
             stem = name.removesuffix("_ids").removesuffix("_names")
             total = (details or {}).get(stem if stem != name else f"{name}_total")
-            if name == "missing":  # days: their number is the value itself
+            if name == "missing":  # missing days: the value of the metric is their number
                 total = value
             whole = isinstance(total, int) and not isinstance(total, bool)
-            found.append(Gap(name, tuple(named), max(int(total or 0), len(named)) if whole else len(named)))
-    return tuple(found)
-
-
-MAX_NAMES = 60
-"""So many names of a gap are told."""
+            gaps.append(Gap(name, tuple(named), max(int(total or 0), len(named)) if whole else len(named)))
+    return tuple(gaps)
 
 
 @dataclass(frozen=True, slots=True)
 class NamedGap:
-    """A gap; `rows` of a query are what its metric counts."""
+    """A gap with the unit of its metric, which names the `rows` of a query."""
 
     gap: Gap
     unit: str

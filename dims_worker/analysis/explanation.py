@@ -1,4 +1,4 @@
-"""Why a metric's value has its verdict: the facts, out of its row, its history, its requests and the event log."""
+"""Explain why the value of a metric has its verdict, from its state, history, approval requests and events."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ from dims_worker.store.metric_states import MetricState
 from dims_worker.store.runs import PastReading, RunRow, newest_reading, reading_at, runs_by_number
 
 DECISIONS = 5
-"""So many of the last decisions are told."""
+"""The most past decisions to list."""
+_DECIDED = ("approved", "rejected", "expired")
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A reading against an accepted value. `noise`: the key of policy for which the change is not watched."""
+    """A reading compared with an accepted value. `noise` is the policy key that makes DIMS ignore the change."""
 
     against: Acceptance
     drift_pct: float | None
@@ -39,22 +40,23 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class JudgedVerdict:
-    """The verdict that follows from the policy in force; `otherwise`: another one was recorded, by another policy.
+    """The verdict under the current policy.
 
-    `baseline`: what the reading was judged against (None: nothing, or an age). `person`: what a person had last
-    accepted, where the metric is critical and that is another value. `limit`: the key of policy that is broken.
+    `baseline` is the value that the reading was compared with, or None for a first reading or an age. `person` is the
+    value that a person last accepted, if the metric is critical and that value differs. `limit` is the policy key of
+    a broken limit. `policy_changed` says that the recorded verdict differs, because the policy was another one.
     """
 
     verdict: Verdict
     baseline: Comparison | None
     person: Comparison | None
     limit: Literal["min", "max", "max_age"] | None
-    otherwise: bool
+    policy_changed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class FormulaInput:
-    """What a derived metric reads, by its name in the formula: the latest value, and what is the matter with it."""
+    """An input of a derived metric, by its name in the formula, with its latest value and its problem."""
 
     name: str
     value: Value
@@ -66,11 +68,11 @@ class FormulaInput:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """All facts of one metric at `now`.
+    """All facts about one metric at `now`.
 
-    `policy` None: it is not configured (any more). `reading`: the last good one that was judged, with its `run`.
-    `waits`: a newer, provisional one. `since`: from when on the baseline was what it is. `formula` and `inputs` of a
-    derived metric. `decisions`: what people decided of it, newest first.
+    `policy` is None if the metric is not configured. `reading` is the last good reading with a verdict, from `run`.
+    `provisional` is a newer reading that has no verdict yet. `since` is how the baseline got its value. `decisions`
+    are the newest first.
     """
 
     metric: str
@@ -82,7 +84,7 @@ class Explanation:
     redefined: bool
     reading: PastReading | None
     run: RunRow | None
-    waits: PastReading | None
+    provisional: PastReading | None
     since: Acceptance | None
     judged: JudgedVerdict | None
     formula: str | None
@@ -94,13 +96,13 @@ class Explanation:
 
     @property
     def stale(self) -> bool:
-        """Whether it was unmeasured for longer than `stale_after`."""
+        """Whether the last measurement is older than `stale_after`."""
         after = self.policy.stale_after if self.policy else None
         return bool(after and self.state.as_of and self.now - self.state.as_of > after)
 
 
 def explain_metric(connection: Connection, config: Config, metric: str) -> Explanation:
-    """Everything that speaks of one metric. Raises NotFound where nobody knows it."""
+    """Return all facts about one metric. Raises NotFound if it is neither configured nor recorded."""
     configured = metric in config.definitions
     known = metric_states.read_states(connection, [metric]).get(metric)
     if known is None and not configured:
@@ -109,13 +111,12 @@ def explain_metric(connection: Connection, config: Config, metric: str) -> Expla
     now = clock(connection)
     reading = reading_at(connection, metric, state.as_of) if state.as_of else None
     run = next(iter(runs_by_number(connection, [reading.run_id])), None) if reading else None
-    newest = newest_reading(connection, metric) if state.as_of else None
     against, person = _accepted_before(connection, state, reading)
     judged = judged_by(Judge.of(config, metric), reading, against, person, now) if reading and configured else None
     declared = config.metrics.get(metric)
     is_age = declared is not None and declared.is_age
     inputs = _inputs(connection, config, declared) if isinstance(declared, DerivedMetric) else ()
-    decided = approval_requests.list_requests(connection, limit=50, metric=metric)
+    requests = approval_requests.list_requests(connection, limit=50, metric=metric)
     return Explanation(
         metric=metric,
         unit=display_unit(config.metric_of(metric) if configured else None, state.unit),
@@ -126,31 +127,38 @@ def explain_metric(connection: Connection, config: Config, metric: str) -> Expla
         redefined=bool(known and configured and state.changed(config.definitions[metric])),
         reading=reading,
         run=run,
-        waits=newest if newest and reading and newest.outcome == "provisional" and newest.id > reading.id else None,
+        provisional=_provisional(connection, state, reading),
         since=_since(connection, state),
         judged=judged,
         formula=declared.derive if isinstance(declared, DerivedMetric) else None,
         inputs=inputs,
         evidence=None if is_age else _evidence(connection, config, reading, run, against),
         gaps=named_gaps(reading.details, reading.value) if reading else (),
-        request=next((one for one in decided if one.state == "open"), None),
-        decisions=tuple(one for one in decided if one.state in ("approved", "rejected", "expired"))[:DECISIONS],
+        request=next((request for request in requests if request.state == "open"), None),
+        decisions=tuple(request for request in requests if request.state in _DECIDED)[:DECISIONS],
     )
 
 
 def explain_request(
     connection: Connection, config: Config, request: ApprovalRequest
 ) -> tuple[Evidence | None, list[Gap]]:
-    """The same evidence for what a request proposes, or proposed; none for a baseline that was set by hand."""
+    """Return the evidence and gaps of the value that a request proposes. A baseline set by hand has none."""
     if request.baseline_as_of is None or request.run_id is None:
         return None, []
     (run,) = runs_by_number(connection, [request.run_id])
     against = last_accepted(connection, request.metric, request.baseline_as_of)
-    known = against is not None and against.begun < run.started_at  # not what became of the request itself
+    known = against is not None and against.begun < run.started_at  # exclude the value of this request
     after = against.begun if against and known else request.baseline_as_of
     change = ValueChange(request.baseline, request.value, after, run.started_at)
     details = (request.evidence or {}).get("details")
     return gather_evidence(connection, config, request.metric, change), list(named_gaps(details, request.value))
+
+
+def _provisional(connection: Connection, state: MetricState, reading: PastReading | None) -> PastReading | None:
+    newest = newest_reading(connection, state.metric) if reading else None
+    if newest and reading and newest.outcome == "provisional" and newest.id > reading.id:
+        return newest
+    return None
 
 
 def _since(connection: Connection, state: MetricState) -> Acceptance | None:
@@ -162,9 +170,10 @@ def _since(connection: Connection, state: MetricState) -> Acceptance | None:
 def _accepted_before(
     connection: Connection, state: MetricState, reading: PastReading | None
 ) -> tuple[Acceptance | None, Acceptance | None]:
-    """What the last reading was judged against, and what a person had last accepted then.
+    """Return the value that the last reading was compared with, and the value that a person had last accepted then.
 
-    A reading that became the baseline was judged against the one before; any other against the one that stands.
+    A reading that became the baseline was compared with the previous baseline. Any other was compared with the
+    current one.
     """
     if reading is None or state.baseline_as_of is None or reading.status == "new":
         return None, None
@@ -181,27 +190,27 @@ def _accepted_before(
 def judged_by(
     judge: Judge, reading: PastReading, against: Acceptance | None, person: Acceptance | None, now: datetime
 ) -> JudgedVerdict | None:
-    """The verdict on a good reading under a policy, and what it follows from. Pure.
+    """Return the verdict on a good reading under a policy, with the comparisons that lead to it.
 
-    An age is judged as it is at `now`. None where it is not known any more what it was judged against.
+    An age is judged at `now`. Return None if the value that the reading was compared with is no longer recorded.
     """
     if against is None and reading.status != "new":
         return None
-    known, accepted = (Baseline(one.value) if one else None for one in (against, person))
-    verdict = judge.decide(known, reading.value, accepted, now)
-    apart = judge.policy.critical and person and against and drift_pct(person.value, against.value) != 0
+    baseline, by_person = (Baseline(each.value) if each else None for each in (against, person))
+    verdict = judge.decide(baseline, reading.value, by_person, now)
+    differs = judge.policy.critical and person and against and drift_pct(person.value, against.value) != 0
     as_recorded = (reading.status, reading.severity, reading.tier) == (verdict.status, verdict.severity, verdict.tier)
     set_since = against is not None and against.as_of > reading.as_of
     return JudgedVerdict(
         verdict=verdict,
-        baseline=_weighed(judge, against, reading.value),
-        person=_weighed(judge, person if apart else None, reading.value),
+        baseline=_compare(judge, against, reading.value),
+        person=_compare(judge, person if differs else None, reading.value),
         limit=judge.broken_limit(reading.value, now),
-        otherwise=not (as_recorded or judge.is_age or set_since),
+        policy_changed=not (as_recorded or judge.is_age or set_since),
     )
 
 
-def _weighed(judge: Judge, against: Acceptance | None, value: Value) -> Comparison | None:
+def _compare(judge: Judge, against: Acceptance | None, value: Value) -> Comparison | None:
     if against is None or judge.is_age:
         return None
     drift = drift_pct(against.value, value, judge.policy.min_abs)
@@ -209,25 +218,25 @@ def _weighed(judge: Judge, against: Acceptance | None, value: Value) -> Comparis
 
 
 def _inputs(connection: Connection, config: Config, metric: DerivedMetric) -> tuple[FormulaInput, ...]:
-    """What the formula reads, in the order of the formula."""
-    known = metric_states.states_of(connection, metric.inputs)
-    found = []
+    """Return the inputs of a formula in the order in which it names them."""
+    states = metric_states.states_of(connection, metric.inputs)
+    inputs = []
     for name in sorted(parse_formula(metric.derive).names, key=metric.derive.find):
         if name in config.price_of:
-            found.append(FormulaInput(name, config.price_of[name], "", None, None, due=False))
+            inputs.append(FormulaInput(name, config.price_of[name], "", None, None, due=False))
             continue
         category, short, *detail = name.split(".")
-        read = known[f"{category}.{short}"]
-        value = (read.details or {}).get(detail[0]) if detail else read.value
-        unit = "" if detail else display_unit(config.metrics[read.metric], read.unit)
-        found.append(FormulaInput(name, value, unit, read.as_of, read.error, read.due))
-    return tuple(found)
+        state = states[f"{category}.{short}"]
+        value = (state.details or {}).get(detail[0]) if detail else state.value
+        unit = "" if detail else display_unit(config.metrics[state.metric], state.unit)
+        inputs.append(FormulaInput(name, value, unit, state.as_of, state.error, state.due))
+    return tuple(inputs)
 
 
 def _evidence(
     connection: Connection, config: Config, reading: PastReading | None, run: RunRow | None, against: Acceptance | None
 ) -> Evidence | None:
-    """What speaks for the change from one run to the other; nothing where a person has set the baseline since."""
+    """Return the evidence for the change since the baseline, or None if a person set the baseline after the run."""
     if reading is None or run is None or against is None or against.begun >= run.started_at:
         return None
     change = ValueChange(against.value, reading.value, against.begun, run.started_at)

@@ -1,4 +1,4 @@
-"""What people decide: approving and rejecting what waits, and setting a baseline by hand. One way in, one log."""
+"""People's decisions: approve or reject a request, or set a baseline by hand. Every interface decides through here."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Choice = Literal["approved", "rejected"]
 
 @dataclass(frozen=True, slots=True)
 class Decider:
-    """Who decides, and how that is known: by an `option`, the `environment`, or the `system`'s own user; on the site by
-    a `token`, a sign-in `link` or a trusted `proxy`."""
+    """A person who decides, and how DIMS knows the name. On the command line: an `option`, the `environment`, or the
+    `system`'s user name. On the dashboard: a `token`, a sign-in `link` or a trusted `proxy`."""
 
     name: str
     known_by: Literal["option", "environment", "system", "token", "link", "proxy"]
@@ -34,7 +34,7 @@ class Decider:
 
 @dataclass(frozen=True, slots=True)
 class DecisionResult:
-    """A request as it was decided; `already`: before this call, by whomever it names."""
+    """A decided request. `already`: it was decided the same way before this call."""
 
     request: ApprovalRequest
     choice: Choice
@@ -43,7 +43,7 @@ class DecisionResult:
 
 @dataclass(frozen=True, slots=True)
 class BaselineInput:
-    """A value that a person knows to be right."""
+    """A value that a person has found to be right."""
 
     metric: str
     value: Value
@@ -51,9 +51,9 @@ class BaselineInput:
 
 
 def load_request(engine: Engine, name: str) -> ApprovalRequest:
-    """A request by number, or a metric's open one. Raises NotFound."""
+    """Return the request with a number, or the open request of a metric. Raises NotFound."""
     with transaction(engine) as connection:
-        return _found(approval_requests.find_request(connection, name), name)
+        return _existing(approval_requests.find_request(connection, name), name)
 
 
 def decide_request(
@@ -61,18 +61,18 @@ def decide_request(
 ) -> DecisionResult:
     """Approve or reject the version of a request that the reviewer saw.
 
-    Approving makes its value the baseline, and the value that a person last accepted; what is rejected is not asked
-    again while readings stay in its band. To say again what was decided changes nothing. Raises NotFound, NotAllowed,
-    and Refused, with the new facts, where the request was decided otherwise meanwhile or it or the baseline changed.
+    An approved value becomes the baseline, and the value that a person last accepted. After a rejection, DIMS opens no
+    new request while readings stay in the same band. To repeat a decision changes nothing. Raises NotFound, NotAllowed,
+    and Refused, if the request was decided differently, or if its value or the baseline changed meanwhile.
     """
     with transaction(engine) as connection:
-        metric = _found(approval_requests.find_request(connection, name), name).metric
-        _allowed(config, metric, person)
-        state = metric_states.lock_states(connection, [metric])[metric]  # before the request, as a run does
-        request = _found(approval_requests.find_request(connection, name, lock=True), name)
+        metric = _existing(approval_requests.find_request(connection, name), name).metric
+        _require_approver(config, metric, person)
+        state = metric_states.lock_states(connection, [metric])[metric]  # before the request, in the order of a run
+        request = _existing(approval_requests.find_request(connection, name, lock=True), name)
         if request.state == choice:
             return DecisionResult(request, choice, already=True)
-        _still_as_seen(request, version, state)
+        _require_unchanged(request, version, state)
         if choice == "approved":
             state.accept(request.value, request.as_of, by_person=True)
             _judge_again(config, state, clock(connection))
@@ -90,67 +90,76 @@ def decide_request(
 def set_baselines(
     engine: Engine, config: Config, baselines: Sequence[BaselineInput], person: Decider
 ) -> list[ApprovalRequest]:
-    """Record a person's acceptance of values by hand: all of them, or none. The log keeps each as a request of kind
-    `baseline`, approved; one that waits for a decision on the same metric is withdrawn.
+    """Set baselines by hand, all or none. Each becomes an approved request of kind `baseline`. An open request of the
+    same metric is withdrawn.
 
-    Raises NotFound, NotAllowed, and UsageError where a value is none that its metric could have.
+    Raises NotFound, NotAllowed, and UsageError for a value that the metric cannot have.
     """
-    for one in baselines:
-        if one.metric not in config.metrics:
-            raise NotFound(f"no metric is called {one.metric}: `dims metrics` lists them")
-        _allowed(config, one.metric, person)
-    names = [one.metric for one in baselines]
+    for baseline in baselines:
+        if baseline.metric not in config.metrics:
+            raise NotFound(f"no metric is called {baseline.metric}: `dims metrics` lists them")
+        _require_approver(config, baseline.metric, person)
+    names = [baseline.metric for baseline in baselines]
     with transaction(engine) as connection:
         locked = metric_states.lock_states(connection, names)
         if missing := sorted(set(names) - locked.keys()):
-            raise NotFound(f"{missing[0]} was never registered: `dims verify` does that")
-        for one in baselines:
-            _fits(config, one, locked[one.metric])
-        waiting = approval_requests.open_requests(connection, names)
-        for request in waiting.values():
+            raise NotFound(f"{missing[0]} is not in the database yet: run `dims verify` first")
+        for baseline in baselines:
+            _require_valid(config, baseline, locked[baseline.metric])
+        for request in approval_requests.open_requests(connection, names).values():
             approval_requests.close_request(connection, request.id, "withdrawn")
-        numbers = [_set(connection, config, one, locked[one.metric], person) for one in baselines]
+        numbers = [_set(connection, config, baseline, locked[baseline.metric], person) for baseline in baselines]
         metric_states.save_states(connection, list(locked.values()))
-        return [_found(approval_requests.find_request(connection, str(number)), str(number)) for number in numbers]
+        return [_existing(approval_requests.find_request(connection, str(number)), str(number)) for number in numbers]
 
 
-def _set(connection: Connection, config: Config, one: BaselineInput, state: MetricState, person: Decider) -> int:
+def _set(connection: Connection, config: Config, baseline: BaselineInput, state: MetricState, person: Decider) -> int:
     now = clock(connection)
-    before = state.baseline if state.baseline_as_of is not None else None
-    drift = None if state.baseline_as_of is None else drift_pct(before, one.value)
-    facts = {
-        **{"metric": one.metric, "kind": "baseline", "state": "approved", "value": one.value, "as_of": now},
-        **{"unit": config.metrics[one.metric].shown_unit, "baseline": before, "drift_pct": drift},
-        **{"baseline_as_of": state.baseline_as_of, "severity": "none", "reason": "set by hand", "note": one.note},
-        **{"decided_at": now, "decided_by": person.name, "known_by": person.known_by},
-    }
-    state.accept(one.value, now, by_person=True)
+    before, before_as_of = state.baseline if state.baseline_as_of else None, state.baseline_as_of
+    state.accept(baseline.value, now, by_person=True)
     _judge_again(config, state, now)
-    return approval_requests.insert_request(connection, {**facts, "baseline_version": state.baseline_version})
+    request = {
+        "metric": baseline.metric,
+        "kind": "baseline",
+        "state": "approved",
+        "value": baseline.value,
+        "unit": config.metrics[baseline.metric].shown_unit,
+        "as_of": now,
+        "baseline": before,
+        "baseline_as_of": before_as_of,
+        "baseline_version": state.baseline_version,
+        "drift_pct": drift_pct(before, baseline.value) if before_as_of else None,
+        "severity": "none",
+        "reason": "set by hand",
+        "note": baseline.note,
+        "decided_at": now,
+        "decided_by": person.name,
+        "known_by": person.known_by,
+    }
+    return approval_requests.insert_request(connection, request)
 
 
 def _judge_again(config: Config, state: MetricState, now: datetime) -> None:
-    """What is said of the last reading, against the baseline that a person has just accepted."""
+    """Judge the last reading against the baseline that a person has just accepted."""
     if state.as_of is not None and state.metric in config.metrics:
         accepted = Baseline(state.baseline)
         verdict = Judge.of(config, state.metric).decide(accepted, state.value, accepted, now)
         state.status, state.severity, state.drift_pct = verdict.status, verdict.severity, verdict.drift_pct
 
 
-def _fits(config: Config, one: BaselineInput, state: MetricState) -> None:
-    """Raises UsageError where the value is none that the metric could have."""
-    if config.metrics[one.metric].is_age:
-        raise UsageError(f"{one.metric} is an age: it has no baseline to set, `max_age` judges it")
+def _require_valid(config: Config, baseline: BaselineInput, state: MetricState) -> None:
+    """Raise UsageError if the metric cannot have the value."""
+    name, value = baseline.metric, baseline.value
+    if config.metrics[name].is_age:
+        raise UsageError(f"{name} is an age and has no baseline: set `max_age` in the configuration instead")
     try:
-        Reading(one.metric, one.value, "", "exact")
+        Reading(name, value, "", "exact")
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if state.as_of is not None and one.value is not None and state.value is not None:
-        kinds = [_kind(one.value), _kind(state.value)]
-        if kinds[0] != kinds[1]:
-            raise UsageError(
-                f"{one.metric}: {one.value!r} is a {kinds[0]}; its last reading is the {kinds[1]} {state.value!r}"
-            )
+    if state.as_of is not None and value is not None and state.value is not None:
+        kind, last_kind = _kind(value), _kind(state.value)
+        if kind != last_kind:
+            raise UsageError(f"{name}: {value!r} is a {kind}, but its last reading is the {last_kind} {state.value!r}")
 
 
 def _kind(value: Value) -> str:
@@ -158,34 +167,34 @@ def _kind(value: Value) -> str:
 
 
 def approvers_of(config: Config, metric: str) -> tuple[str, ...]:
-    """The patterns of who may decide on a metric; none: anybody."""
+    """Return the name patterns of the people who may decide on a metric. Empty: everyone may."""
     return config.policy_of(metric).approvers if metric in config.metrics else ()
 
 
 def may_decide(config: Config, metric: str, name: str) -> bool:
-    """Whether a person of this name may decide on a metric."""
+    """Return whether a person of this name may decide on a metric."""
     approvers = approvers_of(config, metric)
     return not approvers or any(fnmatchcase(name, pattern) for pattern in approvers)
 
 
-def _allowed(config: Config, metric: str, person: Decider) -> None:
+def _require_approver(config: Config, metric: str, person: Decider) -> None:
     if not may_decide(config, metric, person.name):
         approvers = approvers_of(config, metric)
-        raise NotAllowed(f"{person.name} may not decide on {metric}: `approvers` names {', '.join(approvers)}")
+        raise NotAllowed(f"{person.name} may not decide on {metric}: its `approvers` are {', '.join(approvers)}")
 
 
-def _still_as_seen(request: ApprovalRequest, version: int, state: MetricState) -> None:
+def _require_unchanged(request: ApprovalRequest, version: int, state: MetricState) -> None:
     if request.state != "open":
         by = f" by {request.decided_by}" if request.decided_by else ""
-        raise Refused(f"request {request.id} is {request.state}{by} already; nothing was changed")
+        raise Refused(f"request {request.id} is {request.state}{by} already. Nothing was changed")
     if request.version != version or request.baseline_version != state.baseline_version:
         raise Refused(
-            f"request {request.id} is not what version {version} was: version {request.version} now proposes "
-            f"{request.value!r} against the baseline {state.baseline!r} ({request.reason}); look at it again"
+            f"request {request.id} has changed since version {version}: version {request.version} now proposes "
+            f"{request.value!r} against the baseline {state.baseline!r} ({request.reason}). Review it again"
         )
 
 
-def _found(request: ApprovalRequest | None, name: str) -> ApprovalRequest:
+def _existing(request: ApprovalRequest | None, name: str) -> ApprovalRequest:
     if request is None:
-        raise NotFound(f"there is no request {name!r}: `dims approvals list` names those that wait")
+        raise NotFound(f"there is no request {name!r}: `dims approvals list` shows the open requests")
     return request

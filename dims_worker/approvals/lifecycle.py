@@ -1,4 +1,4 @@
-"""What a held value asks of people: a request opens, is updated inside its band, superseded outside, withdrawn."""
+"""Open, update, supersede and withdraw the approval requests of held values."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from dims_worker.store.events import events_between
 from dims_worker.store.metric_states import MetricState
 
 EVIDENCE = 50
-"""Events that a request names at most."""
+"""The most events that a request names."""
 
 
 def update_requests(
     connection: Connection, config: Config, run_id: int, items: Sequence[RunReading], states: Mapping[str, MetricState]
 ) -> None:
-    """Bring the requests up to a run, in its transaction; `states` are the locked rows of its metrics.
+    """Update the requests for a run, in its transaction. `states` are the locked rows of its metrics.
 
-    A held value opens a request, updates the open one of its band, or supersedes it; an accepted one ends it.
+    A held value opens a request. In the band of the open request, it updates that request, else it supersedes it. An
+    accepted value withdraws the open request.
     """
-    concerned = {item.metric: item for item in items if item.outcome in ("held", "accepted")}
-    waiting = approval_requests.open_requests(connection, concerned) if concerned else {}
-    for name, item in concerned.items():
-        known = waiting.get(name)
+    decisive = {item.metric: item for item in items if item.outcome in ("held", "accepted")}
+    open_requests = approval_requests.open_requests(connection, decisive) if decisive else {}
+    for name, item in decisive.items():
+        known = open_requests.get(name)
         if item.outcome == "accepted":
             if known:
                 approval_requests.close_request(connection, known.id, "withdrawn")
@@ -50,15 +51,22 @@ def update_requests(
 
 def _facts(item: RunReading, state: MetricState, run_id: int) -> dict[str, Any]:
     return {
-        **{"value": item.value, "unit": item.unit, "as_of": item.as_of, "drift_pct": item.drift_pct},
-        **{"severity": item.severity, "reason": item.reason, "run_id": run_id, "baseline": item.baseline},
-        **{"baseline_as_of": state.baseline_as_of, "baseline_version": state.baseline_version},
+        "value": item.value,
+        "unit": item.unit,
+        "as_of": item.as_of,
+        "drift_pct": item.drift_pct,
+        "severity": item.severity,
+        "reason": item.reason,
+        "run_id": run_id,
+        "baseline": item.baseline,
+        "baseline_as_of": state.baseline_as_of,
+        "baseline_version": state.baseline_version,
     }
 
 
 def _evidence(connection: Connection, config: Config, item: RunReading, state: MetricState) -> dict[str, Any]:
-    """What a reviewer is told beside the numbers: the events since the baseline (how many, and the newest by their
-    places in the log) and what the reading names, such as gaps."""
+    """Return the evidence beside the numbers: the events since the baseline (their number, and the newest by their
+    number in the log) and the details of the reading, such as gaps."""
     reads = sorted(config.with_inputs([item.metric])) if item.metric in config.metrics else [item.metric]
     since = state.baseline_as_of or item.as_of
     number, newest = events_between(connection, reads, since, item.as_of, EVIDENCE)

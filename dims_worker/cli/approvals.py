@@ -90,15 +90,19 @@ def print_request(session: Session, request: ApprovalRequest, now: datetime) -> 
     run = f", run {request.run_id}" if request.run_id is not None else ""
     expires = f"; expires in {format_age(request.expires_at - now)}" if request.expires_at else ""
     session.print_text(f"request {request.id}, version {request.version}: {request.metric}", "bold")
-    session.print_text(f"  baseline  {_baseline(session, request, now)}")
-    session.print_text(f"  proposed  {proposed}  ({drift}, {request.severity})")
-    session.print_text(f"  why       {escape_control(request.reason)}")
-    session.print_text(f"  since     {format_ago(request.opened_at, now)}{run}; {request.state}{expires}")
     if request.state == "open":
-        session.print_text(f"  decide    {decision_hint(request)}")
+        last = ("decide", decision_hint(request))
     else:
         decided = f"{format_ago(request.decided_at, now)}, {_decided_by(request)}{reason_text(request.note)}"
-        session.print_text(f"  decided   {decided}")
+        last = ("decided", decided)
+    lines = (
+        ("baseline", _baseline(session, request, now)),
+        ("proposed", f"{proposed}  ({drift}, {request.severity})"),
+        ("why", escape_control(request.reason)),
+        ("since", f"{format_ago(request.opened_at, now)}{run}; {request.state}{expires}"),
+        last,
+    )
+    print_lines(session, lines)
 
 
 @approvals.command()

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -175,7 +175,7 @@ class DemoStory:
             s3.create_bucket(Bucket=BUCKET)
         records = []
         for number in range(first, first + count):
-            key = f"games/{datetime(2013, 3, 16, tzinfo=UTC) + timedelta(days=number):%Y%m%d}.json"
+            key = f"games/{date(2013, 3, 16) + timedelta(days=number)}.json".replace("-", "")
             s3.put_object(Bucket=BUCKET, Key=key, Body=b'{"games": []}\n' * (1 + number % 7))
             now = datetime.now(UTC).isoformat()
             entity = {"bucket": {"name": BUCKET}, "object": {"key": key, "sequencer": f"{number:016X}"}}

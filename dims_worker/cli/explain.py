@@ -36,4 +36,4 @@ def explain(session: Session, metric: str, as_json: bool) -> None:
 def print_lines(session: Session, lines: Iterable[Line]) -> None:
     """Print sentences, each after its topic."""
     for topic, sentence in lines:
-        session.print_text(f"  {topic:<10}{sentence}")
+        session.print_text(f"  {topic:<13}{sentence}")

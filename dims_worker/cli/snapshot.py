@@ -8,7 +8,7 @@ from dims_worker.analysis.comparison import check_snapshot_name
 from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import format_retention, plain_table
 from dims_worker.errors import NotFound, Refused
-from dims_worker.formatting import NO_VALUE, escape_control, format_ago, pluralize
+from dims_worker.formatting import NO_VALUE, escape_control, format_ago, format_utc_seconds, pluralize
 from dims_worker.store import snapshots
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.retention import last_retention_run
@@ -37,7 +37,8 @@ def take_command(session: Session, name: str | None, note: str | None, as_json: 
     """
     with session.database() as engine, transaction(engine) as connection:
         now = clock(connection)
-        name = check_snapshot_name(name) if name is not None else f"at-{now:%Y-%m-%dT%H-%M-%S}"
+        moment = format_utc_seconds(now).replace(" ", "T").replace(":", "-")
+        name = check_snapshot_name(name) if name is not None else f"at-{moment}"
         count = snapshots.take_snapshot(connection, name, daily=False, note=note)
         if count is None:
             raise Refused(f"the snapshot {name} already exists. Delete it with `dims snapshot delete {name}`.")

@@ -150,7 +150,7 @@ def _serve(engine: Engine, config: Config, source: str, wanted: dict[str, int], 
     assert declared is not None
     end = time.monotonic() + (2 * declared.timeout + config.settings.lease).total_seconds()
     while time.monotonic() < end:
-        run = measure_due(engine, config, source, at_once=True, how=options)
+        run = measure_due(engine, config, source, at_once=True, options=options)
         if run is not None and run.status != "superseded":
             return run.run_id
         with transaction(engine) as connection:

@@ -31,7 +31,9 @@ class Rule(Model):
     schedule: str | None = Field(None, description="A cron schedule of five fields, such as `0 9 * * *`.")
     timezone: str = Field("UTC", description="The time zone of the schedule, such as `Europe/Berlin`.")
     catch_up: bool = Field(True, description="Make up for the latest missed tick.")
-    metrics: Texts = Field((), description="Patterns of metrics. Empty: all, or none if `workflows` is set.")
+    metrics: Texts = Field(
+        (), description="Patterns of metric names. By default all metrics, or none if `workflows` is set."
+    )
     workflows: tuple[WorkflowName, ...] = Field((), description="Workflows to run.")
 
     @model_validator(mode="after")

@@ -105,8 +105,8 @@ class GapAnalysisConfig(WorkflowConfig):
         "SELECT DISTINCT game_id FROM hoopr_play_by_play", description="A query for the ids with play-by-play."
     )
     feeds: dict[str, Feed] = Field({}, description="The feeds of the lake, by name.")
-    gap_days: int = Field(7, description="The report names longer gaps between dates.")
-    season_gap_days: int = Field(5, description="The same within a season.")
+    gap_days: int = Field(7, description="The report names gaps between dates that have more days than this.")
+    season_gap_days: int = Field(5, description="Within a season, the report names gaps with more days than this.")
     season_months: tuple[int, ...] = Field((10, 11, 12, 1, 2, 3, 4), description="The months of a season.")
     target_coverage_pct: float = Field(95, description="The share of games that should have play-by-play.")
     target_missing_pct: float = Field(5, description="The share of games that may lack a box score.")

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from dims_worker.config import Config, Policy
-from dims_worker.formatting import format_age
+from dims_worker.config.units import AGES
+from dims_worker.formatting import format_age, is_number
 from dims_worker.probes.base import Value
 
 Status = Literal["new", "ok", "minor", "moderate", "major", "extreme", "failed"]
@@ -99,9 +100,8 @@ class Judge:
     def _compare(self, old: Value, new: Value) -> tuple[float | None, str, bool]:
         """Drift in percent, its sentence, and whether policy watches a change of this direction and size."""
         drift = drift_pct(old, new, self.policy.min_abs)
-        if not (_is_number(old) and _is_number(new)):
+        if not (is_number(old) and is_number(new)):
             return drift, "the same" if drift == 0 else "different, which counts as 100 %", True
-        assert isinstance(old, int | float) and isinstance(new, int | float)
         if new == old:
             return 0.0, "the same", True
         way = "up" if new > old else "down"
@@ -116,9 +116,8 @@ class Judge:
 
     def noise(self, old: Value, new: Value) -> Literal["direction", "min_abs"] | None:
         """The key of policy that makes a change of numbers noise; None: it is watched, as any other change is."""
-        if not (_is_number(old) and _is_number(new)) or old == new:
+        if not (is_number(old) and is_number(new)) or old == new:
             return None
-        assert isinstance(old, int | float) and isinstance(new, int | float)
         if self.policy.direction not in ("both", "up" if new > old else "down"):
             return "direction"
         return "min_abs" if abs(new - old) < self.policy.min_abs else None
@@ -168,9 +167,8 @@ def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
     Text, booleans, null and values of different kinds are equal (0) or different (100). From 0 there is no
     ratio: a change of `min_abs` or more counts as 100, a smaller one has no drift (None).
     """
-    if not (_is_number(old) and _is_number(new)):
+    if not (is_number(old) and is_number(new)):
         return 0.0 if type(old) is type(new) and old == new else 100.0
-    assert isinstance(old, int | float) and isinstance(new, int | float)
     if old == new:
         return 0.0
     if old == 0:
@@ -183,23 +181,20 @@ def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
         return DRIFT_CAP
 
 
-def _is_number(value: Value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def at_least(severity: Severity, floor: Severity) -> bool:
     """Whether a severity is `floor` or worse."""
     return SEVERITIES.index(severity) >= SEVERITIES.index(floor)
 
 
-def age_of(value: Value, now: datetime) -> float | None:
-    """An age's seconds at `now`, out of the instant that its reading holds; None where it has none."""
-    return (now.astimezone(UTC) - datetime.fromisoformat(value)).total_seconds() if isinstance(value, str) else None
+def age_of(value: Value, now: datetime, unit: str = "seconds") -> float | None:
+    """Return an age at `now` in a unit, from the instant that its reading holds. None if it holds none."""
+    if not isinstance(value, str):
+        return None
+    return (now.astimezone(UTC) - datetime.fromisoformat(value)).total_seconds() / AGES[unit]
 
 
 def inside_band(anchor: Value, value: Value, tolerance_pct: float) -> bool:
     """Whether a value lies in a request's band: within `tolerance_pct` of the value first proposed."""
-    if not (_is_number(anchor) and _is_number(value)):
+    if not (is_number(anchor) and is_number(value)):
         return type(anchor) is type(value) and anchor == value
-    assert isinstance(anchor, int | float) and isinstance(value, int | float)
     return abs(value - anchor) <= abs(anchor) * tolerance_pct / 100

@@ -35,7 +35,7 @@ class RunReading:
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run as it was recorded. `trigger`: event, or verify (a look: no lease, no generation, no new baseline
-    but a first one). `tells`: the channels that have something to be told."""
+    but a first one). `channels`: the channels with notifications to send."""
 
     run_id: int
     trigger: str
@@ -45,4 +45,4 @@ class Run:
     finished_at: datetime
     api_calls: int
     items: tuple[RunReading, ...]
-    tells: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()

@@ -36,7 +36,7 @@ def _first(rule: Rule, start: datetime, *, reverse: bool) -> datetime:
 
 def tick_event(name: str, tick: datetime) -> Event:
     """The event of a rule's tick, named by it: two beats, or a beat and a late catch-up, make one."""
-    id = f"{name}@{tick:%Y-%m-%dT%H:%MZ}"
+    id = f"{name}@{tick.isoformat(timespec='minutes').replace('+00:00', 'Z')}"
     return Event.new(SCHEDULE_TICK, "dims:beat", now=tick, subject=name, data={"rule": name}, id=id)
 
 

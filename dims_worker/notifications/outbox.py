@@ -1,17 +1,15 @@
-"""What is to be sent, written in the transaction that makes it so (`notify` sends it).
+"""Write notifications in the transaction of the change that they report. `sender` sends them.
 
-A row of `dims_notifications` is one time that one state stands of one metric, for one channel: keyed by the three, so
-that a state which stands is written once. Its two instants `sent_at` and `end_sent_at` say what was sent of it. The
-rules of it are `notice`'s; here is when they are asked:
+A row of `dims_notifications` is one state of one metric for one channel, from its begin to its end. The three are its
+key, so an active state has one row. `sent_at` and `end_sent_at` say what was sent. `rules` decides which states begin
+and end. It is asked twice:
 
-1. Readings: in their run's transaction, on the locked rows of their metrics. A run is recorded with what it has to
-   tell, or neither is. A run whose lease was lost tells nothing.
-2. What happens without a reading (a metric gets stale, an age gets too old, a request is decided or expires, a metric
-   is no longer configured) is noticed by the sweep, which locks the metrics concerned and skips those that others work
-   at: the next sweep comes.
+1. In the transaction of a run, on the locked rows of its metrics. A run and its notifications are recorded together.
+   A run whose lease was lost notifies no one.
+2. By the sweep, for what happens without a reading: a metric becomes stale, an age grows too old, a request is decided
+   or expires, a metric is no longer configured. The sweep skips metrics that are locked. The next sweep handles them.
 
-Rows are written for every channel that is configured, with or without a URL: whether there is one depends on who runs
-the process, what people are to be told does not.
+Every configured channel gets its rows, even if this process does not know the URL of the channel.
 """
 
 from __future__ import annotations
@@ -34,98 +32,109 @@ from dims_worker.store.metric_states import MetricState
 def write_run_notifications(
     connection: Connection, config: Config, run_id: int, items: Sequence[RunReading], states: Mapping[str, MetricState]
 ) -> tuple[str, ...]:
-    """Write what a run has to tell, in its transaction and after its requests; `states` are the locked rows of its
-    metrics. Returns the channels that have something to be told."""
+    """Write the notifications of a run, in its transaction and after its requests. `states` are the locked rows of
+    its metrics. Return the channels that have something to send."""
     concerned = [item for item in items if item.outcome not in ("superseded", "provisional")]
     if not config.notify.channels or not concerned:
         return ()
     held = [item.metric for item in concerned if item.outcome == "held"]
-    asked = open_requests(connection, held) if held else {}
+    requests = open_requests(connection, held) if held else {}
     now = clock(connection)
-    said = {}
+    signals = {}
     for item in concerned:
         good = item.outcome != "failed"
         broken = Judge.of(config, item.metric).limit_words(item.value, now) if good else None
-        request = asked[item.metric].id if item.metric in asked else None
-        said[item.metric] = rules.signals_of_reading(item, states[item.metric].failures, request, broken)
-    return _write(connection, _changes(connection, config, said), run_id)
+        request = requests[item.metric].id if item.metric in requests else None
+        signals[item.metric] = rules.signals_of_reading(item, states[item.metric].failures, request, broken)
+    return _write(connection, _transitions(connection, config, signals), run_id)
 
 
 def write_overdue_notifications(connection: Connection, config: Config) -> None:
-    """Write what is to be told without a reading. Waits for nobody: a metric that others work at is left to the next
-    sweep."""
+    """Write the notifications that need no reading. Skip locked metrics: the next sweep handles them."""
     if not config.notify.channels:
         return
-    concerned = {change.metric for change in _unread(connection, config)}
+    concerned = {change.metric for change in _transitions_without_reading(connection, config)}
     if concerned:
         free = set(notifications.lock_free_metrics(connection, concerned))
-        # Anew, now that they are ours: others may have changed them meanwhile
-        _write(connection, [change for change in _unread(connection, config) if change.metric in free], None)
+        # Read them again under the lock: another process may have changed them meanwhile
+        _write(
+            connection,
+            [change for change in _transitions_without_reading(connection, config) if change.metric in free],
+            None,
+        )
 
 
-def _changes(connection: Connection, config: Config, said: Mapping[str, AlertSignals]) -> list[AlertTransition]:
-    """What is said of each metric, beside what stands of it."""
-    standing: dict[str, dict[tuple[str, str], notifications.Notification]] = {}
-    for one in notifications.active_notifications(connection, config.notify.channels, said):
-        standing.setdefault(one.metric, {})[one.channel, one.kind] = one
+def _transitions(connection: Connection, config: Config, signals: Mapping[str, AlertSignals]) -> list[AlertTransition]:
+    """Compare the signals of each metric with its active states."""
+    active: dict[str, dict[tuple[str, str], notifications.Notification]] = {}
+    for alert in notifications.active_notifications(connection, config.notify.channels, signals):
+        active.setdefault(alert.metric, {})[alert.channel, alert.kind] = alert
     return [
         change
-        for metric, says in said.items()
-        for change in rules.transitions(config.notify.channels, metric, says, standing.get(metric, {}))
+        for metric, own in signals.items()
+        for change in rules.transitions(config.notify.channels, metric, own, active.get(metric, {}))
     ]
 
 
-def _unread(connection: Connection, config: Config) -> list[AlertTransition]:
-    """What changes without a reading."""
-    said = {name: AlertSignals({STALE: condition}) for name, condition in _stale(connection, config).items()}
-    for name, condition in _aged(connection, config).items():
-        said[name] = AlertSignals({**(said[name].kinds if name in said else {}), LIMIT: condition})
-    over = [
-        AlertTransition(one.channel, one.metric, ends=one.id, ending={"retired": retired}, told=one.kind != DRIFT)
-        for one, retired in notifications.orphaned_notifications(connection, config.notify.channels)
+def _transitions_without_reading(connection: Connection, config: Config) -> list[AlertTransition]:
+    """Return the states that begin or end without a reading."""
+    signals = {name: AlertSignals({STALE: state}) for name, state in _stale(connection, config).items()}
+    for name, limit in _aged(connection, config).items():
+        signals[name] = AlertSignals({**(signals[name].kinds if name in signals else {}), LIMIT: limit})
+    orphans = [
+        AlertTransition(
+            alert.channel, alert.metric, ends=alert.id, ending={"retired": retired}, notify=alert.kind != DRIFT
+        )
+        for alert, retired in notifications.orphaned_notifications(connection, config.notify.channels)
     ]
-    return [*_changes(connection, config, said), *over]
+    return [*_transitions(connection, config, signals), *orphans]
 
 
 def _stale(connection: Connection, config: Config) -> dict[str, AlertState]:
-    """The metrics that nobody measured for too long. A derived one is as its inputs are: they say it."""
+    """Return the metrics that were not measured for too long. A stale input is reported instead of what it feeds."""
     after = {
         name: span
         for name, metric in config.metrics.items()
         if metric.enabled and (span := config.policy_of(name).stale_after) is not None
     }
-    found = notifications.stale_metrics(connection, after)
+    stale = notifications.stale_metrics(connection, after)
     return {
         name: AlertState(STALE, {"as_of": as_of, "stale_after": after[name].total_seconds()})
-        for name, as_of in found.items()
+        for name, as_of in stale.items()
         if not isinstance(config.metrics[name], DerivedMetric)
-        or not (config.with_inputs([name]) - {name}) & found.keys()
+        or not (config.with_inputs([name]) - {name}) & stale.keys()
     }
 
 
 def _aged(connection: Connection, config: Config) -> dict[str, AlertState | None]:
-    """The ages with a limit: a feed that died is beyond it without an event."""
+    """Return the state of each age with a limit. A feed that died exceeds its limit without an event."""
     names = [
         name
         for name, metric in config.metrics.items()
         if metric.enabled and metric.is_age and config.policy_of(name).max_age is not None
     ]
     now = clock(connection)
-    found = notifications.latest_values(connection, names) if names else {}
-    broken = {name: Judge.of(config, name).limit_words(value, now) for name, (value, _) in found.items()}
-    return {name: rules.beyond_limit(*found[name], why) if why else None for name, why in broken.items()}
+    latest = notifications.latest_values(connection, names) if names else {}
+    broken = {name: Judge.of(config, name).limit_words(value, now) for name, (value, _) in latest.items()}
+    return {name: rules.beyond_limit(*latest[name], limit) if limit else None for name, limit in broken.items()}
 
 
 def _write(connection: Connection, changes: Iterable[AlertTransition], run_id: int | None) -> tuple[str, ...]:
-    """Write the changes. Returns the channels that have something to be told."""
+    """Write the changes. Return the channels that have something to send."""
     changed = list(changes)
-    if ends := {one.ends: (one.ending, one.told) for one in changed if one.ends is not None}:
-        notifications.end_notifications(connection, ends)  # first: another of its kind may begin in its place
+    if ends := {change.ends: (change.ending, change.notify) for change in changed if change.ends is not None}:
+        notifications.end_notifications(connection, ends)  # first: a state of the same kind may replace one
     begins = [
-        {"channel": one.channel, "metric": one.metric, "state": one.begins.state, "facts": dict(one.begins.facts)}
-        for one in changed
-        if one.begins is not None
+        {
+            "channel": change.channel,
+            "metric": change.metric,
+            "state": change.begins.state,
+            "facts": dict(change.begins.facts),
+            "run_id": run_id,
+        }
+        for change in changed
+        if change.begins is not None
     ]
     if begins:
-        notifications.begin_notifications(connection, ({**row, "run_id": run_id} for row in begins))
-    return tuple(sorted({one.channel for one in changed if one.told}))
+        notifications.begin_notifications(connection, begins)
+    return tuple(sorted({change.channel for change in changed if change.notify}))

@@ -1,26 +1,26 @@
-"""What a reading means for those who are told. Pure: a reading and what stands in, what begins and ends out.
+"""Decide which alert states begin and end. Pure: a reading and the active states go in, the changes come out.
 
-People are told of *states* of a metric, once when one begins and once when it is over, however many readings find it
-so. A metric may have several at once, one of each kind:
+People are notified of *states* of a metric: once when a state begins and once when it ends, however many readings
+confirm it. A metric may have several states at once, one of each kind:
 
-| kind | stands while | its end is told |
+| kind | active while | notifies at its end |
 |---|---|---|
 | `held:12` | request 12 waits for a person | yes: approved, rejected, withdrawn, expired |
 | `limit` | the value is beyond `min`, `max` or `max_age` | yes |
-| `drift:major` | each reading drifts as far, and is accepted | no: what was accepted is the baseline |
+| `drift:major` | readings drift this far and are accepted | no: the accepted value is the new baseline |
 | `attention` | the outcome of a workflow is `attention` | yes |
-| `failed` | it failed N times or more in a row; N is the channel's | yes |
-| `stale` | nobody measured it for longer than `stale_after` | yes |
+| `failed` | it failed N times or more in a row; each channel sets N | yes |
+| `stale` | it was not measured for longer than `stale_after` | yes |
 
-What readings say of them (`.` nothing; a state of which nothing is said stands on):
+What a reading does to each state (`.`: nothing, an active state stays active):
 
-| a reading that was | held | limit | drift | attention | failed | stale |
+| outcome of the reading | held | limit | drift | attention | failed | stale |
 |---|---|---|---|---|---|---|
-| accepted | over | as the value is | tier notify, else over | as the value is | over | over |
-| held | stands | over where inside | over | . | over | over |
-| rejected before | over | over where inside | over | . | over | over |
-| looked | . | . | . | . | . | over |
-| failed | . | . | . | . | stands | . |
+| accepted | ends | by the value | tier notify, else ends | by the value | ends | ends |
+| held | active | ends if inside | ends | . | ends | ends |
+| rejected before | ends | ends if inside | ends | . | ends | ends |
+| looked | . | . | . | . | . | ends |
+| failed | . | . | . | . | active | . |
 | superseded, provisional | . | . | . | . | . | . |
 """
 
@@ -40,7 +40,7 @@ HELD, LIMIT, DRIFT, ATTENTION, FAILED, STALE = "held", "limit", "drift", "attent
 
 @dataclass(frozen=True, slots=True)
 class AlertState:
-    """A state, and by what channels choose whether they are told: `tier` and `severity`, or `failures` in a row."""
+    """A state, with what channels filter by: `tier` and `severity`, or the number of `failures` in a row."""
 
     state: str
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -51,14 +51,14 @@ class AlertState:
 
 @dataclass(frozen=True, slots=True)
 class AlertSignals:
-    """What is said of a metric, by kind: what stands now; None: that is over. `values` are told at an end."""
+    """The states of a metric by kind, None for one that ends. `values` go into the message about an end."""
 
     kinds: Mapping[str, AlertState | None] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ActiveAlert(Protocol):
-    """A state that a channel was told, or will be."""
+    """An active state that a channel was notified of, or will be."""
 
     @property
     def id(self) -> int: ...
@@ -68,19 +68,19 @@ class ActiveAlert(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AlertTransition:
-    """What changes for one channel: a state of a metric begins, or one ends; `told` says whether people hear of it."""
+    """A change for one channel: a state of a metric begins or ends. `notify`: the channel gets a message about it."""
 
     channel: str
     metric: str
     begins: AlertState | None = None
     ends: int | None = None
     ending: Mapping[str, Any] = field(default_factory=dict)
-    told: bool = True
+    notify: bool = True
 
 
 def signals_of_reading(item: RunReading, failures: int, request: int | None, broken: str | None) -> AlertSignals:
-    """What a recorded reading says: `failures` in a row with this one, the open `request`, the limit that the value
-    breaks."""
+    """Return the signals of a recorded reading. `failures`: in a row, with this one. `request`: the open one.
+    `broken`: the limit that the value breaks, as text."""
     return AlertSignals(_kinds(item, failures, request, broken), {"value": item.value, "unit": item.unit})
 
 
@@ -89,24 +89,28 @@ def _kinds(item: RunReading, failures: int, request: int | None, broken: str | N
         return {}
     if item.outcome == "failed":
         return {FAILED: AlertState(FAILED, {"error": item.error, "failures": failures}, failures=failures)}
-    said: dict[str, AlertState | None] = {STALE: None}
+    kinds: dict[str, AlertState | None] = {STALE: None}
     if item.outcome == "looked":
-        return said
-    if not failures:  # a first reading may be a look, which ends no row of failures
-        said[FAILED] = None
+        return kinds
+    if not failures:  # a first reading may come from a check, which does not clear the failures
+        kinds[FAILED] = None
     if item.metric.startswith(WORKFLOW):
-        needs_a_look = item.value == "attention"
-        return said | {ATTENTION: AlertState(ATTENTION, {}, "notify", "high") if needs_a_look else None}
-    return said | _of_value(item, request, broken)
+        attention = item.value == "attention"
+        return kinds | {ATTENTION: AlertState(ATTENTION, {}, "notify", "high") if attention else None}
+    return kinds | _value_kinds(item, request, broken)
 
 
-def _of_value(item: RunReading, request: int | None, broken: str | None) -> dict[str, AlertState | None]:
+def _value_kinds(item: RunReading, request: int | None, broken: str | None) -> dict[str, AlertState | None]:
     facts = {
-        **{"value": item.value, "unit": item.unit, "baseline": item.baseline},
-        **{"drift_pct": item.drift_pct, "severity": item.severity, "reason": item.reason},
+        "value": item.value,
+        "unit": item.unit,
+        "baseline": item.baseline,
+        "drift_pct": item.drift_pct,
+        "severity": item.severity,
+        "reason": item.reason,
     }
     if item.outcome == "accepted":
-        # A broken limit alone is of tier notify as well
+        # A broken limit alone has the tier notify, too
         drifted = item.tier == "notify" and (not broken or item.status in ("major", "extreme"))
         return {
             HELD: None,
@@ -114,42 +118,44 @@ def _of_value(item: RunReading, request: int | None, broken: str | None) -> dict
             LIMIT: beyond_limit(item.value, item.unit, broken) if broken else None,
         }
     held = item.outcome == "held" and request is not None
-    waits = AlertState(f"{HELD}:{request}", facts, "approve", item.severity) if held else None
-    inside: dict[str, AlertState | None] = {} if broken else {LIMIT: None}  # beyond it, it is told as held
-    return {HELD: waits, DRIFT: None, **inside}
+    waiting = AlertState(f"{HELD}:{request}", facts, "approve", item.severity) if held else None
+    inside: dict[str, AlertState | None] = (
+        {} if broken else {LIMIT: None}
+    )  # beyond its limit, the message about the held value says so
+    return {HELD: waiting, DRIFT: None, **inside}
 
 
 def beyond_limit(value: Any, unit: str, broken: str) -> AlertState:
-    """A value beyond a limit. An age gets there without a reading."""
+    """Return the state of a value beyond its limit. An age gets there without a reading."""
     return AlertState(LIMIT, {"value": value, "unit": unit, "reason": broken}, "notify", "high")
 
 
-def channel_wants(channel: Channel, metric: str, condition: AlertState) -> bool:
-    """Whether a channel is told of a state of a metric."""
+def channel_wants(channel: Channel, metric: str, state: AlertState) -> bool:
+    """Return whether a channel is notified of a state of a metric."""
     if not any(fnmatchcase(metric, pattern) for pattern in channel.metrics):
         return False
-    if condition.state == FAILED:
-        return channel.failures is not None and condition.failures >= channel.failures
-    if condition.state == STALE:
+    if state.state == FAILED:
+        return channel.failures is not None and state.failures >= channel.failures
+    if state.state == STALE:
         return channel.stale
-    return condition.tier in channel.tiers and (not channel.severities or condition.severity in channel.severities)
+    return state.tier in channel.tiers and (not channel.severities or state.severity in channel.severities)
 
 
 def transitions(
-    channels: Mapping[str, Channel], metric: str, says: AlertSignals, standing: Mapping[tuple[str, str], ActiveAlert]
+    channels: Mapping[str, Channel], metric: str, signals: AlertSignals, active: Mapping[tuple[str, str], ActiveAlert]
 ) -> Iterator[AlertTransition]:
-    """What changes for whom, where these states of the metric, by channel and kind, stand.
+    """Yield the changes for each channel, given the `active` states of the metric by channel and kind.
 
-    Nothing while a state stands. One that another of its kind takes the place of ends without a word.
+    There is no change while a state stays active. If a state of the same kind replaces it, it ends without a message.
     """
     for name, channel in channels.items():
-        for kind, condition in says.kinds.items():
-            known = standing.get((name, kind))
-            if condition is not None and known is not None and condition.state == known.state:
+        for kind, state in signals.kinds.items():
+            known = active.get((name, kind))
+            if state is not None and known is not None and state.state == known.state:
                 continue
-            begins = condition is not None and channel_wants(channel, metric, condition)
+            begins = state is not None and channel_wants(channel, metric, state)
             if known is not None:
-                told = not begins and kind != DRIFT
-                yield AlertTransition(name, metric, ends=known.id, ending=says.values, told=told)
+                notify = not begins and kind != DRIFT
+                yield AlertTransition(name, metric, ends=known.id, ending=signals.values, notify=notify)
             if begins:
-                yield AlertTransition(name, metric, begins=condition)
+                yield AlertTransition(name, metric, begins=state)

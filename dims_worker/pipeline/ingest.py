@@ -1,4 +1,4 @@
-"""Events into PostgreSQL, once each, and the metrics they touch marked as due, in one transaction."""
+"""Store events in PostgreSQL, each once, and mark the metrics that they concern as due, in one transaction."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from dims_worker.config import Config, SourceMetric
 from dims_worker.domain.plan import Plan, Planner
 from dims_worker.errors import EventError
 from dims_worker.events import FIELD, SCHEDULE_TICK, Event
+from dims_worker.formatting import pluralize
 from dims_worker.store import approval_requests, metric_states, schedules
 from dims_worker.store.engine import transaction
 from dims_worker.store.events import insert_events, next_batch, next_batch_for, raise_generations
 
 log = logging.getLogger(__name__)
 
-KEPT = 16_384
-"""Characters that are kept of a rejected payload."""
-REASON = 2048
-"""Characters that are kept of the reason."""
+MAX_PAYLOAD = 16_384
+"""The most characters that are kept of a rejected payload."""
+MAX_REASON = 2048
+"""The most characters that are kept of the reason."""
 
-REFUSALS = ("22", "23", "54")
-"""Classes of SQLSTATE that speak of the data: not representable, against a constraint, beyond a limit."""
+DATA_ERRORS = ("22", "23", "54")
+"""Classes of SQLSTATE about the data: it cannot be represented, breaks a constraint, or exceeds a limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedEnvelope:
-    """An envelope as it came: the stream entry's id ('' where it came by no stream) and its text."""
+    """An envelope as received: the id of its stream entry ('' without a stream) and its text."""
 
     stream_id: str
     payload: bytes
@@ -44,7 +45,7 @@ class ReceivedEnvelope:
 
 @dataclass(slots=True)
 class PendingSource:
-    """Why a source has metrics due now: how many events by which rules, and the last of them."""
+    """Why metrics of a source are due: how many events, by which rules, and the last event."""
 
     events: int = 0
     rules: set[str] = field(default_factory=set)
@@ -56,17 +57,17 @@ class PendingSource:
         self.last = other.last
 
     @property
-    def more(self) -> str:
-        """The command that tells more."""
+    def details_command(self) -> str:
+        """The command that shows the last event."""
         return f"dims events show {self.last}"
 
     def __str__(self) -> str:
-        return f"{', '.join(sorted(self.rules))} · {self.events:,} event{'' if self.events == 1 else 's'}"
+        return f"{', '.join(sorted(self.rules))} · {pluralize(self.events, 'event')}"
 
 
 @dataclass(slots=True)
 class IngestResult:
-    """What became of a batch: `sources` have metrics due now, and why."""
+    """What became of a batch. `sources` have metrics that are due now, and why."""
 
     stored: int = 0
     known: int = 0
@@ -83,8 +84,8 @@ class IngestResult:
         self.known += other.known
         self.rejected += other.rejected
         self.unmatched += other.unmatched
-        for source, touched in other.sources.items():
-            self.sources.setdefault(source, PendingSource()).add(touched)
+        for source, pending in other.sources.items():
+            self.sources.setdefault(source, PendingSource()).add(pending)
         self.generations |= other.generations
 
 
@@ -107,7 +108,7 @@ class _LogRow:
     metrics: tuple[str, ...] = ()
 
     def columns(self) -> dict[str, Any]:
-        """By name, nothing copied: `asdict` copies what an event holds, to the last value."""
+        """Return the fields by name, without the deep copy that `asdict` makes of an event's data."""
         return {name: getattr(self, name) for name in _COLUMNS}
 
 
@@ -115,12 +116,12 @@ _COLUMNS = tuple(column.name for column in fields(_LogRow))
 
 
 def register_config(connection: Connection, config: Config, *, whole: bool = True) -> None:
-    """Bring the rows of metrics and schedules to the configuration; not `whole`: give rows to what has none, and
-    change nothing that somebody else's configuration says.
+    """Update the rows of metrics and schedules to the configuration. Unless `whole`, only add missing rows, and keep
+    what the configuration of another worker says.
 
-    A new metric is due, and so is one that measures something else now; a disabled or derived one, or a workflow,
-    is not, but what a new derived one reads is. One that is no longer configured is retired. What waited for a
-    person's decision on either is withdrawn.
+    A new metric is due, and so is one whose definition changed. A disabled metric, a derived metric and a workflow are
+    not due, but the inputs of a new derived metric are. A metric that is no longer configured is retired. An open
+    approval request of a changed or retired metric is withdrawn.
     """
     rows = [
         {
@@ -136,8 +137,8 @@ def register_config(connection: Connection, config: Config, *, whole: bool = Tru
         metric_states.register_metrics(connection, [row for row in rows if row["metric"] not in known])
         return
     changed = metric_states.register_metrics(connection, rows)
-    ended = metric_states.retire_others(connection, [str(row["metric"]) for row in rows])
-    for request in approval_requests.open_requests(connection, {*changed, *ended}).values():
+    retired = metric_states.retire_others(connection, [str(row["metric"]) for row in rows])
+    for request in approval_requests.open_requests(connection, {*changed, *retired}).values():
         approval_requests.close_request(connection, request.id, "withdrawn")
     due = {str(row["metric"]) for row in rows if row["requested_gen"]} & set(changed)
     if inputs := _inputs(config, changed, due):
@@ -146,24 +147,27 @@ def register_config(connection: Connection, config: Config, *, whole: bool = Tru
 
 
 def _inputs(config: Config, changed: Sequence[str], due: set[str]) -> list[str]:
-    """What changed derived metrics read, where nothing of it is due: the record of any one input computes them."""
-    reads = [{read for read in config.with_inputs([name]) if config.source_of(read)}
-             for name in changed if name in config.derived]  # fmt: skip
-    return sorted({name for inputs in reads if not inputs & due for name in inputs})
+    """Return the inputs of changed derived metrics of which no input is due: recording any input computes them."""
+    found: set[str] = set()
+    for name in config.derived.keys() & set(changed):
+        inputs = {read for read in config.with_inputs([name]) if config.source_of(read)}
+        if not inputs & due:
+            found |= inputs
+    return sorted(found)
 
 
 def store_events(connection: Connection, planner: Planner, received: Sequence[ReceivedEnvelope]) -> IngestResult:
-    """Store a batch of envelopes and mark what they concern. Never raises for what an envelope holds.
+    """Store a batch of envelopes and mark the metrics they concern as due. Never raises for a bad envelope.
 
-    A known event changes nothing; one that cannot be taken is stored as rejected, with the reason.
+    A known event changes nothing. An event that cannot be ingested is stored as rejected, with the reason.
     """
-    rows = [_row(planner, one) for one in received]
+    rows = [_row(planner, envelope) for envelope in received]
     batch_id, registered = next_batch_for(connection, _concerned(rows))
-    if not registered:  # metrics that were configured since the last start
+    if not registered:  # some are new in the configuration
         register_config(connection, planner.config, whole=False)
     inserted = insert_events(connection, [{**row.columns(), "batch_id": batch_id} for row in rows])
     result = IngestResult()
-    new = [row for row in rows if _taken(row, inserted)]
+    new = [row for row in rows if _is_new(row, inserted)]
     for row in new:
         result.stored += row.outcome != "rejected"
         result.rejected += row.outcome == "rejected"
@@ -171,15 +175,15 @@ def store_events(connection: Connection, planner: Planner, received: Sequence[Re
     result.known = len(rows) - len(new)
     if names := _concerned(new):
         result.generations = raise_generations(connection, names, batch_id)
-    result.sources = _touched(planner.config, new)
+    result.sources = _pending_sources(planner.config, new)
     ticks = {r.rules[0]: r.event_time for r in new if r.type == SCHEDULE_TICK and r.rules and r.event_time}
     if ticks:
         schedules.record_ticks(connection, ticks)
     return result
 
 
-def _taken(row: _LogRow, inserted: set[tuple[str, str, str, str]]) -> bool:
-    """Whether the row is among those really inserted; the same twice in one batch counts once."""
+def _is_new(row: _LogRow, inserted: set[tuple[str, str, str, str]]) -> bool:
+    """Return whether the row was inserted. The same event twice in one batch counts once."""
     key = (row.stream_id or "", row.producer or "", row.event_id or "", row.digest)
     if key not in inserted:
         return False
@@ -187,20 +191,21 @@ def _taken(row: _LogRow, inserted: set[tuple[str, str, str, str]]) -> bool:
     return True
 
 
-def _touched(config: Config, rows: Sequence[_LogRow]) -> dict[str, PendingSource]:
-    """What the rows concern, by source. Many rows concern the same metrics: each set is looked at once."""
+def _pending_sources(config: Config, rows: Sequence[_LogRow]) -> dict[str, PendingSource]:
+    """Return what is due by source. Many rows concern the same metrics, so each set is resolved once."""
     sources_of: dict[tuple[str, ...], set[str]] = {}
-    found: dict[str, PendingSource] = {}
+    pending: dict[str, PendingSource] = {}
     for row in rows:
         if row.metrics not in sources_of:
             sources_of[row.metrics] = {source for name in row.metrics if (source := config.source_of(name))}
         for source in sources_of[row.metrics]:
-            found.setdefault(source, PendingSource()).add(PendingSource(1, set(row.rules), (row.event_id or "")[:12]))
-    return found
+            event = PendingSource(1, set(row.rules), (row.event_id or "")[:12])
+            pending.setdefault(source, PendingSource()).add(event)
+    return pending
 
 
 def _concerned(rows: Sequence[_LogRow]) -> list[str]:
-    """The metrics that the rows concern. Many concern the same: each set is looked at once."""
+    """Return the metrics that the rows concern. Many rows concern the same metrics, so each set is read once."""
     return sorted({name for metrics in {row.metrics for row in rows} for name in metrics})
 
 
@@ -212,16 +217,16 @@ def _row(planner: Planner, received: ReceivedEnvelope) -> _LogRow:
         plan = planner.plan(event)
     except Exception as error:
         if not isinstance(error, EventError):
-            log.exception("an event could not be planned")
+            log.exception("planning an event failed; DIMS stores it as rejected")
         reason = str(error) if isinstance(error, EventError) else f"internal error: {error!r}"
         return _rejected(received, reason)
     return _planned(event, plan, received.stream_id)
 
 
 def _rejected(received: ReceivedEnvelope, reason: str) -> _LogRow:
-    text = received.payload[: KEPT * 4].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+    text = received.payload[: MAX_PAYLOAD * 4].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
     digest = hashlib.sha256(received.payload).hexdigest()
-    return _LogRow(received.stream_id or None, digest, reason=reason[:REASON], payload=text[:KEPT])
+    return _LogRow(received.stream_id or None, digest, reason=reason[:MAX_REASON], payload=text[:MAX_PAYLOAD])
 
 
 def _planned(event: Event, plan: Plan, stream_id: str) -> _LogRow:
@@ -241,18 +246,18 @@ def _planned(event: Event, plan: Plan, stream_id: str) -> _LogRow:
 
 
 def _digest(event: Event) -> str:
-    """Of who says what, however the envelope was written: (producer, id) with another payload is another digest.
+    """Return a hash of an event's content that does not depend on how its envelope is written.
 
-    A hash, because an index takes no row that is longer than a third of a page.
+    It is a hash because PostgreSQL cannot index a value that is longer than a third of a page.
     """
-    said = [event.producer, event.id, event.type, event.subject, event.time.isoformat(), event.data]
-    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    content = [event.producer, event.id, event.type, event.subject, event.time.isoformat(), event.data]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def ingest_stream(redis: Redis, engine: Engine, planner: Planner) -> IngestResult:
-    """Store everything that waits in the stream, a batch at a time; acknowledge and delete after the commit.
+    """Store everything that waits in the stream, batch by batch. Acknowledge and delete each batch after its commit.
 
-    Raises redis's ConnectionError or DatabaseUnreachable; what was read and not stored is anybody's again.
+    Raises redis's ConnectionError or DatabaseUnreachable. Then any consumer may claim what was read but not stored.
     """
     total = IngestResult()
     for entries in event_stream.read_batches(redis, planner.config.settings.orphan):
@@ -261,9 +266,9 @@ def ingest_stream(redis: Redis, engine: Engine, planner: Planner) -> IngestResul
 
 
 def ingest_batch(redis: Redis, engine: Engine, planner: Planner, entries: Sequence[event_stream.Entry]) -> IngestResult:
-    """Store a batch that was read; acknowledge and delete it after the commit. Raises what `drain` raises."""
+    """Store a batch of stream entries, then acknowledge and delete it. Raises what `ingest_stream` raises."""
     keys = [key for key, _ in entries]
-    # An entry without any field was deleted by somebody else after it was handed out
+    # An entry without fields was deleted after it was delivered
     batch = [ReceivedEnvelope(key.decode(), fields.get(FIELD.encode(), b"")) for key, fields in entries if fields]
     try:
         ingested = _store_all(engine, planner, batch)
@@ -275,22 +280,22 @@ def ingest_batch(redis: Redis, engine: Engine, planner: Planner, entries: Sequen
 
 
 def _store_all(engine: Engine, planner: Planner, batch: Sequence[ReceivedEnvelope]) -> IngestResult:
-    """Store a batch; where the database itself refuses what one envelope holds, that one is rejected alone."""
+    """Store a batch. If the database refuses the data of an envelope, reject only that envelope."""
     try:
         with transaction(engine) as connection:
             return store_events(connection, planner, batch)
     except DBAPIError as error:
         code = str(getattr(error.orig, "pgcode", None) or "")
-        if not code.startswith(REFUSALS):
-            raise  # the database's trouble, not the envelope's: tried again
-        reason = f"the database refuses it: {str(error.orig).splitlines()[0]}"
+        if not code.startswith(DATA_ERRORS):
+            raise  # a problem of the database, not of the envelope: try again later
+        reason = f"the database refuses this event: {str(error.orig).splitlines()[0]}"
     result = IngestResult()
-    for one in batch:
+    for envelope in batch:
         if len(batch) > 1:
-            result.add(_store_all(engine, planner, [one]))
+            result.add(_store_all(engine, planner, [envelope]))
             continue
-        log.error("an event is rejected: %s", reason)
+        log.error("DIMS stores an event as rejected: %s", reason)
         with transaction(engine) as connection:
-            row = {**_rejected(one, reason).columns(), "batch_id": next_batch(connection)}
+            row = {**_rejected(envelope, reason).columns(), "batch_id": next_batch(connection)}
             result.rejected += len(insert_events(connection, [row]))
     return result

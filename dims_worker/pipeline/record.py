@@ -1,16 +1,20 @@
-"""Readings, verdicts, baselines, requests, what people are told, and the run: one transaction, rows locked in order."""
+"""Record a run in one transaction: readings, verdicts, baselines, approval requests and notifications.
+
+Rows are locked in one order, so two runs cannot wait for each other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
 from dims_worker.approvals.lifecycle import update_requests
 from dims_worker.config import Config, DerivedMetric
+from dims_worker.domain.backoff import BACKOFF_MAX, retry_delay
 from dims_worker.domain.decide import FAILED, Baseline, Judge, Verdict, inside_band
 from dims_worker.domain.run import Outcome, Run, RunReading
 from dims_worker.notifications.outbox import write_run_notifications
@@ -22,14 +26,12 @@ from dims_worker.store.leases import Claim
 from dims_worker.store.metric_states import MetricState
 from dims_worker.store.runs import insert_readings, insert_run
 
-OTHERWISE = "its definition has changed: `dims verify --update` takes this one over, as does a worker's start"
-BACKOFF = timedelta(seconds=10)
-BACKOFF_MAX = timedelta(minutes=15)
+DEFINITION_CHANGED = "its definition has changed: run `dims verify --update`, or restart the worker, to apply it"
 
 
 @dataclass(slots=True)
 class Measurement:
-    """What is to be recorded: readings that were begun at `as_of`, and the claim they were taken under."""
+    """What to record: the readings of a scan that began at `as_of`, and the claim that allowed it."""
 
     readings: Mapping[str, Reading]
     as_of: datetime
@@ -39,29 +41,28 @@ class Measurement:
     api_calls: int = 0
     claim: Claim | None = None
     result: Mapping[str, Any] | None = None
-    """What a workflow found, whole."""
+    """The full result of a workflow."""
 
 
 def record_run(connection: Connection, config: Config, measured: Measurement) -> Run:
-    """Record a run whole, or nothing of it.
+    """Record a run completely or not at all.
 
-    Where the claim's lease was lost meanwhile, the readings go to the history as superseded and change
-    nothing else: whoever took the lease over measures anew.
+    If the claim lost its lease meanwhile, the readings go to the history as superseded and change nothing else. The
+    worker that has the lease now measures again.
     """
     claim = measured.claim
     if claim is not None:
         cooldown = config.cooldown_of(claim.source)
         if not leases.release_lease(connection, claim, cooldown):
-            items = [
-                _superseded(reading, measured.as_of, "its lease was lost") for reading in measured.readings.values()
-            ]
+            readings = measured.readings.values()
+            items = [_superseded(reading, measured.as_of, "its lease was lost") for reading in readings]
             return _write(connection, measured, items, {})
-    return _settle(connection, config, measured, config.dependents(measured.readings))
+    return _record(connection, config, measured, config.dependents(measured.readings))
 
 
 def compute_missing_derived(connection: Connection, config: Config, worker: str) -> Run | None:
-    """Compute the derived metrics that nobody has computed since they are defined so: whoever measured their inputs
-    since then had an older configuration. None where there is none, or what it derives from is still to be measured."""
+    """Compute the derived metrics that have no value under their present definition, because their inputs were
+    measured with an older configuration. None if there is no such metric whose inputs are all measured."""
     names = metric_states.missing_derived(connection, {name: config.definitions[name] for name in config.derived})
     if not names:
         return None
@@ -73,34 +74,34 @@ def compute_missing_derived(connection: Connection, config: Config, worker: str)
             ready.append(name)
     if not ready:
         return None
-    return _settle(connection, config, Measurement({}, clock(connection), "verify", worker), tuple(ready))
+    return _record(connection, config, Measurement({}, clock(connection), "verify", worker), tuple(ready))
 
 
-def _settle(connection: Connection, config: Config, measured: Measurement, dependents: tuple[str, ...]) -> Run:
+def _record(connection: Connection, config: Config, measured: Measurement, dependents: tuple[str, ...]) -> Run:
     names = {*measured.readings, *dependents}
     locked = metric_states.lock_states(connection, names)
     recording = _Recording(config, measured, locked, clock(connection))
-    items = [recording.settle(reading) for reading in measured.readings.values()]
-    # Read after the derived rows are locked: two inputs recorded at once cannot cross (model c_derived)
+    items = [recording.apply(reading) for reading in measured.readings.values()]
+    # Read after the derived rows are locked, so that two runs with one input each cannot miss each other's value
     others = metric_states.read_states(connection, config.with_inputs(dependents) - names)
-    items += [item for name in dependents if (item := recording.settle_derived(name, {**others, **locked}))]
+    items += [item for name in dependents if (item := recording.apply_derived(name, {**others, **locked}))]
     metric_states.save_states(connection, list(locked.values()))
     return _write(connection, measured, items, locked, config)
 
 
 @dataclass(slots=True)
 class _Recording:
-    """The states of a run's metrics while its readings are settled. Nothing is written here."""
+    """Applies the readings of a run to the states of its metrics, in memory."""
 
     config: Config
     measured: Measurement
     states: dict[str, MetricState]
     now: datetime
-    settled: set[str] = field(default_factory=set)
+    applied: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
 
-    def looking(self, name: str) -> bool:
-        """Whether a reading is only a look: it was not claimed, nor derived from what was."""
+    def is_check(self, name: str) -> bool:
+        """Return whether a reading is only a check: neither claimed, nor derived from a claimed metric."""
         claim = self.measured.claim
         if claim is None:
             return True
@@ -109,79 +110,78 @@ class _Recording:
             return not any(read in claim.generations for read in self.config.with_inputs([name]))
         return name not in claim.generations
 
-    def settle(self, reading: Reading) -> RunReading:
-        """Judge a reading of a source and bring its metric's state up to it."""
+    def apply(self, reading: Reading) -> RunReading:
+        """Judge a reading of a source and update the state of its metric."""
         state = self.states[reading.metric]
         if state.changed(self.config.definitions[reading.metric]):
-            return _superseded(reading, self.measured.as_of, OTHERWISE)
+            return _superseded(reading, self.measured.as_of, DEFINITION_CHANGED)
         claim = self.measured.claim
         generation = claim.generations.get(reading.metric) if claim else None
-        if claim and generation is not None:  # its worker lives; one that was set aside is tried once, alone
-            state.attempts = leases.POISON - 1 if claim.aside else 0
+        if claim and generation is not None:  # its worker is alive; a quarantined metric gets one attempt, alone
+            state.attempts = leases.POISON - 1 if claim.quarantined else 0
         if state.as_of is not None and self.measured.as_of <= state.as_of:
             return _superseded(reading, self.measured.as_of, "a newer reading is recorded already")
-        self.settled.add(reading.metric)
+        self.applied.add(reading.metric)
         if claim and generation is not None:
-            self._served(state, claim, generation, failed=reading.method == "failed")
+            self._update_schedule(state, claim, generation, failed=reading.method == "failed")
         if reading.method == "failed":
             return self._failed(state, reading, self.measured.as_of, generation)
         return self._judge(state, reading, self.measured.as_of, generation)
 
-    def _served(self, state: MetricState, claim: Claim, generation: int, *, failed: bool) -> None:
-        """What a reading under a claim means for when its metric is measured again."""
+    def _update_schedule(self, state: MetricState, claim: Claim, generation: int, *, failed: bool) -> None:
+        """Set when a metric is measured again, after a reading under a claim."""
         if failed:
-            backoff = BACKOFF_MAX if claim.aside else BACKOFF * 2 ** min(state.failures, 10)
-            state.not_before = self.now + min(backoff, BACKOFF_MAX)
+            state.not_before = self.now + (BACKOFF_MAX if claim.quarantined else retry_delay(state.failures))
             state.failures += 1
             return
         state.measured_gen = max(state.measured_gen, generation)
         state.failures, state.not_before = 0, None
         state.due_since = self.measured.as_of if state.due else None
 
-    def settle_derived(self, name: str, known: Mapping[str, MetricState]) -> RunReading | None:
+    def apply_derived(self, name: str, known: Mapping[str, MetricState]) -> RunReading | None:
         """Compute a derived metric from the latest readings of its inputs.
 
-        None while an input was never measured; provisional, and not judged, while one is still due.
+        None while an input was never measured. Provisional, and not judged, while an input is still due.
         """
         metric = self.config.metrics[name]
         assert isinstance(metric, DerivedMetric)
-        # Configured since the rows were made, or defined otherwise: whoever has that configuration computes it
+        # New in the configuration, or defined otherwise: a worker with the registered configuration computes it
         if name not in self.states or self.states[name].changed(self.config.definitions[name]):
             return None
         inputs = [known[read] for read in sorted(metric.inputs) if read in known]
         if any(state.as_of is None and state.error is None for state in inputs) or len(inputs) < len(metric.inputs):
             return None
-        latest = {one.metric: self._latest(one, known) for one in inputs}
+        latest = {state.metric: self._latest(state, known) for state in inputs}
         reading = derive_reading(name, metric, latest, self.config.price_of)
         state = self.states[name]
-        failed = {one for one, read in latest.items() if read.method == "failed"}
+        failed = {name for name, read in latest.items() if read.method == "failed"}
         as_of = min((s.failed_at if s.metric in failed else s.as_of) or self.measured.as_of for s in inputs)
-        # Without a baseline it is newly defined, and what it read before is no measure
+        # Without a baseline it is newly defined, and its older readings do not count
         if state.as_of and state.baseline_as_of and as_of < state.as_of and reading.method != "failed":
             return _superseded(reading, as_of, "a newer reading is recorded already")
         if not failed and any(self._still_due(read, known) for read in metric.inputs):
-            waits = "an input is still due"
-            return replace(_unjudged(reading, as_of, "provisional", waits), baseline=state.baseline)
+            item = _unjudged(reading, as_of, "provisional", "an input is still due")
+            return replace(item, baseline=state.baseline)
         if reading.method == "failed":
             return self._failed(state, reading, as_of, None)
-        self.settled.add(name)
+        self.applied.add(name)
         return self._judge(state, reading, as_of, None)
 
     def _still_due(self, name: str, known: Mapping[str, MetricState]) -> bool:
-        """Whether an input's reading is not the last word: a look's own readings are, for that look; a derived
-        one's is not while anything that it derives from is due."""
-        if name in self.settled and self.looking(name):
+        """Return whether a newer reading of an input is expected. In a check, its own readings are final. A derived
+        input is due while one of its own inputs is."""
+        if name in self.applied and self.is_check(name):
             return False
         metric = self.config.metrics[name]
         if isinstance(metric, DerivedMetric):
             if name in self.states:
-                return name not in self.settled
+                return name not in self.applied
             return any(self._still_due(read, known) for read in metric.inputs)
         return name in known and known[name].due
 
     def _latest(self, state: MetricState, known: Mapping[str, MetricState]) -> Reading:
-        """An input's latest reading. A failure counts while it is due, and in the run that saw it; else it was a
-        look's, which must not hide a good reading from every event that comes after it."""
+        """Return the latest reading of an input. A failure counts while the input is due, and in its own run. Otherwise
+        it came from a check, and must not hide a good reading from later events."""
         due = any(known[read].due for read in self.config.with_inputs([state.metric]) if read in known)
         if state.error is not None and (due or state.metric in self.failed or state.as_of is None):
             return Reading.failed(state.metric, state.unit or "", state.error)
@@ -199,75 +199,52 @@ class _Recording:
         item = _item(reading, as_of, generation, state, verdict, self._outcome(state, reading.value, as_of, verdict))
         state.error = state.failed_at = None
         state.details = dict(reading.details) or None
-        state.value, state.unit, state.method, state.as_of = (
-            reading.value,
-            reading.unit,
-            reading.method,
-            as_of,
-        )
+        state.value, state.unit, state.method, state.as_of = reading.value, reading.unit, reading.method, as_of
         state.status, state.severity, state.drift_pct = verdict.status, verdict.severity, verdict.drift_pct
         if item.outcome == "accepted":
-            state.accept(reading.value, as_of, by_person=baseline is None)  # a first one stands for a person's
+            state.accept(
+                reading.value, as_of, by_person=baseline is None
+            )  # the first value counts as accepted by a person
         return item
 
     def _outcome(self, state: MetricState, value: Value, as_of: datetime, verdict: Verdict) -> Outcome:
         if verdict.status == "new":
             return "accepted"
         baseline_is_newer = state.baseline_as_of is not None and as_of < state.baseline_as_of  # a person set it
-        if self.looking(state.metric) or baseline_is_newer:
+        if self.is_check(state.metric) or baseline_is_newer:
             return "looked"
         if verdict.tier != "approve":
             return "accepted"
         if state.rejected_as_of is None:
             return "held"
         if inside_band(state.rejected, value, self.config.policy_of(state.metric).tolerance_pct):
-            return "rejected"  # it was asked, and answered
+            return "rejected"  # a person has rejected this band already
         state.rejected = state.rejected_as_of = None
         return "held"
 
 
 def _item(
-    reading: Reading,
-    as_of: datetime,
-    generation: int | None,
-    state: MetricState,
-    verdict: Verdict,
-    outcome: Outcome,
+    reading: Reading, as_of: datetime, generation: int | None, state: MetricState, verdict: Verdict, outcome: Outcome
 ) -> RunReading:
-    return RunReading(
-        metric=reading.metric,
-        value=reading.value,
-        unit=reading.unit,
-        method=reading.method,
-        as_of=as_of,
+    return replace(
+        _unjudged(reading, as_of, outcome, verdict.reason),
         generation=generation,
         baseline=state.baseline,
         drift_pct=verdict.drift_pct,
         status=verdict.status,
         severity=verdict.severity,
         tier=verdict.tier,
-        outcome=outcome,
-        reason=verdict.reason,
-        error=reading.error,
         details=dict(reading.details) or None,
     )
 
 
-def _superseded(reading: Reading, as_of: datetime, why: str) -> RunReading:
-    return _unjudged(reading, as_of, "superseded", why)
+def _superseded(reading: Reading, as_of: datetime, reason: str) -> RunReading:
+    return _unjudged(reading, as_of, "superseded", reason)
 
 
-def _unjudged(reading: Reading, as_of: datetime, outcome: Outcome, why: str) -> RunReading:
-    return RunReading(
-        reading.metric,
-        reading.value,
-        reading.unit,
-        reading.method,
-        as_of,
-        outcome,
-        reason=why,
-        error=reading.error,
-    )
+def _unjudged(reading: Reading, as_of: datetime, outcome: Outcome, reason: str | None) -> RunReading:
+    metric, value, unit, method = reading.metric, reading.value, reading.unit, reading.method
+    return RunReading(metric, value, unit, method, as_of, outcome, reason=reason, error=reading.error)
 
 
 def _write(
@@ -296,18 +273,9 @@ def _write(
         },
     )
     insert_readings(connection, ({"run_id": run_id, **asdict(item)} for item in items))
-    tells: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
     if config:
         update_requests(connection, config, run_id, items, locked)
-        tells = write_run_notifications(connection, config, run_id, items, locked)
-    return Run(
-        run_id=run_id,
-        trigger=measured.trigger,
-        source=measured.source,
-        status=status,
-        as_of=measured.as_of,
-        finished_at=finished_at,
-        api_calls=measured.api_calls,
-        items=tuple(items),
-        tells=tells,
-    )
+        channels = write_run_notifications(connection, config, run_id, items, locked)
+    trigger, source, as_of, api_calls = measured.trigger, measured.source, measured.as_of, measured.api_calls
+    return Run(run_id, trigger, source, status, as_of, finished_at, api_calls, tuple(items), channels)

@@ -1,4 +1,4 @@
-"""Measuring what is due: claim a source, make one pass over it, record the run. And looks, which claim nothing."""
+"""Measure what is due: claim a source, scan it once, record the run. `check_now` measures without a claim."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dims_worker import workflows
 from dims_worker.config import Config
 from dims_worker.config.runtime import WORKFLOW
+from dims_worker.domain.backoff import BACKOFF_MAX
 from dims_worker.domain.run import Run
 from dims_worker.errors import DimsError
 from dims_worker.pipeline.record import Measurement, record_run
@@ -32,13 +33,13 @@ log = logging.getLogger(__name__)
 
 
 def worker_name() -> str:
-    """Who measures, as runs and leases name it."""
+    """Return the name of this process in runs and leases."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkflowOptions:
-    """How a workflow is run: quickly, with which options, and who is told what it does."""
+    """How to run a workflow: quickly or not, with which options, and what receives its progress."""
 
     quick: bool = False
     options: frozenset[str] = frozenset()
@@ -52,11 +53,11 @@ AS_CONFIGURED = WorkflowOptions()
 
 
 def measure_due(
-    engine: Engine, config: Config, source: str, *, at_once: bool = False, how: WorkflowOptions = AS_CONFIGURED
+    engine: Engine, config: Config, source: str, *, at_once: bool = False, options: WorkflowOptions = AS_CONFIGURED
 ) -> Run | None:
-    """Claim what is due of a source, measure and record it. Of a workflow, `how` to run it.
+    """Claim the due metrics of a source, measure them and record the run. None if there was nothing to claim.
 
-    None: there was nothing to claim. `at_once` waits for no cooldown and no back-off: a person asked.
+    `at_once` ignores cooldown and back-off, for a person who asks for it. `options` are for a workflow.
     """
     lease = config.settings.lease
     with transaction(engine) as connection:
@@ -65,20 +66,20 @@ def measure_due(
     if claim is None:
         return None
     with _renewed(engine, claim, lease):
-        measured = _measure_claimed(config, claim, how)
+        measured = _measure_claimed(config, claim, options)
         with transaction(engine) as connection:
             return record_run(connection, config, measured)
 
 
-def _measure_claimed(config: Config, claim: Claim, how: WorkflowOptions) -> Measurement:
+def _measure_claimed(config: Config, claim: Claim, options: WorkflowOptions) -> Measurement:
     outcome = None
-    if claim.aside:
-        scanned = _set_aside(config, claim)
+    if claim.quarantined:
+        scanned = _quarantine(config, claim)
     elif claim.source.startswith(WORKFLOW):
-        outcome = how.run(config, claim.source)
+        outcome = options.run(config, claim.source)
         scanned = outcome.scanned
     else:
-        scanned = measure_source(config, claim.source, claim.generations)
+        scanned = start_scan(config, claim.source, claim.generations).result()
     return Measurement(
         readings=readings_by_name(scanned.readings),
         as_of=claim.as_of,
@@ -91,16 +92,21 @@ def _measure_claimed(config: Config, claim: Claim, how: WorkflowOptions) -> Meas
     )
 
 
-def _set_aside(config: Config, claim: Claim) -> ScanResult:
-    """In the place of a measurement that has ended its worker again and again."""
-    why = f"set aside: its measurement took its worker with it {leases.ALONE_LOSSES} times; it is tried again later"
-    return ScanResult(tuple(Reading.failed(name, config.metric_of(name).shown_unit, why) for name in claim.generations))
+def _quarantine(config: Config, claim: Claim) -> ScanResult:
+    """Return failed readings instead of measuring what has crashed its worker too often."""
+    minutes = BACKOFF_MAX // timedelta(minutes=1)
+    reason = (
+        f"quarantined: this measurement crashed its worker {leases.ALONE_LOSSES} times. "
+        f"DIMS tries it again every {minutes} minutes"
+    )
+    readings = (Reading.failed(name, config.metric_of(name).shown_unit, reason) for name in claim.generations)
+    return ScanResult(tuple(readings))
 
 
 def write_workflow_report(engine: Engine, config: Config, run: Run) -> Path | None:
-    """Write the configured report of a workflow's run out of its stored result; the file, or None: there is none.
+    """Write the configured report of a workflow's run from its stored result. Return its path, or None without one.
 
-    Raises OSError. A run whose lease was lost tells nothing.
+    A run whose lease was lost writes no report. Raises OSError.
     """
     declared = config.workflow_of(run.source) if run.source and run.status != "superseded" else None
     if declared is None or declared.report is None:
@@ -115,17 +121,20 @@ def write_workflow_report(engine: Engine, config: Config, run: Run) -> Path | No
 
 
 def check_now(engine: Engine, config: Config, names: Iterable[str]) -> Run:
-    """Measure the named metrics now, and record a look: it gives a first baseline and changes no other.
+    """Measure the named metrics and their inputs now, without a claim, all sources in parallel. Record the run.
 
-    Sources are scanned side by side; a derived metric brings its inputs with it.
+    A check sets the first baseline of a metric, and changes no other baseline.
     """
     wanted = config.with_inputs(names)
-    by_source = {source: [name for name in measured if name in wanted] for source, measured in config.of_source.items()}
-    by_source = {source: measured for source, measured in by_source.items() if measured}
+    by_source = {
+        source: chosen
+        for source, metrics in config.of_source.items()
+        if (chosen := [name for name in metrics if name in wanted])
+    }
     with transaction(engine) as connection:
         as_of = clock(connection)
-    begun = [start_scan(config, source, measured) for source, measured in by_source.items()]
-    scans = [scan.result() for scan in begun]
+    running = [start_scan(config, source, metrics) for source, metrics in by_source.items()]
+    scans = [scan.result() for scan in running]
     measured = Measurement(
         readings={name: reading for scan in scans for name, reading in readings_by_name(scan.readings).items()},
         as_of=as_of,
@@ -138,20 +147,15 @@ def check_now(engine: Engine, config: Config, names: Iterable[str]) -> Run:
         return record_run(connection, config, measured)
 
 
-def measure_source(config: Config, source: str, names: Iterable[str]) -> ScanResult:
-    """One pass over a source: a reading for every name. What cannot be measured is a failed reading."""
-    return start_scan(config, source, names).result()
-
-
 def start_scan(config: Config, source: str, names: Iterable[str]) -> Scan:
-    """A pass over a source, begun beside others."""
+    """Start to scan a source in the background. Every name gets a reading, a failed one if it cannot be measured."""
     context = ScanContext(config.project, config.home, config.sources, config.prices)
     return Scan(source, config.sources[source], {name: config.metrics[name] for name in names}, context)
 
 
 @contextmanager
 def _renewed(engine: Engine, claim: Claim, lease: timedelta) -> Iterator[None]:
-    """Renew the claim's lease from a thread of its own while the block runs."""
+    """Renew the lease of a claim from a thread while the block runs."""
     done = threading.Event()
 
     def renew() -> None:
@@ -159,9 +163,9 @@ def _renewed(engine: Engine, claim: Claim, lease: timedelta) -> Iterator[None]:
             try:
                 with transaction(engine) as connection:
                     if not leases.renew_lease(connection, claim, lease):
-                        return  # lost: recording will find out, and change nothing
+                        return  # lost: the record transaction notices, and changes nothing
             except (DimsError, SQLAlchemyError) as error:
-                log.warning("the lease of %s was not renewed, trying again: %s", claim.source, error)
+                log.warning("cannot renew the lease of %s; trying again: %s", claim.source, error)
 
     thread = threading.Thread(target=renew, name=f"lease of {claim.source}", daemon=True)
     thread.start()

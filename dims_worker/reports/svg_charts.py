@@ -14,7 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from dims_worker.analysis.health import MetricHealth, is_number
+from dims_worker.analysis.health import MetricHealth
 from dims_worker.formatting import (
     escape_control,
     format_day_and_month,
@@ -22,6 +22,7 @@ from dims_worker.formatting import (
     format_number,
     format_utc_short,
     format_value,
+    is_number,
 )
 from dims_worker.store.history import STANDS, DailyLine, Day, Point
 

@@ -15,7 +15,7 @@ from dims_worker.store.runs import RunRow, runs_by_number
 SHARED_LOSSES = 2
 """Leases that a metric loses in company before it is measured alone."""
 ALONE_LOSSES = 3
-"""Leases that it loses alone before it is set aside."""
+"""Leases that it loses alone before it is quarantined."""
 POISON = SHARED_LOSSES + ALONE_LOSSES
 
 _FREE = (
@@ -33,14 +33,14 @@ _DUE = (
 class Claim:
     """The right to measure a source's due metrics: `generations` were read BEFORE the measurement.
 
-    `aside`: its one metric has taken too many workers with it, and is not to be measured now.
+    `quarantined`: its one metric crashed too many workers and is not measured now.
     """
 
     source: str
     epoch: int
     as_of: datetime
     generations: Mapping[str, int]
-    aside: bool = False
+    quarantined: bool = False
 
 
 def claim_source(
@@ -80,7 +80,7 @@ def claim_source(
         {"source": source, "holder": holder, "lease": lease, "names": [one.metric for one in chosen]},
     ).scalar_one()
     generations = {one.metric: one.requested_gen for one in chosen}
-    return Claim(source, row.lease_epoch + 1, as_of, generations, aside=chosen[0].attempts >= POISON)
+    return Claim(source, row.lease_epoch + 1, as_of, generations, quarantined=chosen[0].attempts >= POISON)
 
 
 def _together(due: Sequence[Row[Any]], epoch: int) -> Sequence[Row[Any]]:

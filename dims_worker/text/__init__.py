@@ -1,1 +1,1 @@
-"""What happened and why, in sentences: the same on a terminal and on a page."""
+"""Write what happened and why as sentences, the same in the terminal, on the dashboard and in the API."""

@@ -1,4 +1,4 @@
-"""What is new since the last look, one plain sentence for each event, run and verdict."""
+"""Follow new events, runs and verdicts, and write one sentence for each."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from dims_worker.store.events import LoggedEvent, batches_after, events_of_batch
 from dims_worker.store.runs import PastReading, RunRow, last_run, list_runs, readings_of, runs_by_number
 from dims_worker.text.events import DONE, format_event, format_event_kind
 
-PATIENCE = 600.0
-"""Seconds for which a number that was passed over is looked for: longer than any transaction of ours takes."""
-MOST = 5_000
-"""So many of them at most: those of transactions that were undone never come."""
+SKIPPED_SECONDS = 600.0
+"""How long a skipped number may still appear. No transaction of DIMS takes longer."""
+MAX_SKIPPED = 5_000
+"""The most skipped numbers to remember. Those of transactions that were rolled back never appear."""
 BURST = 5
-"""So many events of one kind, stored together, are told in one sentence."""
+"""From this many events of one kind in one batch on, one sentence reports them all."""
 
 
 def group_bursts(events: list[LoggedEvent]) -> list[list[LoggedEvent]]:
-    """Neighbours that came by one ingest, are of one type and concern the same metrics, together."""
+    """Group neighbouring events of one ingest batch that have the same type and concern the same metrics."""
     grouped = itertools.groupby(events, key=lambda e: (e.batch_id, e.type, e.outcome, tuple(e.metrics)))
     return [list(group) for _, group in grouped]
 
 
 def format_run(run: RunRow) -> str:
-    """What a run did: `measured s3: 3 readings in 120 ms, ok`."""
-    what = f"measured {escape_control(run.source or 'several sources')}"
-    return f"{what}: {pluralize(run.readings, 'reading')} in {format_duration(run.finished_at - run.started_at)}, {run.status}"
+    """Return what a run did: `measured s3: 3 readings in 120 ms, ok`."""
+    source = escape_control(run.source or "several sources")
+    duration = format_duration(run.finished_at - run.started_at)
+    return f"measured {source}: {pluralize(run.readings, 'reading')} in {duration}, {run.status}"
 
 
 @dataclass(frozen=True)
 class Activity:
-    """Events in the order of their arrival, runs with their readings, and the requests that held ones wait in, by
-    metric."""
+    """Events in the order of arrival, runs with their readings, and the open approval request of each metric."""
 
     events: list[LoggedEvent]
     runs: list[RunRow]
@@ -49,107 +49,110 @@ class Activity:
 
 @dataclass
 class SequenceTracker:
-    """How far a table is known whose numbers are drawn before its rows are committed: `last`, and of the numbers
-    before it those `passed` over, each with the time until which it may yet come."""
+    """Track the rows of a table whose numbers are drawn before the rows are committed.
+
+    `last` is the highest number seen. `skipped` holds the lower numbers that were not there yet, each with the
+    monotonic time until which it may still appear.
+    """
 
     last: int = 0
-    passed: dict[int, float] = field(default_factory=dict)
+    skipped: dict[int, float] = field(default_factory=dict)
 
-    def know(self, found: Collection[int], now: float) -> None:
-        """These are there: those of them, of the ones passed over and of all behind `last`, that are."""
-        for number in found:
-            self.passed.pop(number, None)
-        newest = max(found, default=self.last)
-        there = set(found)
-        between = range(max(self.last + 1, newest - MOST), newest)
-        self.passed |= dict.fromkeys((number for number in between if number not in there), now + PATIENCE)
+    def mark_seen(self, numbers: Collection[int], now: float) -> None:
+        """Record that rows with these numbers exist, and remember the gaps before the highest one."""
+        seen = set(numbers)
+        newest = max(seen, default=self.last)
+        gaps = (number for number in range(max(self.last + 1, newest - MAX_SKIPPED), newest) if number not in seen)
+        skipped = {number: until for number, until in self.skipped.items() if number not in seen and until > now}
+        skipped |= dict.fromkeys(gaps, now + SKIPPED_SECONDS)
+        self.skipped = dict(list(skipped.items())[-MAX_SKIPPED:])
         self.last = max(self.last, newest)
-        kept = [(number, until) for number, until in self.passed.items() if until > now]
-        self.passed = dict(kept[-MOST:])
 
 
 @dataclass
 class ActivityFollower:
-    """What is new since the last look."""
+    """Read what was recorded since the last call, and describe it."""
 
     config: Config
     batches: SequenceTracker = field(default_factory=SequenceTracker)
     runs: SequenceTracker = field(default_factory=SequenceTracker)
 
     def start(self, connection: Connection) -> None:
-        """From now on: what is there already is not told again."""
+        """Start now: skip everything that is already recorded."""
         now, batch, run = time.monotonic(), last_batch(connection), last_run(connection)
-        self.batches, self.runs = (SequenceTracker(max(newest - MOST, 0)) for newest in (batch, run))
-        self.batches.know(batches_after(connection, self.batches.last), now)
-        self.runs.know([one.run_id for one in list_runs(connection, limit=MOST, after=self.runs.last)], now)
+        self.batches, self.runs = (SequenceTracker(max(newest - MAX_SKIPPED, 0)) for newest in (batch, run))
+        self.batches.mark_seen(batches_after(connection, self.batches.last), now)
+        runs = list_runs(connection, limit=MAX_SKIPPED, after=self.runs.last)
+        self.runs.mark_seen([run.run_id for run in runs], now)
 
-    def news(self, connection: Connection) -> Activity:
-        """What was recorded since the last call."""
+    def read_new(self, connection: Connection) -> Activity:
+        """Return what was recorded since the last call."""
         now = time.monotonic()
         batches = batches_after(connection, self.batches.last)
-        events = events_of_batches(connection, [*self.batches.passed, *batches])
-        self.batches.know({event.batch_id for event in events}, now)
-        runs = list_runs(connection, limit=MOST, after=self.runs.last)
-        runs += runs_by_number(connection, list(self.runs.passed)) if self.runs.passed else []
-        self.runs.know([one.run_id for one in runs], now)
+        events = events_of_batches(connection, [*self.batches.skipped, *batches])
+        self.batches.mark_seen({event.batch_id for event in events}, now)
+        runs = list_runs(connection, limit=MAX_SKIPPED, after=self.runs.last)
+        runs += runs_by_number(connection, list(self.runs.skipped)) if self.runs.skipped else []
+        self.runs.mark_seen([run.run_id for run in runs], now)
         readings = readings_of(connection, [run.run_id for run in runs]) if runs else []
-        waiting = open_requests(connection) if any(one.outcome == "held" for one in readings) else {}
+        waiting = open_requests(connection) if any(reading.outcome == "held" for reading in readings) else {}
         runs.sort(key=lambda run: run.run_id)
         return Activity(events, runs, readings, {metric: request.id for metric, request in waiting.items()})
 
     def sentences(self, connection: Connection) -> Iterator[str]:
-        """What happened since the last call, in the order of its recording."""
-        yield from self.told(self.news(connection))
+        """Describe what was recorded since the last call, in that order."""
+        yield from self.describe(self.read_new(connection))
 
-    def told(self, news: Activity) -> Iterator[str]:
-        """The same in sentences."""
-        told: list[tuple[object, list[str]]] = [(b[0].received_at, self._events(b)) for b in group_bursts(news.events)]
-        for run in news.runs:
-            mine = [one for one in news.readings if one.run_id == run.run_id]
-            told.append((run.finished_at, [self._run(run), *(self.verdict(one, news.requests) for one in mine)]))
-        for _, lines in sorted(told, key=lambda pair: str(pair[0])):
+    def describe(self, activity: Activity) -> Iterator[str]:
+        """Yield the sentences of an activity, by time."""
+        blocks: list[tuple[object, list[str]]] = [
+            (burst[0].received_at, self._describe_burst(burst)) for burst in group_bursts(activity.events)
+        ]
+        for run in activity.runs:
+            readings = [reading for reading in activity.readings if reading.run_id == run.run_id]
+            lines = [self._describe_reading(reading, activity.requests) for reading in readings]
+            title = f"{format_clock(run.finished_at)}  run {run.run_id} {format_run(run)}"
+            blocks.append((run.finished_at, [title, *lines]))
+        for _, lines in sorted(blocks, key=lambda block: str(block[0])):
             yield from lines
 
-    def _events(self, burst: list[LoggedEvent]) -> list[str]:
-        """A sentence an event; a burst of one kind that concerns the same metrics is one sentence."""
+    def _describe_burst(self, burst: list[LoggedEvent]) -> list[str]:
         if len(burst) < BURST:
-            return [self._event(event, f"event {event.seq}: {format_event(event)}; it") for event in burst]
+            return [self._describe_event(event, f"event {event.seq}: {format_event(event)}; it") for event in burst]
         first, last = burst[0], burst[-1]
-        what = f"events {first.seq} to {last.seq}: {pluralize(len(burst), format_event_kind(first))}, the last {format_event(last)}"
-        return [self._event(last, f"{what}; each")]
+        kind = pluralize(len(burst), format_event_kind(first))
+        subject = f"events {first.seq} to {last.seq}: {kind}, the last {format_event(last)}; each"
+        return [self._describe_event(last, subject)]
 
-    def _event(self, event: LoggedEvent, what: str) -> str:
+    def _describe_event(self, event: LoggedEvent, subject: str) -> str:
         total = sum(len(names) for names in self.config.of_source.values())
         if event.outcome == "rejected":
-            fate = "is kept, and measured by nobody"
+            effect = "was rejected, and DIMS measures nothing for it"
         elif event.outcome == "unmatched":
-            fate = "matches no rule"
+            effect = "matches no rule"
         elif event.metrics:
-            alone = total - len(event.metrics)
-            fate = f"concerns {pluralize(len(event.metrics), 'metric')} and leaves {pluralize(alone, 'other')} alone"
+            others = pluralize(total - len(event.metrics), "other")
+            effect = f"concerns {pluralize(len(event.metrics), 'metric')} and leaves {others} alone"
         else:
-            fate = "concerns no metric"
-        return f"{format_clock(event.received_at)}  {what} {fate}"
+            effect = "concerns no metric"
+        return f"{format_clock(event.received_at)}  {subject} {effect}"
 
-    def _run(self, run: RunRow) -> str:
-        return f"{format_clock(run.finished_at)}  run {run.run_id} {format_run(run)}"
-
-    def verdict(self, one: PastReading, requests: dict[str, int]) -> str:
-        metric = self.config.metrics.get(one.metric)
-        name = f"{' ' * 10}{one.metric}"
-        if one.method == "failed":
-            return f"{name} is unavailable: {escape_control(one.error)}; its baseline stays"
-        value = format_value(one.value, one.unit, metric, one.as_of)
-        if one.status == "new":
+    def _describe_reading(self, reading: PastReading, requests: dict[str, int]) -> str:
+        metric = self.config.metrics.get(reading.metric)
+        name = f"{' ' * 10}{reading.metric}"
+        if reading.method == "failed":
+            return f"{name} is unavailable: {escape_control(reading.error)}; its baseline does not change"
+        value = format_value(reading.value, reading.unit, metric, reading.as_of)
+        if reading.status == "new":
             return f"{name} is {value}: new, the first baseline"
-        before = format_value(one.baseline, None if isinstance(one.baseline, int) else one.unit, metric, one.as_of)
-        done = DONE.get(one.outcome, one.outcome)
-        if one.outcome == "held" and one.metric in requests:
-            done = f"held until somebody decides (dims approvals approve {requests[one.metric]})"
-        if one.status == "ok":
-            return f"{name} is still {value}: ok" if one.value == one.baseline else f"{name} is {value}: ok"
-        if one.status is None:  # not judged yet
-            return f"{name} {before} -> {value}: {done}"
-        return (
-            f"{name} {before} -> {value}, {format_drift(one.value, one.baseline, one.drift_pct)}, {one.status}: {done}"
-        )
+        unit = None if isinstance(reading.baseline, int) else reading.unit
+        baseline = format_value(reading.baseline, unit, metric, reading.as_of)
+        outcome = DONE.get(reading.outcome, reading.outcome)
+        if reading.outcome == "held" and reading.metric in requests:
+            outcome = f"held for approval (dims approvals approve {requests[reading.metric]})"
+        if reading.status == "ok":
+            return f"{name} is still {value}: ok" if reading.value == reading.baseline else f"{name} is {value}: ok"
+        if reading.status is None:  # not judged yet
+            return f"{name} {baseline} -> {value}: {outcome}"
+        drift = format_drift(reading.value, reading.baseline, reading.drift_pct)
+        return f"{name} {baseline} -> {value}, {drift}, {reading.status}: {outcome}"

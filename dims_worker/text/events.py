@@ -1,4 +1,4 @@
-"""An event in a few words, and what was done with a reading."""
+"""Describe an event in a few words, and what DIMS did with a reading."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ GIT = "dims.git."
 DONE = {
     "accepted": "accepted",
     "held": "held: waits for approval",
-    "looked": "looked, baseline kept",
+    "looked": "checked, baseline kept",
     "superseded": "superseded by a newer reading",
     "provisional": "provisional: an input is still due",
     "failed": "failed, baseline kept",
     "approved": "approved",
     "rejected": "rejected, baseline kept",
 }
+"""Each outcome of a reading as text."""
 
 
 def format_event(event: LoggedEvent) -> str:
-    """What an event says, in a few words: `commit 3f2a9c1 on main “Fix the loader”, 2 paths`."""
+    """Return what an event reports: `commit 3f2a9c1 on main “Fix the loader”, 2 paths`."""
     data: Mapping[str, Any] = event.data or {}
     kind, subject = event.type or "", escape_control(event.subject or "")
     if event.outcome == "rejected":
         return f"a rejected event ({escape_control(event.reason)})"
     if kind.startswith(GIT):
         branch = f" on {subject}" if subject else ""
-        said = f" “{escape_control(data.get('subject', ''))}”" if data.get("subject") else ""
-        return f"{format_event_kind(event)} {escape_control(data.get('commit', event.event_id))[:7]}{branch}{said}, {_paths(data)}"
+        title = f" “{escape_control(data.get('subject', ''))}”" if data.get("subject") else ""
+        commit = escape_control(data.get("commit", event.event_id))[:7]
+        return f"{format_event_kind(event)} {commit}{branch}{title}, {_paths(data)}"
     if kind.startswith("com.amazonaws.s3."):
         return f"{format_event_kind(event)} of s3://{escape_control(data.get('bucket', '?'))}/{subject}"
     if kind == "dims.files.changed":
@@ -43,7 +45,7 @@ def format_event(event: LoggedEvent) -> str:
 
 
 def format_event_kind(event: LoggedEvent) -> str:
-    """What sort of event it is, in one word: `upload`, `commit`, `merge`."""
+    """Return the kind of an event in one word: `upload`, `commit`, `merge`, `event`."""
     kind = event.type or ""
     if kind.startswith("com.amazonaws.s3."):
         return {"ObjectCreated": "upload", "ObjectRemoved": "removal"}.get(kind.split(".")[3].split(":")[0], "change")
@@ -57,16 +59,16 @@ def _paths(data: Mapping[str, Any]) -> str:
     return pluralize(len(paths), "path") if isinstance(paths, list) and paths else "unknown paths"
 
 
-def format_served(one: ServedMetric) -> str:
-    """`moderate, accepted`, `failed: …`, or `due: not measured yet`."""
-    if one.run_id is None:
+def format_served(served: ServedMetric) -> str:
+    """Return how DIMS answered an event for a metric: `moderate, accepted`, `failed: …`, `due: not measured yet`."""
+    if served.run_id is None:
         return "due: not measured yet"
-    if one.outcome == "failed":
-        return f"failed: {escape_control(one.error)}; still due"
-    return f"{one.status}, {one.outcome}" if one.status else str(one.outcome)
+    if served.outcome == "failed":
+        return f"failed: {escape_control(served.error)}; still due"
+    return f"{served.status}, {served.outcome}" if served.status else str(served.outcome)
 
 
 def event_from_log(event: LoggedEvent) -> Event:
-    """An event that was not rejected as it came: to be planned again."""
+    """Return a logged event, which must not be a rejected one, as an event to plan again."""
     assert event.event_id and event.producer and event.type and event.event_time
     return Event(event.event_id, event.producer, event.type, event.event_time, event.subject, event.data or {})

@@ -1,4 +1,4 @@
-"""Facts as JSON documents: the same ones that `--json` prints and that the site's API answers with."""
+"""Build the JSON documents that `--json` prints and that the API of the dashboard returns."""
 
 from __future__ import annotations
 
@@ -22,28 +22,31 @@ Document = dict[str, Any]
 
 
 def facts(row: Any) -> Document:
-    """All that a row of the store says, by the names of its columns."""
+    """Return a row of the store by the names of its columns."""
     return {name: getattr(row, name) for name in row.__slots__}
 
 
 def metric_documents(connection: Connection, config: Config, names: Collection[str]) -> list[Document]:
-    """How these metrics stand, in three queries however many they are."""
-    known, waiting, now = states_of(connection, names), open_requests(connection, names), clock(connection)
-    return [metric_document(config, known[name], waiting.get(name), now) for name in names]
+    """Return the current state of these metrics. It takes three queries, however many they are."""
+    states, waiting, now = states_of(connection, names), open_requests(connection, names), clock(connection)
+    return [metric_document(config, states[name], waiting.get(name), now) for name in names]
 
 
 def metric_document(config: Config, state: MetricState, request: ApprovalRequest | None, now: datetime) -> Document:
-    """A metric as it stands at `now`. An age is a number in its unit; the instant that it counts from stands beside
-    it. `beyond`: the limit that its value breaks, in words. `request`: the number of the one that waits."""
+    """Return the state of a metric at `now`.
+
+    An age is a number in its unit, with the instant beside it. `beyond` is the limit that the value breaks, as text.
+    `request` is the number of the open approval request.
+    """
     name = state.metric
-    declared = config.metric_of(name) if name in config.definitions else None
-    policy = config.policy_of(name) if declared else None
+    metric = config.metric_of(name) if name in config.definitions else None
+    policy = config.policy_of(name) if metric else None
     stale = bool(policy and policy.stale_after and state.as_of and now - state.as_of > policy.stale_after)
     return {
         "metric": name,
         "category": name.partition(".")[0],
-        "description": declared.description if declared else "",
-        **_valued(declared, state.value, state.baseline, display_unit(declared, state.unit), now),
+        "description": metric.description if metric else "",
+        **_values(metric, state.value, state.baseline, display_unit(metric, state.unit), now),
         "drift_pct": state.drift_pct,
         "status": "failed" if state.error else state.status,
         "severity": state.severity,
@@ -53,28 +56,28 @@ def metric_document(config: Config, state: MetricState, request: ApprovalRequest
         "failed": state.error is not None,
         "error": state.error,
         "due": state.due,
-        "beyond": Judge.of(config, name).limit_words(state.value, now) if declared and state.as_of else None,
+        "beyond": Judge.of(config, name).limit_words(state.value, now) if metric and state.as_of else None,
         "request": request.id if request else None,
         "critical": bool(policy and policy.critical),
-        "enabled": bool(declared and declared.enabled),
+        "enabled": bool(metric and metric.enabled),
     }
 
 
 def point_document(config: Config, metric: str, point: Point) -> Document:
-    """A reading as a point of its metric's trend; an age is a number in its unit, as it was then."""
+    """Return a reading as a point of a trend. An age is a number in its unit, as it was at that time."""
     declared = config.metric_of(metric) if metric in config.definitions else None
-    said = {name: value for name, value in facts(point).items() if name != "run_id"}
-    return {**said, **_valued(declared, point.value, point.baseline, point.unit, point.as_of), "run": point.run_id}
+    columns = {name: value for name, value in facts(point).items() if name != "run_id"}
+    return {**columns, **_values(declared, point.value, point.baseline, point.unit, point.as_of), "run": point.run_id}
 
 
-def _valued(declared: Metric | None, value: Any, baseline: Any, unit: str, at: datetime) -> Document:
-    if declared is None or not declared.is_age or unit not in AGES:
+def _values(metric: Metric | None, value: Any, baseline: Any, unit: str, at: datetime) -> Document:
+    if metric is None or not metric.is_age or unit not in AGES:
         return {"value": value, "unit": unit, "baseline": baseline}
-    ages = [None if (seconds := age_of(one, at)) is None else seconds / AGES[unit] for one in (value, baseline)]
-    return {"value": ages[0], "unit": unit, "baseline": ages[1], "instant": value}
+    ages = {"value": age_of(value, at, unit), "unit": unit, "baseline": age_of(baseline, at, unit)}
+    return {**ages, "instant": value}
 
 
 def event_document(event: LoggedEvent) -> Document:
-    """An event of the log, without what it carries."""
-    said = {name: value for name, value in facts(event).items() if name not in ("data", "payload", "batch_id")}
-    return {**said, "metrics": list(event.metrics), "rules": list(event.rules)}
+    """Return an event of the log without its data and payload."""
+    columns = {name: value for name, value in facts(event).items() if name not in ("data", "payload", "batch_id")}
+    return {**columns, "metrics": list(event.metrics), "rules": list(event.rules)}

@@ -1,4 +1,4 @@
-"""What all reports for people say with the same words: values, changes, states, times."""
+"""Write values and changes the same way in every report."""
 
 from __future__ import annotations
 
@@ -6,39 +6,38 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dims_worker.analysis.health import MetricHealth
-from dims_worker.formatting import NO_VALUE, format_number, format_value
-from dims_worker.formatting import format_utc as when
+from dims_worker.formatting import NO_VALUE, format_number, format_utc, format_value
 from dims_worker.store.approval_requests import ApprovalRequest
 
 
-def metric_value(one: MetricHealth, of: Any, now: datetime) -> str:
-    """A value of a metric with its unit, an age at `now`; `-` where there was never one."""
-    return format_value(of, one.unit, one.declared, now) if one.measured else NO_VALUE
+def metric_value(health: MetricHealth, value: Any, now: datetime) -> str:
+    """Return a value of a metric with its unit, an age at `now`, or `-` if the metric was never measured."""
+    return format_value(value, health.unit, health.declared, now) if health.measured else NO_VALUE
 
 
-def metric_instant(one: MetricHealth, of: Any) -> str:
-    """The same where it must not change while nothing is measured: an age as the moment it counts from."""
-    if one.declared.is_age and isinstance(of, str):
-        return f"since {when(datetime.fromisoformat(of))}"
-    return metric_value(one, of, datetime.now(UTC)) if one.measured else NO_VALUE
+def metric_instant(health: MetricHealth, value: Any) -> str:
+    """Return a value as text that changes only with a new measurement: an age as the instant where it begins."""
+    if health.declared.is_age and isinstance(value, str):
+        return f"since {format_utc(datetime.fromisoformat(value))}"
+    return metric_value(health, value, datetime.now(UTC))
 
 
-def metric_change(one: MetricHealth) -> str:
-    """What a metric went up or down by: `+1,230`, `-0.4 GB`; words where it is no number; `-` where it is an age."""
-    if one.before is None or not one.compared:
+def metric_change(health: MetricHealth) -> str:
+    """Return how much a metric changed: `+1,230`, `-0.4`, `changed` for a text, `-` for an age."""
+    if health.before is None or not health.compared:
         return NO_VALUE
-    by = one.change
-    if by is None:
-        return "as before" if one.before.value == one.state.value else "another"
-    if by == 0:
+    change = health.change
+    if change is None:
+        return "unchanged" if health.before.value == health.state.value else "changed"
+    if change == 0:
         return "0"
-    # As few decimals as the value has, and yet never a 0 that is none
-    shown = format_number(abs(by), one.declared.precision)
-    if not shown.strip("0.,"):
-        shown = f"{abs(by):.2g}"
-    return f"{'+' if by > 0 else '-'}{shown}"
+    # Round to the decimals of the value, but never to 0.
+    amount = format_number(abs(change), health.declared.precision)
+    if not amount.strip("0.,"):
+        amount = f"{abs(change):.2g}"
+    return f"{'+' if change > 0 else '-'}{amount}"
 
 
 def decide_command(request: ApprovalRequest) -> str:
-    """The command that accepts what waits."""
+    """Return the command that approves a request."""
     return f"dims approvals approve {request.id} --version {request.version}"

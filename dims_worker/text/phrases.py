@@ -1,53 +1,61 @@
-"""How an explanation's values, keys of policy, bands, people and times are written."""
+"""Write the parts of an explanation: values, policy keys, bands, people and times."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, TypeGuard
+from datetime import datetime
+from typing import Any
 
 from dims_worker.analysis.explanation import Explanation
 from dims_worker.config import Metric, Policy
-from dims_worker.formatting import escape_control, format_ago, format_value
+from dims_worker.formatting import (
+    escape_control,
+    format_ago,
+    format_exact,
+    format_utc_seconds,
+    format_value,
+    is_number,
+)
 from dims_worker.store.baselines import Acceptance
 
 Line = tuple[str, str]
-"""What it is about, in a word of at most nine letters, and a sentence."""
+"""A topic, in one word of at most eleven letters, and a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExplanationView:
-    """One explanation, for people; `metric` None: it is not configured, or a workflow."""
+    """An explanation to write as text. `metric` is None if it is not configured, or for a workflow."""
 
-    one: Explanation
+    explanation: Explanation
     metric: Metric | None
 
     def value(self, value: Any) -> str:
-        return format_value(value, self.one.unit, self.metric, self.one.now)
+        """Return a value with the unit of the metric."""
+        return format_value(value, self.explanation.unit, self.metric, self.explanation.now)
 
     def quoted(self, value: Any) -> str:
-        """A value within a sentence: a text in quotes."""
+        """Return a value as part of a sentence: a text is in quotes."""
         return f"“{escape_control(value)}”" if isinstance(value, str) else self.value(value)
 
     def origin(self, key: str) -> str:
-        """Where a key of policy was said: `metric`, `category m`, `policy`, `default`."""
-        origin = self.one.origins[key]
+        """Return where a policy key is set: `metric`, `category m`, `policy`, `default`."""
+        origin = self.explanation.origins[key]
         if origin == "category":
-            return f"category {self.one.metric.partition('.')[0]}"
+            return f"category {self.explanation.metric.partition('.')[0]}"
         return "policy" if origin == "general" else origin
 
     def key(self, key: str, value: str) -> str:
-        """`require_approval_pct = 15 (default)`."""
+        """Return `require_approval_pct = 15 (default)`."""
         return f"{key} = {value} ({self.origin(key)})"
 
     def band(self, anchor: Any, policy: Policy) -> str:
-        """The values that one request stands for: `200,900 to 209,100 objects`."""
-        return band_text(anchor, policy.tolerance_pct, self.one.unit) or self.quoted(anchor)
+        """Return the values that one approval request stands for: `200,900 to 209,100 objects`."""
+        return band_text(anchor, policy.tolerance_pct, self.explanation.unit) or self.quoted(anchor)
 
 
 def band_text(anchor: Any, tolerance_pct: float, unit: str) -> str:
-    """The values around a request's first one that it stands for, too; empty where it is that one alone."""
+    """Return the range around the first value of a request, or an empty text if it contains only that value."""
     if not is_number(anchor) or not tolerance_pct or not anchor:
         return ""
     reach = abs(anchor) * tolerance_pct / 100
@@ -56,35 +64,25 @@ def band_text(anchor: Any, tolerance_pct: float, unit: str) -> str:
         low, high = math.ceil(low), math.floor(high)
         if low == high:
             return ""
-    return f"{plain_number(low)} to {plain_number(high)} {unit}".strip()
+    return f"{format_exact(low)} to {format_exact(high)} {unit}".strip()
 
 
-def is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def plain_number(value: float) -> str:
-    """A number to reckon with, unrounded as far as anyone reads: 172,726 or 3.256789."""
-    if isinstance(value, int) or (value == int(value) and abs(value) < 1e15):
-        return f"{int(value):,}"
-    return f"{value:,.10g}"
-
-
-def accepted_by(one: Acceptance, now: datetime) -> str:
-    """How a value came to be accepted, and by whom: `set by hand by ada (option) 2 days ago: “…” (request 1)`."""
-    if one.how == "first":
-        return f"the first good reading, {format_ago(one.as_of, now)} (run {one.run_id})"
-    if one.how == "policy":
-        return f"accepted by policy {format_ago(one.as_of, now)} (run {one.run_id})"
-    done = "approved" if one.how == "approved" else "set by hand"
-    who = f"{escape_control(one.decided_by)} ({one.known_by})"
-    return f"{done} by {who} {format_ago(one.decided_at, now)}{reason_text(one.note)} (request {one.request})"
+def format_acceptance(acceptance: Acceptance, now: datetime) -> str:
+    """Return how and by whom a value was accepted: `set by hand by ada (option) 2 days ago: “…” (request 1)`."""
+    if acceptance.how in ("first", "policy"):
+        how = "the first good reading," if acceptance.how == "first" else "accepted by policy"
+        return f"{how} {format_ago(acceptance.as_of, now)} (run {acceptance.run_id})"
+    how = "approved" if acceptance.how == "approved" else "set by hand"
+    person = f"{escape_control(acceptance.decided_by)} ({acceptance.known_by})"
+    when = format_ago(acceptance.decided_at, now)
+    return f"{how} by {person} {when}{reason_text(acceptance.note)} (request {acceptance.request})"
 
 
 def reason_text(note: str | None) -> str:
+    """Return a note to append to a sentence: `: “counted again”`."""
     return f": “{escape_control(note)}”" if note else ""
 
 
 def ago_with_time(time: datetime, now: datetime) -> str:
-    """`3 minutes ago (2026-11-25 20:14:03 UTC)`."""
-    return f"{format_ago(time, now)} ({time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC)"
+    """Return `3 minutes ago (2026-11-25 20:14:03 UTC)`."""
+    return f"{format_ago(time, now)} ({format_utc_seconds(time)} UTC)"

@@ -1,91 +1,39 @@
-"""What was done with a reading, in words and as a document."""
+"""Write what DIMS did with a reading, as text and as a JSON document."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from dims_worker.config import Config
-from dims_worker.config.units import AGES
 from dims_worker.domain.decide import age_of
+from dims_worker.domain.run import RunReading
 from dims_worker.formatting import escape_control
+from dims_worker.store.runs import PastReading
 from dims_worker.text.events import DONE
 
-
-class JudgedReading(Protocol):
-    """A reading with its verdict: an item of a run, or a row of the history."""
-
-    @property
-    def metric(self) -> str: ...
-    @property
-    def value(self) -> Any: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def as_of(self) -> datetime: ...
-    @property
-    def baseline(self) -> Any: ...
-    @property
-    def drift_pct(self) -> float | None: ...
-    @property
-    def status(self) -> str | None: ...
-    @property
-    def severity(self) -> str | None: ...
-    @property
-    def tier(self) -> str | None: ...
-    @property
-    def outcome(self) -> str: ...
-    @property
-    def reason(self) -> str | None: ...
-    @property
-    def error(self) -> str | None: ...
-    @property
-    def details(self) -> Mapping[str, Any] | None: ...
+JudgedReading = RunReading | PastReading
+"""A reading with its verdict: one of a run, or a row of the history."""
+_COLUMNS = "metric value unit baseline drift_pct status severity tier method as_of error outcome reason details"
 
 
-def done_text(item: JudgedReading) -> str:
-    """What was done with a reading."""
-    if item.status == "new" and item.outcome == "accepted":
+def done_text(reading: JudgedReading) -> str:
+    """Return what DIMS did with a reading: `ok`, `new: first baseline`, `held: waits for approval`."""
+    if reading.status == "new" and reading.outcome == "accepted":
         return "new: first baseline"
-    if item.outcome == "superseded" and item.reason:
-        return escape_control(item.reason if item.error is None else f"failed: {item.error}; {item.reason}")
-    said = DONE.get(item.outcome, item.outcome)
-    if item.status == "ok" and item.outcome in ("accepted", "looked"):
-        said = "ok"
-    return said
+    if reading.outcome == "superseded" and reading.reason:
+        reason = reading.reason if reading.error is None else f"failed: {reading.error}; {reading.reason}"
+        return escape_control(reason)
+    if reading.status == "ok" and reading.outcome in ("accepted", "looked"):
+        return "ok"
+    return DONE.get(reading.outcome, reading.outcome)
 
 
-def reading_json(config: Config, item: JudgedReading) -> dict[str, Any]:
-    """A reading as `--json` prints it. An age is a number in its unit, at `as_of`; its instant stands beside it."""
-    metric = config.metrics.get(item.metric)
-    value, baseline = item.value, item.baseline
-    instant = {}
+def reading_json(config: Config, reading: JudgedReading) -> dict[str, Any]:
+    """Return a reading as `--json` prints it. An age is a number in its unit at `as_of`, with the instant beside it."""
+    document = {name: getattr(reading, name) for name in _COLUMNS.split()}
+    metric = config.metrics.get(reading.metric)
     if metric is not None and metric.is_age:
-        instant = {"instant": value}
-        value = _age(value, item)
-        baseline = _age(baseline, item)
-    return {
-        "metric": item.metric,
-        "value": value,
-        "unit": item.unit,
-        "baseline": baseline,
-        "drift_pct": item.drift_pct,
-        "status": item.status,
-        "severity": item.severity,
-        "tier": item.tier,
-        "method": item.method,
-        "as_of": item.as_of,
-        "error": item.error,
-        "outcome": item.outcome,
-        "reason": item.reason,
-        "details": item.details,
-        **instant,
-    }
-
-
-def _age(value: Any, item: JudgedReading) -> float | None:
-    seconds = age_of(value, item.as_of)
-    return None if seconds is None else seconds / AGES[item.unit]
+        for name in ("value", "baseline"):
+            document[name] = age_of(document[name], reading.as_of, reading.unit)
+        document["instant"] = reading.value
+    return document

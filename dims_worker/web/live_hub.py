@@ -152,7 +152,7 @@ class LiveHub:
 
         def send_changes() -> None:
             with connection.begin():
-                activity = follower.news(connection)
+                activity = follower.read_new(connection)
                 versions = set(request_versions(connection))
             changed, self._request_versions = versions ^ self._request_versions, versions
             if not (activity.events or activity.runs or changed):
@@ -162,7 +162,7 @@ class LiveHub:
             self._last_id += 1
             facts = {
                 "id": self._last_id,
-                "sentences": list(follower.told(activity))[-MAX_LISTED:],
+                "sentences": list(follower.describe(activity))[-MAX_LISTED:],
                 "events": [event.seq for event in activity.events][-MAX_LISTED:],
                 "runs": [run.run_id for run in activity.runs][-MAX_LISTED:],
                 "metrics": sorted(names)[:MAX_LISTED],

@@ -14,12 +14,11 @@ from dims_worker.analysis.health import points_in_unit
 from dims_worker.config import Config, Metric
 from dims_worker.config.units import AGES
 from dims_worker.domain.decide import age_of
-from dims_worker.formatting import format_number, format_value, pluralize
+from dims_worker.formatting import format_number, format_value, is_number, pluralize
 from dims_worker.reports.svg_charts import ChartMarker, ChartSize, TrendData, baseline_steps, chart_marker, trend_svg
 from dims_worker.store.history import STANDS, Point, sampled_readings
 from dims_worker.store.metric_states import MetricState
 from dims_worker.store.point_in_time import notable_readings
-from dims_worker.text.phrases import is_number
 
 SPANS = (7, 30, 90, 365)
 """The number of days that you can choose for a chart."""

@@ -1,4 +1,4 @@
-"""Rules with a schedule, as Celery beat reads them."""
+"""Give Celery beat the rules that have a schedule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dims_worker.domain import schedule
 
 
 def rule_schedules(config: Config) -> dict[str, Any]:
-    """A beat entry for each rule with a schedule: it publishes an event, like any producer."""
+    """Return a beat entry for each rule with a schedule. Its task publishes an event, like any producer."""
     return {
         f"tick {name}": {"task": TICK, "args": [name], "schedule": RuleSchedule(rule), "options": {"queue": INGEST}}
         for name, rule in config.rules.items()
@@ -23,21 +23,21 @@ def rule_schedules(config: Config) -> dict[str, Any]:
 
 
 class RuleSchedule(BaseSchedule):  # type: ignore[misc]
-    """A rule's schedule as beat asks for it. A tick of long ago is not due: the sweep makes up for what was missed."""
+    """The schedule of a rule, in beat's interface. An old tick is not due: the sweep publishes missed ticks."""
 
     def __init__(self, rule: Rule, now: Callable[[], datetime] | None = None) -> None:
         super().__init__(nowfun=now or _now)
         self.rule = rule
 
     def is_due(self, last_run_at: datetime) -> schedstate:
-        """Whether a tick came since beat last ran it, and the seconds until the next."""
+        """Return whether a tick came since beat last ran the entry, and the seconds until the next tick."""
         now = self.now()
         tick = schedule.last_tick(self.rule, now)
         due = tick > last_run_at and now - tick < schedule.GRACE
         return schedstate(due, (schedule.next_tick(self.rule, now) - now).total_seconds())
 
     def remaining_estimate(self, last_run_at: datetime) -> timedelta:
-        """The time until the next tick."""
+        """Return the time until the next tick."""
         now: datetime = self.now()
         return schedule.next_tick(self.rule, now) - now
 
@@ -48,7 +48,7 @@ class RuleSchedule(BaseSchedule):  # type: ignore[misc]
         return hash((self.rule.schedule, self.rule.timezone))
 
     def __reduce__(self) -> tuple[type[RuleSchedule], tuple[Rule]]:
-        return RuleSchedule, (self.rule,)  # beat keeps its entries in a file
+        return RuleSchedule, (self.rule,)  # beat pickles its entries
 
 
 def _now() -> datetime:

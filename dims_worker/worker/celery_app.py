@@ -1,5 +1,7 @@
-"""The Celery app: queues, serializer, beat schedule, and the bells. A message is only a bell: it says *look
-there*, and carries nothing that could be lost."""
+"""The Celery app: queues, serializer and beat schedule.
+
+A message is only a wake-up. It says where to look and carries nothing that could be lost.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ from dims_worker.worker.wakeups import WAKEUP_TTL
 
 
 def build_app(config: Config) -> Celery:
-    """A Celery app for this configuration. Raises BrokerUnreachable where no broker is named."""
+    """Return a Celery app for this configuration. Raises BrokerUnreachable if no broker is configured."""
     if config.broker_url is None:
-        raise BrokerUnreachable("no broker is named: set DIMS_BROKER_URL, or start one with `dims up`")
+        raise BrokerUnreachable("no broker is configured: set DIMS_BROKER_URL, or start one with `dims up`")
     app = Celery("dims", set_as_current=True)
     app.conf.update(
         **broker_for_celery(config.broker_url),
@@ -30,9 +32,9 @@ def build_app(config: Config) -> Celery:
         task_default_queue=VERIFY,
         task_queues=[Queue(name) for name in queue_names(config)],  # type: ignore[no-untyped-call]
         task_create_missing_queues=False,
-        task_acks_late=False,  # a lost bell is rung again by the sweep
+        task_acks_late=False,  # the sweep sends a lost wake-up again
         worker_prefetch_multiplier=1,
-        worker_consumer="dims_worker.worker.message_guard:MessageGuard",  # refuses and counts what is no bell
+        worker_consumer="dims_worker.worker.message_guard:MessageGuard",  # refuses and counts what is no wake-up
         worker_cancel_long_running_tasks_on_connection_loss=False,  # True loses tasks (celery 5.6)
         worker_hijack_root_logger=True,
         worker_send_task_events=True,
@@ -40,7 +42,7 @@ def build_app(config: Config) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            # Bounds of silence: a connection that died without a word is noticed within some 20 s
+            # A connection that died without an error is noticed within about 20 s
             "socket_timeout": 5,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
@@ -62,7 +64,7 @@ def build_app(config: Config) -> Celery:
 
 
 def broker_for_celery(url: str) -> dict[str, Any]:
-    """The two settings that name the broker, as kombu wants them: Valkey speaks Redis, and TLS stands beside
-    the URL (in it, kombu would verify no certificate unless told to, and Flower would not see it)."""
+    """Return the two settings that name the broker, in kombu's form: Valkey speaks Redis, and TLS is a setting
+    of its own. Inside the URL, kombu would verify no certificate by default, and Flower would not see it."""
     address = BrokerAddress.of(url)
     return {"broker_url": address.for_kombu, "broker_use_ssl": dict(address.tls) if address.tls else False}

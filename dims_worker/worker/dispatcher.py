@@ -1,7 +1,7 @@
-"""The doorman: a worker bootstep that waits on the stream and sweeps on a timer.
+"""The dispatcher: a worker bootstep that waits on the stream and sweeps on a timer.
 
-Where its worker takes events in, it stores what has come itself, at once, and rings `dims.ingest` for help where that
-is more than a batch. It is a consumer like any other: if it dies, the next one claims what it had taken.
+If its worker serves the ingest queue, the dispatcher stores new events itself, and asks for help with an ingest wake-up
+if there is more than a batch. It is a consumer like any other: if it dies, another consumer claims what it had read.
 """
 
 from __future__ import annotations
@@ -31,101 +31,104 @@ from dims_worker.worker.wakeups import send_ingest_wakeup, send_verify_wakeup
 log = logging.getLogger(__name__)
 
 WAKEUP_MS = 5_000
-"""A bell that nobody answered is rung again after this."""
+"""An ingest wake-up that no worker answered may be sent again after this."""
 WAIT_MS = 1_000
 RETRY = 1.0
-"""Seconds between attempts while the broker or the database is away."""
+"""Seconds between attempts while the broker or the database is unreachable."""
 
 
 class Dispatcher:
-    """Waits at the stream until stopped. Broker or database away: it waits for them, and says so once.
+    """Waits on the stream until it is stopped. It logs once if the broker or the database is unreachable, and waits.
 
-    `takes_in`: its worker takes events in, so the configuration that it started with is the one that counts.
+    `ingests`: its worker serves the ingest queue. Such a worker registers its configuration when it starts.
     """
 
-    def __init__(self, app: Celery, config: Config, *, takes_in: bool) -> None:
+    def __init__(self, app: Celery, config: Config, *, ingests: bool) -> None:
         self.app = app
         self.config = config
-        self.takes_in = takes_in
+        self.ingests = ingests
         self.registered = False
         self.planner = Planner(config)
         self.stopped = threading.Event()
-        self.trouble: str | None = None
+        self.problem: str | None = None
 
     def run(self) -> None:
         while not self.stopped.is_set():
             try:
                 self._serve()
             except (DimsError, RedisError, OperationalError, OSError) as error:
-                self._say(str(error) or type(error).__name__)
+                self._report(str(error) or type(error).__name__)
                 self.stopped.wait(RETRY)
             except Exception:
-                log.exception("the doorman stumbled, and starts again")
+                log.exception("the dispatcher failed and starts again")
                 self.stopped.wait(RETRY)
 
     def _serve(self) -> None:
-        """Until something breaks: wait on the stream, take in what comes, and sweep when it is time."""
+        """Wait on the stream, ingest new events, and sweep when it is time, until something fails."""
         redis = connect(str(self.config.broker_url), timeout=WAIT_MS / 1000 + 3)
         self._register()
         event_stream.ensure_group(redis)
         event_stream.remove_stale_consumers(redis)
-        self._say(None)
+        self._report(None)
         period = self.config.settings.sweep.total_seconds()
         busy, swept = False, float("-inf")
         while not self.stopped.is_set():
             if time.monotonic() - swept >= period:
                 if event_stream.repair_last_id(redis):
-                    log.warning("a producer had set the last id of %s far ahead: the stream was made anew", STREAM)
+                    log.warning(
+                        "a producer had set the last id of %s far ahead; DIMS has re-created the stream", STREAM
+                    )
                 sweep(self.app, self.config, redis)
                 swept = time.monotonic()
-            if not self.takes_in:
+            if not self.ingests:
                 self.stopped.wait(min(period, WAIT_MS / 1000))
             else:
-                busy = self._take_in(redis, busy)
+                busy = self._ingest(redis, busy)
 
-    def _take_in(self, redis: Redis, busy: bool) -> bool:
-        """Store what comes within a second: the first entry by itself and then, `busy`, what came meanwhile by the
-        batch. Whether there was any."""
+    def _ingest(self, redis: Redis, busy: bool) -> bool:
+        """Store what arrives within a second: the first entry alone and then, if `busy`, whole batches. True if any
+        arrived."""
         entries = event_stream.read_new(redis) if busy else event_stream.wait_for_entry(redis, WAIT_MS)
         if not entries:
             return False
         if len(entries) == event_stream.BATCH and redis.set(HELP_REQUESTED, b"1", nx=True, px=WAKEUP_MS):
-            send_ingest_wakeup(self.app)  # a rush: the pool is to help
+            send_ingest_wakeup(self.app)  # many events: ask the pool for help
         ingested = ingest_batch(redis, engine(str(self.config.database_url)), self.planner, entries)
-        for source, why in sorted(ingested.sources.items()):
-            send_verify_wakeup(self.app, self.config, source, str(why), why.more)
+        for source, pending in sorted(ingested.sources.items()):
+            send_verify_wakeup(self.app, self.config, source, str(pending), pending.details_command)
         return True
 
     def _register(self) -> None:
-        """Once: a worker that lost its connection for a while must not bring back what was configured then."""
-        if self.takes_in and not self.registered:
+        """Register the configuration, once: after a lost connection, it may be older than the registered one."""
+        if self.ingests and not self.registered:
             with transaction(engine(str(self.config.database_url))) as connection:
                 register_config(connection, self.config)
             self.registered = True
 
-    def _say(self, trouble: str | None) -> None:
-        if trouble != self.trouble:
-            log.warning("waiting: %s", trouble) if trouble else log.info("watching the stream %s", STREAM)
-        self.trouble = trouble
+    def _report(self, problem: str | None) -> None:
+        """Log a change: a new problem, or that there is none."""
+        if problem != self.problem:
+            log.warning("waiting, and trying again: %s", problem) if problem else log.info("reading %s", STREAM)
+        self.problem = problem
 
 
 class DispatcherStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Starts the doorman with the worker and stops it with it."""
+    """Starts the dispatcher with its worker, and stops it with its worker."""
 
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
-        self.doorman: Dispatcher | None = None
+        self.dispatcher: Dispatcher | None = None
         self.thread: threading.Thread | None = None
 
     def start(self, worker: Any) -> None:
-        takes_in = INGEST in worker.app.amqp.queues.consume_from
-        self.doorman = Dispatcher(worker.app, worker.app.dims_config, takes_in=takes_in)
-        self.thread = threading.Thread(target=self.doorman.run, name="doorman", daemon=True)
+        ingests = INGEST in worker.app.amqp.queues.consume_from
+        self.dispatcher = Dispatcher(worker.app, worker.app.dims_config, ingests=ingests)
+        self.thread = threading.Thread(target=self.dispatcher.run, name="dispatcher", daemon=True)
         self.thread.start()
 
     def stop(self, worker: Any) -> None:
-        if self.doorman and self.thread:
-            self.doorman.stopped.set()
+        if self.dispatcher and self.thread:
+            self.dispatcher.stopped.set()
             self.thread.join(timeout=WAIT_MS / 1000 + 5)

@@ -24,10 +24,9 @@ log = logging.getLogger(__name__)
 
 
 def sweep(app: Celery, config: Config, redis: Redis) -> None:
-    """Ring for whatever still waits, whether or not somebody rang before: a lost bell costs one period.
+    """Send a wake-up for everything that waits, so that a lost wake-up costs one sweep period.
 
-    Ticks of schedules that nobody published are made up for, and so are derived metrics that nobody computed. What is
-    to be done once a day is done when the day's first sweep finds it undone.
+    Also publish missed ticks, compute missing derived metrics, expire requests, and run the daily retention.
     """
     if redis.xlen(STREAM):
         send_ingest_wakeup(app)
@@ -39,16 +38,16 @@ def sweep(app: Celery, config: Config, redis: Redis) -> None:
         ticks = _missed_ticks(connection, config)
         channels = queue_overdue(connection, config)
     for metric in expired:
-        log.info("nobody decided on %s in time: its baseline stays", metric)
+        log.info("the approval request of %s expired without a decision; its baseline stays", metric)
     for event in ticks:
-        log.warning("the tick %s was missed, and is made up for", event.id)
+        log.warning("the tick %s was missed; publishing it now", event.id)
         redis.xadd(STREAM, {FIELD: event.to_json()})
     for source in sources:
         send_verify_wakeup(app, config, source, "still due")
     for channel in channels:
         send_notify_wakeup(app, channel)
-    if forgotten := run_retention(engine(str(config.database_url)), config):
-        log.info("%d old rows were forgotten", forgotten)
+    if deleted := run_retention(engine(str(config.database_url)), config):
+        log.info("retention deleted %d old rows", deleted)
 
 
 def _missed_ticks(connection: Connection, config: Config) -> list[Event]:

@@ -75,7 +75,7 @@ def drift(project: Project, engine: Engine) -> None:
     run(project, engine)
 
 
-HELD, RESOLVED = "DIMS: 1 value waits for you", "DIMS: 1 resolved"
+HELD, RESOLVED = "DIMS: 1 value waits for approval", "DIMS: 1 resolved"
 
 
 def test_ten_runs_with_the_same_drift_send_one_message_and_the_recovery_another(
@@ -90,7 +90,7 @@ def test_ten_runs_with_the_same_drift_send_one_message_and_the_recovery_another(
         run(notified, engine)
     wait_for(lambda: everything_sent(engine))
     assert headlines(receiver) == [HELD]
-    assert "lake.files: 10 files -> 15 files, +50.0 %, urgent: waits for you" in receiver.texts[0]
+    assert "lake.files: 10 files -> 15 files, +50.0 %, urgent: waits for approval" in receiver.texts[0]
     for number in range(5):
         (notified.folder / f"data/more{number}").unlink()
     run(notified, engine)
@@ -220,7 +220,7 @@ def test_without_a_worker_send_sends_what_waits(notified: Project, engine: Engin
     done = notified.dims("notify", "send")
     assert (done.returncode, done.stdout) == (0, "ops: 1 notification sent in 1 message\nmail: off, its url is empty\n")
     assert headlines(receiver) == [HELD]
-    assert notified.dims("notify", "send", "ops", check=True).stdout == "ops: nothing waits\n"
+    assert notified.dims("notify", "send", "ops", check=True).stdout == "ops: nothing to send\n"
     shown = notified.dims("notify", "list", "--json", check=True).stdout
     facts = json.loads(shown)
     assert [(row["channel"], row["on"], row["unsent"]) for row in facts["channels"]] == [
@@ -238,14 +238,14 @@ def test_a_test_message_goes_through_each_channel(notified: Project, receiver: R
     notified.env["DIMS_MAIL_URL"] = mailbox.url
     assert notified.dims("notify", "test", "mail", check=True).stdout == "mail: sent, E-Mail\n"
     assert (len(receiver.accepted), len(mailbox.mails)) == (1, 1)
-    assert mailbox.mails[0]["Subject"].startswith("DIMS: a test (project ")
+    assert mailbox.mails[0]["Subject"].startswith("DIMS: test message (project ")
     receiver.status = 403
     done = notified.dims("notify", "test")
     assert (done.returncode, done.stdout) == (3, "ops: not sent: JSON: it answered HTTP 403\nmail: sent, E-Mail\n")
     notified.env["DIMS_NOTIFY_URL"] = f"nothing://{TOKEN}"
     done = notified.dims("--debug", "notify", "test")
     assert done.returncode == 3
-    assert "ops: not sent: its URL is none that Apprise knows" in done.stdout
+    assert "ops: not sent: Apprise does not know its URL" in done.stdout
     assert TOKEN not in done.stdout + done.stderr
 
 

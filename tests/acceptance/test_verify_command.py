@@ -251,7 +251,7 @@ def test_a_value_is_held_by_update_and_approved_from_the_command_line(project: P
     number = str(request["id"])
     assert dims("approvals", "show", "99")[0] == 2
     code, out, _ = dims("approvals", "show", "m.critical")
-    assert (code, "proposed  120" in out) == (0, True)
+    assert (code, "proposed     120" in out) == (0, True)
     code, _, err = dims("approvals", "approve", number, "--version", "7", "--as", "ada")
     assert (code, "is not what version 7 was" in err) == (1, True)
     done = project.dims("approvals", "approve", number, "--version", "1", "--as", "ada", "--note", "backfill")

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos [--seed N] [--events N] [--kills N]`: exit code 1 where something was lost."""
+"""`python -m tests.chaos [--seed N] [--events N] [--kills N]`: exit code 1 if anything was lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from tests.chaos.chaos_run import WHOLE, Fire
+from tests.chaos.chaos_run import WHOLE, ChaosRun
 
 
 def main() -> int:
@@ -19,14 +19,14 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=WHOLE.events)
     parser.add_argument("--kills", type=int, default=WHOLE.kills)
     parser.add_argument("--gap", type=float, default=WHOLE.gap, help="seconds between two kills, on average")
-    given = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended then too
-    print(f"fire: seed {given.seed}; again with: make chaos SEED={given.seed}", flush=True)
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the child processes are stopped, too
+    print(f"chaos: seed {options.seed}. To repeat it: make chaos SEED={options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="dims-chaos-") as folder:
-        size = replace(WHOLE, events=given.events, kills=given.kills, gap=given.gap)
-        report = Fire(Path(folder), given.seed, size, say=lambda line: print(line, flush=True)).run()
+        size = replace(WHOLE, events=options.events, kills=options.kills, gap=options.gap)
+        report = ChaosRun(Path(folder), options.seed, size, say=lambda line: print(line, flush=True)).run()
     print(report)
-    print(f"fire: {'LOST' if report.problems else 'ok'} seed={report.seed}")
+    print(f"chaos: {'LOST' if report.problems else 'ok'} seed={report.seed}")
     return 1 if report.problems else 0
 
 

@@ -1,4 +1,4 @@
-"""Who says what is wrong in the end; nothing, where nothing was lost."""
+"""Check the database and the broker after a run. Without a loss there are no problems to report."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from dims_worker.events import STREAM
 from tests.chaos.workload import World
 
 APPROVAL_PCT = 15
-"""From this drift on a critical metric's value is held (DESIGN, deciding)."""
+"""From this drift on, DIMS holds the value of a critical metric for approval."""
 
 
 @dataclass(frozen=True, slots=True)
-class Waits:
-    """The longest that an event waited, in seconds, from what it tells of until it was stored, and was served."""
+class Delays:
+    """The longest time in seconds from a change until its event was stored, and until it was measured."""
 
     stored: float
     served: float
 
 
-class Judge:
-    """Asks the database and the broker, in words of its own."""
+class Checker:
+    """Queries the database and the broker with its own SQL."""
 
     def __init__(self, world: World, engine: Engine, redis: Redis) -> None:
         self.world, self.engine, self.redis = world, engine, redis
@@ -38,11 +38,11 @@ class Judge:
             return connection.execute(text(sql)).fetchall()
 
     def unsettled(self) -> list[str]:
-        """What still waits somewhere."""
+        """Return the work that is not done yet."""
         try:
             waiting = {
                 "entries in the stream": self.redis.xlen(STREAM),
-                "entries in somebody's hands": self.redis.xpending(STREAM, "dims")["pending"],
+                "unacknowledged entries": self.redis.xpending(STREAM, "dims")["pending"],
                 "metrics due": len(self.rows("SELECT 1 FROM dims_metrics WHERE requested_gen > measured_gen")),
                 "leases": len(self.rows("SELECT 1 FROM dims_sources WHERE lease_until IS NOT NULL")),
             }
@@ -54,23 +54,23 @@ class Judge:
         return [*self._events(), *self._batches(), *self._metrics(), *self._critical(), *self._runs()]
 
     def _events(self) -> Iterator[str]:
-        """Each event is stored exactly once, and concerned what it should."""
-        told = {one.event.id: one for one in self.world.told}
+        """Each event is stored exactly once and concerns the right metrics."""
+        sent = {entry.event.id: entry for entry in self.world.sent}
         stored = self.rows("SELECT event_id, outcome, reason, metrics FROM dims_event_log")
         numbers = Counter(row.event_id for row in stored)
-        lost = sorted(told.keys() - numbers.keys())
+        lost = sorted(sent.keys() - numbers.keys())
         if lost:
             yield f"{len(lost)} events are not stored, such as {lost[:5]}"
         if twice := [name for name, number in numbers.items() if number > 1]:
             yield f"{len(twice)} events are stored more than once, such as {twice[:5]}"
         for row in stored:
-            if row.event_id not in told or row.outcome != "planned":
-                yield f"an event that nobody sent so: {row}"
-            elif set(row.metrics) != told[row.event_id].metrics:
-                yield f"event {row.event_id} concerns {row.metrics}, not {sorted(told[row.event_id].metrics)}"
+            if row.event_id not in sent or row.outcome != "planned":
+                yield f"this event was not sent like this: {row}"
+            elif set(row.metrics) != sent[row.event_id].metrics:
+                yield f"event {row.event_id} concerns {row.metrics}, not {sorted(sent[row.event_id].metrics)}"
 
     def _batches(self) -> Iterator[str]:
-        """Each ingest batch has been reached by a good reading, and each generation was requested by a batch."""
+        """Each ingest batch is served by a good reading, and each generation was requested by a batch."""
         for row in self.rows(
             "SELECT k.metric, count(*) AS batches FROM dims_ingest_batches k WHERE NOT EXISTS (SELECT 1 "
             "FROM dims_metrics_history h WHERE h.metric = k.metric AND h.generation >= k.generation "
@@ -82,10 +82,10 @@ class Judge:
             "LEFT JOIN dims_ingest_batches k USING (metric) WHERE m.source IS NOT NULL "
             "GROUP BY 1, 2 HAVING m.requested_gen <> count(k.batch_id) + 1"
         ):
-            yield f"{row.metric} was asked for {row.requested_gen} times, by {row.batches} batches and its birth"
+            yield f"{row.metric} has generation {row.requested_gen}, but {row.batches} batches and its registration"
 
     def _metrics(self) -> Iterator[str]:
-        """Each metric's value is the truth, and was begun to be measured after the last change that concerns it."""
+        """Each metric has the true value, and its measurement began after the last change that concerns it."""
         truth, last = self.world.truth(), self._last()
         rows = self.rows(
             "SELECT m.*, (SELECT max(h.as_of) FROM dims_metrics_history h WHERE h.metric = m.metric "
@@ -95,24 +95,24 @@ class Judge:
             yield f"the metrics are {sorted(row.metric for row in rows)}"
         for row in rows:
             if row.value != truth[row.metric]:
-                yield f"{row.metric} is {truth[row.metric]}, and was recorded as {row.value} as of {row.as_of}"
+                yield f"{row.metric} is {truth[row.metric]}, but was recorded as {row.value} at {row.as_of}"
             if row.error is not None or row.failures:
                 yield f"{row.metric} has {row.failures} failures: {row.error}"
             if row.as_of is None or row.as_of != row.recorded:
-                yield f"{row.metric}: its state is as of {row.as_of}, its history of {row.recorded}"
+                yield f"{row.metric}: its state is of {row.as_of}, its history of {row.recorded}"
             elif (done := last.get(row.metric)) and row.as_of <= done:
                 yield f"{row.metric} was last measured at {row.as_of}, and changed at {done}"
 
     def _last(self) -> dict[str, datetime]:
-        """When what each metric counts was last changed."""
-        found: dict[str, datetime] = {}
-        for one in self.world.told:
-            for name in one.metrics:
-                found[name] = max(found.get(name, one.done), one.done)
-        return found
+        """Return when each metric's files last changed."""
+        changed: dict[str, datetime] = {}
+        for entry in self.world.sent:
+            for name in entry.metrics:
+                changed[name] = max(changed.get(name, entry.done), entry.done)
+        return changed
 
     def _critical(self) -> Iterator[str]:
-        """Baselines and requests follow from the history, read in its order."""
+        """Baselines and approval requests match the history, read in its order."""
         requests = {row.metric: row for row in self.rows("SELECT * FROM dims_approval_requests WHERE state = 'open'")}
         readings = self.rows("SELECT * FROM dims_metrics_history WHERE outcome IN ('accepted', 'held') ORDER BY id")
         baseline: dict[str, Any] = {}
@@ -123,20 +123,20 @@ class Judge:
                 yield f"{row.metric} was judged against {row.baseline} in run {row.run_id}; its baseline was {known}"
             drift = abs(row.value - known) / known * 100 if known else 0
             if row.metric.endswith(".bytes") and row.outcome == "accepted" and drift >= APPROVAL_PCT:
-                yield f"{row.metric} drifted by {drift:.1f} % in run {row.run_id}, and nobody was asked"
+                yield f"{row.metric} drifted by {drift:.1f} % in run {row.run_id}, but was not held"
             if row.outcome == "accepted":
                 baseline[row.metric] = row.value
                 held.pop(row.metric, None)
             else:
                 held[row.metric] = row.value
         if {name: row.value for name, row in requests.items()} != held:
-            yield f"held are {held}, and asked is {[tuple(row) for row in requests.values()]}"
+            yield f"held values are {held}, but the open requests are {[tuple(row) for row in requests.values()]}"
         for row in self.rows("SELECT metric, baseline FROM dims_metrics"):
             if row.baseline != baseline.get(row.metric):
                 yield f"the baseline of {row.metric} is {row.baseline}; the history says {baseline.get(row.metric)}"
 
     def _runs(self) -> Iterator[str]:
-        """Of one source no two runs that count went on at once."""
+        """No two recorded runs of one source overlap."""
         for row in self.rows(
             "SELECT * FROM (SELECT source, run_id, started_at, lease_epoch, "
             "lag(finished_at) OVER w AS finished, lag(lease_epoch) OVER w AS epoch FROM dims_verification_runs "
@@ -146,15 +146,15 @@ class Judge:
             yield f"two runs of {row.source} at once: {row.run_id} and the one before it"
 
     def runs(self) -> tuple[int, int, int]:
-        """All runs, those whose lease was lost, and the readings that failed."""
+        """Return the number of runs, of runs that lost their lease, and of failed readings."""
         (row,) = self.rows(
             "SELECT count(*) AS runs, count(*) FILTER (WHERE status = 'superseded') AS lost, "
             "coalesce(sum(failed), 0) AS failed FROM dims_verification_runs"
         )
         return row.runs, row.lost, row.failed
 
-    def waits(self) -> Waits:
-        """How long events waited."""
+    def delays(self) -> Delays:
+        """Return how long events waited at most."""
         served = {
             row.batch_id: row.recorded
             for row in self.rows(
@@ -163,9 +163,9 @@ class Judge:
                 "AND h.outcome IN ('accepted', 'held'))) AS recorded FROM dims_ingest_batches k GROUP BY 1"
             )
         }
-        done = {one.event.id: one.done for one in self.world.told}
+        done = {entry.event.id: entry.done for entry in self.world.sent}
         stored = self.rows("SELECT event_id, received_at, batch_id FROM dims_event_log")
-        return Waits(
+        return Delays(
             max((row.received_at - done[row.event_id]).total_seconds() for row in stored),
             max((served[row.batch_id] - done[row.event_id]).total_seconds() for row in stored),
         )

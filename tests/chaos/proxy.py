@@ -1,4 +1,4 @@
-"""A way to a server on which connections can die without a word, as behind a router or a host that loses its power."""
+"""A TCP proxy whose connections can die silently, as behind a router or a host that loses power."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import threading
 
 
 class Proxy:
-    """Passes on what goes to and from a port of 127.0.0.1."""
+    """Forwards data to and from a port of 127.0.0.1."""
 
     def __init__(self, target: int) -> None:
         self._target = target
-        self._deaf = threading.Event()
-        """Set for the connections of today; those of later have an event of their own."""
+        self._silenced = threading.Event()
+        """Set for the present connections. Later connections have their own event."""
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
 
-    def forget_all(self) -> None:
-        """Pass on nothing more on the connections that there are, and close none of them. New ones work."""
-        self._deaf, deaf = threading.Event(), self._deaf
-        deaf.set()
+    def drop_silently(self) -> None:
+        """Stop forwarding on the present connections without closing them. New connections work."""
+        self._silenced, silenced = threading.Event(), self._silenced
+        silenced.set()
 
     def close(self) -> None:
-        for one in (self._listener, *self._sockets):
+        for connection in (self._listener, *self._sockets):
             with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
 
     def _accept(self) -> None:
         while True:
@@ -39,18 +39,18 @@ class Proxy:
             try:
                 server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
-                client.close()  # as the server would refuse it
+                client.close()  # the server would refuse it, too
                 continue
             self._sockets += [client, server]
             for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=_pass_on, args=(source, sink, self._deaf), daemon=True).start()
+                threading.Thread(target=_forward, args=(source, sink, self._silenced), daemon=True).start()
 
 
-def _pass_on(source: socket.socket, sink: socket.socket, deaf: threading.Event) -> None:
+def _forward(source: socket.socket, sink: socket.socket, silenced: threading.Event) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
-            if not deaf.is_set():
+            if not silenced.is_set():
                 sink.sendall(data)
-    if not deaf.is_set():
+    if not silenced.is_set():
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)

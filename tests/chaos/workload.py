@@ -1,4 +1,4 @@
-"""What is measured, and the truth of it: folders that senders change, and the events that tell of each change."""
+"""The workload: folders that senders change, an event for each change, and the true value of each metric."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ import yaml
 
 from dims_producers.publish import publish
 from dims_producers.spool import Spool
-from dims_producers.spool import spool_and_send as send_by_spool
+from dims_producers.spool import spool_and_send as send_with_spool
 from dims_worker.config.settings import Settings
 from dims_worker.errors import BrokerUnreachable
 from dims_worker.events import FILES_CHANGED, SCRAPER_COMPLETE, Event
 
 LAKES = ("lake0", "lake1", "lake2", "lake3")
 HOSTS = ("host0", "host1")
-"""Sources with a queue of their own: only one of the two workers serves each, so it shows if that one has fallen
-silent while the other does the work."""
+"""Sources with their own queue. Only one of the two workers serves each, so it shows if that worker hangs."""
 FILES = (*LAKES, *HOSTS)
 SLOW = "slow"
-"""A source whose measurement takes half a second, so that many are struck in the middle of it."""
+"""A source whose measurement takes half a second, so that many are killed during it."""
 BASE = "base"
-"""A file that stays as it is."""
+"""A file that never changes."""
 
 LEASE = "3s"
 COUNTED: dict[str, dict[str, Any]] = {
@@ -36,11 +35,11 @@ COUNTED: dict[str, dict[str, Any]] = {
     "lines": {"measure": "lines", "paths": "text/**"},
     "bytes": {"measure": "bytes", "paths": "blobs/**", "critical": True},
 }
-"""What is measured of each tree of files."""
+"""The metrics of each folder."""
 
 
 def configuration() -> dict[str, Any]:
-    """What stands in `dims.yaml`."""
+    """Return the content of `dims.yaml`."""
     trees = {name: {"type": "files", "path": name} for name in FILES}
     trees["lake3"] |= {"cooldown": "1500ms"}
     for name in HOSTS:
@@ -50,7 +49,7 @@ def configuration() -> dict[str, Any]:
         "settings": {"lease": LEASE, "sweep": "1s"} | ({"orphan": "3s"} if "orphan" in Settings.model_fields else {}),
         "sources": {**trees, SLOW: {"type": "command"}},
         "metrics": {
-            **{name: {what: {"source": name, **how} for what, how in COUNTED.items()} for name in FILES},
+            **{name: {what: {"source": name, **options} for what, options in COUNTED.items()} for name in FILES},
             SLOW: {"files": {"source": SLOW, "command": command, "shell": True}},
             "all": {
                 "files": {"derive": " + ".join(f"{name}.files" for name in FILES)},
@@ -66,12 +65,12 @@ def configuration() -> dict[str, Any]:
 
 
 SCRAPED = frozenset({f"{SLOW}.files", *(f"{name}.{what}" for name in LAKES for what in COUNTED)})
-"""What the rule `scraped` concerns."""
+"""The metrics of the rule `scraped`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """An event, the metrics that it concerns, and when what it tells of had been done."""
+class SentEvent:
+    """An event, the metrics that it concerns, and when its change was done."""
 
     event: Event
     metrics: frozenset[str]
@@ -80,39 +79,39 @@ class Told:
 
 @dataclass
 class World:
-    """A project's folder, and all that was told of it."""
+    """A project's folder, and the events that were sent about it."""
 
     folder: Path
-    told: list[Told] = field(default_factory=list)
-    again: int = 0
+    sent: list[SentEvent] = field(default_factory=list)
+    duplicates: int = 0
     """Events that were sent a second time on purpose."""
 
     def make(self) -> None:
         for name in FILES:
             for kind in ("text", "blobs"):
                 (self.folder / name / kind).mkdir(parents=True)
-            # So large that the critical bytes drift slowly at first, and are held later on
+            # Large, so that the critical bytes drift slowly at first and are held later
             (self.folder / name / "blobs" / BASE).write_bytes(b"x" * 20_000)
         (self.folder / SLOW).mkdir()
         (self.folder / "dims.yaml").write_text(yaml.safe_dump(configuration()), encoding="utf-8")
 
     def truth(self) -> dict[str, int]:
-        """The value of every metric, counted by a plain loop."""
-        found = {}
+        """Return the value of every metric, counted by a simple loop."""
+        values = {}
         for name in FILES:
             text, blobs = (list((self.folder / name / kind).iterdir()) for kind in ("text", "blobs"))
-            found[f"{name}.files"] = len(text) + len(blobs)
-            found[f"{name}.lines"] = sum(path.read_bytes().count(b"\n") for path in text)
-            found[f"{name}.bytes"] = sum(len(path.read_bytes()) for path in blobs)
-        found[f"{SLOW}.files"] = len(list((self.folder / SLOW).iterdir()))
-        found["all.files"] = sum(found[f"{name}.files"] for name in FILES)
-        found["all.lines"] = sum(found[f"{name}.lines"] for name in FILES)
-        found["all.both"] = found["all.files"] + 2 * found["all.lines"]
-        return found
+            values[f"{name}.files"] = len(text) + len(blobs)
+            values[f"{name}.lines"] = sum(path.read_bytes().count(b"\n") for path in text)
+            values[f"{name}.bytes"] = sum(len(path.read_bytes()) for path in blobs)
+        values[f"{SLOW}.files"] = len(list((self.folder / SLOW).iterdir()))
+        values["all.files"] = sum(values[f"{name}.files"] for name in FILES)
+        values["all.lines"] = sum(values[f"{name}.lines"] for name in FILES)
+        values["all.both"] = values["all.files"] + 2 * values["all.lines"]
+        return values
 
 
 class Sender(threading.Thread):
-    """Changes its own folders and tells of each change, by the spool or by plain XADDs, until all has arrived."""
+    """Changes its own folders and sends an event for each, with a spool or plain XADDs, until all have arrived."""
 
     def __init__(
         self,
@@ -126,7 +125,7 @@ class Sender(threading.Thread):
         stopped: threading.Event,
     ) -> None:
         super().__init__(name=f"sender of {sources[0]}", daemon=True)
-        self.trouble: Exception | None = None
+        self.problem: Exception | None = None
         self._world, self._url, self._sources, self._rng = world, url, sources, rng
         self._spool, self._turns, self._stopped = spool, turns, stopped
         self._number = 0
@@ -135,19 +134,19 @@ class Sender(threading.Thread):
         try:
             for _ in self._turns:
                 self._number += 1
-                told = self._change(self._rng.choice(self._sources))
-                self._world.told.append(told)
-                self._send(told.event)
+                change = self._change(self._rng.choice(self._sources))
+                self._world.sent.append(change)
+                self._send(change.event)
                 if self._rng.random() < 0.1:
                     with contextlib.suppress(BrokerUnreachable):
-                        publish([told.event], self._url)
-                        self._world.again += 1
+                        publish([change.event], self._url)
+                        self._world.duplicates += 1
             self._flush()
-        except Exception as error:  # told by the judge
-            self.trouble = error
+        except Exception as error:  # the run reports it
+            self.problem = error
 
-    def _change(self, source: str) -> Told:
-        """Write, rewrite or remove a file, and the event that says so: by its path, as unknown, or by a rule."""
+    def _change(self, source: str) -> SentEvent:
+        """Write, rewrite or remove a file. Return an event that names its path, no path, or a rule."""
         kind = self._rng.choice(("text", "blobs"))
         folder = self._world.folder / source
         path = folder / kind / f"{self._number}"
@@ -161,21 +160,21 @@ class Sender(threading.Thread):
         done = datetime.now(UTC)
         data: dict[str, object] = {"root": str(folder), "paths": [f"{kind}/{path.name}"]}
         metrics = {f"{source}.files", f"{source}.{'lines' if kind == 'text' else 'bytes'}"}
-        how, event_type = self._rng.random(), FILES_CHANGED
-        if how < 0.05 and source in LAKES:
+        choice, event_type = self._rng.random(), FILES_CHANGED
+        if choice < 0.05 and source in LAKES:
             (self._world.folder / SLOW / f"{source} {self._number}").touch()
             done = datetime.now(UTC)
             event_type, data, metrics = SCRAPER_COMPLETE, {}, set(SCRAPED)
-        elif how < 0.15:
+        elif choice < 0.15:
             data["paths"], metrics = [], {f"{source}.{what}" for what in COUNTED}
         name = f"{self.name} {self._number}"
-        return Told(Event.new(event_type, "fire", now=done, id=name, data=data), frozenset(metrics), done)
+        return SentEvent(Event.new(event_type, "chaos", now=done, id=name, data=data), frozenset(metrics), done)
 
     def _send(self, event: Event) -> None:
         if self._spool:
-            send_by_spool(event, self._spool, self._url)  # else it waits there, and leaves with a later one
+            send_with_spool(event, self._spool, self._url)  # if the broker is down, a later call sends it
             return
-        while not self._stopped.is_set():  # the same event, until the broker has said that it has it
+        while not self._stopped.is_set():  # the same event, until the broker confirms it
             try:
                 publish([event], self._url)
                 return

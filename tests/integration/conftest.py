@@ -1,4 +1,4 @@
-"""A flow, a stream, and threads."""
+"""Fixtures: a flow, the broker, and threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.integration.helpers import CONFIG, Flow, Threads
 
 @pytest.fixture
 def make_flow(tmp_path: Path, engine: Engine) -> Callable[[str], Flow]:
-    """A flow of a configuration's text."""
+    """Return a function that makes a flow from the text of a configuration."""
 
     def make(text: str) -> Flow:
         (tmp_path / "dims.yaml").write_text(text)
@@ -32,7 +32,7 @@ def flow(make_flow: Callable[[str], Flow]) -> Flow:
 
 @pytest.fixture
 def restart(tmp_path: Path, engine: Engine) -> Callable[[str], Flow]:
-    """A worker that starts with this configuration on the same database."""
+    """Return a function that starts a worker with another configuration on the same database."""
 
     def start(text: str) -> Flow:
         (tmp_path / "dims.yaml").write_text(text)
@@ -43,15 +43,15 @@ def restart(tmp_path: Path, engine: Engine) -> Callable[[str], Flow]:
 
 @pytest.fixture
 def queries(engine: Engine) -> Iterator[list[str]]:
-    """Every statement that goes to the database from now on."""
+    """Every statement that is sent to the database from now on."""
     seen: list[str] = []
 
-    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
+    def record(connection: object, cursor: object, statement: str, *_: object) -> None:
         seen.append(statement)
 
-    listen(engine, "before_cursor_execute", note)
+    listen(engine, "before_cursor_execute", record)
     yield seen
-    remove(engine, "before_cursor_execute", note)
+    remove(engine, "before_cursor_execute", record)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def redis(broker_url: str) -> Iterator[Redis]:
 
 @pytest.fixture
 def beside() -> Iterator[Threads]:
-    """Runs a call in a thread beside the test."""
+    """Return a function that runs a call in a thread beside the test."""
     threads = Threads()
     yield threads
     threads.pool.shutdown()

@@ -1,4 +1,4 @@
-"""What the flow's tests share: the rooms called one by one on a real database, in the order a test wants."""
+"""Helpers for tests on a real database: call ingest, claim and record one by one, in the order of the test."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from dims_worker.config import Config
 from dims_worker.domain.plan import Planner
 from dims_worker.domain.run import Run, RunReading
 from dims_worker.events import VERIFY_REQUESTED, Event
-from dims_worker.pipeline import record as room
 from dims_worker.pipeline.ingest import IngestResult, ReceivedEnvelope, register_config, store_events
-from dims_worker.pipeline.record import Measurement
+from dims_worker.pipeline.record import Measurement, record_run
 from dims_worker.probes.base import Reading
 from dims_worker.store import approval_requests, leases, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
@@ -50,7 +49,7 @@ _ids = itertools.count(1)
 
 
 class Down(str):
-    """In the place of a value: the reading failed, for this reason."""
+    """Replaces a value: the reading failed, for this reason."""
 
     __slots__ = ()
 
@@ -60,17 +59,17 @@ def event(kind: str, *, id: str | None = None, producer: str = "test", **data: A
 
 
 def request(*names: str, id: str | None = None) -> Event:
-    """An event that concerns exactly these metrics."""
+    """Return an event that concerns exactly these metrics."""
     return event(VERIFY_REQUESTED, id=id, metrics=list(names))
 
 
 def received(*events: Event) -> list[ReceivedEnvelope]:
-    return [ReceivedEnvelope(f"1-{next(_ids)}", one.to_json().encode()) for one in events]
+    return [ReceivedEnvelope(f"1-{next(_ids)}", item.to_json().encode()) for item in events]
 
 
 @dataclass
 class Flow:
-    """A configuration on a database of its own; not `first`: as a worker starts that comes later."""
+    """A configuration on its own database. With `first=False`, a worker that starts later."""
 
     engine: Engine
     config: Config
@@ -82,7 +81,7 @@ class Flow:
         with transaction(self.engine) as connection:
             register_config(connection, self.config)
             if self.first:
-                connection.execute(text("UPDATE dims_metrics SET requested_gen = 0"))  # nothing is due at first
+                connection.execute(text("UPDATE dims_metrics SET requested_gen = 0"))  # at first, nothing is due
 
     def store(self, *events: Event) -> IngestResult:
         with transaction(self.engine) as connection:
@@ -97,7 +96,7 @@ class Flow:
             return leases.claim_source(connection, source, definitions, "test", lease, at_once=at_once)
 
     def claimed(self, *names: str) -> Claim:
-        """Ask for metrics of one source, and claim it."""
+        """Request metrics of one source, and claim the source."""
         self.ask(*names)
         (source,) = {self.state(name).source for name in names}
         claim = self.claim(str(source))
@@ -118,12 +117,12 @@ class Flow:
         return self.config.metric_of(name).shown_unit if name in self.config.definitions else "files"
 
     def record(self, claim: Claim | None, values: Mapping[str, Any], as_of: datetime | None = None) -> Run:
-        """Record readings under a claim, or as a look where there is none."""
+        """Record readings under a claim. Without a claim, record a check."""
         with transaction(self.engine) as connection:
-            return room.record_run(connection, self.config, self.measured(values, claim, as_of))
+            return record_run(connection, self.config, self.measured(values, claim, as_of))
 
     def serve(self, **values: Any) -> dict[str, RunReading]:
-        """Ask for metrics of the category m, claim their source, record these values. Gives what became of all."""
+        """Request metrics of the category m, claim their source, record values. Return the readings."""
         named = {f"m.{name}": value for name, value in values.items()}
         run = self.record(self.claimed(*named), named)
         return {item.metric: item for item in run.items}
@@ -159,7 +158,7 @@ class Flow:
             connection.execute(text(statement), parameters)
 
     def blocked(self, number: int = 1) -> None:
-        """Wait until this many sessions wait for a lock."""
+        """Wait until this many database sessions wait for a lock."""
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         wait_for(lambda: self.scalar(query) >= number, timeout=10, period=0.01)
 
@@ -171,7 +170,7 @@ def reading(name: str, value: Any, unit: str = "files") -> Reading:
 
 
 class Threads:
-    """Calls that run beside the test; every one is waited for."""
+    """Calls that run in threads beside the test. The fixture waits for all of them."""
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(8)
@@ -181,6 +180,6 @@ class Threads:
 
 
 def outcome(future: Future[Any]) -> Any:
-    """What a call gave, or the exception it ended with."""
+    """Return the result of a call, or its exception."""
     error = future.exception(timeout=20)
     return error if error is not None else future.result()

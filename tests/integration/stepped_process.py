@@ -1,8 +1,7 @@
-"""Processes that a test lets on step by step, or kills: real code, in the order that the test wants.
+"""Run real code step by step, or kill it, in the order that a test chooses.
 
-A process halts wherever it is about to touch what others see: before each transaction, before it acknowledges
-entries, before it rings, before it reads the world that it measures. Nothing else runs meanwhile, so one order gives
-one outcome.
+A process halts before each action that others can see: before a transaction, before it acknowledges entries, before it
+sends a wake-up, before it reads the simulated world. Nothing else runs meanwhile, so one order has one outcome.
 """
 
 from __future__ import annotations
@@ -17,27 +16,27 @@ from redis.client import Pipeline
 from sqlalchemy import Engine, event
 
 PATIENCE = 30.0
-"""Seconds that a process may run between two halts."""
+"""The most seconds that a process may run between two halts."""
 
 _here = threading.local()
 
 
 class Killed(BaseException):
-    """What `kill -9` is to the code that it meets."""
+    """Simulates `kill -9` for the code that it interrupts."""
 
 
 class Process:
-    """A call in a thread of its own, which runs only while the test waits for it."""
+    """A call in its own thread, which runs only while the test waits for it."""
 
     def __init__(self, name: str, call: Callable[[], object]) -> None:
         self.name = name
         self.halted_at: str | None = "start"
-        """What it is about to do; None: it has ended."""
+        """What it is about to do. None if it has ended."""
         self.error: BaseException | None = None
         self._killed = False
-        self._trouble: Exception | None = None
-        self._troubled = False
-        self._mine, self._tests = threading.Semaphore(0), threading.Semaphore(0)
+        self._injected_error: Exception | None = None
+        self._error_raised = False
+        self._may_run, self._halted = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, args=(call,), name=name, daemon=True)
         self._thread.start()
 
@@ -45,48 +44,48 @@ class Process:
     def alive(self) -> bool:
         return self.halted_at is not None
 
-    def go_on(self) -> None:
-        """Let it on to its next halt, or its end. Raises what it ended with."""
+    def step(self) -> None:
+        """Run it to its next halt or its end. Raise the exception it ended with."""
         if not self.alive:
             return
-        self._mine.release()
-        assert self._tests.acquire(timeout=PATIENCE), f"{self.name} went on from {self.halted_at} and hangs"
+        self._may_run.release()
+        assert self._halted.acquire(timeout=PATIENCE), f"{self.name} continued from {self.halted_at} and hangs"
         if not self.alive:
             self._thread.join()
         if self.error is not None:
             raise self.error
 
     def finish(self, halts: int = 100) -> None:
-        """Let it on until it ends. Raises what it ended with."""
+        """Run it until it ends. Raise the exception it ended with."""
         while self.alive:
-            self.go_on()
+            self.step()
             halts -= 1
-            assert halts, f"{self.name} does not end, and is halted at {self.halted_at}"
+            assert halts, f"{self.name} does not end; it is halted at {self.halted_at}"
 
     def kill(self) -> None:
-        """End it where it stands: a transaction it was in is rolled back, and no word of it is heard any more."""
+        """Kill it at its halt. Its open transaction is rolled back, and it does nothing more."""
         self._killed = True
         self.finish()
 
-    def trouble(self, error: Exception) -> None:
-        """Let it on, but what it is about to do fails with this error. It may end with that."""
-        self._trouble = error
-        self.go_on()
+    def fail_with(self, error: Exception) -> None:
+        """Run it, but let its next action fail with this error. The process may end with it."""
+        self._injected_error = error
+        self.step()
 
     def halt(self, at: str) -> None:
-        """From the process itself: wait until the test lets it on."""
+        """Wait until the test continues this process. Called in the process itself."""
         if not self._killed:
             self.halted_at = at
-            self._tests.release()
-            assert self._mine.acquire(timeout=10 * PATIENCE), f"the test has forgotten {self.name}"
+            self._halted.release()
+            assert self._may_run.acquire(timeout=10 * PATIENCE), f"the test never continued {self.name}"
         if self._killed:
             raise Killed
-        if self._trouble and not self._troubled:
-            self._troubled = True
-            raise self._trouble
+        if self._injected_error and not self._error_raised:
+            self._error_raised = True
+            raise self._injected_error
 
     def _run(self, call: Callable[[], object]) -> None:
-        self._mine.acquire()
+        self._may_run.acquire()
         try:
             _here.process = self
             if not self._killed:
@@ -94,25 +93,25 @@ class Process:
         except Killed:
             pass
         except BaseException as error:
-            self.error = error if error is not self._trouble else None
+            self.error = error if error is not self._injected_error else None
         self.halted_at = None
-        self._tests.release()
+        self._halted.release()
 
 
 def current() -> Process | None:
-    """The process that runs now; None: the test itself."""
+    """Return the process that runs now, or None for the test itself."""
     return getattr(_here, "process", None)
 
 
 def halt(at: str) -> None:
-    """A process waits here until it is let on; the test itself goes by."""
+    """Halt the current process until the test continues it. Does nothing in the test itself."""
     if (process := current()) is not None:
         process.halt(at)
 
 
 @contextmanager
 def halting(engine: Engine) -> Iterator[Engine]:
-    """Processes halt before each transaction of this engine."""
+    """Let processes halt before each transaction of this engine."""
 
     def before(_: Any) -> None:
         halt("BEGIN")
@@ -123,7 +122,7 @@ def halting(engine: Engine) -> Iterator[Engine]:
 
 
 class HaltingRedis(Redis):
-    """Processes halt before they acknowledge or delete entries of the stream."""
+    """A client that halts processes before they acknowledge or delete stream entries."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         if args[0] in ("XACK", "XDEL"):

@@ -20,12 +20,20 @@ from dims_worker.config.formula import PRICES
 from dims_worker.config.policy import Thresholds
 from dims_worker.config.runtime import WORKFLOW
 from dims_worker.errors import NotFound
-from dims_worker.formatting import NO_VALUE, format_age, format_drift, format_number, format_value
+from dims_worker.formatting import (
+    NO_VALUE,
+    format_age,
+    format_drift,
+    format_exact,
+    format_number,
+    format_value,
+    is_number,
+)
 from dims_worker.reports import svg_charts
 from dims_worker.store.runs import PastReading, newest_readings
 from dims_worker.text.evidence import placed_lines
-from dims_worker.text.explanation import health_words, verdict_reasons
-from dims_worker.text.phrases import ExplanationView, is_number, plain_number
+from dims_worker.text.explanation import format_health, verdict_reasons
+from dims_worker.text.phrases import ExplanationView
 from dims_worker.text.readings import done_text
 from dims_worker.web.context import web_context
 from dims_worker.web.pages.approvals import RequestCard
@@ -56,7 +64,7 @@ def metric_page(request: Request) -> Response:
         "title": name,
         "explanation": explanation,
         "value": view.value(explanation.reading.value) if explanation.reading else None,
-        "health": health_words(explanation),
+        "health": format_health(explanation),
         "labels": state_labels(explanation),
         "description": view.metric.description if view.metric else "",
         "workflow": name.removeprefix(WORKFLOW) if name.startswith(WORKFLOW) else None,
@@ -97,8 +105,8 @@ def state_labels(explanation: Explanation) -> list[str]:
 
 def _input_rows(view: ExplanationView) -> Iterator[dict[str, Any]]:
     """Yield the rows of the table of a derived metric's inputs."""
-    for value in view.one.inputs:
-        text = plain_number(value.value) if is_number(value.value) else view.quoted(value.value)
+    for value in view.explanation.inputs:
+        text = format_exact(value.value) if is_number(value.value) else view.quoted(value.value)
         yield {
             "name": value.name,
             "value": f"{text} {value.unit}".strip(),

@@ -22,7 +22,7 @@ from dims_worker.config.runtime import WORKFLOW
 from dims_worker.domain.schedule import next_tick
 from dims_worker.errors import BrokerUnreachable, NotFound, UsageError
 from dims_worker.events import WORKFLOW_REQUESTED, Event
-from dims_worker.formatting import escape_control
+from dims_worker.formatting import escape_control, format_utc_compact
 from dims_worker.store import leases, metric_states
 from dims_worker.store.engine import clock
 from dims_worker.store.events import LoggedEvent, ServedMetric, event_by_id, served_metrics
@@ -195,7 +195,7 @@ def _is_served(site: WebContext, name: str, event_id: str) -> bool:
 
 
 def _new_event_id() -> str:
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"
+    return f"{format_utc_compact(datetime.now(UTC))}-{secrets.token_hex(8)}"
 
 
 def _rendered_at(event_id: str) -> datetime | None:

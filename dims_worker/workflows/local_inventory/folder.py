@@ -69,7 +69,7 @@ class NamePatterns:
     def game(self, name: str, day: date | None) -> str | None:
         """Return the id of the game. The digits of a day are not an id: such a file has all games of the day."""
         game = group_of(self._id, name) if self._id else None
-        return None if day is not None and game == f"{day:%Y%m%d}" else game
+        return None if day is not None and game == day.isoformat().replace("-", "") else game
 
     def season(self, path: str, day: date | None) -> str | None:
         """Return the season from the path, if the folder configures a `season` pattern, otherwise from the day."""

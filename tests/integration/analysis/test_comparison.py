@@ -1,4 +1,4 @@
-"""Points in time and what differs between them, and the commands that show it."""
+"""Test points in time, the differences between two of them, and the commands that show these."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def between(flow: Flow, since: str, until: str = "now", pattern: str = "*") -> d
     return {one.metric: one for one in found}
 
 
-def test_a_difference_tells_both_values_the_way_and_what_was_decided(flow: Flow) -> None:
+def test_a_difference_has_both_values_the_change_and_the_decision(flow: Flow) -> None:
     flow.serve(c=100, a=1)
     keep(flow.engine, "start")
     assert between(flow, "start") == {}
@@ -64,7 +64,7 @@ def test_a_difference_tells_both_values_the_way_and_what_was_decided(flow: Flow)
     assert set(between(flow, "start", pattern="m.c")) == {"m.c"}
 
 
-def test_an_instant_tells_the_same_as_a_snapshot_taken_then(flow: Flow) -> None:
+def test_an_instant_and_a_snapshot_of_it_give_the_same_differences(flow: Flow) -> None:
     flow.serve(c=100, a=1)
     flow.serve(b=7)
     keep(flow.engine, "then")
@@ -80,7 +80,7 @@ def test_an_instant_tells_the_same_as_a_snapshot_taken_then(flow: Flow) -> None:
     }
 
 
-def test_what_is_retired_is_told(flow: Flow) -> None:
+def test_a_retired_metric_is_a_difference(flow: Flow) -> None:
     flow.serve(c=100, a=1)
     keep(flow.engine, "start")
     with transaction(flow.engine) as connection:
@@ -89,7 +89,7 @@ def test_what_is_retired_is_told(flow: Flow) -> None:
     assert (gone.kind, gone.now) == ("retired", None)
 
 
-def test_a_snapshot_leaves_out_what_is_retired(flow: Flow) -> None:
+def test_a_snapshot_leaves_out_retired_metrics(flow: Flow) -> None:
     flow.serve(c=100, a=1)
     with transaction(flow.engine) as connection:
         connection.execute(text("UPDATE dims_metrics SET retired_at = clock_timestamp() WHERE metric = 'm.c'"))
@@ -101,7 +101,7 @@ def test_a_snapshot_leaves_out_what_is_retired(flow: Flow) -> None:
         assert "m.a" in snapshots.values_in(connection, kept.id)
 
 
-def test_integers_and_truth_are_told_apart(flow: Flow) -> None:
+def test_the_integer_1_and_true_are_different(flow: Flow) -> None:
     flow.serve(c=1)
     keep(flow.engine, "one")
     with transaction(flow.engine) as connection:
@@ -109,7 +109,7 @@ def test_integers_and_truth_are_told_apart(flow: Flow) -> None:
     assert between(flow, "one")["m.c"].change is None
 
 
-def test_points_in_time_are_names_spans_and_dates(engine: Engine) -> None:
+def test_points_in_time_are_names_durations_and_dates(engine: Engine) -> None:
     with transaction(engine) as connection:
         snapshots.take_snapshot(connection, "2026-11-01", daily=True)
         assert parse_moment(connection, "2026-11-01").snapshot is not None
@@ -125,7 +125,7 @@ def test_points_in_time_are_names_spans_and_dates(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("name", ["2026-11-01", "7d", "now", "", "a b", "-x", "x" * 101])
-def test_a_name_cannot_be_taken_for_a_time(name: str) -> None:
+def test_a_snapshot_name_cannot_look_like_a_time(name: str) -> None:
     with pytest.raises(ConfigError):
         check_snapshot_name(name)
     assert check_snapshot_name("before-import_2.0") == "before-import_2.0"
@@ -135,7 +135,7 @@ def test_the_commands_show_a_long_history(project: Project, engine: Engine) -> N
     fill(engine, CONFIG, until=datetime.now(UTC), days=120)
     project.env["DIMS_CONFIG"] = str(REPO / "config" / "dims.yaml")
     table = project.dims("history", TOTAL, check=True).stdout
-    assert len(table.splitlines()) == 30 + 5  # in a pipe, reading by reading
+    assert len(table.splitlines()) == 30 + 5  # without a terminal, one line per reading
     picture = project.dims("history", TOTAL, "--days", "90", "--chart", check=True).stdout
     assert "◆ 1 held" in picture
     assert "90 readings in 90 days" in picture
@@ -149,8 +149,8 @@ def test_the_commands_show_a_long_history(project: Project, engine: Engine) -> N
     (one,) = listed["snapshots"]
     assert (one["name"], one["note"], one["daily"]) == ("before-import", "the season", False)
     assert "before-import" in project.dims("snapshot", "list", check=True).stdout
-    told = json.loads(project.dims("diff", "--since", "60d", "--json", check=True).stdout)
-    found = {one["metric"]: one for one in told["metrics"]}
+    document = json.loads(project.dims("diff", "--since", "60d", "--json", check=True).stdout)
+    found = {one["metric"]: one for one in document["metrics"]}
     assert found[TOTAL]["now"] - found[TOTAL]["then"] == found[TOTAL]["change"] > 0
     assert type(found[TOTAL]["now"]) is int
     assert found[TOTAL]["decision"]["state"] == "open"

@@ -1,4 +1,4 @@
-"""`dims explain` on a real database: the whole text, for metrics of every kind and in every state."""
+"""Test `dims explain` on a database: the complete output, for metrics of every type and in every state."""
 
 from __future__ import annotations
 
@@ -55,29 +55,29 @@ def flow(make_flow: Make) -> Flow:
     return make_flow(CONFIG)
 
 
-def explained(flow: Flow, metric: str, config: Config | None = None) -> Explanation:
+def explain(flow: Flow, metric: str, config: Config | None = None) -> Explanation:
     with transaction(flow.engine) as connection:
         return explain_metric(connection, config or flow.config, metric)
 
 
-def told(flow: Flow, metric: str, text: str | None = None) -> str:
-    """What `dims explain` prints, times as T; to one whose configuration is another `text` that nobody took in yet."""
+def explain_output(flow: Flow, metric: str, text: str | None = None) -> str:
+    """Return what `dims explain` prints, with T for each duration. `text` is a configuration not applied yet."""
     config = flow.config
     if text is not None:
         (config.project / "dims.yaml").write_text(text)
         config = load_config(None, {}, config.project)
-    one = explained(flow, metric, config)
-    assert explanation_document(config, one)["metric"] == metric  # it can be made of every state
-    told = explanation_lines(config, one)
-    text = "\n".join([headline(config, one), *(f"  {about:<10}{sentence}" for about, sentence in told)])
+    one = explain(flow, metric, config)
+    assert explanation_document(config, one)["metric"] == metric  # the document exists for every state
+    lines = explanation_lines(config, one)
+    text = "\n".join([headline(config, one), *(f"  {about:<13}{sentence}" for about, sentence in lines)])
     text = text.replace("just now", "0 seconds ago")
     text = re.sub(r"\d[\d.]* (second|minute|hour|day|week)s?(?= ago| for a|\n|,|$)", "T", text)
     return re.sub(r"\(\d{4}-[^)]* UTC\)", "(UTC)", text)
 
 
-def said(flow: Flow, metric: str, text: str | None = None) -> dict[str, str]:
-    """The same by what it is about."""
-    return {line[2:12].strip(): line[12:] for line in told(flow, metric, text).splitlines()[1:]}
+def lines_by_topic(flow: Flow, metric: str, text: str | None = None) -> dict[str, str]:
+    """Return the same sentences by topic."""
+    return {line[2:15].strip(): line[15:] for line in explain_output(flow, metric, text).splitlines()[1:]}
 
 
 def upload(key: str | None = None, kind: str = "ObjectCreated:Put") -> Event:
@@ -95,36 +95,36 @@ def block(text: str) -> str:
     return text.strip("\n")
 
 
-# --- whole texts ----------------------------------------------------------------------------------------
+# --- complete outputs
 
 
-def test_what_is_held_says_why_against_what_and_what_speaks_for_it(flow: Flow) -> None:
+def test_a_held_reading_is_explained_with_its_baseline_and_evidence(flow: Flow) -> None:
     set_baselines(flow.engine, flow.config, [BaselineInput("m.objects", 172_726, "the audit of October")], ADA)
     first = next(_keys)
     flow.store(*[upload(f"raw/2026/{first + n}.json") for n in range(3)], event("dims.scraper.complete"))
     flow.serve(objects=205_000)
-    assert told(flow, "m.objects") == block(f"""
-m.objects: 205,000 objects, major, held: request 2 waits for a person
-  reading   205,000 objects, measured T ago (UTC), run 1 of lake
-  baseline  172,726 objects, set by hand by ada (option) T ago: “the audit of October” (request 1)
-  drift     |205,000 - 172,726| / 172,726 x 100 = 18.7 %
-  status    major: 15 % or more, less than 25 % (thresholds: default)
-  severity  high: a major drift of a volatile metric (volatility: default)
-  tier      approve: it is critical (metric), and 18.7 % reaches require_approval_pct = 15 (category m)
-  outcome   held: the baseline stays, and request 2 waits for a person
-  events    5 events between the baseline and the reading
-  upload    3 created in s3://lake/raw/2026/, the newest {first + 2}.json, {first + 1}.json, {first}.json
-  others    1 dims.scraper.complete
-  asked     1 dims.verify.requested: asked for a measurement, told of no change
-  seen      +32,274 objects; told of 3 created and 0 removed
-  untold    32,271 objects more than events can explain; likely events that name no keys
-  request   2, version 1, opened T ago; a reading of 200,900 to 209,100 objects updates it
-  decide    dims approvals approve 2 --version 1   (or reject)
-  before    172,726 objects set by hand by ada (option) T ago: “the audit of October” (request 1)
+    assert explain_output(flow, "m.objects") == block(f"""
+m.objects: 205,000 objects, major, held: request 2 waits for approval
+  reading      205,000 objects, measured T ago (UTC), run 1 of lake
+  baseline     172,726 objects, set by hand by ada (option) T ago: “the audit of October” (request 1)
+  drift        |205,000 - 172,726| / 172,726 x 100 = 18.7 %
+  status       major: 15 % or more, less than 25 % (thresholds: default)
+  severity     high: a major drift of a volatile metric (volatility: default)
+  tier         approve: it is critical (metric), and 18.7 % reaches require_approval_pct = 15 (category m)
+  outcome      held: the baseline does not change, and request 2 waits for approval
+  events       5 events between the baseline and the reading
+  upload       3 created in s3://lake/raw/2026/, the newest {first + 2}.json, {first + 1}.json, {first}.json
+  others       1 dims.scraper.complete
+  requested    1 manual run (no change event)
+  seen         +32,274 objects; events report 3 created and 0 removed
+  unexplained  32,271 objects more than events can explain. Likely: events that name no keys
+  request      2, version 1, opened T ago; a reading of 200,900 to 209,100 objects updates it
+  decide       dims approvals approve 2 --version 1   (or reject)
+  before       172,726 objects set by hand by ada (option) T ago: “the audit of October” (request 1)
 """)
 
 
-def test_a_derived_metric_has_its_formula_filled_in(flow: Flow) -> None:
+def test_the_formula_of_a_derived_metric_shows_its_values(flow: Flow) -> None:
     def measure(size: float) -> None:
         claim = flow.claimed("m.size")
         readings = {"m.size": Reading("m.size", size, "GB", "exact", None, {"extra": 3})}
@@ -133,28 +133,28 @@ def test_a_derived_metric_has_its_formula_filled_in(flow: Flow) -> None:
                 connection, flow.config, Measurement(readings, claim.as_of, "event", "test", "lake", claim=claim)
             )
 
-    assert told(flow, "m.cost").splitlines()[0] == "m.cost was never measured"
+    assert explain_output(flow, "m.cost").splitlines()[0] == "m.cost was never measured"
     measure(118.25)
     flow.store(upload())
     measure(130)
-    assert told(flow, "m.cost") == block(
+    assert explain_output(flow, "m.cost") == block(
         """
 m.cost: 68.00 USD, moderate, accepted
-  reading   68.00 USD, measured T ago (UTC), run 2 of lake
-  baseline  68.00 USD, accepted by policy T ago (run 2)
-  formula   m.size * prices.gb + m.size.extra = 130 * 0.5 + 3 = 68.00 USD
-  input     m.size: 130 GB, T ago
-  input     prices.gb: 0.5, a price
-  input     m.size.extra: 3, T ago
-  against   62.12 USD, the first good reading, T ago (run 1)
-  drift     |68 - 62.125| / 62.125 x 100 = 9.5 %
-  status    moderate: 5 % or more, less than 15 % (thresholds: default)
-  severity  medium: a moderate drift of a volatile metric (volatility: default)
-  tier      auto: severity is below high
-  outcome   accepted: it became the baseline
-  events    2 events between the baseline and the reading
-  upload    1 created in s3://lake/raw/2026/: 00000.json
-  asked     1 dims.verify.requested: asked for a measurement, told of no change
+  reading      68.00 USD, measured T ago (UTC), run 2 of lake
+  baseline     68.00 USD, accepted by policy T ago (run 2)
+  formula      m.size * prices.gb + m.size.extra = 130 * 0.5 + 3 = 68.00 USD
+  input        m.size: 130 GB, T ago
+  input        prices.gb: 0.5, a price
+  input        m.size.extra: 3, T ago
+  against      62.12 USD, the first good reading, T ago (run 1)
+  drift        |68 - 62.125| / 62.125 x 100 = 9.5 %
+  status       moderate: 5 % or more, less than 15 % (thresholds: default)
+  severity     medium: a moderate drift of a volatile metric (volatility: default)
+  tier         auto: severity is below high
+  outcome      accepted: it became the baseline
+  events       2 events between the baseline and the reading
+  upload       1 created in s3://lake/raw/2026/: 00000.json
+  requested    1 manual run (no change event)
 """.replace("00000", f"{next(_keys) - 1:05}")
     )
 
@@ -164,65 +164,65 @@ def test_a_commit_is_named_by_its_hash_and_subject(flow: Flow) -> None:
     root = str(flow.config.project)
     flow.store(event("dims.git.commit", commit="3f2a9c1d5e", subject="Fix the loader", root=root, paths=["a.py"]))
     flow.serve(commits=12)
-    assert told(flow, "m.commits") == block("""
+    assert explain_output(flow, "m.commits") == block("""
 m.commits: 12 commits, major, accepted
-  reading   12 commits, measured T ago (UTC), run 2 of repo
-  baseline  12 commits, accepted by policy T ago (run 2)
-  against   10 commits, the first good reading, T ago (run 1)
-  drift     |12 - 10| / 10 x 100 = 20.0 %
-  status    major: 15 % or more, less than 25 % (thresholds: default)
-  severity  high: a major drift of a volatile metric (volatility: default)
-  tier      notify: severity is high or worse; it is not critical (default), so nobody is asked
-  outcome   accepted: it became the baseline
-  events    2 events between the baseline and the reading
-  commit    3f2a9c1 “Fix the loader”, T ago
-  asked     1 dims.verify.requested: asked for a measurement, told of no change
+  reading      12 commits, measured T ago (UTC), run 2 of repo
+  baseline     12 commits, accepted by policy T ago (run 2)
+  against      10 commits, the first good reading, T ago (run 1)
+  drift        |12 - 10| / 10 x 100 = 20.0 %
+  status       major: 15 % or more, less than 25 % (thresholds: default)
+  severity     high: a major drift of a volatile metric (volatility: default)
+  tier         notify: severity is high or worse; it is not critical (default), so it needs no approval
+  outcome      accepted: it became the baseline
+  events       2 events between the baseline and the reading
+  commit       3f2a9c1 “Fix the loader”, T ago
+  requested    1 manual run (no change event)
 """)
 
 
-def test_an_age_is_judged_as_it_is_now(flow: Flow) -> None:
+def test_an_age_is_judged_at_the_current_time(flow: Flow) -> None:
     instant = (flow.clock() - timedelta(hours=60)).isoformat()
     claim = flow.claimed("m.last")
     readings = {"m.last": Reading("m.last", instant, "hours", "exact")}
     with transaction(flow.engine) as connection:
         record_run(connection, flow.config, Measurement(readings, claim.as_of, "event", "test", "lake", claim=claim))
-    assert told(flow, "m.last") == block(f"""
+    assert explain_output(flow, "m.last") == block(f"""
 m.last: T, new: first baseline, beyond max_age
-  reading   60.0 hours (since {instant}), measured T ago (UTC), run 1 of lake
-  status    new: it is the first good reading
-  limit     60.0 hours is more than max_age = 2 days (metric)
-  severity  high: beyond a limit it is high at least
-  tier      notify: severity is high or worse
-  outcome   accepted: it became the baseline
+  reading      60.0 hours (since {instant}), measured T ago (UTC), run 1 of lake
+  status       new: it is the first good reading
+  limit        60.0 hours is more than max_age = 2 days (metric)
+  severity     high: a broken limit makes it high or worse
+  tier         notify: severity is high or worse
+  outcome      accepted: it became the baseline
 """)
-    assert explained(flow, "m.last").evidence is None
+    assert explain(flow, "m.last").evidence is None
 
 
-def test_what_was_never_measured_what_is_off_and_what_nobody_knows(flow: Flow) -> None:
-    assert told(flow, "m.rows") == block("""
+def test_unmeasured_disabled_and_unknown_metrics(flow: Flow) -> None:
+    assert explain_output(flow, "m.rows") == block("""
 m.rows was never measured
-  baseline  none: the next good reading becomes it
+  baseline     none: the next good reading becomes it
 """)
-    assert told(flow, "m.off") == block("""
+    assert explain_output(flow, "m.off") == block("""
 m.off was never measured
-  off       measured only for who names it in full (enabled: false)
-  baseline  none: the next good reading becomes it
+  off          measured only if you name it in full (enabled: false)
+  baseline     none: the next good reading becomes it
 """)
     flow.record(flow.claimed("m.rows"), {"m.rows": Down("no such table: games")})
-    assert told(flow, "m.rows") == block("""
+    assert explain_output(flow, "m.rows") == block("""
 m.rows was never measured
-  failed    T ago: no such table: games; 1 failure in a row, tried again in T
-  due       has waited T for a measurement
-  baseline  none: the next good reading becomes it
+  failed       T ago: no such table: games; 1 failure in a row, next attempt in T
+  due          has waited T for a measurement
+  baseline     none: the next good reading becomes it
 """)
-    with pytest.raises(NotFound, match=r"no metric is called m\.nobody: `dims metrics` lists them"):
-        told(flow, "m.nobody")
+    with pytest.raises(NotFound, match=r"no metric is called m\.unknown: `dims metrics` lists them"):
+        explain_output(flow, "m.unknown")
 
 
-# --- states ---------------------------------------------------------------------------------------------
+# --- states
 
 
-def test_text_booleans_and_null_are_plain_answers(flow: Flow) -> None:
+def test_text_booleans_and_null_have_readable_explanations(flow: Flow) -> None:
     for old, new, drift in (
         ("synced", "major_drift", "“synced” became “major_drift”: different, which counts as 100 %"),
         (True, False, "true became false: different, which counts as 100 %"),
@@ -232,76 +232,79 @@ def test_text_booleans_and_null_are_plain_answers(flow: Flow) -> None:
         flow.do("UPDATE dims_metrics SET baseline_as_of = NULL")
         flow.serve(rows=old)
         flow.serve(rows=new)
-        found = said(flow, "m.rows")
+        found = lines_by_topic(flow, "m.rows")
         assert found["drift"] == drift
         assert found["status"] == "extreme: 25 % or more (thresholds: default)"
-        assert found["untold"] == "no event tells what changes in a database: why it changed is known to nobody here"
+        assert found["unexplained"] == "sql sources send no events, so the cause is unknown"
         shown = {str: new, bool: "false", type(None): "null", int: "3 rows"}[type(new)]
         assert found["baseline"] == f"{shown}, accepted by policy T ago (run {found['reading'].split('run ')[1][0]})"
 
 
-def test_nothing_told_of_the_change(flow: Flow) -> None:
+def test_a_change_without_an_event_is_unexplained(flow: Flow) -> None:
     flow.serve(objects=100)
     flow.store(event(SCHEDULE_TICK, rule="daily"))
     flow.serve(objects=104)
-    found = said(flow, "m.objects")
-    assert found["asked"] == "1 dims.schedule.tick, 1 dims.verify.requested: asked for a measurement, told of no change"
-    assert found["untold"] == "unexplained: no event told of a change; likely S3's notifications do not reach DIMS"
+    found = lines_by_topic(flow, "m.objects")
+    assert found["requested"] == "1 scheduled run, 1 manual run (no change event)"
+    assert found["unexplained"] == "no event reports a change. Likely: S3's notifications do not reach DIMS"
     flow.store(upload())
-    assert said(flow, "m.objects")["untold"].endswith(", or the event that came after the reading tells of it")
-    assert said(flow, "m.objects")["due"] == "has waited T for a measurement"
+    assert lines_by_topic(flow, "m.objects")["unexplained"].endswith(", or the event after the reading reports it")
+    assert lines_by_topic(flow, "m.objects")["due"] == "has waited T for a measurement"
 
 
-def test_keys_that_were_told_are_reckoned_with_the_last_word_on_each(flow: Flow) -> None:
+def test_reported_keys_count_by_the_last_event_of_each(flow: Flow) -> None:
     flow.serve(objects=100)
     one, two, three = (f"raw/x/{name}.json" for name in ("one", "two", "three"))
     removed = "ObjectRemoved:Delete"
     flow.store(upload(one), upload(one), upload(two), upload(three, removed))
     flow.store(upload(two, removed), upload("raw/x/four.json", "ObjectTagging:Put"))
     flow.serve(objects=103)
-    found = said(flow, "m.objects")
+    found = lines_by_topic(flow, "m.objects")
     assert found["upload"] == "1 created, 2 removed in s3://lake/raw/x/, the newest two.json, three.json, one.json"
     assert found["others"] == "1 com.amazonaws.s3.ObjectTagging:Put"
-    assert found["seen"] == "+3 objects; told of 1 created and 2 removed"
-    assert found["untold"].startswith("2 objects more than events can explain")
+    assert found["seen"] == "+3 objects; events report 1 created and 2 removed"
+    assert found["unexplained"].startswith("2 objects more than events can explain")
     flow.store(*[upload(f"raw/y/{n}") for n in range(5)])
     flow.serve(objects=107)
-    found = said(flow, "m.objects")
-    assert found["seen"] == "+4 objects; told of 5 created and 0 removed"  # one was there before
-    assert "untold" not in found
+    found = lines_by_topic(flow, "m.objects")
+    assert found["seen"] == "+4 objects; events report 5 created and 0 removed"  # one key existed before
+    assert "unexplained" not in found
 
 
-def test_a_look_says_that_it_is_one(flow: Flow) -> None:
+def test_a_check_is_marked_as_one(flow: Flow) -> None:
     flow.serve(objects=100)
     flow.look(objects=103)
-    found = said(flow, "m.objects")
-    assert told(flow, "m.objects").splitlines()[0] == "m.objects: 103 objects, minor, looked, baseline kept"
-    assert found["reading"] == "103 objects, measured T ago (UTC), run 2, a look"
-    assert found["outcome"] == "looked: a look changes no baseline"
+    found = lines_by_topic(flow, "m.objects")
+    assert explain_output(flow, "m.objects").splitlines()[0] == "m.objects: 103 objects, minor, checked, baseline kept"
+    assert found["reading"] == "103 objects, measured T ago (UTC), run 2, a check"
+    assert found["outcome"] == "looked: a check does not change the baseline"
     assert found["baseline"] == "100 objects, the first good reading, T ago (run 1)"
 
 
-def test_a_rejected_value_says_what_is_not_asked_again_and_who_said_so(flow: Flow) -> None:
+def test_a_rejected_value_shows_its_band_and_who_rejected_it(flow: Flow) -> None:
     flow.serve(objects=100)
     flow.serve(objects=150)
     choose(flow, "rejected", "a copy of last year")
     flow.serve(objects=151)
-    found = said(flow, "m.objects")
-    assert told(flow, "m.objects").splitlines()[0] == "m.objects: 151 objects, extreme, rejected, baseline kept"
+    found = lines_by_topic(flow, "m.objects")
+    assert (
+        explain_output(flow, "m.objects").splitlines()[0] == "m.objects: 151 objects, extreme, rejected, baseline kept"
+    )
     assert found["outcome"] == (
-        "rejected: the baseline stays; nobody is asked again about 147 to 153 objects, until a value is accepted"
+        "rejected: the baseline does not change; "
+        "a reading of 147 to 153 objects opens no new request until a value is accepted"
     )
     assert found["before"] == (
         "150 objects against 100 objects rejected by ada (option) T ago: “a copy of last year” (request 1)"
     )
 
 
-def test_an_approved_value_tells_the_baseline_that_it_replaced(flow: Flow) -> None:
+def test_an_approved_value_shows_the_baseline_that_it_replaced(flow: Flow) -> None:
     flow.serve(objects=100)
     flow.serve(objects=150)
     choose(flow, "approved")
-    found = said(flow, "m.objects")
-    assert told(flow, "m.objects").splitlines()[0] == "m.objects: 150 objects, extreme, approved"
+    found = lines_by_topic(flow, "m.objects")
+    assert explain_output(flow, "m.objects").splitlines()[0] == "m.objects: 150 objects, extreme, approved"
     assert found["baseline"] == "150 objects, approved by ada (option) T ago: “counted again” (request 1)"
     assert found["against"] == "100 objects, the first good reading, T ago (run 1)"
     assert found["drift"] == "|150 - 100| / 100 x 100 = 50.0 %"
@@ -309,18 +312,18 @@ def test_an_approved_value_tells_the_baseline_that_it_replaced(flow: Flow) -> No
     assert "policy" not in found
     flow.serve(objects=150)
     flow.serve(objects=150)
-    found = said(flow, "m.objects")
+    found = lines_by_topic(flow, "m.objects")
     assert found["baseline"] == (
         "150 objects, approved by ada (option) T ago: “counted again” (request 1); measured the same until T ago"
     )
     assert found["events"] == "1 event between the baseline and the reading, and no change"
-    assert not {"against", "untold", "asked"} & found.keys()
+    assert not {"against", "unexplained", "requested"} & found.keys()
 
 
-def test_small_steps_name_what_a_person_last_accepted(flow: Flow) -> None:
+def test_small_steps_are_compared_with_the_value_a_person_last_accepted(flow: Flow) -> None:
     for value in (100, 110, 120):
         flow.serve(objects=value)
-    found = said(flow, "m.objects")
+    found = lines_by_topic(flow, "m.objects")
     assert found["baseline"] == "110 objects, accepted by policy T ago (run 2)"
     assert found["drift"] == "|120 - 110| / 110 x 100 = 9.1 %"
     assert found["person"] == (
@@ -331,70 +334,71 @@ def test_small_steps_name_what_a_person_last_accepted(flow: Flow) -> None:
         "reaches require_approval_pct = 15 (category m)"
     )
     choose(flow, "approved")
-    found = said(flow, "m.objects")  # against what it was held, although a person has accepted it since
+    found = lines_by_topic(flow, "m.objects")  # the value it was held against, although a person has accepted it since
     assert found["person"].startswith("|120 - 100| / 100 x 100 = 20.0 %")
     assert found["against"] == "110 objects, accepted by policy T ago (run 2)"
 
 
-def test_a_baseline_that_was_set_since_is_what_the_reading_is_judged_against(flow: Flow) -> None:
+def test_a_reading_is_judged_against_a_baseline_that_was_set_later(flow: Flow) -> None:
     flow.serve(objects=100)
     flow.serve(objects=150)
     set_baselines(flow.engine, flow.config, [BaselineInput("m.objects", 140)], ADA)
-    found = said(flow, "m.objects")
-    assert told(flow, "m.objects").splitlines()[0] == "m.objects: 150 objects, moderate, held; its request has ended"
+    found = lines_by_topic(flow, "m.objects")
+    assert (
+        explain_output(flow, "m.objects").splitlines()[0]
+        == "m.objects: 150 objects, moderate, held, but its request has ended"
+    )
     assert found["drift"] == "|150 - 140| / 140 x 100 = 7.1 %"
-    assert found["outcome"] == "held: the baseline stays, and its request has ended"
-    assert not {"events", "untold", "policy"} & found.keys()
+    assert found["outcome"] == "held: the baseline does not change, and its request has ended"
+    assert not {"events", "unexplained", "policy"} & found.keys()
     assert found["before"] == "140 objects (was 100 objects) set by hand by ada (option) T ago (request 2)"
 
 
-def test_what_fails_and_what_is_stale(make_flow: Make) -> None:
+def test_failed_and_stale_metrics(make_flow: Make) -> None:
     flow = make_flow(CONFIG.replace("unit: rows}", "unit: rows, stale_after: 1h}"))
     flow.serve(rows=7)
     flow.do("UPDATE dims_metrics SET as_of = as_of - interval '2 hours', baseline_as_of = as_of - interval '2 hours'")
     flow.do("UPDATE dims_metrics_history SET as_of = as_of - interval '2 hours'")
     flow.record(flow.claimed("m.rows"), {"m.rows": Down("the server is away\x1b[31m")})
-    found = said(flow, "m.rows")
-    assert told(flow, "m.rows").splitlines()[0] == "m.rows: 7 rows, but the last attempt failed"
-    assert found["failed"].startswith(r"T ago: the server is away\x1b[31m; 1 failure in a row, tried again in ")
-    assert found["stale"] == (
-        "unmeasured for T, longer than stale_after = 1 hour (metric): no producer told of anything"
-    )
+    found = lines_by_topic(flow, "m.rows")
+    assert explain_output(flow, "m.rows").splitlines()[0] == "m.rows: 7 rows, but the last attempt failed"
+    assert found["failed"].startswith(r"T ago: the server is away\x1b[31m; 1 failure in a row, next attempt in ")
+    assert found["stale"] == ("not measured for T, longer than stale_after = 1 hour (metric): no event arrived")
 
 
 def test_a_provisional_value_waits_for_its_input(make_flow: Make) -> None:
     flow = make_flow(CONFIG.replace("m.size * prices.gb + m.size.extra", "m.size + m.rows"))
     spaced = CONFIG.replace("m.size * prices.gb + m.size.extra", "m . size + m.rows")
-    assert "m . size" in said(flow, "m.cost", spaced)["formula"]  # however it is written
+    assert "m . size" in lines_by_topic(flow, "m.cost", spaced)["formula"]  # spaces in a formula do not matter
     flow.serve(size=1.5)
     flow.serve(rows=2)
     flow.ask("m.size", "m.rows")
     claim = flow.claim("lake")
     flow.record(claim, {"m.size": 2.5})
-    found = said(flow, "m.cost")
+    found = lines_by_topic(flow, "m.cost")
     assert found["reading"].startswith("3.50 USD, ")
-    assert found["waits"] == "4.50 USD is provisional, and not judged: m.rows is still due"
+    assert found["waits"] == "4.50 USD is provisional and has no verdict yet: m.rows is still due"
     assert found["formula"] == "m.size + m.rows = 2.5 + 2"
     assert found["input"].startswith("m.rows: 2 rows, T ago; due")
     flow.record(flow.claim("base"), {"m.rows": Down("away")})
-    assert said(flow, "m.cost")["input"].endswith("; failed: away")
+    assert lines_by_topic(flow, "m.cost")["input"].endswith("; failed: away")
 
 
-def test_a_derived_value_that_is_as_old_as_its_oldest_input_has_the_events_of_the_newest(make_flow: Make) -> None:
+def test_a_derived_value_has_the_events_up_to_its_newest_input(make_flow: Make) -> None:
     flow = make_flow(CONFIG.replace("m.size * prices.gb + m.size.extra", "m.size + m.rows"))
     flow.serve(rows=2)
     flow.store(upload())
     flow.serve(size=100)  # the first
     flow.store(upload(), upload())
     flow.serve(size=104)
-    found = said(flow, "m.cost")
+    found = lines_by_topic(flow, "m.cost")
     assert flow.scalar("SELECT count(DISTINCT as_of) FROM dims_metrics_history WHERE metric = 'm.cost'") == 1
     assert found["against"] == "102 USD, the first good reading, T ago (run 2)"
     assert found["upload"].startswith("2 created in s3://lake/raw/2026/")
-    assert "untold" not in found
+    assert "unexplained" not in found
 
 
-def test_a_derived_metrics_request_has_the_events_of_the_newest_input(make_flow: Make) -> None:
+def test_the_request_of_a_derived_metric_has_the_events_up_to_its_newest_input(make_flow: Make) -> None:
     text = CONFIG.replace("m.size * prices.gb + m.size.extra", "m.size + m.rows")
     flow = make_flow(text.replace("unit: USD,", "unit: USD, critical: true,"))
     flow.serve(rows=2)
@@ -404,32 +408,32 @@ def test_a_derived_metrics_request_has_the_events_of_the_newest_input(make_flow:
     with transaction(flow.engine) as connection:
         found, _ = explain_request(connection, flow.config, load_request(flow.engine, "m.cost"))
     assert found is not None
-    assert (found.told.created, found.untold) == (2, None)
+    assert (found.reported.created, found.unexplained) == (2, None)
     choose(flow, "approved", metric="m.cost")
-    with transaction(flow.engine) as connection:  # all since the oldest input then: the approved reading ties with it
+    with transaction(flow.engine) as connection:  # the approved reading has the same time
         again, _ = explain_request(connection, flow.config, load_request(flow.engine, "m.cost"))
     assert again is not None
-    assert again.told.created == 2
+    assert again.reported.created == 2
 
 
-def test_a_retired_metric_keeps_what_is_known_of_it(flow: Flow, restart: Make) -> None:
+def test_a_retired_metric_keeps_its_data(flow: Flow, restart: Make) -> None:
     flow.serve(objects=100)
     flow.serve(objects=150)
     choose(flow, "rejected")
     gone = restart(CONFIG.replace("    objects: {source: lake, measure: count, prefix: raw/, critical: true}\n", ""))
-    assert told(gone, "m.objects") == block("""
+    assert explain_output(gone, "m.objects") == block("""
 m.objects is no longer configured
-  reading   150 objects, measured T ago (UTC), run 2 of lake
-  retired   T ago (UTC); what is known of it stays; it is never due
-  baseline  100 objects, the first good reading, T ago (run 1)
-  outcome   rejected: the baseline stays
-  events    1 event between the baseline and the reading
-  asked     1 dims.verify.requested: asked for a measurement, told of no change
-  untold    unexplained: no event told of a change
-  before    150 objects against 100 objects rejected by ada (option) T ago: “counted again” (request 1)
+  reading      150 objects, measured T ago (UTC), run 2 of lake
+  retired      T ago (UTC); its data stays, and it is never due
+  baseline     100 objects, the first good reading, T ago (run 1)
+  outcome      rejected: the baseline does not change
+  events       1 event between the baseline and the reading
+  requested    1 manual run (no change event)
+  unexplained  no event reports a change
+  before       150 objects against 100 objects rejected by ada (option) T ago: “counted again” (request 1)
 """)
-    assert said(gone, "m.objects", CONFIG)["retired"].endswith(
-        "configured again: it is due as soon as a worker starts with that"
+    assert lines_by_topic(gone, "m.objects", CONFIG)["retired"].endswith(
+        "it is configured again, and becomes due when a worker starts with this configuration"
     )
 
 
@@ -438,54 +442,56 @@ OTHER = CONFIG.replace("measure: count, prefix: raw/", "measure: count, prefix: 
 
 def test_a_metric_that_measures_something_else_now_has_no_baseline(flow: Flow, restart: Make) -> None:
     flow.serve(objects=100)
-    lines = told(flow, "m.objects", OTHER).splitlines()
-    assert lines[3] == "            what it measures has changed: the next good reading is new"
+    lines = explain_output(flow, "m.objects", OTHER).splitlines()
+    assert lines[3] == "               what it measures has changed: the next good reading is new"
     changed = restart(OTHER)
-    found = said(changed, "m.objects")
+    found = lines_by_topic(changed, "m.objects")
     assert found["baseline"] == "none: what it measures has changed; the next good reading becomes it"
     assert found["due"] == "has waited T for a measurement"
     changed.record(changed.claim("lake"), {"m.objects": 100, "m.size": 1, "m.last": None})
-    assert said(changed, "m.objects")["baseline"] == "100 objects, the first good reading, T ago (run 2)"
+    assert lines_by_topic(changed, "m.objects")["baseline"] == "100 objects, the first good reading, T ago (run 2)"
 
 
-def test_another_policy_than_the_one_that_judged_is_said(flow: Flow) -> None:
+def test_a_changed_policy_is_shown(flow: Flow) -> None:
     flow.serve(objects=100)
     flow.serve(objects=104)
-    assert "policy" not in said(flow, "m.objects")
-    found = said(flow, "m.objects", CONFIG.replace("critical: true", "critical: true, require_approval_pct: 2"))
+    assert "policy" not in lines_by_topic(flow, "m.objects")
+    found = lines_by_topic(
+        flow, "m.objects", CONFIG.replace("critical: true", "critical: true, require_approval_pct: 2")
+    )
     assert found["tier"] == "approve: it is critical (metric), and 4.0 % reaches require_approval_pct = 2 (metric)"
-    assert found["policy"] == "has changed since; recorded was minor, low, auto"
+    assert found["policy"] == "has changed since; the recorded verdict is minor, low, auto"
 
 
 def test_a_workflow_is_explained_like_a_metric(make_flow: Make) -> None:
     text = CONFIG.replace("sources:", "sources:\n  tree: {type: files, path: .}", 1)
     flow = make_flow(text + "workflows: {file_inventory: {source: tree}}\n")
     name = "workflow.file-inventory"
-    assert told(flow, name).splitlines()[0] == f"{name} was never measured"
+    assert explain_output(flow, name).splitlines()[0] == f"{name} was never measured"
     flow.record(None, {name: "ok"})
     flow.record(None, {name: "attention"})
-    assert told(flow, name).splitlines()[0] == f"{name}: attention, extreme, looked, baseline kept"
-    assert said(flow, name)["drift"] == "“ok” became “attention”: different, which counts as 100 %"
+    assert explain_output(flow, name).splitlines()[0] == f"{name}: attention, extreme, checked, baseline kept"
+    assert lines_by_topic(flow, name)["drift"] == "“ok” became “attention”: different, which counts as 100 %"
     with pytest.raises(NotFound):
-        told(flow, "workflow.gap-analysis")
+        explain_output(flow, "workflow.gap-analysis")
 
 
-def test_an_open_request_says_when_it_ends_and_an_expired_one_is_told(make_flow: Make) -> None:
+def test_an_open_request_shows_when_it_expires_and_an_expired_one_is_listed(make_flow: Make) -> None:
     flow = make_flow(CONFIG.replace("policy: {", "policy: {expire_after: 7d, "))
     flow.serve(objects=100)
     flow.serve(objects=150)
     assert re.search(
-        r"a reading of 147 to 153 objects updates it; it ends by itself in T$", said(flow, "m.objects")["request"]
+        r"a reading of 147 to 153 objects updates it; it expires in T$", lines_by_topic(flow, "m.objects")["request"]
     )
     flow.do("UPDATE dims_approval_requests SET expires_at = clock_timestamp() - interval '1 s'")
     with transaction(flow.engine) as connection:
         expire_requests(connection)
-    found = said(flow, "m.objects")
+    found = lines_by_topic(flow, "m.objects")
     assert found["before"] == "150 objects against 100 objects expired T ago (request 1)"
-    assert found["outcome"] == "held: the baseline stays, and its request has ended"
+    assert found["outcome"] == "held: the baseline does not change, and its request has ended"
 
 
-# --- requests -------------------------------------------------------------------------------------------
+# --- approval requests
 
 
 def test_a_request_has_the_same_evidence_long_after_it_was_decided(flow: Flow) -> None:
@@ -498,9 +504,9 @@ def test_a_request_has_the_same_evidence_long_after_it_was_decided(flow: Flow) -
     with transaction(flow.engine) as connection:
         found, names = explain_request(connection, flow.config, load_request(flow.engine, "1"))
     assert found is not None
-    assert (found.told.number, found.told.created, found.seen, names) == (2, 1, 50, [])
-    assert found.untold is not None
-    assert (found.untold.what, found.untold.objects, found.untold.later) == ("more", 49, 3)
+    assert (found.reported.number, found.reported.created, found.seen, names) == (2, 1, 50, [])
+    assert found.unexplained is not None
+    assert (found.unexplained.what, found.unexplained.objects, found.unexplained.later) == ("more", 49, 3)
 
 
 def test_a_baseline_by_hand_has_no_evidence(flow: Flow) -> None:
@@ -509,20 +515,20 @@ def test_a_baseline_by_hand_has_no_evidence(flow: Flow) -> None:
         assert explain_request(connection, flow.config, load_request(flow.engine, str(made.id))) == (None, [])
 
 
-# --- acceptances ----------------------------------------------------------------------------------------
+# --- acceptances
 
 
 def since(flow: Flow, metric: str = "m.objects") -> Acceptance:
-    found = explained(flow, metric).since
+    found = explain(flow, metric).since
     assert found is not None
     return found
 
 
-def test_a_baseline_stands_since_it_last_became_that_value(flow: Flow) -> None:
+def test_a_baseline_is_current_since_it_last_became_that_value(flow: Flow) -> None:
     runs = [flow.serve(objects=value)["m.objects"].as_of for value in (100, 101, 100, 100, 100)]
     assert (since(flow).value, since(flow).as_of, since(flow).how) == (100, runs[2], "policy")
     set_baselines(flow.engine, flow.config, [BaselineInput("m.objects", 100)], ADA)
-    assert since(flow).as_of == runs[2]  # it was that already
+    assert since(flow).as_of == runs[2]  # it already had that value
     set_baselines(flow.engine, flow.config, [BaselineInput("m.objects", 90, "by hand")], ADA)
     assert (since(flow).how, since(flow).decided_by, since(flow).note) == ("by hand", "ada", "by hand")
     flow.serve(objects=90)
@@ -533,7 +539,7 @@ def test_a_baseline_stands_since_it_last_became_that_value(flow: Flow) -> None:
 
 
 @pytest.mark.parametrize("values", [(None, 3, None), ("a", "b", "a"), (True, 1, True), (0.5, 0.25, 0.5)])
-def test_whatever_the_value_is(flow: Flow, values: tuple[Any, Any, Any]) -> None:
+def test_the_acceptance_is_found_for_every_type_of_value(flow: Flow, values: tuple[Any, Any, Any]) -> None:
     runs = [flow.serve(rows=value)["m.rows"].as_of for value in (*values, values[-1])]
     found = since(flow, "m.rows")
     assert (found.value, found.as_of) == (values[-1], runs[2])
@@ -549,7 +555,7 @@ def test_whatever_the_value_is(flow: Flow, values: tuple[Any, Any, Any]) -> None
     assert since(flow, "m.rows").value is None
 
 
-def test_the_last_acceptance_before_a_reading_and_by_a_person(flow: Flow) -> None:
+def test_the_last_acceptance_before_a_reading_or_by_a_person(flow: Flow) -> None:
     for value in (100, 110, 150):
         flow.serve(objects=value)
     choose(flow, "approved")
@@ -570,15 +576,15 @@ def test_the_last_acceptance_before_a_reading_and_by_a_person(flow: Flow) -> Non
         before = last_accepted(connection, "m.objects", newest.as_of, before=number)
         assert before == person
         assert last_accepted(connection, "m.objects", now - timedelta(days=1)) is None
-        assert last_accepted(connection, "m.nobody", now) is None
+        assert last_accepted(connection, "m.unknown", now) is None
         assert accepted_since(connection, "m.objects", 7, now) is None
 
 
-def test_what_is_explained_costs_a_bounded_number_of_queries(flow: Flow, queries: list[str]) -> None:
+def test_an_explanation_takes_a_bounded_number_of_queries(flow: Flow, queries: list[str]) -> None:
     flow.serve(objects=100)
     for number in range(30):
         flow.store(*[upload() for _ in range(5)])
         flow.serve(objects=101 + number)
     queries.clear()
-    explained(flow, "m.objects")
+    explain(flow, "m.objects")
     assert len([query for query in queries if query.lstrip().startswith(("SELECT", "WITH"))]) <= 16

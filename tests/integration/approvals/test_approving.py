@@ -1,4 +1,4 @@
-"""Approving applies once, to what the reviewer saw, whoever races (DESIGN section 7)."""
+"""A decision applies once, to the version that the reviewer saw, even if others decide at the same time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def decided(
     )
 
 
-def test_approving_makes_the_value_the_baseline_and_the_anchor_and_keeps_who_when_and_why(flow: Flow) -> None:
+def test_an_approved_value_becomes_the_baseline_and_the_log_keeps_who_when_and_why(flow: Flow) -> None:
     request = waiting(flow)
     decided(flow, request)
     state = flow.state("m.c")
@@ -43,8 +43,11 @@ def test_approving_makes_the_value_the_baseline_and_the_anchor_and_keeps_who_whe
     assert (state.status, state.severity, state.drift_pct) == ("ok", "none", 0.0)
     stored = load_request(flow.engine, str(request.id))
     assert (stored.state, stored.decided_by, stored.known_by, stored.note) == (
-        "approved", "ada", "option", "the backfill",
-    )  # fmt: skip
+        "approved",
+        "ada",
+        "option",
+        "the backfill",
+    )
     assert stored.decided_at is not None
     outcomes = flow.rows("SELECT outcome FROM dims_metrics_history WHERE metric = 'm.c' ORDER BY id")
     assert [row.outcome for row in outcomes] == ["accepted", "approved"]
@@ -69,13 +72,13 @@ def test_a_request_is_decided_once(flow: Flow, first: Choice) -> None:
     other: Choice = "rejected" if first == "approved" else "approved"
     with pytest.raises(Refused, match=f"{first} by ada already"):
         decided(flow, request, other)
-    again = decided(flow, request, first)  # whoever says the same again is told, and changes nothing
+    again = decided(flow, request, first)  # to repeat the decision changes nothing
     assert (again.already, again.request.decided_by) == (True, "ada")
     assert (flow.state("m.c"), load_request(flow.engine, str(request.id))) == before
 
 
 @pytest.mark.parametrize("choices", [("approved", "approved"), ("approved", "rejected")])
-def test_of_two_who_decide_at_once_one_wins(flow: Flow, beside: Threads, choices: tuple[Choice, Choice]) -> None:
+def test_one_of_two_concurrent_decisions_wins(flow: Flow, beside: Threads, choices: tuple[Choice, Choice]) -> None:
     request = waiting(flow)
     with transaction(flow.engine) as connection:
         connection.execute(text("SELECT 1 FROM dims_metrics WHERE metric = 'm.c' FOR UPDATE"))
@@ -83,8 +86,8 @@ def test_of_two_who_decide_at_once_one_wins(flow: Flow, beside: Threads, choices
         flow.blocked(2)
     results = [outcome(call) for call in calls]
     (won,) = [result for result in results if isinstance(result, DecisionResult) and not result.already]
-    (told,) = [result for result in results if result is not won]
-    assert isinstance(told, Refused) if choices[0] != choices[1] else told.already
+    (other,) = [result for result in results if result is not won]
+    assert isinstance(other, Refused) if choices[0] != choices[1] else other.already
     assert load_request(flow.engine, str(request.id)).state == won.choice
     assert flow.state("m.c").baseline_version == (2 if won.choice == "approved" else 1)
 
@@ -112,7 +115,7 @@ def test_a_request_that_was_superseded_or_withdrawn_is_refused(flow: Flow) -> No
     assert flow.state("m.c").baseline == 100
 
 
-def test_another_baseline_than_the_request_was_made_against_is_refused(flow: Flow) -> None:
+def test_a_request_against_an_earlier_baseline_is_refused(flow: Flow) -> None:
     request = waiting(flow)
     flow.do("UPDATE dims_metrics SET baseline = '140', baseline_version = baseline_version + 1 WHERE metric = 'm.c'")
     with pytest.raises(Refused, match="proposes 150 against the baseline 140"):
@@ -120,7 +123,7 @@ def test_another_baseline_than_the_request_was_made_against_is_refused(flow: Flo
     assert flow.state("m.c").baseline == 140
 
 
-def test_a_reading_that_is_recorded_while_somebody_approves_comes_before_or_after(flow: Flow, beside: Threads) -> None:
+def test_a_reading_that_is_recorded_during_an_approval_comes_before_or_after_it(flow: Flow, beside: Threads) -> None:
     request = waiting(flow)
     claim = flow.claimed("m.c")
     with transaction(flow.engine) as connection:
@@ -149,7 +152,7 @@ def test_a_float_a_text_and_a_null_are_approved_as_they_are(flow: Flow) -> None:
         assert type(state.baseline) is type(value)
 
 
-def test_who_is_not_there_is_not_found(flow: Flow) -> None:
+def test_an_unknown_request_is_not_found(flow: Flow) -> None:
     for name in ("7", "m.c", "'; DROP"):
         with pytest.raises(NotFound):
             decide_request(flow.engine, flow.config, name, "approved", version=1, person=ADA, note=None)

@@ -1,4 +1,4 @@
-"""Many decide at once while readings come in: each request is decided once, each baseline is what was approved."""
+"""Concurrent decisions while readings come in: each request is decided once, each baseline is an approved value."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONFIG = "\n".join(
 
 
 def measure(flow: Flow, values: dict[str, int]) -> None:
-    """An event for these metrics, and a run over whatever is due, unless somebody else is at it."""
+    """Send an event for these metrics, and measure what is due unless another worker does."""
     flow.ask(*values)
     if claim := flow.claim():
         flow.record(claim, {name: values.get(name, 150) for name in claim.generations})
@@ -51,12 +51,19 @@ def _decide_at_once(flow: Flow) -> None:
     first = {row.metric: row.id for row in flow.rows("SELECT * FROM dims_approval_requests WHERE state = 'open'")}
     assert len(first) == 20
 
-    def one(number: int, metric: str, choice: Choice) -> DecisionResult | Refused:
+    def decide(number: int, metric: str, choice: Choice) -> DecisionResult | Refused:
         request = load_request(flow.engine, metric)
         person = Decider(f"person {number}", "option")
         try:
-            return decide_request(flow.engine, flow.config, str(request.id), choice, version=request.version, person=person,
-                          note=str(number))  # fmt: skip
+            return decide_request(
+                flow.engine,
+                flow.config,
+                str(request.id),
+                choice,
+                version=request.version,
+                person=person,
+                note=str(number),
+            )
         except Refused as refused:
             return refused
 
@@ -67,16 +74,16 @@ def _decide_at_once(flow: Flow) -> None:
         {metric: draw.choice([150, 151, 152, 190]) for metric in draw.sample(METRICS, 5)} for _ in range(READINGS)
     ]
     with ThreadPoolExecutor(10) as pool:
-        running = [pool.submit(one, *call) for call in calls]
+        running = [pool.submit(decide, *call) for call in calls]
         measuring = [pool.submit(measure, flow, values) for values in readings]
         results = [future.result(120) for future in running]
         for future in measuring:
             future.result(120)
 
-    # every call was answered, and every decision that was made is one row, by who made it
+    # every decision is one row with its person
     made = [result for result in results if isinstance(result, DecisionResult) and not result.already]
     log = flow.rows("SELECT * FROM dims_approval_requests WHERE decided_by IS NOT NULL")
-    assert Counter((d.request.id, d.choice, d.request.note) for d in made) == Counter(
+    assert Counter((result.request.id, result.choice, result.request.note) for result in made) == Counter(
         (row.id, row.state, row.note) for row in log
     )
     assert {row.id for row in flow.rows("SELECT id FROM dims_approval_requests")} >= set(first.values())
@@ -85,7 +92,7 @@ def _decide_at_once(flow: Flow) -> None:
 
 
 def _check(flow: Flow, metric: str) -> None:
-    """The baseline is the value approved last; it moved as often as that changed it; at most one request is open."""
+    """The baseline is the last approved value, each approval changed it once, and at most one request is open."""
     state = flow.state(metric)
     rows = flow.rows("SELECT * FROM dims_approval_requests WHERE metric = :m ORDER BY decided_at, id", m=metric)
     approved = [row for row in rows if row.state == "approved"]

@@ -1,4 +1,4 @@
-"""People decide, once: what was rejected, what expired, what was set by hand, who may; and the log is kept."""
+"""Rejections, expiry, baselines set by hand, approvers, and the log of decisions."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def settle(flow: Flow, choice: Choice, request: ApprovalRequest) -> None:
 
 
 def set_(flow: Flow, metric: str, value: Any, note: str | None = "counted by hand") -> ApprovalRequest:
-    (made,) = set_baselines(flow.engine, flow.config, [BaselineInput(metric, value, note)], ADA)
-    return made
+    (request,) = set_baselines(flow.engine, flow.config, [BaselineInput(metric, value, note)], ADA)
+    return request
 
 
 # --- rejected ------------------------------------------------------------------------------------------
 
 
-def test_a_rejected_value_that_comes_again_is_not_asked_again_until_it_leaves_the_band(flow: Flow) -> None:
+def test_a_rejected_value_opens_no_new_request_until_a_reading_leaves_the_band(flow: Flow) -> None:
     settle(flow, "rejected", waiting(flow))
     for value in (150, 152, 148):  # 2 % of what was proposed
         assert flow.serve(c=value)["m.c"].outcome == "rejected"
     assert (flow.open("m.c"), flow.state("m.c").baseline, flow.state("m.c").value) == (None, 100, 148)
     assert flow.serve(c=160)["m.c"].outcome == "held"
-    assert flow.serve(c=150)["m.c"].outcome == "held"  # it has left the band: asked anew
+    assert flow.serve(c=150)["m.c"].outcome == "held"  # a reading has left the band: a new request
     assert flow.states_of_requests() == ["rejected", "superseded", "open"]
 
 
@@ -60,14 +60,14 @@ def test_the_band_of_a_rejected_request_is_that_of_the_value_first_proposed(flow
     assert flow.serve(c=155)["m.c"].outcome == "held"  # within 2 % of 153, and not of 150
 
 
-def test_a_rejected_value_is_asked_again_after_an_accepted_reading(flow: Flow) -> None:
+def test_a_rejected_value_opens_a_new_request_after_an_accepted_reading(flow: Flow) -> None:
     settle(flow, "rejected", waiting(flow))
     assert flow.serve(c=101)["m.c"].outcome == "accepted"
     assert flow.state("m.c").rejected_as_of is None
     assert flow.serve(c=150)["m.c"].outcome == "held"
 
 
-def test_a_look_neither_asks_nor_forgets_what_was_rejected(flow: Flow) -> None:
+def test_a_check_opens_no_request_and_keeps_the_rejection(flow: Flow) -> None:
     settle(flow, "rejected", waiting(flow))
     assert flow.look(c=500)["m.c"].outcome == "looked"
     assert flow.serve(c=150)["m.c"].outcome == "rejected"
@@ -78,7 +78,7 @@ def test_a_look_neither_asks_nor_forgets_what_was_rejected(flow: Flow) -> None:
 EXPIRING = CONFIG + "policy: {expire_after: 7d}\n"
 
 
-def test_a_request_that_nobody_decides_on_expires_where_that_is_configured(make_flow: Make) -> None:
+def test_a_request_without_a_decision_expires_if_configured(make_flow: Make) -> None:
     flow = make_flow(EXPIRING)
     request = waiting(flow)
     assert request.expires_at is not None
@@ -91,29 +91,32 @@ def test_a_request_that_nobody_decides_on_expires_where_that_is_configured(make_
     assert (flow.states_of_requests(), flow.state("m.c").baseline) == (["expired"], 100)
     with pytest.raises(Refused, match="is expired already"):
         settle(flow, "approved", request)
-    assert flow.serve(c=150)["m.c"].outcome == "held"  # while it stays away, it is asked anew
+    assert flow.serve(c=150)["m.c"].outcome == "held"  # the value is still different: a new request
     assert flow.states_of_requests() == ["expired", "open"]
 
 
-def test_without_it_a_request_waits_for_ever(flow: Flow) -> None:
+def test_without_expire_after_a_request_waits_for_ever(flow: Flow) -> None:
     assert waiting(flow).expires_at is None
 
 
-# --- who may -------------------------------------------------------------------------------------------
+# --- approvers -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("approvers", "allowed"), [("[ada, ben]", True), ("['a*']", True), ("ben", False), ("['ADA', 'b*']", False)]
 )
-def test_only_those_decide_whom_the_policy_names(make_flow: Make, approvers: str, allowed: bool) -> None:
+def test_only_the_approvers_of_the_policy_may_decide(make_flow: Make, approvers: str, allowed: bool) -> None:
     flow = make_flow(CONFIG + f"policy: {{categories: {{m: {{approvers: {approvers}}}}}}}\n")
     request = waiting(flow)
     if allowed:
         settle(flow, "approved", request)
         set_(flow, "m.c", 7)
         return
-    for act in (lambda: settle(flow, "approved", request), lambda: settle(flow, "rejected", request),
-                lambda: set_(flow, "m.c", 7)):  # fmt: skip
+    for act in (
+        lambda: settle(flow, "approved", request),
+        lambda: settle(flow, "rejected", request),
+        lambda: set_(flow, "m.c", 7),
+    ):
         with pytest.raises(NotAllowed, match="ada may not decide on m"):
             act()
     assert (flow.states_of_requests(), flow.state("m.c").baseline) == (["open"], 100)
@@ -122,29 +125,33 @@ def test_only_those_decide_whom_the_policy_names(make_flow: Make, approvers: str
 # --- by hand -------------------------------------------------------------------------------------------
 
 
-def test_a_baseline_set_by_hand_is_a_persons_acceptance_in_the_same_log(flow: Flow) -> None:
+def test_a_baseline_set_by_hand_is_an_approved_request_in_the_log(flow: Flow) -> None:
     flow.serve(c=100)
     made = set_(flow, "m.c", 172_726)
     state = flow.state("m.c")
     assert (state.baseline, state.accepted, type(state.baseline)) == (172_726, 172_726, int)
     assert state.baseline_as_of == state.accepted_as_of == made.as_of
-    assert (state.value, state.status) == (100, "extreme")  # the reading stays what it is, and is judged anew
+    assert (state.value, state.status) == (100, "extreme")  # the reading stays, and is judged again
     stored = load_request(flow.engine, str(made.id))
     assert (stored.kind, stored.state, stored.run_id, stored.baseline, stored.value) == (
-        "baseline", "approved", None, 100, 172_726,
-    )  # fmt: skip
+        "baseline",
+        "approved",
+        None,
+        100,
+        172_726,
+    )
     assert (stored.decided_by, stored.known_by, stored.note) == ("ada", "environment", "counted by hand")
     assert flow.serve(c=172_726)["m.c"].status == "ok"
     assert flow.serve(c=205_000)["m.c"].outcome == "held"
 
 
-def test_a_metric_that_was_never_measured_takes_a_baseline(flow: Flow) -> None:
+def test_a_metric_that_was_never_measured_may_get_a_baseline(flow: Flow) -> None:
     set_(flow, "m.c", 100)
     (item,) = flow.serve(c=130).values()
     assert (item.status, item.outcome, item.baseline) == ("extreme", "held", 100)
 
 
-def test_what_waits_is_withdrawn_when_a_person_sets_the_baseline(flow: Flow) -> None:
+def test_an_open_request_is_withdrawn_when_a_person_sets_the_baseline(flow: Flow) -> None:
     request = waiting(flow)
     set_(flow, "m.c", 150)
     assert load_request(flow.engine, str(request.id)).state == "withdrawn"
@@ -152,8 +159,8 @@ def test_what_waits_is_withdrawn_when_a_person_sets_the_baseline(flow: Flow) -> 
         settle(flow, "approved", request)
 
 
-def test_a_reading_begun_before_a_baseline_was_set_moves_it_not(flow: Flow) -> None:
-    """It is a good reading and serves its event; the person's word is newer."""
+def test_a_reading_begun_before_a_baseline_was_set_does_not_move_it(flow: Flow) -> None:
+    """It is a good reading and serves its event, but the person's baseline is newer."""
     flow.serve(c=100)
     claim = flow.claimed("m.c")
     set_(flow, "m.c", 105)
@@ -163,8 +170,8 @@ def test_a_reading_begun_before_a_baseline_was_set_moves_it_not(flow: Flow) -> N
 
 
 def test_many_baselines_are_set_together_or_none(flow: Flow) -> None:
-    with pytest.raises(NotFound, match=r"no metric is called m\.nobody"):
-        set_baselines(flow.engine, flow.config, [BaselineInput("m.a", 1), BaselineInput("m.nobody", 2)], ADA)
+    with pytest.raises(NotFound, match=r"no metric is called m\.unknown"):
+        set_baselines(flow.engine, flow.config, [BaselineInput("m.a", 1), BaselineInput("m.unknown", 2)], ADA)
     flow.serve(c=100)
     with pytest.raises(UsageError, match="is a text"):
         set_baselines(flow.engine, flow.config, [BaselineInput("m.a", 1), BaselineInput("m.c", "many")], ADA)
@@ -176,14 +183,17 @@ def test_many_baselines_are_set_together_or_none(flow: Flow) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_no_measurement_is_no_baseline(flow: Flow, value: float) -> None:
+def test_a_value_that_cannot_be_measured_is_no_baseline(flow: Flow, value: float) -> None:
     with pytest.raises(UsageError, match="no measurement"):
         set_(flow, "m.c", value)
 
 
 def test_an_age_has_no_baseline_to_set(make_flow: Make) -> None:
-    flow = make_flow(CONFIG.replace("e: {source: two, measure: count}", "e: {source: two, measure: newest_age}")
-                     .replace('ratio: {derive: "m.sum / m.e"}', 'ratio: {derive: "m.sum / 2"}'))  # fmt: skip
+    flow = make_flow(
+        CONFIG.replace("e: {source: two, measure: count}", "e: {source: two, measure: newest_age}").replace(
+            'ratio: {derive: "m.sum / m.e"}', 'ratio: {derive: "m.sum / 2"}'
+        )
+    )
     with pytest.raises(UsageError, match="is an age"):
         set_(flow, "m.e", "2026-01-01T00:00:00+00:00")
 
@@ -201,7 +211,7 @@ def test_an_age_has_no_baseline_to_set(make_flow: Make) -> None:
         "TRUNCATE dims_approval_requests",
     ],
 )
-def test_the_database_itself_keeps_what_was_decided(flow: Flow, statement: str) -> None:
+def test_the_database_refuses_to_change_a_decided_request(flow: Flow, statement: str) -> None:
     settle(flow, "approved", waiting(flow))
     kept = (
         "decided requests are kept" if "TRUNCATE" in statement else "is approved: a decided request cannot be changed"
@@ -219,9 +229,9 @@ def test_an_open_request_may_change(flow: Flow) -> None:
 # --- evidence ------------------------------------------------------------------------------------------
 
 
-def test_a_request_holds_the_events_since_the_baseline_and_what_the_reading_names(flow: Flow) -> None:
+def test_a_request_contains_the_events_since_the_baseline_and_the_details_of_the_reading(flow: Flow) -> None:
     flow.serve(c=100)
-    flow.ask("m.a")  # of no concern
+    flow.ask("m.a")  # concerns another metric
     flow.ask("m.c")
     first = flow.scalar("SELECT max(seq) FROM dims_event_log")
     flow.serve(c=150)
@@ -230,7 +240,7 @@ def test_a_request_holds_the_events_since_the_baseline_and_what_the_reading_name
     assert request.baseline_as_of == flow.state("m.c").baseline_as_of
     evidence = dict(request.evidence or {})
     assert (evidence["events"], evidence["newest"]) == (2, [first + 1, first])
-    flow.serve(c=150)  # the same facts: no other version, and the evidence stands
+    flow.serve(c=150)  # the same facts: the version and the evidence stay
     again = flow.open("m.c")
     assert again is not None
     assert (again.version, again.evidence) == (1, request.evidence)
@@ -241,7 +251,7 @@ def test_a_request_holds_the_events_since_the_baseline_and_what_the_reading_name
     assert dict(later.evidence or {})["events"] == 4
 
 
-def test_a_derived_metrics_evidence_are_the_events_of_what_it_reads(make_flow: Make) -> None:
+def test_the_evidence_of_a_derived_metric_are_the_events_of_its_inputs(make_flow: Make) -> None:
     flow = make_flow(CONFIG.replace('sum: {derive: "m.a + m.b"}', 'sum: {derive: "m.a + m.b", critical: true}'))
     flow.serve(a=50)
     flow.serve(b=50)

@@ -1,4 +1,4 @@
-"""The stream from its reader's side: what is large, what others left, what a stolen producer's key can do to it."""
+"""Read the stream: large entries, entries that other consumers left, and what a stolen producer key can do."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ def send(redis: Redis, flow: Flow, number: int = 1) -> None:
 
 
 def consumers(redis: Redis) -> set[str]:
-    return {one["name"].decode() for one in redis.xinfo_consumers(STREAM, GROUP)}
+    return {consumer["name"].decode() for consumer in redis.xinfo_consumers(STREAM, GROUP)}
 
 
-# --- an id of the producer's own choice ------------------------------------------------------------------
+# --- an id that a producer chose ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("id", [LARGEST, "32503680000000-0"])
-def test_a_stream_whose_last_id_lies_in_the_future_is_made_anew_once_it_is_empty(
+def test_a_stream_whose_last_id_lies_in_the_future_is_recreated_once_it_is_empty(
     redis: Redis, flow: Flow, id: str
 ) -> None:
     ensure_group(redis)
     send(redis, flow)
     redis.xadd(STREAM, {"event": request("m.a", id="far").to_json()}, id=id)
-    assert repair_last_id(redis) is False  # it holds what is not stored yet
+    assert repair_last_id(redis) is False  # it holds entries that are not stored yet
     assert ingest_stream(redis, flow.engine, flow.planner).stored == 2
     assert repair_last_id(redis) is True
     assert repair_last_id(redis) is False
     send(redis, flow)
     (entry,) = redis.xrange(STREAM)
     assert int(entry[0].partition(b"-")[0]) <= redis.time()[0] * 1000 + 1000
-    assert ingest_stream(redis, flow.engine, flow.planner).stored == 1  # by the group that was made with it
+    assert ingest_stream(redis, flow.engine, flow.planner).stored == 1  # with the re-created group
 
 
-def test_the_largest_id_blocks_who_comes_later_until_it_is_mended(redis: Redis, flow: Flow) -> None:
+def test_the_largest_id_blocks_later_entries_until_the_stream_is_repaired(redis: Redis, flow: Flow) -> None:
     ensure_group(redis)
     redis.xadd(STREAM, {"event": "x"}, id=LARGEST)
     with pytest.raises(ResponseError, match="exhausted"):
@@ -54,7 +54,7 @@ def test_the_largest_id_blocks_who_comes_later_until_it_is_mended(redis: Redis, 
     send(redis, flow)
 
 
-def test_a_stream_of_today_is_left_alone(redis: Redis, flow: Flow) -> None:
+def test_a_normal_stream_is_not_changed(redis: Redis, flow: Flow) -> None:
     ensure_group(redis)
     assert repair_last_id(redis) is False
     send(redis, flow)
@@ -63,11 +63,11 @@ def test_a_stream_of_today_is_left_alone(redis: Redis, flow: Flow) -> None:
 
 
 def test_a_rejected_entry_under_an_id_that_was_used_before_is_kept_too(redis: Redis, flow: Flow) -> None:
-    """A stream that was made anew may give an id again."""
-    for said in ("one", "two", "two"):
+    """A re-created stream may use an id again."""
+    for payload in ("one", "two", "two"):
         redis.delete(STREAM)
         ensure_group(redis)
-        redis.xadd(STREAM, {"event": said}, id="5-5")
+        redis.xadd(STREAM, {"event": payload}, id="5-5")
         ingest_stream(redis, flow.engine, flow.planner)
     kept = flow.rows("SELECT stream_id, payload FROM dims_event_log ORDER BY seq")
     assert [(row.stream_id, row.payload) for row in kept] == [("5-5", "one"), ("5-5", "two")]
@@ -76,7 +76,7 @@ def test_a_rejected_entry_under_an_id_that_was_used_before_is_kept_too(redis: Re
 # --- size ----------------------------------------------------------------------------------------------
 
 
-def test_large_entries_are_taken_few_at_a_time(redis: Redis, flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_entries_are_read_in_small_batches(redis: Redis, flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "BATCH_BYTES", 1_000_000)
     ensure_group(redis)
     for _ in range(20):
@@ -89,9 +89,7 @@ def test_large_entries_are_taken_few_at_a_time(redis: Redis, flow: Flow, monkeyp
     assert max(sizes) <= 4
 
 
-def test_one_entry_larger_than_a_batch_is_taken_alone(
-    redis: Redis, flow: Flow, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_entry_larger_than_a_batch_is_read_alone(redis: Redis, flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "BATCH_BYTES", 1000)
     ensure_group(redis)
     redis.xadd(STREAM, {"event": b"x" * 300_000})
@@ -110,21 +108,21 @@ def test_an_entry_without_the_field_is_rejected_with_that_reason(redis: Redis, f
 # --- other consumers -----------------------------------------------------------------------------------
 
 
-def test_what_dead_consumers_left_is_found_behind_what_is_still_in_work(
+def test_entries_of_dead_consumers_are_found_after_entries_in_work(
     redis: Redis, flow: Flow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """XAUTOCLAIM looks at ten times its count of entries and gives a cursor; what is idle may stand after that."""
+    """XAUTOCLAIM reads ten times its count of entries and returns a cursor. Idle entries may come after that."""
     ensure_group(redis)
     send(redis, flow, 30)
     redis.xreadgroup(GROUP, "dead:1", {STREAM: ">"})
-    pending = [one["message_id"] for one in redis.xpending_range(STREAM, GROUP, "-", "+", 30)]
+    pending = [entry["message_id"] for entry in redis.xpending_range(STREAM, GROUP, "-", "+", 30)]
     redis.xclaim(STREAM, GROUP, "dead:1", 0, pending[25:], idle=60_000)
     monkeypatch.setattr(event_stream, "BATCH", 1)
     assert ingest_stream(redis, flow.engine, flow.planner).stored == 5
     assert redis.xlen(STREAM) == 25
 
 
-def test_a_consumer_that_is_long_gone_is_forgotten_unless_it_holds_entries(
+def test_a_stale_consumer_is_removed_unless_it_holds_entries(
     redis: Redis, flow: Flow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ensure_group(redis)
@@ -133,6 +131,6 @@ def test_a_consumer_that_is_long_gone_is_forgotten_unless_it_holds_entries(
     redis.xgroup_createconsumer(STREAM, GROUP, "idle")
     remove_stale_consumers(redis)
     assert consumers(redis) == {"holds", "idle"}  # it may come back within the hour
-    monkeypatch.setattr(event_stream, "FORGOTTEN_MS", -1)
+    monkeypatch.setattr(event_stream, "STALE_CONSUMER_MS", -1)
     remove_stale_consumers(redis)
     assert consumers(redis) == {"holds"}

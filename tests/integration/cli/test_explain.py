@@ -52,14 +52,14 @@ def documented_keys(command: str) -> set[str]:
 def test_explain_shows_a_held_value(held_project: Project) -> None:
     done = held_project.dims("explain", "m.files", check=True)
     lines = done.stdout.splitlines()
-    assert lines[0] == "m.files: 13 files, extreme, held: request 1 waits for a person"
-    assert "  drift     |13 - 10| / 10 x 100 = 30.0 %" in lines
-    assert "  others    1 dims.files.changed" in lines
-    assert "  decide    dims approvals approve 1 --version 1   (or reject)" in lines
-    assert not any(line.startswith("  untold") for line in lines)
+    assert lines[0] == "m.files: 13 files, extreme, held: request 1 waits for approval"
+    assert "  drift        |13 - 10| / 10 x 100 = 30.0 %" in lines
+    assert "  others       1 dims.files.changed" in lines
+    assert "  decide       dims approvals approve 1 --version 1   (or reject)" in lines
+    assert not any(line.startswith("  unexplained") for line in lines)
     shown = held_project.dims("approvals", "show", "m.files", check=True).stdout.splitlines()
     assert shown[0] == "request 1, version 1: m.files"
-    assert "  others    1 dims.files.changed" in shown
+    assert "  others       1 dims.files.changed" in shown
 
 
 def test_the_documents_have_the_documented_keys(held_project: Project) -> None:
@@ -77,7 +77,7 @@ def test_the_documents_have_the_documented_keys(held_project: Project) -> None:
     assert document["verdict"]["against"]["value"] == 10
     assert document["verdict"]["drift_pct"] == 30
     assert document["events"]["others"] == {"dims.files.changed": 1}
-    assert (document["request"]["id"], document["untold"], document["gaps"]) == (1, None, [])
+    assert (document["request"]["id"], document["unexplained"], document["gaps"]) == (1, None, [])
     request: dict[str, Any] = json.loads(held_project.dims("approvals", "show", "1", "--json", check=True).stdout)
     assert set(request) == documented_keys("dims approvals") - {"requests", "drift"}
     assert request["events"] == document["events"]

@@ -1,4 +1,4 @@
-"""What people are told is written with what makes it so: once while a state stands, and whole or not at all."""
+"""Notifications are written in the transaction of their cause: once while a state is active, and all or none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import text
 from dims_worker.approvals.decisions import BaselineInput, Choice, Decider, decide_request, set_baselines
 from dims_worker.config.runtime import WORKFLOW
 from dims_worker.notifications.outbox import write_overdue_notifications
-from dims_worker.pipeline import record as room
+from dims_worker.pipeline import record
 from dims_worker.pipeline.record import Measurement
 from dims_worker.probes.base import Reading
 from dims_worker.store import leases, notifications
@@ -23,24 +23,24 @@ from tests.integration.helpers import CONFIG, Down, Flow, Threads, outcome
 
 Make = Callable[[str], Flow]
 ADA = Decider("ada", "option")
-TOLD = CONFIG + 'notify: {channels: {ops: {url: ""}}}\n'
+WITH_CHANNEL = CONFIG + 'notify: {channels: {ops: {url: ""}}}\n'
 
 
 @pytest.fixture
 def flow(make_flow: Make) -> Flow:
-    """With one channel; that it has no URL changes nothing of what is written."""
-    return make_flow(TOLD)
+    """A flow with one channel. Notifications are written although the channel has no URL."""
+    return make_flow(WITH_CHANNEL)
 
 
-def told(flow: Flow, channel: str = "ops") -> list[str]:
-    """What there is to tell, in the order it came: `+held:1` begins, `-held:1` ends, `(…)` ends without a word."""
+def alerts(flow: Flow, channel: str = "ops") -> list[str]:
+    """Return the notifications in order: `+held:1` begins, `-held:1` ends, `(held:1)` ends without a message."""
     rows = flow.rows("SELECT * FROM dims_notifications WHERE channel = :c ORDER BY id", c=channel)
-    said = [(row.since, f"+{row.metric} {row.state}") for row in rows]
+    changes = [(row.since, f"+{row.metric} {row.state}") for row in rows]
     for row in rows:
         if row.ended_at is not None:
             state = f"{row.metric} {row.state}"
-            said.append((row.ended_at, f"-{state}" if row.end_sent_at is None else f"({state})"))
-    return [word for _, word in sorted(said)]
+            changes.append((row.ended_at, f"-{state}" if row.end_sent_at is None else f"({state})"))
+    return [change for _, change in sorted(changes)]
 
 
 def sweep(flow: Flow) -> None:
@@ -67,14 +67,14 @@ def settle(flow: Flow, choice: Choice, number: int) -> None:
 # --- readings --------------------------------------------------------------------------------------------
 
 
-def test_ten_runs_with_the_same_drift_say_it_once_and_the_eleventh_that_it_is_over(flow: Flow) -> None:
+def test_ten_runs_with_the_same_drift_notify_once_and_the_eleventh_notifies_its_end(flow: Flow) -> None:
     number = waiting(flow)
     for _ in range(9):
         assert flow.serve(c=150)["m.c"].outcome == "held"
-    assert told(flow) == [f"+m.c held:{number}"]
+    assert alerts(flow) == [f"+m.c held:{number}"]
     flow.serve(c=100)
     flow.serve(c=100)
-    assert told(flow) == [f"+m.c held:{number}", f"-m.c held:{number}"]
+    assert alerts(flow) == [f"+m.c held:{number}", f"-m.c held:{number}"]
 
 
 def test_the_same_readings_again_change_nothing(flow: Flow) -> None:
@@ -90,9 +90,11 @@ def test_the_same_readings_again_change_nothing(flow: Flow) -> None:
     assert sorted(states) == ["drift:extreme", "failed", "held:1"]
 
 
-def test_a_run_has_one_statement_of_each_sort_however_much_it_has_to_tell(make_flow: Make, queries: list[str]) -> None:
+def test_a_run_makes_one_statement_of_each_kind_for_any_number_of_notifications(
+    make_flow: Make, queries: list[str]
+) -> None:
     many = "".join(f"    x{n}: {{source: one, measure: count, critical: true}}\n" for n in range(60))
-    text_ = TOLD.replace("    sum:", many + "    sum:").replace("{ops:", "{other: {url: ''}, ops:")
+    text_ = WITH_CHANNEL.replace("    sum:", many + "    sum:").replace("{ops:", "{other: {url: ''}, ops:")
     flow = make_flow(text_)
     flow.serve(**{f"x{n}": 100 for n in range(60)})
     queries.clear()
@@ -104,95 +106,97 @@ def test_a_run_has_one_statement_of_each_sort_however_much_it_has_to_tell(make_f
     assert flow.scalar("SELECT count(*) FROM dims_notifications WHERE ended_at IS NOT NULL") == 120
 
 
-def test_without_a_channel_nothing_is_asked(make_flow: Make, queries: list[str]) -> None:
+def test_without_a_channel_there_are_no_queries(make_flow: Make, queries: list[str]) -> None:
     waiting(make_flow(CONFIG))
     sweep(make_flow(CONFIG))
     assert not [query for query in queries if "dims_notifications" in query or "dims_channels" in query]
 
 
-def test_a_run_that_is_not_recorded_has_nothing_to_tell(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_not_recorded_writes_no_notification(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
     flow.serve(c=100)
     claim = flow.claimed("m.c")
 
     def dies(*_: object, **__: object) -> None:
         raise RuntimeError("the power went")
 
-    monkeypatch.setattr(room, "Run", dies)  # after all has been written
+    monkeypatch.setattr(record, "Run", dies)  # after everything is written
     with pytest.raises(RuntimeError, match="the power went"):
         flow.record(claim, {"m.c": 150})
-    assert (told(flow), flow.open("m.c")) == ([], None)
+    assert (alerts(flow), flow.open("m.c")) == ([], None)
 
 
-def test_a_run_whose_lease_was_lost_tells_nothing(flow: Flow) -> None:
+def test_a_run_whose_lease_was_lost_writes_no_notification(flow: Flow) -> None:
     flow.serve(c=100)
     claim = flow.claimed("m.c")
     flow.do("UPDATE dims_sources SET lease_epoch = lease_epoch + 1")
     assert flow.record(claim, {"m.c": 150}).status == "superseded"
-    assert told(flow) == []
+    assert alerts(flow) == []
 
 
-def test_a_run_names_the_channels_that_have_something_to_be_told(make_flow: Make) -> None:
+def test_a_run_names_the_channels_with_notifications_to_send(make_flow: Make) -> None:
     flow = make_flow(CONFIG + 'notify: {channels: {b: {url: ""}, a: {url: ""}, c: {url: "", tiers: []}}}\n')
     flow.serve(a=100)
-    assert flow.record(flow.claimed("m.a"), {"m.a": 150}).tells == ("a", "b")
-    assert flow.record(flow.claimed("m.a"), {"m.a": 151}).tells == ()  # a drift that calms down ends without a word
+    assert flow.record(flow.claimed("m.a"), {"m.a": 150}).channels == ("a", "b")
+    assert flow.record(flow.claimed("m.a"), {"m.a": 151}).channels == ()  # a drift ends without a message
 
 
-def test_a_look_tells_nothing(flow: Flow) -> None:
+def test_a_check_writes_no_notification(flow: Flow) -> None:
     flow.serve(c=100)
     flow.look(c=150)
     flow.look(c=Down("gone"))
-    assert told(flow) == []
+    assert alerts(flow) == []
 
 
-def test_a_value_outside_the_band_is_another_request_and_said_alone(flow: Flow) -> None:
+def test_a_value_outside_the_band_is_another_request_and_notifies_alone(flow: Flow) -> None:
     first = waiting(flow)
     flow.serve(c=200)
-    assert sorted(told(flow)) == [f"(m.c held:{first})", f"+m.c held:{first}", f"+m.c held:{first + 1}"]
+    assert sorted(alerts(flow)) == [f"(m.c held:{first})", f"+m.c held:{first}", f"+m.c held:{first + 1}"]
 
 
-def test_a_limit_is_told_while_it_is_broken_whatever_becomes_the_baseline(make_flow: Make) -> None:
-    flow = make_flow(TOLD.replace("a: {source: one, measure: count}", "a: {source: one, measure: count, max: 120}"))
+def test_a_broken_limit_notifies_whatever_the_baseline_is(make_flow: Make) -> None:
+    flow = make_flow(
+        WITH_CHANNEL.replace("a: {source: one, measure: count}", "a: {source: one, measure: count, max: 120}")
+    )
     for value in (118, 121, 122, 123, 118):
         flow.serve(a=value)
-    assert told(flow) == ["+m.a limit", "-m.a limit"]
+    assert alerts(flow) == ["+m.a limit", "-m.a limit"]
 
 
-def test_a_metric_that_fails_is_told_after_as_many_times_as_the_channel_says(make_flow: Make) -> None:
+def test_a_failing_metric_notifies_after_as_many_failures_as_the_channel_sets(make_flow: Make) -> None:
     flow = make_flow(
         CONFIG + 'notify: {channels: {ops: {url: ""}, first: {url: "", failures: 1}, no: {url: "", failures: null}}}\n'
     )
     flow.serve(a=100)
     for number in range(1, 6):
         flow.serve(a=Down("AccessDenied"))
-        assert told(flow, "ops") == ["+m.a failed"] * (number >= 3)
-        assert told(flow, "first") == ["+m.a failed"]
+        assert alerts(flow, "ops") == ["+m.a failed"] * (number >= 3)
+        assert alerts(flow, "first") == ["+m.a failed"]
     flow.serve(a=100)
-    assert told(flow, "ops") == told(flow, "first") == ["+m.a failed", "-m.a failed"]
-    assert told(flow, "no") == []
+    assert alerts(flow, "ops") == alerts(flow, "first") == ["+m.a failed", "-m.a failed"]
+    assert alerts(flow, "no") == []
     flow.serve(a=Down("AccessDenied"))
-    assert told(flow, "ops") == ["+m.a failed", "-m.a failed"]  # counted from the beginning again
+    assert alerts(flow, "ops") == ["+m.a failed", "-m.a failed"]  # counted from the start again
 
 
-def test_what_derives_from_a_failure_is_not_told_beside_it(flow: Flow) -> None:
+def test_a_failure_does_not_notify_for_the_metrics_derived_from_it(flow: Flow) -> None:
     flow.serve(b=1)
     for _ in range(4):
         flow.serve(a=Down("gone"))
-    assert told(flow) == ["+m.a failed"]
+    assert alerts(flow) == ["+m.a failed"]
 
 
-def test_a_derived_value_is_told_like_any(make_flow: Make) -> None:
-    flow = make_flow(TOLD.replace('"m.a + m.b"}', '"m.a + m.b", critical: true}'))
+def test_a_derived_value_notifies_like_any_other(make_flow: Make) -> None:
+    flow = make_flow(WITH_CHANNEL.replace('"m.a + m.b"}', '"m.a + m.b", critical: true}'))
     flow.serve(b=100)
     flow.serve(a=100)
     flow.serve(a=200)
-    assert told(flow) == ["+m.a drift:extreme", "+m.sum held:1"]
+    assert alerts(flow) == ["+m.a drift:extreme", "+m.sum held:1"]
 
 
-WORKFLOWS = TOLD + "workflows: {file_inventory: {source: one}}\n"
+WORKFLOWS = WITH_CHANNEL + "workflows: {file_inventory: {source: one}}\n"
 
 
-def test_a_workflow_that_needs_a_look_says_so_until_it_does_not(make_flow: Make) -> None:
+def test_a_workflow_that_needs_attention_notifies_once_and_at_its_end(make_flow: Make) -> None:
     flow = make_flow(WORKFLOWS)
     name = f"{WORKFLOW}file-inventory"
     for value in ("ok", "attention", "attention", "ok", "ok"):
@@ -203,12 +207,12 @@ def test_a_workflow_that_needs_a_look_says_so_until_it_does_not(make_flow: Make)
             assert claim is not None
             reading = Reading(name, value, "", "exact")
             measured = Measurement({name: reading}, claim.as_of, "workflow", "test", source=name, claim=claim)
-            room.record_run(connection, flow.config, measured)
-    assert told(flow) == [f"+{name} attention", f"-{name} attention"]
+            record.record_run(connection, flow.config, measured)
+    assert alerts(flow) == [f"+{name} attention", f"-{name} attention"]
 
 
 @pytest.mark.parametrize("value", [10**20, 1e22, 0.1, "text", None, True, -5])
-def test_values_are_kept_as_they_are(flow: Flow, value: Any) -> None:
+def test_values_keep_their_type(flow: Flow, value: Any) -> None:
     flow.serve(c=3)
     flow.serve(c=value)
     (kept,) = flow.rows("SELECT facts -> 'value' AS value, facts -> 'baseline' AS baseline FROM dims_notifications")
@@ -220,45 +224,45 @@ def test_values_are_kept_as_they_are(flow: Flow, value: Any) -> None:
 
 
 @pytest.mark.parametrize("choice", ["approved", "rejected"])
-def test_a_decision_ends_it_at_the_next_sweep(flow: Flow, choice: Choice) -> None:
+def test_a_decision_ends_the_state_at_the_next_sweep(flow: Flow, choice: Choice) -> None:
     number = waiting(flow)
     settle(flow, choice, number)
     sweep(flow)
     sweep(flow)
-    assert told(flow) == [f"+m.c held:{number}", f"-m.c held:{number}"]
+    assert alerts(flow) == [f"+m.c held:{number}", f"-m.c held:{number}"]
     flow.serve(c=150)
-    assert len(told(flow)) == 2  # approved: it is the baseline; rejected: nobody is asked again
+    assert len(alerts(flow)) == 2  # approved: it is the baseline; rejected: no new request
 
 
 @pytest.mark.parametrize("choice", ["approved", "rejected"])
-def test_or_at_the_next_reading_where_that_comes_first(flow: Flow, choice: Choice) -> None:
+def test_a_decision_ends_the_state_at_the_next_reading_if_that_comes_first(flow: Flow, choice: Choice) -> None:
     number = waiting(flow)
     settle(flow, choice, number)
     flow.serve(c=150)
     sweep(flow)
-    assert told(flow) == [f"+m.c held:{number}", f"-m.c held:{number}"]
+    assert alerts(flow) == [f"+m.c held:{number}", f"-m.c held:{number}"]
 
 
-def test_a_request_that_expires_ends_it_and_the_next_one_is_told_anew(make_flow: Make) -> None:
-    flow = make_flow(TOLD + "policy: {expire_after: 7d}\n")
+def test_an_expired_request_ends_the_state_and_the_next_request_notifies_again(make_flow: Make) -> None:
+    flow = make_flow(WITH_CHANNEL + "policy: {expire_after: 7d}\n")
     number = waiting(flow)
     flow.do("UPDATE dims_approval_requests SET expires_at = clock_timestamp() - interval '1 s'")
     with transaction(flow.engine) as connection:
         expire_requests(connection)
         write_overdue_notifications(connection, flow.config)
     flow.serve(c=150)
-    assert told(flow) == [f"+m.c held:{number}", f"-m.c held:{number}", f"+m.c held:{number + 1}"]
+    assert alerts(flow) == [f"+m.c held:{number}", f"-m.c held:{number}", f"+m.c held:{number + 1}"]
 
 
-def test_a_baseline_set_by_hand_ends_it(flow: Flow) -> None:
+def test_a_baseline_set_by_hand_ends_the_state(flow: Flow) -> None:
     number = waiting(flow)
     set_baselines(flow.engine, flow.config, [BaselineInput("m.c", 150, "counted")], ADA)
     sweep(flow)
-    assert told(flow) == [f"+m.c held:{number}", f"-m.c held:{number}"]
+    assert alerts(flow) == [f"+m.c held:{number}", f"-m.c held:{number}"]
 
 
 def days_pass(flow: Flow, days: int, *metrics: str) -> None:
-    """The latest readings of these metrics are so much older."""
+    """Make the latest readings of these metrics older by a number of days."""
     flow.do(
         "UPDATE dims_metrics SET as_of = as_of - :span WHERE metric = ANY(:m)",
         span=timedelta(days=days),
@@ -266,50 +270,50 @@ def days_pass(flow: Flow, days: int, *metrics: str) -> None:
     )
 
 
-def test_a_metric_that_nobody_measures_gets_stale_and_is_told_once(flow: Flow) -> None:
+def test_a_metric_that_is_not_measured_becomes_stale_and_notifies_once(flow: Flow) -> None:
     flow.serve(a=100, c=100)
     days_pass(flow, 6, "m.a", "m.c")
     sweep(flow)
-    assert told(flow) == []
+    assert alerts(flow) == []
     days_pass(flow, 2, "m.a")
     sweep(flow)
     sweep(flow)
-    assert told(flow) == ["+m.a stale"]
+    assert alerts(flow) == ["+m.a stale"]
     flow.serve(a=Down("gone"))
-    assert told(flow) == ["+m.a stale"]
+    assert alerts(flow) == ["+m.a stale"]
     flow.serve(a=100)
-    assert told(flow) == ["+m.a stale", "-m.a stale"]
+    assert alerts(flow) == ["+m.a stale", "-m.a stale"]
 
 
-def test_a_look_is_a_measurement(flow: Flow) -> None:
+def test_a_check_ends_staleness(flow: Flow) -> None:
     flow.serve(a=100)
     days_pass(flow, 8, "m.a")
     sweep(flow)
     flow.look(a=100)
-    assert told(flow) == ["+m.a stale", "-m.a stale"]
+    assert alerts(flow) == ["+m.a stale", "-m.a stale"]
 
 
-def test_stale_after_is_the_policys_and_null_is_never(make_flow: Make) -> None:
-    never = TOLD.replace("count, critical: true", "count, critical: true, stale_after: null")
+def test_the_policy_sets_stale_after_and_null_disables_it(make_flow: Make) -> None:
+    never = WITH_CHANNEL.replace("count, critical: true", "count, critical: true, stale_after: null")
     flow = make_flow(never + "policy: {stale_after: 60d}\n")
     flow.serve(a=100, c=100)
     days_pass(flow, 59, "m.a", "m.c")
     sweep(flow)
-    assert told(flow) == []
+    assert alerts(flow) == []
     days_pass(flow, 2, "m.a", "m.c")
     sweep(flow)
-    assert told(flow) == ["+m.a stale"]
+    assert alerts(flow) == ["+m.a stale"]
 
 
-def test_what_derives_from_what_is_stale_is_not_told_beside_it(flow: Flow) -> None:
+def test_a_stale_input_does_not_notify_for_the_metrics_derived_from_it(flow: Flow) -> None:
     flow.serve(b=1)
     flow.serve(a=1)
     days_pass(flow, 8, "m.a", "m.sum")
     sweep(flow)
-    assert told(flow) == ["+m.a stale"]
-    days_pass(flow, -8, "m.a")  # a derived one that stays behind its inputs says it itself
+    assert alerts(flow) == ["+m.a stale"]
+    days_pass(flow, -8, "m.a")  # a derived metric that is older than its inputs notifies itself
     sweep(flow)
-    assert "+m.sum stale" in told(flow)
+    assert "+m.sum stale" in alerts(flow)
 
 
 AGES = """
@@ -323,47 +327,47 @@ def hours_ago(hours: float) -> str:
     return (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
 
 
-def test_a_feed_that_died_is_told_without_an_event_and_when_it_lives_again(make_flow: Make) -> None:
+def test_a_dead_feed_notifies_without_an_event_and_when_it_is_alive_again(make_flow: Make) -> None:
     flow = make_flow(AGES)
     flow.serve(age=hours_ago(47), free=hours_ago(1000))
     sweep(flow)
-    assert told(flow) == []
+    assert alerts(flow) == []
     flow.do("UPDATE dims_metrics SET value = to_jsonb(CAST(:v AS text)) WHERE metric = 'm.age'", v=hours_ago(49))
     sweep(flow)
     sweep(flow)
-    assert told(flow) == ["+m.age limit"]
+    assert alerts(flow) == ["+m.age limit"]
     flow.serve(age=hours_ago(50))
-    assert told(flow) == ["+m.age limit"]
+    assert alerts(flow) == ["+m.age limit"]
     flow.serve(age=hours_ago(1))
     sweep(flow)
-    assert told(flow) == ["+m.age limit", "-m.age limit"]
+    assert alerts(flow) == ["+m.age limit", "-m.age limit"]
 
 
-def test_a_metric_that_is_no_longer_configured_ends_all_that_stands_of_it(flow: Flow, restart: Make) -> None:
+def test_removing_a_metric_from_the_configuration_ends_its_active_states(flow: Flow, restart: Make) -> None:
     number = waiting(flow)
     for _ in range(3):
         flow.serve(c=Down("gone"), a=Down("gone"))
-    changed = restart(TOLD.replace("    c: {source: one, measure: count, critical: true}\n", ""))
-    assert len(told(flow)) == 3
+    changed = restart(WITH_CHANNEL.replace("    c: {source: one, measure: count, critical: true}\n", ""))
+    assert len(alerts(flow)) == 3
     sweep(changed)
     sweep(changed)
-    assert sorted(told(flow)) == sorted(
+    assert sorted(alerts(flow)) == sorted(
         [f"+m.c held:{number}", "+m.a failed", "+m.c failed", f"-m.c held:{number}", "-m.c failed"]
     )
 
 
-def test_the_sweep_waits_for_nobody(flow: Flow) -> None:
+def test_the_sweep_skips_locked_metrics(flow: Flow) -> None:
     flow.serve(a=100, c=100)
     days_pass(flow, 8, "m.a", "m.c")
     with flow.engine.begin() as other:
         other.execute(text("SELECT 1 FROM dims_metrics WHERE metric = 'm.a' FOR UPDATE"))
         sweep(flow)
-        assert told(flow) == ["+m.c stale"]
+        assert alerts(flow) == ["+m.c stale"]
     sweep(flow)
-    assert sorted(told(flow)) == ["+m.a stale", "+m.c stale"]
+    assert sorted(alerts(flow)) == ["+m.a stale", "+m.c stale"]
 
 
-def test_sweeps_and_runs_at_once_say_each_thing_once(flow: Flow, beside: Threads) -> None:
+def test_concurrent_sweeps_and_runs_notify_once(flow: Flow, beside: Threads) -> None:
     flow.serve(a=100, c=100)
     flow.serve(b=100, e=100)
     for number in range(12):
@@ -386,17 +390,22 @@ def test_sweeps_and_runs_at_once_say_each_thing_once(flow: Flow, beside: Threads
     assert flow.rows("SELECT 1 FROM dims_notifications WHERE state LIKE 'held:%' AND ended_at IS NULL") == []
 
 
-def test_a_state_stands_once_though_two_would_write_it(flow: Flow) -> None:
+def test_a_state_that_is_written_twice_is_active_once(flow: Flow) -> None:
     row = {"channel": "ops", "metric": "m.a", "state": "stale", "facts": {}, "run_id": None}
     for _ in range(2):
         with transaction(flow.engine) as connection:
             notifications.begin_notifications(connection, [row])
-    assert told(flow) == ["+m.a stale"]
+    assert alerts(flow) == ["+m.a stale"]
 
 
 def test_facts_are_json(flow: Flow) -> None:
     waiting(flow)
     (row,) = flow.rows("SELECT facts::text FROM dims_notifications")
     assert json.loads(row[0]) == {
-        "value": 150, "unit": "files", "baseline": 100, "drift_pct": 50.0, "severity": "urgent", "reason": "up 50.0 %",
-    }  # fmt: skip
+        "value": 150,
+        "unit": "files",
+        "baseline": 100,
+        "drift_pct": 50.0,
+        "severity": "urgent",
+        "reason": "up 50.0 %",
+    }

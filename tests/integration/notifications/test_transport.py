@@ -1,4 +1,4 @@
-"""Apprise as we use it: a message arrives whole, a failure has a reason, nobody waits, and the URL stays secret."""
+"""Apprise: a message arrives complete, a failure has a reason, a slow service blocks nothing, the URL stays secret."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from dims_worker.notifications import transport
 from dims_worker.notifications.transport import Transport
 from tests.fixtures.receivers import TOKEN, Mailbox, Receiver
 
-TITLE = "DIMS: 1 value waits for you (project naïve)"
-BODY = """m.a: 1 file -> 2 files, +100.0 %: waits for you
+TITLE = "DIMS: 1 value waits for approval (project naïve)"
+BODY = """m.a: 1 file -> 2 files, +100.0 %: waits for approval
     dims approvals approve 1 --version 1   (or reject)
 m_b_c: ‰ *x*"""
 
 
-def carry(url: str, **more: timedelta) -> None:
-    Transport(SecretStr(url)).carry(TITLE, BODY, "warning", **more)
+def send(url: str, **options: timedelta) -> None:
+    Transport(SecretStr(url)).send(TITLE, BODY, "warning", **options)
 
 
-def reason(url: str, **more: timedelta) -> str:
-    with pytest.raises(NotSent) as told:
-        carry(url, **more)
-    assert told.value.__cause__ is None
-    return str(told.value)
+def reason(url: str, **options: timedelta) -> str:
+    with pytest.raises(NotSent) as error:
+        send(url, **options)
+    assert error.value.__cause__ is None
+    return str(error.value)
 
 
 # --- it arrives ------------------------------------------------------------------------------------------
 
 
 def test_a_webhook_gets_the_text_as_it_is(receiver: Receiver) -> None:
-    carry(receiver.url)
+    send(receiver.url)
     (message,) = receiver.accepted
     assert (message["title"], message["message"], message["type"]) == (TITLE, BODY, "warning")
 
 
 def test_a_mail_is_plain_text(mailbox: Mailbox) -> None:
-    carry(mailbox.url)
+    send(mailbox.url)
     (mail,) = mailbox.mails
     assert mailbox.to == [["ops@example.org"]]
     assert (mail["Subject"], mail["From"], mail["To"]) == (TITLE, "dims@example.org", "ops@example.org")
@@ -60,9 +60,9 @@ def test_a_text_that_is_too_long_for_a_service_comes_in_parts(
     from apprise.plugins.custom_json import NotifyJSON
 
     monkeypatch.setattr(NotifyJSON, "body_maxlen", 80)
-    way = Transport(SecretStr(receiver.url))
-    assert way.longest == 80
-    way.carry(TITLE, BODY, "info")
+    transport_ = Transport(SecretStr(receiver.url))
+    assert transport_.longest == 80
+    transport_.send(TITLE, BODY, "info")
     assert len(receiver.accepted) > 1
     assert "".join("".join(receiver.texts).split()) == "".join(BODY.split())
 
@@ -71,18 +71,18 @@ def test_a_text_that_is_too_long_for_a_service_comes_in_parts(
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 503])
-def test_an_answer_that_is_no_success_is_told_by_its_status(receiver: Receiver, status: int) -> None:
+def test_a_failure_is_reported_with_its_http_status(receiver: Receiver, status: int) -> None:
     receiver.status = status
     assert reason(receiver.url) == f"JSON: it answered HTTP {status}"
-    assert len(receiver.received) == 1  # once: whoever calls tries again
+    assert len(receiver.received) == 1  # once: the caller retries
 
 
-def test_a_server_that_is_not_there(unused: int) -> None:
-    assert reason(f"json://dims:{TOKEN}@127.0.0.1:{unused}/{TOKEN}") == "JSON: the connection failed"
-    assert reason(f"mailto://127.0.0.1:{unused}/?from=a@example.org&to=b@example.org").startswith("E-Mail: ")
+def test_a_server_that_is_unreachable(unused_port: int) -> None:
+    assert reason(f"json://dims:{TOKEN}@127.0.0.1:{unused_port}/{TOKEN}") == "JSON: the connection failed"
+    assert reason(f"mailto://127.0.0.1:{unused_port}/?from=a@example.org&to=b@example.org").startswith("E-Mail: ")
 
 
-def test_a_mailbox_that_takes_nothing(mailbox: Mailbox) -> None:
+def test_a_mailbox_that_refuses_messages(mailbox: Mailbox) -> None:
     mailbox.full = True
     assert reason(mailbox.url).startswith("E-Mail: ")
     assert mailbox.mails == []
@@ -90,10 +90,10 @@ def test_a_mailbox_that_takes_nothing(mailbox: Mailbox) -> None:
 
 @pytest.mark.parametrize("url", [f"zzz://{TOKEN}", f"slack://{TOKEN}", "json://", f"json://a/{TOKEN},json://b/{TOKEN}"])
 def test_a_url_that_apprise_does_not_know(url: str) -> None:
-    assert reason(url) == "its URL is none that Apprise knows (one URL a channel)"
+    assert reason(url) == "Apprise does not know its URL (set one URL for each channel)"
 
 
-def test_without_apprise_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_apprise_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
     assert reason("json://localhost") == "Apprise is not installed: pip install 'dims-worker[notify]'"
 
@@ -107,8 +107,8 @@ def test_apprise_is_not_loaded_before_something_is_sent() -> None:
 
 
 @pytest.fixture
-def unused() -> Iterator[int]:
-    """A port that nobody listens on, and nobody else can take."""
+def unused_port() -> Iterator[int]:
+    """A reserved port without a listener."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -116,7 +116,7 @@ def unused() -> Iterator[int]:
 
 @pytest.fixture
 def dripping() -> Iterator[int]:
-    """The port of a server that never ends its answer, and sends a byte before anybody's patience for one is over."""
+    """The port of a server that never finishes its answer, and sends a byte before any timeout for one expires."""
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -137,20 +137,20 @@ def dripping() -> Iterator[int]:
         thread.join(10)
 
 
-def test_a_service_that_never_ends_its_answer_is_given_up(dripping: int) -> None:
+def test_a_service_that_never_finishes_its_answer_is_abandoned(dripping: int) -> None:
     began = time.monotonic()
-    assert reason(f"json://127.0.0.1:{dripping}", longest=timedelta(seconds=1)) == "JSON: no answer within 1 s"
-    assert time.monotonic() - began < 20  # it would drip for ever
+    assert reason(f"json://127.0.0.1:{dripping}", timeout=timedelta(seconds=1)) == "JSON: no answer within 1 s"
+    assert time.monotonic() - began < 20  # the answer never ends
 
 
-def test_a_process_ends_though_a_service_still_drips(dripping: int) -> None:
+def test_a_process_ends_while_a_service_still_answers(dripping: int) -> None:
     program = f"""
 from datetime import timedelta
 from pydantic import SecretStr
 from dims_worker.notifications.transport import Transport
 from dims_worker.errors import NotSent
 try:
-    Transport(SecretStr("json://127.0.0.1:{dripping}")).carry("t", "b", "info", timedelta(seconds=1))
+    Transport(SecretStr("json://127.0.0.1:{dripping}")).send("t", "b", "info", timedelta(seconds=1))
 except NotSent as error:
     print(error)
 """
@@ -161,29 +161,34 @@ except NotSent as error:
 # --- the URL stays secret --------------------------------------------------------------------------------
 
 
-def _everything(receiver: Receiver, unused: int) -> None:
-    """All that can happen to a URL."""
-    carry(receiver.url)
+def _everything(receiver: Receiver, unused_port: int) -> None:
+    """Use URLs in every way that may log them."""
+    send(receiver.url)
     receiver.status = 500
-    for url in (receiver.url, f"json://u:{TOKEN}@127.0.0.1:{unused}/{TOKEN}", f"zzz://{TOKEN}", f"slack://{TOKEN}"):
+    for url in (
+        receiver.url,
+        f"json://u:{TOKEN}@127.0.0.1:{unused_port}/{TOKEN}",
+        f"zzz://{TOKEN}",
+        f"slack://{TOKEN}",
+    ):
         assert TOKEN not in reason(url)
 
 
-def test_nothing_of_it_reaches_a_log(receiver: Receiver, unused: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_url_reaches_a_log(receiver: Receiver, unused_port: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    _everything(receiver, unused)
-    logging.getLogger("urllib3.connectionpool").debug("others are heard")
-    assert caplog.messages == ["others are heard"]
+    _everything(receiver, unused_port)
+    logging.getLogger("urllib3.connectionpool").debug("other logs work")
+    assert caplog.messages == ["other logs work"]
 
 
-def test_which_they_would_without_us(
-    receiver: Receiver, unused: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_without_the_filter_the_url_would_be_logged(
+    receiver: Receiver, unused_port: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That the test above can fail."""
-    monkeypatch.setattr(transport, "_UNHEARD", logging.Filter())
+    """Show that the test above can fail."""
+    monkeypatch.setattr(transport, "_DROP", logging.Filter())
     caplog.handler.filters.clear()
     caplog.set_level(logging.DEBUG)
-    _everything(receiver, unused)
+    _everything(receiver, unused_port)
     assert TOKEN in caplog.text
 
 
@@ -194,4 +199,4 @@ def test_what_a_plugin_raises_is_not_repeated(receiver: Receiver, monkeypatch: p
         raise RuntimeError(f"could not reach {receiver.url}")
 
     monkeypatch.setattr(apprise.Apprise, "notify", broken)
-    assert reason(receiver.url) == "it broke down: RuntimeError"
+    assert reason(receiver.url) == "Apprise failed with RuntimeError"

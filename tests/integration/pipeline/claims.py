@@ -1,4 +1,4 @@
-"""Who has claimed what, noted where it really happens, and what must be so of it."""
+"""Observe the real claims and records, and check what must hold for them."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ class Worker(Process):
 
 
 class Claims:
-    """A source has one holder at a time, who waits for cooldowns and back-offs; who was taken over records nothing;
-    and what attempts count is what was lost."""
+    """A source has one lease holder at a time, which respects cooldown and back-off. A worker that lost its lease
+    records nothing. Attempts count the lost claims."""
 
     def __init__(self) -> None:
         self.last: dict[str, Worker] = {}
-        """Who was the last to claim a source."""
+        """The last worker that claimed each source."""
         self.holders: dict[str, Worker] = {}
-        """And whose lease of it has not run out."""
+        """The worker whose lease has not expired, by source."""
         self.waiting: set[str] = set()
-        """Sources that cool down, and metrics that back off."""
+        """Sources in cooldown, and metrics in back-off."""
         self.lost: Counter[str] = Counter()
-        """By metric: claims since the last that was recorded, which never will be."""
+        """By metric: the claims since the last recorded one that will never be recorded."""
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
-        """The real claims and records pass through here."""
+    def observed(self) -> Iterator[None]:
+        """Route the real claims and records through this object."""
         with patch.object(leases, "claim_source", self.claim), patch.object(verify, "record_run", self.record):
             yield
 
@@ -69,20 +69,22 @@ class Claims:
             return run
         process, source = _worker(), claim.source
         process.claim = None
-        assert (run.status == "superseded") == (self.last[source] is not process), "of two holders the last records"
+        assert (run.status == "superseded") == (self.last[source] is not process), (
+            "only the last of two holders records"
+        )
         if run.status == "superseded":
             self.lost.update(claim.generations)
             return run
         self.holders.pop(source, None)
         for name in claim.generations:
-            self.lost[name] = leases.POISON - 1 if claim.aside else 0
+            self.lost[name] = leases.POISON - 1 if claim.quarantined else 0
         failed = {item.metric for item in run.items if item.outcome == "failed" and item.generation}
         cooling = {source} if config.cooldown_of(source) else set()
         self.waiting = self.waiting - set(claim.generations) | failed | cooling
         return run
 
     def renew(self, engine: Engine, process: Worker) -> None:
-        """The thread that renews the lease of a living process does so."""
+        """Renew the lease of a living process, as its thread does."""
         if process.alive and process.claim:
             with transaction(engine) as connection:
                 renewed = leases.renew_lease(connection, process.claim, HOUR)
@@ -91,7 +93,7 @@ class Claims:
                 self.holders[process.claim.source] = process
 
     def ended(self, process: Worker) -> None:
-        """What a process that has ended had claimed is lost, whatever it died of."""
+        """Count the claim of a process that has ended as lost."""
         if not process.alive and process.claim:
             self.lost.update(process.claim.generations)
             process.claim = None

@@ -1,4 +1,4 @@
-"""Envelopes of every kind for the fuzz of ingest, and an oracle that says, in words of its own, which are events."""
+"""Envelopes of every kind to fuzz ingest, and an oracle with its own code that knows which are events."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Fields = dict[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What an envelope says, so that two that say the same are one event."""
+class ParsedEvent:
+    """The content of an envelope. Two envelopes with the same content are one event."""
 
     producer: str
     id: str
@@ -34,7 +34,7 @@ class Said:
 
 
 def typed(value: Any) -> Any:
-    """A value of JSON such that 1, 1.0 and true are different, and the order of keys does not count."""
+    """Return a JSON value in a form where 1, 1.0 and true differ and the order of keys does not count."""
     if isinstance(value, dict):
         return ("object", tuple(sorted((key, typed(part)) for key, part in value.items())))
     if isinstance(value, list):
@@ -49,8 +49,8 @@ _TIME = re.compile(
 )
 
 
-def understood(fields: Fields) -> Said | None:
-    """What an entry says; None where it is no event that DIMS takes (docs/architecture.md, invariant 1)."""
+def parse_expected(fields: Fields) -> ParsedEvent | None:
+    """Return the event of an entry, or None if DIMS rejects it (docs/architecture.md, invariant 1)."""
     payload = fields.get(b"event", b"")
     try:
         if len(payload) > MAX_BYTES:
@@ -59,7 +59,7 @@ def understood(fields: Fields) -> Said | None:
         if not isinstance(envelope, dict) or not _storable(envelope, MAX_DEPTH):
             return None
         data = envelope.get("data")
-        said = Said(
+        event = ParsedEvent(
             producer=_text(envelope["source"]),
             id=_text(envelope["id"]),
             type=_text(envelope["type"]),
@@ -67,7 +67,7 @@ def understood(fields: Fields) -> Said | None:
             time=_instant(envelope["time"]),
             data={} if data is None else data,
         )
-        return said if isinstance(said.data, dict) and envelope["specversion"] == "1.0" else None
+        return event if isinstance(event.data, dict) and envelope["specversion"] == "1.0" else None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
@@ -77,7 +77,7 @@ def _never(name: str) -> None:
 
 
 def _storable(value: Any, levels: int) -> bool:
-    """Whether a database can hold it: no NUL, no half of a surrogate pair, no infinity, and not too deep."""
+    """Return whether PostgreSQL can store it: no NUL, no lone surrogate, no infinity, and not too deep."""
     if isinstance(value, str):
         return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in value)
     if isinstance(value, float):
@@ -103,9 +103,9 @@ def _instant(value: Any) -> datetime:
     zone = timezone(-offset if sign == "-" else offset)
     microseconds = int(((fraction or "") + "000000")[:6])
     year, month, day, hour, minute, second = map(int, numbers)
-    told = datetime(year, month, day, hour, minute, second, microseconds, zone)
-    time = told.astimezone(UTC)
-    if not (2000 <= told.year <= 2100 and 2000 <= time.year <= 2100):
+    local = datetime(year, month, day, hour, minute, second, microseconds, zone)
+    time = local.astimezone(UTC)
+    if not (2000 <= local.year <= 2100 and 2000 <= time.year <= 2100):
         raise ValueError
     return time
 
@@ -113,11 +113,40 @@ def _instant(value: Any) -> datetime:
 # --- the envelopes ------------------------------------------------------------------------------------
 
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-TYPES = ("scraped", "dims.scraper.complete", "dims.files.changed", "dims.git.commit", "dims.schedule.tick",
-         "dims.verify.requested", "dims.workflow.requested", "com.amazonaws.s3.ObjectCreated:Put", "dims.no.rule",
-         "x" * 2048, "*", "[", "🜁")  # fmt: skip
-TEXTS = ("", "a", "one/x", "é🜁", "\x01\x1f\x7f\u200f\ufeff", "'; DROP TABLE dims_metrics; --", "%s %(x)s :name {}",
-         "\\", "null", "a" * 2048, "..", "/", "~", "~nobody/x", "/" + "d/" * 3000, "n" * 5000, "\n\r\t")  # fmt: skip
+TYPES = (
+    "scraped",
+    "dims.scraper.complete",
+    "dims.files.changed",
+    "dims.git.commit",
+    "dims.schedule.tick",
+    "dims.verify.requested",
+    "dims.workflow.requested",
+    "com.amazonaws.s3.ObjectCreated:Put",
+    "dims.no.rule",
+    "x" * 2048,
+    "*",
+    "[",
+    "🜁",
+)
+TEXTS = (
+    "",
+    "a",
+    "one/x",
+    "é🜁",
+    "\x01\x1f\x7f\u200f\ufeff",
+    "'; DROP TABLE dims_metrics; --",
+    "%s %(x)s :name {}",
+    "\\",
+    "null",
+    "a" * 2048,
+    "..",
+    "/",
+    "~",
+    "~nobody/x",
+    "/" + "d/" * 3000,
+    "n" * 5000,
+    "\n\r\t",
+)
 NUMBERS = (0, 1, True, 1.0, -1, 10**30, -(10**300), 1e22, 1e300, 1e-300, 5e-324, 0.1, 2**63, 1.7976931348623157e308)
 WRONG: tuple[Any, ...] = (
     None,
@@ -137,11 +166,30 @@ WRONG: tuple[Any, ...] = (
     "x" * 2049,
     "x" * 2048,
 )
-TIMES = ("2026-11-22T09:00:00Z", "2026-11-22t09:00:00.123456789z", "2026-11-22 09:00:00+23:59", "2000-01-01T00:00:00Z",
-         "2100-12-31T23:59:59.999999Z", "0000-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z",
-         "9999-12-31T23:59:59-14:00", "2100-12-31T23:59:59-00:01", "1999-12-31T23:59:59-01:00", "2026-11-22T09:00:60Z",
-         "2026-02-30T09:00:00Z", "2026-11-22T09:00:00", "2026-11-22", "2026-W47-7T09:00:00Z", "20261122T090000Z",
-         "٢٠٢٦-11-22T09:00:00Z", "2026-11-22T09:00:00+24:00", "now", "1732266000", "")  # fmt: skip
+TIMES = (
+    "2026-11-22T09:00:00Z",
+    "2026-11-22t09:00:00.123456789z",
+    "2026-11-22 09:00:00+23:59",
+    "2000-01-01T00:00:00Z",
+    "2100-12-31T23:59:59.999999Z",
+    "0000-01-01T00:00:00Z",
+    "0001-01-01T00:00:00+14:00",
+    "9999-12-31T23:59:59Z",
+    "9999-12-31T23:59:59-14:00",
+    "2100-12-31T23:59:59-00:01",
+    "1999-12-31T23:59:59-01:00",
+    "2026-11-22T09:00:60Z",
+    "2026-02-30T09:00:00Z",
+    "2026-11-22T09:00:00",
+    "2026-11-22",
+    "2026-W47-7T09:00:00Z",
+    "20261122T090000Z",
+    "٢٠٢٦-11-22T09:00:00Z",
+    "2026-11-22T09:00:00+24:00",
+    "now",
+    "1732266000",
+    "",
+)
 KEYS = ("root", "paths", "bucket", "key", "keys", "metrics", "workflow", "rule", "", "é", "a\tb", "data", "__class__")
 LATE = (
     *('"x":NaN', '"x":-Infinity', '"x":1e999', '"x":1e-999', '"x":01', '"x":1.', '"x":+1', "'x':1", '"x":\u00a01'),
@@ -151,11 +199,11 @@ LATE = (
     *('"x":' + "[" * levels + "]" * levels for levels in (62, 63, 64, 65, 100_000)),
     *('"x":' + '{"a":' * levels + "1" + "}" * levels for levels in (63, 64, 200)),
 )
-"""What may be written behind the last field of an envelope."""
+"""Texts to write after the last field of an envelope."""
 
 
 class Fuzz:
-    """Generates stream entries; the same seed, the same entries."""
+    """Generates stream entries. The same seed gives the same entries."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -164,16 +212,23 @@ class Fuzz:
 
     def entries(self, number: int) -> Iterator[Fields]:
         kinds: dict[Callable[[], Fields], int] = {
-            self.good: 32, self.same: 8, self.rewritten: 6, self.other: 6, self.wrong: 18, self.late: 10,
-            self.broken: 12, self.binary: 5, self.misfiled: 3,
-        }  # fmt: skip
+            self.good: 32,
+            self.same: 8,
+            self.rewritten: 6,
+            self.other: 6,
+            self.wrong: 18,
+            self.late: 10,
+            self.broken: 12,
+            self.binary: 5,
+            self.misfiled: 3,
+        }
         for kind in self.rng.choices(list(kinds), list(kinds.values()), k=number):
             entry = kind()
             self.sent.append(entry)
             yield entry
 
     def good(self) -> Fields:
-        """An event that nobody has sent yet."""
+        """A new event."""
         envelope = {
             "specversion": "1.0",
             "id": f"{len(self.made)}",
@@ -192,7 +247,7 @@ class Fuzz:
         return self.rng.choice(self.sent) if self.sent else self.good()
 
     def rewritten(self) -> Fields:
-        """An event that was sent before, written otherwise."""
+        """An event that was sent before, with another layout."""
         envelope = dict(self._known())
         when = datetime.fromisoformat(envelope["time"])
         shift = timedelta(minutes=self.rng.randrange(-600, 600))
@@ -202,11 +257,11 @@ class Fuzz:
         return {b"event": json.dumps(dict(items), indent=self.rng.choice((None, 2)), ensure_ascii=True).encode()}
 
     def other(self) -> Fields:
-        """A known id that says something else."""
+        """A known id with other content."""
         return _entry({**self._known(), "data": self._object(2)})
 
     def wrong(self) -> Fields:
-        """One field is of another type, empty, too long, or missing. Some are events all the same."""
+        """An envelope with one field of another type, empty, too long or missing. Some are valid events."""
         envelope = {**self._known(), "id": f"w{len(self.sent)}"}
         name = self.rng.choice(("specversion", "id", "source", "type", "time", "subject", "data", "extension"))
         chance = self.rng.random()
@@ -219,7 +274,7 @@ class Fuzz:
         return {b"event": json.dumps(envelope).encode()}
 
     def late(self) -> Fields:
-        """Something that JSON or a database cannot hold, or just can, behind the last field."""
+        """An envelope with something after the last field that JSON or a database can barely hold, or cannot."""
         text = json.dumps({**self._known(), "id": f"l{len(self.sent)}"}, ensure_ascii=False)
         return {b"event": f"{text[:-1]},{self.rng.choice(LATE)}}}".encode()}
 
@@ -254,7 +309,7 @@ class Fuzz:
         return others if self.rng.random() < 0.5 else {**others, **good}
 
     def huge(self, size: int) -> Fields:
-        """An envelope of so many bytes."""
+        """An envelope of this size in bytes."""
         envelope = json.dumps({**self._known(), "id": f"h{size}-{len(self.sent)}", "data": {"x": ""}}).encode()
         self.sent.append({b"event": envelope[:-3] + b"x" * (size - len(envelope)) + envelope[-3:]})
         return self.sent[-1]
@@ -285,8 +340,10 @@ class Fuzz:
     def _text(self) -> str:
         if self.rng.random() < 0.7:
             return self.rng.choice(TEXTS)
-        return "".join(chr(self.rng.choice((self.rng.randrange(1, 0x300), self.rng.randrange(0xE000, 0x110000))))
-                       for _ in range(self.rng.randrange(12)))  # fmt: skip
+        return "".join(
+            chr(self.rng.choice((self.rng.randrange(1, 0x300), self.rng.randrange(0xE000, 0x110000))))
+            for _ in range(self.rng.randrange(12))
+        )
 
 
 def _entry(envelope: dict[str, Any]) -> Fields:

@@ -1,4 +1,4 @@
-"""What must be so after every step, whatever happened: the tables, held against the made world."""
+"""The invariants after every step: compare the tables with the simulated world."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from dims_worker.store.metric_states import MetricState
 from tests.integration.pipeline.world import METRICS, World
 
 FAR = 0.15
-"""A critical value that moves by so much needs a person."""
+"""A critical value that moves this far needs a person's decision."""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """What the database says."""
+    """The content of the database."""
 
     states: Mapping[str, MetricState]
     log: Sequence[Row[Any]]
@@ -45,11 +45,11 @@ class Tables:
         return {name for name, state in self.states.items() if state.due}
 
     def stored(self, producer: str) -> Counter[str]:
-        """How often each event of a producer is stored."""
+        """Return how often each event of a producer is stored."""
         return Counter(row.event_id for row in self.log if row.producer == producer)
 
     def last_event(self, metric: str) -> datetime | None:
-        """When the newest event that concerned a metric was stored."""
+        """Return when the newest event that concerns a metric was stored."""
         return max((row.received_at for row in self.log if metric in row.metrics), default=None)
 
 
@@ -65,19 +65,19 @@ def nothing_goes_back(before: Tables, now: Tables) -> None:
 
 
 def generations_are_raised_by_new_events_alone(before: Tables, now: Tables) -> None:
-    """And by a configuration that says something else. What is known already makes nobody measure again."""
+    """Only a changed configuration raises them, too. A known event causes no measurement."""
     if {(n, s.definition, s.retired_at) for n, s in before.states.items()} != {
         (n, s.definition, s.retired_at) for n, s in now.states.items()
     }:
         return
     new = now.log[len(before.log) :]
     for name, state in now.states.items():
-        told = sum(name in row.metrics for row in new)
-        assert state.requested_gen - before.states[name].requested_gen <= told, name
+        events = sum(name in row.metrics for row in new)
+        assert state.requested_gen - before.states[name].requested_gen <= events, name
 
 
 def no_baseline_moves_far_without_a_person(config: Config, before: Tables, now: Tables, person: str | None) -> None:
-    """`person`: what one approved meanwhile. A definition that changed begins anew, and so does what is back."""
+    """`person`: the metric that a person approved meanwhile. A changed or restored definition starts from scratch."""
     for name, metric in config.metrics.items():
         new, old = now.states.get(name), before.states.get(name)
         if new is None or not metric.critical or new.baseline_as_of is None:
@@ -94,31 +94,33 @@ def requests_are_about_the_baseline(now: Tables) -> None:
         assert (request.baseline, request.baseline_version) == (state.baseline, state.baseline_version), name
 
 
-def what_is_not_due_is_true(config: Config, now: Tables, world: World, told: Collection[str]) -> None:
-    """What is not due, nor told of by an event that is still on its way (`told`), was measured after its last
-    event, and its last good reading is as the world is. A derived one's is as its inputs are."""
-    unsure = now.due | set(told)
+def what_is_not_due_is_true(config: Config, now: Tables, world: World, pending: Collection[str]) -> None:
+    """A metric that is not due and has no `pending` event was measured after its last event, and has the true value. A
+    derived metric matches its inputs."""
+    uncertain = now.due | set(pending)
     for name, metric in config.metrics.items():
-        if config.with_inputs([name]) & unsure:
+        if config.with_inputs([name]) & uncertain:
             continue
         state, last = now.states[name], now.last_event(name)
         if not isinstance(metric, DerivedMetric):
-            assert state.as_of is not None, f"{name} is not due and was never measured"
+            assert state.as_of is not None, f"{name} is not due, but was never measured"
             assert last is None or state.as_of > last, f"{name} was not measured after its last event"
         elif state.baseline_as_of is None:
             continue  # newly defined: the next sweep computes it
-        assert state.value == world.truth(config, name), f"{name} is not due, and its last reading is not true"
+        assert state.value == world.truth(config, name), f"{name} is not due, but its last reading is wrong"
 
 
 def all_is_measured(config: Config, now: Tables, world: World) -> None:
-    """Once it is calm. What cannot be measured may be due; it hinders nobody else."""
-    assert now.due <= world.hindered
+    """At the end, everything is measured. A metric that cannot be measured may be due, and blocks no other."""
+    assert now.due <= world.unmeasurable
     for name, metric in config.metrics.items():
-        if config.with_inputs([name]) & world.hindered:
+        if config.with_inputs([name]) & world.unmeasurable:
             continue
         state = now.states[name]
         assert state.value == world.truth(config, name), name
         if state.baseline != state.value:
-            assert metric.critical, f"{name} was judged by nobody"
+            assert metric.critical, f"{name} was not judged"
             known = [state.baseline, state.accepted]
-            assert any(abs(state.value - one) >= FAR * abs(one) for one in known), f"{name} is held for nothing"
+            assert any(abs(state.value - value) >= FAR * abs(value) for value in known), (
+                f"{name} is held without a reason"
+            )

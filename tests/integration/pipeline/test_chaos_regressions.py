@@ -1,4 +1,4 @@
-"""What the killing test found, each without the killing."""
+"""Faults that the chaos test found, each reproduced without killing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.integration.helpers import LEASE, Flow, Threads, outcome
 def test_a_worker_that_starts_while_a_run_is_recorded_does_not_deadlock_with_it(flow: Flow, beside: Threads) -> None:
     claim = flow.claimed("m.a")
 
-    def starts() -> None:
+    def start() -> None:
         with transaction(flow.engine) as connection:
             register_config(connection, flow.config)
 
     with transaction(flow.engine) as recording:
         assert leases.release_lease(recording, claim, LEASE)
-        other = beside(starts)
+        other = beside(start)
         flow.blocked()
-        metric_states.lock_states(recording, ["m.a", "m.c"])  # the starting one holds none of them
+        metric_states.lock_states(recording, ["m.a", "m.c"])  # the starting worker has locked none of them
     assert outcome(other) is None

@@ -1,4 +1,4 @@
-"""Invariants 1 and 2: an event is stored once, together with what it makes due; nothing in a stream is lost."""
+"""Invariants 1 and 2: an event is stored once, together with the metrics that it makes due. No entry is lost."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from tests.integration.helpers import Down, Flow, Threads, event, outcome, recei
 SCRAPED = "dims.scraper.complete"
 
 
-def drained(redis: Redis, flow: Flow) -> IngestResult:
+def ingest_all(redis: Redis, flow: Flow) -> IngestResult:
     return ingest_stream(redis, flow.engine, flow.planner)
 
 
-def impatient(flow: Flow) -> None:
-    """What another consumer has taken is at once taken over."""
+def claim_at_once(flow: Flow) -> None:
+    """Let entries of another consumer be claimed at once."""
     settings = flow.config.settings.model_copy(update={"orphan": timedelta(0)})
     flow.planner = Planner(replace(flow.config, settings=settings))
 
 
 def send(redis: Redis, *entries: Event | bytes) -> list[bytes]:
     return [
-        redis.xadd(STREAM, {b"event": one.to_json().encode() if isinstance(one, Event) else one})  # type: ignore[misc]
-        for one in entries
+        redis.xadd(STREAM, {b"event": entry.to_json().encode() if isinstance(entry, Event) else entry})  # type: ignore[misc]
+        for entry in entries
     ]
 
 
@@ -57,11 +57,11 @@ def log(flow: Flow) -> list[tuple[str | None, str]]:
 
 def test_the_same_event_five_times_is_one_row_and_one_generation(redis: Redis, flow: Flow) -> None:
     same = request("m.a", id="e")
-    for one in (same, same):  # each in a batch of its own
-        send(redis, one)
-        drained(redis, flow)
+    for event_ in (same, same):  # each in a batch of its own
+        send(redis, event_)
+        ingest_all(redis, flow)
     send(redis, same, same, same)  # and three in one
-    assert drained(redis, flow).known == 3
+    assert ingest_all(redis, flow).known == 3
     assert log(flow) == [("e", "planned")]
     assert generations(flow) == {"m.a": 1}
     assert redis.xlen(STREAM) == 0
@@ -81,7 +81,7 @@ def test_the_same_event_is_the_same_however_its_envelope_is_written(flow: Flow) 
     assert log(flow) == [("e", "planned")]
 
 
-def test_a_known_id_with_another_payload_stands_beside_the_first_and_makes_due_again(flow: Flow) -> None:
+def test_a_known_id_with_another_payload_is_stored_beside_the_first_and_makes_due_again(flow: Flow) -> None:
     flow.store(request("m.a", id="e"))
     assert flow.store(request("m.a", "m.b", id="e")).stored == 1
     assert log(flow) == [("e", "planned"), ("e", "planned")]
@@ -99,9 +99,9 @@ def test_an_event_that_no_rule_matches_is_kept_as_unmatched(flow: Flow) -> None:
     assert generations(flow) == {}
 
 
-def test_what_is_rejected_is_kept_once_by_its_entry_with_the_reason_and_a_mended_one_replays(flow: Flow) -> None:
-    mended = request("m.a", id="e")
-    bad = mended.to_json().replace('"1.0"', '"0.3"').encode()
+def test_a_rejected_event_is_kept_once_for_its_entry_with_the_reason_and_a_repaired_one_is_stored(flow: Flow) -> None:
+    repaired = request("m.a", id="e")
+    bad = repaired.to_json().replace('"1.0"', '"0.3"').encode()
     for _ in range(2):  # the same entry, delivered twice
         with transaction(flow.engine) as connection:
             store_events(connection, flow.planner, [ReceivedEnvelope("7-1", bad)])
@@ -110,11 +110,11 @@ def test_what_is_rejected_is_kept_once_by_its_entry_with_the_reason_and_a_mended
     assert (row.outcome, row.stream_id, row.producer, row.event_id) == ("rejected", "7-1", None, None)
     assert 'specversion must be "1.0"' in row.reason
     assert row.payload == bad.decode()
-    flow.store(mended)
+    flow.store(repaired)
     assert generations(flow) == {"m.a": 1}
 
 
-def test_rejected_envelopes_that_came_by_no_stream_are_all_kept(flow: Flow) -> None:
+def test_rejected_envelopes_without_a_stream_entry_are_all_kept(flow: Flow) -> None:
     for payload in (b"one", b"two"):
         with transaction(flow.engine) as connection:
             store_events(connection, flow.planner, [ReceivedEnvelope("", payload)])
@@ -136,22 +136,22 @@ HOSTILE = {
 }
 
 
-def test_hostile_entries_are_rejected_and_stop_no_neighbour(redis: Redis, flow: Flow) -> None:
+def test_hostile_entries_are_rejected_and_do_not_stop_others(redis: Redis, flow: Flow) -> None:
     for number, payload in enumerate(HOSTILE.values()):
         send(redis, payload, request("m.a", id=f"good-{number}"))
     redis.xadd(STREAM, {b"evnt": b"an entry without a field `event`"})
     send(redis, request("m.b", id="last"))
-    result = drained(redis, flow)
+    result = ingest_all(redis, flow)
     assert (result.rejected, result.stored) == (len(HOSTILE) + 1, len(HOSTILE) + 1)
     assert generations(flow) == {"m.a": 1, "m.b": 1}
     for row in flow.rows("SELECT * FROM dims_event_log WHERE outcome = 'rejected'"):
         assert row.reason
-        assert len(row.payload) <= ingest.KEPT
-        assert len(row.reason) <= ingest.KEPT
+        assert len(row.payload) <= ingest.MAX_PAYLOAD
+        assert len(row.reason) <= ingest.MAX_PAYLOAD
     assert redis.xlen(STREAM) == 0
 
 
-def test_the_longest_envelope_that_is_taken_is_stored_whole(flow: Flow) -> None:
+def test_the_longest_accepted_envelope_is_stored_whole(flow: Flow) -> None:
     room = MAX_BYTES - len(request("m.a", id="e").to_json()) - 10
     data: dict[str, Any] = {"metrics": ["m.a"], "x": "é" * (room // 2)}
     flow.store(event("dims.verify.requested", id="e", **data))
@@ -171,7 +171,7 @@ def test_a_batch_raises_each_metric_once_and_links_its_events_to_that_generation
     assert sorted(tuple(row) for row in batches) == [("m.a", 1), ("m.b", 1)]
 
 
-def test_only_rows_really_inserted_raise(flow: Flow) -> None:
+def test_only_inserted_rows_raise_generations(flow: Flow) -> None:
     flow.store(request("m.a", id="old"))
     result = flow.store(request("m.a", id="old"), request("m.b", id="new"))
     assert (result.stored, result.known, set(result.sources)) == (1, 1, {"two"})
@@ -181,7 +181,7 @@ def test_only_rows_really_inserted_raise(flow: Flow) -> None:
 def test_the_same_event_twice_in_one_batch_counts_once(flow: Flow) -> None:
     same = ReceivedEnvelope(
         "", request("m.a", id="e").to_json().encode()
-    )  # by no stream: nothing else sets the two apart
+    )  # without a stream id, nothing distinguishes the two
     with transaction(flow.engine) as connection:
         result = store_events(connection, flow.planner, [same, same])
     assert (result.stored, result.known, result.sources["one"].events) == (1, 1, 1)
@@ -201,7 +201,7 @@ def test_an_event_during_a_scan_keeps_its_metric_due_since_the_scan_began(flow: 
     assert (state.due, state.due_since) == (False, None)
 
 
-def test_where_the_metrics_cannot_be_raised_no_event_is_stored(
+def test_no_event_is_stored_if_its_metrics_cannot_be_made_due(
     redis: Redis, flow: Flow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
@@ -211,37 +211,37 @@ def test_where_the_metrics_cannot_be_raised_no_event_is_stored(
     with monkeypatch.context() as patch:
         patch.setattr(ingest, "raise_generations", broken)
         with pytest.raises(RuntimeError):
-            drained(redis, flow)
+            ingest_all(redis, flow)
     assert log(flow) == []
     assert redis.xlen(STREAM) == 1
-    assert drained(redis, flow).stored == 1  # ours and unfinished: read again
+    assert ingest_all(redis, flow).stored == 1  # ours and unfinished: read again
     assert (log(flow), generations(flow), redis.xlen(STREAM)) == ([("e", "planned")], {"m.a": 1}, 0)
 
 
-def test_a_derived_metric_has_no_generation_its_inputs_have(flow: Flow) -> None:
+def test_a_derived_metric_has_no_generation_but_its_inputs_have(flow: Flow) -> None:
     flow.ask("m.ratio")
     assert generations(flow) == {"m.a": 1, "m.b": 1, "m.e": 1}
 
 
-def test_metrics_configured_since_the_start_are_given_rows_when_first_concerned(
+def test_metrics_configured_after_the_start_get_rows_with_their_first_event(
     flow: Flow, make_flow: Callable[[str], Flow]
 ) -> None:
     flow.do("DELETE FROM dims_metrics WHERE metric IN ('m.b', 'm.sum')")
     flow.ask("m.a", "m.b")
-    assert generations(flow) == {"m.a": 1, "m.b": 2}  # a new one is due by itself
+    assert generations(flow) == {"m.a": 1, "m.b": 2}  # a new metric is due anyway
     assert flow.scalar("SELECT count(*) FROM dims_metrics WHERE metric = 'm.sum'") == 1
 
 
 def test_two_batches_lock_their_metrics_in_one_order(flow: Flow, beside: Threads) -> None:
     newest = "SELECT metric FROM dims_metrics ORDER BY ctid DESC LIMIT 1"
-    while flow.scalar(newest) != "m.a":  # the first by name shall lie last in the table
+    while flow.scalar(newest) != "m.a":  # the first by name must be the last row of the table
         flow.do("UPDATE dims_metrics SET failures = 0 WHERE metric = 'm.a'")
     flow.do("ANALYZE dims_metrics")
     with transaction(flow.engine) as held:
         held.execute(text("SELECT 1 FROM dims_metrics WHERE metric = 'm.a' FOR UPDATE"))
         other = beside(flow.ask, "m.e", "m.a", "m.c")
         flow.blocked()
-        # it waits for its first name, and holds none of those behind it
+        # it waits for its first name, and has not locked the later ones
         held.execute(text("SELECT 1 FROM dims_metrics WHERE metric IN ('m.c', 'm.e') FOR UPDATE NOWAIT"))
     assert isinstance(outcome(other), IngestResult)
     assert generations(flow) == {"m.a": 1, "m.c": 1, "m.e": 1}
@@ -263,7 +263,7 @@ def test_the_log_keeps_the_order_of_a_batch(flow: Flow) -> None:
     assert [name for name, _ in log(flow)] == ["z", "b", "y", "a"]
 
 
-def test_two_batches_that_share_metrics_leave_one_generation_each(flow: Flow, beside: Threads) -> None:
+def test_two_batches_that_share_metrics_raise_one_generation_each(flow: Flow, beside: Threads) -> None:
     calls = [beside(flow.ask, *names) for _ in range(10) for names in (("m.a", "m.e"), ("m.e", "m.b", "m.a"))]
     assert all(isinstance(outcome(call), IngestResult) for call in calls)
     assert generations(flow) == {"m.a": 20, "m.b": 10, "m.e": 20}
@@ -272,50 +272,50 @@ def test_two_batches_that_share_metrics_leave_one_generation_each(flow: Flow, be
 # --- from the stream ----------------------------------------------------------------------------------
 
 
-def test_what_was_sent_before_the_group_existed_is_read(redis: Redis, flow: Flow) -> None:
+def test_entries_sent_before_the_group_existed_are_read(redis: Redis, flow: Flow) -> None:
     send(redis, request("m.a", id="early"))
-    assert drained(redis, flow).stored == 1
-    ensure_group(redis)  # again: it is there already
+    assert ingest_all(redis, flow).stored == 1
+    ensure_group(redis)  # it exists already
 
 
-def test_more_than_a_batch_is_drained_at_once(redis: Redis, flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_a_batch_is_ingested_at_once(redis: Redis, flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "BATCH", 3)
     send(redis, *(request("m.a") for _ in range(10)))
-    assert drained(redis, flow).stored == 10
+    assert ingest_all(redis, flow).stored == 10
     assert generations(flow) == {"m.a": 4}
 
 
-def test_what_a_dead_consumer_had_read_is_claimed_by_the_next(
+def test_entries_of_a_dead_consumer_are_claimed_by_the_next(
     redis: Redis, flow: Flow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ensure_group(redis)
     send(redis, *(request("m.a", id=str(number)) for number in range(3)))
     redis.xreadgroup(GROUP, "dead:1", {STREAM: ">"}, count=2)
-    assert drained(redis, flow).stored == 1  # the two may still be in the other's hands
-    impatient(flow)
-    assert drained(redis, flow).stored == 2
+    assert ingest_all(redis, flow).stored == 1  # the other consumer may still be working on the two
+    claim_at_once(flow)
+    assert ingest_all(redis, flow).stored == 2
     assert sorted(log(flow)) == [("0", "planned"), ("1", "planned"), ("2", "planned")]
     assert (redis.xlen(STREAM), redis.xpending(STREAM, GROUP)["pending"]) == (0, 0)
 
 
-def test_what_this_consumer_read_and_did_not_finish_is_read_again(redis: Redis, flow: Flow) -> None:
+def test_unfinished_entries_of_this_consumer_are_read_again(redis: Redis, flow: Flow) -> None:
     ensure_group(redis)
     send(redis, request("m.a", id="e"))
     redis.xreadgroup(GROUP, event_stream.consumer_name(), {STREAM: ">"})
-    assert drained(redis, flow).stored == 1
+    assert ingest_all(redis, flow).stored == 1
     assert redis.xlen(STREAM) == 0
 
 
-def test_an_entry_that_somebody_deleted_after_it_was_read_is_no_event(
+def test_an_entry_that_was_deleted_after_it_was_read_is_no_event(
     redis: Redis, flow: Flow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient(flow)
+    claim_at_once(flow)
     ensure_group(redis)
     keys = send(redis, request("m.a", id="gone"), request("m.a", id="gone too"), request("m.a", id="stays"))
     redis.xreadgroup(GROUP, event_stream.consumer_name(), {STREAM: ">"}, count=1)
     redis.xreadgroup(GROUP, "dead:1", {STREAM: ">"}, count=1)
     redis.xdel(STREAM, *keys[:2])
-    drained(redis, flow)
+    ingest_all(redis, flow)
     assert log(flow) == [("stays", "planned")]
     assert redis.xpending(STREAM, GROUP)["pending"] == 0
 
@@ -326,7 +326,7 @@ def test_an_entry_is_acknowledged_only_after_the_commit(redis: Redis, flow: Flow
     with pytest.raises(DatabaseUnreachable):
         ingest_stream(redis, nowhere, flow.planner)
     assert (redis.xlen(STREAM), redis.xpending(STREAM, GROUP)["pending"]) == (1, 1)
-    assert drained(redis, flow).stored == 1
+    assert ingest_all(redis, flow).stored == 1
     assert redis.xlen(STREAM) == 0
 
 
@@ -336,34 +336,34 @@ def test_an_entry_is_acknowledged_only_after_the_commit(redis: Redis, flow: Flow
     ids=["deadlock", "disk full", "out of memory", "lock timeout", "cancelled", "I/O error", "internal error"],
 )
 def test_an_error_of_the_database_itself_rejects_no_event(redis: Redis, flow: Flow, code: str) -> None:
-    """Whatever the trouble is, the events wait in the stream and are stored once it is over."""
+    """The events wait in the stream, and are stored once the problem is solved."""
     flow.do(f"""
-        CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$
+        CREATE FUNCTION problem() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            RAISE EXCEPTION 'trouble' USING ERRCODE = '{code}';
+            RAISE EXCEPTION 'problem' USING ERRCODE = '{code}';
         END $$;
-        CREATE TRIGGER trouble BEFORE INSERT ON dims_event_log
-            FOR EACH ROW WHEN (NEW.outcome <> 'rejected') EXECUTE FUNCTION trouble();
+        CREATE TRIGGER problem BEFORE INSERT ON dims_event_log
+            FOR EACH ROW WHEN (NEW.outcome <> 'rejected') EXECUTE FUNCTION problem();
     """)
     send(redis, request("m.a", id="one"), request("m.b", id="other"))
-    with pytest.raises(DBAPIError, match="trouble"):
-        drained(redis, flow)
+    with pytest.raises(DBAPIError, match="problem"):
+        ingest_all(redis, flow)
     assert (log(flow), generations(flow), redis.xlen(STREAM)) == ([], {}, 2)
-    flow.do("DROP TRIGGER trouble ON dims_event_log")
-    assert drained(redis, flow).stored == 2
+    flow.do("DROP TRIGGER problem ON dims_event_log")
+    assert ingest_all(redis, flow).stored == 2
     assert (log(flow), redis.xlen(STREAM)) == ([("one", "planned"), ("other", "planned")], 0)
 
 
-def test_what_could_not_be_stored_waits_for_no_orphans_time(
+def test_entries_that_could_not_be_stored_may_be_claimed_at_once(
     redis: Redis, flow: Flow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database was away for a moment: whichever process comes next takes it."""
+    """The database was unreachable for a moment. The next process claims the entries."""
     send(redis, request("m.a", id="e"))
     nowhere = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/nowhere")
     with pytest.raises(DatabaseUnreachable):
         ingest_stream(redis, nowhere, flow.planner)
     monkeypatch.setattr(event_stream, "consumer_name", lambda: "another:1")
-    assert drained(redis, flow).stored == 1
+    assert ingest_all(redis, flow).stored == 1
 
 
 def test_a_crash_between_commit_and_acknowledgement_stores_nothing_twice(
@@ -377,22 +377,22 @@ def test_a_crash_between_commit_and_acknowledgement_stores_nothing_twice(
     with monkeypatch.context() as patch:
         patch.setattr(event_stream, "acknowledge", dies)
         with pytest.raises(KeyboardInterrupt):
-            drained(redis, flow)
+            ingest_all(redis, flow)
     assert (len(log(flow)), redis.xlen(STREAM)) == (2, 2)
-    assert drained(redis, flow).known == 2
+    assert ingest_all(redis, flow).known == 2
     assert (len(log(flow)), redis.xlen(STREAM), generations(flow)) == (2, 0, {"m.a": 1})
 
 
-def test_a_rule_without_metrics_concerns_what_reads_what_changed(flow: Flow) -> None:
+def test_a_rule_without_metrics_concerns_the_metrics_that_read_what_changed(flow: Flow) -> None:
     root = flow.config.project
     flow.store(event("dims.files.changed", root=str(root / "one"), paths=["x"]))
     assert generations(flow) == {"m.a": 1, "m.c": 1}
-    flow.store(event("dims.files.changed", root=str(root / "two"), paths=[]))  # unknown: concerns all
+    flow.store(event("dims.files.changed", root=str(root / "two"), paths=[]))  # unknown paths concern all
     assert generations(flow) == {"m.a": 1, "m.b": 1, "m.c": 1, "m.e": 1}
 
 
 def test_an_event_during_a_failure_is_served_by_the_first_good_reading(flow: Flow) -> None:
-    """The story of an event: its metric's first good reading that came after it."""
+    """An event is served by the first good reading of its metric after it."""
     from dims_worker.store.events import find_events, served_metrics
 
     flow.store(request("m.a", id="e"))
@@ -400,8 +400,8 @@ def test_an_event_during_a_failure_is_served_by_the_first_good_reading(flow: Flo
     flow.record(claim, {"m.a": Down("away")})
     with transaction(flow.engine) as connection:
         (found,) = find_events(connection, "e")
-        assert [one.outcome for one in served_metrics(connection, found)] == ["failed"]
+        assert [item.outcome for item in served_metrics(connection, found)] == ["failed"]
     good = flow.record(flow.claim(), {"m.a": 5})
     flow.serve(a=6)
     with transaction(flow.engine) as connection:
-        assert [(one.run_id, one.value) for one in served_metrics(connection, found)] == [(good.run_id, 5)]
+        assert [(item.run_id, item.value) for item in served_metrics(connection, found)] == [(good.run_id, 5)]

@@ -1,4 +1,4 @@
-"""Ten thousand envelopes of every kind: each is stored, known or rejected, and none stops its neighbours."""
+"""Ten thousand envelopes of every kind: each is stored, known or rejected, and none stops the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from redis import Redis
 from dims_worker.events import STREAM
 from dims_worker.pipeline.ingest import IngestResult, ingest_stream
 from tests.integration.helpers import Flow, event
-from tests.integration.pipeline.envelopes import MAX_BYTES, Fields, Fuzz, typed, understood
+from tests.integration.pipeline.envelopes import MAX_BYTES, Fields, Fuzz, parse_expected, typed
 
 CONFIG = """
 sources:
@@ -47,7 +47,7 @@ def add(redis: Redis, entries: list[Fields]) -> None:
 
 
 def test_ten_thousand_envelopes_are_each_accounted_for(redis: Redis, make_flow: Callable[[str], Flow]) -> None:
-    print(f"seed {SEED}; again with DIMS_TEST_SEED={SEED}")  # shown where the test fails
+    print(f"seed {SEED}; repeat with DIMS_TEST_SEED={SEED}")  # shown if the test fails
     flow, fuzz = make_flow(CONFIG), Fuzz(SEED)
     entries = list(fuzz.entries(9_990))
     for size in (10_000_000, 10_000_000, 10_000_000, 50_000_000, *[MAX_BYTES] * 3, *[MAX_BYTES + 1] * 3):
@@ -59,10 +59,10 @@ def test_ten_thousand_envelopes_are_each_accounted_for(redis: Redis, make_flow: 
         total.add(ingest_stream(redis, flow.engine, flow.planner))
         sent += len(burst)
 
-    expected = [understood(entry) for entry in entries]
-    events = {said.key: said for said in expected if said}
-    rejected = sum(said is None for said in expected)
-    assert 3_000 < len(events) < 7_000  # else the generator has gone astray
+    expected = [parse_expected(entry) for entry in entries]
+    events = {event.key: event for event in expected if event}
+    rejected = sum(event is None for event in expected)
+    assert 3_000 < len(events) < 7_000  # the generator makes a fair mix
     assert 2_000 < rejected < 5_000
     assert (total.stored, total.rejected) == (len(events), rejected)
     assert total.stored + total.known + total.rejected == len(entries) == 10_000
@@ -70,8 +70,11 @@ def test_ten_thousand_envelopes_are_each_accounted_for(redis: Redis, make_flow: 
     assert redis.xpending(STREAM, "dims")["pending"] == 0
 
     rows = flow.rows("SELECT * FROM dims_event_log")
-    stored = {(r.producer, r.event_id, r.type, r.subject, r.event_time, typed(r.data)): r.outcome for r in rows
-              if r.outcome != "rejected"}  # fmt: skip
+    stored = {
+        (r.producer, r.event_id, r.type, r.subject, r.event_time, typed(r.data)): r.outcome
+        for r in rows
+        if r.outcome != "rejected"
+    }
     assert stored.keys() == events.keys()
     assert len(stored) == total.stored
     reasons = [row.reason for row in rows if row.outcome == "rejected"]
@@ -97,7 +100,7 @@ ingest_stream(connect(config.broker_url, timeout=30), engine(config.database_url
 
 
 @pytest.mark.parametrize("order", ["large ones first", "small ones first"])
-def test_forty_entries_of_8_mb_do_not_fill_the_memory_of_who_takes_them_in(
+def test_forty_entries_of_8_mb_do_not_fill_the_memory_of_ingest(
     order: str, redis: Redis, make_flow: Callable[[str], Flow], broker_url: str, database_url: str, tmp_path: Path
 ) -> None:
     flow = make_flow(CONFIG)
@@ -110,7 +113,7 @@ def test_forty_entries_of_8_mb_do_not_fill_the_memory_of_who_takes_them_in(
     with subprocess.Popen([sys.executable, "-c", DRAIN], cwd=tmp_path, env=env) as process:
         seen = psutil.Process(process.pid)
         while process.poll() is None and time.monotonic() < end:
-            with contextlib.suppress(psutil.Error):  # it has just ended
+            with contextlib.suppress(psutil.Error):  # the process has just ended
                 peak = max(peak, seen.memory_info().rss)
             time.sleep(0.002)
         process.kill()

@@ -1,16 +1,15 @@
-"""The protocol under everything that can happen to it: no reachable state in which an event has no later measurement.
+"""A model test of the protocol: in every reachable state, each event is followed by a later measurement.
 
-Hypothesis plays the world, the producers, the processes, the people and bad luck against the real code
-(`ingest.drain`, `verify.serve`, `verify.look`, `dims verify --update`, `approvals.decide`, the doorman), on a real
-PostgreSQL and a real stream. A small made world (world.py) stands beside it and knows the truth. After each step the
-tables are held against it (laws.py); at the end all goes calm, and everything that happened must have been measured.
+Hypothesis plays the world, producers, processes, people and faults against the real code (`ingest_stream`,
+`measure_due`, `check_now`, `dims verify --update`, `decide_request`, the dispatcher), on a real PostgreSQL and a real
+stream. A small simulated world (world.py) knows the truth. After each step, invariants.py compares the tables with it.
+At the end the faults stop, and everything that happened must have been measured.
 
-Time does not pass by itself: leases, back-offs and cooldowns end where a step says so. Every process (process.py)
-halts before each transaction, before it acknowledges, and before it reads the world; there it waits, is let on, or
-dies. What happens inside one transaction is for PostgreSQL, and for the tests beside this one.
+Time does not pass by itself: leases, back-offs and cooldowns end when a step says so. Every process halts before each
+transaction, before it acknowledges, and before it reads the world (stepped_process.py). There it waits, continues or
+dies. Other tests cover what happens inside one transaction.
 
-The same walks are taken each time. `DIMS_MODEL=5000` takes so many new ones instead; pytest prints the seed of one
-that fails.
+Each test run takes the same walks. `DIMS_MODEL=5000` takes 5000 new ones instead. pytest prints the seed of a failure.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ from tests.integration.helpers import NOW
 from tests.integration.pipeline import invariants
 from tests.integration.pipeline.claims import Claims, Worker
 from tests.integration.pipeline.invariants import Tables
-from tests.integration.pipeline.wakeups import AWAY, Bells
+from tests.integration.pipeline.wakeups import UNREACHABLE, Wakeups
 from tests.integration.pipeline.world import CONFIG, CONFIGS, MEASURED, Scan, World
 from tests.integration.stepped_process import HaltingRedis, current, halt, halting
 
@@ -77,21 +76,21 @@ WALKS = settings(
 )
 
 VALUES = (100, 104, 110, 114, 120, 200)
-"""So that a step may be minor, moderate, major or extreme, and need a person or not."""
+"""Steps between these may be minor, moderate, major or extreme, and need approval or not."""
 ADA = decisions.Decider("ada", "option")
 SOURCES = st.sampled_from(["one", "two"])
 NAMED = st.sets(st.sampled_from(["m.a", "m.b", "m.c", "m.sum"]), min_size=1)
 OLDER = st.booleans()
-"""Whether a process started before the configuration last changed."""
-FAR = st.booleans()
-"""Whether a process is let on to its end, or to its next halt."""
+"""True: the process started before the configuration last changed."""
+TO_END = st.booleans()
+"""True: the process runs to its end. False: to its next halt."""
 
 _sleep = time.sleep
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What all walks share: the servers, and the configurations."""
+class Setup:
+    """What all walks share: the servers and the configurations."""
 
     engine: Engine
     redis: Redis
@@ -105,79 +104,77 @@ class Stage:
 
 
 class Protocol(RuleBasedStateMachine):
-    """One walk. A bell may be lost, late or doubled: so any may be answered at any time, rung or not. Only the calm
-    at the end counts on those that are really rung."""
+    """One walk. A wake-up may be lost, late or repeated, so any may be handled at any time, sent or not. Only the
+    end of the walk relies on the wake-ups that were really sent."""
 
     events = Bundle("events")
     processes = Bundle("processes")
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, setup: Setup) -> None:
         super().__init__()
-        stage.clear()
-        self.stage, self.engine, self.redis = stage, stage.engine, stage.redis
-        self.config = self.older = stage.configs["plain"]
+        setup.clear()
+        self.setup, self.engine, self.redis = setup, setup.engine, setup.redis
+        self.config = self.older = setup.configs["plain"]
         self.world = World()
-        self.bells = Bells(stage.engine, stage.redis)
+        self.wakeups = Wakeups(setup.engine, setup.redis)
         self.alive: list[Worker] = []
         self.numbers: Counter[str] = Counter()
-        self.told: dict[str, Event] = {}
-        """Every event of the producers, by id. Each is sent at least once in the end."""
+        self.created: dict[str, Event] = {}
+        """Every event of the producers, by id. Each is sent at least once by the end."""
         self.sent: set[str] = set()
-        self.rubbish = 0
+        self.malformed = 0
         self.claims = Claims()
-        self.seen: ApprovalRequest | None = None
+        self.reviewed: ApprovalRequest | None = None
         self.approved: str | None = None
         self.patches = ExitStack()
-        self.patches.enter_context(self.claims.noted())
+        self.patches.enter_context(self.claims.observed())
         for where, name, what in [
-            *(
-                (event_stream, "BATCH", 2),
-                (event_stream, "FORGOTTEN_MS", -1),
-            ),  # every consumer has been silent for long
-            (event_stream, "consumer_name", lambda: process.name if (process := current()) else "nobody"),
+            (event_stream, "BATCH", 2),
+            (event_stream, "STALE_CONSUMER_MS", -1),  # every consumer counts as stale
+            (event_stream, "consumer_name", lambda: process.name if (process := current()) else "test"),
             (verify, "start_scan", lambda config, _, names: Scan(self.world, config, tuple(names))),
             (time, "sleep", lambda seconds: halt("sleep") if current() else _sleep(seconds)),
         ]:
             self.patches.enter_context(patch.object(where, name, what))
-        self.doorman(takes_in=True)
+        self.dispatcher(ingests=True)
         self.before = self.tables()
 
     @initialize(measured=st.booleans())
     def begin(self, measured: bool) -> None:
-        """Either nothing was ever measured, or everything was."""
+        """Start with nothing measured, or with everything measured."""
         if measured:
-            self.calm_down()
+            self.settle()
 
     # --- the world and its producers ------------------------------------------------------------------
 
     @rule(
         target=events,
         changes=st.dictionaries(st.sampled_from(MEASURED), st.sampled_from(VALUES), max_size=3),
-        vaguely=st.booleans(),
+        unspecific=st.booleans(),
         times=st.sampled_from([1, 1, 1, 2, 0]),
     )
-    def something_changes(self, changes: dict[str, int], vaguely: bool, times: int) -> str:
-        """The world changes; a producer tells of it, now or later, once or twice, and says what changed or not."""
+    def something_changes(self, changes: dict[str, int], unspecific: bool, times: int) -> str:
+        """The world changes. A producer sends an event now or later, once or twice, which says what changed or not."""
         self.world.values |= changes
         id = self.numbered("e")
-        kind = SCRAPER_COMPLETE if vaguely else VERIFY_REQUESTED
-        self.told[id] = Event.new(kind, "p", now=NOW, id=id, data={"metrics": sorted(changes)})
+        kind = SCRAPER_COMPLETE if unspecific else VERIFY_REQUESTED
+        self.created[id] = Event.new(kind, "p", now=NOW, id=id, data={"metrics": sorted(changes)})
         for _ in range(times):
             self.send(id)
         return id
 
     @rule(id=events)
     def send(self, id: str) -> None:
-        """For the first time or again, in whatever order."""
-        if self.append(self.told[id].to_json()):
+        """Send an event for the first time or again, in any order."""
+        if self.append(self.created[id].to_json()):
             self.sent.add(id)
 
     @rule(ahead=st.sampled_from(["99999999999999-0", f"{2**64 - 1}-{2**64 - 1}"]))
-    def somebody_chooses_an_id_far_ahead(self, ahead: str) -> None:
-        self.rubbish += self.append(self.numbered("rubbish"), ahead)
+    def a_producer_chooses_an_id_in_the_future(self, ahead: str) -> None:
+        self.malformed += self.append(self.numbered("malformed"), ahead)
 
     def append(self, envelope: str, id: str = "*") -> bool:
-        """False: the stream's last id is beyond this one, or the largest there is; a producer keeps its event."""
+        """Add an entry. False if the last id of the stream is larger: then a producer keeps its event."""
         try:
             self.redis.xadd(STREAM, {b"event": envelope.encode()}, id=id)
         except ResponseError as error:
@@ -186,67 +183,67 @@ class Protocol(RuleBasedStateMachine):
         return True
 
     @rule(metric=st.sampled_from(MEASURED))
-    def goes_away_or_comes_back(self, metric: str) -> None:
-        self.world.away ^= {metric}
+    def becomes_unreachable_or_reachable(self, metric: str) -> None:
+        self.world.unreachable ^= {metric}
 
     @rule(metric=st.sampled_from(MEASURED))
-    def becomes_deadly_or_harmless(self, metric: str) -> None:
-        self.world.deadly ^= {metric}
+    def starts_or_stops_crashing(self, metric: str) -> None:
+        self.world.crashing ^= {metric}
 
     # --- processes ------------------------------------------------------------------------------------
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         return sum(process.alive for process in self.alive) < 6
 
-    @precondition(room)
-    @rule(target=processes, takes_in=st.booleans(), far=FAR)
-    def doorman(self, takes_in: bool = False, far: bool = True) -> Worker:
-        """A worker starts, and its doorman makes a round: register, mend, sweep, take in what has come."""
+    @precondition(has_capacity)
+    @rule(target=processes, ingests=st.booleans(), to_end=TO_END)
+    def dispatcher(self, ingests: bool = False, to_end: bool = True) -> Worker:
+        """A worker starts, and its dispatcher does one round: register, repair, sweep, ingest."""
         config = self.config
-        return self.start(self.numbered("doorman"), lambda: self.bells.round(config, takes_in=takes_in), far)
+        return self.start(self.numbered("dispatcher"), lambda: self.wakeups.round(config, ingests=ingests), to_end)
 
-    @precondition(room)
-    @rule(target=processes, reborn=st.booleans(), far=FAR)
-    def ingest(self, reborn: bool = False, far: bool = True) -> Worker:
-        """A bell for ingest is answered, by a new process or by one with the name of one that died."""
+    @precondition(has_capacity)
+    @rule(target=processes, reborn=st.booleans(), to_end=TO_END)
+    def ingest(self, reborn: bool = False, to_end: bool = True) -> Worker:
+        """An ingest wake-up is handled, by a new process or by one with the name of a dead one."""
         config, names = self.config, {process.name for process in self.alive if process.alive}
         name = "ingest" if reborn and "ingest" not in names else self.numbered("ingest")
-        return self.start(name, lambda: self.bells.answer(config, INGEST), far)
+        return self.start(name, lambda: self.wakeups.handle(config, INGEST), to_end)
 
-    @precondition(room)
-    @rule(target=processes, source=SOURCES, older=OLDER, far=FAR)
-    def serve(self, source: str, older: bool, far: bool) -> Worker:
-        """A bell for a source is answered."""
+    @precondition(has_capacity)
+    @rule(target=processes, source=SOURCES, older=OLDER, to_end=TO_END)
+    def serve(self, source: str, older: bool, to_end: bool) -> Worker:
+        """A verify wake-up is handled."""
         config = self.older if older else self.config
-        return self.start(self.numbered("worker"), lambda: self.bells.answer(config, VERIFY, source), far)
+        return self.start(self.numbered("worker"), lambda: self.wakeups.handle(config, VERIFY, source), to_end)
 
-    @precondition(room)
-    @rule(target=processes, names=NAMED, older=OLDER, far=FAR)
-    def look(self, names: set[str], older: bool, far: bool) -> Worker:
+    @precondition(has_capacity)
+    @rule(target=processes, names=NAMED, older=OLDER, to_end=TO_END)
+    def check(self, names: set[str], older: bool, to_end: bool) -> Worker:
         """`dims verify`."""
         config = self.older if older else self.config
-        return self.start(self.numbered("look"), lambda: verify.check_now(self.engine, config, sorted(names)), far)
+        return self.start(self.numbered("check"), lambda: verify.check_now(self.engine, config, sorted(names)), to_end)
 
-    @precondition(room)
-    @rule(target=processes, names=NAMED, far=FAR)
-    def update(self, names: set[str], far: bool) -> Worker:
-        """`dims verify --update`. Where another measures, it waits for that one."""
+    @precondition(has_capacity)
+    @rule(target=processes, names=NAMED, to_end=TO_END)
+    def update(self, names: set[str], to_end: bool) -> Worker:
+        """`dims verify --update`. If another process measures, it waits for that process."""
         config, wanted = self.config, frozenset(names)
-        return self.start(self.numbered("update"), lambda: command.request(self.engine, config, wanted), far)
+        return self.start(self.numbered("update"), lambda: command.request(self.engine, config, wanted), to_end)
 
-    def start(self, name: str, call: Callable[[], object], far: bool) -> Worker:
+    def start(self, name: str, call: Callable[[], object], to_end: bool) -> Worker:
         process = Worker(name, call)
-        self.alive = [*(one for one in self.alive if one.alive), process]
-        process.go_on()  # to where it first touches anything
-        self.let_on(process, far)
+        self.alive = [*(other for other in self.alive if other.alive), process]
+        process.step()  # to its first halt
+        self.resume(process, to_end)
         return process
 
-    @rule(process=processes, far=FAR)
-    def let_on(self, process: Worker, far: bool) -> None:
-        """To its next halt, or to its end."""
-        process.go_on()
-        while far and process.alive and process.halted_at != "sleep":
-            process.go_on()
+    @rule(process=processes, to_end=TO_END)
+    def resume(self, process: Worker, to_end: bool) -> None:
+        """Run a process to its next halt, or to its end."""
+        process.step()
+        while to_end and process.alive and process.halted_at != "sleep":
+            process.step()
         self.claims.ended(process)
 
     @rule(process=processes)
@@ -255,29 +252,32 @@ class Protocol(RuleBasedStateMachine):
         self.claims.ended(process)
 
     @rule(process=processes)
-    def database_is_away(self, process: Worker) -> None:
-        """For the one transaction that it is about to begin."""
+    def database_is_unreachable(self, process: Worker) -> None:
+        """Let the next transaction of a process fail."""
         if process.halted_at == "BEGIN":
-            process.trouble(DatabaseUnreachable(AWAY))
+            process.fail_with(DatabaseUnreachable(UNREACHABLE))
             self.claims.ended(process)
 
     @rule(process=processes)
     def renew(self, process: Worker) -> None:
-        """The thread that renews the lease of a living process does so."""
+        """Renew the lease of a living process, as its thread does."""
         self.claims.renew(self.engine, process)
 
     # --- time, people, configurations -----------------------------------------------------------------
 
     @rule(source=SOURCES)
-    def lease_runs_out(self, source: str) -> None:
-        """Its holder is slow, or dead."""
+    def lease_expires(self, source: str) -> None:
+        """The lease holder is slow or dead."""
         self.claims.holders.pop(source, None)
-        self.do("UPDATE dims_sources SET lease_until = clock_timestamp() - interval '1 s' "
-                "WHERE source = :source AND lease_until IS NOT NULL", source=source)  # fmt: skip
+        self.do(
+            "UPDATE dims_sources SET lease_until = clock_timestamp() - interval '1 s' "
+            "WHERE source = :source AND lease_until IS NOT NULL",
+            source=source,
+        )
 
     @rule()
     def time_passes(self) -> None:
-        """Cooldowns and back-offs end, a bell's key is forgotten, whoever holds entries has been silent for long."""
+        """Cooldowns and back-offs end, the wake-up key expires, every consumer becomes idle."""
         self.claims.waiting.clear()
         for table in ("dims_sources", "dims_metrics"):
             self.do(f"UPDATE {table} SET not_before = clock_timestamp() - interval '1 s' WHERE not_before IS NOT NULL")
@@ -288,38 +288,44 @@ class Protocol(RuleBasedStateMachine):
             )
 
     @rule(metric=st.sampled_from(["m.c", "m.ratio"]))
-    def a_reviewer_looks(self, metric: str) -> None:
+    def a_reviewer_opens_a_request(self, metric: str) -> None:
         with transaction(self.engine) as connection:
-            self.seen = approval_requests.open_requests(connection, [metric]).get(metric)
+            self.reviewed = approval_requests.open_requests(connection, [metric]).get(metric)
 
-    @precondition(lambda self: self.seen)
+    @precondition(lambda self: self.reviewed)
     @rule(choice=st.sampled_from(["approved", "rejected"]))
     def a_reviewer_decides(self, choice: decisions.Choice) -> None:
-        """On what was seen, however long ago."""
-        assert self.seen
+        """Decide on the version that the reviewer saw, however long ago."""
+        assert self.reviewed
         try:
             decisions.decide_request(
-                self.engine, self.config, str(self.seen.id), choice, version=self.seen.version, person=ADA, note=None
+                self.engine,
+                self.config,
+                str(self.reviewed.id),
+                choice,
+                version=self.reviewed.version,
+                person=ADA,
+                note=None,
             )
         except Refused:
             return
         if choice == "approved":
-            self.approved = self.seen.metric
-            assert self.tables().states[self.approved].baseline == self.seen.value
+            self.approved = self.reviewed.metric
+            assert self.tables().states[self.approved].baseline == self.reviewed.value
 
     @rule(name=st.sampled_from(sorted(CONFIGS)))
     def configure(self, name: str) -> None:
-        """What takes events in is started anew with another configuration; what measures or looks may go on."""
+        """Restart what ingests with another configuration. Measurements and checks may continue with the old one."""
         for process in self.alive:
-            if process.name.startswith(("doorman", "ingest", "update")):
+            if process.name.startswith(("dispatcher", "ingest", "update")):
                 self.kill(process)
-        self.older, self.config = self.config, self.stage.configs[name]
-        self.doorman(takes_in=True)
+        self.older, self.config = self.config, self.setup.configs[name]
+        self.dispatcher(ingests=True)
 
-    # --- what must always be so -----------------------------------------------------------------------
+    # --- invariants -----------------------------------------------------------------------
 
     @invariant()
-    def holds(self) -> None:
+    def invariants_hold(self) -> None:
         before, now = self.before, self.tables()
         invariants.nothing_goes_back(before, now)
         invariants.generations_are_raised_by_new_events_alone(before, now)
@@ -327,21 +333,21 @@ class Protocol(RuleBasedStateMachine):
         invariants.requests_are_about_the_baseline(now)
         unstored = self.no_event_is_lost_or_stored_twice(now)
         planner = Planner(self.config)
-        told = {name for id in unstored for name in planner.plan(self.told[id]).metrics}
-        invariants.what_is_not_due_is_true(self.config, now, self.world, told)
+        pending = {name for id in unstored for name in planner.plan(self.created[id]).metrics}
+        invariants.what_is_not_due_is_true(self.config, now, self.world, pending)
         self.claims.attempts_are_claims_that_were_lost(self.alive, now.states)
         self.before, self.approved = now, None
 
     def no_event_is_lost_or_stored_twice(self, now: Tables) -> set[str]:
-        """Returns the events that are not stored yet."""
+        """Return the events that are not stored yet."""
         stored = now.stored("p")
         assert set(stored.values()) <= {1}
         entries = {fields[b"event"] for _, fields in self.redis.xrange(STREAM)}
         for id in self.sent - set(stored):
-            assert self.told[id].to_json().encode() in entries, f"{id} is neither in the stream nor in the database"
-        return set(self.told) - set(stored)
+            assert self.created[id].to_json().encode() in entries, f"{id} is neither in the stream nor in the database"
+        return set(self.created) - set(stored)
 
-    # --- the calm at the end --------------------------------------------------------------------------
+    # --- the end of a walk --------------------------------------------------------------------------
 
     def teardown(self) -> None:
         try:
@@ -352,35 +358,39 @@ class Protocol(RuleBasedStateMachine):
             self.patches.close()
 
     def end(self) -> None:
-        """Every event is sent. What is deadly or away hinders nobody else, then it is no longer so. Last, who was
-        slow awakes, and spoils nothing."""
-        for _ in range(3):  # where the stream takes no more, it is mended once it is empty
-            for id in sorted(set(self.told) - self.sent):
+        """Send every event. Crashing and unreachable metrics block no others. Then they recover. Last, slow processes
+        continue, and change nothing."""
+        for _ in range(3):  # a stream that accepts no more entries is repaired once it is empty
+            for id in sorted(set(self.created) - self.sent):
                 self.send(id)
-            self.calm_down()
-        assert set(self.told) == self.sent
-        self.world.deadly.clear()
-        self.world.away.clear()
-        self.calm_down()
+            self.settle()
+        assert set(self.created) == self.sent
+        self.world.crashing.clear()
+        self.world.unreachable.clear()
+        self.settle()
         for process in self.alive:
             process.finish()
             self.claims.ended(process)
-        self.calm_down()
+        self.settle()
 
-    def calm_down(self) -> None:
-        """The bells of before are lost, and time passes: sweeps ring, workers serve, until all is measured."""
-        self.bells.rung.clear()
+    def settle(self) -> None:
+        """Lose all wake-ups and let time pass. Sweeps send wake-ups and workers handle them, until all is measured."""
+        self.wakeups.sent.clear()
         for _ in range(40):
             self.time_passes()
             for source in ("one", "two"):
-                self.lease_runs_out(source)
-            self.doorman()
-            if not self.bells.rung or (not self.redis.xlen(STREAM) and self.tables().due <= self.world.hindered):
+                self.lease_expires(source)
+            self.dispatcher()
+            if not self.wakeups.sent or (not self.redis.xlen(STREAM) and self.tables().due <= self.world.unmeasurable):
                 break
-            while self.bells.rung:
-                bell = self.bells.take()
-                self.start(self.numbered("calm"), lambda bell=bell: self.bells.answer(self.config, *bell), far=True)
-        if set(self.told) == self.sent:
+            while self.wakeups.sent:
+                wakeup = self.wakeups.pop()
+                self.start(
+                    self.numbered("settle"),
+                    lambda wakeup=wakeup: self.wakeups.handle(self.config, *wakeup),
+                    to_end=True,
+                )
+        if set(self.created) == self.sent:
             self.all_is_measured()
 
     def all_is_measured(self) -> None:
@@ -388,11 +398,11 @@ class Protocol(RuleBasedStateMachine):
         assert not self.redis.xlen(STREAM)
         assert not self.redis.xpending(STREAM, event_stream.GROUP)["pending"]
         assert set(now.stored("p")) == self.sent
-        assert sum(row.outcome == "rejected" for row in now.log) == self.rubbish
+        assert sum(row.outcome == "rejected" for row in now.log) == self.malformed
         invariants.all_is_measured(self.config, now, self.world)
-        self.holds()
+        self.invariants_hold()
 
-    # --- asking ---------------------------------------------------------------------------------------
+    # --- helpers ---------------------------------------------------------------------------------------
 
     def tables(self) -> Tables:
         return Tables.of(self.engine)
@@ -407,17 +417,17 @@ class Protocol(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def stage(
+def setup(
     engine: Engine, database_url: str, broker_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> Iterator[Stage]:
+) -> Iterator[Setup]:
     caplog.set_level(logging.ERROR)
     configs = {}
     for name, rest in CONFIGS.items():
         (tmp_path / "dims.yaml").write_text(CONFIG + rest.lstrip("\n"))
         configs[name] = replace(load_config(None, {}, tmp_path), database_url=database_url, broker_url=broker_url)
     with HaltingRedis.from_url(broker_url) as redis, halting(engine):
-        yield Stage(engine, redis, configs)
+        yield Setup(engine, redis, configs)
 
 
-def test_no_event_is_without_a_later_measurement(stage: Stage) -> None:
-    run_state_machine_as_test(lambda: Protocol(stage), settings=WALKS)
+def test_no_event_is_without_a_later_measurement(setup: Setup) -> None:
+    run_state_machine_as_test(lambda: Protocol(setup), settings=WALKS)

@@ -1,4 +1,4 @@
-"""Values as they are kept, derived metrics (invariant 9), and the requests that critical drift opens."""
+"""Stored values, derived metrics (invariant 9), and the approval requests that critical drift opens."""
 
 from __future__ import annotations
 
@@ -15,12 +15,28 @@ from tests.integration.helpers import CONFIG, Down, Flow, Threads, outcome
 
 # --- values -------------------------------------------------------------------------------------------
 
-VALUES = [0, 1, -7, 10**20, 2**63, 0.1, 1.0, -0.5, 1e-7, 12345678.000000001, "a text", "é 😀 'quoted' \\ %s :x", "",
-          True, False, None]  # fmt: skip
+VALUES = [
+    0,
+    1,
+    -7,
+    10**20,
+    2**63,
+    0.1,
+    1.0,
+    -0.5,
+    1e-7,
+    12345678.000000001,
+    "a text",
+    "é 😀 'quoted' \\ %s :x",
+    "",
+    True,
+    False,
+    None,
+]
 
 
-def forget(flow: Flow) -> None:
-    """The metrics as if they had never been measured."""
+def reset(flow: Flow) -> None:
+    """Reset the metrics as if they had never been measured."""
     flow.do("UPDATE dims_metrics SET as_of = NULL, baseline_as_of = NULL, accepted_as_of = NULL, baseline_version = 0")
     flow.do("DELETE FROM dims_approval_requests")
     flow.do("DELETE FROM dims_metrics_history")
@@ -28,33 +44,33 @@ def forget(flow: Flow) -> None:
 
 def test_a_value_comes_back_as_it_was_with_its_type(flow: Flow) -> None:
     for value in VALUES:
-        forget(flow)
+        reset(flow)
         first = flow.serve(c=value)["m.c"]
         assert (first.outcome, first.status) == ("accepted", "new")
         state = flow.state("m.c")
         history = flow.scalar("SELECT value FROM dims_metrics_history WHERE metric = 'm.c'")
-        for found in (state.value, state.baseline, state.accepted, history):
-            assert found == value
-            assert type(found) is type(value)
+        for value_ in (state.value, state.baseline, state.accepted, history):
+            assert value_ == value
+            assert type(value_) is type(value)
         assert flow.serve(c=value)["m.c"].status == "ok"
-        assert flow.state("m.c").baseline_version == 1  # the same value is no other baseline
+        assert flow.state("m.c").baseline_version == 1  # the same value is no new baseline
 
 
 def test_a_large_float_stays_a_float(flow: Flow) -> None:
     for value in (1e16, 1e22, -1.5e300):
-        forget(flow)
+        reset(flow)
         flow.serve(c=1)
         flow.serve(a=value, c=value)
         request = flow.open("m.c")
         assert request is not None
-        for found in (flow.state("m.a").value, flow.state("m.a").baseline, request.value, request.anchor):
-            assert found == value
-            assert type(found) is float
+        for value_ in (flow.state("m.a").value, flow.state("m.a").baseline, request.value, request.anchor):
+            assert value_ == value
+            assert type(value_) is float
 
 
 def test_another_type_is_another_value(flow: Flow) -> None:
     for old, new in [(1, True), (0, None), ("1", 1), (False, 0), (None, "")]:
-        forget(flow)
+        reset(flow)
         flow.serve(a=old)
         item = flow.serve(a=new)["m.a"]
         assert (item.status, item.drift_pct) == ("extreme", 100.0)
@@ -78,8 +94,11 @@ def test_drift_is_judged_against_the_baseline_and_accepted_as_the_next(flow: Flo
     flow.serve(a=100)
     item = flow.serve(a=150)["m.a"]
     assert (item.outcome, item.baseline, item.drift_pct, item.status, item.tier) == (
-        *("accepted", 100, 50.0),
-        *("extreme", "notify"),
+        "accepted",
+        100,
+        50.0,
+        "extreme",
+        "notify",
     )
     state = flow.state("m.a")
     assert (state.baseline, state.accepted, state.baseline_version) == (150, 100, 2)
@@ -92,13 +111,17 @@ def test_a_derived_metric_is_provisional_while_an_input_is_due_and_judged_when_n
     flow.serve(a=1)
     flow.serve(b=10)
     assert flow.state("m.sum").value == 11
-    flow.ask("m.a", "m.b")  # one event touches both
+    flow.ask("m.a", "m.b")  # one event concerns both
     follower = ActivityFollower(flow.config)
     with transaction(flow.engine) as connection:
         follower.start(connection)
     (_, half) = flow.record(flow.claim("one"), {"m.a": 2}).items
     assert (half.metric, half.outcome, half.value, half.status, half.drift_pct) == (
-        *("m.sum", "provisional", 12, None, None),
+        "m.sum",
+        "provisional",
+        12,
+        None,
+        None,
     )
     assert (flow.state("m.sum").value, flow.state("m.sum").baseline) == (11, 11)
     with transaction(flow.engine) as connection:
@@ -124,7 +147,7 @@ def test_a_derived_readings_as_of_is_the_oldest_of_its_inputs(flow: Flow) -> Non
     assert flow.state("m.sum").as_of == flow.state("m.b").as_of
 
 
-def test_an_older_derived_value_replaces_no_newer_one(flow: Flow) -> None:
+def test_an_older_derived_value_does_not_replace_a_newer_one(flow: Flow) -> None:
     flow.serve(a=1)
     flow.serve(b=2)
     flow.do("UPDATE dims_metrics SET as_of = as_of + interval '1 hour' WHERE metric = 'm.sum'")
@@ -144,7 +167,7 @@ def test_a_chain_of_derived_metrics_is_computed_in_order_in_one_transaction(flow
 
 
 def test_a_chain_waits_for_an_input_that_is_due_at_its_far_end(flow: Flow) -> None:
-    """One event touches m.a and m.e; m.ratio = (m.a + m.b) / m.e sees m.a only through m.sum."""
+    """One event concerns m.a and m.e. m.ratio = (m.a + m.b) / m.e reads m.a only through m.sum."""
     flow.serve(a=10)
     flow.serve(b=0, e=10)
     flow.ask("m.a", "m.e")
@@ -156,7 +179,7 @@ def test_a_chain_waits_for_an_input_that_is_due_at_its_far_end(flow: Flow) -> No
 
 
 def test_arithmetic_that_fails_on_half_an_event_is_no_failure(flow: Flow) -> None:
-    """m.e has fallen to 0, and so has m.sum, which is not measured yet: nothing is said until it is."""
+    """m.e is 0, and so is m.sum, which is not measured yet. m.ratio is not judged before it is."""
     flow.serve(a=10)
     flow.serve(b=0, e=10)
     flow.ask("m.a", "m.e")
@@ -164,18 +187,19 @@ def test_arithmetic_that_fails_on_half_an_event_is_no_failure(flow: Flow) -> Non
     assert (run.items[-1].metric, run.items[-1].outcome, run.status) == ("m.ratio", "provisional", "ok")
 
 
-def test_a_failed_input_fails_what_derives_from_it_and_is_named(flow: Flow) -> None:
+def test_a_failed_input_fails_the_metrics_derived_from_it_and_is_named(flow: Flow) -> None:
     flow.serve(a=1)
     flow.serve(b=9, e=5)
     flow.ask("m.a")
-    run = flow.record(flow.claim("one"), {"m.a": Down("the disk is away")})
+    run = flow.record(flow.claim("one"), {"m.a": Down("the disk is unreachable")})
     items = {item.metric: item for item in run.items}
     for name in ("m.sum", "m.ratio"):
         assert (items[name].outcome, items[name].method) == ("failed", "failed")
-        assert "m.a: the disk is away" in str(items[name].error)
+        assert "m.a: the disk is unreachable" in str(items[name].error)
         assert flow.state(name).baseline == {"m.sum": 10, "m.ratio": 2}[name]
     assert (run.status, flow.scalar("SELECT failed FROM dims_verification_runs WHERE run_id = :r", r=run.run_id)) == (
-        *("partial", 3),
+        "partial",
+        3,
     )
     flow.record(flow.claim("one"), {"m.a": 1})
     assert (flow.state("m.sum").error, flow.state("m.ratio").error) == (None, None)
@@ -197,13 +221,13 @@ def test_two_inputs_recorded_at_once_give_the_right_sum(flow: Flow, beside: Thre
     with transaction(flow.engine) as connection:
         record_run(connection, flow.config, flow.measured({"m.a": 2}, one))
         other = beside(flow.record, two, {"m.b": 20})
-        flow.blocked()  # on the derived row: it reads m.a after this one's commit
+        flow.blocked()  # on the derived row: it reads m.a after this commit
     items = {item.metric: item for item in outcome(other).items}
     assert (items["m.sum"].outcome, items["m.sum"].value) == ("accepted", 22)
     assert flow.state("m.sum").baseline == 22
 
 
-def test_many_inputs_recorded_at_once_end_at_the_truth(flow: Flow, beside: Threads) -> None:
+def test_many_inputs_recorded_at_once_give_the_true_value(flow: Flow, beside: Threads) -> None:
     flow.serve(a=0)
     flow.serve(b=0, e=1)
     for value in range(1, 6):
@@ -214,16 +238,16 @@ def test_many_inputs_recorded_at_once_end_at_the_truth(flow: Flow, beside: Threa
         assert (flow.state("m.sum").baseline, flow.state("m.ratio").baseline) == (2 * value, 2)
 
 
-def test_a_look_at_all_inputs_judges_what_derives_from_them(flow: Flow) -> None:
+def test_a_check_of_all_inputs_judges_the_metrics_derived_from_them(flow: Flow) -> None:
     flow.serve(a=1)
     flow.serve(b=1)
-    flow.ask("m.a", "m.b")  # due, and looked at before they are served
+    flow.ask("m.a", "m.b")  # due, and checked before they are served
     item = flow.look(a=2, b=2)["m.sum"]
     assert (item.outcome, item.value, item.baseline) == ("looked", 4, 2)
     assert flow.state("m.sum").baseline == 2
 
 
-def test_a_derived_metric_without_a_row_hinders_no_input(flow: Flow) -> None:
+def test_a_derived_metric_without_a_row_blocks_no_input(flow: Flow) -> None:
     flow.serve(a=1)
     flow.do("DELETE FROM dims_metrics WHERE metric = 'm.sum'")
     assert set(flow.serve(b=2)) == {"m.b"}
@@ -241,8 +265,11 @@ def test_critical_drift_is_held_and_the_baseline_stays(flow: Flow) -> None:
     request = flow.open("m.c")
     assert request is not None
     assert (request.value, request.anchor, request.baseline, request.version, request.baseline_version) == (
-        *(115, 115, 100),
-        *(1, 1),
+        115,
+        115,
+        100,
+        1,
+        1,
     )
     assert request.as_of == state.as_of
     assert type(request.value) is int
@@ -298,8 +325,8 @@ def test_a_failed_reading_leaves_the_request_open(flow: Flow) -> None:
     assert flow.states_of_requests() == ["open"]
 
 
-def test_a_frog_is_not_boiled_in_small_steps(flow: Flow) -> None:
-    """Ten steps of 14 % would be 270 %: each is measured from what a person last accepted, too."""
+def test_many_small_steps_are_held_before_they_add_up(flow: Flow) -> None:
+    """Ten steps of 14 % would be 270 %. Each is also compared with the value that a person last accepted."""
     value = 100.0
     outcomes = []
     flow.serve(c=value)

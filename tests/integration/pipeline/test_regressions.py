@@ -1,4 +1,4 @@
-"""What a review found, each as a test that failed before its mend."""
+"""Faults that a review found. Each test failed before the fix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dims_worker.pipeline import verify
 from dims_worker.pipeline.ingest import ReceivedEnvelope, ingest_stream, register_config, store_events
 from dims_worker.probes import scan
 from dims_worker.probes.base import Deadline, ScanContext
-from dims_worker.text.activity import MOST, PATIENCE, ActivityFollower, SequenceTracker
+from dims_worker.text.activity import MAX_SKIPPED, SKIPPED_SECONDS, ActivityFollower, SequenceTracker
 from tests.conftest import Project
 
 CONFIG = """
@@ -32,7 +32,7 @@ rules:
 ENVELOPE = '{"specversion":"1.0","id":"%s","source":"%s","type":"t","time":"2026-11-22T09:00:00Z"}'
 
 
-def test_an_event_whose_names_fit_no_index_is_stored_and_stops_nobody(
+def test_an_event_with_names_too_long_for_an_index_is_stored_and_blocks_no_other(
     project: Project, engine: Engine, broker_url: str
 ) -> None:
     project.write({"dims.yaml": CONFIG})
@@ -40,12 +40,14 @@ def test_an_event_whose_names_fit_no_index_is_stored_and_stops_nobody(
     long = secrets.token_urlsafe(1536)[:2048]
     client.xadd(STREAM, {"event": ENVELOPE % (long, long[::-1])})
     client.xadd(STREAM, {"event": ENVELOPE % ("b", "p")})
-    found = ingest_stream(client, engine, Planner(project.config))
-    assert (found.stored, found.rejected, client.xlen(STREAM)) == (2, 0, 0)
+    result = ingest_stream(client, engine, Planner(project.config))
+    assert (result.stored, result.rejected, client.xlen(STREAM)) == (2, 0, 0)
     client.close()
 
 
-def test_what_the_database_refuses_is_rejected_alone(project: Project, engine: Engine, broker_url: str) -> None:
+def test_an_event_that_the_database_refuses_is_rejected_alone(
+    project: Project, engine: Engine, broker_url: str
+) -> None:
     project.write({"dims.yaml": CONFIG})
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE dims_event_log ADD CHECK (subject <> 'refuse me')"))
@@ -53,11 +55,11 @@ def test_what_the_database_refuses_is_rejected_alone(project: Project, engine: E
     bad = (ENVELOPE % ("bad", "p")).replace('"type"', '"subject":"refuse me","type"')
     for payload in (ENVELOPE % ("a", "p"), bad, ENVELOPE % ("c", "p")):
         client.xadd(STREAM, {"event": payload})
-    found = ingest_stream(client, engine, Planner(project.config))
-    assert (found.stored, found.rejected, client.xlen(STREAM)) == (2, 1, 0)
+    result = ingest_stream(client, engine, Planner(project.config))
+    assert (result.stored, result.rejected, client.xlen(STREAM)) == (2, 1, 0)
     with engine.connect() as connection:
         reason = connection.execute(text("SELECT reason FROM dims_event_log WHERE outcome = 'rejected'")).scalar_one()
-    assert reason.startswith("the database refuses it: ")
+    assert reason.startswith("the database refuses this event: ")
     client.close()
 
 
@@ -85,8 +87,10 @@ def test_a_scan_that_does_not_end_is_abandoned(
         assert connection.execute(text("SELECT lease_until FROM dims_sources")).scalar_one() is None
 
 
-def test_follow_tells_what_was_numbered_before_and_committed_after(project: Project, engine: Engine) -> None:
-    """Two ingests of 1,000: the first draws its numbers, the second commits before it."""
+def test_follow_shows_a_batch_that_got_its_number_before_another_and_committed_after_it(
+    project: Project, engine: Engine
+) -> None:
+    """Two batches of 1,000 events: the first gets its number, the second commits before it."""
     project.write({"dims.yaml": CONFIG})
     planner = Planner(project.config)
 
@@ -106,25 +110,25 @@ def test_follow_tells_what_was_numbered_before_and_committed_after(project: Proj
         with engine.begin() as second:
             store_events(second, planner, batch("second"))
         with engine.begin() as connection:
-            told = " ".join(follower.sentences(connection))
-        assert "1,000 events" in told
+            shown = " ".join(follower.sentences(connection))
+        assert "1,000 events" in shown
         store_events(first, planner, batch("first"))
         outer.commit()
     with engine.begin() as connection:
         assert "1,000 events" in " ".join(follower.sentences(connection))
         assert list(follower.sentences(connection)) == []
-    assert len(follower.batches.passed) == 1  # the number that was drawn for nothing
+    assert len(follower.batches.skipped) == 1  # the number that no batch uses
 
 
-def test_follow_tells_what_many_others_overtook(project: Project, engine: Engine) -> None:
-    """One ingest is drawn its number and waits while fifty others come in; and one that is undone never comes."""
+def test_follow_shows_a_batch_that_many_others_overtook(project: Project, engine: Engine) -> None:
+    """One batch gets its number and waits while fifty others commit. Another is rolled back and never appears."""
     project.write({"dims.yaml": CONFIG})
     planner = Planner(project.config)
 
-    def one(name: str) -> list[ReceivedEnvelope]:
-        return [ReceivedEnvelope(name, f"no event: {name}".encode())]  # concerns no metric: nobody waits for anybody
+    def batch(name: str) -> list[ReceivedEnvelope]:
+        return [ReceivedEnvelope(name, f"no event: {name}".encode())]  # concerns no metric, so no transaction waits
 
-    def told() -> str:
+    def shown() -> str:
         with engine.begin() as connection:
             return " ".join(follower.sentences(connection))
 
@@ -133,29 +137,29 @@ def test_follow_tells_what_many_others_overtook(project: Project, engine: Engine
     follower = ActivityFollower(project.config)
     with engine.connect() as first, engine.connect() as undone:
         outer, lost = first.begin(), undone.begin()
-        store_events(first, planner, one("first"))
+        store_events(first, planner, batch("first"))
         with engine.begin() as connection:
             follower.start(connection)
         undone.execute(text("SELECT nextval('dims_batch_ids')"))
         for number in range(50):
             with engine.begin() as other:
-                store_events(other, planner, one(f"other{number}"))
-        assert told().count("measured by nobody") == 50
+                store_events(other, planner, batch(f"other{number}"))
+        assert shown().count("measures nothing for it") == 50
         outer.commit()
         lost.rollback()
-    assert told().count("measured by nobody") == 1 and told() == ""
-    assert len(follower.batches.passed) == 1
-    follower.batches.know((), time.monotonic() + PATIENCE)
-    assert not follower.batches.passed
+    assert shown().count("measures nothing for it") == 1 and shown() == ""
+    assert len(follower.batches.skipped) == 1
+    follower.batches.mark_seen((), time.monotonic() + SKIPPED_SECONDS)
+    assert not follower.batches.skipped
 
 
-def test_what_is_passed_over_is_looked_for_within_bounds() -> None:
+def test_the_list_of_missing_numbers_is_bounded() -> None:
     numbers = SequenceTracker()
-    numbers.know([3, 10**9], 0)
-    assert len(numbers.passed) == MOST and max(numbers.passed) == 10**9 - 1
-    numbers.know([10**9 - 1, 10**9 + 2], 1)
-    assert max(numbers.passed) == 10**9 + 1 and 10**9 - 1 not in numbers.passed and numbers.last == 10**9 + 2
-    assert len(numbers.passed) == MOST
+    numbers.mark_seen([3, 10**9], 0)
+    assert len(numbers.skipped) == MAX_SKIPPED and max(numbers.skipped) == 10**9 - 1
+    numbers.mark_seen([10**9 - 1, 10**9 + 2], 1)
+    assert max(numbers.skipped) == 10**9 + 1 and 10**9 - 1 not in numbers.skipped and numbers.last == 10**9 + 2
+    assert len(numbers.skipped) == MAX_SKIPPED
 
 
 def test_a_subject_is_no_markup(project: Project, engine: Engine) -> None:

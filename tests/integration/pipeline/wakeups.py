@@ -1,4 +1,4 @@
-"""Bells without Celery: who rings them is real, and so is who answers them; the test decides when, and whether."""
+"""Wake-ups without Celery. Sender and receiver are real. The test decides if and when a wake-up arrives."""
 
 from __future__ import annotations
 
@@ -17,50 +17,52 @@ from dims_worker.worker import dispatcher, sweep
 from dims_worker.worker.wakeups import send_verify_wakeup
 from tests.integration.stepped_process import halt
 
-AWAY = "the database is away"
+UNREACHABLE = "the database is unreachable"
 
-Bell = tuple[str, ...]
-"""The task, and the source where it has one."""
+Wakeup = tuple[str, ...]
+"""The task, and its source if it has one."""
 
 
 @dataclass
-class Bells:
-    """In the place of a Celery app: the bells that were rung and not answered."""
+class Wakeups:
+    """Replaces the Celery app: the wake-ups that were sent and not handled."""
 
     engine: Engine
     redis: Redis
-    rung: set[Bell] = field(default_factory=set)
+    sent: set[Wakeup] = field(default_factory=set)
 
-    def send_task(self, task: str, *, args: Bell, **_: Any) -> None:
-        halt("ring")
-        self.rung.add((task, *args))
+    def send_task(self, task: str, *, args: Wakeup, **_: Any) -> None:
+        halt("send")
+        self.sent.add((task, *args))
 
-    def round(self, config: Config, *, takes_in: bool = True) -> set[Bell]:
-        """A worker starts, and its doorman makes one round: register, mend, sweep, take in. Returns what is rung."""
-        made = dispatcher.Dispatcher(self, config, takes_in=takes_in)  # type: ignore[arg-type]
-        made.stopped = once = _OneRound()  # type: ignore[assignment]
+    def round(self, config: Config, *, ingests: bool = True) -> set[Wakeup]:
+        """Let a dispatcher do one round: register, repair, sweep, ingest. Return the sent wake-ups."""
+        started = dispatcher.Dispatcher(self, config, ingests=ingests)  # type: ignore[arg-type]
+        started.stopped = once = _OneRound()  # type: ignore[assignment]
         with (
             patch.object(dispatcher, "WAIT_MS", 1),
             patch.object(dispatcher, "connect", lambda *_, **__: self.redis),
             patch.object(dispatcher, "engine", lambda _: self.engine),
             patch.object(sweep, "engine", lambda _: self.engine),
         ):
-            made.run()
-        assert not once.troubled or made.trouble == AWAY, f"the doorman waits: {made.trouble}"
-        return self.rung
+            started.run()
+        assert not once.failed or started.problem == UNREACHABLE, f"the dispatcher waits: {started.problem}"
+        return self.sent
 
-    def take(self) -> Bell:
-        """Any one that was rung."""
-        bell = min(self.rung)
-        self.rung.remove(bell)
-        return bell
+    def pop(self) -> Wakeup:
+        """Remove and return one sent wake-up."""
+        wakeup = min(self.sent)
+        self.sent.remove(wakeup)
+        return wakeup
 
-    def answer(self, config: Config, task: str, *source: str) -> None:
-        """What the tasks do."""
+    def handle(self, config: Config, task: str, *source: str) -> None:
+        """Do what the task does."""
         if task == INGEST:
             self.redis.delete(HELP_REQUESTED)
-            for touched, why in sorted(ingest.ingest_stream(self.redis, self.engine, Planner(config)).sources.items()):
-                send_verify_wakeup(self, config, touched, why)  # type: ignore[arg-type]
+            for pending, reason in sorted(
+                ingest.ingest_stream(self.redis, self.engine, Planner(config)).sources.items()
+            ):
+                send_verify_wakeup(self, config, pending, str(reason))  # type: ignore[arg-type]
             return
         while verify.measure_due(self.engine, config, *source):
             pass
@@ -68,14 +70,14 @@ class Bells:
 
 @dataclass
 class _OneRound:
-    """In the place of the event that stops a doorman."""
+    """Replaces the event that stops a dispatcher: lets it do one round."""
 
-    asked: int = 0
-    troubled: bool = False
+    checks: int = 0
+    failed: bool = False
 
     def is_set(self) -> bool:
-        self.asked += 1
-        return self.asked > 2
+        self.checks += 1
+        return self.checks > 2
 
     def wait(self, seconds: float) -> None:
-        self.asked, self.troubled = 2, seconds == dispatcher.RETRY
+        self.checks, self.failed = 2, seconds == dispatcher.RETRY

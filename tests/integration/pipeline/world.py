@@ -1,4 +1,4 @@
-"""A made world to be measured: what each metric would measure now, what stands in the way, who may look at it."""
+"""A simulated world to measure: the true value of each metric, and the metrics that fail or crash."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ CONFIGS = {
     sum: {derive: "m.a + m.b"}
     ratio: {derive: "m.sum / m.e", critical: true}
 """,
-    "e and sum say something else": """
+    "e and sum are defined otherwise": """
     e: {source: two, measure: bytes}
     sum: {derive: "m.a + m.b + m.c"}
     ratio: {derive: "m.sum / m.e", critical: true}
 """,
-    "e is gone and d is new": """
+    "e is removed and d is new": """
     d: {source: two, measure: count}
     sum: {derive: "m.a + m.b"}
     total: {derive: "m.sum + m.d"}
@@ -44,7 +44,7 @@ CONFIGS = {
     ratio: {derive: "m.sum / m.e", critical: true}
 """,
 }
-"""What the category m may hold besides, one at a time."""
+"""The variants of the rest of the category m."""
 
 MEASURED = ("m.a", "m.b", "m.c", "m.d", "m.e")
 METRICS = (*MEASURED, "m.sum", "m.ratio", "m.total")
@@ -52,20 +52,20 @@ METRICS = (*MEASURED, "m.sum", "m.ratio", "m.total")
 
 @dataclass
 class World:
-    """The truth, of which nobody but the tests knows more than a reading tells."""
+    """The true values. The code under test sees them only through readings."""
 
     values: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MEASURED, 100))
-    away: set[str] = field(default_factory=set)
+    unreachable: set[str] = field(default_factory=set)
     """Metrics that cannot be measured now."""
-    deadly: set[str] = field(default_factory=set)
-    """Metrics that take the process with them that measures them."""
+    crashing: set[str] = field(default_factory=set)
+    """Metrics that crash the process that measures them."""
 
     @property
-    def hindered(self) -> set[str]:
-        return self.away | self.deadly
+    def unmeasurable(self) -> set[str]:
+        return self.unreachable | self.crashing
 
     def truth(self, config: Config, name: str) -> float:
-        """What the metric would measure now, as it is configured."""
+        """Return the value that the metric would measure now, under this configuration."""
         metric = config.metrics[name]
         if isinstance(metric, DerivedMetric):
             inputs = {read.replace(".", "_"): self.truth(config, read) for read in metric.inputs}
@@ -73,14 +73,14 @@ class World:
         return self.values[name] * (1000 if metric.measure == "bytes" else 1)  # type: ignore[attr-defined]
 
     def reading(self, config: Config, name: str) -> Reading:
-        if name in self.away:
-            return Reading.failed(name, "", "it is away")
+        if name in self.unreachable:
+            return Reading.failed(name, "", "it is unreachable")
         return Reading(name, int(self.truth(config, name)), "", "exact")
 
 
 @dataclass
 class Scan:
-    """A pass over a source of the made world, in the place of a probe's."""
+    """A scan of a source of the simulated world. It replaces the scan of a probe."""
 
     world: World
     config: Config
@@ -88,6 +88,6 @@ class Scan:
 
     def result(self) -> ScanResult:
         halt("read")
-        if self.world.deadly & set(self.names):
+        if self.world.crashing & set(self.names):
             raise Killed
         return ScanResult(tuple(self.world.reading(self.config, name) for name in self.names))

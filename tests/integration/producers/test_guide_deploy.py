@@ -133,7 +133,8 @@ def test_dead_letters_are_kept_longer_and_the_times_fit(aws: Any) -> None:
     assert int(attributes["VisibilityTimeout"]) >= 6 * timeout
     hours = int(attributes["VisibilityTimeout"]) * redrive["maxReceiveCount"] // 3600
     assert (
-        f"away for {hours} hours" in " ".join(GUIDE.split()) and f"after {redrive['maxReceiveCount']} attempts" in GUIDE
+        f"unreachable for {hours} hours" in " ".join(GUIDE.split())
+        and f"after {redrive['maxReceiveCount']} attempts" in GUIDE
     )
     policy = documents("Statement")[1]["Statement"][0]
     assert (

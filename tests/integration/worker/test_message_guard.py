@@ -1,4 +1,4 @@
-"""Messages that are no bells, put on the queues of a real worker: refused, counted, and the worker goes on."""
+"""Messages that are no wake-ups, in the queues of a real worker, are refused and counted. The worker continues."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from dims_worker.broker.queues import REFUSED, SWEEP, VERIFY
 from tests.conftest import wait_for
 
 JSON = "application/json"
-FOLLOWS: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-GOOD: list[Any] = [[], {}, FOLLOWS]
+EMBEDDED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+GOOD: list[Any] = [[], {}, EMBEDDED]
 
 
-class Mark:
-    """Unpickled, it leaves a folder."""
+class FolderMaker:
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -41,18 +41,30 @@ class Mark:
 
 
 def message(body: object = None, kind: str = JSON, *, encoding: str = "utf-8", **headers: Any) -> str:
-    """A message as kombu's Redis transport keeps it: of a sweep, but for what is given."""
+    """Return a sweep message in the form of kombu's Redis transport, with the given changes."""
     raw = body if isinstance(body, bytes) else json.dumps(GOOD if body is None else body).encode()
     kept = {"lang": "py", "task": SWEEP, "id": str(uuid.uuid4())} | headers
-    about = {"delivery_tag": str(uuid.uuid4()), "body_encoding": "base64", "delivery_mode": 2, "priority": 0,
-             "delivery_info": {"exchange": "", "routing_key": VERIFY}}  # fmt: skip
-    return json.dumps({"body": base64.b64encode(raw).decode(), "content-type": kind, "content-encoding": encoding,
-                       "headers": {k: v for k, v in kept.items() if v != "absent"}, "properties": about})  # fmt: skip
+    about = {
+        "delivery_tag": str(uuid.uuid4()),
+        "body_encoding": "base64",
+        "delivery_mode": 2,
+        "priority": 0,
+        "delivery_info": {"exchange": "", "routing_key": VERIFY},
+    }
+    return json.dumps(
+        {
+            "body": base64.b64encode(raw).decode(),
+            "content-type": kind,
+            "content-encoding": encoding,
+            "headers": {k: v for k, v in kept.items() if v != "absent"},
+            "properties": about,
+        }
+    )
 
 
 @dataclass
-class Standing:
-    """One worker for all tests here: none of them may end it."""
+class SharedWorker:
+    """One worker for all tests of this file. None of them may end it."""
 
     redis: Redis
     url: str
@@ -65,25 +77,46 @@ class Standing:
 
 
 @pytest.fixture(scope="module")
-def worker(servers: local.ServerUrls, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    folder = tmp_path_factory.mktemp("standing")
+def worker(
+    servers: local.ServerUrls, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedWorker]:
+    folder = tmp_path_factory.mktemp("worker")
     (folder / "dims.yaml").write_text("sources: {project: {type: files, path: '.'}}\n")
     admin = create_engine(str(servers.database_url), isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE test_consumer TEMPLATE {template}"))
     url = f"{str(servers.broker_url).rpartition('/')[0]}/15"
-    env = {"DIMS_DATABASE_URL": str(servers.database_url).rpartition("/")[0] + "/test_consumer",
-           "DIMS_BROKER_URL": url, "DIMS_HOME": str(folder / "home"), "PYTHONWARNINGS": "default"}  # fmt: skip
-    command = [sys.executable, "-m", "celery", "-A", "dims_worker.tasks", "worker", "-l", "INFO", "-c", "1",
-               "-Q", "dims.verify", "--without-gossip", "--without-mingle"]  # fmt: skip
+    env = {
+        "DIMS_DATABASE_URL": str(servers.database_url).rpartition("/")[0] + "/test_consumer",
+        "DIMS_BROKER_URL": url,
+        "DIMS_HOME": str(folder / "home"),
+        "PYTHONWARNINGS": "default",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "dims_worker.tasks",
+        "worker",
+        "-l",
+        "INFO",
+        "-c",
+        "1",
+        "-Q",
+        "dims.verify",
+        "--without-gossip",
+        "--without-mingle",
+    ]
     log = folder / "worker.log"
     with log.open("wb") as output, Redis.from_url(url) as redis:
         redis.flushdb()
-        process = subprocess.Popen(command, cwd=folder, env={**os.environ, **env}, stdout=output, stderr=output,
-                                   start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **env}, stdout=output, stderr=output, start_new_session=True
+        )
         try:
             wait_for(lambda: " ready." in log.read_text() or process.poll() is not None)
-            yield Standing(redis, url, process, log)
+            yield SharedWorker(redis, url, process, log)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
@@ -93,12 +126,12 @@ def worker(servers: local.ServerUrls, template: str, tmp_path_factory: pytest.Te
     admin.dispose()
 
 
-def counted(worker: Standing) -> int:
+def counted(worker: SharedWorker) -> int:
     return int(worker.redis.get(REFUSED) or 0)  # type: ignore[arg-type]
 
 
-def refuses(worker: Standing, *messages: str) -> str:
-    """Put the messages on a queue; what the worker's log says of them, once it has refused each and served a bell."""
+def refuses(worker: SharedWorker, *messages: str) -> str:
+    """Put messages in a queue. Return the log of the worker once it has refused each and handled a wake-up."""
     before, count = len(worker.log), counted(worker)
     child = psutil.Process(worker.process.pid).children()
     worker.redis.lpush(VERIFY, *messages)
@@ -116,18 +149,18 @@ def refuses(worker: Standing, *messages: str) -> str:
     return log
 
 
-def test_pickle_and_yaml_are_not_read(worker: Standing, tmp_path: Path) -> None:
-    pickle.loads(pickle.dumps(Mark(tmp_path / "proof")))
-    assert (tmp_path / "proof").is_dir()  # so they would leave a trace
-    mark = Mark(tmp_path / "trace")
+def test_pickle_and_yaml_are_not_read(worker: SharedWorker, tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(FolderMaker(tmp_path / "proof")))
+    assert (tmp_path / "proof").is_dir()  # reading the message would create a folder
+    mark = FolderMaker(tmp_path / "trace")
     bodies = [pickle.dumps(([mark], {}, {})), pickle.dumps(mark)]
     yaml = f"!!python/object/apply:os.mkdir [{tmp_path / 'trace'}]".encode()
     kinds = {"encoding": "binary", "kind": "application/x-python-serialize"}
     log = refuses(
         worker,
         *(message(body, **kinds) for body in bodies),
-        *(message(body, **kinds, task="absent", id="absent") for body in bodies),  # the form of older messages
-        *(message(body, encoding="binary") for body in bodies),  # it says that it is JSON
+        *(message(body, **kinds, task="absent", id="absent") for body in bodies),  # the format of older messages
+        *(message(body, encoding="binary") for body in bodies),  # it claims to be JSON
         message(yaml, "application/x-yaml"),
         message(yaml, "text/yaml"),
         message(b"x", "application/data", encoding="binary"),  # kombu trusts this one
@@ -135,22 +168,40 @@ def test_pickle_and_yaml_are_not_read(worker: Standing, tmp_path: Path) -> None:
     )
     assert not (tmp_path / "trace").exists()
     assert log.count("its content is 'application/x-python-serialize', not JSON") == 4
-    assert "trace" not in log  # what a message holds is nobody's log
+    assert "trace" not in log  # the content of a message is not logged
 
 
-BODIES: list[object] = [5, "x", True, [], {}, [[]], [[], {}], [5, 6, 7], [[], [], {}], [[], {}, None], [[], {}, {}, {}],
-                        {"args": [], "kwargs": {}}, {"task": SWEEP, "args": []},
-                        [[], {}, FOLLOWS | {"chain": [{"task": SWEEP}]}], [[], {}, FOLLOWS | {"callbacks": 5}],
-                        b"null", b"{", b"", b"\xff\xfe", b"[" * 100_000]  # fmt: skip
+BODIES: list[object] = [
+    5,
+    "x",
+    True,
+    [],
+    {},
+    [[]],
+    [[], {}],
+    [5, 6, 7],
+    [[], [], {}],
+    [[], {}, None],
+    [[], {}, {}, {}],
+    {"args": [], "kwargs": {}},
+    {"task": SWEEP, "args": []},
+    [[], {}, EMBEDDED | {"chain": [{"task": SWEEP}]}],
+    [[], {}, EMBEDDED | {"callbacks": 5}],
+    b"null",
+    b"{",
+    b"",
+    b"\xff\xfe",
+    b"[" * 100_000,
+]
 SHAPES: list[object] = [5, -1, True, [], {}, [1], {"a": 1}, ["a", {}], 1e300, ""]
 
 
-def test_json_of_another_shape_is_refused(worker: Standing) -> None:
+def test_json_of_another_structure_is_refused(worker: SharedWorker) -> None:
     log = refuses(worker, *map(message, BODIES))
     assert log.count("its body is not [arguments, keywords, embedded]") >= 12
 
 
-def test_headers_that_would_end_the_worker_are_refused(worker: Standing) -> None:
+def test_headers_that_would_end_the_worker_are_refused(worker: SharedWorker) -> None:
     named = [message(**{name: shape}) for name in ("task", "id") for shape in (*SHAPES, None, "absent") if shape != ""]
     unknown = [message(task="nope"), message(task="nope", id="absent"), message(task="")]
     dated = [message(**{name: shape}) for name in ("eta", "expires", "shadow") for shape in SHAPES]
@@ -161,27 +212,40 @@ def test_headers_that_would_end_the_worker_are_refused(worker: Standing) -> None
     refuses(worker, *named, *unknown, *dated, *others)
 
 
-def test_other_headers_do_no_harm(worker: Standing) -> None:
-    names = ("group", "group_index", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result",
-             "lang", "meth", "replaced_task_nesting", "stamps", "redelivered")  # fmt: skip
+def test_other_headers_do_no_harm(worker: SharedWorker) -> None:
+    names = (
+        "group",
+        "group_index",
+        "root_id",
+        "parent_id",
+        "argsrepr",
+        "kwargsrepr",
+        "origin",
+        "ignore_result",
+        "lang",
+        "meth",
+        "replaced_task_nesting",
+        "stamps",
+        "redelivered",
+    )
     before = worker.log.count("succeeded")
     worker.redis.lpush(VERIFY, *(message(**{name: shape}) for name in names for shape in SHAPES))
     wait_for(lambda: worker.log.count("succeeded") >= before + len(names) * len(SHAPES))
     refuses(worker, message(5))
 
 
-def test_one_that_cannot_be_counted_is_refused_all_the_same(worker: Standing) -> None:
+def test_a_message_that_cannot_be_counted_is_refused_all_the_same(worker: SharedWorker) -> None:
     worker.redis.delete(REFUSED)
-    worker.redis.lpush(REFUSED, "no number")
+    worker.redis.lpush(REFUSED, "not a number")
     worker.redis.lpush(VERIFY, message(5))
-    wait_for(lambda: "was not counted: WRONGTYPE" in worker.log)
+    wait_for(lambda: "cannot count the refused message: WRONGTYPE" in worker.log)
     worker.redis.delete(REFUSED)
     refuses(worker, message(5))
 
 
-def test_the_remote_control_reads_no_pickle_either(worker: Standing, tmp_path: Path) -> None:
+def test_the_remote_control_reads_no_pickle_either(worker: SharedWorker, tmp_path: Path) -> None:
     count = counted(worker)
-    body = {"method": "ping", "arguments": {}, "destination": None, "mark": Mark(tmp_path / "trace")}
+    body = {"method": "ping", "arguments": {}, "destination": None, "mark": FolderMaker(tmp_path / "trace")}
     with kombu.Connection(worker.url) as connection:
         exchange = kombu.Exchange("celery.pidbox", "fanout", durable=False)
         connection.Producer().publish(body, exchange=exchange, declare=[exchange], serializer="pickle")

@@ -115,7 +115,7 @@ def test_a_lost_lease_writes_no_report(made: Project, engine: Engine) -> None:
         with transaction(engine) as connection:
             connection.execute(text("UPDATE dims_sources SET lease_epoch = lease_epoch + 1"))
 
-    run = verify.measure_due(engine, config, "workflow.sync-status", how=verify.WorkflowOptions(progress=steal))
+    run = verify.measure_due(engine, config, "workflow.sync-status", options=verify.WorkflowOptions(progress=steal))
     assert run is not None and run.status == "superseded"
     assert verify.write_workflow_report(engine, config, run) is None and not (made.folder / "reports").exists()
     with transaction(engine) as connection:

@@ -65,7 +65,7 @@ def test_each_annotation_is_one_line_with_any_text(config: Config) -> None:
     items = [item(), item("lake.a,b:c", **FAILED, error=HOSTILE), item("lake.fine", severity="none", status="ok")]
     lines = list(ci_formats.github(config, items, NOW, "high", "run 1 ok: 100%"))
     assert lines == [
-        "::warning title=lake.files::107 files, baseline 100 files, +7.0 %25: looked, baseline kept",
+        "::warning title=lake.files::107 files, baseline 100 files, +7.0 %25: checked, baseline kept",
         "::error title=lake.a%2Cb%3Ac::could not be measured: "
         r"a\x0a::error::b\x0d%250A<x a='1'>]]>&\x00\xd800",
         "::notice title=dims verify::run 1 ok: 100%25",

@@ -1,4 +1,4 @@
-"""What people read: short, with what to do; nothing from outside is markup in it."""
+"""Messages are short, say what you can do, and contain no markup from outside."""
 
 from __future__ import annotations
 
@@ -38,23 +38,41 @@ DRIFT = {"value": 205_000, "unit": "objects", "baseline": 172_726, "drift_pct": 
 def row(
     number: int, state: str, metric: str = "lake.objects", facts: Mapping[str, Any] | None = None, **more: Any
 ) -> Notification:
-    told = {"run_id": 1, "since": NOW - HOUR, "ended_at": None, "ending": None, "sent_at": None, "end_sent_at": None}
-    return Notification(id=number, channel="ops", metric=metric, state=state, facts=facts or {}, **{**told, **more})
+    usual = {"run_id": 1, "since": NOW - HOUR, "ended_at": None, "ending": None, "sent_at": None, "end_sent_at": None}
+    return Notification(id=number, channel="ops", metric=metric, state=state, facts=facts or {}, **{**usual, **more})
 
 
 def request(number: int, **facts: Any) -> ApprovalRequest:
     usual = {
-        **{"metric": "lake.objects", "kind": "drift", "state": "open", "version": 1, "value": 205_000},
-        **{"unit": "objects", "as_of": NOW, "anchor": 205_000, "baseline": 172_726, "baseline_as_of": NOW},
-        **{"baseline_version": 1, "drift_pct": 18.685, "severity": "high", "reason": "up 18.7 %", "evidence": None},
-        **{"run_id": 1, "opened_at": NOW - HOUR, "updated_at": NOW, "expires_at": None, "decided_at": None},
-        **{"decided_by": None, "known_by": None, "note": None},
+        "metric": "lake.objects",
+        "kind": "drift",
+        "state": "open",
+        "version": 1,
+        "value": 205_000,
+        "unit": "objects",
+        "as_of": NOW,
+        "anchor": 205_000,
+        "baseline": 172_726,
+        "baseline_as_of": NOW,
+        "baseline_version": 1,
+        "drift_pct": 18.685,
+        "severity": "high",
+        "reason": "up 18.7 %",
+        "evidence": None,
+        "run_id": 1,
+        "opened_at": NOW - HOUR,
+        "updated_at": NOW,
+        "expires_at": None,
+        "decided_at": None,
+        "decided_by": None,
+        "known_by": None,
+        "note": None,
     }
     return ApprovalRequest(id=number, **{**usual, **facts})
 
 
 def body(*rows: Notification, **requests: ApprovalRequest) -> list[str]:
-    return compose_message(CONFIG, rows, {one.id: one for one in requests.values()}, NOW).body.splitlines()
+    return compose_message(CONFIG, rows, {request.id: request for request in requests.values()}, NOW).body.splitlines()
 
 
 # --- one state each --------------------------------------------------------------------------------------
@@ -62,56 +80,70 @@ def body(*rows: Notification, **requests: ApprovalRequest) -> list[str]:
 
 def test_a_held_value_names_its_request_the_version_and_what_to_do() -> None:
     message = compose_message(CONFIG, [row(1, "held:12", facts=DRIFT)], {12: request(12)}, NOW)
-    assert message.title == "DIMS: 1 value waits for you (project nba)"
+    assert message.title == "DIMS: 1 value waits for approval (project nba)"
     assert message.tone == "warning"
     assert message.body.splitlines() == [
-        "lake.objects: 172,726 objects -> 205,000 objects, +18.7 %, high: waits for you since 2026-11-22 08:00 UTC",
+        f"lake.objects: 172,726 objects -> 205,000 objects, +18.7 %, high: waits for approval {SINCE}",
         "    dims approvals approve 12 --version 1   (or reject; dims explain lake.objects)",
     ]
 
 
-def test_a_held_value_is_told_as_its_request_is_now() -> None:
-    """Else people would approve a version whose value they have not read."""
+def test_a_held_value_shows_its_request_as_it_is_now() -> None:
+    """Otherwise people would approve a version whose value they have not seen."""
     changed = request(
         12, version=3, value=206_000, reason="up 19.3 %; 25.0 % from 165000, which a person last accepted"
     )
-    said, todo = body(row(1, "held:12", facts=DRIFT), r=changed)
-    assert "172,726 objects -> 206,000 objects" in said
-    assert said.endswith("; 25.0 % from 165000, which a person last accepted")
-    assert "approve 12 --version 3 " in todo
+    line, command = body(row(1, "held:12", facts=DRIFT), r=changed)
+    assert "172,726 objects -> 206,000 objects" in line
+    assert line.endswith("; 25.0 % from 165000, which a person last accepted")
+    assert "approve 12 --version 3 " in command
 
 
 @pytest.mark.parametrize(
-    ("one", "said", "todo"),
+    ("alert", "text", "command"),
     [
-        (row(1, "drift:major", facts=DRIFT),
-         f"lake.objects: 172,726 objects -> 205,000 objects, +18.7 %, high: is the baseline {SINCE}",
-         "dims explain lake.objects"),
-        (row(1, "drift:major", "lake.cost", {**DRIFT, "value": 3.14159, "baseline": 2, "unit": "USD"}),
-         f"lake.cost: 2 USD -> 3.14 USD, +18.7 %, high: is the baseline {SINCE}",
-         "dims explain lake.cost"),
-        (row(1, "limit", "lake.upload", {"value": NOW.isoformat(), "unit": "days", "reason": "3 days old, too old"}),
-         f"lake.upload: 3 days old, too old, {SINCE}",
-         "dims explain lake.upload"),
-        (row(1, "attention", "workflow.gap-analysis"),
-         f"workflow.gap-analysis: needs a look {SINCE}",
-         "dims workflow gap-analysis --last"),
-        (row(1, "failed", facts={"error": "AccessDenied", "failures": 3}),
-         "lake.objects: failed 3 times in a row by 2026-11-22 08:00 UTC: AccessDenied",
-         "dims metrics lake.objects"),
-        (row(1, "failed", "workflow.audit", {"error": "not reached: gone", "failures": 4}),
-         "workflow.audit: failed 4 times in a row by 2026-11-22 08:00 UTC: not reached: gone",
-         "dims workflow audit --last"),
-        (row(1, "stale", facts={"as_of": "2026-11-15T07:30:00+00:00", "stale_after": 604_800}),
-         "lake.objects: not measured since 2026-11-15 07:30 UTC, longer than 1 week",
-         "dims verify --metric lake.objects --update"),
+        (
+            row(1, "drift:major", facts=DRIFT),
+            f"lake.objects: 172,726 objects -> 205,000 objects, +18.7 %, high: new baseline {SINCE}",
+            "dims explain lake.objects",
+        ),
+        (
+            row(1, "drift:major", "lake.cost", {**DRIFT, "value": 3.14159, "baseline": 2, "unit": "USD"}),
+            f"lake.cost: 2 USD -> 3.14 USD, +18.7 %, high: new baseline {SINCE}",
+            "dims explain lake.cost",
+        ),
+        (
+            row(1, "limit", "lake.upload", {"value": NOW.isoformat(), "unit": "days", "reason": "3 days old, too old"}),
+            f"lake.upload: 3 days old, too old, {SINCE}",
+            "dims explain lake.upload",
+        ),
+        (
+            row(1, "attention", "workflow.gap-analysis"),
+            f"workflow.gap-analysis: needs attention {SINCE}",
+            "dims workflow gap-analysis --last",
+        ),
+        (
+            row(1, "failed", facts={"error": "AccessDenied", "failures": 3}),
+            "lake.objects: failed 3 times in a row by 2026-11-22 08:00 UTC: AccessDenied",
+            "dims metrics lake.objects",
+        ),
+        (
+            row(1, "failed", "workflow.audit", {"error": "not reached: gone", "failures": 4}),
+            "workflow.audit: failed 4 times in a row by 2026-11-22 08:00 UTC: not reached: gone",
+            "dims workflow audit --last",
+        ),
+        (
+            row(1, "stale", facts={"as_of": "2026-11-15T07:30:00+00:00", "stale_after": 604_800}),
+            "lake.objects: not measured since 2026-11-15 07:30 UTC, longer than 1 week",
+            "dims verify --metric lake.objects --update",
+        ),
     ],
-)  # fmt: skip
-def test_what_stands_is_a_line_and_what_to_do_another(one: Notification, said: str, todo: str) -> None:
-    assert body(one) == [said, f"    {todo}"]
+)
+def test_an_active_state_is_a_line_with_a_command_below(alert: Notification, text: str, command: str) -> None:
+    assert body(alert) == [text, f"    {command}"]
 
 
-def over(
+def ended(
     number: int, state: str, ending: Mapping[str, Any], facts: Mapping[str, Any] | None = None, **more: Any
 ) -> Notification:
     return row(number, state, facts=facts, **{"sent_at": NOW - HOUR, "ended_at": NOW, "ending": ending, **more})
@@ -121,51 +153,51 @@ READS = {"value": 172_800, "unit": "objects"}
 
 
 @pytest.mark.parametrize(
-    ("one", "said"),
+    ("alert", "text"),
     [
-        (over(1, "limit", READS, DRIFT), "resolved: lake.objects is within its limits again: 172,800 objects"),
-        (over(1, "limit", {}, DRIFT), "resolved: lake.objects is within its limits again"),
-        (over(1, "failed", READS), "resolved: lake.objects was measured again: 172,800 objects"),
-        (over(1, "stale", READS), "resolved: lake.objects was measured again: 172,800 objects"),
-        (over(1, "attention", {"value": "ok"}, metric="workflow.audit"), "resolved: workflow.audit is ok again"),
-        (over(1, "failed", {"retired": True}), "resolved: lake.objects is no longer configured"),
-        (over(1, "failed", READS, sent_at=None), "came and went: lake.objects was measured again: 172,800 objects"),
+        (ended(1, "limit", READS, DRIFT), "resolved: lake.objects is within its limits again: 172,800 objects"),
+        (ended(1, "limit", {}, DRIFT), "resolved: lake.objects is within its limits again"),
+        (ended(1, "failed", READS), "resolved: lake.objects was measured again: 172,800 objects"),
+        (ended(1, "stale", READS), "resolved: lake.objects was measured again: 172,800 objects"),
+        (ended(1, "attention", {"value": "ok"}, metric="workflow.audit"), "resolved: workflow.audit is ok again"),
+        (ended(1, "failed", {"retired": True}), "resolved: lake.objects is no longer configured"),
+        (ended(1, "failed", READS, sent_at=None), "began and ended: lake.objects was measured again: 172,800 objects"),
     ],
-)  # fmt: skip
-def test_what_is_over_is_one_line(one: Notification, said: str) -> None:
-    message = compose_message(CONFIG, [one], {}, NOW)
-    assert (message.body, message.title, message.tone) == (said, "DIMS: 1 resolved (project nba)", "success")
+)
+def test_an_ended_state_is_one_line(alert: Notification, text: str) -> None:
+    message = compose_message(CONFIG, [alert], {}, NOW)
+    assert (message.body, message.title, message.tone) == (text, "DIMS: 1 resolved (project nba)", "success")
 
 
 @pytest.mark.parametrize(
-    ("facts", "ending", "said"),
+    ("facts", "ending", "text"),
     [
         ({"state": "approved", "decided_by": "ada", "note": "the fill"}, {}, "was approved by ada: the fill"),
         ({"state": "rejected", "decided_by": "ada"}, {}, "was rejected by ada"),
-        ({"state": "withdrawn"}, READS, "was withdrawn, it reads 172,800 objects"),
+        ({"state": "withdrawn"}, READS, "was withdrawn, the value is now 172,800 objects"),
         ({"state": "expired"}, {"retired": False}, "expired"),
     ],
-)  # fmt: skip
-def test_how_a_request_ended(facts: Mapping[str, Any], ending: Mapping[str, Any], said: str) -> None:
-    ended = over(1, "held:12", ending, DRIFT)
-    assert body(ended, r=request(12, **facts)) == [
-        f"resolved: lake.objects: 172,726 objects -> 205,000 objects (+18.7 %) {said}"
+)
+def test_how_a_request_ended(facts: Mapping[str, Any], ending: Mapping[str, Any], text: str) -> None:
+    alert = ended(1, "held:12", ending, DRIFT)
+    assert body(alert, r=request(12, **facts)) == [
+        f"resolved: lake.objects: 172,726 objects -> 205,000 objects (+18.7 %) {text}"
     ]
 
 
 # --- several ---------------------------------------------------------------------------------------------
 
 
-def test_the_title_counts_and_what_needs_people_stands_first() -> None:
+def test_the_title_counts_and_the_most_urgent_comes_first() -> None:
     rows = [
-        over(1, "stale", READS),
+        ended(1, "stale", READS),
         row(2, "drift:major", "lake.cost", DRIFT),
         row(3, "drift:major", "lake.objects", DRIFT),
         row(4, "held:12", facts=DRIFT),
         row(5, "failed", facts={"error": "x", "failures": 3}),
     ]
     message = compose_message(CONFIG, rows, {12: request(12)}, NOW)
-    assert message.title == "DIMS: 1 value waits for you, 1 fails, 2 drifted, 1 resolved (project nba)"
+    assert message.title == "DIMS: 1 value waits for approval, 1 fails, 2 drifted, 1 resolved (project nba)"
     assert message.tone == "failure"
     lines = [line for line in message.body.splitlines() if not line.startswith("    ")]
     assert [line.split(":")[0] for line in lines] == [
@@ -177,18 +209,18 @@ def test_the_title_counts_and_what_needs_people_stands_first() -> None:
     ]
 
 
-def test_of_a_metric_the_newest_of_a_kind_is_told_and_that_there_were_others() -> None:
-    rows = [over(1, "held:11", READS, DRIFT, end_sent_at=NOW, sent_at=None), row(2, "held:12", facts=DRIFT)]
+def test_only_the_newest_state_of_a_kind_is_shown_with_the_number_of_others() -> None:
+    rows = [ended(1, "held:11", READS, DRIFT, end_sent_at=NOW, sent_at=None), row(2, "held:12", facts=DRIFT)]
     message = compose_message(CONFIG, rows, {11: request(11, state="superseded"), 12: request(12)}, NOW)
-    assert message.title == "DIMS: 1 value waits for you (project nba)"
+    assert message.title == "DIMS: 1 value waits for approval (project nba)"
     assert "(1 change before that was not sent)" in message.body
     assert "approve 12" in message.body
-    assert message.body.count("waits for you") == 1
+    assert message.body.count("waits for approval") == 1
 
 
-def test_a_drift_that_calmed_down_before_it_was_told_is_told_all_the_same() -> None:
+def test_a_drift_that_ended_before_it_was_sent_is_sent_all_the_same() -> None:
     calm = row(1, "drift:major", facts=DRIFT, ended_at=NOW, ending={}, end_sent_at=NOW)
-    assert "+18.7 %, high: is the baseline" in body(calm)[0]
+    assert "+18.7 %, high: new baseline" in body(calm)[0]
 
 
 @pytest.mark.parametrize("longest", [600, 2_000, LONGEST])
@@ -197,16 +229,18 @@ def test_what_does_not_fit_is_counted(number: int, longest: int) -> None:
     rows = [row(n, "drift:major", f"lake.m{n}", DRIFT) for n in range(number)]
     message = compose_message(CONFIG, rows, {}, NOW, longest=longest)
     room = longest - len(message.title)
-    told = message.body.count("dims explain lake.m")
+    shown = message.body.count("dims explain lake.m")
     assert message.title == f"DIMS: {number} drifted (project nba)"
     assert len(message.body) <= room
-    assert message.body.count(": 172,726") == told > 0  # whole, or not at all
-    assert message.body.endswith(f"and {number - told} more: dims notify list") == (told < number)
-    assert told == number or len(message.body) > room - 2 * len(message.body) / told  # not one more would have fitted
+    assert message.body.count(": 172,726") == shown > 0  # complete, or not at all
+    assert message.body.endswith(f"and {number - shown} more: dims notify list") == (shown < number)
+    assert (
+        shown == number or len(message.body) > room - 2 * len(message.body) / shown
+    )  # no other entry would have fitted
 
 
 @pytest.mark.parametrize("longest", [0, 1, 160])
-def test_a_service_that_takes_little_gets_the_first_metric_whole(longest: int) -> None:
+def test_a_service_that_accepts_little_gets_the_first_metric_complete(longest: int) -> None:
     rows = [row(n, "held:12", f"lake.m{n}", DRIFT) for n in range(9)]
     lines = compose_message(CONFIG, rows, {12: request(12)}, NOW, longest=longest).body.splitlines()
     assert lines[1] == "    dims approvals approve 12 --version 1   (or reject; dims explain lake.m0)"
@@ -230,23 +264,23 @@ def test_no_text_from_outside_is_markup() -> None:
         row(1, "failed", facts={"error": NASTY, "failures": 3}),
         row(2, "limit", facts={"value": NASTY, "unit": "", "reason": NASTY}),
         row(3, "drift:major", "lake.text", {**DRIFT, "value": NASTY, "baseline": NASTY}),
-        over(4, "held:12", {"value": NASTY, "unit": ""}, DRIFT),
+        ended(4, "held:12", {"value": NASTY, "unit": ""}, DRIFT),
     ]
     decided = request(12, state="approved", decided_by=NASTY, note=NASTY, value=NASTY)
-    for said in body(*rows, r=decided):
-        own = said.replace(" -> ", " ")
+    for line in body(*rows, r=decided):
+        own = line.replace(" -> ", " ")
         assert not set(own) & set("<>`@\n\x1b\u202e")
         assert "](" not in own
     assert "(at)everyone" in "\n".join(body(*rows, r=decided))
 
 
 @given(st.text())
-def test_a_tamed_text_is_one_short_printable_line(text: str) -> None:
-    tamed = sanitize(text)
-    assert len(tamed) <= 300
-    assert tamed.isprintable()
-    assert not set(tamed) & set("<>`@")
-    assert "](" not in tamed
+def test_a_sanitized_text_is_one_short_printable_line(text: str) -> None:
+    sanitized = sanitize(text)
+    assert len(sanitized) <= 300
+    assert sanitized.isprintable()
+    assert not set(sanitized) & set("<>`@")
+    assert "](" not in sanitized
 
 
 def test_a_name_a_path_and_a_reason_stay_as_they_are() -> None:
@@ -258,6 +292,6 @@ def test_a_long_reason_is_cut() -> None:
     assert sanitize("x" * 1000) == "x" * 299 + "…"
 
 
-def test_the_test_message_says_that_it_is_one() -> None:
-    assert build_test_message(CONFIG, "ops").title == "DIMS: a test (project nba)"
+def test_the_test_message_says_that_it_is_a_test() -> None:
+    assert build_test_message(CONFIG, "ops").title == "DIMS: test message (project nba)"
     assert "ops" in build_test_message(CONFIG, "ops").body

@@ -1,4 +1,4 @@
-"""Who is told what, once: the table of `notice`, and what holds of every row of readings."""
+"""Which changes notify which channel: the table of `rules`, and properties of every sequence of readings."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ KINDS = ("held", "limit", "drift", "attention", "failed", "stale")
 def item(
     outcome: str = "accepted", status: str = "ok", severity: str = "none", tier: str = "auto", **facts: Any
 ) -> RunReading:
-    said = {"metric": "m.a", "value": 100, "unit": "files", "method": "exact", "as_of": NOW, **facts}
-    return RunReading(outcome=outcome, status=status, severity=severity, tier=tier, **said)  # type: ignore[arg-type]
+    values = {"metric": "m.a", "value": 100, "unit": "files", "method": "exact", "as_of": NOW, **facts}
+    return RunReading(outcome=outcome, status=status, severity=severity, tier=tier, **values)  # type: ignore[arg-type]
 
 
 OK = item()
@@ -47,27 +47,27 @@ CALM = item(metric="workflow.audit", value="ok", status="extreme", severity="urg
 
 
 @dataclass
-class Book:
-    """What one channel was told: the states that stand, by kind, and all that was said, in words."""
+class ChannelState:
+    """The active states of one channel by kind, and its changes so far as text."""
 
     channel: Channel = ALL
-    standing: dict[tuple[str, str], Row] = field(default_factory=dict)
-    told: list[str] = field(default_factory=list)
+    active: dict[tuple[str, str], Row] = field(default_factory=dict)
+    changes: list[str] = field(default_factory=list)
 
-    def read(self, says: AlertSignals, metric: str = "m.a") -> list[str]:
-        """What a reading leads to: `+held:1` begins, `-held:1` ends, `(held:1)` ends without a word."""
-        said = []
-        for change in transitions({"ops": self.channel}, metric, says, self.standing):
+    def read(self, read_signals: AlertSignals, metric: str = "m.a") -> list[str]:
+        """Return the changes after a reading: `+held:1` begins, `-held:1` ends, `(held:1)` ends without a message."""
+        changes = []
+        for change in transitions({"ops": self.channel}, metric, read_signals, self.active):
             if change.ends is not None:
-                (key,) = [key for key, row in self.standing.items() if row.id == change.ends]
-                state = self.standing.pop(key).state
-                said.append(f"-{state}" if change.told else f"({state})")
+                (key,) = [key for key, row in self.active.items() if row.id == change.ends]
+                state = self.active.pop(key).state
+                changes.append(f"-{state}" if change.notify else f"({state})")
             if change.begins is not None:
                 state = change.begins.state
-                self.standing["ops", state.partition(":")[0]] = Row(len(self.told) + len(said), state)
-                said.append(f"+{state}")
-        self.told += said
-        return said
+                self.active["ops", state.partition(":")[0]] = Row(len(self.changes) + len(changes), state)
+                changes.append(f"+{state}")
+        self.changes += changes
+        return changes
 
 
 @dataclass(frozen=True)
@@ -76,89 +76,91 @@ class Row:
     state: str
 
 
-def book(*states: str, channel: Channel = ALL) -> Book:
+def channel_state(*states: str, channel: Channel = ALL) -> ChannelState:
     rows = {("ops", state.partition(":")[0]): Row(-number - 1, state) for number, state in enumerate(states)}
-    return Book(channel, rows)
+    return ChannelState(channel, rows)
 
 
-def says(one: RunReading, failures: int = 0, request: int | None = None, broken: str | None = None) -> AlertSignals:
-    return signals_of_reading(one, failures, request, broken)
+def signals(
+    reading: RunReading, failures: int = 0, request: int | None = None, broken: str | None = None
+) -> AlertSignals:
+    return signals_of_reading(reading, failures, request, broken)
 
 
-# --- the table: what stands, what is read, what people are told ------------------------------------------
+# --- the table: active states, a reading, the changes ------------------------------------------
 
 EVERYTHING = ("held:1", "limit", "drift:major", "failed", "stale")
 
 
 @pytest.mark.parametrize(
-    ("stands", "read", "told"),
+    ("active", "read", "changes"),
     [
-        # nothing stands
-        ([], says(OK), []),
-        ([], says(item(status="moderate", severity="medium")), []),
-        ([], says(DRIFTED), ["+drift:major"]),
-        ([], says(HELD, request=1), ["+held:1"]),
-        ([], says(BEYOND, broken="7 is above max = 5"), ["+limit"]),
-        ([], says(DRIFTED, broken="7 is above max = 5"), ["+drift:major", "+limit"]),
-        ([], says(FAILED, failures=2), []),
-        ([], says(FAILED, failures=3), ["+failed"]),
-        ([], says(FAILED, failures=9), ["+failed"]),
-        ([], says(WORKFLOW), ["+attention"]),
-        ([], says(CALM), []),
-        ([], says(LOOKED), []),
-        ([], says(REJECTED), []),
-        ([], says(HELD, request=1, broken="7 is above max = 5"), ["+held:1"]),
-        # what stands stands on
-        (["held:1"], says(HELD, request=1), []),
-        (["limit"], says(BEYOND, broken="8 is above max = 5"), []),
-        (["drift:major"], says(DRIFTED), []),
-        (["failed"], says(FAILED, failures=4), []),
-        (["attention"], says(WORKFLOW), []),
-        (["limit"], says(HELD, request=1, broken="7 is above max = 5"), ["+held:1"]),
-        (["limit"], says(REJECTED, broken="7 is above max = 5"), []),
-        # another of its kind takes its place, and that is all that is told
-        (["held:1"], says(HELD, request=2), ["(held:1)", "+held:2"]),
-        (["drift:major"], says(FAR), ["(drift:major)", "+drift:extreme"]),
-        # it is over
-        (["held:1"], says(OK), ["-held:1"]),
-        (["held:1"], says(DRIFTED), ["-held:1", "+drift:major"]),
-        (["held:1"], says(REJECTED), ["-held:1"]),
-        (["limit"], says(OK), ["-limit"]),
-        (["limit"], says(HELD, request=1), ["+held:1", "-limit"]),
-        (["drift:major"], says(OK), ["(drift:major)"]),
-        (["drift:major"], says(HELD, request=1), ["+held:1", "(drift:major)"]),
-        (["attention"], says(CALM), ["-attention"]),
-        (["failed", "stale"], says(OK), ["-stale", "-failed"]),
-        (["failed", "stale"], says(HELD, request=1), ["-stale", "-failed", "+held:1"]),
-        # what says nothing changes nothing
-        (EVERYTHING, says(item("superseded")), []),
-        (EVERYTHING, says(item("provisional")), []),
-        (EVERYTHING, says(FAILED, failures=7), []),
-        (["held:1", "limit", "drift:major", "failed"], says(LOOKED), []),
-        (["stale"], says(LOOKED), ["-stale"]),
-        (["failed"], says(OK, failures=3), []),  # a look that gave the first baseline: nothing was claimed
+        # no active state
+        ([], signals(OK), []),
+        ([], signals(item(status="moderate", severity="medium")), []),
+        ([], signals(DRIFTED), ["+drift:major"]),
+        ([], signals(HELD, request=1), ["+held:1"]),
+        ([], signals(BEYOND, broken="7 is above max = 5"), ["+limit"]),
+        ([], signals(DRIFTED, broken="7 is above max = 5"), ["+drift:major", "+limit"]),
+        ([], signals(FAILED, failures=2), []),
+        ([], signals(FAILED, failures=3), ["+failed"]),
+        ([], signals(FAILED, failures=9), ["+failed"]),
+        ([], signals(WORKFLOW), ["+attention"]),
+        ([], signals(CALM), []),
+        ([], signals(LOOKED), []),
+        ([], signals(REJECTED), []),
+        ([], signals(HELD, request=1, broken="7 is above max = 5"), ["+held:1"]),
+        # an active state stays active
+        (["held:1"], signals(HELD, request=1), []),
+        (["limit"], signals(BEYOND, broken="8 is above max = 5"), []),
+        (["drift:major"], signals(DRIFTED), []),
+        (["failed"], signals(FAILED, failures=4), []),
+        (["attention"], signals(WORKFLOW), []),
+        (["limit"], signals(HELD, request=1, broken="7 is above max = 5"), ["+held:1"]),
+        (["limit"], signals(REJECTED, broken="7 is above max = 5"), []),
+        # a state of the same kind replaces it without another message
+        (["held:1"], signals(HELD, request=2), ["(held:1)", "+held:2"]),
+        (["drift:major"], signals(FAR), ["(drift:major)", "+drift:extreme"]),
+        # the state ends
+        (["held:1"], signals(OK), ["-held:1"]),
+        (["held:1"], signals(DRIFTED), ["-held:1", "+drift:major"]),
+        (["held:1"], signals(REJECTED), ["-held:1"]),
+        (["limit"], signals(OK), ["-limit"]),
+        (["limit"], signals(HELD, request=1), ["+held:1", "-limit"]),
+        (["drift:major"], signals(OK), ["(drift:major)"]),
+        (["drift:major"], signals(HELD, request=1), ["+held:1", "(drift:major)"]),
+        (["attention"], signals(CALM), ["-attention"]),
+        (["failed", "stale"], signals(OK), ["-stale", "-failed"]),
+        (["failed", "stale"], signals(HELD, request=1), ["-stale", "-failed", "+held:1"]),
+        # readings without an effect
+        (EVERYTHING, signals(item("superseded")), []),
+        (EVERYTHING, signals(item("provisional")), []),
+        (EVERYTHING, signals(FAILED, failures=7), []),
+        (["held:1", "limit", "drift:major", "failed"], signals(LOOKED), []),
+        (["stale"], signals(LOOKED), ["-stale"]),
+        (["failed"], signals(OK, failures=3), []),  # a check that set the first baseline
     ],
-)  # fmt: skip
-def test_what_people_are_told(stands: Sequence[str], read: AlertSignals, told: list[str]) -> None:
-    assert book(*stands).read(read) == told
+)
+def test_a_reading_changes_states(active: Sequence[str], read: AlertSignals, changes: list[str]) -> None:
+    assert channel_state(*active).read(read) == changes
 
 
-def test_an_end_has_the_values_that_were_read() -> None:
-    (change,) = transitions({"ops": ALL}, "m.a", says(OK), book("limit").standing)
+def test_an_end_contains_the_values_of_the_reading() -> None:
+    (change,) = transitions({"ops": ALL}, "m.a", signals(OK), channel_state("limit").active)
     assert change.ending == {"value": 100, "unit": "files"}
 
 
-def test_an_integer_stays_an_integer_in_what_is_told() -> None:
-    (change,) = transitions({"ops": ALL}, "m.a", says(item("held", value=172_726, baseline=10), request=1), {})
+def test_an_integer_stays_an_integer_in_the_facts() -> None:
+    (change,) = transitions({"ops": ALL}, "m.a", signals(item("held", value=172_726, baseline=10), request=1), {})
     assert change.begins is not None
     assert [type(change.begins.facts[name]) for name in ("value", "baseline")] == [int, int]
 
 
-# --- who hears of it -----------------------------------------------------------------------------------
+# --- filters of channels -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("keys", "hears"),
+    ("keys", "states"),
     [
         ({}, "held:1 limit drift:major attention failed stale"),
         ({"tiers": ["approve"]}, "held:1 failed stale"),
@@ -170,7 +172,7 @@ def test_an_integer_stays_an_integer_in_what_is_told() -> None:
         ({"metrics": ["n.*", "m.b"]}, ""),
     ],
 )
-def test_channels_choose(keys: Mapping[str, Any], hears: str) -> None:
+def test_channels_filter_states(keys: Mapping[str, Any], states: str) -> None:
     channel = Channel(url="", **keys)
     conditions = [
         AlertState("held:1", tier="approve", severity="urgent"),
@@ -180,34 +182,34 @@ def test_channels_choose(keys: Mapping[str, Any], hears: str) -> None:
         AlertState("failed", failures=3),
         AlertState("stale"),
     ]
-    assert [one.state for one in conditions if channel_wants(channel, "m.a", one)] == hears.split()
+    assert [alert.state for alert in conditions if channel_wants(channel, "m.a", alert)] == states.split()
 
 
-def test_a_state_that_was_told_is_told_as_over_though_the_channel_has_changed_since() -> None:
-    told = book("held:1", "failed", channel=Channel(url="", tiers=[], failures=None, metrics=["other.*"]))
-    assert told.read(says(OK)) == ["-failed", "-held:1"]
+def test_a_notified_state_notifies_its_end_though_the_channel_changed_meanwhile() -> None:
+    current = channel_state("held:1", "failed", channel=Channel(url="", tiers=[], failures=None, metrics=["other.*"]))
+    assert current.read(signals(OK)) == ["-failed", "-held:1"]
 
 
-def test_a_state_in_the_place_of_another_that_the_channel_does_not_hear_of_ends_aloud() -> None:
-    urgent = book("held:1", channel=Channel(url="", severities=["urgent"]))
-    assert urgent.read(says(item("held", "major", "high", "approve"), request=2)) == ["-held:1"]
+def test_a_state_notifies_its_end_if_the_channel_does_not_want_its_replacement() -> None:
+    urgent = channel_state("held:1", channel=Channel(url="", severities=["urgent"]))
+    assert urgent.read(signals(item("held", "major", "high", "approve"), request=2)) == ["-held:1"]
 
 
-def test_severity_that_rises_while_a_request_waits_reaches_those_who_wait_for_it() -> None:
-    urgent = book(channel=Channel(url="", severities=["urgent"]))
-    assert urgent.read(says(item("held", "major", "high", "approve"), request=1)) == []
-    assert urgent.read(says(HELD, request=1)) == ["+held:1"]
-    assert urgent.read(says(item("held", "major", "high", "approve"), request=1)) == []
+def test_a_rising_severity_reaches_channels_that_filter_by_severity() -> None:
+    urgent = channel_state(channel=Channel(url="", severities=["urgent"]))
+    assert urgent.read(signals(item("held", "major", "high", "approve"), request=1)) == []
+    assert urgent.read(signals(HELD, request=1)) == ["+held:1"]
+    assert urgent.read(signals(item("held", "major", "high", "approve"), request=1)) == []
 
 
-# --- whatever is read ----------------------------------------------------------------------------------
+# --- properties of any readings ----------------------------------------------------------------------------------
 
 READINGS = st.one_of(
-    st.builds(says, st.sampled_from([OK, DRIFTED, LOOKED, REJECTED, CALM]), st.sampled_from([0, 0, 0, 3])),
-    st.builds(says, st.just(HELD), st.just(0), st.integers(1, 2), st.sampled_from([None, "above max"])),
-    st.builds(says, st.sampled_from([BEYOND, DRIFTED, REJECTED]), broken=st.sampled_from([None, "above max"])),
-    st.builds(says, st.just(FAILED), st.integers(1, 5)),
-    st.builds(says, st.sampled_from([item("superseded"), item("provisional"), WORKFLOW])),
+    st.builds(signals, st.sampled_from([OK, DRIFTED, LOOKED, REJECTED, CALM]), st.sampled_from([0, 0, 0, 3])),
+    st.builds(signals, st.just(HELD), st.just(0), st.integers(1, 2), st.sampled_from([None, "above max"])),
+    st.builds(signals, st.sampled_from([BEYOND, DRIFTED, REJECTED]), broken=st.sampled_from([None, "above max"])),
+    st.builds(signals, st.just(FAILED), st.integers(1, 5)),
+    st.builds(signals, st.sampled_from([item("superseded"), item("provisional"), WORKFLOW])),
     st.just(AlertSignals({"stale": AlertState("stale")})),
     st.just(AlertSignals({"limit": beyond_limit(1, "hours", "too old")})),
 )
@@ -222,30 +224,30 @@ CHANNELS = st.builds(
 
 
 @given(CHANNELS, st.lists(READINGS, max_size=20))
-def test_what_was_read_read_again_says_nothing(channel: Channel, readings: list[AlertSignals]) -> None:
-    told = book(channel=channel)
+def test_the_same_reading_again_changes_nothing(channel: Channel, readings: list[AlertSignals]) -> None:
+    current = channel_state(channel=channel)
     for reading in readings:
-        told.read(reading)
-        assert told.read(reading) == []
+        current.read(reading)
+        assert current.read(reading) == []
 
 
 @given(CHANNELS, st.lists(READINGS, max_size=20))
-def test_what_ends_had_begun_and_what_begins_had_ended(channel: Channel, readings: list[AlertSignals]) -> None:
-    told = book(channel=channel)
+def test_states_begin_and_end_in_turn(channel: Channel, readings: list[AlertSignals]) -> None:
+    current = channel_state(channel=channel)
     for reading in readings:
-        told.read(reading)
-    stands: set[str] = set()
-    for said in told.told:
-        state = said.strip("+-()")
-        assert (state in stands) == (not said.startswith("+"))
-        stands ^= {state}
-    assert stands == {row.state for row in told.standing.values()}
-    assert len({state.partition(":")[0] for state in stands}) == len(stands)  # one of a kind
+        current.read(reading)
+    active: set[str] = set()
+    for change in current.changes:
+        state = change.strip("+-()")
+        assert (state in active) == (not change.startswith("+"))
+        active ^= {state}
+    assert active == {row.state for row in current.active.values()}
+    assert len({state.partition(":")[0] for state in active}) == len(active)  # one of a kind
 
 
 @given(st.lists(READINGS, max_size=20))
-def test_nobody_is_told_who_asked_for_nothing(readings: list[AlertSignals]) -> None:
-    nobody = book(channel=Channel(url="", tiers=[], stale=False, failures=None))
+def test_a_channel_without_tiers_gets_nothing(readings: list[AlertSignals]) -> None:
+    silent = channel_state(channel=Channel(url="", tiers=[], stale=False, failures=None))
     for reading in readings:
-        nobody.read(reading)
-    assert nobody.told == []
+        silent.read(reading)
+    assert silent.changes == []

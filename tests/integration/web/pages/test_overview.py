@@ -102,7 +102,7 @@ def test_what_needs_attention_comes_first(visit: Visit, config: Config, engine: 
     assert f'href="/requests/{request.id}"' in attention and "Review and decide" in attention and "+18.7 %" in attention
     assert f"{request.baseline:,} objects" in attention and f"{request.value:,} objects" in attention
     assert 'href="/metrics/raw.m3"' in attention and "no answer" in attention
-    assert "1 value waits for a person; 1 metric could not be measured." in attention
+    assert "1 value waits for approval; 1 metric could not be measured." in attention
     assert 'href="/metrics/raw.m1"' not in attention
     assert metrics_of(rest) == list(config.metrics)
     assert counts_of(page) == {
@@ -184,7 +184,7 @@ def test_a_filter_shows_the_matching_metrics_and_their_number(
     assert ("Use fewer words" in page) == (not names)
     form, result, tiles = (page.index(part) for part in ('role="search"', 'class="result"', 'id="tiles"'))
     assert form < result < tiles and 'id="attention"' not in page
-    assert "Review and decide" not in page and "1 value waits for a person" in page
+    assert "Review and decide" not in page and "1 value waits for approval" in page
     categories = {name.partition(".")[0] for name in names}
     assert set(re.findall(r'<section id="c-(\w+)"', page)) == categories
 
@@ -279,7 +279,7 @@ def test_when_all_is_well_one_sentence_says_so(visit: Visit, config: Config, eng
         connection.execute(text("UPDATE dims_metrics SET error = NULL, failed_at = NULL"))
         connection.execute(text("UPDATE dims_approval_requests SET state = 'withdrawn' WHERE state = 'open'"))
     attention = visit(config, "ada").get("/").text.split('id="tiles"')[0]
-    assert "Nothing needs a person; 1 metric drifted." in attention and "All is well" not in attention
+    assert "Nothing needs attention; 1 metric drifted." in attention and "All is well" not in attention
     assert "<h2>" not in attention
     with engine.begin() as connection:
         connection.execute(text("UPDATE dims_metrics SET status = 'ok'"))
