@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from dims_worker.analysis.health import MetricHealth, health_labels, health_sentence
 from dims_worker.reports.inventory import InventoryReport
 from dims_worker.text import metric_values
-from dims_worker.text.json_documents import facts
+from dims_worker.text.json_documents import facts, json_text
 from dims_worker.workflows import registry
 
 COLUMNS = (
@@ -29,11 +27,10 @@ def render_json(inventory: InventoryReport) -> str:
     Numbers keep their type, and times are ISO 8601 in UTC. An age is a number in its unit at `generated_at`; its
     `instant` is the time that it counts from.
     """
-    return json.dumps(json_document(inventory), default=_json_default, indent=2, ensure_ascii=False) + "\n"
+    return json_text(json_document(inventory)) + "\n"
 
 
 def json_document(inventory: InventoryReport) -> dict[str, Any]:
-    """Return the JSON document as a dictionary."""
     return {
         "project": inventory.project,
         "generated_at": inventory.now,
@@ -130,11 +127,3 @@ def _csv_cell(value: Any) -> Any:
     if isinstance(value, str):
         return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
     return value
-
-
-def _json_default(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
