@@ -63,7 +63,6 @@ class SignInPolicy:
         return Viewer(names[0], "token") if names else None
 
     def may_send_events(self, token: str) -> bool:
-        """Return whether this is the events token."""
         known = self.web.events_token.get_secret_value()
         return bool(known) and _equal(token, known)
 
