@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 AXE := build/axe/node_modules/axe-core/axe.min.js
 
-.PHONY: help demo test test-browser check docs coverage wheel chaos bench lambda clean
+.PHONY: help demo test test-browser check docs coverage wheel chaos mutate bench lambda clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ wheel: .venv/.dev ## build build/wheel/*.whl and check its content
 
 chaos: .venv/.dev ## kill processes at random for some minutes and check that nothing is lost: make chaos SEED=7
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
+
+mutate: .venv/.dev ## change code at random and list the changes that no test notices: make mutate SEED=7 MUTANTS=20
+	@$(BIN)/python -m tests.mutation $(if $(SEED),--seed $(SEED)) $(if $(MUTANTS),--mutants $(MUTANTS)) $(if $(ONLY),--only $(ONLY))
 
 bench: .venv/.dev ## run the benchmarks, which compare two ways within one run
 	@$(BIN)/python -m benchmarks

@@ -1,1 +1,1 @@
-"""Benchmarks: each prints ratios of two things measured in turns within one run, never bare seconds."""
+"""Benchmarks. Each measures two things in turns and prints their ratio, which depends little on the machine."""

@@ -1,4 +1,4 @@
-"""`make bench`: all benchmarks, or those that are named: `python -m benchmarks git_hook`."""
+"""Run all benchmarks (`make bench`), or the named ones (`python -m benchmarks git_hook`)."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ BENCHMARKS = (
     "web_overview",
 )
 
-for chosen in sys.argv[1:] or BENCHMARKS:
-    importlib.import_module(f"benchmarks.{chosen}").main()
+for name in sys.argv[1:] or BENCHMARKS:
+    importlib.import_module(f"benchmarks.{name}").main()

@@ -1,11 +1,11 @@
-"""20,000 events of four sources with a cooldown, as they happen: how few runs serve them all."""
+"""Count the runs that serve 20,000 events about four sources with a cooldown."""
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
 
-from benchmarks.local_stack import Machine, machine, wait
+from benchmarks.local_stack import LocalStack, local_stack, wait_until
 from dims_producers.publish import publish
 from dims_worker.events import FILES_CHANGED, STREAM, Event
 from dims_worker.worker.celery_app import INGEST, VERIFY
@@ -13,9 +13,9 @@ from dims_worker.worker.celery_app import INGEST, VERIFY
 SOURCES = 4
 COOLDOWN = 2.0
 EVENTS = 20_000
-LOT = 250
+BATCH_SIZE = 250
 SECONDS = 10.0
-"""The events are spread over so long."""
+"""The time over which the events are sent."""
 
 CONFIG = f"""
 settings: {{sweep: 1s}}
@@ -37,44 +37,45 @@ _LATE = """
 """Metrics whose last measurement began before their last event was stored."""
 
 
-def send(made: Machine) -> float:
-    """All events, evenly over the time, each after the file that it tells of; the seconds it took."""
+def send(stack: LocalStack) -> float:
+    """Create files and send their events, evenly over SECONDS. Return how long it took."""
     begun = time.monotonic()
-    for number in range(0, EVENTS, LOT):
+    for number in range(0, EVENTS, BATCH_SIZE):
         events = []
-        for each in range(number, number + LOT):
-            path = f"s{each % SOURCES}/{each // LOT}.txt"
-            (made.project / path).touch()
-            data = {"root": str(made.project), "paths": [path], "number": each}
+        for event_number in range(number, number + BATCH_SIZE):
+            path = f"s{event_number % SOURCES}/{event_number // BATCH_SIZE}.txt"
+            (stack.project / path).touch()
+            data = {"root": str(stack.project), "paths": [path], "number": event_number}
             events.append(Event.new(FILES_CHANGED, "files:bench", now=datetime.now(UTC), data=data))
-        publish(events, made.broker_url, timeout=30)
-        time.sleep(max(0.0, begun + SECONDS * (number + LOT) / EVENTS - time.monotonic()))
+        publish(events, stack.broker_url, timeout=30)
+        time.sleep(max(0.0, begun + SECONDS * (number + BATCH_SIZE) / EVENTS - time.monotonic()))
     return time.monotonic() - begun
 
 
 def main() -> None:
-    """The workers of the Procfile."""
+    """Run the workers of the Procfile and print the number of runs."""
     files = {"dims.yaml": CONFIG, **{f"s{number}/first.txt": "" for number in range(SOURCES)}}
     with (
-        machine(files) as made,
-        made.dims(INGEST, concurrency=1),
-        made.dims(VERIFY, concurrency=4),
-        made.redis() as redis,
+        local_stack(files) as stack,
+        stack.dims(INGEST, concurrency=1),
+        stack.dims(VERIFY, concurrency=4),
+        stack.redis() as redis,
     ):
-        wait(lambda: made.scalar(_RUNS) >= SOURCES and not made.scalar(_DUE), 30, 0.05)
-        before, begun = made.scalar(_RUNS), time.monotonic()
-        sent = send(made)
-        wait(lambda: not redis.xlen(STREAM) and not made.scalar(_DUE), 60, 0.05)
+        wait_until(lambda: stack.scalar(_RUNS) >= SOURCES and not stack.scalar(_DUE), 30, 0.05)
+        before, begun = stack.scalar(_RUNS), time.monotonic()
+        sent = send(stack)
+        wait_until(lambda: not redis.xlen(STREAM) and not stack.scalar(_DUE), 60, 0.05)
         duration = time.monotonic() - begun
-        runs = made.scalar(_RUNS) - before
-        stored, late = made.scalar("SELECT count(*) FROM dims_event_log"), made.scalar(_LATE)
-        counted = made.scalar("SELECT sum(value::int) FROM dims_metrics")
-    if (stored, late, counted) != (EVENTS, 0, SOURCES * (1 + EVENTS // LOT)):
-        raise AssertionError(f"{stored:,} events are stored, {late} metrics late, {counted} files counted")
-    bar = SOURCES * duration / COOLDOWN + SOURCES
-    verdict = "within" if runs <= bar else "OVER"
+        runs = stack.scalar(_RUNS) - before
+        stored, late = stack.scalar("SELECT count(*) FROM dims_event_log"), stack.scalar(_LATE)
+        counted = stack.scalar("SELECT sum(value::int) FROM dims_metrics")
+    if (stored, late, counted) != (EVENTS, 0, SOURCES * (1 + EVENTS // BATCH_SIZE)):
+        raise AssertionError(f"{stored:,} events stored, {late} metrics measured too early, {counted} files counted")
+    limit = SOURCES * duration / COOLDOWN + SOURCES
+    verdict = "within" if runs <= limit else "OVER"
     print(
-        f"drain, {EVENTS:,} events of {SOURCES} sources in {sent:.1f} s, cooldown {COOLDOWN:g} s: drained and measured "
-        f"after {duration:.1f} s by {runs} runs; {verdict} the {bar:.0f} (sources x duration / cooldown + sources), "
-        f"every event stored once, every source measured after its last event"
+        f"event drain: {EVENTS:,} events about {SOURCES} sources sent in {sent:.1f} s, cooldown {COOLDOWN:g} s; "
+        f"measured after {duration:.1f} s in {runs} runs; {verdict} the limit of {limit:.0f} "
+        f"(sources x duration / cooldown + sources); "
+        f"every event is stored once and every source was measured after its last event"
     )

@@ -1,8 +1,7 @@
-"""How long one event takes on an idle machine, beside a plain Celery task on the same broker, in turns.
+"""Compare the latency of an event with that of a plain Celery task on the same broker, in turns on an idle machine.
 
-Nothing is polled. The plain task itself notes when it runs; the database tells when an event, and then the
-reading that it led to, is committed (a trigger of this benchmark's and LISTEN). So DIMS is timed until somebody
-else has heard of it, the task only until it begins.
+Nothing is polled. The plain task records when it runs. A trigger and LISTEN report when an event and its reading are
+committed. So the time of DIMS includes the notification, and the time of the task ends when the task starts.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 from redis import Redis
 from sqlalchemy import text
 
-from benchmarks.local_stack import Machine, machine, wait
+from benchmarks.local_stack import LocalStack, local_stack, wait_until
 from benchmarks.plain import nothing
 from dims_producers.publish import FIELD, connect
 from dims_worker.events import FILES_CHANGED, STREAM, Event
@@ -30,130 +29,135 @@ from dims_worker.worker.celery_app import INGEST, VERIFY
 TURNS = 100
 WARM_UP = 10
 PAUSE = 0.2
-BAR_STORED, BAR_RECORDED = 1.5, 5.0
+LIMIT_STORED, LIMIT_RECORDED = 1.5, 5.0
 
 CONFIG = """
 sources: {tiny: {type: files, path: tiny}}
 metrics: {tiny: {files: {source: tiny, measure: count}}}
 rules: {saved: {on: dims.files.changed}}
 """
-TOLD = {"stored": "dims_event_log", "recorded": "dims_metrics_history"}
+NOTIFYING_TABLES = {"stored": "dims_event_log", "recorded": "dims_metrics_history"}
 
 
 @dataclass
-class Ear:
-    """Hears of commits. `heard`: seconds of the monotonic clock."""
+class CommitListener:
+    """Waits for commits. `times`: when each was notified, in seconds of the monotonic clock."""
 
     connection: psycopg2.extensions.connection
-    heard: dict[str, float] = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)
 
     def listen(self, *names: str) -> None:
-        """Until all of these were told. Raises TimeoutError."""
-        while not all(name in self.heard for name in names):
+        """Wait until all of these were notified. Raises TimeoutError."""
+        while not all(name in self.times for name in names):
             if not select.select([self.connection], [], [], 10)[0]:
                 raise TimeoutError(f"not {' and '.join(names)} within 10 s")
             now = time.monotonic()
             self.connection.poll()
             for notify in self.connection.notifies:
-                self.heard.setdefault(notify.channel, now)
+                self.times.setdefault(notify.channel, now)
             self.connection.notifies.clear()
 
 
 @contextmanager
-def ear(made: Machine) -> Iterator[Ear]:
-    """An ear at the database of a machine, whose tables tell of themselves from now on."""
-    with made.engine.begin() as connection:
-        for channel, table in TOLD.items():
+def listen_for_commits(stack: LocalStack) -> Iterator[CommitListener]:
+    """Add a trigger to each table, and yield a listener for its notifications."""
+    with stack.engine.begin() as connection:
+        for channel, table in NOTIFYING_TABLES.items():
             connection.execute(
                 text(
-                    f"CREATE FUNCTION tell_{channel}() RETURNS trigger LANGUAGE plpgsql AS "
+                    f"CREATE FUNCTION notify_{channel}() RETURNS trigger LANGUAGE plpgsql AS "
                     f"$$ BEGIN NOTIFY {channel}; RETURN NULL; END $$"
                 )
             )
-            connection.execute(text(f"CREATE TRIGGER told AFTER INSERT ON {table} EXECUTE FUNCTION tell_{channel}()"))
-    url = str(made.config.database_url).replace("postgresql+psycopg2://", "postgresql://")
+            connection.execute(
+                text(f"CREATE TRIGGER notify AFTER INSERT ON {table} EXECUTE FUNCTION notify_{channel}()")
+            )
+    url = str(stack.config.database_url).replace("postgresql+psycopg2://", "postgresql://")
     with closing(psycopg2.connect(url)) as opened:
         opened.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
         with opened.cursor() as cursor:
-            for channel in TOLD:
+            for channel in NOTIFYING_TABLES:
                 cursor.execute(f"LISTEN {channel}")
-        yield Ear(opened)
+        yield CommitListener(opened)
 
 
 @dataclass
 class Latencies:
-    """Milliseconds, a turn each."""
+    """Milliseconds per turn."""
 
     plain: list[float] = field(default_factory=list)
     stored: list[float] = field(default_factory=list)
     recorded: list[float] = field(default_factory=list)
 
-    def event(self, made: Machine, redis: Redis, ear: Ear, number: int) -> None:
-        """From XADD to stored, and to the recorded reading of a metric that counts the files of a tiny folder."""
-        folder = made.project / "tiny"
+    def event(self, stack: LocalStack, redis: Redis, listener: CommitListener, number: int) -> None:
+        """Time an event from XADD until it is stored, and until the reading of a small folder is recorded."""
+        folder = stack.project / "tiny"
         (folder / f"{number}.txt").touch()
         event = Event.new(
             FILES_CHANGED,
             "files:bench",
             now=datetime.now(UTC),
-            data={"root": str(made.project), "paths": [f"tiny/{number}.txt"]},
+            data={"root": str(stack.project), "paths": [f"tiny/{number}.txt"]},
         )
-        ear.heard.clear()
+        listener.times.clear()
         sent = time.monotonic()
         redis.xadd(STREAM, {FIELD: event.to_json()})
-        ear.listen("stored", "recorded")
-        self.stored.append((ear.heard["stored"] - sent) * 1000)
-        self.recorded.append((ear.heard["recorded"] - sent) * 1000)
+        listener.listen("stored", "recorded")
+        self.stored.append((listener.times["stored"] - sent) * 1000)
+        self.recorded.append((listener.times["recorded"] - sent) * 1000)
 
-    def task(self, made: Machine, producer: object) -> None:
-        """From send to run."""
-        before = len(made.ran())
+    def task(self, stack: LocalStack, producer: object) -> None:
+        """Time a task from sending it until it runs."""
+        before = len(stack.ran())
         sent = time.monotonic()
         nothing.apply_async(producer=producer)
-        wait(lambda: len(made.ran()) > before, 10)
-        self.plain.append((made.ran()[-1] - sent) * 1000)
+        wait_until(lambda: len(stack.ran()) > before, 10)
+        self.plain.append((stack.ran()[-1] - sent) * 1000)
 
 
-def measure(made: Machine) -> Latencies:
-    found = Latencies()
+def measure(stack: LocalStack) -> Latencies:
+    latencies = Latencies()
     with (
-        ear(made) as told,
-        connect(made.broker_url, timeout=10) as redis,
-        Connection(made.broker_url) as connection,
+        listen_for_commits(stack) as listener,
+        connect(stack.broker_url, timeout=10) as redis,
+        Connection(stack.broker_url) as connection,
         nothing.app.amqp.Producer(connection) as producer,
     ):
         for number in range(WARM_UP + TURNS):
-            found.event(made, redis, told, number)
+            latencies.event(stack, redis, listener, number)
             time.sleep(PAUSE)
-            found.task(made, producer)
+            latencies.task(stack, producer)
             time.sleep(PAUSE)
-    return Latencies(*(each[WARM_UP:] for each in (found.plain, found.stored, found.recorded)))
+    return Latencies(*(times[WARM_UP:] for times in (latencies.plain, latencies.stored, latencies.recorded)))
 
 
 def main() -> None:
-    """The workers of the Procfile, and one of the plain task."""
+    """Run the workers of the Procfile and one worker of the plain task, and print the latencies."""
     files = {"dims.yaml": CONFIG, "tiny/a.txt": ""}
     with (
-        machine(files) as made,
-        made.dims(INGEST, concurrency=1),
-        made.dims(VERIFY, concurrency=4),
-        made.plain(concurrency=2),
+        local_stack(files) as stack,
+        stack.dims(INGEST, concurrency=1),
+        stack.dims(VERIFY, concurrency=4),
+        stack.plain(concurrency=2),
     ):
-        wait(lambda: not made.scalar("SELECT count(*) FROM dims_metrics WHERE requested_gen > measured_gen"), 30)
-        found = measure(made)
-        if made.scalar("SELECT value::int FROM dims_metrics") != 1 + WARM_UP + TURNS:
-            raise AssertionError("the last reading is not what there is")
-    plain = statistics.median(found.plain)
-    print(f"latency of a plain Celery task, from send to run: {_shown(found.plain)}")
-    for name, bar, values in (
-        ("stored", BAR_STORED, found.stored),
-        ("the recorded reading", BAR_RECORDED, found.recorded),
+        wait_until(lambda: not stack.scalar("SELECT count(*) FROM dims_metrics WHERE requested_gen > measured_gen"), 30)
+        latencies = measure(stack)
+        if stack.scalar("SELECT value::int FROM dims_metrics") != 1 + WARM_UP + TURNS:
+            raise AssertionError("the last reading is not the number of files")
+    plain = statistics.median(latencies.plain)
+    print(f"event latency: a plain Celery task starts after {_format_times(latencies.plain)}")
+    for name, limit, values in (
+        ("is stored", LIMIT_STORED, latencies.stored),
+        ("has a recorded reading", LIMIT_RECORDED, latencies.recorded),
     ):
         ratio = statistics.median(values) / plain
-        verdict = "within" if ratio <= bar else "OVER"
-        print(f"latency of an event, from XADD to {name}: {_shown(values)}, {ratio:.2f} times; {verdict} the {bar:g}")
+        verdict = "within" if ratio <= limit else "OVER"
+        print(
+            f"event latency: an event {name} after {_format_times(values)}, {ratio:.2f} times the task; "
+            f"{verdict} the limit of {limit:g} times"
+        )
 
 
-def _shown(values: list[float]) -> str:
+def _format_times(values: list[float]) -> str:
     p50, p95 = statistics.median(values), statistics.quantiles(values, n=20)[-1]
     return f"p50 {p50:.1f} ms, p95 {p95:.1f} ms ({len(values)} turns)"

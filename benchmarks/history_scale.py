@@ -1,4 +1,4 @@
-"""What a long history costs those who look: the latest values and a metric's trend, at 10,000 rows and 10,000,000."""
+"""Compare the time of queries on a history of 10,000 rows with one of 10,000,000 rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Engine, text
 
-from benchmarks.local_stack import machine
+from benchmarks.local_stack import local_stack
 from dims_worker.config import Config
 from dims_worker.store import metric_states
 from dims_worker.store.engine import engine as engine_of
@@ -22,9 +22,9 @@ METRICS = 500
 SMALL, LARGE = 10_000, int(os.environ.get("BENCH_ROWS", "10_000_000"))
 DAYS = 90
 READINGS = SMALL / METRICS
-"""Of each metric in the last 90 days, in both databases: what is looked at is equal, and what lies behind it is not."""
+"""Readings of each metric in the last 90 days, equal in both databases. Only the older history differs."""
 ROUNDS, CALLS = 5, 40
-BAR = 2.0
+MAX_RATIO = 2.0
 
 PROJECT = f"""
 sources: {{lake: {{type: s3, bucket: bench}}}}
@@ -32,11 +32,11 @@ metrics:
   m:
 {"".join(f"    n{n}: {{source: lake, prefix: p{n}/, measure: count}}{chr(10)}" for n in range(METRICS))}
 """
-Look = Callable[[Connection, int], object]
+Query = Callable[[Connection, int], object]
 
 
-def looks(config: Config) -> dict[str, Look]:
-    """What is timed, each of a connection and the number of the call."""
+def queries(config: Config) -> dict[str, Query]:
+    """Return the timed queries. Each takes a connection and the number of the call."""
     names = sorted(config.metrics)
     return {
         "latest values": lambda connection, _: metric_states.states_of(connection, names),
@@ -47,28 +47,28 @@ def looks(config: Config) -> dict[str, Look]:
     }
 
 
-def timed(engine: Engine, look: Look, calls: int) -> float:
-    """The median of so many calls, in seconds."""
+def timed(engine: Engine, query: Query, calls: int) -> float:
+    """Return the median time of `calls` calls, in seconds."""
     took = []
     with engine.connect() as connection:
         for number in range(calls):
             begun = time.perf_counter()
-            look(connection, number)
+            query(connection, number)
             took.append(time.perf_counter() - begun)
     return statistics.median(took)
 
 
 def main() -> None:
-    """Both databases on one server, asked in turn."""
-    with machine({"dims.yaml": PROJECT}) as made:
+    """Fill two databases on one server, time the queries on both in turn, and print the ratios."""
+    with local_stack({"dims.yaml": PROJECT}) as stack:
         engines, seconds = [], []
         for rows in (SMALL, LARGE):
-            with made.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as admin:
+            with stack.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as admin:
                 admin.execute(text(f"CREATE DATABASE rows_{rows}"))
-            engine = engine_of(made.engine.url.set(database=f"rows_{rows}").render_as_string(hide_password=False))
+            engine = engine_of(stack.engine.url.set(database=f"rows_{rows}").render_as_string(hide_password=False))
             migrate(engine)
             begun = time.monotonic()
-            fill(engine, made.config, until=datetime.now(UTC), days=DAYS * rows / SMALL, per_day=READINGS / DAYS)
+            fill(engine, stack.config, until=datetime.now(UTC), days=DAYS * rows / SMALL, per_day=READINGS / DAYS)
             seconds.append(time.monotonic() - begun)
             with engine.connect() as connection:
                 counted = connection.execute(text("SELECT count(*) FROM dims_metrics_history")).scalar_one()
@@ -79,14 +79,14 @@ def main() -> None:
             f"history, {LARGE:,} rows of {METRICS} metrics: filled in {seconds[1]:.0f} s, "
             f"{SMALL:,} rows in {seconds[0]:.1f} s"
         )
-        for name, look in looks(made.config).items():
+        for name, query in queries(stack.config).items():
             calls = CALLS if "overview" not in name else 4
-            pairs = [[timed(engine, look, calls) for engine in engines] for _ in range(ROUNDS)]
+            pairs = [[timed(engine, query, calls) for engine in engines] for _ in range(ROUNDS)]
             small, large = (statistics.median(column) for column in zip(*pairs, strict=True))
-            verdict = "within" if large <= BAR * small else "OVER"
+            verdict = "within" if large <= MAX_RATIO * small else "OVER"
             print(
-                f"history, {name}: {large * 1000:.2f} ms at {LARGE:,} rows, {small * 1000:.2f} ms at {SMALL:,} rows, "
-                f"medians; {large / small:.2f} times, {verdict} the {BAR:g}"
+                f"history, {name}: {large * 1000:.2f} ms with {LARGE:,} rows, {small * 1000:.2f} ms with {SMALL:,} "
+                f"rows (medians); {large / small:.2f} times, {verdict} the limit of {MAX_RATIO:g} times"
             )
         for engine in engines:
             engine.dispose()

@@ -1,4 +1,4 @@
-"""What the benchmarks of events run on: honest servers of their own, a project, and real worker processes."""
+"""A local stack for benchmarks: PostgreSQL and Valkey with durable writes, a project, and real worker processes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from dims_worker.store.migrations import migrate
 
 REPO = Path(__file__).parents[1]
 FLAGS = ("--without-gossip", "--without-mingle")
-"""The Procfile's; on both sides."""
+"""The flags of the Procfile, for DIMS and for the plain task."""
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker's main process and the processes of its pool; of a server likewise."""
+    """The main process of a worker or server, and its child processes."""
 
     main: psutil.Process
 
@@ -42,12 +42,12 @@ class Worker:
         return [self.main, *self.main.children(recursive=True)]
 
     def cpu(self) -> float:
-        """Seconds of CPU that all its processes have used."""
+        """Return the CPU seconds of all its processes."""
         return sum(sum(process.cpu_times()[:2]) for process in self.processes)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The worker stands still while the block runs."""
+        """Suspend the worker while the block runs."""
         stopped = self.processes
         for process in stopped:
             process.suspend()
@@ -59,8 +59,8 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Servers that write to disk before they answer, and a project whose environment names them."""
+class LocalStack:
+    """Servers that write to disk before they answer, and a project that uses them."""
 
     folder: Path
     servers: local.ServerUrls
@@ -90,14 +90,14 @@ class Machine:
             return int(connection.execute(text(sql)).scalar_one() or 0)
 
     def servers_cpu(self) -> float:
-        """Seconds of CPU that PostgreSQL and Valkey have used."""
+        """Return the CPU seconds of PostgreSQL and Valkey."""
         home = DataDirectory(Path(self.env["DIMS_HOME"]))
-        mains = [found.pid for found in (postgres.main_process(home), valkey.main_process(home)) if found]
+        mains = [process.pid for process in (postgres.main_process(home), valkey.main_process(home)) if process]
         return sum(Worker(psutil.Process(pid)).cpu() for pid in mains)
 
     @property
     def plain_runs(self) -> Path:
-        """Where the plain task leaves the moments of its runs."""
+        """The file in which the plain task records its runs."""
         return self.folder / "plain-runs"
 
     def ran(self) -> list[float]:
@@ -105,14 +105,14 @@ class Machine:
 
     @contextmanager
     def dims(self, *queues: str, concurrency: int) -> Iterator[Worker]:
-        """A worker of DIMS, as the Procfile starts it."""
+        """Run a worker of DIMS, as the Procfile starts it."""
         command = ("dims_worker.tasks", "worker", "-l", "INFO", "-Q", ",".join(queues), "-c", str(concurrency))
         with self._celery(f"dims-{queues[0]}", *command) as worker:
             yield worker
 
     @contextmanager
     def plain(self, *, concurrency: int) -> Iterator[Worker]:
-        """A worker of the plain task; it logs nothing, for a line a task would cost it a tenth."""
+        """Run a worker of the plain task. It does not log, because a line per task makes it a tenth slower."""
         self.plain_runs.touch()
         with self._celery("plain", "benchmarks.plain", "worker", "-l", "WARNING", "-c", str(concurrency)) as worker:
             yield worker
@@ -132,22 +132,22 @@ class Machine:
         worker = Worker(psutil.Process(process.pid))
         try:
             pool = int(command[command.index("-c") + 1])
-            wait(lambda: process.poll() is not None or len(worker.processes) > pool, 60)
-            time.sleep(2)  # until it consumes; a worker that logs nothing does not say that it is ready
+            wait_until(lambda: process.poll() is not None or len(worker.processes) > pool, 60)
+            time.sleep(2)  # a worker that does not log cannot report that it is ready
             if process.poll() is not None:
                 raise RuntimeError(f"the worker {name} ended:\n{log.read_text()}")
             yield worker
         finally:
             left = worker.processes if worker.main.is_running() else []
-            for each in left:  # what it leaves is thrown away: no warm shutdown
-                each.kill()
+            for child in left:  # no warm shutdown: the benchmark needs no more results
+                child.kill()
             process.wait()
             psutil.wait_procs(left, timeout=10)
 
 
 @contextmanager
-def machine(files: Mapping[str, str] | None = None) -> Iterator[Machine]:
-    """A machine for one benchmark. `files` of the project; None: the first user's whole configuration."""
+def local_stack(files: Mapping[str, str] | None = None) -> Iterator[LocalStack]:
+    """Run a local stack. `files` are those of the project; None: the example configuration in `config/`."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())).resolve()
         home, project = folder / "home", folder / "project"
@@ -169,16 +169,16 @@ def machine(files: Mapping[str, str] | None = None) -> Iterator[Machine]:
             "PLAIN_BROKER_URL": str(servers.broker_url),
             "PLAIN_RUNS": str(folder / "plain-runs"),
         }
-        made = Machine(folder, servers, env)
-        migrate(made.engine)
-        stack.callback(made.engine.dispose)
-        yield made
+        started = LocalStack(folder, servers, env)
+        migrate(started.engine)
+        stack.callback(started.engine.dispose)
+        yield started
 
 
-def wait(what: Callable[[], object], timeout: float, period: float = 0.005) -> None:
-    """Until `what` is true. Raises TimeoutError."""
+def wait_until(condition: Callable[[], object], timeout: float, period: float = 0.005) -> None:
+    """Wait until `condition` is true. Raises TimeoutError."""
     end = time.monotonic() + timeout
-    while not what():
+    while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"waited {timeout:g} s in vain")
+            raise TimeoutError(f"the condition was still false after {timeout:g} s")
         time.sleep(period)

@@ -1,8 +1,7 @@
-"""The plain Celery task that DIMS is measured beside: it does nothing, with the settings that serve it best.
+"""The plain Celery task that the benchmarks compare DIMS with. It does nothing, with the fastest settings.
 
-Run by `celery -A benchmarks.plain worker`. It reads its broker from PLAIN_BROKER_URL, and leaves the moment of
-each run, 8 bytes, in the file PLAIN_RUNS: with no results, nothing else would tell that a task has run, and
-when. One write costs a microsecond or two of the task's millisecond.
+Run it with `celery -A benchmarks.plain worker`. PLAIN_BROKER_URL names its broker. The task has no result, so it writes
+the time of each run, 8 bytes, to the file PLAIN_RUNS. One write takes one or two microseconds of about a millisecond.
 """
 
 from __future__ import annotations
@@ -35,5 +34,5 @@ def _runs(_pid: int) -> int:
 
 
 def runs(file: Path) -> list[float]:
-    """When the tasks ran, in seconds of the monotonic clock that all processes of a machine share."""
+    """Return when the tasks ran, in seconds of the monotonic clock, which all processes of a machine share."""
     return [when for (when,) in struct.iter_unpack("d", file.read_bytes())]

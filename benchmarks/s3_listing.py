@@ -1,4 +1,4 @@
-"""A bucket's metrics against the bare listing: keys/s and memory at a million keys, and the time over HTTP."""
+"""Compare the metrics of a bucket with its bare listing: speed and memory for a million keys, and time over HTTP."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ from dims_worker.probes.base import Deadline, ScanContext
 from dims_worker.probes.s3.probe import S3Probe
 
 KEYS = 1_000_000
-BAR_KEYS = 300_000
-BAR_MB = 150
+MIN_KEYS_PER_SECOND = 300_000
+MAX_MB = 150
 ROUNDS = {5_300: 5, 50_300: 2}
-BAR_RATIO = 1.3
+MAX_RATIO = 1.3
 FEEDS = ("espn", "hoopr", "basketball")
 PARTS = ("box_scores", "pbp", "schedules", "team_stats")
 BUCKET = "lake"
 
 
 def metrics(local: str | None = None) -> dict[str, S3Metric]:
-    """35 metrics: the first user's 11 of each feed, and two of the whole; with `local` one compares a tree."""
+    """Return 35 metrics: 11 for each feed and two for the bucket. `local` adds one that compares a folder."""
 
-    def made(measure: str, *prefixes: str, **more: Any) -> S3Metric:
+    def metric(measure: str, *prefixes: str, **more: Any) -> S3Metric:
         return S3Metric(source=BUCKET, measure=measure, **({"prefix": prefixes} if prefixes else {}), **more)
 
-    found = {"objects": made("count"), "bytes": made("bytes", unit="GB")}
+    chosen = {"objects": metric("count"), "bytes": metric("bytes", unit="GB")}
     for feed in FEEDS:
         pbp, schedules = f"{feed}/pbp/", f"{feed}/schedules/"
-        found |= {f"{feed}.{part}": made("count", f"{feed}/{part}/") for part in PARTS}
-        found |= {
-            f"{feed}.newest": made("newest_age", pbp),
-            f"{feed}.oldest": made("oldest_age", pbp),
-            f"{feed}.size": made("bytes", *(f"{feed}/{part}/" for part in PARTS), unit="GB"),
-            f"{feed}.mean": made("mean_size", pbp, unit="kB"),
-            f"{feed}.small": made("count", pbp, smaller_than="1KiB"),
-            f"{feed}.gaps": made("missing_days", schedules),
-            f"{feed}.complete": made(
+        chosen |= {f"{feed}.{part}": metric("count", f"{feed}/{part}/") for part in PARTS}
+        chosen |= {
+            f"{feed}.newest": metric("newest_age", pbp),
+            f"{feed}.oldest": metric("oldest_age", pbp),
+            f"{feed}.size": metric("bytes", *(f"{feed}/{part}/" for part in PARTS), unit="GB"),
+            f"{feed}.mean": metric("mean_size", pbp, unit="kB"),
+            f"{feed}.small": metric("count", pbp, smaller_than="1KiB"),
+            f"{feed}.gaps": metric("missing_days", schedules),
+            f"{feed}.complete": metric(
                 "completeness", pbp, expected=ExpectedObjects(prefix="expected/", pointer="games.*.id")
             ),
         }
     if local is not None:
         pairs = tuple(Pair(folder=f"{feed}/pbp", prefix=f"{feed}/pbp/") for feed in FEEDS)
-        found["sync"] = made("sync_status", local=local, pairs=pairs)
-    return found
+        chosen["sync"] = metric("sync_status", local=local, pairs=pairs)
+    return chosen
 
 
 def keys(total: int) -> Iterator[str]:
-    """So many keys in their order: an eighth is play-by-play, by game, a few thousand are days."""
+    """Yield `total` keys in order: most by game, a few thousand by day."""
     days = 3_650 if total > 100_000 else 365
     rest = total - 1 - len(FEEDS) * days
-    each = rest // 9
+    games = rest // 9
     yield "expected/all.json"
     first = datetime(2001, 1, 1, tzinfo=UTC)
     for number, feed in enumerate(sorted(FEEDS)):
@@ -72,12 +72,12 @@ def keys(total: int) -> Iterator[str]:
             if part == "schedules":
                 yield from (f"{feed}/schedules/{first + timedelta(days=day):%Y%m%d}.json" for day in range(days))
                 continue
-            extra = rest - 9 * each if number == 0 and part == PARTS[0] else 0
-            yield from (f"{feed}/{part}/{game:010}.json" for game in range(each + extra))
+            extra = rest - 9 * games if number == 0 and part == PARTS[0] else 0
+            yield from (f"{feed}/{part}/{game:010}.json" for game in range(games + extra))
 
 
-class Stub:
-    """Answers like boto3, from keys made on the way: nothing is kept."""
+class FakeS3Client:
+    """Answers like boto3 and creates the keys as it goes, so that it uses no memory."""
 
     def __init__(self, total: int) -> None:
         self._keys, self._left = keys(total), total
@@ -113,22 +113,22 @@ def _scan(probe: S3Probe, source: S3Source, chosen: dict[str, S3Metric], folder:
 
 
 def million() -> None:
-    """Keys a second of this process's own time, making the keys included, and its peak of memory."""
+    """Print the keys per second of this process's CPU time, with creating the keys, and its peak memory."""
     chosen = metrics()
-    begun = time.process_time()  # whatever else the machine does meanwhile
-    _scan(S3Probe(lambda _source, _deadline: Stub(KEYS)), S3Source(type="s3", bucket=BUCKET), chosen, Path("/"))
+    begun = time.process_time()  # independent of what else the machine does
+    _scan(S3Probe(lambda _source, _deadline: FakeS3Client(KEYS)), S3Source(type="s3", bucket=BUCKET), chosen, Path("/"))
     rate = KEYS / (time.process_time() - begun)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
-    verdict = "within" if rate >= BAR_KEYS and peak < BAR_MB else "OVER"
+    verdict = "within" if rate >= MIN_KEYS_PER_SECOND and peak < MAX_MB else "OVER"
     print(
-        f"s3 listing, {KEYS:,} keys at {len(chosen)} metrics: {rate:,.0f} keys/s, peak of {peak:.0f} MB; "
-        f"{verdict} the bars of {BAR_KEYS:,} keys/s and {BAR_MB} MB"
+        f"s3 listing, {KEYS:,} keys and {len(chosen)} metrics: {rate:,.0f} keys/s, peak memory {peak:.0f} MB; "
+        f"{verdict} the limits of {MIN_KEYS_PER_SECOND:,} keys/s and {MAX_MB} MB"
     )
 
 
 @contextmanager
 def _moto(total: int) -> Iterator[str]:
-    """A moto server in this process, with a bucket of so many objects; gives its address."""
+    """Run a moto server with a bucket of `total` objects in this process, and yield its URL."""
     from moto.s3.models import s3_backends
     from moto.server import ThreadedMotoServer
 
@@ -155,39 +155,41 @@ def _bare(url: str) -> int:
 
 
 def ratio(total: int, folder: Path) -> tuple[float, int, int]:
-    """Median over rounds in turns: a verify of all metrics, a sync of 1,500 files among them, by a bare
-    listing; the requests it makes and those that the bar allows."""
+    """Time a verify of all metrics, with a sync of 1,500 files, and a bare listing in turns.
+
+    Returns the median ratio, the API calls of the verify, and the API calls that the limit allows.
+    """
     for feed in FEEDS:
         (folder / feed / "pbp").mkdir(parents=True, exist_ok=True)
         for game in range(500):
             (folder / feed / "pbp" / f"{game:010}.json").write_bytes(b'{"games": [{"id": 1}]}')
-    found, requests = [], 0
+    times, api_calls = [], 0
     chosen = metrics(str(folder))
     with _moto(total) as url:
         source = S3Source(type="s3", bucket=BUCKET, endpoint_url=url)
         for number in range(ROUNDS.get(total, 1) * 2 + 2):
             begun = time.perf_counter()
             if number % 2:
-                requests = _scan(S3Probe(), source, chosen, folder)
+                api_calls = _scan(S3Probe(), source, chosen, folder)
             else:
                 _bare(url)
-            found.append(time.perf_counter() - begun)
-    bare, scans = found[2::2], found[3::2]
-    return statistics.median(s / b for s, b in zip(scans, bare, strict=True)), requests, -(-total // 1000)
+            times.append(time.perf_counter() - begun)
+    bare, scans = times[2::2], times[3::2]
+    return statistics.median(s / b for s, b in zip(scans, bare, strict=True)), api_calls, -(-total // 1000)
 
 
 def main() -> None:
-    """A million keys in a process of its own, for its memory; then over HTTP."""
+    """Scan a million keys in a new process, to measure its memory. Then compare over HTTP."""
     subprocess.run([sys.executable, "-c", "from benchmarks.s3_listing import million; million()"], check=True)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     access = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
     with mock.patch.dict(os.environ, access):
         for total, rounds in ROUNDS.items():
             with tempfile.TemporaryDirectory() as scratch:
-                times, requests, allowed = ratio(total, Path(scratch))
-            verdict = "within" if times <= BAR_RATIO and requests <= allowed else "OVER"
+                times, api_calls, allowed = ratio(total, Path(scratch))
+            verdict = "within" if times <= MAX_RATIO and api_calls <= allowed else "OVER"
             print(
-                f"s3 verify, {total:,} objects: {len(metrics(''))} metrics, sync included, take {times:.2f} times "
-                f"a bare listing (median of {rounds}), {requests} requests of {allowed}; "
-                f"{verdict} the {BAR_RATIO:g} times"
+                f"s3 verify, {total:,} objects: {len(metrics(''))} metrics, with sync, take {times:.2f} times "
+                f"a bare listing (median of {rounds}), {api_calls} of {allowed} API calls; "
+                f"{verdict} the limit of {MAX_RATIO:g} times"
             )

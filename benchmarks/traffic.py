@@ -1,4 +1,4 @@
-"""Events as producers send them: uploads to the first user's lake, and a commit now and then."""
+"""Events as producers send them: many uploads to a bucket, and some commits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dims_worker.events import GIT_COMMIT, Event
 
-BUCKET = "made-lake"
+BUCKET = "example-lake"
 SEED = 2013
 _BEGUN = datetime(2026, 11, 22, 9, tzinfo=UTC)
 _KEYS = (
@@ -27,7 +27,7 @@ _PATHS = ("scripts/ml/train_model_{}.py", "docs/notes/{}.md", "sql/plus_minus/vi
 
 
 def uploads(count: int, *, bucket: str = BUCKET, run: str = "") -> Iterator[Event]:
-    """What `s3_lambda` makes of S3's notifications; `run` makes their ids others than those of another run."""
+    """Yield the events that `s3_lambda` sends for S3 notifications. Another `run` gives other ids."""
     chance = random.Random(SEED)
     for number in range(count):
         key = chance.choice(_KEYS).format(number)
@@ -51,7 +51,7 @@ def uploads(count: int, *, bucket: str = BUCKET, run: str = "") -> Iterator[Even
 
 
 def commits(count: int, root: Path, *, run: str = "") -> Iterator[Event]:
-    """What the git hook's notes become: commits of one to twenty files in the repository at `root`."""
+    """Yield the events of the git hook: commits of 1 to 20 files in the repository at `root`."""
     chance = random.Random(SEED)
     for number in range(count):
         sha = hashlib.sha1(f"{run} {number}".encode()).hexdigest()
@@ -65,7 +65,7 @@ def commits(count: int, root: Path, *, run: str = "") -> Iterator[Event]:
                 "root": str(root),
                 "commit": sha,
                 "branch": "main",
-                "subject": f"Tell games of the {number}th season by their ids",
+                "subject": f"Find the games of season {number} by their ids",
                 "author": "Ada",
                 "paths": sorted(
                     chance.choice(_PATHS).format(chance.randrange(40)) for _ in range(chance.randint(1, 20))
@@ -75,7 +75,7 @@ def commits(count: int, root: Path, *, run: str = "") -> Iterator[Event]:
 
 
 def mixed(count: int, root: Path, *, run: str = "") -> list[Event]:
-    """So many events, nine uploads for each commit."""
+    """Return `count` events, with nine uploads for each commit."""
     few = count // 10
     committed = commits(few, root, run=run)
     events: list[Event] = []

@@ -1,12 +1,11 @@
-"""The site's first page with 500 metrics and 1,000,000 readings, beside one query for the rows that it shows.
+"""Compare the dashboard's first page (500 metrics, 1,000,000 readings) with one query for the rows that it shows.
 
-The query is one statement, which finds all by index: each metric's state, its open request, the value that it had a
-day ago, and its last value of each of 30 days, these as two arrays, so that a metric is one row to be sent and read.
-(The same with a row for each day was slower, and so was reading all of the 30 days to keep the last of each: both are
-timed, and the fastest counts.) Its time is from Python, with the rows fetched.
+The query is one statement, which uses indexes for everything: each metric's state, its open request, its value a day
+ago, and its last value on each of 30 days. Three forms are timed (the days as arrays, as rows, or from all readings),
+and the fastest counts. The time includes fetching the rows in Python.
 
-The page is asked of the ASGI application in this process: the guard, a session's signature, a transaction, queries,
-rendering, all but the network; once as it is, and once packed by gzip, as a browser asks for it.
+The ASGI application runs in this process: middleware, session, transaction, queries and rendering, but no network. The
+page is requested once plain and once compressed with gzip, as a browser requests it.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from datetime import UTC, datetime
 import httpx2
 from sqlalchemy import Connection, Engine, text
 
-from benchmarks.local_stack import machine
+from benchmarks.local_stack import local_stack
 from dims_worker.config import Config, WebSection
 from dims_worker.store.engine import engine as engine_of
 from dims_worker.store.metric_states import _NAMES
@@ -32,19 +31,19 @@ from dims_worker.web.live_hub import LiveHub
 from dims_worker.web.pages.overview import DAYS
 from tests.fixtures.long_history import fill
 
-CATEGORIES, EACH = 20, 25
-METRICS = CATEGORIES * EACH
-YEAR, PER_DAY = 400, 5
+CATEGORIES, METRICS_PER_CATEGORY = 20, 25
+METRICS = CATEGORIES * METRICS_PER_CATEGORY
+HISTORY_DAYS, PER_DAY = 400, 5
 """1,000,000 readings: 2,000 of each metric, five a day."""
 ROUNDS = 15
-BAR = 3.0
+MAX_RATIO = 3.0
 
 PROJECT = "sources: {lake: {type: s3, bucket: bench}}\nmetrics:\n" + "".join(
     f"  category_{c}:\n"
     + "".join(
         f"    objects_{n}: {{source: lake, prefix: p{c}/{n}/, measure: count, description: 'Objects below p{c}/{n}', "
         f"critical: {'true' if n == 0 else 'false'}, stale_after: 1d}}\n"
-        for n in range(EACH)
+        for n in range(METRICS_PER_CATEGORY)
     )
     for c in range(CATEGORIES)
 )
@@ -79,15 +78,15 @@ QUERIES = {
 }
 
 
-def timed(what: Callable[[], object]) -> float:
-    gc.collect()  # what others left is not counted here
+def timed(function: Callable[[], object]) -> float:
+    gc.collect()  # so that garbage from before is not collected during the measurement
     begun = time.perf_counter()
-    what()
+    function()
     return time.perf_counter() - begun
 
 
 def site_of(config: Config, engine: Engine) -> tuple[WebContext, dict[str, str]]:
-    """A site, and the cookies of somebody who may look at it."""
+    """Return a dashboard, and the cookies of a person who is signed in."""
     access = SignInPolicy(
         WebSection.model_validate({"tokens": {"ada": "ada-token-" + "x" * 20}}), "a secret of the benchmark"
     )
@@ -96,7 +95,7 @@ def site_of(config: Config, engine: Engine) -> tuple[WebContext, dict[str, str]]
 
 
 async def compare(config: Config, engine: Engine, connection: Connection) -> None:
-    """In turn, the query and the page, so that what else the machine does meets both."""
+    """Time the query and the page in turns, so that other load on the machine affects both."""
     site, signed = site_of(config, engine)
     names = list(config.metrics)
 
@@ -110,45 +109,45 @@ async def compare(config: Config, engine: Engine, connection: Connection) -> Non
     for turn in range(ROUNDS + 1):
         for name, sql in QUERIES.items():
             took.setdefault(name, []).append(timed(query(sql)))
-        for name, coding in (("page", "identity"), ("packed page", "gzip")):
+        for name, coding in (("page", "identity"), ("page with gzip", "gzip")):
             gc.collect()
             begun = time.perf_counter()
             answer = await client.get("/", headers={"accept-encoding": coding})
             took.setdefault(name, []).append(time.perf_counter() - begun)
             if answer.status_code != 200 or answer.text.count("<tr><td>") != METRICS:
-                raise AssertionError(f"{answer.status_code}: not the page")
+                raise AssertionError(f"the answer has status {answer.status_code} and is not the page")
             if coding == "gzip" and answer.headers.get("content-encoding") != "gzip":
-                raise AssertionError("not packed")
+                raise AssertionError("the page is not compressed")
             sizes[name] = int(answer.headers["content-length"])
         if turn == 0:
-            took.clear()  # the first of each fills caches
+            took.clear()  # the first turn fills caches
     medians = {name: statistics.median(times) for name, times in took.items()}
     best = min(QUERIES, key=medians.__getitem__)
     print(
         "web overview, one query: "
         + ", ".join(f"{name} {medians[name] * 1000:.0f} ms" for name in QUERIES)
-        + f"; medians of {ROUNDS}, {best!r} counts"
+        + f"; medians of {ROUNDS}; the comparison uses {best!r}"
     )
     for name, size in sizes.items():
         ratio = medians[name] / medians[best]
-        verdict = "within" if ratio <= BAR else "OVER"
+        verdict = "within" if ratio <= MAX_RATIO else "OVER"
         print(
             f"web overview, {name}: {medians[name] * 1000:.0f} ms, {size / 1000:,.0f} kB; "
-            f"{ratio:.2f} times, {verdict} the {BAR:g}"
+            f"{ratio:.2f} times the query, {verdict} the limit of {MAX_RATIO:g} times"
         )
     await client.aclose()
 
 
 def main() -> None:
-    with machine({"dims.yaml": PROJECT}) as made:
+    with local_stack({"dims.yaml": PROJECT}) as stack:
         begun = time.monotonic()
-        fill(made.engine, made.config, until=datetime.now(UTC), days=YEAR, per_day=PER_DAY, log=50)
-        with made.engine.connect() as connection:
+        fill(stack.engine, stack.config, until=datetime.now(UTC), days=HISTORY_DAYS, per_day=PER_DAY, log=50)
+        with stack.engine.connect() as connection:
             rows = connection.execute(text("SELECT count(*) FROM dims_metrics_history")).scalar_one()
-            if rows != METRICS * YEAR * PER_DAY:
-                raise AssertionError(f"{rows:,} rows")
+            if rows != METRICS * HISTORY_DAYS * PER_DAY:
+                raise AssertionError(f"{rows:,} rows instead of {METRICS * HISTORY_DAYS * PER_DAY:,}")
             print(f"web overview, {METRICS} metrics, {rows:,} readings: filled in {time.monotonic() - begun:.0f} s")
-        engine = engine_of(made.engine.url.render_as_string(hide_password=False))
-        with made.engine.connect() as connection:
-            asyncio.run(compare(made.config, engine, connection))
+        engine = engine_of(stack.engine.url.render_as_string(hide_password=False))
+        with stack.engine.connect() as connection:
+            asyncio.run(compare(stack.config, engine, connection))
         engine.dispose()

@@ -1,4 +1,4 @@
-"""DIMS: a Data Inventory Management System that reacts. See README.md."""
+"""DIMS: an event-driven Data Inventory Management System. See README.md."""
 
 import os
 import sys

@@ -1,7 +1,7 @@
-"""The envelope: a CloudEvents 1.0 event as a frozen dataclass, JSON both ways. Standard library only.
+"""A CloudEvents 1.0 event as a frozen dataclass, to and from JSON. Uses only the standard library.
 
-Format: CloudEvents 1.0.2, JSON event format (https://github.com/cloudevents/spec, v1.0.2). What the
-specification calls `source` is called *producer* here, because a source is a thing that DIMS scans.
+Format: CloudEvents 1.0.2, JSON event format (https://github.com/cloudevents/spec, v1.0.2). The specification's
+`source` is called *producer* here, because a source is a thing that DIMS scans.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 from dims_worker.errors import EventError
 
 STREAM = "dims:events"
-"""The stream that events travel through. A producer needs `XADD dims:events * event '<JSON>'`, no more."""
+"""The Redis stream of events. A producer only needs to run `XADD dims:events * event '<JSON>'`."""
 FIELD = "event"
-"""The one field of a stream entry: the envelope as JSON."""
+"""The only field of a stream entry: the envelope as JSON."""
 
 GIT_COMMIT = "dims.git.commit"
 GIT_MERGE = "dims.git.merge"
@@ -31,32 +31,38 @@ SCHEDULE_TICK = "dims.schedule.tick"
 VERIFY_REQUESTED = "dims.verify.requested"
 WORKFLOW_REQUESTED = "dims.workflow.requested"
 OWN_TYPES = (
-    *(GIT_COMMIT, GIT_MERGE, GIT_REWRITE, FILES_CHANGED),
-    *(SCRAPER_COMPLETE, SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUESTED),
+    GIT_COMMIT,
+    GIT_MERGE,
+    GIT_REWRITE,
+    FILES_CHANGED,
+    SCRAPER_COMPLETE,
+    SCHEDULE_TICK,
+    VERIFY_REQUESTED,
+    WORKFLOW_REQUESTED,
 )
 S3_PREFIX = "com.amazonaws.s3."
 
 MAX_BYTES = 256 * 1024
-"""The longest envelope that is taken, in bytes of UTF-8."""
+"""The size limit of an envelope, in bytes of UTF-8."""
 
 MAX_TEXT = 2048
-"""The longest id, producer, type or subject, in characters (an S3 key has at most 1,024 bytes)."""
+"""The length limit of id, producer, type and subject, in characters (an S3 key has at most 1,024 bytes)."""
 
 MAX_DEPTH = 64
-"""The most levels of arrays and objects: what one stack can read, another must be able to write."""
+"""The limit of nested arrays and objects, so that every JSON parser and writer on the way can process an event."""
 
 YEARS = range(2000, 2101)
-"""The years an event's time may lie in; anything else is a clock gone wrong or a hostile sender."""
+"""The valid years of an event's time. Any other year comes from a wrong clock or a hostile sender."""
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
-"""With the offset left to be asked for; `fromisoformat` alone takes week dates and any separator."""
+"""The offset is optional here and checked later. `fromisoformat` alone accepts week dates and any separator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What changed (`type`, `subject`, `data`), when (`time`, UTC), and by whom (`producer`).
+    """What changed (`type`, `subject`, `data`), when (`time`, in UTC), and who reports it (`producer`).
 
-    `(producer, id)` names the event for ever: a producer draws the id once, and may send it often.
+    `(producer, id)` identifies the event. A producer creates the id once and may send the event several times.
     """
 
     id: str
@@ -77,12 +83,12 @@ class Event:
         data: Mapping[str, Any] | None = None,
         id: str | None = None,
     ) -> Event:
-        """A new event at `now`; without an `id` one is drawn. Raises EventError where a part is unfit."""
+        """Return a new event at `now`, with a random `id` if none is given. Raises EventError if a part is invalid."""
         event = cls(id or str(uuid.uuid4()), producer, type, now.astimezone(UTC), subject, data or {})
-        return cls.from_json(event.to_json())  # one way in: what is built here passes the same door
+        return cls.from_json(event.to_json())  # applies the same checks as to an event from elsewhere
 
     def to_json(self) -> str:
-        """The event in the JSON event format, on one line, keys in a fixed order."""
+        """Return the event in the JSON event format, on one line, with the keys in a fixed order."""
         envelope: dict[str, Any] = {
             "specversion": "1.0",
             "id": self.id,
@@ -98,7 +104,7 @@ class Event:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Event:
-        """The event of an envelope. Raises EventError with the first reason why it cannot be one."""
+        """Return the event in an envelope. Raises EventError, which names the first problem."""
         fields = _envelope(text)
         if fields.get("specversion") != "1.0":
             raise EventError(f'specversion must be "1.0", not {fields.get("specversion")!r:.80}')
@@ -122,10 +128,10 @@ def _envelope(text: str | bytes) -> dict[str, Any]:
     try:
         raw = text.encode() if isinstance(text, str) else text
         if len(raw) > MAX_BYTES:
-            raise EventError(f"the envelope has {len(raw):,} bytes; at most {MAX_BYTES:,} are taken")
-        written = raw.decode()
-        fields = _READER.decode(written)
-        _refuse_hostile(written, fields)
+            raise EventError(f"the envelope has {len(raw):,} bytes; the limit is {MAX_BYTES:,}")
+        decoded = raw.decode()
+        fields = _READER.decode(decoded)
+        _refuse_hostile(decoded, fields)
     except UnicodeError as error:
         raise EventError(f"the envelope is not UTF-8: {error}") from None
     except RecursionError:
@@ -151,16 +157,16 @@ def _finite(number: str) -> float:
 _READER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
 
 
-def _refuse_hostile(written: str, value: Any) -> None:
-    """Refuses what no database text can hold, NUL and lone surrogates, and what is nested too deeply.
+def _refuse_hostile(text: str, value: Any) -> None:
+    """Refuse NUL and lone surrogates, which PostgreSQL cannot store, and values that are nested too deeply.
 
-    Each can only have come by what stands in the text as it was written; few texts need a second look.
+    A search in the text is fast. Only a text that can contain one of these needs the slow check of its value.
     """
-    if "\\u0000" in written and _has_nul(value):
+    if "\\u0000" in text and _has_nul(value):
         raise EventError("the envelope contains a NUL character")
-    if "\\ud" in written or "\\uD" in written:
+    if "\\ud" in text or "\\uD" in text:
         json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate raises UnicodeEncodeError
-    if written.count("[") + written.count("{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
+    if text.count("[") + text.count("{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
         raise EventError("the envelope is nested too deeply")
 
 
@@ -184,14 +190,14 @@ def _text(fields: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
     if not isinstance(value, str) or not (value or empty):
         raise EventError(f"{name} must be a non-empty string, not {value!r:.80}")
     if len(value) > MAX_TEXT:
-        raise EventError(f"{name} has {len(value):,} characters; at most {MAX_TEXT:,} are taken")
+        raise EventError(f"{name} has {len(value):,} characters; the limit is {MAX_TEXT:,}")
     return value
 
 
 def _time(value: Any) -> datetime:
-    """RFC 3339, as CloudEvents asks. An envelope without one is refused: ages and stories need it."""
+    """Return an RFC 3339 time in UTC. CloudEvents makes it optional, but DIMS needs it to order events."""
     if not isinstance(value, str):
-        raise EventError("time is missing: an RFC 3339 time with an offset, such as 2026-11-22T09:00:00Z")
+        raise EventError("time is missing; write an RFC 3339 time with an offset, such as 2026-11-22T09:00:00Z")
     try:
         time = datetime.fromisoformat(value.upper())
         if not _RFC3339.fullmatch(value):
@@ -201,5 +207,5 @@ def _time(value: Any) -> datetime:
     if time.tzinfo is None:
         raise EventError(f"time needs an offset, such as Z: {value!r:.80}")
     if time.year not in YEARS or (utc := time.astimezone(UTC)).year not in YEARS:
-        raise EventError(f"time lies outside the years {YEARS.start} to {YEARS.stop - 1}: {value!r:.80}")
+        raise EventError(f"time is outside the years {YEARS.start} to {YEARS.stop - 1}: {value!r:.80}")
     return utc

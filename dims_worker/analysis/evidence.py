@@ -15,7 +15,7 @@ from dims_worker.events import SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUEST
 from dims_worker.probes import probe_for
 from dims_worker.probes.base import Value
 from dims_worker.store import change_events
-from dims_worker.store.change_events import NEWEST, EventSpan, Folder
+from dims_worker.store.change_events import MAX_NAMED_KEYS, EventSpan, Folder
 from dims_worker.store.engine import clock
 from dims_worker.store.events import LoggedEvent, events_between
 
@@ -160,7 +160,7 @@ def _merge(first: Folder, second: Folder) -> Folder:
         first,
         created=first.created + second.created,
         removed=first.removed + second.removed,
-        newest=(*newer.newest, *older.newest)[:NEWEST],
+        newest=(*newer.newest, *older.newest)[:MAX_NAMED_KEYS],
         last=newer.last,
     )
 

@@ -174,7 +174,7 @@ def _health(
     judge = Judge.of(config, state.metric)
     policy = judge.policy
     stale = bool(policy.stale_after and state.as_of and now - state.as_of > policy.stale_after)
-    broken = judge.limit_words(state.value, now) if state.as_of else None
+    broken = judge.format_broken_limit(state.value, now) if state.as_of else None
     declared, source = config.metrics[state.metric], config.source_of(state.metric)
     if before and not declared.is_age and before.unit != state.unit:
         before = None

@@ -13,7 +13,7 @@ import yaml
 
 from dims_worker.approvals.decisions import BaselineInput, set_baselines
 from dims_worker.cli.approvals import as_option, decider
-from dims_worker.cli.session import Session, examples, pass_session
+from dims_worker.cli.session import EXISTING_FILE, Session, examples, pass_session
 from dims_worker.errors import UsageError
 from dims_worker.formatting import format_value, pluralize
 from dims_worker.pipeline.ingest import register_config
@@ -50,7 +50,7 @@ def set_(session: Session, metric: str, value: str, note: str, name: str | None)
 
 @baseline.command("import")
 @examples('dims baseline import inventory.csv --note "from the old inventory"', "dims baseline import inventory.yaml")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=EXISTING_FILE)
 @click.option("--note", help="Why these values are right. A note in the file has precedence.")
 @as_option
 @pass_session

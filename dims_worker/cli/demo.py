@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from dims_producers.publish import publish
 from dims_worker import local
 from dims_worker.approvals.decisions import Decider, decide_request
 from dims_worker.cli.approvals import print_request
-from dims_worker.cli.session import Session, examples, pass_session
+from dims_worker.cli.session import FILE, Session, examples, pass_session
 from dims_worker.cli.up import flower_variables, procfile_text, web_variables
 from dims_worker.config import load_config
 from dims_worker.errors import ServiceError, UsageError
@@ -47,33 +48,11 @@ FILES = {
     "tests/test_games.py": "def test_load():\n    assert True\n",
     "docs/guide.md": "# Guide\n",
 }
-CONFIG = """\
-sources:
-  project: {type: files, path: ".", ignore: gitignore}
-  repo: {type: git, path: "."}
-  lake: {type: s3, bucket: demo-lake}
-metrics:
-  code_base:
-    python_files: {source: project, measure: count, paths: "**/*.py"}
-    python_lines: {source: project, measure: lines, paths: "**/*.py", volatility: stable}
-    test_files: {source: project, measure: count, paths: "**/test_*.py"}
-  documentation:
-    markdown_files: {source: project, measure: count, paths: "docs/**/*.md"}
-  git:
-    commits: {source: repo, measure: commits}
-  s3_storage:
-    total_objects: {source: lake, measure: count, critical: true}
-    total_size: {source: lake, measure: bytes, unit: kB, precision: 1}
-    cost_per_month: {derive: "s3_storage.total_size / 1073741.824 * 0.023", unit: USD, precision: 8}
-rules:
-  git_post_commit: {on: "dims.git.*"}
-  s3_upload_complete: {on: "com.amazonaws.s3.*"}
-"""
 
 
 @click.command()
 @examples("dims demo", "dims demo --record demo.svg")
-@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Write the output to this SVG file.")
+@click.option("--record", type=FILE, help="Write the output to this SVG file.")
 @pass_session
 def demo(session: Session, record: Path | None) -> None:
     """See DIMS work on a scratch project, in about 20 seconds.
@@ -146,7 +125,8 @@ class DemoStory:
             "GIT_CONFIG_SYSTEM": os.devnull,
             "DIMS_HOME": str(self.home),
         }
-        for name, text in {"dims.yaml": CONFIG, **FILES}.items():
+        config = resources.files(__package__).joinpath("demo.yaml").read_text(encoding="utf-8")
+        for name, text in {"dims.yaml": config, **FILES}.items():
             (self.project / name).parent.mkdir(parents=True, exist_ok=True)
             (self.project / name).write_text(text)
         self.git("init", "-q", "-b", "main")
@@ -211,7 +191,7 @@ class DemoStory:
         self.git("commit", "-q", "-m", "Describe the tables")
         sha = self.git("rev-parse", "HEAD")
         event, recorded = self.wait_until_recorded(lambda connection: event_by_id(connection, sha))
-        alone = [n for names in self.config.of_source.values() for n in names if n not in event.metrics]
+        alone = [n for names in self.config.metrics_by_source.values() for n in names if n not in event.metrics]
         self.print_detail(f"left alone: {', '.join(alone)}")
         return self.print_latency("the commit", begun, recorded)
 

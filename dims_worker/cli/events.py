@@ -85,7 +85,7 @@ def show(session: Session, event_id: str, verbose: bool, as_json: bool) -> None:
             raise NotFound(f"there is no event {event_id}. List the latest with `dims events`.")
         event, now = matches[0], clock(connection)
         outcomes = served_metrics(connection, event)
-    alone = sorted({name for names in config.of_source.values() for name in names} - set(event.metrics))
+    alone = sorted({name for names in config.metrics_by_source.values() for name in names} - set(event.metrics))
     if as_json:
         served = [facts(outcome) for outcome in outcomes]
         session.print_json({**event_document(event), "data": event.data, "left_alone": alone, "served": served})
@@ -159,19 +159,19 @@ def plan(
             raise UsageError("--key needs --bucket, the bucket that contains the object")
         data |= {"bucket": bucket, "keys": list(keys)}
     planned = Planner(config).plan(Event.new(event_type, "dims:plan", now=datetime.now(UTC), data=data))
-    alone = sum(len(names) for names in config.of_source.values()) - len(planned.concerns)
+    alone = sum(len(names) for names in config.metrics_by_source.values()) - len(planned.planned)
     if as_json:
-        concerns = [{"metric": c.metric, "rule": c.rule, "reason": c.reason} for c in planned.concerns]
+        concerns = [{"metric": c.metric, "rule": c.rule, "reason": c.reason} for c in planned.planned]
         session.print_json({"rules": list(planned.rules), "concerns": concerns, "left_alone": alone})
         return
     if not planned.rules:
         session.print_text(f"no rule matches {event_type}: it would be stored as unmatched")
         return
     table = plain_table("metric", "rule", "why")
-    for concern in planned.concerns:
+    for concern in planned.planned:
         table.add_row(concern.metric, concern.rule, escape_control(concern.reason))
     session.out.print(table)
-    measured = pluralize(len(planned.concerns), "metric")
+    measured = pluralize(len(planned.planned), "metric")
     session.print_text(f"{event_type} would measure {measured} and leave {alone:,} alone")
 
 

@@ -16,58 +16,52 @@ from dims_worker import __version__
 from dims_worker.cli.session import Session
 from dims_worker.errors import DimsError
 
-SECTIONS: dict[str, dict[str, str]] = {
-    "Start": {
-        "init": "dims_worker.cli.setup",
-        "up": "dims_worker.cli.up",
-        "down": "dims_worker.cli.up",
-        "status": "dims_worker.cli.status",
-        "demo": "dims_worker.cli.demo",
-    },
-    "Look": {
-        "verify": "dims_worker.cli.verify",
-        "metrics": "dims_worker.cli.metrics",
-        "history": "dims_worker.cli.history",
-        "diff": "dims_worker.cli.diff",
-        "snapshot": "dims_worker.cli.snapshot",
-        "explain": "dims_worker.cli.explain",
-        "suggest": "dims_worker.cli.suggest",
-        "events": "dims_worker.cli.events",
-        "runs": "dims_worker.cli.metrics",
-        "follow": "dims_worker.cli.follow",
-        "schedule": "dims_worker.cli.schedule",
-        "plan": "dims_worker.cli.events",
-        "workflow": "dims_worker.cli.workflow",
-    },
-    "Decide": {"approvals": "dims_worker.cli.approvals", "baseline": "dims_worker.cli.baseline"},
-    "Report": {
-        "web": "dims_worker.cli.web",
-        "report": "dims_worker.cli.report",
-        "notebook": "dims_worker.cli.notebook",
-        "exporter": "dims_worker.cli.exporter",
-    },
-    "Operate": {
-        "config": "dims_worker.cli.setup",
-        "migrate": "dims_worker.cli.setup",
-        "notify": "dims_worker.cli.notify",
-        "enqueue": "dims_worker.cli.events",
-        "hook": "dims_worker.cli.hook",
-        "watch": "dims_worker.cli.hook",
-    },
+SECTIONS = {
+    "Start": ("init", "up", "down", "status", "demo"),
+    "Look": (
+        "verify",
+        "metrics",
+        "history",
+        "diff",
+        "snapshot",
+        "explain",
+        "suggest",
+        "events",
+        "runs",
+        "follow",
+        "schedule",
+        "plan",
+        "workflow",
+    ),
+    "Decide": ("approvals", "baseline"),
+    "Report": ("web", "report", "notebook", "exporter"),
+    "Operate": ("config", "migrate", "notify", "enqueue", "hook", "watch"),
 }
-_MODULES = {name: module for commands in SECTIONS.values() for name, module in commands.items()}
+MODULES = {
+    "init": "setup",
+    "config": "setup",
+    "migrate": "setup",
+    "down": "up",
+    "runs": "metrics",
+    "plan": "events",
+    "enqueue": "events",
+    "watch": "hook",
+}
+"""The module of each command that is not in the module with its own name."""
+_COMMANDS = [name for commands in SECTIONS.values() for name in commands]
 
 
 class SectionedGroup(click.Group):
     """A group that shows its commands in sections and imports each command when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_MODULES)
+        return _COMMANDS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _MODULES:
+        if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(_MODULES[cmd_name]), cmd_name)
+        module = importlib.import_module(f"dims_worker.cli.{MODULES.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

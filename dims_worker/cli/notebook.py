@@ -13,10 +13,12 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dims_worker.cli.main import exit_with
-from dims_worker.cli.session import Session, examples, pass_session
+from dims_worker.cli.session import EXISTING_FILE, FILE, Session, examples, pass_session
 from dims_worker.errors import UsageError
 from dims_worker.formatting import format_number, pluralize
 from dims_worker.notebook import runner
+
+NOTEBOOK_HELP = "Run this notebook. Default: notebooks/dims_explorer.ipynb, then the one that comes with DIMS."
 
 
 @click.group(invoke_without_command=True)
@@ -49,19 +51,9 @@ def notebook(ctx: click.Context) -> None:
 @examples("dims notebook export", "dims notebook export --excel -o inventory.xlsx")
 @click.option("--html", "form", flag_value="html", default="html", help="Write an HTML page. This is the default.")
 @click.option("--excel", "form", flag_value="excel", help="Write the Excel workbook of the last cell.")
+@click.option("--notebook", "path", type=EXISTING_FILE, help=NOTEBOOK_HELP)
 @click.option(
-    "--notebook",
-    "path",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="FILE",
-    help="Run this notebook. Default: notebooks/dims_explorer.ipynb, then the one that comes with DIMS.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Write to this file. Default: dims_explorer.html or dims_explorer.xlsx.",
+    "-o", "--output", type=FILE, help="Write to this file. Default: dims_explorer.html or dims_explorer.xlsx."
 )
 @pass_session
 def export(session: Session, form: str, path: Path | None, output: Path | None) -> None:

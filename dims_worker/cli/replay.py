@@ -18,7 +18,8 @@ from dims_worker.errors import NotFound, UsageError
 from dims_worker.events import Event
 from dims_worker.formatting import escape_control, format_ago
 from dims_worker.store.engine import clock, transaction
-from dims_worker.store.events import LoggedEvent, find_events, list_events, mark_replayed
+from dims_worker.store.events import LoggedEvent, find_events, list_events
+from dims_worker.store.rejected_events import mark_replayed
 from dims_worker.text.events import format_event
 
 PAYLOAD_WIDTH = 80

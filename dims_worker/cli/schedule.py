@@ -6,7 +6,7 @@ import click
 
 from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import plain_table
-from dims_worker.domain.schedule import missed, next_tick
+from dims_worker.domain.schedule import missed_ticks, next_tick
 from dims_worker.formatting import NO_VALUE, format_age, format_ago, format_utc_short
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.schedules import missed_since, schedule_states
@@ -26,7 +26,7 @@ def schedule(session: Session, as_json: bool) -> None:
         states, now = schedule_states(connection), clock(connection)
     last = {name: states[name].last_tick if name in states else None for name in rules}
     following = {name: next_tick(rule, now) for name, rule in rules.items()}
-    missed_rules = {event.subject for event in missed(rules, missed_since(states), now)}
+    missed_rules = {event.subject for event in missed_ticks(rules, missed_since(states), now)}
     if as_json:
         rows = [
             {

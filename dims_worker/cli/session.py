@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -105,13 +103,9 @@ class Session:
 
     def print_json(self, document: Any) -> None:
         """Print one JSON document. Numbers keep their type, and times are ISO 8601 in UTC."""
-        click.echo(json.dumps(document, default=_encode, indent=2, ensure_ascii=False))
+        from dims_worker.text.json_documents import json_text  # it imports SQLAlchemy
 
-
-def _encode(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+        click.echo(json_text(document))
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -129,6 +123,8 @@ def examples(*lines: str) -> Callable[[Function], Function]:
 
 
 pass_session = click.make_pass_decorator(Session)
+FILE = click.Path(path_type=Path, dir_okay=False)
+EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
 

@@ -29,8 +29,9 @@ from dims_worker.formatting import NO_VALUE, format_age, format_ago, format_elap
 from dims_worker.store import leases, metric_states
 from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.engine import clock, engine, transaction
-from dims_worker.store.events import count_rejected, last_event
+from dims_worker.store.events import last_event
 from dims_worker.store.notifications import ChannelRow, channel_rows
+from dims_worker.store.rejected_events import count_rejected
 from dims_worker.store.retention import last_retention_run
 from dims_worker.store.runs import api_calls_since
 from dims_worker.text.json_documents import facts

@@ -70,7 +70,7 @@ def draw_chart(
     any value is a text, each text has a row. `label` formats a value with its unit. `plain` draws in ASCII.
     """
     numeric = all(not isinstance(value, str) for point in points for value in (point.value, point.baseline))
-    scale = _NumberRows.of(points) if numeric else _TextRows.of(points)
+    scale = _NumberRows(points) if numeric else _TextRows(points)
     ticks: Sequence[Any] = scale.ticks
     labels = [label(tick) if tick is not None else "" for tick in ticks]
     margin = max((len(text) for text in labels), default=0)
@@ -90,17 +90,13 @@ def draw_chart(
 class _NumberRows:
     """Rows for numbers to scale, with the largest in row 0."""
 
-    def __init__(self, low: float, high: float) -> None:
-        self.low, self.high = low, high
-        rows = ROWS if high > low else 1
-        labelled = {0, rows // 3, rows * 2 // 3, rows - 1}
-        self.ticks: list[float | None] = [self._value_at(row, rows) if row in labelled else None for row in range(rows)]
-
-    @classmethod
-    def of(cls, points: Iterable[ChartPoint]) -> _NumberRows:
+    def __init__(self, points: Iterable[ChartPoint]) -> None:
         values = [value for point in points for value in (point.value, point.baseline)]
         numbers = [value for value in values if value is not None and not isinstance(value, str)]
-        return cls(min(numbers), max(numbers)) if numbers else cls(0, 0)
+        self.low, self.high = min(numbers, default=0), max(numbers, default=0)
+        rows = ROWS if self.high > self.low else 1
+        labelled = {0, rows // 3, rows * 2 // 3, rows - 1}
+        self.ticks: list[float | None] = [self._value_at(row, rows) if row in labelled else None for row in range(rows)]
 
     def _value_at(self, row: int, rows: int) -> float:
         if row in (0, rows - 1):  # exactly the measured value: an integer stays an integer
@@ -120,13 +116,9 @@ class _NumberRows:
 class _TextRows:
     """One row for each text, with the newest in row 0."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.ticks: list[str | None] = list(texts)
-
-    @classmethod
-    def of(cls, points: Sequence[ChartPoint]) -> _TextRows:
+    def __init__(self, points: Sequence[ChartPoint]) -> None:
         newest = dict.fromkeys(str(point.value) for point in reversed(points) if point.value is not None)
-        return cls(list(newest)[:MOST_TEXTS])
+        self.ticks = list(newest)[:MOST_TEXTS]
 
     def row(self, value: float | str) -> int | None:
         return self.ticks.index(str(value)) if str(value) in self.ticks else None

@@ -18,7 +18,7 @@ from dims_producers.publish import PRODUCER_URL
 from dims_worker import local
 from dims_worker.cli import web
 from dims_worker.cli.follow import follow_until
-from dims_worker.cli.session import Session, examples, pass_session
+from dims_worker.cli.session import EXISTING_FILE, Session, examples, pass_session
 from dims_worker.config import Config, load_config
 from dims_worker.errors import AlreadyRunning, ConfigError, ServiceError
 from dims_worker.formatting import format_clock
@@ -63,11 +63,7 @@ def _shipped_file(in_package: str, in_checkout: str) -> Path:
 @examples("dims up", "dims up --detach")
 @click.option("--detach", "-d", is_flag=True, help="Run in the background, and return when every process runs.")
 @click.option("--quiet", "-q", is_flag=True, help="Do not print events, runs and verdicts.")
-@click.option(
-    "--procfile",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Run the processes in this Procfile instead.",
-)
+@click.option("--procfile", type=EXISTING_FILE, help="Run the processes in this Procfile instead.")
 @pass_session
 def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> None:
     """Start DIMS: the servers, the workers and the dashboard.

@@ -86,11 +86,14 @@ def verify(
             now = clock(connection)
     items = [item for run in runs for item in run.items if item.metric in names or item.outcome == "held"]
     items.sort(key=lambda item: list(config.metrics).index(item.metric))
-    form = "json" if as_json else form
     if form in ("github", "junit"):
         _print_for_build(session, runs, items, now, form, fail_on)
+    elif as_json or form == "json":
+        session.print_json(_document(config, runs, items))
     else:
-        _print(session, runs, items, now, as_json=form == "json", quiet=quiet, verbose=verbose)
+        if not quiet:
+            session.out.print(readings_table(config, items, now, verbose=verbose))
+        session.print_text(summary_line(runs, items))
     exit_with(exit_code(items, fail_on))
 
 
@@ -114,7 +117,7 @@ def request(engine: Engine, config: Config, names: frozenset[str]) -> list[Run]:
         stored = store_events(connection, Planner(config), [ReceivedEnvelope("", event.to_json().encode())])
     runs: list[Run] = []
     for source in sorted(stored.sources):
-        wanted = {n: g for n, g in stored.generations.items() if n in config.of_source[source]}
+        wanted = {n: g for n, g in stored.generations.items() if n in config.metrics_by_source[source]}
         runs += _serve(engine, config, source, wanted)
     return runs
 
@@ -163,30 +166,14 @@ def exit_code(items: Sequence[RunReading], fail_on: Severity) -> int:
     return int(drifted or any(item.outcome == "held" for item in items))
 
 
-def _print(
-    session: Session,
-    runs: Sequence[Run],
-    items: Sequence[RunReading],
-    now: datetime,
-    *,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-) -> None:
-    if as_json:
-        session.print_json(
-            {
-                "run": runs[0].run_id if len(runs) == 1 else None,
-                "runs": [run.run_id for run in runs],
-                "status": status_of(runs),
-                "api_calls": sum(run.api_calls for run in runs),
-                "metrics": [reading_json(session.config, item) for item in items],
-            }
-        )
-        return
-    if not quiet:
-        session.out.print(readings_table(session.config, items, now, verbose=verbose))
-    session.print_text(summary_line(runs, items))
+def _document(config: Config, runs: Sequence[Run], items: Sequence[RunReading]) -> dict[str, Any]:
+    return {
+        "run": runs[0].run_id if len(runs) == 1 else None,
+        "runs": [run.run_id for run in runs],
+        "status": status_of(runs),
+        "api_calls": sum(run.api_calls for run in runs),
+        "metrics": [reading_json(config, item) for item in items],
+    }
 
 
 def _print_for_build(

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from dims_producers.publish import broker_url
 from dims_worker import local
 from dims_worker.cli.session import Session, examples, pass_session
-from dims_worker.config.web import SHORTEST
+from dims_worker.config.web import MIN_TOKEN_LENGTH
 from dims_worker.errors import DimsError, ServiceError, UsageError
 from dims_worker.local.flower import flower_access
 from dims_worker.local.home import DataDirectory, read_json, secret, write_json
@@ -85,12 +85,12 @@ def _secret(session: Session, home: DataDirectory) -> str:
     """Return the secret that signs sessions. Raises UsageError if it is short enough to be guessed."""
     variable = session.env.get(SECRET_VARIABLE)
     value = secret(home.run, None, "web_secret") if variable is None else variable.strip()
-    if len(value) >= SHORTEST:
+    if len(value) >= MIN_TOKEN_LENGTH:
         return value
     if variable is None:
         raise UsageError(f"{home.run / 'web_secret'} is incomplete. Delete it, and DIMS creates a new one.")
     raise UsageError(
-        f"{SECRET_VARIABLE} is shorter than {SHORTEST} characters. Create one with `openssl rand -hex 24`, "
+        f"{SECRET_VARIABLE} is shorter than {MIN_TOKEN_LENGTH} characters. Create one with `openssl rand -hex 24`, "
         "or unset it, and DIMS creates one."
     )
 

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from dims_worker import workflows
 from dims_worker.cli.main import exit_with
-from dims_worker.cli.session import Session, examples, json_option, pass_session
+from dims_worker.cli.session import FILE, Session, examples, json_option, pass_session
 from dims_worker.cli.tables import plain_table
 from dims_worker.config import Config
 from dims_worker.config.runtime import WORKFLOW
@@ -35,6 +35,7 @@ SYNC_STATUS = "sync-status"
 STYLES = {"ok": "green", "attention": "yellow", "failed": "magenta"}
 MOST_SENTENCES = 10
 """At most this many sentences are printed. The report contains all of them."""
+REPORT_HELP = "Write the report to this file, as JSON if it ends in .json and as Markdown otherwise."
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,7 @@ EXIT_CODES = (
 )
 @click.argument("name", required=False)
 @click.option("--quick/--full", "quick", default=False, help="Skip slow steps, or run every step. Default: --full.")
-@click.option(
-    "--report",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Write the report to this file, as JSON if it ends in .json and as Markdown otherwise.",
-)
+@click.option("--report", type=FILE, help=REPORT_HELP)
 @click.option("--with-costs", is_flag=True, help="With aws-inventory, query Cost Explorer (0.01 USD per API call).")
 @click.option("--last", is_flag=True, help="Print the report of the last run instead of running.")
 @json_option

@@ -1,4 +1,4 @@
-"""The configuration: YAML and the environment in, one frozen `Config` out, or every error at once."""
+"""Load the configuration: YAML and environment variables in, one frozen `Config` out, or every error at once."""
 
 from dims_worker.config.load import InvalidConfig, config_schema, find_config, load_config
 from dims_worker.config.metrics import (

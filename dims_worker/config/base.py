@@ -1,4 +1,4 @@
-"""What all models of the configuration share: frozen, no unknown key, and the small types people write."""
+"""The base class of all configuration models, and small types that they share."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Wit
 
 
 class Model(BaseModel):
-    """Frozen, and an unknown key is an error."""
+    """A frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, allow_inf_nan=False)
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _regex(value: str) -> str:
+def _check_regex(value: str) -> str:
     try:
         re.compile(value)
     except re.error as error:
-        raise ValueError(f"is not a regular expression: {error}") from None
+        raise ValueError(f"is not a valid regular expression: {error}") from None
     return value
 
 
 Texts = Annotated[
     tuple[str, ...],
-    BeforeValidator(_listed),
+    BeforeValidator(_as_list),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
-"""One text or a list of texts."""
-Regex = Annotated[str, AfterValidator(_regex)]
+"""A string or a list of strings."""
+Regex = Annotated[str, AfterValidator(_check_regex)]

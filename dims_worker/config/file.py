@@ -1,4 +1,4 @@
-"""A configuration file as a whole, for its JSON Schema, and the `prices` section."""
+"""The whole configuration file, for its JSON Schema, and the `prices` section."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dims_worker.config.web import WebSection
 from dims_worker.config.workflows import WorkflowsSection
 
 Prices = dict[str, float | dict[str, float]]
-"""USD by name, and by name within a name: `s3_gib_month: 0.023`, `rds_class: {db.t3.micro: 14.60}`."""
+"""Prices in USD by name, with at most one level of nesting: `s3_gib_month: 0.023`, `rds_class: {db.t3.micro: 14.6}`."""
 
 
 class PriceTable(Model):
@@ -25,7 +25,7 @@ class PriceTable(Model):
 
 
 class ConfigFile(Model):
-    """A configuration file as a whole; only its JSON Schema is used (`dims config schema`)."""
+    """A whole configuration file. DIMS uses only its JSON Schema (`dims config schema`)."""
 
     include: Texts = Field((), description="Other files to read.")
     settings: Settings = Field(Settings(), description="How the workers work.")

@@ -1,4 +1,4 @@
-"""load(path, env): the files and the environment into a Config, or one error that lists every problem."""
+"""Load the configuration files and the environment into a Config, or raise one error that lists every problem."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from dims_worker.config.workflows import WorkflowsSection
 from dims_worker.config.yaml_document import Problem, Where, YamlDocument
 from dims_worker.errors import ConfigError
 
-PLACES = ("dims.yaml", "config/dims.yaml")
+DEFAULT_FILES = ("dims.yaml", "config/dims.yaml")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _M = TypeVar("_M", bound=BaseModel)
 
 
 class InvalidConfig(ConfigError):
-    """The configuration is not valid."""
+    """The configuration is not valid. `problems` lists everything that is wrong with it."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(sorted(set(problems)))
@@ -39,33 +39,36 @@ class InvalidConfig(ConfigError):
 
 
 def find_config(path: Path | None, env: Mapping[str, str], cwd: Path) -> Path:
-    """`--config`, else DIMS_CONFIG, else dims.yaml, else config/dims.yaml, here or in a folder above."""
-    named = path or (Path(env["DIMS_CONFIG"]) if env.get("DIMS_CONFIG") else None)
-    if named:
-        return cwd / named
+    """Return `path` (`--config`), else DIMS_CONFIG, else the first default file in `cwd` or a folder above it.
+
+    The search ends at the root of a git repository. Raises ConfigError if there is no file.
+    """
+    explicit = path or (Path(env["DIMS_CONFIG"]) if env.get("DIMS_CONFIG") else None)
+    if explicit:
+        return cwd / explicit
     for folder in (cwd, *cwd.parents):
-        for place in PLACES:
-            if (folder / place).is_file():
-                return folder / place
+        for name in DEFAULT_FILES:
+            if (folder / name).is_file():
+                return folder / name
         if (folder / ".git").exists():
-            break  # a repository's configuration lies inside it
-    raise ConfigError("no dims.yaml here or above: write one with `dims init`, or name one with --config")
+            break
+    raise ConfigError("no dims.yaml in this folder or above it. Create one with `dims init`, or name it with --config.")
 
 
 def load_config(path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:
-    """The configuration. Raises InvalidConfig with every problem: file, line, key and what is wrong."""
+    """Return the configuration. Raises InvalidConfig with every problem: file, line, key and what is wrong."""
     file = find_config(path, env, cwd).resolve()
     if not file.is_file():
-        raise ConfigError(f"{file}: there is no such file")
+        raise ConfigError(f"{file}: no such file. Check --config and DIMS_CONFIG, or create one with `dims init`.")
     project = file.parent.parent if file.parent.name == "config" else file.parent
     document = YamlDocument(env)
-    document.read(file, _shown(file, cwd))
+    document.read(file, _display_path(file, cwd))
     includes = _texts(document, ("include",))
     for name in includes:
-        document.read(file.parent / name, _shown(file.parent / name, cwd))
+        document.read(file.parent / name, _display_path(file.parent / name, cwd))
     tree = document.tree
     for key in tree.keys() - ConfigFile.model_fields.keys():
-        document.blame((key,), _unknown(key, ConfigFile.model_fields))
+        document.blame((key,), _unknown_key_error(key, ConfigFile.model_fields))
     sources = _sources(document)
     config = Config(
         file=file,
@@ -94,7 +97,7 @@ def load_config(path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:
 
 
 def config_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a configuration file, for editors."""
+    """Return the JSON Schema (draft 2020-12) of a configuration file, for editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **ConfigFile.model_json_schema(),
@@ -103,9 +106,9 @@ def config_schema() -> dict[str, Any]:
 
 
 def _database_url(url: str | None) -> str | None:
-    """SQLAlchemy 2.1 takes a bare `postgresql://` for psycopg 3; people mean the driver that is installed.
+    """Return the URL with the driver that DIMS installs: SQLAlchemy 2.1 reads a bare `postgresql://` as psycopg 3.
 
-    Raises ConfigError, which quotes nothing of the URL, where it is none of PostgreSQL's.
+    Raises ConfigError if it is not a PostgreSQL URL. The error does not quote the URL, which may hold a password.
     """
     if not url:
         return None
@@ -113,18 +116,18 @@ def _database_url(url: str | None) -> str | None:
     try:
         parts = urlsplit(url)
         fits = parts.scheme == "postgresql+psycopg2" and (parts.port or 1) > 0 and len(parts.path) > 1
-        fits = fits and url.partition("?")[0].count("@") < 2  # else half a password would be shown as the host
+        fits = fits and url.partition("?")[0].count("@") < 2  # else messages would show half a password as the host
     except ValueError:
         fits = False
     if not fits:
         raise ConfigError(
-            "DIMS_DATABASE_URL is no URL of PostgreSQL: postgresql://USER:PASSWORD@HOST:5432/NAME "
-            "(special characters of a password as %XX)"
+            "DIMS_DATABASE_URL is not a PostgreSQL URL. Write postgresql://USER:PASSWORD@HOST:5432/NAME "
+            "(special characters of a password as %XX)."
         )
     return url
 
 
-def _shown(file: Path, cwd: Path) -> str:
+def _display_path(file: Path, cwd: Path) -> str:
     return str(file.relative_to(cwd)) if file.is_relative_to(cwd) else str(file)
 
 
@@ -144,7 +147,7 @@ def _mapping(document: YamlDocument, where: Where) -> dict[str, Any]:
         return {}
     for name in value:
         if not _NAME.fullmatch(name):
-            document.blame((*where, name), "a name is lower-case letters, digits and _, a letter first")
+            document.blame((*where, name), "a name has lower-case letters, digits and _, and starts with a letter")
     return value
 
 
@@ -153,12 +156,12 @@ def _texts(document: YamlDocument, where: Where) -> list[str]:
     value = [value] if isinstance(value, str) else (value or [])
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return value
-    document.blame(where, "must be a text or a list of texts")
+    document.blame(where, "must be a string or a list of strings")
     return []
 
 
 def _model(document: YamlDocument, model: type[_M], where: Where, only: Sequence[str] = ()) -> _M | None:
-    """The part of the tree at `where` as a model; None, and its problems noted, where it does not fit."""
+    """Return the part of the tree at `where` as a model. If it is not valid, note its problems and return None."""
     value = _at(document, where)
     if only and isinstance(value, dict):
         value = {key: value[key] for key in only if value.get(key) is not None}
@@ -168,7 +171,7 @@ def _model(document: YamlDocument, model: type[_M], where: Where, only: Sequence
         for error in invalid.errors(include_url=False, include_context=False, include_input=False):
             key = (*where, *error["loc"])
             if error["type"] == "extra_forbidden":
-                document.blame(key, _unknown(str(key[-1]), model.model_fields))
+                document.blame(key, _unknown_key_error(str(key[-1]), model.model_fields))
             else:
                 document.blame(key, error["msg"].removeprefix("Value error, "))
     return None
@@ -176,15 +179,15 @@ def _model(document: YamlDocument, model: type[_M], where: Where, only: Sequence
 
 def _notify(document: YamlDocument) -> NotifySection:
     for key in _mapping(document, ("notify",)).keys() - NotifySection.model_fields.keys():
-        document.blame(("notify", key), _unknown(key, NotifySection.model_fields))
+        document.blame(("notify", key), _unknown_key_error(key, NotifySection.model_fields))
     written = {name: ("notify", "channels", name) for name in _mapping(document, ("notify", "channels"))}
     channels = {name: _model(document, Channel, where) for name, where in written.items()}
     return NotifySection(channels={name: channel for name, channel in channels.items() if channel})
 
 
-def _unknown(key: str, known: Mapping[str, Any]) -> str:
+def _unknown_key_error(key: str, known: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
-    return "unknown key; " + (f"is it `{close[0]}`?" if close else f"known are {', '.join(sorted(known))}")
+    return "unknown key; " + (f"did you mean `{close[0]}`?" if close else f"write one of {', '.join(sorted(known))}")
 
 
 def _sources(document: YamlDocument) -> dict[str, Source]:
@@ -205,7 +208,7 @@ def _kind(source: Any) -> str | None:
 
 
 def _metrics(document: YamlDocument, sources: Mapping[str, Source]) -> dict[str, Metric]:
-    """The metrics of all categories; each is checked as its source's kind asks, even where that is wrong."""
+    """Return the valid metrics by full name. Each is checked against the type of its source, valid or not."""
     metrics: dict[str, Metric] = {}
     written = _mapping(document, ("sources",))
     kinds = {name: kind for name, value in written.items() if (kind := _kind(value))}
@@ -219,7 +222,7 @@ def _metrics(document: YamlDocument, sources: Mapping[str, Source]) -> dict[str,
             elif isinstance(source, str) and source in kinds:
                 model = METRICS[kinds[source]]
             elif isinstance(source, str) and source in written:
-                continue  # the source's own type is wrong, and said so
+                continue  # the problem is the source's type, which is reported at the source
             elif source is None:
                 document.blame(where, "needs `source` and `measure`, or `derive`")
             else:

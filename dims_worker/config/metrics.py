@@ -1,4 +1,4 @@
-"""What can be measured of each kind of source."""
+"""The metrics that each type of source offers, and their keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dims_worker.config.units import AGES, BYTES, Duration, Size
 
 
 class Metric(Model):
-    """What every metric may say, whatever it measures."""
+    """The keys of every metric."""
 
     default_units: ClassVar[dict[str, str]] = {}
 
@@ -25,7 +25,7 @@ class Metric(Model):
     enabled: bool = Field(True, description="`false`: measured only if you give its full name.")
     absent: Literal[0] | None = Field(None, description="The value if the folder, file or prefix is missing.")
 
-    # Policy, where this metric differs from its category's and the general one
+    # Policy keys. A key that is set here overrides the category's policy and the general policy.
     volatility: Literal["volatile", "stable"] | None = None
     critical: bool | None = None
     thresholds: Thresholds | None = None
@@ -41,8 +41,8 @@ class Metric(Model):
     max_age: Duration | None = None
 
     @property
-    def says_absent(self) -> bool:
-        """Whether `absent:` is written; its value may be null."""
+    def has_absent(self) -> bool:
+        """Whether `absent:` is set. Its value may be null."""
         return "absent" in self.model_fields_set
 
     @property
@@ -55,7 +55,7 @@ class Metric(Model):
 
 
 class SourceMetric(Metric):
-    """An aggregate over one source."""
+    """A metric that DIMS measures on one source."""
 
     source: str = Field(description="The name of a source.")
     measure: str = Field(description="What to measure of it.")
@@ -72,8 +72,8 @@ class SourceMetric(Metric):
     def _unit_fits(self) -> Self:
         if self.max_age is not None and not self.is_age:
             raise ValueError("max_age is for ages (newest_age, oldest_age, age); use max here")
-        if self.is_age and self.absent == 0 and self.says_absent:
-            raise ValueError("absent: 0 is no instant; an age can be absent: null")
+        if self.is_age and self.absent == 0 and self.has_absent:
+            raise ValueError("an age cannot have absent: 0; write absent: null")
         for family, default in ((BYTES, "bytes"), (AGES, "hours")):
             if self.default_units.get(self.measure) == default and self.unit not in (None, *family):
                 raise ValueError(f"unit of {self.measure} must be one of {', '.join(family)}")
@@ -81,12 +81,19 @@ class SourceMetric(Metric):
 
 
 class FilesMetric(SourceMetric):
-    """Over the files of a tree whose paths match. Patterns are of the path from the source's folder:
-    `*` within a name, `**/` any folders (also none); `docs/**/*.md`, `**/test_*.py`."""
+    """A metric over the files whose paths match.
+
+    Patterns match the path relative to the source's folder. `*` stays within a name, and `**/` matches any number
+    of folders, including none: `docs/**/*.md`, `**/test_*.py`.
+    """
 
     default_units: ClassVar[dict[str, str]] = {
-        **{"count": "files", "lines": "lines", "bytes": "bytes", "entries": "entries"},
-        **{"newest_age": "hours", "oldest_age": "hours"},
+        "count": "files",
+        "lines": "lines",
+        "bytes": "bytes",
+        "entries": "entries",
+        "newest_age": "hours",
+        "oldest_age": "hours",
     }
     measure: Literal["count", "lines", "bytes", "entries", "newest_age", "oldest_age"]
     paths: Texts = Field(("**",), min_length=1, description="Path patterns of the files to count.")
@@ -95,34 +102,37 @@ class FilesMetric(SourceMetric):
 
 
 class Pair(Model):
-    """A folder that a prefix of the bucket should equal."""
+    """A local folder and the prefix of the bucket that should hold the same data."""
 
     folder: str = Field(description="A folder below `local`.")
     prefix: str = Field(description="The prefix of the same data in the bucket.")
 
 
 class ExpectedQuery(Model):
-    """Expected ids out of the first column of a query."""
+    """The expected ids are in the first column of a query."""
 
     source: str = Field(description="A source of type `sql`.")
     query: str = Field(description="A query whose first column holds the ids.")
 
 
 class ExpectedObjects(Model):
-    """Expected ids out of JSON objects of the same bucket: the schedule files."""
+    """The expected ids are in JSON objects of the same bucket, such as schedule files."""
 
     prefix: str = Field(min_length=1, description="DIMS reads the `.json` objects below it.")
     pointer: str = Field(description="The path to the ids, such as `games.*.id`. `*` is every item of a list.")
 
 
 class S3Metric(SourceMetric):
-    """Over the objects of a bucket. `match` without a `/` is of the key's last part, else of the key after
-    the prefix."""
+    """A metric over the objects of a bucket."""
 
     default_units: ClassVar[dict[str, str]] = {
-        **{"count": "objects", "bytes": "bytes", "mean_size": "bytes"},
-        **{"newest_age": "hours", "oldest_age": "hours"},
-        **{"missing_days": "days", "completeness": "%"},
+        "count": "objects",
+        "bytes": "bytes",
+        "mean_size": "bytes",
+        "newest_age": "hours",
+        "oldest_age": "hours",
+        "missing_days": "days",
+        "completeness": "%",
     }
     measure: Literal[
         "count", "bytes", "mean_size", "newest_age", "oldest_age", "missing_days", "completeness", "sync_status"
@@ -144,20 +154,20 @@ class S3Metric(SourceMetric):
     checksum: bool = Field(True, description="For `sync_status`: compare MD5 with the ETag if the ETag is an MD5.")
 
     @model_validator(mode="after")
-    def _has_its_parts(self) -> Self:
+    def _has_required_keys(self) -> Self:
         if self.measure == "completeness" and self.expected is None:
-            raise ValueError("completeness needs `expected`: a query, or the schedule's objects")
+            raise ValueError("completeness needs `expected`: `source` and `query`, or `prefix` and `pointer`")
         if self.measure == "sync_status" and (self.local is None or not self.pairs):
             raise ValueError("sync_status needs `local` and `pairs`")
         if self.measure == "sync_status" and (self.smaller_than is not None or self.storage_class):
-            raise ValueError("sync_status compares all objects: without smaller_than and storage_class")
+            raise ValueError("sync_status compares all objects; remove smaller_than and storage_class")
         if re.compile(self.date).groups < 1 or re.compile(self.id).groups < 1:
-            raise ValueError("date and id need a group: (…)")
+            raise ValueError(r"date and id need a group in parentheses, such as (\d+)")
         return self
 
     @property
     def listed(self) -> tuple[str, ...]:
-        """Every prefix that must be listed to measure it."""
+        """The prefixes that a worker lists to measure the metric."""
         if self.measure == "sync_status":
             return tuple(pair.prefix for pair in self.pairs)
         if isinstance(self.expected, ExpectedObjects):
@@ -166,11 +176,14 @@ class S3Metric(SourceMetric):
 
 
 class GitMetric(SourceMetric):
-    """Over the commits that HEAD, a branch or all branches reach, or over the tracked files."""
+    """A metric over the commits that HEAD, a branch or all branches reach, or over the tracked files."""
 
     default_units: ClassVar[dict[str, str]] = {
-        **{"commits": "commits", "tracked_files": "files", "branches": "branches", "size": "bytes"},
-        **{"newest_age": "hours"},
+        "commits": "commits",
+        "tracked_files": "files",
+        "branches": "branches",
+        "size": "bytes",
+        "newest_age": "hours",
     }
     measure: Literal["commits", "tracked_files", "branches", "size", "newest_age"]
     branch: str | None = Field(None, pattern=r"^[^-\s]\S*$", description="Commits of this branch. Without it: HEAD.")
@@ -183,14 +196,14 @@ class GitMetric(SourceMetric):
     paths: Texts = Field(("**",), min_length=1, description="Path patterns of tracked or changed files.")
 
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def _branch_or_all_branches(self) -> Self:
         if self.branch and self.all_branches:
-            raise ValueError("say branch or all_branches, not both")
+            raise ValueError("set branch or all_branches, not both")
         return self
 
 
 class SqlMetric(SourceMetric):
-    """The value of a query's first row: its only column, or a named one. Equal queries run once a pass."""
+    """The value in the first row of a query. A pass runs equal queries once."""
 
     default_units: ClassVar[dict[str, str]] = {"age": "hours"}
     measure: Literal["value", "age"] = Field("value", description="`age`: the column is a time.")
@@ -214,7 +227,7 @@ class AwsMetric(SourceMetric):
     days: int = Field(30, ge=1, le=365, description="For `cost`: how many days before today (UTC).")
 
     @model_validator(mode="after")
-    def _has_its_parts(self) -> Self:
+    def _has_required_keys(self) -> Self:
         if self.measure.startswith("rds") and not self.instance:
             raise ValueError(f"{self.measure} needs `instance`")
         if self.measure == "bucket_bytes" and not self.bucket:
@@ -225,7 +238,7 @@ class AwsMetric(SourceMetric):
 
 
 class CommandMetric(SourceMetric):
-    """What a program prints. A list of words, and no shell, unless `shell: true` is written."""
+    """The output of a program. No shell reads the command unless `shell: true` is set."""
 
     measure: Literal["output"] = Field("output", description="What the program prints.")
     command: tuple[str, ...] | str = Field(description="A list of words. With `shell: true`: one text for `/bin/sh`.")
@@ -234,23 +247,23 @@ class CommandMetric(SourceMetric):
     pointer: str | None = Field(None, description="For `json`: the path to the value, such as `totals.0.files`.")
 
     @model_validator(mode="after")
-    def _shell_is_said(self) -> Self:
+    def _command_fits(self) -> Self:
         if isinstance(self.command, str) != self.shell:
-            raise ValueError("command is a list of words; with `shell: true` it is one text")
+            raise ValueError("command must be a list of words; with `shell: true` it must be one string")
         if not self.command or (self.parse == "json") != (self.pointer is not None):
-            raise ValueError("command must not be empty, and `pointer` goes with `parse: json`")
+            raise ValueError("command must not be empty; set `pointer` if, and only if, `parse: json` is set")
         return self
 
 
-def _arithmetic(value: str) -> str:
+def _check_formula(value: str) -> str:
     parse_formula(value)
     return value
 
 
 class DerivedMetric(Metric):
-    """Arithmetic over other metrics, such as `code.python_lines + code.sql_lines`."""
+    """A formula over other metrics, such as `code.python_lines + code.sql_lines`."""
 
-    derive: Annotated[str, AfterValidator(_arithmetic)] = Field(description="The formula.")
+    derive: Annotated[str, AfterValidator(_check_formula)] = Field(description="The formula.")
 
     @model_validator(mode="after")
     def _no_age(self) -> Self:
@@ -264,7 +277,11 @@ class DerivedMetric(Metric):
 
 
 METRICS: dict[str, type[SourceMetric]] = {
-    **{"s3": S3Metric, "files": FilesMetric, "git": GitMetric},
-    **{"sql": SqlMetric, "aws": AwsMetric, "command": CommandMetric},
+    "s3": S3Metric,
+    "files": FilesMetric,
+    "git": GitMetric,
+    "sql": SqlMetric,
+    "aws": AwsMetric,
+    "command": CommandMetric,
 }
 AnyMetric = S3Metric | FilesMetric | GitMetric | SqlMetric | AwsMetric | CommandMetric | DerivedMetric

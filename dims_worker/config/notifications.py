@@ -1,4 +1,4 @@
-"""Who is told, by which way, of what."""
+"""The `notify` section: channels, and what is sent to each."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from dims_worker.config.base import Model, Texts
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 
 
-def _given(value: Any) -> Any:
-    return "" if value is None else value  # what YAML makes of a plain ${NAME:-} without a value
+def null_as_empty(value: Any) -> Any:
+    """Return "" for None, which is what YAML reads in a plain `${NAME:-}` without a value."""
+    return "" if value is None else value
 
 
-def _apprise(value: SecretStr) -> SecretStr:
+def _check_url(value: SecretStr) -> SecretStr:
     url = value.get_secret_value()
-    if url and not _URL.fullmatch(url) and not url.startswith("${"):  # a variable that is not set was blamed for that
-        raise ValueError("is no Apprise URL, such as mailtos://… or slack://…")  # and is not quoted: it is secret
+    if url and not _URL.fullmatch(url) and not url.startswith("${"):  # an unset variable is a problem of its own
+        # The message does not quote the URL, which holds a secret
+        raise ValueError("is not an Apprise URL; write one such as mailtos://… or slack://…")
     return value
 
 
 class Channel(Model):
-    """One way to people, and what goes there."""
+    """An address that notifications go to, and which ones."""
 
-    url: Annotated[SecretStr, BeforeValidator(_given), AfterValidator(_apprise)] = Field(
+    url: Annotated[SecretStr, BeforeValidator(null_as_empty), AfterValidator(_check_url)] = Field(
         description="An Apprise URL, from the environment because it is a secret. Empty: the channel is off."
     )
     tiers: tuple[Literal["approve", "notify"], ...] = Field(
@@ -41,7 +43,7 @@ class Channel(Model):
 
     @property
     def on(self) -> bool:
-        """Whether there is a URL."""
+        """Whether the channel has a URL."""
         return bool(self.url.get_secret_value())
 
 
@@ -52,5 +54,5 @@ class NotifySection(Model):
 
     @property
     def on(self) -> dict[str, Channel]:
-        """The channels that have a URL, by name."""
+        """Return the channels that have a URL, by name."""
         return {name: channel for name, channel in self.channels.items() if channel.on}

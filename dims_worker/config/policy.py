@@ -1,4 +1,4 @@
-"""How readings are judged: thresholds, approval, limits; for all metrics, a category, one metric."""
+"""How DIMS judges readings: thresholds, approval and limits, for all metrics, a category or one metric."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dims_worker.config.units import Duration
 
 
 class Thresholds(Model):
-    """From which drift, in percent, a reading is moderate, major, extreme ."""
+    """The drifts, in percent, from which a reading is moderate, major and extreme."""
 
     moderate: float = Field(5, gt=0, description="A drift of this many % or more is `moderate`.")
     major: float = Field(15, gt=0, description="A drift of this many % or more is `major`.")
@@ -26,7 +26,7 @@ class Thresholds(Model):
 
 
 class Policy(Model):
-    """How a reading is judged. A metric's own keys stand before its category's, these before the general ones."""
+    """How DIMS judges a reading. A metric's own keys override its category's, and these override the general ones."""
 
     thresholds: Thresholds = Field(Thresholds(), description="The drifts, in %, at which the status changes.")
     require_approval_pct: float = Field(15, gt=0, description="The drift, in %, that holds a critical metric.")
@@ -42,21 +42,21 @@ class Policy(Model):
     max: float | None = Field(None, description="A larger value breaks this limit.")
     max_age: Duration | None = Field(None, description="An older age breaks this limit.")
 
-    def under(self, layer: Model | None) -> Policy:
-        """This policy with what `layer`, a category's policy or a metric, says itself."""
+    def overridden_by(self, layer: Model | None) -> Policy:
+        """Return this policy with the keys that `layer` (a category's policy or a metric) sets."""
         return self.model_copy(update=explicit_keys(layer)) if layer else self
 
 
-NULLS = frozenset({"expire_after", "stale_after", "min", "max", "max_age"})
-"""Keys whose null says something: never, no limit."""
+NULLABLE_KEYS = frozenset({"expire_after", "stale_after", "min", "max", "max_age"})
+"""Keys for which null is a value of its own: never, or no limit."""
 
 Origin = Literal["metric", "category", "general", "default"]
 
 
 def explicit_keys(layer: Model | None) -> dict[str, Any]:
-    """The keys of policy that a layer (the general section, a category's, a metric) says itself."""
+    """Return the policy keys that a layer (the general section, a category or a metric) sets, with their values."""
     keys = Policy.model_fields.keys() & (layer.model_fields_set if layer else set())
-    return {key: value for key in keys if (value := getattr(layer, key)) is not None or key in NULLS}
+    return {key: value for key in keys if (value := getattr(layer, key)) is not None or key in NULLABLE_KEYS}
 
 
 class PolicySection(Policy):

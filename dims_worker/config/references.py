@@ -1,4 +1,4 @@
-"""Names that a configuration says and that must name something: metrics, sources, prices, workflows."""
+"""Check that every metric, source, price, category and workflow that the configuration refers to exists."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dims_worker.config.workflows import WORKFLOW_NAMES
 from dims_worker.config.yaml_document import Where, YamlDocument
 
 _ROLES: dict[str, type[Source]] = {"source": FilesSource, "lake": S3Source, "warehouse": SqlSource, "aws": AwsSource}
-"""The kind of source that a workflow's key must name."""
+"""The type of source that each key of a workflow must name."""
 
 
 def check_references(document: YamlDocument, config: Config) -> None:
-    """Blame every name that names nothing, or something of the wrong kind."""
+    """Report every name that does not exist or that is of the wrong type."""
     written = {
         f"{category}.{name}"
         for category, metrics in _part(document, "metrics").items()
@@ -42,11 +42,13 @@ def check_references(document: YamlDocument, config: Config) -> None:
         _check_source(document, config, ("watch", index), name, FilesSource)
 
 
-def unknown_name_error(name: str, what: str, known: Mapping[str, Any]) -> str:
-    """`unknown metric 'x'`, and what may have been meant."""
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"is it `{close[0]}`?" if close else f"there are {', '.join(sorted(known)) or 'none'}"
-    return f"unknown {what} {name!r}; {hint}"
+def unknown_name_error(name: str, kind: str, known: Mapping[str, Any]) -> str:
+    """Return `unknown metric 'x'` with the closest known name, or else with all known names."""
+    if close := difflib.get_close_matches(name, known, n=1):
+        hint = f"did you mean `{close[0]}`?"
+    else:
+        hint = f"write one of {', '.join(sorted(known))}" if known else f"no {kind} is configured"
+    return f"unknown {kind} {name!r}; {hint}"
 
 
 def _part(document: YamlDocument, section: str) -> dict[str, Any]:
@@ -56,12 +58,11 @@ def _part(document: YamlDocument, section: str) -> dict[str, Any]:
 
 def _check_source(document: YamlDocument, config: Config, where: Where, name: str, kind: type[Source]) -> None:
     known = config.sources.get(name)
-    wanted = kind.model_fields["type"].annotation
     if known is not None and not isinstance(known, kind):
-        said = getattr(wanted, "__args__", ("?",))[0]
-        document.blame(where, f"{name} is of type {known.type}; only `type: {said}` will do here")
-    elif name not in _part(document, "sources"):
-        document.blame(where, unknown_name_error(name, "source", config.sources))
+        wanted = getattr(kind.model_fields["type"].annotation, "__args__", ("?",))[0]
+        document.blame(where, f"{name} is a source of type {known.type}; name a source of type {wanted}")
+    elif name not in (written := _part(document, "sources")):
+        document.blame(where, unknown_name_error(name, "source", written))
 
 
 def _check_patterns(
@@ -78,12 +79,12 @@ def _check_rules(document: YamlDocument, config: Config, written: set[str]) -> N
         for workflow in rule.workflows:
             if workflow not in config.configured_workflows:
                 key = workflow.replace("-", "_")
-                document.blame(("rules", name, "workflows"), f"{workflow} is not configured: say `workflows: {key}:`")
+                document.blame(("rules", name, "workflows"), f"{workflow} is not configured; add `workflows: {key}:`")
 
 
 def _check_workflows(document: YamlDocument, config: Config, written: set[str]) -> None:
     for name in WORKFLOW_NAMES:
-        workflow = config.workflows.named(name)
+        workflow = config.workflows.find(name)
         if workflow is None:
             continue
         where = ("workflows", name.replace("-", "_"))
@@ -96,45 +97,44 @@ def _check_workflows(document: YamlDocument, config: Config, written: set[str]) 
         if compared is not None:
             metric = config.metrics.get(compared)
             if not (isinstance(metric, S3Metric) and metric.measure == "sync_status") and compared in written | {None}:
-                document.blame((*where, "metric"), f"{compared} is no metric of measure sync_status")
+                document.blame((*where, "metric"), f"{compared} must be a metric with `measure: sync_status`")
             elif compared not in written:
                 document.blame((*where, "metric"), unknown_name_error(compared, "metric", config.metrics))
 
 
 def _check_channels(document: YamlDocument, config: Config, written: set[str]) -> None:
-    told = {*written, *(f"{WORKFLOW}{name}" for name in config.configured_workflows)}
+    names = {*written, *(f"{WORKFLOW}{name}" for name in config.configured_workflows)}
     for name, channel in config.notify.channels.items():
         if "metrics" in channel.model_fields_set:
-            _check_patterns(document, config, ("notify", "channels", name, "metrics"), channel.metrics, told)
+            _check_patterns(document, config, ("notify", "channels", name, "metrics"), channel.metrics, names)
 
 
 def _check_derived(document: YamlDocument, config: Config, written: set[str]) -> None:
     derived = {name: metric for name, metric in config.metrics.items() if isinstance(metric, DerivedMetric)}
     for name, metric in derived.items():
-        for read in sorted(metric.inputs - written):
-            document.blame(("metrics", *name.split("."), "derive"), unknown_name_error(read, "metric", config.metrics))
-        for read in sorted(metric.inputs & config.metrics.keys()):
-            other = config.metrics[read]
-            if other.is_age:
-                document.blame(("metrics", *name.split("."), "derive"), f"{read} is an age, which is no number")
+        where = ("metrics", *name.split("."), "derive")
+        for unknown in sorted(metric.inputs - written):
+            document.blame(where, unknown_name_error(unknown, "metric", config.metrics))
+        for known in sorted(metric.inputs & config.metrics.keys()):
+            if config.metrics[known].is_age:
+                document.blame(where, f"{known} is an age; a formula takes only numbers")
         for price in sorted(n for n in parse_formula(metric.derive).names if n.startswith(f"{PRICES}.")):
             if price not in config.price_of:
-                where = ("metrics", *name.split("."), "derive")
                 document.blame(where, unknown_name_error(price, "price", config.price_of))
     for cycle in _cycles(derived):
-        document.blame(("metrics", *cycle[0].split("."), "derive"), f"is cyclic: {' -> '.join(cycle)}")
+        document.blame(("metrics", *cycle[0].split("."), "derive"), f"depends on itself: {' -> '.join(cycle)}")
 
 
 def _cycles(derived: Mapping[str, DerivedMetric]) -> list[list[str]]:
-    """Each cycle once, from its first name in the alphabet back to it."""
-    found: dict[frozenset[str], list[str]] = {}
+    """Return each cycle once. It begins and ends with its first name in alphabetical order."""
+    cycles: dict[frozenset[str], list[str]] = {}
 
     def follow(path: list[str]) -> None:
         for name in sorted(derived[path[-1]].inputs & derived.keys()):
             if name in path:
                 cycle = path[path.index(name) :]
                 first = cycle.index(min(cycle))
-                found.setdefault(frozenset(cycle), [*cycle[first:], *cycle[:first], cycle[first]])
+                cycles.setdefault(frozenset(cycle), [*cycle[first:], *cycle[:first], cycle[first]])
             elif name not in done:
                 follow([*path, name])
         done.add(path[-1])
@@ -143,4 +143,4 @@ def _cycles(derived: Mapping[str, DerivedMetric]) -> list[list[str]]:
     for name in sorted(derived):
         if name not in done:
             follow([name])
-    return list(found.values())
+    return list(cycles.values())

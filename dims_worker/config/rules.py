@@ -1,4 +1,4 @@
-"""Which events concern what; how the workers work; a file as a whole."""
+"""The `rules` section: which events concern which metrics."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from dims_worker.config.workflows import WorkflowName
 
 
 def _check_cron(schedule: str) -> None:
-    """Five fields of cron. Raises ValueError."""
+    """Raise ValueError unless the schedule is five valid cron fields."""
     if len(schedule.split()) != 5:
-        raise ValueError("schedule has five fields: minute, hour, day of month, month, day of week")
+        raise ValueError("schedule must have five fields: minute, hour, day of month, month, day of week")
     try:
         CronSim(schedule, datetime(2026, 1, 1, tzinfo=UTC))
     except CronSimError as error:
-        raise ValueError(f"schedule: {schedule!r} is not cron: {str(error).lower()}") from None
+        raise ValueError(f"schedule {schedule!r} is not valid cron: {str(error).lower()}") from None
 
 
 class Rule(Model):
-    """Which events may concern which metrics; what one concerns in fact is what it can have changed."""
+    """Which events may concern which metrics. Of these, DIMS measures the metrics that the event can have changed."""
 
     description: str = Field("", description="A note for people.")
     on: Texts = Field((), description="Event types; `*` matches anything.")
@@ -39,7 +39,7 @@ class Rule(Model):
     @model_validator(mode="after")
     def _has_trigger(self) -> Self:
         if not self.on and self.schedule is None:
-            raise ValueError("needs `on`, the event types it waits for, or `schedule`")
+            raise ValueError("needs `on` (event types) or `schedule` (cron)")
         if self.schedule is not None:
             _check_cron(self.schedule)
         return self
@@ -50,5 +50,5 @@ class Rule(Model):
         try:
             ZoneInfo(value)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError(f"{value!r} is no time zone, such as UTC or Europe/Berlin") from None
+            raise ValueError(f"{value!r} is not a time zone; write one such as UTC or Europe/Berlin") from None
         return value

@@ -1,4 +1,4 @@
-"""The loaded configuration and the questions that the rooms above ask it."""
+"""The loaded configuration, and what the rest of DIMS derives from it."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ from dims_worker.config.web import WebSection
 from dims_worker.config.workflows import WORKFLOW_NAMES, WorkflowConfig, WorkflowName, WorkflowsSection
 
 WORKFLOW = "workflow."
-"""A configured workflow is due, claimed and recorded like a metric of a source of its own; both are called
-`workflow.gap-analysis`."""
+"""DIMS claims and records a workflow like a metric with a source of its own. Both are named `workflow.gap-analysis`."""
 _WORKFLOW_OUTCOME = Metric()
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that was configured. `metrics` is by full name, `category.name`, in the file's order."""
+    """The whole configuration. `metrics` is by full name, `category.name`, in the file's order."""
 
     file: Path
     files: tuple[Path, ...]
-    """It, and what it includes."""
+    """`file` and the files that it includes."""
     project: Path
     """The folder that relative paths start from."""
     home: Path
-    """`$DIMS_HOME`: never measured, never watched."""
+    """The data directory, `$DIMS_HOME`. DIMS neither measures nor watches it."""
     sources: Mapping[str, Source]
     metrics: Mapping[str, Metric]
     rules: Mapping[str, Rule]
@@ -52,73 +51,73 @@ class Config:
     broker_url: str | None = field(default=None, repr=False)
 
     @cached_property
-    def of_source(self) -> Mapping[str, tuple[str, ...]]:
-        """The enabled or disabled metrics of each source, by name."""
-        found: dict[str, list[str]] = {source: [] for source in self.sources}
+    def metrics_by_source(self) -> Mapping[str, tuple[str, ...]]:
+        """The metrics of each source, including disabled ones."""
+        by_source: dict[str, list[str]] = {source: [] for source in self.sources}
         for name, metric in self.metrics.items():
             if isinstance(metric, SourceMetric):
-                found[metric.source].append(name)
-        return {source: tuple(names) for source, names in found.items()}
+                by_source[metric.source].append(name)
+        return {source: tuple(names) for source, names in by_source.items()}
 
     @cached_property
     def scans(self) -> Mapping[str, tuple[str, ...]]:
-        """What is claimed and measured together: the metrics of each source, and each workflow by itself."""
-        runs = (f"{WORKFLOW}{name}" for name in self.configured_workflows)
-        return {**self.of_source, **{run: (run,) for run in runs}}
+        """What a worker claims and measures together: the metrics of each source, and each workflow by itself."""
+        workflows = (f"{WORKFLOW}{name}" for name in self.configured_workflows)
+        return {**self.metrics_by_source, **{name: (name,) for name in workflows}}
 
     def source_of(self, name: str) -> str | None:
-        """The source of a metric, or of a workflow itself; None for a derived metric."""
+        """Return the source of a metric or workflow, and None for a derived metric."""
         metric = self.metrics.get(name)
         if metric is None:
             return name if name in self.scans else None
         return metric.source if isinstance(metric, SourceMetric) else None
 
     def metric_of(self, name: str) -> Metric:
-        """A metric's configuration; a workflow's outcome is judged like a plain text."""
+        """Return a metric's configuration. A workflow's outcome is judged like a text."""
         return _WORKFLOW_OUTCOME if name.startswith(WORKFLOW) else self.metrics[name]
 
     def workflow_of(self, name: str) -> WorkflowConfig | None:
-        """The configuration of a workflow, called `workflow.gap-analysis`; None for anything else."""
+        """Return the configuration of `workflow.gap-analysis` or another workflow, and None for any other name."""
         short = name.removeprefix(WORKFLOW)
         known = next((each for each in self.configured_workflows if each == short and name in self.scans), None)
-        return self.workflows.named(known) if known else None
+        return self.workflows.find(known) if known else None
 
     def cooldown_of(self, source: str) -> timedelta:
         return timedelta(0) if source.startswith(WORKFLOW) else self.sources[source].cooldown
 
     def queue_of(self, source: str) -> str | None:
-        """The queue that a source names; None: the usual one."""
+        """Return the queue that a source names, or None for the default queue."""
         return None if source.startswith(WORKFLOW) else self.sources[source].queue
 
     @cached_property
     def derived(self) -> Mapping[str, DerivedMetric]:
-        """The derived metrics in topological order: what one reads stands before it."""
+        """The derived metrics in topological order: inputs come first."""
         waiting = {name: metric for name, metric in self.metrics.items() if isinstance(metric, DerivedMetric)}
         ordered: dict[str, DerivedMetric] = {}
         while waiting:
             ready = [name for name, metric in waiting.items() if not metric.inputs & waiting.keys()]
             if not ready:
-                raise ValueError("cyclic derive")  # refused at load
+                raise ValueError("cyclic derive")  # `check_references` reports the cycle
             ordered.update((name, waiting.pop(name)) for name in ready)
         return ordered
 
     @cached_property
     def configured_workflows(self) -> tuple[WorkflowName, ...]:
-        """The workflows that can be run; `audit` where there is another one to audit with."""
-        named = tuple(name for name in WORKFLOW_NAMES if self.workflows.named(name) is not None)
-        return named if len(named) > 1 else ()
+        """The workflows that can run. `audit` is one of them only if there is another."""
+        names = tuple(name for name in WORKFLOW_NAMES if self.workflows.find(name) is not None)
+        return names if len(names) > 1 else ()
 
     @cached_property
     def price_of(self) -> Mapping[str, float]:
-        """The prices that a derived metric may name, as `prices.NAME`."""
+        """The prices that a derived metric can use, by `prices.NAME`."""
         return {f"{PRICES}.{name}": price for name, price in self.prices.items() if not isinstance(price, Mapping)}
 
     def policy_of(self, name: str) -> Policy:
-        """The policy of a metric: its own keys before its category's, these before the general section's."""
-        return self.policy.under(self._category(name)).under(self.metric_of(name))
+        """Return the policy of a metric: its own keys override its category's, and these the general ones."""
+        return self.policy.overridden_by(self._category(name)).overridden_by(self.metric_of(name))
 
     def policy_origins(self, name: str) -> Mapping[str, Origin]:
-        """Which layer each key of a metric's policy comes from."""
+        """Return the layer that each key of a metric's policy comes from."""
         layers: dict[Origin, dict[str, Any]] = {
             "metric": explicit_keys(self.metric_of(name)),
             "category": explicit_keys(self._category(name)),
@@ -133,28 +132,30 @@ class Config:
         return self.policy.categories.get(name.partition(".")[0])
 
     def definition(self, name: str) -> str:
-        """A digest of what is measured and how, inputs included; descriptions, policy and display are no part
-        of it, nor are keys that say what would be so without them."""
+        """Return a digest of what is measured and how, inputs included.
+
+        Descriptions, policy, display and keys that are set to their default do not change it.
+        """
         return hashlib.sha256(self._definition(name).encode()).hexdigest()[:16]
 
     @cached_property
     def definitions(self) -> Mapping[str, str]:
-        """The digest of every metric and of every workflow's outcome."""
+        """The digest of every metric and every workflow."""
         workflows = (name for name in self.scans if name not in self.sources)
         return {name: self.definition(name) for name in (*self.metrics, *workflows)}
 
     def _definition(self, name: str) -> str:
         metric = self.metric_of(name)
-        aside = {"description", "precision", "enabled", *Policy.model_fields}
-        said = metric.model_dump_json(exclude=aside, exclude_defaults=True)
+        ignored = {"description", "precision", "enabled", *Policy.model_fields}
+        keys = metric.model_dump_json(exclude=ignored, exclude_defaults=True)
         if isinstance(metric, SourceMetric):
-            return said + self.sources[metric.source].definition
+            return keys + self.sources[metric.source].definition
         if isinstance(metric, DerivedMetric):
-            return said + "".join(self._definition(read) for read in sorted(metric.inputs))
-        return said
+            return keys + "".join(self._definition(name) for name in sorted(metric.inputs))
+        return keys
 
     def select(self, patterns: Iterable[str]) -> frozenset[str]:
-        """The metrics that any of the patterns names; a disabled one must be named in full."""
+        """Return the metrics that match any of the patterns. A disabled metric matches only its full name."""
         return frozenset(
             name
             for pattern in patterns
@@ -163,27 +164,27 @@ class Config:
         )
 
     def with_inputs(self, names: Iterable[str]) -> frozenset[str]:
-        """The names and whatever they derive from, however deep."""
-        found: set[str] = set()
+        """Return the names and all their inputs, at any depth."""
+        seen: set[str] = set()
         waiting = list(names)
         while waiting:
             name = waiting.pop()
-            if name not in found:
-                found.add(name)
+            if name not in seen:
+                seen.add(name)
                 metric = self.metrics[name]
                 waiting.extend(metric.inputs if isinstance(metric, DerivedMetric) else ())
-        return frozenset(found)
+        return frozenset(seen)
 
     def dependents(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The derived metrics that the names can change, in topological order."""
+        """Return the enabled derived metrics that these metrics change, in topological order."""
         changed = set(names)
-        found: list[str] = []
+        dependents: list[str] = []
         for name, metric in self.derived.items():
             if metric.enabled and metric.inputs & changed:
                 changed.add(name)
-                found.append(name)
-        return tuple(found)
+                dependents.append(name)
+        return tuple(dependents)
 
     def path_of(self, path: str) -> Path:
-        """A configured path as an absolute one."""
+        """Return a configured path as an absolute path."""
         return self.project / Path(path).expanduser()

@@ -1,4 +1,4 @@
-"""The `settings` section: how workers behave."""
+"""The `settings` section: how the workers work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be scanned: each kind of source and how it is reached."""
+"""The `sources` section: each type of source and how a worker reaches it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dims_worker.config.units import Duration
 
 
 class Source(Model):
-    """What can be scanned, in one pass for all its metrics."""
+    """A thing that DIMS scans, in one pass for all its metrics."""
 
     type: str = Field(description="The kind of source.")
     description: str = Field("", description="A note for people.")
@@ -22,13 +22,13 @@ class Source(Model):
 
     @property
     def definition(self) -> str:
-        """What of it says what is measured; not how long, how often, by whom or at which price."""
-        aside = {"description", "timeout", "cooldown", "queue", "shards", "list_price"}
-        return self.model_dump_json(exclude=aside, exclude_defaults=True)
+        """The keys that decide what is measured, as JSON. Time limits, queues and prices are not among them."""
+        ignored = {"description", "timeout", "cooldown", "queue", "shards", "list_price"}
+        return self.model_dump_json(exclude=ignored, exclude_defaults=True)
 
 
 class S3Source(Source):
-    """A bucket, or anything that speaks S3."""
+    """A bucket of AWS S3 or of a compatible service."""
 
     type: Literal["s3"]
     bucket: str = Field(min_length=1, description="The name of the bucket.")
@@ -55,19 +55,19 @@ class GitSource(Source):
 
 
 class SqlSource(Source):
-    """A database, by any URL that SQLAlchemy knows. All queries of a pass see one snapshot."""
+    """A database that SQLAlchemy can reach. All queries of a pass see one snapshot."""
 
     type: Literal["sql"]
     url: SecretStr = Field(description="A database URL from the environment. Empty: readings fail.")
 
     @property
     def definition(self) -> str:
-        """Not the URL: it comes from the environment, and a shell without it must not define the metric anew."""
+        """The type without the URL: a shell in which its variable is not set must not change the definition."""
         return self.type
 
 
 class AwsSource(Source):
-    """An AWS account: RDS, CloudWatch, Cost Explorer."""
+    """An AWS account: RDS, CloudWatch and Cost Explorer."""
 
     type: Literal["aws"]
     region: str | None = Field(None, description="The region to read. Without it, boto3 decides.")
@@ -75,7 +75,7 @@ class AwsSource(Source):
 
 
 class CommandSource(Source):
-    """Programs of the worker's machine."""
+    """Programs on the worker's machine."""
 
     type: Literal["command"]
     cwd: str = Field(".", description="The folder that programs run in, relative to the project.")
@@ -85,6 +85,10 @@ AnySource = Annotated[
     S3Source | FilesSource | GitSource | SqlSource | AwsSource | CommandSource, Field(discriminator="type")
 ]
 SOURCES: dict[str, type[Source]] = {
-    **{"s3": S3Source, "files": FilesSource, "git": GitSource},
-    **{"sql": SqlSource, "aws": AwsSource, "command": CommandSource},
+    "s3": S3Source,
+    "files": FilesSource,
+    "git": GitSource,
+    "sql": SqlSource,
+    "aws": AwsSource,
+    "command": CommandSource,
 }

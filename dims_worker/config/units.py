@@ -1,4 +1,4 @@
-"""Durations (`90s`, `48h`), sizes (`1KiB`, `2 GB`), units and shares, as people write them."""
+"""Parse durations (`90s`, `48h`) and sizes (`1KiB`, `2 GB`)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-BYTES = {
-    **{"bytes": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
-    **{"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40},
-}
+_DECIMAL = {"bytes": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+BYTES = _DECIMAL | {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 """Decimal prefixes are powers of 1,000 and binary ones of 1,024 (IEC 80000-13)."""
 AGES = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400, "weeks": 604800}
 
@@ -27,32 +25,34 @@ def _parse(value: Any, factors: dict[str, Any], example: str) -> float:
 
 
 def parse_duration(value: Any) -> timedelta:
-    """`90s`, `5m`, `48h`, `7d` as a timedelta. Raises ValueError with the forms that are taken."""
+    """Return `90s`, `5m`, `48h` or `7d` as a timedelta. Raises ValueError, which names the valid units."""
     try:
         return value if isinstance(value, timedelta) else timedelta(seconds=_parse(value, SECONDS, "60s"))
     except OverflowError:
-        raise ValueError(f"{value} is longer than can be reckoned with") from None
+        raise ValueError(f"{value} is too long; write a shorter duration, such as 365d") from None
 
 
-def parse_since(told: str) -> timedelta | datetime:
-    """How far back (`7d`, `48h`), or from when on (`2026-11-01`, `2026-11-01T09:00+01:00`; without a zone: UTC).
-    Raises ValueError where it is neither."""
+def parse_since(value: str) -> timedelta | datetime:
+    """Return a duration (`7d`) as a timedelta, or a date or time (`2026-11-01T09:00+01:00`) as a datetime.
+
+    A time without an offset is in UTC. Raises ValueError for anything else.
+    """
     try:
-        return parse_duration(told)
+        return parse_duration(value)
     except ValueError:
-        instant = datetime.fromisoformat(told)
+        instant = datetime.fromisoformat(value)
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 def parse_size(value: Any) -> int:
-    """`1KiB`, `10 MB`, or a plain number of bytes, as bytes. Raises ValueError likewise."""
+    """Return `1KiB`, `10 MB` or a plain number of bytes as bytes. Raises ValueError, which names the valid units."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     return round(_parse(value, BYTES, "1KiB"))
 
 
 def duration_as_config(span: timedelta) -> str:
-    """A duration as the configuration writes it: `60s`, `48h`."""
+    """Return a duration in seconds, as the configuration writes it: `60s`."""
     return f"{span.total_seconds():g}s"
 
 

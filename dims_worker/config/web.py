@@ -1,66 +1,64 @@
-"""Who may look at the page, who may decide there, and who may send events over HTTP."""
+"""The `web` section: who may read the dashboard, decide there, and send events over HTTP."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 from datetime import timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from dims_worker.config.base import Model, Texts
+from dims_worker.config.notifications import null_as_empty
 from dims_worker.config.units import Duration
 
-SHORTEST = 20
-"""A token has at least so many characters: nobody guesses it, however often they try."""
+MIN_TOKEN_LENGTH = 20
+"""The fewest characters of a token, so that it cannot be guessed."""
+
+_UNSET_VARIABLE = re.compile(r"\$\{[^{}]*\}")
+"""A variable that is not set stays in the text. It is reported as a problem of its own."""
 
 
-_UNSET = re.compile(r"\$\{[^{}]*\}")
-"""A variable that is not set, which was blamed for that."""
-
-
-def _given(value: Any) -> Any:
-    return "" if value is None else value  # what YAML makes of a plain ${NAME:-} without a value
-
-
-def _token(value: SecretStr) -> SecretStr:
+def _check_token(value: SecretStr) -> SecretStr:
     token = value.get_secret_value()
-    if token and not _UNSET.fullmatch(token):
-        if len(token) < SHORTEST:
-            raise ValueError(f"is shorter than {SHORTEST} characters: `openssl rand -hex 24` draws a good one")
+    if token and not _UNSET_VARIABLE.fullmatch(token):
+        if len(token) < MIN_TOKEN_LENGTH:
+            raise ValueError(
+                f"is shorter than {MIN_TOKEN_LENGTH} characters; create a token with `openssl rand -hex 24`"
+            )
         if not (token.isascii() and token.isprintable()) or " " in token:
-            raise ValueError("may hold printable ASCII without spaces only: it travels in a header")
+            raise ValueError("must be printable ASCII without spaces, because it is sent in an HTTP header")
     return value
 
 
-def _hosts(value: tuple[str, ...]) -> tuple[str, ...]:
-    for one in value:
-        if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*", one):
-            raise ValueError(f"{one!r} is not a name such as dims.example.org: without scheme, port and path")
-    return tuple(one.lower() for one in value)
+def _check_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    for host in value:
+        if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*", host):
+            raise ValueError(f"{host!r} is not a host name such as dims.example.org; omit scheme, port and path")
+    return tuple(host.lower() for host in value)
 
 
-def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
-    for one in value:
+def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for network in value:
         try:
-            ipaddress.ip_network(one)
+            ipaddress.ip_network(network)
         except ValueError:
-            raise ValueError(f"{one!r} is neither an address nor a network such as 10.0.0.0/8") from None
+            raise ValueError(f"{network!r} is not an IP address or network; write one such as 10.0.0.0/8") from None
     return value
 
 
-Token = Annotated[SecretStr, BeforeValidator(_given), AfterValidator(_token)]
-"""A secret out of the environment. Empty: it is off."""
+Token = Annotated[SecretStr, BeforeValidator(null_as_empty), AfterValidator(_check_token)]
+"""A secret from the environment. An empty token is off."""
 
 
 class ProxySignIn(Model):
-    """A proxy that has signed people in already, such as oauth2-proxy or an identity-aware load balancer."""
+    """A proxy that signs people in, such as oauth2-proxy or an identity-aware load balancer."""
 
     header: str = Field(
         "X-Forwarded-User", pattern=r"^[A-Za-z0-9-]+$", description="The header with the person's name."
     )
-    trusted: Annotated[Texts, AfterValidator(_networks)] = Field(
+    trusted: Annotated[Texts, AfterValidator(_check_networks)] = Field(
         description="Addresses or networks of the proxy. DIMS ignores the header from any other."
     )
 
@@ -75,24 +73,24 @@ class WebSection(Model):
     proxy: ProxySignIn | None = Field(None, description="A proxy that signs people in.")
     events_token: Token = Field(SecretStr(""), description="The token for `POST /api/events`. Empty: off.")
     session: Duration = Field(timedelta(hours=12), description="How long a person stays signed in.")
-    hosts: Annotated[Texts, AfterValidator(_hosts)] = Field(
+    hosts: Annotated[Texts, AfterValidator(_check_hosts)] = Field(
         (), description="More host names of the dashboard, such as `dims.example.org`."
     )
     flower: str | None = Field(None, pattern=r"^https?://", description="The URL of Flower. `dims up` knows its own.")
 
     @model_validator(mode="after")
-    def _each_its_own(self) -> Self:
-        """One token of two people would let one decide in the other's name."""
-        seen: dict[str, str] = {}
-        for name, token in (*((f"tokens.{name}", one) for name, one in self.tokens.items()),
-                            ("events_token", self.events_token)):  # fmt: skip
-            said = token.get_secret_value()
-            if said and not _UNSET.fullmatch(said) and seen.setdefault(said, name) != name:
-                raise ValueError(f"{seen[said]} and {name} are the same token: each has its own")
+    def _tokens_differ(self) -> Self:
+        """Two people with one token could decide in each other's name."""
+        secrets = {f"tokens.{name}": token for name, token in self.tokens.items()} | {"events_token": self.events_token}
+        owners: dict[str, str] = {}
+        for name, secret in secrets.items():
+            token = secret.get_secret_value()
+            if token and not _UNSET_VARIABLE.fullmatch(token) and owners.setdefault(token, name) != name:
+                raise ValueError(f"{owners[token]} and {name} have the same token; give each its own")
         return self
 
     @property
-    def named(self) -> dict[str, str]:
-        """The tokens that are set, by the name of their person."""
-        said = {name: token.get_secret_value() for name, token in self.tokens.items()}
-        return {name: token for name, token in said.items() if token}
+    def active_tokens(self) -> dict[str, str]:
+        """Return the tokens that are set, by the name of the person."""
+        tokens = {name: token.get_secret_value() for name, token in self.tokens.items()}
+        return {name: token for name, token in tokens.items() if token}

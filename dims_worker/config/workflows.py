@@ -1,10 +1,10 @@
-"""What each workflow looks at. A workflow that is not configured cannot be run."""
+"""The `workflows` section. A workflow runs only if it is configured."""
 
 from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -12,14 +12,12 @@ from dims_worker.config.base import Model, Regex, Texts
 from dims_worker.config.units import Duration, Size
 
 WorkflowName = Literal["file-inventory", "local-inventory", "gap-analysis", "aws-inventory", "sync-status", "audit"]
-WORKFLOW_NAMES: tuple[WorkflowName, ...] = (
-    *("file-inventory", "local-inventory", "gap-analysis", "aws-inventory", "sync-status", "audit"),
-)
-"""All of them; `audit` is every other one that is configured."""
+WORKFLOW_NAMES: tuple[WorkflowName, ...] = get_args(WorkflowName)
+"""`audit` runs every other workflow that is configured."""
 
 
 class WorkflowConfig(Model):
-    """What every workflow may say."""
+    """The keys of every workflow."""
 
     metrics: Texts = Field((), description="Metrics to measure and record in the same run.")
     report: str | None = Field(
@@ -29,7 +27,7 @@ class WorkflowConfig(Model):
 
 
 class FileInventoryConfig(WorkflowConfig):
-    """The files of a tree: kind, lines, size, last change, purpose, functions and classes, imports."""
+    """List the files of a tree: type, lines, size, last change, purpose, functions, classes and imports."""
 
     source: str = Field(description="A source of type `files`.")
     exclude: Texts = Field(
@@ -38,8 +36,13 @@ class FileInventoryConfig(WorkflowConfig):
     stale_after: Duration = Field(timedelta(days=7), description="When the report calls itself stale.")
 
 
+def _check_groups(*patterns: str | None) -> None:
+    if any(re.compile(pattern).groups < 1 for pattern in patterns if pattern is not None):
+        raise ValueError(r"id, date and season need a group in parentheses, such as (\d+)")
+
+
 class LocalFolder(Model):
-    """A folder of data: which season a file belongs to is in its path."""
+    """A folder of data. The path or the name of a file gives its season."""
 
     path: str = Field(description="A folder, relative to the project.")
     prefix: str | None = Field(None, description="The prefix of the same data in the lake.")
@@ -55,13 +58,12 @@ class LocalFolder(Model):
 
     @model_validator(mode="after")
     def _groups(self) -> Self:
-        if any(re.compile(pattern).groups < 1 for pattern in (self.id, self.date, self.season) if pattern is not None):
-            raise ValueError("id, date and season need a group: (…)")
+        _check_groups(self.id, self.date, self.season)
         return self
 
 
 class LocalInventoryConfig(WorkflowConfig):
-    """Local data folders beside lake and database."""
+    """Compare local data folders with the lake and the database."""
 
     folders: dict[str, LocalFolder] = Field({}, description="The folders, by name.")
     lake: str | None = Field(None, description="A source of type `s3`.")
@@ -74,7 +76,7 @@ class LocalInventoryConfig(WorkflowConfig):
 
 
 class Feed(Model):
-    """One feed of the lake: its prefixes by kind."""
+    """A feed of the lake: its prefixes by kind of file."""
 
     prefixes: dict[str, str] = Field(description="A prefix for `pbp`, `boxscore`, `schedule` and `team_stats`.")
     id: Regex = Field(r"^0*(\d+)", description="Group 1 is the id of the game in the last part of the key.")
@@ -84,13 +86,12 @@ class Feed(Model):
 
     @model_validator(mode="after")
     def _groups(self) -> Self:
-        if any(re.compile(pattern).groups < 1 for pattern in (self.id, self.date, self.season) if pattern is not None):
-            raise ValueError("id, date and season need a group: (…)")
+        _check_groups(self.id, self.date, self.season)
         return self
 
 
 class GapAnalysisConfig(WorkflowConfig):
-    """Which games are missing, by name."""
+    """Name the missing games."""
 
     warehouse: str | None = Field(None, description="A source of type `sql`.")
     lake: str | None = Field(None, description="A source of type `s3`.")
@@ -114,7 +115,7 @@ class GapAnalysisConfig(WorkflowConfig):
 
 
 class AwsInventoryConfig(WorkflowConfig):
-    """What AWS holds and costs."""
+    """Show what AWS stores and costs."""
 
     lake: str = Field(description="A source of type `s3`.")
     aws: str = Field(description="A source of type `aws`.")
@@ -125,19 +126,19 @@ class AwsInventoryConfig(WorkflowConfig):
 
 
 class SyncStatusConfig(WorkflowConfig):
-    """Local folders against the lake, every difference named."""
+    """Compare local folders with the lake and name every difference."""
 
     metric: str = Field(description="The `sync_status` metric whose pairs to compare.")
 
 
 class AuditConfig(WorkflowConfig):
-    """All of the others in one report; each keeps its own timeout too."""
+    """Run all other workflows and write one report. Each also keeps its own timeout."""
 
     timeout: Duration = Field(timedelta(minutes=30), description="DIMS stops a run that takes longer.")
 
 
 class WorkflowsSection(Model):
-    """The workflows section; keys as the commands are called, with `_` for `-`."""
+    """The workflows section. A key is the name of the workflow with `_` for `-`."""
 
     file_inventory: FileInventoryConfig | None = Field(None, description="Lists the files of a tree.")
     local_inventory: LocalInventoryConfig | None = Field(None, description="Compares local folders and lake.")
@@ -146,7 +147,7 @@ class WorkflowsSection(Model):
     sync_status: SyncStatusConfig | None = Field(None, description="Compares a local copy with the lake.")
     audit: AuditConfig = Field(AuditConfig(), description="Runs every other workflow that is configured.")
 
-    def named(self, name: WorkflowName) -> WorkflowConfig | None:
-        """The configuration of a workflow; None where it is not configured."""
-        found: WorkflowConfig | None = getattr(self, name.replace("-", "_"))
-        return found
+    def find(self, name: WorkflowName) -> WorkflowConfig | None:
+        """Return the configuration of a workflow, or None if it is not configured."""
+        workflow: WorkflowConfig | None = getattr(self, name.replace("-", "_"))
+        return workflow

@@ -1,4 +1,4 @@
-"""A YAML document whose every key knows its file and line, with `${…}` filled in from the environment."""
+"""Read YAML files with the file and line of every key, and fill in `${…}` from the environment."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import yaml
 
 Where = tuple[str | int, ...]
-"""The way to a key, such as ("sources", "lake", "bucket")."""
+"""The path to a key, such as ("sources", "lake", "bucket")."""
 
 _VARIABLE = re.compile(r"\$(\$\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-((?:[^}\\]|\\.)*))?\}|\$\{")
 
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing that is wrong, and where: file, line (from 1), key."""
+    """A problem and its place: file, line (from 1) and key."""
 
     file: str
     line: int
@@ -31,7 +31,7 @@ class Problem:
 
 @dataclass
 class YamlDocument:
-    """The tree of one file or of several merged ones, the place of each key, and what is wrong so far."""
+    """The merged tree of all files, the place of each key, and the problems found so far."""
 
     env: Mapping[str, str]
     tree: dict[str, Any] = field(default_factory=dict)
@@ -39,71 +39,72 @@ class YamlDocument:
     problems: list[Problem] = field(default_factory=list)
 
     def blame(self, where: Where, message: str) -> None:
-        """Note a problem at a key, or at the nearest key above it that the file has."""
+        """Add a problem at a key, or at the nearest key above it that is in a file."""
         place = where
         while place not in self.places and place:
             place = place[:-1]
         file, line = self.places.get(place, ("", 1))
         self.problems.append(Problem(file, line, ".".join(map(str, where)), message))
 
-    def read(self, file: Path, shown: str) -> None:
-        """Merge a file into the tree, section by section; `shown` is its name in messages.
+    def read(self, file: Path, display_name: str) -> None:
+        """Merge a file into the tree, section by section. Messages call the file `display_name`.
 
-        A file that is missing or is no YAML becomes a problem, as does a key that two files define.
+        A file that cannot be read or is not YAML becomes a problem, and so does a key that two files define.
         """
-        self.places.setdefault((), (shown, 1))
+        self.places.setdefault((), (display_name, 1))
         try:
             root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-            tree = _Reader(self, shown).value(root, ()) if root is not None else {}
+            tree = _Reader(self, display_name).value(root, ()) if root is not None else {}
         except OSError as error:
-            self.problems.append(Problem(shown, 1, "", f"cannot be read: {error.strerror}"))
+            self.problems.append(Problem(display_name, 1, "", f"cannot be read: {error.strerror}"))
             return
         except UnicodeDecodeError:
-            self.problems.append(Problem(shown, 1, "", "is not UTF-8 text"))
+            self.problems.append(Problem(display_name, 1, "", "is not UTF-8 text; save the file as UTF-8"))
             return
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark
-            line = mark.line + 1 if mark else 1
-            self.problems.append(Problem(shown, line, "", f"is not YAML: {error.problem or error.context}"))
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            self.problems.append(
+                Problem(display_name, line, "", f"is not valid YAML: {error.problem or error.context}")
+            )
             return
         except yaml.YAMLError as error:
-            self.problems.append(Problem(shown, 1, "", f"is not YAML: {str(error).splitlines()[0]}"))
+            self.problems.append(Problem(display_name, 1, "", f"is not valid YAML: {str(error).splitlines()[0]}"))
             return
         if isinstance(tree, dict):
             self._merge(self.tree, tree, ())
         else:
-            self.problems.append(Problem(shown, 1, "", "must be a mapping of sections, such as `sources:`"))
+            self.problems.append(Problem(display_name, 1, "", "must be a mapping of sections, such as `sources:`"))
 
     def _merge(self, into: dict[str, Any], more: dict[str, Any], where: Where) -> None:
         for key, value in more.items():
             known = into.get(key)
-            # Two files may share a section, and a category of metrics; one source or rule is one file's
+            # Two files may share a section or a category of metrics, but not one source or rule
             shared = not where or where == ("metrics",)
             if isinstance(known, dict) and isinstance(value, dict) and shared:
                 self._merge(known, value, (*where, key))
             elif value is None and key in into and not where:
                 continue  # an empty section
             elif key in into and (known is not None or where):
-                self.blame((*where, key), "is defined twice, in two files")
+                self.blame((*where, key), "is defined in two files; keep one definition")
             else:
                 into[key] = value
 
 
 class _Reader:
-    """Turns the nodes of one file into values; keeps places and problems in the document."""
+    """Turn the nodes of one file into values, and add their places and problems to the document."""
 
-    def __init__(self, document: YamlDocument, shown: str) -> None:
+    def __init__(self, document: YamlDocument, display_name: str) -> None:
         self.document = document
-        self.shown = shown
+        self.display_name = display_name
         self.yaml = yaml.SafeLoader("")
-        self.open: list[yaml.Node] = []
+        self.parents: list[yaml.Node] = []
 
     def value(self, node: yaml.Node, where: Where) -> Any:
-        self.document.places[where] = (self.shown, node.start_mark.line + 1)
-        if any(node is above for above in self.open):
-            self.document.blame(where, "contains itself (an alias of a parent)")
+        self.document.places[where] = (self.display_name, node.start_mark.line + 1)
+        if any(node is parent for parent in self.parents):
+            self.document.blame(where, "contains itself; this alias names one of its parents")
             return None
-        self.open.append(node)
+        self.parents.append(node)
         try:
             if isinstance(node, yaml.MappingNode):
                 return self._mapping(node, where)
@@ -112,33 +113,34 @@ class _Reader:
             assert isinstance(node, yaml.ScalarNode)
             return self._scalar(node, where)
         finally:
-            self.open.pop()
+            self.parents.pop()
 
     def _mapping(self, node: yaml.MappingNode, where: Where) -> dict[str, Any]:
         plain = {id(key) for key, _ in node.value}
-        self.yaml.flatten_mapping(node)  # `<<` merges; merged keys may be overridden, written ones not
+        self.yaml.flatten_mapping(node)  # applies `<<`; a key may override a merged key, but not another key
         result: dict[str, Any] = {}
         written: set[str] = set()
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                self.document.places[(*where, "?")] = (self.shown, key_node.start_mark.line + 1)
-                self.document.blame((*where, "?"), "a key must be a text")
+                self.document.places[(*where, "?")] = (self.display_name, key_node.start_mark.line + 1)
+                self.document.blame((*where, "?"), "a key must be a string")
                 continue
             key = str(key_node.value)
             here = (*where, key)
             if id(key_node) in plain and key in written:
-                self.document.places[here] = (self.shown, key_node.start_mark.line + 1)
-                self.document.blame(here, "stands twice in the same mapping")
-            written.add(key) if id(key_node) in plain else None
+                self.document.places[here] = (self.display_name, key_node.start_mark.line + 1)
+                self.document.blame(here, "appears twice in the same mapping; keep one")
+            if id(key_node) in plain:
+                written.add(key)
             result[key] = self.value(value_node, here)
-            self.document.places[here] = (self.shown, key_node.start_mark.line + 1)
+            self.document.places[here] = (self.display_name, key_node.start_mark.line + 1)
         return result
 
     def _scalar(self, node: yaml.ScalarNode, where: Where) -> Any:
         text = str(node.value)
         filled = _VARIABLE.sub(lambda match: self._variable(match, where), text)
         tag = node.tag
-        if filled != text and node.style is None:  # written plain: a filled-in number is a number
+        if filled != text and node.style is None:  # without quotes, a filled-in number is a number
             tag = self.yaml.resolve(yaml.ScalarNode, filled, (True, False))  # type: ignore[no-untyped-call]
         try:
             return self.yaml.construct_object(yaml.ScalarNode(tag, filled, node.start_mark, node.end_mark))
@@ -150,7 +152,7 @@ class _Reader:
         if match[1]:
             return "${"  # `$${NAME}` is a literal `${NAME}`
         if not match[2]:
-            self.document.blame(where, "holds a `${` that is no variable: write ${NAME} or ${NAME:-default}, or $${")
+            self.document.blame(where, "has a `${` without a variable; write ${NAME}, ${NAME:-default} or $${")
             return match[0]
         value = self.document.env.get(match[2])
         if value:
@@ -158,7 +160,6 @@ class _Reader:
         if match[3] is not None:
             return match[3].replace("\\}", "}")
         if value is None:
-            self.document.blame(where, f"the variable {match[2]} is not set (or give it a default: "
-                                       f"${{{match[2]}:-…}})")  # fmt: skip
+            self.document.blame(where, f"the variable {match[2]} is not set; set it or write ${{{match[2]}:-default}}")
             return match[0]
         return value

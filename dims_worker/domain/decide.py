@@ -1,4 +1,4 @@
-"""What policy says of a drift. Pure: values and a `Judge` in, a `Verdict` out (DESIGN section 7)."""
+"""Judge a reading against its baseline by policy. Pure: values and a `Judge` in, a `Verdict` out."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Tier = Literal["auto", "notify", "approve"]
 SEVERITIES: tuple[Severity, ...] = ("none", "low", "medium", "high", "urgent")
 _STATUSES: tuple[Status, ...] = ("ok", "minor", "moderate", "major", "extreme")
 DRIFT_CAP = 1e9
-"""Percent; beyond it a number says no more than `very far`, and JSON knows no infinity."""
+"""The largest drift, in percent. JSON has no infinity, and beyond this a number adds no information."""
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A value that stands: a baseline, or what a person last accepted. Its value may be null."""
+    """The value that a reading is compared with: the baseline, or the last value a person accepted. It may be null."""
 
     value: Value
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`drift_pct` is None where there is nothing to compare with; `reason` says it in a sentence."""
+    """The judgement on a reading. `drift_pct` is None if there is nothing to compare with."""
 
     status: Status
     severity: Severity
@@ -44,7 +44,7 @@ FAILED = Verdict("failed", "none", "auto", None, "could not be measured")
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """How one metric is judged."""
+    """The policy of one metric, applied to its readings."""
 
     policy: Policy = field(default_factory=Policy)
     is_age: bool = False
@@ -54,60 +54,55 @@ class Judge:
         return cls(config.policy_of(name), config.metric_of(name).is_age)
 
     def decide(self, baseline: Baseline | None, value: Value, accepted: Baseline | None, now: datetime) -> Verdict:
-        """The verdict on a good reading.
+        """Return the verdict on a good reading.
 
-        `baseline` is the last accepted value, `accepted` the last one that a person accepted (critical
-        metrics are judged against both, so that many small steps do not slip by).
+        `baseline` is the last accepted value, `accepted` the last value that a person accepted. A critical metric is
+        judged against both. Otherwise many small steps could add up to a large drift that no person sees.
         """
-        broken = self.limit_words(value, now)
-        if self.is_age or baseline is None:
-            status: Status = "new" if baseline is None else "ok"
-            said = "the first good reading" if baseline is None else "an age, judged by its limit alone"
-            return self._verdict(status, "none", None, said, broken, held=False)
-        drift, said, watched = self._compare(baseline.value, value)
+        broken_limit = self.format_broken_limit(value, now)
+        if baseline is None:
+            return self._verdict("new", "none", None, "the first good reading", broken_limit, held=False)
+        if self.is_age:
+            return self._verdict("ok", "none", None, "an age, judged only by its limit", broken_limit, held=False)
+        drift, reason, watched = self._compare(baseline.value, value)
         status = "minor" if drift is None else self._status(drift)
         severity = self._severity(status) if watched else "none"
         held = watched and self._needs_person(drift)
         if accepted is not None and not held:
-            since, _, watched_since = self._compare(accepted.value, value)
-            if watched_since and self._needs_person(since):
-                held, severity = (
-                    True,
-                    max(severity, self._severity(self._status(since or 0)), key=SEVERITIES.index),
-                )
-                said += f"; {since:.1f} % from {accepted.value!r}, which a person last accepted"
-        return self._verdict(status, severity, drift, said, broken, held=held)
+            total, _, watched_total = self._compare(accepted.value, value)
+            if watched_total and self._needs_person(total):
+                held = True
+                severity = max(severity, self._severity(self._status(total or 0)), key=SEVERITIES.index)
+                reason += f"; {total:.1f} % from {accepted.value!r}, which a person last accepted"
+        return self._verdict(status, severity, drift, reason, broken_limit, held=held)
 
     def _verdict(
         self,
         status: Status,
         severity: Severity,
         drift: float | None,
-        said: str,
-        broken: str | None,
+        reason: str,
+        broken_limit: str | None,
         *,
         held: bool,
     ) -> Verdict:
-        if broken:
+        if broken_limit:
             severity = max(severity, "high", key=SEVERITIES.index)
-            said = f"{said}; {broken}"
-        if held:
-            tier: Tier = "approve"
-        else:
-            tier = "notify" if SEVERITIES.index(severity) >= SEVERITIES.index("high") else "auto"
-        return Verdict(status, severity, tier, drift, said)
+            reason = f"{reason}; {broken_limit}"
+        tier: Tier = "approve" if held else "notify" if at_least(severity, "high") else "auto"
+        return Verdict(status, severity, tier, drift, reason)
 
     def _compare(self, old: Value, new: Value) -> tuple[float | None, str, bool]:
-        """Drift in percent, its sentence, and whether policy watches a change of this direction and size."""
+        """Return the drift in percent, its reason, and whether policy watches this direction and size."""
         drift = drift_pct(old, new, self.policy.min_abs)
         if not (is_number(old) and is_number(new)):
-            return drift, "the same" if drift == 0 else "different, which counts as 100 %", True
+            return drift, "unchanged" if drift == 0 else "different, which counts as 100 %", True
         if new == old:
-            return 0.0, "the same", True
+            return 0.0, "unchanged", True
         way = "up" if new > old else "down"
         noise = self.noise(old, new)
         if noise == "direction":
-            return drift, f"goes {way}, and only {self.policy.direction} is watched", False
+            return drift, f"goes {way}, but policy watches only {self.policy.direction}", False
         if noise == "min_abs":
             return drift, f"changes by less than min_abs = {self.policy.min_abs:g}", False
         if old == 0:
@@ -115,7 +110,7 @@ class Judge:
         return drift, f"{way} {drift:.1f} %", True
 
     def noise(self, old: Value, new: Value) -> Literal["direction", "min_abs"] | None:
-        """The key of policy that makes a change of numbers noise; None: it is watched, as any other change is."""
+        """Return the policy key that makes a change of numbers noise, or None if policy watches the change."""
         if not (is_number(old) and is_number(new)) or old == new:
             return None
         if self.policy.direction not in ("both", "up" if new > old else "down"):
@@ -129,7 +124,7 @@ class Judge:
         return _STATUSES[1 + sum(drift >= limit for limit in (limits.moderate, limits.major, limits.extreme))]
 
     def _severity(self, status: Status) -> Severity:
-        """The status's place on the scale, one step higher for a stable metric that moved."""
+        """Return the severity of a status: one step higher for a stable metric that changed."""
         place = _STATUSES.index(status)
         stable = self.policy.volatility == "stable"
         return SEVERITIES[min(place + (stable and place > 0), len(SEVERITIES) - 1)]
@@ -137,8 +132,8 @@ class Judge:
     def _needs_person(self, drift: float | None) -> bool:
         return self.policy.critical and drift is not None and drift >= self.policy.require_approval_pct
 
-    def limit_words(self, value: Value, now: datetime) -> str | None:
-        """Which of `min`, `max`, `max_age` a value breaks, in words; None: none."""
+    def format_broken_limit(self, value: Value, now: datetime) -> str | None:
+        """Return a phrase for the limit (`min`, `max`, `max_age`) that a value breaks, or None."""
         key = self.broken_limit(value, now)
         if key == "max_age":
             assert isinstance(value, str) and self.policy.max_age is not None
@@ -149,10 +144,10 @@ class Judge:
         return f"{value} is {'below' if key == 'min' else 'above'} {key} = {getattr(self.policy, key):g}"
 
     def broken_limit(self, value: Value, now: datetime) -> Literal["min", "max", "max_age"] | None:
-        """The absolute limit of policy that a value is beyond at `now`."""
+        """Return the limit of policy that a value breaks at `now`, or None."""
         if self.is_age:
-            longest = self.policy.max_age
-            old = longest is not None and isinstance(value, str) and now - datetime.fromisoformat(value) > longest
+            max_age = self.policy.max_age
+            old = max_age is not None and isinstance(value, str) and now - datetime.fromisoformat(value) > max_age
             return "max_age" if old else None
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
@@ -162,10 +157,10 @@ class Judge:
 
 
 def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
-    """|new - old| / |old| * 100 (DESIGN section 7).
+    """Return |new - old| / |old| * 100, at most DRIFT_CAP.
 
-    Text, booleans, null and values of different kinds are equal (0) or different (100). From 0 there is no
-    ratio: a change of `min_abs` or more counts as 100, a smaller one has no drift (None).
+    Texts, booleans, nulls and values of different types are equal (0) or different (100). From 0 there is no
+    ratio: a change of `min_abs` or more counts as 100, and a smaller one has no drift (None).
     """
     if not (is_number(old) and is_number(new)):
         return 0.0 if type(old) is type(new) and old == new else 100.0
@@ -174,7 +169,7 @@ def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
     if old == 0:
         return 100.0 if abs(new) >= min_abs else None
     try:
-        change = abs(new - old)  # times 100 first, where that can be: 29 of 100 is 29 %, not 28.99…
+        change = abs(new - old)  # multiply first if that cannot overflow: 29 of 100 is 29 %, not 28.99…
         drift = change * 100 / abs(old) if change < 1e300 else change / abs(old) * 100
         return min(drift, DRIFT_CAP)
     except OverflowError:
@@ -182,7 +177,7 @@ def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
 
 
 def at_least(severity: Severity, floor: Severity) -> bool:
-    """Whether a severity is `floor` or worse."""
+    """Return whether a severity is `floor` or worse."""
     return SEVERITIES.index(severity) >= SEVERITIES.index(floor)
 
 
@@ -194,7 +189,7 @@ def age_of(value: Value, now: datetime, unit: str = "seconds") -> float | None:
 
 
 def inside_band(anchor: Value, value: Value, tolerance_pct: float) -> bool:
-    """Whether a value lies in a request's band: within `tolerance_pct` of the value first proposed."""
+    """Return whether a value lies in a request's band: within `tolerance_pct` of the value first proposed."""
     if not (is_number(anchor) and is_number(value)):
         return type(anchor) is type(value) and anchor == value
     return abs(value - anchor) <= abs(anchor) * tolerance_pct / 100

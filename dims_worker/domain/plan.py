@@ -1,4 +1,4 @@
-"""Which metrics an event can affect, and why. Pure: no database, no clock, no network."""
+"""Plan which metrics an event can affect, and why. Pure: no database, no clock, no network."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dims_worker.probes import probe_for
 from dims_worker.probes.base import Change, KeysChanged, PathsChanged, Probe, ScanContext
 
 REQUEST = "request"
-"""The built-in rule of `dims.verify.requested`: what the event itself names."""
+"""The built-in rule of `dims.verify.requested` and `dims.workflow.requested`: the event names what to measure."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedMetric:
-    """One metric that an event can affect: by which rule, and why."""
+    """A metric that an event can affect, by which rule, and why."""
 
     metric: str
     rule: str
@@ -28,19 +28,19 @@ class PlannedMetric:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The rules that an event matched and what it concerns, in the order of the metrics' names."""
+    """The rules that an event matched and the metrics that it concerns, in alphabetical order."""
 
     rules: tuple[str, ...]
-    concerns: tuple[PlannedMetric, ...]
+    planned: tuple[PlannedMetric, ...]
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return tuple(concern.metric for concern in self.concerns)
+        return tuple(planned.metric for planned in self.planned)
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
-    """Metrics of one source that the same changes touch; the first of them is asked for all."""
+class _MetricGroup:
+    """Metrics of one source that the same changes touch. The plan checks a change against the first of them only."""
 
     metric: SourceMetric
     source: Source
@@ -49,43 +49,42 @@ class _Group:
 
 
 class Planner:
-    """A configuration, made ready to be asked about many events."""
+    """A configuration, prepared to plan many events."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.context = ScanContext(config.project, config.home, config.sources, config.prices)
         self._candidates = {
-            # A rule that names workflows and no metric is about the workflows alone
+            # A rule with workflows and no metrics concerns only the workflows
             name: self._grouped(config.select(rule.metrics or (() if rule.workflows else ("*",))))
             for name, rule in config.rules.items()
         }
         self._rules_of: dict[str, tuple[str, ...]] = {}
 
     def plan(self, event: Event) -> Plan:
-        """What the event concerns. A derived metric is never named: it follows its inputs."""
+        """Return the metrics and workflows that the event concerns. Derived metrics follow from their inputs."""
         if event.type == VERIFY_REQUESTED:
             names = self._measured(self.config.select(_texts(event.data.get("metrics"))))
-            return Plan((REQUEST,), tuple(PlannedMetric(name, REQUEST, "was asked for") for name in names))
+            return Plan((REQUEST,), tuple(PlannedMetric(name, REQUEST, "was requested") for name in names))
         if event.type == WORKFLOW_REQUESTED:
             return self._requested_workflow(str(event.data.get("workflow")))
         rules = self._matching(event)
         change = change_of(event)
-        found: dict[str, PlannedMetric] = {}
+        planned: dict[str, PlannedMetric] = {}
         for rule in rules:
             for name, reason in self._reasons(rule, change):
-                if name not in found:
-                    found[name] = PlannedMetric(name, rule, reason)
+                planned.setdefault(name, PlannedMetric(name, rule, reason))
             for workflow in self.config.rules[rule].workflows:
                 name = f"{WORKFLOW}{workflow}"
-                found.setdefault(name, PlannedMetric(name, rule, "the rule runs it"))
-        return Plan(rules, tuple(found[name] for name in sorted(found)))
+                planned.setdefault(name, PlannedMetric(name, rule, "the rule runs it"))
+        return Plan(rules, tuple(planned[name] for name in sorted(planned)))
 
     def _requested_workflow(self, workflow: str) -> Plan:
         name = f"{WORKFLOW}{'audit' if workflow == 'all' else workflow}"
-        return Plan((REQUEST,), (PlannedMetric(name, REQUEST, "was asked for"),) if name in self.config.scans else ())
+        return Plan((REQUEST,), (PlannedMetric(name, REQUEST, "was requested"),) if name in self.config.scans else ())
 
     def _matching(self, event: Event) -> tuple[str, ...]:
-        """The rules of an event. A tick is for the rule that it names."""
+        """Return the rules that an event matches. A tick matches the rule that it names."""
         if event.type == SCHEDULE_TICK:
             rule = event.data.get("rule")
             return (rule,) if isinstance(rule, str) and rule in self.config.rules else ()
@@ -96,45 +95,45 @@ class Planner:
                 for name, rule in self.config.rules.items()
                 if kind == name or any(fnmatchcase(kind, pattern) for pattern in rule.on)
             )
-            if len(self._rules_of) > 10_000:  # types come from outside: the memory of them is bounded
+            if len(self._rules_of) > 10_000:  # any producer can send new types, so the cache needs a bound
                 self._rules_of.clear()
             self._rules_of[kind] = rules
         return self._rules_of[kind]
 
     def _measured(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The names with a source; in the place of a derived metric, what it derives from."""
+        """Return the metrics that have a source, with the inputs of derived metrics instead of the derived ones."""
         everything = self.config.with_inputs(names)
         return tuple(sorted(n for n in everything if not isinstance(self.config.metrics[n], DerivedMetric)))
 
-    def _grouped(self, names: Iterable[str]) -> tuple[_Group, ...]:
-        """The names, those together that the same changes touch: they are asked once."""
-        groups: dict[Hashable, _Group] = {}
+    def _grouped(self, names: Iterable[str]) -> tuple[_MetricGroup, ...]:
+        """Group the metrics that the same changes touch, so that a plan checks a change once per group."""
+        groups: dict[Hashable, _MetricGroup] = {}
         for name in self._measured(names):
             metric = self.config.metrics[name]
             assert isinstance(metric, SourceMetric)
             source = self.config.sources[metric.source]
             probe = probe_for(source.type)
-            group = groups.setdefault((metric.source, probe.touch_key(metric)), _Group(metric, source, probe))
+            group = groups.setdefault((metric.source, probe.touch_key(metric)), _MetricGroup(metric, source, probe))
             group.names.append(name)
         return tuple(groups.values())
 
     def _reasons(self, rule: str, change: Change | None) -> Iterator[tuple[str, str]]:
-        """The metrics of a rule that a change concerns, and why."""
-        named = "the rule names it" if self.config.rules[rule].metrics else None
+        """Yield the metrics of a rule that a change concerns, and why."""
+        named_reason = "the rule names it" if self.config.rules[rule].metrics else None
         for group in self._candidates[rule]:
             if change is None:
                 reason: str | None = "the event does not say what changed"
             elif isinstance(change, group.probe.change_types):
                 reason = group.probe.touched(group.source, group.metric, change, self.context)
             else:
-                reason = named
+                reason = named_reason
             if reason:
                 for name in group.names:
                     yield name, reason
 
 
 def change_of(event: Event) -> Change | None:
-    """What an event says has changed; None where it says nothing of the kind."""
+    """Return the change that an event describes, or None if it describes none."""
     data = event.data
     if event.type.startswith(S3_PREFIX) or "bucket" in data:
         bucket = data.get("bucket")
@@ -148,12 +147,12 @@ def change_of(event: Event) -> Change | None:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    """A list of texts; anything else, and a list with anything else in it, says nothing."""
+    """Return a list of texts as a tuple, and anything else as ()."""
     listed = isinstance(value, list) and all(isinstance(item, str) for item in value)
     return tuple(value) if listed else ()
 
 
 def explain_plan(config: Config, event: Event) -> Mapping[str, str | None]:
-    """For every metric with a source: why the event concerns it, or None where it leaves it alone."""
-    reasons = {concern.metric: concern.reason for concern in Planner(config).plan(event).concerns}
-    return {name: reasons.get(name) for names in config.of_source.values() for name in names}
+    """Return for every metric with a source why the event concerns it, or None if it does not."""
+    reasons = {planned.metric: planned.reason for planned in Planner(config).plan(event).planned}
+    return {name: reasons.get(name) for names in config.metrics_by_source.values() for name in names}

@@ -1,4 +1,4 @@
-"""A run as it was recorded: its readings, and what became of each."""
+"""A recorded run: its readings and the outcome of each."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from datetime import datetime
 from typing import Any, Literal
 
 Outcome = Literal["accepted", "held", "rejected", "looked", "superseded", "provisional", "failed"]
-"""What became of a reading. `held` waits for a person; `rejected` lies in the band of what one rejected."""
+"""The outcome of a reading.
+
+`held` waits for approval. `rejected` lies in the band of a value that a person rejected. `looked` is from a check
+without a lease (`dims verify`), which does not move the baseline.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class RunReading:
-    """One reading and what became of it. `baseline` is what it was judged against (status new: nothing)."""
+    """A reading and its outcome. `baseline` is the value it was judged against (for status new, there was none)."""
 
     metric: str
     value: Any
@@ -34,8 +38,11 @@ class RunReading:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as it was recorded. `trigger`: event, or verify (a look: no lease, no generation, no new baseline
-    but a first one). `channels`: the channels with notifications to send."""
+    """A recorded run.
+
+    `trigger` is `event`, or `verify` for a check without a lease, which sets no baseline except a first one.
+    `channels` are the channels with notifications to send.
+    """
 
     run_id: int
     trigger: str

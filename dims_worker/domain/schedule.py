@@ -1,7 +1,7 @@
-"""When rules with a schedule tick. Pure: a configuration and the time in, instants and events out.
+"""Compute when rules with a schedule tick. Pure: rules and the time in, instants and events out.
 
-Cron's five fields are read by cronsim, which keeps DST as Debian's cron does (cron(8)): a tick in the hour that is
-skipped comes right after it, one in the hour that comes twice comes once.
+cronsim reads the five fields of cron and treats daylight saving time as Debian's cron(8) does: a tick in a skipped
+hour comes right after that hour, and a tick in a repeated hour comes once.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from cronsim import CronSim
 from dims_worker.config import Rule
 from dims_worker.events import SCHEDULE_TICK, Event
 
-GRACE = timedelta(seconds=30)
-"""A tick that is not stored so long after its time was missed."""
+TICK_GRACE = timedelta(seconds=30)
+"""A tick that is not stored this long after its time was missed."""
 
 
 def next_tick(rule: Rule, now: datetime) -> datetime:
-    """The first tick after `now`, in UTC. The rule has a schedule."""
+    """Return the first tick after `now`, in UTC. The rule must have a schedule."""
     return _first(rule, now, reverse=False)
 
 
 def last_tick(rule: Rule, now: datetime) -> datetime:
-    """The latest tick at `now` or before, in UTC."""
+    """Return the latest tick at `now` or before, in UTC."""
     return _first(rule, now.replace(microsecond=0) + timedelta(seconds=1), reverse=True)
 
 
@@ -35,19 +35,22 @@ def _first(rule: Rule, start: datetime, *, reverse: bool) -> datetime:
 
 
 def tick_event(name: str, tick: datetime) -> Event:
-    """The event of a rule's tick, named by it: two beats, or a beat and a late catch-up, make one."""
+    """Return the event of a rule's tick. The tick gives its id, so two beat processes create the same event."""
     id = f"{name}@{tick.isoformat(timespec='minutes').replace('+00:00', 'Z')}"
     return Event.new(SCHEDULE_TICK, "dims:beat", now=tick, subject=name, data={"rule": name}, id=id)
 
 
-def missed(rules: Mapping[str, Rule], seen: Mapping[str, datetime], now: datetime) -> list[Event]:
-    """The latest tick of each rule that nobody published, where the rule asks to catch up: once, however many
-    were missed. `seen` is each rule's last stored tick or, before the first, when it was first seen."""
-    found = []
+def missed_ticks(rules: Mapping[str, Rule], seen: Mapping[str, datetime], now: datetime) -> list[Event]:
+    """Return the event of the latest missed tick of each rule with `catch_up`.
+
+    If a rule missed several ticks, only the latest counts. `seen` holds each rule's last stored tick or, before the
+    first tick, when the rule was first seen.
+    """
+    events = []
     for name, rule in rules.items():
         if rule.schedule is None or not rule.catch_up or name not in seen:
             continue
-        tick = last_tick(rule, now - GRACE)
+        tick = last_tick(rule, now - TICK_GRACE)
         if tick > seen[name]:
-            found.append(tick_event(name, tick))
-    return found
+            events.append(tick_event(name, tick))
+    return events

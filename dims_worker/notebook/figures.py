@@ -79,7 +79,6 @@ def _labels(series: Iterable[object]) -> list[str]:
 def _add_bars(
     figure: go.Figure, name: str, labels: Iterable[object], values: pd.Series, color: Any, **more: Any
 ) -> None:
-    """Add horizontal bars."""
     x, y = _values(values), _labels(labels)
     figure.add_bar(x=x, y=y, name=name, marker_color=color, orientation="h", **more)
 

@@ -19,6 +19,10 @@ VOLATILE_PCT = 25.0
 UNCHANGED_DAYS = 30
 """A metric has never changed when this many days or more have the same value."""
 
+DECIDE = "Decide request {0.request}: dims approvals show {0.request}"
+MEASURE = "Check that its producer sends events, or add a schedule. Measure it now: dims verify -m {0.metric}"
+CONFIGURE = "Configure what is normal: `volatility: volatile`, wider thresholds, or `min_abs`"
+
 Advice = Iterator[tuple[str, str, Any, str, str]]
 """Rows with the columns `ADVICE`."""
 
@@ -48,43 +52,26 @@ def recommendations(latest: pd.DataFrame, volatile: pd.DataFrame, daily: pd.Data
     Columns: kind (`failed`, `held`, `drift`, `stale`, `volatile`, `never changed`), metric, value and its unit (%,
     hours, days, failures), what_to_do.
     """
-    by_kind = (_failed(latest), _held(latest), _drift(latest), _stale(latest), _volatile(volatile), _unchanged(daily))
+    state, drift = latest["state"], latest["drift_pct"].fillna(0)
+    drifted = latest[(drift > DRIFT_PCT) & ~state.isin(("held", "failed"))]
+    volatile = volatile[volatile["volatility_pct"].fillna(0) > VOLATILE_PCT]
+    by_kind = (
+        _advise("failed", latest[state == "failed"], "failures", "failures", "Fix its source: {0.error}"),
+        _advise("held", latest[state == "held"], "drift_pct", "%", DECIDE),
+        _advise("drift", drifted, "drift_pct", "%", "Find the cause: dims explain {0.metric}"),
+        _advise("stale", latest[state == "stale"], "age_hours", "hours", MEASURE),
+        _advise("volatile", volatile, "volatility_pct", "%", CONFIGURE),
+        _unchanged(daily),
+    )
     rows = [dict(zip(ADVICE, row, strict=True)) for kind in by_kind for row in kind]
     table = pd.DataFrame(rows, columns=[*ADVICE])
     return table.astype({"value": "Float64", **dict.fromkeys(("kind", "metric", "unit", "what_to_do"), object)})
 
 
-def _largest(frame: pd.DataFrame, column: str) -> Iterator[Any]:
-    return iter(frame.sort_values(column, ascending=False).itertuples())
-
-
-def _failed(latest: pd.DataFrame) -> Advice:
-    for row in _largest(latest[latest["state"] == "failed"], "failures"):
-        yield "failed", row.metric, row.failures, "failures", f"Fix its source: {row.error}"
-
-
-def _held(latest: pd.DataFrame) -> Advice:
-    for row in _largest(latest[latest["state"] == "held"], "drift_pct"):
-        what = f"Decide request {row.request}: dims approvals show {row.request}"
-        yield "held", row.metric, row.drift_pct, "%", what
-
-
-def _drift(latest: pd.DataFrame) -> Advice:
-    drifted = latest[(latest["drift_pct"].fillna(0) > DRIFT_PCT) & ~latest["state"].isin(("held", "failed"))]
-    for row in _largest(drifted, "drift_pct"):
-        yield "drift", row.metric, row.drift_pct, "%", f"Find the cause: dims explain {row.metric}"
-
-
-def _stale(latest: pd.DataFrame) -> Advice:
-    for row in _largest(latest[latest["state"] == "stale"], "age_hours"):
-        what = f"Check that its producer sends events, or add a schedule. Measure it now: dims verify -m {row.metric}"
-        yield "stale", row.metric, row.age_hours, "hours", what
-
-
-def _volatile(volatile: pd.DataFrame) -> Advice:
-    for row in volatile[volatile["volatility_pct"].fillna(0) > VOLATILE_PCT].itertuples():
-        what = "Configure what is normal: `volatility: volatile`, wider thresholds, or `min_abs`"
-        yield "volatile", row.metric, row.volatility_pct, "%", what
+def _advise(kind: str, frame: pd.DataFrame, column: str, unit: str, what_to_do: str) -> Advice:
+    """Yield advice for each row, the largest value of `column` first. `{0.metric}` in the text is the row's metric."""
+    for row in frame.sort_values(column, ascending=False).itertuples():
+        yield kind, row.metric, getattr(row, column), unit, what_to_do.format(row)
 
 
 def _unchanged(daily: pd.DataFrame) -> Advice:

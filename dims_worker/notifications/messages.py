@@ -61,7 +61,7 @@ def compose_message(
     by_kind: dict[tuple[str, str], list[Notification]] = {}
     for alert in notifications:
         by_kind.setdefault((alert.metric, alert.kind), []).append(alert)
-    entries = [(ENDED if alerts[-1].over else alerts[-1].kind, alerts) for alerts in by_kind.values()]
+    entries = [(ENDED if alerts[-1].end_unsent else alerts[-1].kind, alerts) for alerts in by_kind.values()]
     entries.sort(key=lambda entry: list(_TITLES).index(entry[0]))
     counts = {kind: sum(kind == other for other, _ in entries) for kind in _TITLES}
     parts = [f"{n:,} {_TITLES[kind][n > 1]}" for kind, n in counts.items() if n]
@@ -116,7 +116,7 @@ class _AlertText:
         """Format the newest of the alerts of one metric and kind, which come oldest first."""
         alert = alerts[-1]
         before = f" ({pluralize(len(alerts) - 1, 'change')} before that was not sent)" if len(alerts) > 1 else ""
-        if alert.over:
+        if alert.end_unsent:
             return [f"{'resolved' if alert.sent_at else 'began and ended'}: {self._ended(alert)}{before}"]
         formats: dict[str, Callable[[Notification], tuple[str, str]]] = {
             HELD: self._held,

@@ -43,7 +43,7 @@ def write_run_notifications(
     signals = {}
     for item in concerned:
         good = item.outcome != "failed"
-        broken = Judge.of(config, item.metric).limit_words(item.value, now) if good else None
+        broken = Judge.of(config, item.metric).format_broken_limit(item.value, now) if good else None
         request = requests[item.metric].id if item.metric in requests else None
         signals[item.metric] = rules.signals_of_reading(item, states[item.metric].failures, request, broken)
     return _write(connection, _transitions(connection, config, signals), run_id)
@@ -115,7 +115,7 @@ def _aged(connection: Connection, config: Config) -> dict[str, AlertState | None
     ]
     now = clock(connection)
     latest = notifications.latest_values(connection, names) if names else {}
-    broken = {name: Judge.of(config, name).limit_words(value, now) for name, (value, _) in latest.items()}
+    broken = {name: Judge.of(config, name).format_broken_limit(value, now) for name, (value, _) in latest.items()}
     return {name: rules.beyond_limit(*latest[name], limit) if limit else None for name, limit in broken.items()}
 
 

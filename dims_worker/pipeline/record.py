@@ -118,7 +118,7 @@ class _Recording:
         claim = self.measured.claim
         generation = claim.generations.get(reading.metric) if claim else None
         if claim and generation is not None:  # its worker is alive; a quarantined metric gets one attempt, alone
-            state.attempts = leases.POISON - 1 if claim.quarantined else 0
+            state.attempts = leases.QUARANTINE_AFTER - 1 if claim.quarantined else 0
         if state.as_of is not None and self.measured.as_of <= state.as_of:
             return _superseded(reading, self.measured.as_of, "a newer reading is recorded already")
         self.applied.add(reading.metric)

@@ -96,7 +96,7 @@ def _quarantine(config: Config, claim: Claim) -> ScanResult:
     """Return failed readings instead of measuring what has crashed its worker too often."""
     minutes = BACKOFF_MAX // timedelta(minutes=1)
     reason = (
-        f"quarantined: this measurement crashed its worker {leases.ALONE_LOSSES} times. "
+        f"quarantined: this measurement crashed its worker {leases.MAX_ALONE_LOSSES} times. "
         f"DIMS tries it again every {minutes} minutes"
     )
     readings = (Reading.failed(name, config.metric_of(name).shown_unit, reason) for name in claim.generations)
@@ -128,7 +128,7 @@ def check_now(engine: Engine, config: Config, names: Iterable[str]) -> Run:
     wanted = config.with_inputs(names)
     by_source = {
         source: chosen
-        for source, metrics in config.of_source.items()
+        for source, metrics in config.metrics_by_source.items()
         if (chosen := [name for name in metrics if name in wanted])
     }
     with transaction(engine) as connection:

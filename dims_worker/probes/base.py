@@ -167,14 +167,14 @@ def missing_reading(name: str, metric: Metric, reason: str) -> Reading:
 
     It is the value of `absent:` with the reason in its details, or a failed reading if `absent:` is not set.
     """
-    if metric.says_absent:
+    if metric.has_absent:
         return exact_reading(name, metric, metric.absent, {"absent": reason})
     return Reading.failed(name, metric.shown_unit, reason)
 
 
 def missing_readings(metrics: Mapping[str, Metric], reason: str) -> tuple[Reading, ...]:
     """Return the readings of a source that does not exist. Raises MeasureError if no metric sets `absent:`."""
-    if not any(metric.says_absent for metric in metrics.values()):
+    if not any(metric.has_absent for metric in metrics.values()):
         raise MeasureError(reason)
     return tuple(missing_reading(name, metric, reason) for name, metric in metrics.items())
 

@@ -55,7 +55,6 @@ def render_page(inventory: InventoryReport) -> str:
 
 @cache
 def environment() -> Environment:
-    """Return the environment of the report's templates."""
     environment = html_environment("dims_worker.reports", MAX_LENGTH)
     environment.globals.update(
         MAX_NAMES=MAX_NAMES,

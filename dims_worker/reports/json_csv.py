@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from dims_worker.analysis.health import MetricHealth, health_labels, health_sentence
 from dims_worker.reports.inventory import InventoryReport
 from dims_worker.text import metric_values
+from dims_worker.text.json_documents import facts, json_text
 from dims_worker.workflows import registry
 
 COLUMNS = (
@@ -28,11 +27,10 @@ def render_json(inventory: InventoryReport) -> str:
     Numbers keep their type, and times are ISO 8601 in UTC. An age is a number in its unit at `generated_at`; its
     `instant` is the time that it counts from.
     """
-    return json.dumps(json_document(inventory), default=_json_default, indent=2, ensure_ascii=False) + "\n"
+    return json_text(json_document(inventory)) + "\n"
 
 
 def json_document(inventory: InventoryReport) -> dict[str, Any]:
-    """Return the JSON document as a dictionary."""
     return {
         "project": inventory.project,
         "generated_at": inventory.now,
@@ -51,11 +49,11 @@ def json_document(inventory: InventoryReport) -> dict[str, Any]:
             for category in inventory.categories
         ],
         "off": list(inventory.off),
-        "requests": [_fields(row) | {"decide": metric_values.decide_command(row)} for row in inventory.requests],
-        "decided": _all_fields(inventory.decided),
-        "drifts": _all_fields(inventory.drifts),
-        "runs": _all_fields(inventory.runs),
-        "events": _all_fields(inventory.events),
+        "requests": [facts(row) | {"decide": metric_values.decide_command(row)} for row in inventory.requests],
+        "decided": [facts(row) for row in inventory.decided],
+        "drifts": [facts(row) for row in inventory.drifts],
+        "runs": [facts(row) for row in inventory.runs],
+        "events": [facts(row) for row in inventory.events],
         "received": inventory.received,
         "gaps": [
             {"metric": metric.metric, "what": gap.name, "total": gap.total, "names": list(gap.named)}
@@ -129,19 +127,3 @@ def _csv_cell(value: Any) -> Any:
     if isinstance(value, str):
         return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
     return value
-
-
-def _fields(row: Any) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in row.__slots__}
-
-
-def _all_fields(rows: Iterable[Any]) -> list[dict[str, Any]]:
-    return [_fields(row) for row in rows]
-
-
-def _json_default(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -118,7 +118,6 @@ class Sheet:
         return written + dropped
 
     def line(self, values: Sequence[Any], style: Format | None = None) -> None:
-        """Write one row."""
         for column, value in enumerate(values):
             self._cell(column, value, style)
         self.at += 1

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from html import escape
 from itertools import repeat
+from typing import Any
 
 from markupsafe import Markup
 
@@ -23,7 +24,7 @@ from dims_worker.formatting import (
     format_value,
     is_number,
 )
-from dims_worker.store.history import STANDS, DailyLine, Day, Point
+from dims_worker.store.history import TREND_OUTCOMES, DailyLine, Day, Point
 
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 20
 """The margins of a chart."""
@@ -136,7 +137,7 @@ def metric_trend_svg(metric: MetricHealth, first: date, last: date, now: datetim
     line = list(_line(metric.days))
     markers = [marker for point in metric.marks if (marker := _marker(metric, point, now)).at >= first]
     drawable = [marker for marker in markers if marker.outcome == "failed" or marker.value is not None]
-    steps = list(_baseline_steps(metric.days, last))
+    steps = list(baseline_steps(((day.day, day.baseline) for day in metric.days), last))
     return trend_svg(TrendData(first, last, line, steps, drawable, _description(metric, line)), SMALL)
 
 
@@ -188,16 +189,16 @@ def _description(metric: MetricHealth, line: Sequence[tuple[date, float]]) -> st
 
 
 def _line(days: Sequence[Day]) -> Iterator[tuple[date, float]]:
-    return ((day.day, float(day.value)) for day in days if is_number(day.value) and day.outcome in STANDS)
+    return ((day.day, float(day.value)) for day in days if is_number(day.value) and day.outcome in TREND_OUTCOMES)
 
 
-def _baseline_steps(days: Sequence[Day], last: date) -> Iterator[tuple[date, float]]:
+def baseline_steps(baselines: Iterable[tuple[date, Any]], last: date) -> Iterator[tuple[date, float]]:
     """Yield the baseline where it moved, and its last value at the end."""
     baseline: float | None = None
-    for day in days:
-        if is_number(day.baseline) and float(day.baseline) != baseline:
-            baseline = float(day.baseline)
-            yield day.day, baseline
+    for at, value in baselines:
+        if is_number(value) and float(value) != baseline:
+            baseline = float(value)
+            yield at, baseline
     if baseline is not None:
         yield last, baseline
 
@@ -228,13 +229,22 @@ def _grid(scale: ChartScale, ticks: Sequence[float], size: ChartSize) -> Iterato
 
 
 def _marker(metric: MetricHealth, point: Point, now: datetime) -> ChartMarker:
-    day = point.as_of.astimezone(UTC).date()
-    if point.outcome == "failed":
-        return ChartMarker(day, "failed", None, f"{day}, failed: {escape_control(point.error or '')}")
     value = float(point.value) if is_number(point.value) else None
     shown = format_value(point.value, point.unit, metric.declared, now)
+    return chart_marker(point, point.as_of.astimezone(UTC).date(), value, shown)
+
+
+def chart_marker(point: Point, at: date, value: float | None, shown: str) -> ChartMarker:
+    """Return the marker of a reading. `value` is its place in the chart, and `shown` its value with the unit."""
+    title = f"{_format_time(at)}, {point.outcome}: "
+    if point.outcome == "failed":
+        return ChartMarker(at, "failed", None, title + escape_control(point.error or ""))
     drift = format_drift(point.value, point.baseline, point.drift_pct)
-    return ChartMarker(day, point.outcome, value, f"{day}, {point.outcome}: {shown} ({drift})")
+    return ChartMarker(at, point.outcome, value, f"{title}{shown} ({drift})")
+
+
+def _format_time(at: date) -> str:
+    return format_utc_short(at) if isinstance(at, datetime) else str(at)
 
 
 def _marker_svg(scale: ChartScale, marker: ChartMarker, size: ChartSize) -> str:
@@ -244,8 +254,7 @@ def _marker_svg(scale: ChartScale, marker: ChartMarker, size: ChartSize) -> str:
 
 
 def _dot(scale: ChartScale, at: date, value: float) -> str:
-    when = format_utc_short(at) if isinstance(at, datetime) else str(at)
-    title = f"<title>{when}: {format_number(value)}</title>"
+    title = f"<title>{_format_time(at)}: {format_number(value)}</title>"
     return f'<circle class="dot" cx="{_round(scale.x(at))}" cy="{_round(scale.y(value))}" r="2">{title}</circle>'
 
 

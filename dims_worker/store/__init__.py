@@ -1,1 +1,1 @@
-"""PostgreSQL, the one truth: tables, transactions, and one function a query."""
+"""PostgreSQL, which holds all state: tables, transactions, and one function per query."""

@@ -16,7 +16,7 @@ from dims_worker.store.models import approval_requests
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequest:
-    """A row of `dims_approval_requests`: a value that waits for a person, or what one decided of it."""
+    """A row of `dims_approval_requests`: a value that waits for approval, or that a person decided on."""
 
     id: int
     metric: str
@@ -48,20 +48,20 @@ _COLUMNS = ", ".join(ApprovalRequest.__slots__)
 
 
 def open_requests(connection: Connection, metrics: Iterable[str] | None = None) -> dict[str, ApprovalRequest]:
-    """The open requests, by metric; of all metrics where none are named."""
-    found = connection.execute(
+    """Return the open requests by metric. Without `metrics`: of all metrics."""
+    rows = connection.execute(
         text(
             f"SELECT {_COLUMNS} FROM dims_approval_requests WHERE state = 'open' "
             "AND (CAST(:metrics AS text[]) IS NULL OR metric = ANY(:metrics)) ORDER BY id"
         ),
         {"metrics": None if metrics is None else list(metrics)},
     )
-    return {row.metric: ApprovalRequest(*row) for row in found}
+    return {row.metric: ApprovalRequest(*row) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
 class RequestVersion:
-    """What of a request tells whether it has changed."""
+    """The columns of a request that show whether it has changed."""
 
     id: int
     metric: str
@@ -71,15 +71,15 @@ class RequestVersion:
 
 
 def request_versions(connection: Connection) -> list[RequestVersion]:
-    """The open requests, and the newest one, which may have been decided as it was made."""
+    """Return the versions of the open requests and of the newest one, which may already be decided."""
     names = ", ".join(RequestVersion.__slots__)
-    found = connection.execute(
+    rows = connection.execute(
         text(
             f"SELECT {names} FROM dims_approval_requests WHERE state = 'open' "
             f"UNION (SELECT {names} FROM dims_approval_requests ORDER BY id DESC LIMIT 1)"
         )
     )
-    return [RequestVersion(*row) for row in found]
+    return [RequestVersion(*row) for row in rows]
 
 
 def list_requests(
@@ -90,9 +90,8 @@ def list_requests(
     state: str | None = None,
     before: int | None = None,
 ) -> list[ApprovalRequest]:
-    """The newest requests, newest first; of one metric, in one state, and those `before` a number, where that is
-    asked."""
-    found = connection.execute(
+    """Return the newest requests, newest first. The other arguments filter them; `before` is a request number."""
+    rows = connection.execute(
         text(
             f"SELECT {_COLUMNS} FROM dims_approval_requests "
             "WHERE (CAST(:metric AS text) IS NULL OR metric = :metric) "
@@ -101,12 +100,12 @@ def list_requests(
         ),
         {"limit": limit, "metric": metric, "state": state, "before": before},
     )
-    return [ApprovalRequest(*row) for row in found]
+    return [ApprovalRequest(*row) for row in rows]
 
 
 def decided_requests(connection: Connection, *, limit: int, before: int | None = None) -> list[ApprovalRequest]:
-    """The requests that are open no more, the last decided first; of those that come after number `before`."""
-    found = connection.execute(
+    """Return the closed requests, latest decision first. `before` is the number of the last request already seen."""
+    rows = connection.execute(
         text(
             f"SELECT {_COLUMNS} FROM dims_approval_requests WHERE state <> 'open' "
             "AND (CAST(:before AS bigint) IS NULL OR (decided_at, id) < "
@@ -115,11 +114,11 @@ def decided_requests(connection: Connection, *, limit: int, before: int | None =
         ),
         {"limit": limit, "before": before},
     )
-    return [ApprovalRequest(*row) for row in found]
+    return [ApprovalRequest(*row) for row in rows]
 
 
 def find_request(connection: Connection, name: str, *, lock: bool = False) -> ApprovalRequest | None:
-    """A request by its number, or a metric's open (else newest) one by the metric's name."""
+    """Return the request with this number, or the open (else the newest) request of the metric with this name."""
     row = connection.execute(
         text(
             f"SELECT {_COLUMNS} FROM dims_approval_requests "
@@ -132,29 +131,29 @@ def find_request(connection: Connection, name: str, *, lock: bool = False) -> Ap
 
 
 def requests_of_run(connection: Connection, run_id: int) -> dict[str, ApprovalRequest]:
-    """The requests that a run opened or gave their latest facts, by metric."""
-    found = connection.execute(
+    """Return the requests that a run opened or updated last, by metric."""
+    rows = connection.execute(
         text(f"SELECT {_COLUMNS} FROM dims_approval_requests WHERE run_id = :run ORDER BY id"), {"run": run_id}
     )
-    return {row.metric: ApprovalRequest(*row) for row in found}
+    return {row.metric: ApprovalRequest(*row) for row in rows}
 
 
 def requests_by_number(connection: Connection, numbers: Iterable[int]) -> dict[int, ApprovalRequest]:
-    """These requests, by number."""
-    found = connection.execute(
+    """Return the requests with these numbers, by number."""
+    rows = connection.execute(
         text(f"SELECT {_COLUMNS} FROM dims_approval_requests WHERE id = ANY(:numbers)"), {"numbers": list(numbers)}
     )
-    return {row.id: ApprovalRequest(*row) for row in found}
+    return {row.id: ApprovalRequest(*row) for row in rows}
 
 
 def _typed(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts with their values as JSON in which numbers keep their type."""
+    """Return the facts with their JSON columns as JSON in which numbers keep their type."""
     values = ("value", "anchor", "baseline", "evidence")
     return {name: cast(literal(dumps(f), Text), JSONB) if name in values else f for name, f in facts.items()}
 
 
 def insert_request(connection: Connection, facts: Mapping[str, Any]) -> int:
-    """A new request, open unless the facts say otherwise; its value is the anchor of its band. Returns its number."""
+    """Insert a request, open unless `facts` sets `state`, with its value as the anchor. Return its number."""
     values = _typed({"state": "open", "anchor": facts["value"], **facts})
     return int(
         connection.execute(insert(approval_requests).values(**values).returning(approval_requests.c.id)).scalar_one()
@@ -162,7 +161,7 @@ def insert_request(connection: Connection, facts: Mapping[str, Any]) -> int:
 
 
 def update_request(connection: Connection, number: int, facts: Mapping[str, Any], *, changed: bool) -> None:
-    """The latest facts for an open request; where its value or baseline `changed`, another version of it."""
+    """Update an open request with the latest facts. If its value or baseline `changed`, raise its version."""
     connection.execute(
         update(approval_requests)
         .where(approval_requests.c.id == number, approval_requests.c.state == "open")
@@ -173,9 +172,9 @@ def update_request(connection: Connection, number: int, facts: Mapping[str, Any]
 
 
 def close_request(connection: Connection, number: int, state: str, **decided: str | None) -> None:
-    """An open request ends as approved, rejected, superseded, withdrawn or expired.
+    """Close an open request as approved, rejected, superseded, withdrawn or expired.
 
-    `decided`: `decided_by`, `known_by` and `note`, where a person did it.
+    `decided`: `decided_by`, `known_by` and `note`, if a person decided.
     """
     connection.execute(
         update(approval_requests)
@@ -185,11 +184,11 @@ def close_request(connection: Connection, number: int, state: str, **decided: st
 
 
 def expire_requests(connection: Connection) -> list[str]:
-    """End the open requests whose time is over. Returns their metrics."""
-    found = connection.execute(
+    """Close the open requests whose time is over as expired. Return their metrics."""
+    rows = connection.execute(
         text(
             "UPDATE dims_approval_requests SET state = 'expired', decided_at = clock_timestamp() "
             "WHERE state = 'open' AND expires_at < clock_timestamp() RETURNING metric"
         )
     )
-    return [row.metric for row in found]
+    return [row.metric for row in rows]

@@ -1,4 +1,4 @@
-"""Queries on what became a metric's baseline, one after the other, and by whom."""
+"""Queries on the values that became a metric's baseline, when, and by whose decision."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sqlalchemy import Connection, text
 
 from dims_worker.store.bulk import dumps
 
-How = Literal["first", "policy", "approved", "by hand"]
-"""The first good reading; accepted by policy; a request that a person approved; set by a person."""
+AcceptedBy = Literal["first", "policy", "approved", "by hand"]
+"""The first good reading, accepted by policy, approved by a person, or set by a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +19,12 @@ class Acceptance:
     """A value that became the baseline. `as_of`: when its measurement began, or when it was set by hand.
 
     `begun`: when its run began. A derived reading is as old as its oldest input, and its run is that of the newest.
-    `run_id` of a reading; the rest of what a person did: the request in the log, when, who, how that is known, why.
+    `run_id` is None for a value set by hand. `request` and the fields after it are set if a person decided.
     """
 
     value: Any
     as_of: datetime
-    how: How
+    how: AcceptedBy
     begun: datetime
     run_id: int | None = None
     request: int | None = None
@@ -39,7 +39,7 @@ _READINGS = (
     "ELSE 'policy' END AS how FROM dims_metrics_history "
     "WHERE metric = :metric AND outcome IN ('accepted', 'approved') AND as_of <= :until"
 )
-# Of no reading: 0 stands in for its number. JSON's null and SQL's NULL are one here
+# There is no reading, so its id is 0. JSON's null becomes SQL's NULL
 _BY_HAND = (
     "SELECT 0 AS id, nullif(value, 'null') AS value, as_of, CAST(NULL AS bigint) AS run_id, 'by hand' AS how "
     "FROM dims_approval_requests "
@@ -48,14 +48,14 @@ _BY_HAND = (
 
 
 def _first(condition: str, way: Literal["ASC", "DESC"]) -> str:
-    """The first acceptance in this order: the first of each kind is looked up, by the index of the history."""
+    """Return a query for the first acceptance in this order. It finds the first of each kind by the history's index."""
     order = f"ORDER BY as_of {way}, id {way} LIMIT 1"
     each = (f"(SELECT * FROM ({kind}) a WHERE {condition} {order})" for kind in (_READINGS, _BY_HAND))
     return f"SELECT * FROM ({' UNION ALL '.join(each)}) a {order}"
 
 
-def _one(connection: Connection, chosen: str, parameters: dict[str, Any]) -> Acceptance | None:
-    found = connection.execute(
+def _fetch(connection: Connection, chosen: str, parameters: dict[str, Any]) -> Acceptance | None:
+    row = connection.execute(
         text(
             "SELECT c.value, c.as_of, c.how, coalesce(v.started_at, c.as_of), c.run_id, r.id, r.decided_at, "
             f"r.decided_by, r.known_by, r.note FROM ({chosen}) c "
@@ -66,18 +66,19 @@ def _one(connection: Connection, chosen: str, parameters: dict[str, Any]) -> Acc
         ),
         parameters,
     ).first()
-    return Acceptance(*found) if found else None
+    return Acceptance(*row) if row else None
 
 
 def last_accepted(
     connection: Connection, metric: str, until: datetime, *, before: int | None = None, by_person: bool = False
 ) -> Acceptance | None:
-    """The newest acceptance until then; of those before the reading `before`, which began then, where it is named.
+    """Return the newest acceptance up to `until`, or None.
 
-    `by_person`: of those that a person made, for whom the first reading stands in.
+    `before` is the id of a reading at `until`: only acceptances before it count. `by_person` leaves out those by
+    policy; the first reading counts as accepted by a person.
     """
     person = " AND how <> 'policy'" if by_person else ""
-    return _one(
+    return _fetch(
         connection,
         _first(f"(as_of, id) < (:until, :before){person}", "DESC"),
         {"metric": metric, "until": until, "before": 2**63 - 1 if before is None else before},
@@ -85,10 +86,10 @@ def last_accepted(
 
 
 def accepted_since(connection: Connection, metric: str, value: Any, until: datetime) -> Acceptance | None:
-    """The acceptance from which on this value was the baseline without a break, until then."""
+    """Return the acceptance since which this value was the baseline without a break, up to `until`."""
     another = _first("value IS DISTINCT FROM CAST(:value AS jsonb) OR how = 'first'", "DESC")
     same = "value IS NOT DISTINCT FROM CAST(:value AS jsonb)"
-    return _one(
+    return _fetch(
         connection,
         _first(f"{same} AND as_of >= coalesce((SELECT as_of FROM ({another}) b), '-infinity')", "ASC"),
         {"metric": metric, "value": None if value is None else dumps(value), "until": until},

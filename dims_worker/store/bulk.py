@@ -1,4 +1,4 @@
-"""Many rows in one statement: a list of mappings as one JSON parameter, read back as typed columns."""
+"""Pass many rows to one statement: a list of mappings as one JSON parameter, which SQL reads as typed columns."""
 
 from __future__ import annotations
 
@@ -15,28 +15,30 @@ _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 def recordset(table: Table, names: Iterable[str], parameter: str = "rows") -> str:
-    """`jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(name type, …)` for columns of a table."""
+    """Return `jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(name type, …)` for columns of a table."""
     columns: list[Column[Any]] = [table.c[name] for name in names]
     typed = ", ".join(f"{column.name} {column.type.compile(dialect=_DIALECT)}" for column in columns)
     return f"jsonb_to_recordset(CAST(:{parameter} AS jsonb)) AS r({typed})"
 
 
 def rows_as_json(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The rows as one JSON text; times in ISO 8601."""
+    """Return the rows as one JSON text, with times in ISO 8601."""
     return dumps(list(rows))
 
 
 def dumps(value: Any) -> str:
-    """A value as JSON in which numbers keep their type: JSONB would give 1e+22 back as an integer, and
-    10000000000000000000000.0 as the float it was."""
+    """Return a value as JSON in which numbers keep their type.
+
+    JSONB reads 1e+22 as an integer, but 10000000000000000000000.0 as a float.
+    """
     text = json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False)
-    if "e+" in text:  # Python writes a float so from 1e16 on
+    if "e+" in text:  # Python writes floats from 1e16 on with an exponent
         text = _MARKED.sub(r"\1", json.dumps(_marked(value), default=_plain, ensure_ascii=False, allow_nan=False))
     return text
 
 
 _MARKED = re.compile(r'"\\u0000(-?\d+\.0)"')
-"""What `_marked` leaves for a large float. No text that PostgreSQL could store contains a NUL."""
+"""A large float after `_marked`. The NUL makes it unique: PostgreSQL stores no text that contains one."""
 
 
 def _marked(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Queries on how many events and runs there are: what came after a place in the log, and never all of it."""
+"""Count events and runs for counters that only rise. Each query counts only the rows added since the last one."""
 
 from __future__ import annotations
 
@@ -8,64 +8,67 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
-SETTLED = timedelta(seconds=60)
-"""No transaction that stores events or a run lasts so long: what is older than this has all come."""
+SETTLE_TIME = timedelta(seconds=60)
+"""Longer than any transaction that stores events or a run. All rows older than this are committed."""
 
 
 @dataclass(slots=True)
 class LabelCounts:
-    """Rows by their labels, counted from a place on. `settled` is the last number of which all earlier rows have
-    come: numbers are drawn before transactions end, so that a smaller one may come after a larger one."""
+    """The number of rows by their labels.
+
+    A transaction gets its row ids before it commits, so a row with a smaller id may appear after one with a larger
+    id. `settled_id` is the largest id before which no more rows can appear, and `settled` counts the rows up to it.
+    """
 
     table: str
-    number: str
-    time: str
+    id_column: str
+    time_column: str
     labels: tuple[str, ...]
-    settled: int | None = None
-    before: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    at_first: Counter[tuple[str, ...]] | None = None
+    settled_id: int | None = None
+    settled: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    first: Counter[tuple[str, ...]] | None = None
 
     def count(self, connection: Connection) -> Counter[tuple[str, ...]]:
-        """How many rows there are by their labels since this was first called ('' for NULL). It never falls."""
-        if self.settled is None:
-            self.settled = self._settled(connection, 0)
-        place = self._settled(connection, self.settled)
-        self.before += self._between(connection, self.settled, place)
-        self.settled = place
-        found = self.before + self._between(connection, place, None)
-        if self.at_first is None:
-            self.at_first = found
-        return found - self.at_first
+        """Return the rows by label ('' for NULL) added since the first call. The numbers never fall."""
+        if self.settled_id is None:
+            self.settled_id = self._last_settled(connection, 0)
+        settled_id = self._last_settled(connection, self.settled_id)
+        self.settled += self._between(connection, self.settled_id, settled_id)
+        self.settled_id = settled_id
+        total = self.settled + self._between(connection, settled_id, None)
+        if self.first is None:
+            self.first = total
+        return total - self.first
 
-    def _settled(self, connection: Connection, known: int) -> int:
-        """The last number that is old enough, found backwards by the key's index."""
-        found = connection.execute(
+    def _last_settled(self, connection: Connection, after: int) -> int:
+        """Return the largest id that is old enough. The query walks the primary key backwards."""
+        settled_id = connection.execute(
             text(
-                f"SELECT {self.number} FROM {self.table} WHERE {self.number} > :known "
-                f"AND {self.time} < clock_timestamp() - :age ORDER BY {self.number} DESC LIMIT 1"
+                f"SELECT {self.id_column} FROM {self.table} WHERE {self.id_column} > :after "
+                f"AND {self.time_column} < clock_timestamp() - :age ORDER BY {self.id_column} DESC LIMIT 1"
             ),
-            {"known": known, "age": SETTLED},
+            {"after": after, "age": SETTLE_TIME},
         ).scalar()
-        return int(found) if found is not None else known
+        return after if settled_id is None else int(settled_id)
 
     def _between(self, connection: Connection, after: int, until: int | None) -> Counter[tuple[str, ...]]:
         labels = ", ".join(f"coalesce({label}, '')" for label in self.labels)
-        places = ", ".join(str(n) for n in range(1, len(self.labels) + 1))
-        found = connection.execute(
+        positions = ", ".join(str(n) for n in range(1, len(self.labels) + 1))
+        rows = connection.execute(
             text(
-                f"SELECT {labels}, count(*) FROM {self.table} WHERE {self.number} > :after "
-                f"AND (CAST(:until AS bigint) IS NULL OR {self.number} <= :until) GROUP BY {places}"
+                f"SELECT {labels}, count(*) FROM {self.table} WHERE {self.id_column} > :after "
+                f"AND (CAST(:until AS bigint) IS NULL OR {self.id_column} <= :until) GROUP BY {positions}"
             ),
             {"after": after, "until": until},
         )
-        return Counter({tuple(row[:-1]): row[-1] for row in found})
+        return Counter({tuple(row[:-1]): row[-1] for row in rows})
 
 
 def count_events() -> LabelCounts:
-    """Events by type and outcome."""
+    """Return a counter of events by type and outcome."""
     return LabelCounts("dims_event_log", "seq", "received_at", ("type", "outcome"))
 
 
 def count_runs() -> LabelCounts:
-    """Runs by status."""
+    """Return a counter of runs by status."""
     return LabelCounts("dims_verification_runs", "run_id", "finished_at", ("status",))

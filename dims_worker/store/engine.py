@@ -1,4 +1,4 @@
-"""Engines and transactions."""
+"""SQLAlchemy engines and transactions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dims_worker.errors import ConfigError, DatabaseUnreachable, DimsError, NotA
 
 
 def engine(url: str) -> Engine:
-    """The engine of a URL, one a process: a connection must not cross a fork."""
+    """Return the engine of a URL. Each process has its own, because a connection must not cross a fork."""
     return _engine(url, os.getpid())
 
 
@@ -27,24 +27,27 @@ def _engine(url: str, pid: int) -> Engine:
 
 
 def connect_args(name: str) -> dict[str, Any]:
-    """How we connect; `name` is what the server's list of connections says of it."""
+    """Return the arguments for libpq. `name` appears in the server's list of connections."""
     return {
         "connect_timeout": 5,
         "application_name": name,
-        # A server that vanished without a word is noticed, instead of waited for without end
-        **{"keepalives": 1, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3},
-        "tcp_user_timeout": 30_000,  # and so while a query is under way, for which TCP would try 15 minutes
-        # To compile a query of thousands of look-ups in an index takes longer than to answer it
+        # Notice a server that is gone while the connection is idle, and while a query waits for its answer
+        "keepalives": 1,
+        "keepalives_idle": 15,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+        # JIT: compiling a query with thousands of index look-ups takes longer than running it
         "options": "-c timezone=UTC -c lock_timeout=30s -c jit=off",
     }
 
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
-    """One transaction: committed at the end, rolled back by an exception.
+    """Run one transaction: commit at the end, roll back on an exception.
 
-    Raises DatabaseUnreachable, which names the host and never the password, where there is no database,
-    DimsError with the remedy where it lacks our tables, and NotAllowed where its user may only look.
+    Raises DatabaseUnreachable (with the host, never the password) if the database does not answer, DimsError if
+    it lacks the tables of DIMS, and NotAllowed if its user lacks a right.
     """
     try:
         with engine.begin() as connection:
@@ -55,7 +58,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         raise
     except InternalError as error:
         if getattr(error.orig, "pgcode", None) == "25006":  # read_only_sql_transaction
-            raise NotAllowed(f"{place_of(engine)} can only be read from here: {str(error.orig).strip()}") from error
+            raise NotAllowed(f"{place_of(engine)} is read-only here: {str(error.orig).strip()}") from error
         raise
     except ProgrammingError as error:
         if "invalid dsn" in str(error.orig):
@@ -64,12 +67,12 @@ def transaction(engine: Engine) -> Iterator[Connection]:
             raise DimsError(f"{place_of(engine)} lacks DIMS's tables: run `dims migrate`") from error
         if getattr(error.orig, "pgcode", None) == "42501":  # insufficient_privilege
             user = engine.url.username
-            raise NotAllowed(f"{place_of(engine)}: its user {user} may not do this, only look") from error
+            raise NotAllowed(f"{place_of(engine)}: the user {user} lacks the right to do this") from error
         raise
 
 
 def is_busy(error: DBAPIError) -> bool:
-    """Whether others hold what a transaction needs, and it may do when it is tried again."""
+    """Return whether a transaction failed because of other transactions, so that a retry can succeed."""
     return getattr(error.orig, "pgcode", None) in ("40001", "40P01", "55P03", "57014")
 
 
@@ -80,6 +83,6 @@ def place_of(engine: Engine) -> str:
 
 
 def clock(connection: Connection) -> datetime:
-    """The database's clock, now and not at the transaction's start: all hosts share it."""
+    """Return the current time of the database, whose clock all hosts share (not the start of the transaction)."""
     now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     return now

@@ -12,18 +12,17 @@ from sqlalchemy import Connection, text
 from dims_worker.store.bulk import recordset, rows_as_json
 from dims_worker.store.models import events
 
-_COLUMNS = (
-    *("producer", "event_id", "digest", "type", "subject", "event_time", "stream_id", "outcome"),
-    *("reason", "data", "payload", "rules", "metrics", "batch_id"),
-)
+_GENERATED = ("seq", "received_at", "replayed_at")
+_COLUMNS = tuple(column.name for column in events.columns if column.name not in _GENERATED)
 
 
 def next_batch(connection: Connection) -> int:
+    """Return a new batch id."""
     return int(connection.execute(text("SELECT nextval('dims_batch_ids')")).scalar_one())
 
 
 def next_batch_for(connection: Connection, names: Sequence[str]) -> tuple[int, bool]:
-    """A new batch id, and whether every named metric has a row."""
+    """Return a new batch id, and whether every one of these metrics has a row."""
     row = connection.execute(
         text(
             "SELECT nextval('dims_batch_ids'), "
@@ -35,15 +34,15 @@ def next_batch_for(connection: Connection, names: Sequence[str]) -> tuple[int, b
 
 
 def insert_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[tuple[str, str, str, str]]:
-    """Insert what is new. Returns (stream id, producer, id, digest) of the rows really inserted; '' for NULL."""
+    """Insert the new events. Return (stream id, producer, id, digest) of the inserted rows, with '' for NULL."""
     if not rows:
         return set()
     names = ", ".join(_COLUMNS)
     inserted = connection.execute(
         text(
-            # Numbered in the order of arrival, inserted in that of their keys: two batches cannot deadlock
+            # Numbered in order of arrival, but inserted in order of their keys, so that two batches cannot deadlock
             f"INSERT INTO dims_event_log (seq, {names}) SELECT seq, {names} FROM ("
-            # The sequence is looked up once, in a query of its own, and not for every row
+            # A subquery looks up the sequence once instead of for every row
             "  SELECT nextval((SELECT CAST(pg_get_serial_sequence('dims_event_log', 'seq') AS regclass))) AS seq, r.* "
             f" FROM {recordset(events, _COLUMNS)} OFFSET 0) AS arrived "
             "ORDER BY digest, stream_id "
@@ -56,9 +55,9 @@ def insert_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
 
 
 def raise_generations(connection: Connection, names: Sequence[str], batch_id: int) -> dict[str, int]:
-    """One generation more for each named metric, its row locked in the order of the names, under the batch.
+    """Raise the generation of each metric by one, and record it under the batch. Locks rows in order of their names.
 
-    Returns the new generations; a name without a row, or of a retired metric, is missing from them.
+    Returns the new generations by metric, without retired metrics and those that have no row.
     """
     raised = connection.execute(
         text(
@@ -77,7 +76,7 @@ def raise_generations(connection: Connection, names: Sequence[str], batch_id: in
 
 @dataclass(frozen=True, slots=True)
 class LoggedEvent:
-    """An event as the log keeps it."""
+    """A row of `dims_event_log`."""
 
     seq: int
     producer: str | None
@@ -111,12 +110,11 @@ def list_events(
     before: int | None = None,
     after: int = 0,
 ) -> list[LoggedEvent]:
-    """The newest events, newest first; of one outcome, those that were replayed, or not, of one type, and those
-    `before` and `after` a place in the log, where that is asked.
+    """Return the newest events, newest first. The other arguments filter them; `before` and `after` are `seq`.
 
-    No index knows types: who asks for a rare one says how far back to look (`after`).
+    There is no index on types. To find a rare type, limit the search with `after`.
     """
-    found = connection.execute(
+    rows = connection.execute(
         text(
             f"SELECT {_LOGGED} FROM dims_event_log WHERE (CAST(:outcome AS text) IS NULL OR outcome = :outcome) "
             "AND (CAST(:replayed AS boolean) IS NULL OR (replayed_at IS NOT NULL) = :replayed) "
@@ -125,61 +123,51 @@ def list_events(
             "ORDER BY seq DESC LIMIT :limit"
         ),
         {
-            **{"limit": limit, "outcome": outcome, "replayed": replayed, "type": type},
-            **{"before": before, "after": after},
+            "limit": limit,
+            "outcome": outcome,
+            "replayed": replayed,
+            "type": type,
+            "before": before,
+            "after": after,
         },
     )
-    return [LoggedEvent(*row) for row in found]
+    return [LoggedEvent(*row) for row in rows]
 
 
 def event_at(connection: Connection, seq: int) -> LoggedEvent | None:
-    """The event at a place in the log."""
+    """Return the event with this `seq`."""
     row = connection.execute(text(f"SELECT {_LOGGED} FROM dims_event_log WHERE seq = :seq"), {"seq": seq}).first()
     return LoggedEvent(*row) if row else None
 
 
-def count_rejected(connection: Connection) -> int:
-    """The rejected events that were not replayed."""
-    query = "SELECT count(*) FROM dims_event_log WHERE outcome = 'rejected' AND replayed_at IS NULL"
-    return int(connection.execute(text(query)).scalar_one())
-
-
-def mark_replayed(connection: Connection, numbers: Sequence[int]) -> None:
-    """Note that these events, by their places in the log, were sent again."""
-    connection.execute(
-        text("UPDATE dims_event_log SET replayed_at = clock_timestamp() WHERE seq = ANY(:numbers)"),
-        {"numbers": list(numbers)},
-    )
-
-
 def batches_after(connection: Connection, batch_id: int) -> list[int]:
-    """The batches that were numbered after this one and that stored something."""
-    found = connection.execute(
+    """Return the later batches that stored events."""
+    rows = connection.execute(
         text("SELECT DISTINCT batch_id FROM dims_event_log WHERE batch_id > :batch ORDER BY 1"), {"batch": batch_id}
     )
-    return [row.batch_id for row in found]
+    return [row.batch_id for row in rows]
 
 
 def events_of_batches(connection: Connection, batch_ids: Sequence[int]) -> list[LoggedEvent]:
-    """The events that these batches stored, in the order of their arrival."""
+    """Return the events that these batches stored, in order of arrival."""
     if not batch_ids:
         return []
-    found = connection.execute(
+    rows = connection.execute(
         text(f"SELECT {_LOGGED} FROM dims_event_log WHERE batch_id = ANY(:batches) ORDER BY seq"),
         {"batches": list(batch_ids)},
     )
-    return [LoggedEvent(*row) for row in found]
+    return [LoggedEvent(*row) for row in rows]
 
 
 def _prefix(name: str) -> str:
-    """The LIKE pattern of what begins so, as far as the index goes."""
+    """Return a LIKE pattern for texts that begin with `name`. The index holds only the first 100 characters."""
     escaped = name[:100].replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return escaped if len(name) >= 100 else f"{escaped}%"
 
 
 def find_events(connection: Connection, name: str) -> list[LoggedEvent]:
-    """The events with an id, with an id that begins so, or with a place in the log written as a number."""
-    found = connection.execute(
+    """Return the events whose id begins with `name` or whose `seq` is `name`. An exact id comes first."""
+    rows = connection.execute(
         text(
             f"SELECT {_LOGGED} FROM dims_event_log "
             "WHERE (left(event_id, 100) LIKE :pattern AND starts_with(event_id, :name)) OR seq = :seq "
@@ -187,12 +175,12 @@ def find_events(connection: Connection, name: str) -> list[LoggedEvent]:
         ),
         {"name": name, "pattern": _prefix(name), "seq": int(name) if name.isdecimal() and len(name) < 19 else None},
     )
-    return [LoggedEvent(*row) for row in found]
+    return [LoggedEvent(*row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
 class ServedMetric:
-    """What became of a metric that an event concerned; without a reading (`run_id` None) it is still due."""
+    """A metric that an event concerned, and its reading. If `run_id` is None, the metric is still due."""
 
     metric: str
     generation: int
@@ -212,8 +200,8 @@ class ServedMetric:
 
 
 def served_metrics(connection: Connection, event: LoggedEvent) -> list[ServedMetric]:
-    """For each metric the event concerned: the first good reading that serves it, else the last failed."""
-    found = connection.execute(
+    """Return for each metric that the event concerned the first good reading that serves it, else the last failure."""
+    rows = connection.execute(
         text(
             "SELECT k.metric, k.generation, h.run_id, h.value, h.unit, h.baseline, h.drift_pct, h.status, "
             "h.severity, h.tier, h.outcome, h.reason, h.error, h.as_of, h.recorded_at "
@@ -226,19 +214,22 @@ def served_metrics(connection: Connection, event: LoggedEvent) -> list[ServedMet
         ),
         {"batch": event.batch_id, "metrics": list(event.metrics)},
     )
-    return [ServedMetric(*row) for row in found]
+    return [ServedMetric(*row) for row in rows]
 
 
-_REACH = 5000
-"""So many events before a run are looked through for those that it served."""
+_SEARCH_LIMIT = 5000
+"""The number of events before the end of a run among which DIMS looks for those that the run served."""
 
 
 def events_served_by(connection: Connection, run_id: int, limit: int) -> list[LoggedEvent]:
-    """The newest events that a run's readings were the first to serve, newest first: those whose batches are later than
-    what each metric's reading before served. Looked for among the last events before the run's end."""
-    found = connection.execute(
+    """Return the newest events that this run was the first to serve, newest first.
+
+    An earlier good reading of the metric served all earlier batches. The search covers the last events before the end
+    of the run.
+    """
+    rows = connection.execute(
         text(
-            "WITH mine AS MATERIALIZED ("
+            "WITH served_here AS MATERIALIZED ("
             "  SELECT h.metric, h.generation, coalesce(former.generation, 0) AS served, v.finished_at"
             "  FROM dims_verification_runs v JOIN dims_metrics_history h ON h.run_id = v.run_id LEFT JOIN LATERAL ("
             "    SELECT p.generation FROM dims_metrics_history p WHERE p.metric = h.metric AND p.as_of < h.as_of"
@@ -248,31 +239,31 @@ def events_served_by(connection: Connection, run_id: int, limit: int) -> list[Lo
             "  AND h.generation IS NOT NULL"
             "), near AS MATERIALIZED ("
             "  SELECT e.seq, e.batch_id, e.metrics FROM dims_event_log e"
-            "  WHERE e.received_at <= (SELECT max(finished_at) FROM mine) AND e.metrics <> '{}'"
-            "  ORDER BY e.received_at DESC LIMIT :reach"
+            "  WHERE e.received_at <= (SELECT max(finished_at) FROM served_here) AND e.metrics <> '{}'"
+            "  ORDER BY e.received_at DESC LIMIT :search_limit"
             f") SELECT {_LOGGED} FROM dims_event_log WHERE seq IN ("
-            "  SELECT n.seq FROM near n JOIN mine m ON m.metric = ANY(n.metrics)"
+            "  SELECT n.seq FROM near n JOIN served_here m ON m.metric = ANY(n.metrics)"
             "  JOIN dims_ingest_batches k ON k.batch_id = n.batch_id AND k.metric = m.metric"
             "  AND k.generation > m.served AND k.generation <= m.generation"
             ") ORDER BY seq DESC LIMIT :limit"
         ),
-        {"run": run_id, "reach": _REACH, "limit": limit},
+        {"run": run_id, "search_limit": _SEARCH_LIMIT, "limit": limit},
     )
-    return [LoggedEvent(*row) for row in found]
+    return [LoggedEvent(*row) for row in rows]
 
 
 def last_event(connection: Connection) -> int:
-    """The newest event's place in the log; 0 where there is none."""
+    """Return the `seq` of the newest event, or 0 if there is none."""
     return int(connection.execute(text("SELECT coalesce(max(seq), 0) FROM dims_event_log")).scalar_one())
 
 
 def last_batch(connection: Connection) -> int:
-    """The newest batch; 0 where there is none."""
+    """Return the id of the newest batch, or 0 if there is none."""
     return int(connection.execute(text("SELECT coalesce(max(batch_id), 0) FROM dims_event_log")).scalar_one())
 
 
 def event_by_id(connection: Connection, event_id: str) -> LoggedEvent | None:
-    """The newest event with exactly this id."""
+    """Return the newest event with exactly this id."""
     row = connection.execute(
         text(
             f"SELECT {_LOGGED} FROM dims_event_log WHERE left(event_id, 100) LIKE :pattern AND event_id = :id "
@@ -286,13 +277,12 @@ def event_by_id(connection: Connection, event_id: str) -> LoggedEvent | None:
 def events_between(
     connection: Connection, metrics: Sequence[str], after: datetime, until: datetime, limit: int
 ) -> tuple[int, list[LoggedEvent]]:
-    """The events that concerned any of these metrics and were received in (after, until]: how many, and the newest of
-    them, newest first."""
-    found = connection.execute(
+    """Return the number of events received in (after, until] that concerned these metrics, and the newest of them."""
+    rows = connection.execute(
         text(
             f"SELECT {_LOGGED}, count(*) OVER () FROM dims_event_log WHERE received_at > :after "
             "AND received_at <= :until AND metrics && CAST(:metrics AS text[]) ORDER BY seq DESC LIMIT :limit"
         ),
         {"metrics": list(metrics), "after": after, "until": until, "limit": limit},
     ).fetchall()
-    return (int(found[0][-1]), [LoggedEvent(*row[:-1]) for row in found]) if found else (0, [])
+    return (int(rows[0][-1]), [LoggedEvent(*row[:-1]) for row in rows]) if rows else (0, [])

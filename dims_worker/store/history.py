@@ -1,5 +1,7 @@
-"""Queries on how metrics went: every reading of one, and one reading a day of many. Each reads by the index of the
-history, a metric and a span at a time, so that it costs what it returns, however long the history is."""
+"""Queries for trends: all readings of a metric, or one reading per day of many metrics.
+
+Each uses the index of the history, by metric and time span, so its cost depends only on what it returns.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,14 @@ from sqlalchemy import Connection, text
 from dims_worker.store.runs import AGO
 
 UNJUDGED = ("failed", "superseded", "provisional")
-"""Outcomes of readings that say nothing of a value."""
-STANDS = ("accepted", "approved", "looked")
-"""Outcomes of readings that the line of a trend goes through."""
+"""Outcomes of readings that were not judged."""
+TREND_OUTCOMES = ("accepted", "approved", "looked")
+"""Outcomes of the readings that make the line of a trend."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A reading as a point of a metric's trend. `value` is None where it failed, and where it is null."""
+    """A reading as a point of a metric's trend. `value` is None if the reading failed or is null."""
 
     as_of: datetime
     value: Any
@@ -49,7 +51,7 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class DailyLine:
-    """The numbers that a metric had at the ends of days (UTC): `days` counts from the first day looked at, 0."""
+    """The last number of a metric on each day (UTC). `days` counts from the first day of the query, which is 0."""
 
     days: Sequence[int] = ()
     values: Sequence[float] = ()
@@ -63,9 +65,11 @@ _DAY = ", ".join(name for name in Day.__slots__ if name != "day")
 
 
 def metric_trend(connection: Connection, metric: str, span: timedelta, limit: int | None = None) -> list[Point]:
-    """A metric's readings of the last `span`, the newest `limit` of them, oldest first; superseded and provisional
-    ones are left out."""
-    found = connection.execute(
+    """Return the newest `limit` readings of a metric in the last `span`, oldest first.
+
+    Superseded and provisional readings are left out.
+    """
+    rows = connection.execute(
         text(
             f"SELECT {_POINT} FROM dims_metrics_history WHERE metric = :metric "
             f"AND as_of > {AGO} AND outcome NOT IN ('superseded', 'provisional') "
@@ -73,13 +77,15 @@ def metric_trend(connection: Connection, metric: str, span: timedelta, limit: in
         ),
         {"metric": metric, "span": span, "limit": limit},
     )
-    return [Point(*row) for row in found][::-1]
+    return [Point(*row) for row in rows][::-1]
 
 
 def daily_readings(connection: Connection, metrics: Collection[str], days: int) -> dict[str, list[Day]]:
-    """The last judged reading of each of the last `days` days, today among them, by metric, oldest first. A day
-    without one is not there, nor one whose number has another unit than the metric has now."""
-    found = connection.execute(
+    """Return the last judged reading of each of the last `days` days (with today) by metric, oldest first.
+
+    Days without a reading are left out, and so are numbers in a unit other than the metric's current one.
+    """
+    rows = connection.execute(
         text(
             f"SELECT m.metric, d.day::date, {', '.join(f'h.{name}' for name in Day.__slots__ if name != 'day')} "
             "FROM unnest(CAST(:metrics AS text[])) WITH ORDINALITY AS m(metric, n) "
@@ -92,7 +98,7 @@ def daily_readings(connection: Connection, metrics: Collection[str], days: int) 
         {"metrics": list(metrics), "days": days, "unjudged": list(UNJUDGED)},
     )
     series: dict[str, list[Day]] = {metric: [] for metric in metrics}
-    for row in found:
+    for row in rows:
         series[row.metric].append(Day(*row[1:]))
     return series
 
@@ -100,9 +106,11 @@ def daily_readings(connection: Connection, metrics: Collection[str], days: int) 
 def sampled_readings(
     connection: Connection, metric: str, first: datetime, step: timedelta, outcomes: Collection[str]
 ) -> list[Point]:
-    """The last reading with one of these outcomes in each `step` from `first` until now, oldest first. A step without
-    one is not there."""
-    found = connection.execute(
+    """Return the last reading with one of these outcomes in each `step` from `first` until now, oldest first.
+
+    Steps without a reading are left out.
+    """
+    rows = connection.execute(
         text(
             f"SELECT {_POINT} FROM generate_series(CAST(:first AS timestamptz), now(), CAST(:step AS interval)) s(s) "
             f"CROSS JOIN LATERAL (SELECT {_POINT} FROM dims_metrics_history h WHERE h.metric = :metric "
@@ -111,13 +119,16 @@ def sampled_readings(
         ),
         {"metric": metric, "first": first, "step": step, "outcomes": list(outcomes)},
     )
-    return [Point(*row) for row in found]
+    return [Point(*row) for row in rows]
 
 
 def daily_lines(connection: Connection, metrics: Collection[str], days: int) -> dict[str, DailyLine]:
-    """The same days as lines to be drawn, a row a metric: the last judged reading of a day where it is a number,
-    stands, and has the unit that the metric has now. A metric without one is not there."""
-    found = connection.execute(
+    """Return the same days as lines to draw, by metric.
+
+    A day counts if its last judged reading is a number, has a trend outcome, and is in the metric's current unit.
+    Metrics without such a day are left out.
+    """
+    rows = connection.execute(
         text(
             "SELECT m.metric, l.days, l.values FROM unnest(CAST(:metrics AS text[])) AS m(metric) "
             "JOIN dims_metrics s USING (metric) CROSS JOIN LATERAL ("
@@ -126,10 +137,10 @@ def daily_lines(connection: Connection, metrics: Collection[str], days: int) -> 
             "SELECT value, unit, outcome FROM dims_metrics_history h WHERE h.metric = m.metric AND h.as_of >= d.day "
             "AND h.as_of < d.day + interval '1 day' AND h.outcome <> ALL(:unjudged) "
             "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h "
-            # What no double holds is no point of a line, and must not end the query
+            # A number that no double can hold must not make the query fail
             "WHERE CASE jsonb_typeof(h.value) WHEN 'number' THEN abs(h.value::numeric) < 1e300 END "
-            "AND h.outcome = ANY(:stands) AND h.unit = s.unit) AS l WHERE l.days IS NOT NULL"
+            "AND h.outcome = ANY(:outcomes) AND h.unit = s.unit) AS l WHERE l.days IS NOT NULL"
         ),
-        {"metrics": list(metrics), "days": days, "unjudged": list(UNJUDGED), "stands": list(STANDS)},
+        {"metrics": list(metrics), "days": days, "unjudged": list(UNJUDGED), "outcomes": list(TREND_OUTCOMES)},
     )
-    return {row.metric: DailyLine(row.days, row.values) for row in found}
+    return {row.metric: DailyLine(row.days, row.values) for row in rows}

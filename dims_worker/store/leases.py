@@ -1,4 +1,8 @@
-"""Queries on leases: a claim of a source's due metrics, fenced by an epoch (DESIGN section 3, 6)."""
+"""Leases on sources: claim the due metrics of a source, renew and release the claim, each fenced by an epoch.
+
+Every claim raises the epoch of its source. Renewing and recording act only while the epoch is still that of the claim,
+so a worker that lost its lease cannot change what its successor records.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,11 @@ from sqlalchemy import Connection, Row, text
 
 from dims_worker.store.runs import RunRow, runs_by_number
 
-SHARED_LOSSES = 2
-"""Leases that a metric loses in company before it is measured alone."""
-ALONE_LOSSES = 3
-"""Leases that it loses alone before it is quarantined."""
-POISON = SHARED_LOSSES + ALONE_LOSSES
+MAX_SHARED_LOSSES = 2
+"""Leases that a metric may lose together with others. After that, a worker measures it alone."""
+MAX_ALONE_LOSSES = 3
+"""Leases that it may lose alone before it is quarantined."""
+QUARANTINE_AFTER = MAX_SHARED_LOSSES + MAX_ALONE_LOSSES
 
 _FREE = (
     "coalesce(s.lease_until < clock_timestamp(), true) "
@@ -31,9 +35,9 @@ _DUE = (
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to measure a source's due metrics: `generations` were read BEFORE the measurement.
+    """The right to measure a source's due metrics. `generations` were read BEFORE the measurement.
 
-    `quarantined`: its one metric crashed too many workers and is not measured now.
+    `quarantined`: its only metric has crashed too many workers, and this worker must not measure it.
     """
 
     source: str
@@ -46,29 +50,30 @@ class Claim:
 def claim_source(
     connection: Connection, source: str, definitions: Mapping[str, str], holder: str, lease: timedelta, *, at_once: bool
 ) -> Claim | None:
-    """Claim what is due of a source, or None: nothing is due, it cools down, or another holds the lease.
+    """Claim the due metrics of a source. Return None if none is due, the source cools down, or it is leased.
 
-    `definitions`, by metric, are those of the caller's configuration: what is defined otherwise is left to whoever
-    knows how. `at_once` waits for no cooldown and no back-off: a person asked. To find nothing costs one query.
+    `definitions` are those of the caller's configuration, by metric. Metrics with another definition are left to a
+    worker that has it. `at_once` skips cooldown and back-off for a person's request. Without a claim, this costs one
+    query.
     """
-    asked = {"source": source, "definitions": json.dumps(dict(definitions)), "at_once": at_once}
+    parameters = {"source": source, "definitions": json.dumps(dict(definitions)), "at_once": at_once}
     row = connection.execute(
         text(
             f"SELECT lease_epoch FROM dims_sources s WHERE s.source = :source AND {_FREE} "
             f"AND EXISTS (SELECT FROM dims_metrics m WHERE {_DUE}) FOR UPDATE SKIP LOCKED"
         ),
-        asked,
+        parameters,
     ).first()
     if row is None:
         return None
-    due = connection.execute(  # anew, now that the source is ours: another's record may have come in between
+    due = connection.execute(  # again, with the source locked: another worker may have recorded a run in between
         text(
             f"SELECT metric, requested_gen, attempts FROM dims_metrics m WHERE {_DUE} "
             'ORDER BY metric COLLATE "C" FOR UPDATE'
         ),
-        asked,
+        parameters,
     ).fetchall()
-    chosen = _together(due, row.lease_epoch)
+    chosen = _choose_metrics(due, row.lease_epoch)
     if not chosen:
         return None
     as_of: datetime = connection.execute(
@@ -77,26 +82,28 @@ def claim_source(
             "UPDATE dims_sources SET lease_epoch = lease_epoch + 1, lease_holder = :holder, "
             "lease_until = clock_timestamp() + :lease WHERE source = :source RETURNING clock_timestamp()"
         ),
-        {"source": source, "holder": holder, "lease": lease, "names": [one.metric for one in chosen]},
+        {"source": source, "holder": holder, "lease": lease, "names": [metric.metric for metric in chosen]},
     ).scalar_one()
-    generations = {one.metric: one.requested_gen for one in chosen}
-    return Claim(source, row.lease_epoch + 1, as_of, generations, quarantined=chosen[0].attempts >= POISON)
+    generations = {metric.metric: metric.requested_gen for metric in chosen}
+    return Claim(source, row.lease_epoch + 1, as_of, generations, quarantined=chosen[0].attempts >= QUARANTINE_AFTER)
 
 
-def _together(due: Sequence[Row[Any]], epoch: int) -> Sequence[Row[Any]]:
-    """What is measured in one pass: all that is due, but each metric alone whose passes were lost; the two take
-    turns, by the epoch, so that neither waits for ever."""
-    suspects = sorted((one for one in due if one.attempts >= SHARED_LOSSES), key=lambda one: one.attempts)
-    others = [one for one in due if one.attempts < SHARED_LOSSES]
+def _choose_metrics(due: Sequence[Row[Any]], epoch: int) -> Sequence[Row[Any]]:
+    """Choose the due metrics of one pass: one suspect alone, or all metrics that are no suspects.
+
+    A suspect is a metric whose passes were lost. The epoch alternates between the two, so that neither waits for ever.
+    """
+    suspects = sorted((row for row in due if row.attempts >= MAX_SHARED_LOSSES), key=lambda row: row.attempts)
+    others = [row for row in due if row.attempts < MAX_SHARED_LOSSES]
     return others if others and (not suspects or epoch % 2) else suspects[:1]
 
 
 def renew_lease(connection: Connection, claimed: Claim, lease: timedelta) -> bool:
-    """Hold on for another `lease`. False where the lease is no longer ours."""
+    """Extend the lease to `lease` from now. Return False if the claim no longer holds it."""
     renewed = connection.execute(
         text(
             "UPDATE dims_sources SET lease_until = clock_timestamp() + :lease "
-            # Once recorded the lease is nobody's: a renewal that waited for that must not take it up again
+            # A recorded run has released its lease: a renewal that waited for the row must not lease it again
             "WHERE source = :source AND lease_epoch = :epoch AND lease_until IS NOT NULL RETURNING 1"
         ),
         {"source": claimed.source, "epoch": claimed.epoch, "lease": lease},
@@ -105,9 +112,10 @@ def renew_lease(connection: Connection, claimed: Claim, lease: timedelta) -> boo
 
 
 def release_lease(connection: Connection, claimed: Claim, cooldown: timedelta) -> bool:
-    """Give the lease back inside the record transaction. False, and the row untouched, where it was lost.
+    """Release the lease and start the cooldown, inside the record transaction.
 
-    The row stays locked until the transaction ends, so the answer holds for all that it writes.
+    Returns False, and changes nothing, if the lease was lost. The row stays locked until the transaction ends, so the
+    answer holds for everything that the transaction writes.
     """
     released = connection.execute(
         text(
@@ -121,7 +129,7 @@ def release_lease(connection: Connection, claimed: Claim, cooldown: timedelta) -
 
 
 def is_leased(connection: Connection, source: str) -> bool:
-    """Whether somebody scans the source now."""
+    """Return whether a worker scans the source now."""
     return bool(
         connection.execute(
             text("SELECT lease_until >= clock_timestamp() FROM dims_sources WHERE source = :source"),
@@ -131,14 +139,14 @@ def is_leased(connection: Connection, source: str) -> bool:
 
 
 def count_leases(connection: Connection) -> int:
-    """How many sources are being scanned now."""
+    """Return how many sources are leased now."""
     query = "SELECT count(*) FROM dims_sources WHERE lease_until >= clock_timestamp()"
     return int(connection.execute(text(query)).scalar_one())
 
 
 def serving_runs(connection: Connection, wanted: Mapping[str, int]) -> list[RunRow]:
-    """The runs that first served these generations of these metrics."""
-    found = connection.execute(
+    """Return the runs that first served these generations of these metrics."""
+    rows = connection.execute(
         text(
             "SELECT DISTINCT ON (h.metric) h.run_id FROM dims_metrics_history h "
             "JOIN unnest(CAST(:names AS text[]), CAST(:generations AS bigint[])) AS w(metric, generation) "
@@ -147,4 +155,4 @@ def serving_runs(connection: Connection, wanted: Mapping[str, int]) -> list[RunR
         ),
         {"names": list(wanted), "generations": list(wanted.values())},
     )
-    return runs_by_number(connection, sorted({row.run_id for row in found}))
+    return runs_by_number(connection, sorted({row.run_id for row in rows}))

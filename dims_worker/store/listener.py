@@ -1,7 +1,7 @@
-"""Hearing that something happened: one connection that listens, and reads.
+"""Wait for PostgreSQL's notifications on a connection of its own.
 
-A notification carries nothing but the name of a table, and may be lost (to a pooler that knows no LISTEN, to a
-connection that broke): who hears one looks for itself, and looks now and then without one.
+A notification carries only the name of a table. It may be lost, by a pooler that does not support LISTEN or a
+connection that breaks. The caller queries for what changed, and also queries from time to time without one.
 https://www.postgresql.org/docs/current/sql-notify.html
 """
 
@@ -19,32 +19,32 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from dims_worker.errors import DatabaseUnreachable
 from dims_worker.store.engine import connect_args
 
-CHANNEL = "dims"
+NOTIFY_CHANNEL = "dims"
 """The channel that the triggers in `schema/sql/triggers.sql` notify."""
-NAME = "dims web"
+APPLICATION_NAME = "dims web"
 """The listener's name in the server's list of connections."""
 
 
 @contextmanager
 def subscribe(engine: Engine) -> Iterator[Connection]:
-    """A connection of its own to the same database that hears the bells; idle, so read in transactions of its own."""
-    own = create_engine(engine.url, poolclass=NullPool, connect_args=connect_args(NAME))
+    """Yield a new connection to the same database that listens for notifications. It is not in a transaction."""
+    listener = create_engine(engine.url, poolclass=NullPool, connect_args=connect_args(APPLICATION_NAME))
     try:
-        with own.connect() as connection:
-            connection.execute(text(f"LISTEN {CHANNEL}"))
+        with listener.connect() as connection:
+            connection.execute(text(f"LISTEN {NOTIFY_CHANNEL}"))
             connection.commit()
             yield connection
     finally:
-        own.dispose()
+        listener.dispose()
 
 
 def wait_for_notification(connection: Connection, seconds: float, wake: socket.socket) -> bool:
-    """Wait for a bell: whether one rang before the time was over, or before somebody wrote to `wake`.
+    """Wait for a notification, for at most `seconds` or until `wake` is readable. Return whether one came.
 
-    Raises DatabaseUnreachable where the connection broke.
+    Raises DatabaseUnreachable if the connection broke.
     """
     raw: Any = connection.connection.dbapi_connection
-    if not raw.notifies:  # those that came with the last answers are there already
+    if not raw.notifies:  # some may have come with the answer to the last query
         with selectors.DefaultSelector() as selector:
             selector.register(raw, selectors.EVENT_READ)
             selector.register(wake, selectors.EVENT_READ)
@@ -53,6 +53,6 @@ def wait_for_notification(connection: Connection, seconds: float, wake: socket.s
             raw.poll()
         except psycopg2.Error as error:
             raise DatabaseUnreachable(f"the listening connection broke: {str(error).strip()}") from error
-    rang = bool(raw.notifies)
+    notified = bool(raw.notifies)
     raw.notifies.clear()
-    return rang
+    return notified

@@ -1,4 +1,4 @@
-"""Queries on the current state of metrics: their rows, locked, read, and written back together."""
+"""Queries on the current state of metrics: lock, read and save their rows."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ class MetricState:
 
     @property
     def drifted(self) -> bool:
-        """Whether the last good reading drifted; what a person approved meanwhile is judged anew, and did not."""
+        """Whether the last good reading drifted. An approval resets the status, so an approved value has not."""
         return self.status in ("moderate", "major", "extreme")
 
     def changed(self, definition: str) -> bool:
-        """Whether what is configured as `definition` is not what this row speaks of."""
+        """Return whether this row belongs to another definition, or to a retired metric."""
         return self.retired_at is not None or self.definition not in ("", definition)
 
     def accept(self, value: Any, as_of: datetime, *, by_person: bool) -> None:
-        """Make a value the baseline. Its version moves when the value does; what was rejected may be asked again."""
+        """Make a value the baseline. A new value raises the version. A rejected value may need approval again."""
         if self.baseline_as_of is None or self.baseline != value or type(self.baseline) is not type(value):
             self.baseline_version += 1
         self.baseline, self.baseline_as_of = value, as_of
@@ -75,15 +75,14 @@ _WRITTEN = tuple(name for name in _NAMES if name not in _REGISTERED)
 
 
 def register_metrics(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Give each configured metric its row, and each source its own. Returns the metrics that are new, measure
-    something else now, or are back.
+    """Create the missing rows of metrics and sources. Return the metrics that are new, redefined or back.
 
-    Rows: metric, source (None: derived), definition, requested_gen (1: to be measured at the first chance). What
-    measures something else is due, and its baseline is gone: its next reading is new. An empty definition in the
-    table is taken for what is configured.
+    `rows` hold metric, source (None: derived), definition and requested_gen (1: measure as soon as possible). A
+    redefined metric is due and loses its baseline, so its next reading has status new. An empty definition in the
+    table counts as the configured one.
     """
     listed = {str(row["metric"]): row for row in sorted(rows, key=lambda row: str(row["metric"]))}
-    connection.execute(  # sources before metrics, as a record locks them: else the two could wait for each other
+    connection.execute(  # sources first, in the order in which a record locks them, so that the two cannot deadlock
         text(
             "INSERT INTO dims_sources (source) SELECT DISTINCT unnest(CAST(:sources AS text[])) "
             "ORDER BY 1 ON CONFLICT DO NOTHING"
@@ -109,7 +108,7 @@ def register_metrics(connection: Connection, rows: Iterable[Mapping[str, Any]]) 
             "due_since = CASE WHEN r.requested_gen > 0 THEN coalesce(due_since, clock_timestamp()) END, "
             "baseline = NULL, baseline_as_of = NULL, accepted = NULL, accepted_as_of = NULL, "
             "rejected = NULL, rejected_as_of = NULL, "
-            # What went wrong was measured otherwise
+            # Failures belong to the old definition
             "failures = 0, attempts = 0, not_before = NULL, error = NULL, failed_at = NULL "
             f"FROM {recordset(metrics, names)} WHERE m.metric = r.metric"
         ),
@@ -119,8 +118,8 @@ def register_metrics(connection: Connection, rows: Iterable[Mapping[str, Any]]) 
 
 
 def retire_others(connection: Connection, names: Sequence[str]) -> list[str]:
-    """Every metric that is none of these is no longer configured, and no longer due. Returns those it ends."""
-    found = connection.execute(
+    """Retire every metric that is not among these names, so that it is no longer due. Return the newly retired ones."""
+    rows = connection.execute(
         text(
             "UPDATE dims_metrics SET retired_at = clock_timestamp(), measured_gen = requested_gen, due_since = NULL "
             "WHERE metric IN (SELECT metric FROM dims_metrics WHERE retired_at IS NULL AND NOT metric = ANY(:names) "
@@ -128,13 +127,15 @@ def retire_others(connection: Connection, names: Sequence[str]) -> list[str]:
         ),
         {"names": list(names)},
     )
-    return sorted(row.metric for row in found)
+    return sorted(row.metric for row in rows)
 
 
 def missing_derived(connection: Connection, definitions: Mapping[str, str]) -> list[str]:
-    """Of these derived metrics those that have neither a baseline nor an error since they are defined so. They are
-    locked; what somebody else has locked is somebody else's."""
-    found = connection.execute(
+    """Lock and return those of these derived metrics that have no baseline and no error under this definition.
+
+    Rows that another transaction has locked are left out.
+    """
+    rows = connection.execute(
         text(
             "SELECT metric FROM dims_metrics WHERE baseline_as_of IS NULL AND error IS NULL AND retired_at IS NULL "
             "AND definition = (CAST(:definitions AS jsonb) ->> metric) "
@@ -142,21 +143,21 @@ def missing_derived(connection: Connection, definitions: Mapping[str, str]) -> l
         ),
         {"definitions": json.dumps(dict(definitions))},
     )
-    return [row.metric for row in found]
+    return [row.metric for row in rows]
 
 
 def lock_states(connection: Connection, names: Iterable[str]) -> dict[str, MetricState]:
-    """The rows of these metrics, locked in the order of their names until the transaction ends."""
+    """Return the rows of these metrics, locked in order of their names until the transaction ends."""
     return _select(connection, names, "FOR UPDATE")
 
 
 def read_states(connection: Connection, names: Iterable[str]) -> dict[str, MetricState]:
-    """The rows of these metrics as they stand."""
+    """Return the rows of these metrics, without a lock."""
     return _select(connection, names, "")
 
 
 def states_of(connection: Connection, names: Iterable[str]) -> dict[str, MetricState]:
-    """The same for people who look: what has no row yet was never measured."""
+    """Return the states of these metrics. One that has no row yet gets the state of a metric never measured."""
     return {name: MetricState(name, None) for name in names} | read_states(connection, names)
 
 
@@ -164,18 +165,18 @@ def _select(connection: Connection, names: Iterable[str], suffix: str) -> dict[s
     listed = list(names)
     if not listed:
         return {}
-    found = connection.execute(
+    rows = connection.execute(
         text(
             f"SELECT {', '.join(_NAMES)} FROM dims_metrics WHERE metric = ANY(:names) "
             f'ORDER BY metric COLLATE "C" {suffix}'
         ),
         {"names": listed},
     )
-    return {row.metric: MetricState(*row) for row in found}
+    return {row.metric: MetricState(*row) for row in rows}
 
 
 def save_states(connection: Connection, states: Sequence[MetricState]) -> None:
-    """Write locked rows back; `requested_gen` belongs to ingest and is left alone."""
+    """Save locked rows. Only ingest changes `requested_gen`, so it is not saved."""
     if not states:
         return
     assignments = ", ".join(f"{name} = r.{name}" for name in _WRITTEN)
@@ -189,12 +190,14 @@ def save_states(connection: Connection, states: Sequence[MetricState]) -> None:
 
 
 def unclaimed_due(connection: Connection, names: Sequence[str], patience: timedelta) -> tuple[int, datetime | None]:
-    """How many of these metrics could have been measured for longer than `patience`, and since when; none where
-    somebody measures, or has recorded a run within it."""
+    """Return how many of these metrics have been ready to measure for longer than `patience`, and since when.
+
+    The answer is 0 if a worker is measuring or has recorded a run within `patience`.
+    """
     row = connection.execute(
         text(
             "SELECT count(*), min(since) FROM ("
-            # What backs off, cools down or was lost with its worker is nobody's fault until then
+            # Back-off, cooldown and a lost lease are reasons to wait
             "  SELECT greatest(m.due_since, m.not_before, s.not_before, s.lease_until) AS since"
             "  FROM dims_metrics m JOIN dims_sources s USING (source)"
             "  WHERE m.requested_gen > m.measured_gen AND m.metric = ANY(:names)"
@@ -209,8 +212,8 @@ def unclaimed_due(connection: Connection, names: Sequence[str], patience: timede
 
 
 def due_sources(connection: Connection, names: Sequence[str]) -> list[str]:
-    """The sources that have something to measure now: due, not backing off, not leased, not cooling down."""
-    found = connection.execute(
+    """Return the sources that a worker can measure now: due, not backing off, not leased and not cooling down."""
+    rows = connection.execute(
         text(
             "SELECT DISTINCT m.source FROM dims_metrics m JOIN dims_sources s USING (source) "
             "WHERE m.requested_gen > m.measured_gen AND m.metric = ANY(:names) "
@@ -220,4 +223,4 @@ def due_sources(connection: Connection, names: Sequence[str]) -> list[str]:
         ),
         {"names": list(names)},
     )
-    return [row.source for row in found]
+    return [row.source for row in rows]

@@ -1,4 +1,4 @@
-"""Bringing a database to this version's tables."""
+"""Create or upgrade the tables of DIMS in a database."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from dims_worker.store.engine import place_of, transaction
 log = logging.getLogger(__name__)
 
 VERSION_TABLE = "dims_alembic_version"
-"""Our own, because another application in the same database may use Alembic and its `alembic_version`."""
+"""Not Alembic's default, which another application in the same database may use."""
 
-_LOCK = 0x44494D53  # "DIMS": two that migrate at once take turns
+_LOCK = 0x44494D53  # "DIMS": the advisory lock that lets one process migrate at a time
 
 _UNRELEASED = (
     "has tables from a development version of DIMS before 0.2, which cannot be upgraded. Create an empty database, set "
@@ -31,7 +31,7 @@ _UNRELEASED = (
 
 
 def _scripts() -> str:
-    """`schema/`: inside an installed package, or beside it in a checkout."""
+    """Return the path of `schema/`: inside an installed package, or beside it in a checkout."""
     package = Path(__file__).parents[1]
     return str(next(place for place in (package / "schema", package.parent / "schema") if place.is_dir()))
 
@@ -43,9 +43,9 @@ def _config() -> AlembicConfig:
 
 
 def migrate(engine: Engine) -> tuple[str | None, str]:
-    """Upgrade to the newest revision. Returns the revisions before and after; equal where nothing was due.
+    """Upgrade to the newest revision. Return the revisions before and after, which may be equal.
 
-    What a migration could not do, such as creating roles, is logged as a warning, with the fix.
+    If a migration cannot do something, such as create roles, it logs a warning with the fix.
     Raises DimsError for tables that an unreleased version of DIMS made.
     """
     config = _config()
@@ -61,14 +61,14 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
 
 
 def _pass_on(connection: object, cursor: Any, *_: object) -> None:
-    """What our own migrations have to say; SQLAlchemy drops notices right after this."""
+    """Log the notices of DIMS's own migrations. SQLAlchemy drops notices right after this."""
     for notice in cursor.connection.notices:
         if "DIMS: " in notice:
             log.warning("%s", notice[notice.index("DIMS: ") :].strip())
 
 
 def head_revision() -> str:
-    """The revision that this version of DIMS needs."""
+    """Return the revision that this version of DIMS needs."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head is not None
     return head

@@ -1,7 +1,7 @@
-"""The tables, as `schema/sql/tables.sql` makes them (a test compares the two).
+"""The tables that `schema/sql/tables.sql` creates (a test compares the two).
 
-A value is kept as JSONB, so that an integer stays an integer and a text a text. A value may be null:
-whether there is one is told by its `as_of`.
+Values are JSONB, so an integer stays an integer and a text a text. A value may be null; its `as_of` shows whether there
+is one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ metrics = Table(
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("error", Text, comment="of the latest attempt; NULL if it succeeded"),
     Column("failed_at", Instant),
-    # the latest good reading and what was said of it
+    # The latest good reading and its verdict
     Column("value", JSONB),
     Column("unit", Text),
     Column("method", Text),
@@ -61,7 +61,7 @@ metrics = Table(
     Column("status", Text),
     Column("severity", Text),
     Column("drift_pct", Float),
-    # the last accepted value, and the last one that a person accepted
+    # The last accepted value, and the last value that a person accepted
     Column("baseline", JSONB),
     Column("baseline_as_of", Instant),
     Column("baseline_version", BigInteger, nullable=False, server_default="0"),
@@ -178,7 +178,7 @@ events = Table(
     comment="Every event, once. An event with a known id and other content is stored beside the first.",
 )
 
-# By how an id begins, as people type it; of all of it no index could be made (it may have 2,048 characters)
+# For people who type the beginning of an id. The whole id, of up to 2,048 characters, is too long for an index
 Index(
     "dims_event_log_id",
     func.left(events.c.event_id, 100).label("begins"),
@@ -256,25 +256,40 @@ notifications = Table(
     Column("ending", JSONB, comment="the values when the state ended"),
     Column("sent_at", Instant, comment="NULL: still to be sent"),
     Column("end_sent_at", Instant, comment="when its end was sent; set together with ended_at if no one needs to know"),
-    Index("dims_notifications_active", "channel", "metric", "state", unique=True,
-          postgresql_where=text("ended_at IS NULL")),
+    Index(
+        "dims_notifications_active",
+        "channel",
+        "metric",
+        "state",
+        unique=True,
+        postgresql_where=text("ended_at IS NULL"),
+    ),
     Index("dims_notifications_run", "run_id", postgresql_where=text("run_id IS NOT NULL")),
-    Index("dims_notifications_unsent", "channel", "id",
-          postgresql_where=text("sent_at IS NULL OR (ended_at IS NOT NULL AND end_sent_at IS NULL)")),
+    Index(
+        "dims_notifications_unsent",
+        "channel",
+        "id",
+        postgresql_where=text("sent_at IS NULL OR (ended_at IS NOT NULL AND end_sent_at IS NULL)"),
+    ),
     comment="What people are notified of: one row per channel for each period in which a metric is in a state.",
-)  # fmt: skip
+)
 
 snapshots = Table(
     "dims_snapshots",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("name", Text, nullable=False, unique=True),
-    Column("daily", Boolean, nullable=False, server_default="false",
-           comment="taken by the sweep, and deleted after settings.snapshot_days"),
+    Column(
+        "daily",
+        Boolean,
+        nullable=False,
+        server_default="false",
+        comment="taken by the sweep, and deleted after settings.snapshot_days",
+    ),
     Column("taken_at", Instant, nullable=False, server_default=func.clock_timestamp()),
     Column("note", Text),
     comment="Named points in time, to compare with.",
-)  # fmt: skip
+)
 
 snapshot_values = Table(
     "dims_snapshot_values",

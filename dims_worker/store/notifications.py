@@ -1,4 +1,4 @@
-"""Queries on what people are told: the states that stand, what is still to be sent, and who sends to a channel."""
+"""Queries on notifications: the active states, what is still to be sent, and the claims on channels."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sqlalchemy import Connection, text
 from dims_worker.store.bulk import dumps, recordset, rows_as_json
 from dims_worker.store.models import notifications
 
-MOST = 5_000
-"""Notifications that one message speaks for at most."""
+MAX_PER_MESSAGE = 5_000
+"""The most notifications that one message covers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A row of `dims_notifications`: a state of a metric, as one channel is told of it."""
+    """A row of `dims_notifications`: a state of a metric that one channel is notified of."""
 
     id: int
     channel: str
@@ -34,22 +34,22 @@ class Notification:
 
     @property
     def kind(self) -> str:
-        """What sort of state it is: held, limit, drift, attention, failed, stale."""
+        """The kind of state: held, limit, drift, attention, failed or stale."""
         return self.state.partition(":")[0]
 
     @property
     def request(self) -> int | None:
-        """The number of the request that a held value waits for."""
+        """The number of the approval request that a held value waits for."""
         return int(self.state.partition(":")[2]) if self.kind == "held" else None
 
     @property
-    def over(self) -> bool:
-        """Whether its end is still to be told."""
+    def end_unsent(self) -> bool:
+        """Whether the state has ended and the channel is still to be notified of that."""
         return self.ended_at is not None and self.end_sent_at is None
 
     @property
     def unsent(self) -> bool:
-        return self.sent_at is None or self.over
+        return self.sent_at is None or self.end_unsent
 
 
 _COLUMNS = ", ".join(Notification.__slots__)
@@ -60,19 +60,19 @@ _REQUEST = "CASE WHEN n.state LIKE 'held:%' THEN substr(n.state, 6)::bigint END"
 def active_notifications(
     connection: Connection, channels: Collection[str], metrics: Collection[str] | None = None
 ) -> list[Notification]:
-    """The states that stand, as these channels were or will be told; of all metrics where none are named."""
-    found = connection.execute(
+    """Return the active states of these channels. Without `metrics`: of all metrics."""
+    rows = connection.execute(
         text(
             f"SELECT {_COLUMNS} FROM dims_notifications WHERE ended_at IS NULL AND channel = ANY(:channels) "
             "AND (CAST(:metrics AS text[]) IS NULL OR metric = ANY(:metrics)) ORDER BY id"
         ),
         {"channels": list(channels), "metrics": None if metrics is None else list(metrics)},
     )
-    return [Notification(*row) for row in found]
+    return [Notification(*row) for row in rows]
 
 
 def begin_notifications(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-    """States that stand from now on: channel, metric, state, facts, run_id. One that stands already is left alone."""
+    """Begin states: channel, metric, state, facts and run_id of each. A state that is already active stays as it is."""
     names = ("channel", "metric", "state", "facts", "run_id")
     connection.execute(
         text(
@@ -84,14 +84,14 @@ def begin_notifications(connection: Connection, rows: Iterable[Mapping[str, Any]
 
 
 def end_notifications(connection: Connection, endings: Mapping[int, tuple[Mapping[str, Any], bool]]) -> None:
-    """States that are over, by number: the values at the end, and whether people are to hear of it."""
-    rows = [{"id": number, "ending": ending, "told": told} for number, (ending, told) in endings.items()]
+    """End states by id. Each has the values at the end, and whether to notify its channel of the end."""
+    rows = [{"id": number, "ending": ending, "notify": notify} for number, (ending, notify) in endings.items()]
     _lock(connection, endings)
     connection.execute(
         text(
             "UPDATE dims_notifications n SET ended_at = clock_timestamp(), ending = r.ending, "
-            "end_sent_at = CASE WHEN NOT r.told THEN clock_timestamp() END "
-            "FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id bigint, ending jsonb, told boolean) "
+            "end_sent_at = CASE WHEN NOT r.notify THEN clock_timestamp() END "
+            "FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id bigint, ending jsonb, notify boolean) "
             "WHERE n.id = r.id AND n.ended_at IS NULL"
         ),
         {"rows": dumps(rows)},
@@ -99,18 +99,18 @@ def end_notifications(connection: Connection, endings: Mapping[int, tuple[Mappin
 
 
 def _lock(connection: Connection, numbers: Iterable[int]) -> None:
-    """In one order, so that who ends states and who marks them as told cannot wait for each other."""
+    """Lock rows in order of their ids, so that ending states and marking them as sent cannot deadlock."""
     connection.execute(
         text("SELECT 1 FROM dims_notifications WHERE id = ANY(:ids) ORDER BY id FOR UPDATE"), {"ids": list(numbers)}
     )
 
 
-# --- what no reading tells ----------------------------------------------------------------------------
+# --- states that the sweep finds ----------------------------------------------------------------------
 
 
 def stale_metrics(connection: Connection, after: Mapping[str, timedelta]) -> dict[str, datetime]:
-    """Of these metrics those whose latest good reading is older than this, and when that was."""
-    found = connection.execute(
+    """Return those of these metrics whose latest good reading is older than the given span, with its time."""
+    rows = connection.execute(
         text(
             "SELECT m.metric, m.as_of FROM dims_metrics m "
             "JOIN jsonb_each_text(CAST(:after AS jsonb)) AS a(metric, seconds) ON m.metric = a.metric "
@@ -118,25 +118,25 @@ def stale_metrics(connection: Connection, after: Mapping[str, timedelta]) -> dic
         ),
         {"after": dumps({metric: span.total_seconds() for metric, span in after.items()})},
     )
-    return {row.metric: row.as_of for row in found}
+    return {row.metric: row.as_of for row in rows}
 
 
 def latest_values(connection: Connection, metrics: Collection[str]) -> dict[str, tuple[Any, str]]:
-    """The latest good values of these metrics, with their units."""
-    found = connection.execute(
+    """Return the latest good values of these metrics, with their units."""
+    rows = connection.execute(
         text(
             "SELECT metric, value, unit FROM dims_metrics "
             "WHERE metric = ANY(:metrics) AND retired_at IS NULL AND as_of IS NOT NULL"
         ),
         {"metrics": list(metrics)},
     )
-    return {row.metric: (row.value, row.unit) for row in found}
+    return {row.metric: (row.value, row.unit) for row in rows}
 
 
 def orphaned_notifications(connection: Connection, channels: Collection[str]) -> list[tuple[Notification, bool]]:
-    """States that stand though their request was closed, or their metric is no longer configured (True)."""
+    """Return the active states whose request is closed or whose metric is retired. The flag: it is retired."""
     columns = ", ".join(f"n.{name}" for name in Notification.__slots__)
-    found = connection.execute(
+    rows = connection.execute(
         text(
             f"SELECT {columns}, m.retired_at IS NOT NULL AS retired FROM dims_notifications n "
             f"JOIN dims_metrics m USING (metric) LEFT JOIN dims_approval_requests q ON q.id = {_REQUEST} "
@@ -145,19 +145,19 @@ def orphaned_notifications(connection: Connection, channels: Collection[str]) ->
         ),
         {"channels": list(channels)},
     )
-    return [(Notification(*row[:-1]), row.retired) for row in found]
+    return [(Notification(*row[:-1]), row.retired) for row in rows]
 
 
 def lock_free_metrics(connection: Connection, metrics: Iterable[str]) -> list[str]:
-    """Lock the rows of these metrics that nobody else works at now. Returns their names."""
-    found = connection.execute(
+    """Lock the rows of these metrics that no other transaction has locked. Return their names."""
+    rows = connection.execute(
         text(
             "SELECT metric FROM dims_metrics WHERE metric = ANY(:metrics) "
             'ORDER BY metric COLLATE "C" FOR UPDATE SKIP LOCKED'
         ),
         {"metrics": list(metrics)},
     )
-    return [row.metric for row in found]
+    return [row.metric for row in rows]
 
 
 # --- sending ------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def lock_free_metrics(connection: Connection, metrics: Iterable[str]) -> list[st
 
 @dataclass(frozen=True, slots=True)
 class ClaimedChannel:
-    """The right to send to a channel until `lease_until`, and what it is to be told."""
+    """The right to send to a channel until `lease_until`, and the notifications to send."""
 
     channel: str
     lease_until: datetime
@@ -174,9 +174,9 @@ class ClaimedChannel:
 
 
 def claim_channel(connection: Connection, channel: str, lease: timedelta, *, at_once: bool) -> ClaimedChannel | None:
-    """Claim what a channel is still to be told, or None: nothing is, it was tried a moment ago, or another sends.
+    """Claim the unsent notifications of a channel. Return None if there are none, or it backs off or is leased.
 
-    `at_once` waits for no back-off: a person asked.
+    `at_once` skips the back-off for a person's request.
     """
     connection.execute(
         text("INSERT INTO dims_channels (channel) VALUES (:channel) ON CONFLICT DO NOTHING"), {"channel": channel}
@@ -193,9 +193,9 @@ def claim_channel(connection: Connection, channel: str, lease: timedelta, *, at_
         return None
     unsent = connection.execute(
         text(
-            f"SELECT {_COLUMNS} FROM dims_notifications WHERE channel = :channel AND {_UNSENT} ORDER BY id LIMIT :most"
+            f"SELECT {_COLUMNS} FROM dims_notifications WHERE channel = :channel AND {_UNSENT} ORDER BY id LIMIT :limit"
         ),
-        {"channel": channel, "most": MOST},
+        {"channel": channel, "limit": MAX_PER_MESSAGE},
     ).fetchall()
     if not unsent:
         return None
@@ -210,26 +210,25 @@ def claim_channel(connection: Connection, channel: str, lease: timedelta, *, at_
 
 
 def mark_sent(connection: Connection, claimed: ClaimedChannel) -> None:
-    """A channel has taken its message: of what it was told nothing is to be sent again, and it is free.
+    """Record that a channel accepted its message, and release the channel.
 
-    What has ended since it was claimed is still to be told as ended.
+    A state that ended after the claim is still to be sent as ended.
     """
-    _lock(connection, [one.id for one in claimed.notifications])
+    ids = [notification.id for notification in claimed.notifications]
+    ended_ids = [notification.id for notification in claimed.notifications if notification.ended_at]
+    _lock(connection, ids)
     connection.execute(
         text(
             "UPDATE dims_notifications SET sent_at = coalesce(sent_at, clock_timestamp()), end_sent_at = CASE WHEN "
-            "id = ANY(:over) THEN coalesce(end_sent_at, clock_timestamp()) ELSE end_sent_at END WHERE id = ANY(:ids)"
+            "id = ANY(:ended) THEN coalesce(end_sent_at, clock_timestamp()) ELSE end_sent_at END WHERE id = ANY(:ids)"
         ),
-        {
-            "ids": [one.id for one in claimed.notifications],
-            "over": [one.id for one in claimed.notifications if one.ended_at],
-        },
+        {"ids": ids, "ended": ended_ids},
     )
     _release(connection, claimed, "failures = 0, not_before = NULL, error = NULL, sent_at = clock_timestamp()")
 
 
 def mark_failed(connection: Connection, claimed: ClaimedChannel, error: str, wait: timedelta) -> None:
-    """A channel has not taken its message: it is tried again after `wait`."""
+    """Record that a message to a channel failed. The next attempt is after `wait`."""
     _release(
         connection,
         claimed,
@@ -241,7 +240,7 @@ def mark_failed(connection: Connection, claimed: ClaimedChannel, error: str, wai
 def _release(
     connection: Connection, claimed: ClaimedChannel, assignments: str, values: Mapping[str, Any] | None = None
 ) -> None:
-    """Give a claim back; one that has run out belongs to whoever sends now, and is left to them."""
+    """Release a claim. If it has expired, another process may hold the channel, and nothing changes."""
     connection.execute(
         text(
             f"UPDATE dims_channels SET lease_until = NULL, {assignments} "
@@ -251,12 +250,12 @@ def _release(
     )
 
 
-# --- looking ------------------------------------------------------------------------------------------
+# --- lists --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelRow:
-    """A row of `dims_channels`, and how many notifications are still to be sent there."""
+    """A row of `dims_channels`, and the number of its unsent notifications."""
 
     channel: str
     unsent: int
@@ -267,8 +266,8 @@ class ChannelRow:
 
 
 def channels_with_pending(connection: Connection, channels: Collection[str]) -> list[str]:
-    """The channels that are to be told something now: nobody sends, and no failure is too fresh."""
-    found = connection.execute(
+    """Return the channels with unsent notifications that can be claimed now: not leased and not backing off."""
+    rows = connection.execute(
         text(
             "SELECT w.channel FROM unnest(CAST(:channels AS text[])) AS w(channel) LEFT JOIN dims_channels c "
             "USING (channel) WHERE coalesce(c.lease_until < clock_timestamp(), true) "
@@ -277,12 +276,12 @@ def channels_with_pending(connection: Connection, channels: Collection[str]) -> 
         ),
         {"channels": list(channels)},
     )
-    return [row.channel for row in found]
+    return [row.channel for row in rows]
 
 
 def channel_rows(connection: Connection, channels: Collection[str]) -> list[ChannelRow]:
-    """How it stands with these channels, in the order of their names."""
-    found = connection.execute(
+    """Return the state of these channels, in order of their names."""
+    rows = connection.execute(
         text(
             "SELECT w.channel, (SELECT count(*) FROM dims_notifications n WHERE n.channel = w.channel "
             f"AND {_UNSENT}) AS unsent, coalesce(c.failures, 0), c.error, c.not_before, c.sent_at "
@@ -290,16 +289,16 @@ def channel_rows(connection: Connection, channels: Collection[str]) -> list[Chan
         ),
         {"channels": list(channels)},
     )
-    return [ChannelRow(*row) for row in found]
+    return [ChannelRow(*row) for row in rows]
 
 
 def list_notifications(connection: Connection, *, limit: int) -> list[Notification]:
-    """What stands or is still to be sent, of any channel, newest first."""
-    found = connection.execute(
+    """Return the active and the unsent notifications of all channels, newest first."""
+    rows = connection.execute(
         text(
             f"SELECT {_COLUMNS} FROM dims_notifications WHERE ended_at IS NULL OR {_UNSENT} "
             "ORDER BY id DESC LIMIT :limit"
         ),
         {"limit": limit},
     )
-    return [Notification(*row) for row in found]
+    return [Notification(*row) for row in rows]

@@ -32,18 +32,18 @@ class RetentionRun:
 
 
 def today(connection: Connection) -> date:
-    """The day (UTC) by the database's clock."""
-    found: date = connection.execute(text("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")).scalar_one()
-    return found
+    """Return the current day (UTC) by the database's clock."""
+    day: date = connection.execute(text("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")).scalar_one()
+    return day
 
 
 def try_retention_lock(connection: Connection) -> bool:
-    """Whether no other process does the retention run; the lock lasts until the transaction ends."""
+    """Return whether no other process does the retention run. The lock lasts until the transaction ends."""
     return bool(connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _LOCK}).scalar_one())
 
 
 def last_retention_run(connection: Connection) -> RetentionRun | None:
-    """The newest day's row."""
+    """Return the row of the newest day."""
     row = connection.execute(
         text(f"SELECT {', '.join(RetentionRun.__slots__)} FROM dims_retention_runs ORDER BY day DESC LIMIT 1")
     ).first()
@@ -51,7 +51,7 @@ def last_retention_run(connection: Connection) -> RetentionRun | None:
 
 
 def begin_day(connection: Connection, day: date) -> bool:
-    """Whether the day had not begun yet."""
+    """Insert the row of a day. Return False if there is one already."""
     return bool(
         connection.execute(
             text("INSERT INTO dims_retention_runs (day) VALUES (:day) ON CONFLICT DO NOTHING"), {"day": day}

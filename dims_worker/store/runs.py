@@ -1,4 +1,4 @@
-"""Queries on runs and the history of readings."""
+"""Queries on runs and on the history of readings."""
 
 from __future__ import annotations
 
@@ -13,23 +13,20 @@ from dims_worker.store.bulk import recordset, rows_as_json
 from dims_worker.store.models import history, runs
 
 AGO = "(SELECT clock_timestamp() - CAST(:span AS interval))"
-"""`:span` ago, asked once: beside the bare clock, which moves while a query runs, no index helps."""
+"""The instant `:span` ago. The subquery reads the clock once; PostgreSQL uses no index with a clock that moves."""
 
-_HISTORY = (
-    *("run_id", "metric", "value", "unit", "method", "as_of", "generation", "baseline", "drift_pct"),
-    *("status", "severity", "tier", "outcome", "reason", "error", "details"),
-)
+_HISTORY = tuple(column.name for column in history.columns if column.name not in ("id", "recorded_at"))
 
 
 def insert_run(connection: Connection, row: Mapping[str, Any]) -> tuple[int, datetime]:
-    """A run's row; returns its number, and when it finished: now, by the database's clock."""
+    """Insert a run. Return its number and when it finished, which is now by the database's clock."""
     inserted = insert(runs).values(**row).returning(runs.c.run_id, runs.c.finished_at)
     number, finished_at = connection.execute(inserted).one()
     return number, finished_at
 
 
 def insert_readings(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Readings with their verdicts, in one statement."""
+    """Insert readings with their verdicts, in one statement."""
     names = ", ".join(_HISTORY)
     connection.execute(
         text(f"INSERT INTO dims_metrics_history ({names}) SELECT {names} FROM {recordset(history, _HISTORY)}"),
@@ -38,7 +35,7 @@ def insert_readings(connection: Connection, rows: Iterable[Mapping[str, Any]]) -
 
 
 def set_reading_outcome(connection: Connection, metric: str, as_of: datetime, outcome: str) -> None:
-    """What a person decided of a held reading."""
+    """Set the outcome of a held reading to what a person decided."""
     connection.execute(
         text(
             "UPDATE dims_metrics_history SET outcome = :outcome "
@@ -101,9 +98,11 @@ def list_runs(
     source: str | None = None,
     status: str | None = None,
 ) -> list[RunRow]:
-    """The newest runs, newest first; those `before` and `after` a number, of one source, of one status, where that is
-    asked. No index knows sources: who asks for a rare one says how far back to look (`after`)."""
-    found = connection.execute(
+    """Return the newest runs, newest first. The other arguments filter them; `before` and `after` are run numbers.
+
+    There is no index on sources. To find a rare source, limit the search with `after`.
+    """
+    rows = connection.execute(
         text(
             f"SELECT {_RUN} FROM dims_verification_runs WHERE run_id > :after "
             "AND (CAST(:before AS bigint) IS NULL OR run_id < :before) "
@@ -112,109 +111,109 @@ def list_runs(
         ),
         {"limit": limit, "after": after, "before": before, "source": source, "status": status},
     )
-    return [RunRow(*row) for row in found]
+    return [RunRow(*row) for row in rows]
 
 
 def last_run(connection: Connection) -> int:
-    """The newest run's number; 0 where there is none."""
+    """Return the number of the newest run, or 0 if there is none."""
     query = "SELECT coalesce(max(run_id), 0) FROM dims_verification_runs"
     return int(connection.execute(text(query)).scalar_one())
 
 
 def runs_by_number(connection: Connection, run_ids: Sequence[int]) -> list[RunRow]:
-    """These runs, oldest first."""
-    found = connection.execute(
+    """Return these runs, oldest first."""
+    rows = connection.execute(
         text(f"SELECT {_RUN} FROM dims_verification_runs WHERE run_id = ANY(:runs) ORDER BY run_id"),
         {"runs": list(run_ids)},
     )
-    return [RunRow(*row) for row in found]
+    return [RunRow(*row) for row in rows]
 
 
 def api_calls_since(connection: Connection, span: timedelta) -> dict[str | None, int]:
-    """The requests that runs made in the last `span`, by source (None: looks at several, workflows by name)."""
-    found = connection.execute(
+    """Return the API calls of the runs in the last `span`, by source or workflow (None: checks of several sources)."""
+    rows = connection.execute(
         text(
             "SELECT source, sum(api_calls) AS made FROM dims_verification_runs "
             f"WHERE started_at > {AGO} GROUP BY source HAVING sum(api_calls) > 0"
         ),
         {"span": span},
     )
-    return {row.source: int(row.made) for row in found}
+    return {row.source: int(row.made) for row in rows}
 
 
 def last_result(connection: Connection, source: str) -> tuple[RunRow, Mapping[str, Any]] | None:
-    """The newest run of a workflow (`workflow.gap-analysis`) that stands, and what it found; None: never run."""
-    found = connection.execute(
+    """Return the newest run of a workflow (`workflow.gap-analysis`) that was not superseded, and its result."""
+    row = connection.execute(
         text(
             f"SELECT {_RUN}, result FROM dims_verification_runs WHERE source = :source AND result IS NOT NULL "
             "AND status <> 'superseded' ORDER BY run_id DESC LIMIT 1"
         ),
         {"source": source},
     ).first()
-    return (RunRow(*found[:-1]), found[-1]) if found else None
+    return (RunRow(*row[:-1]), row[-1]) if row else None
 
 
 def runs_of(connection: Connection, source: str, *, limit: int) -> list[RunRow]:
-    """The newest runs of a workflow (`workflow.gap-analysis`), newest first."""
-    found = connection.execute(
+    """Return the newest runs of a workflow (`workflow.gap-analysis`), newest first."""
+    rows = connection.execute(
         text(
             f"SELECT {_RUN} FROM dims_verification_runs WHERE source = :source AND result IS NOT NULL "
             "ORDER BY run_id DESC LIMIT :limit"
         ),
         {"source": source, "limit": limit},
     )
-    return [RunRow(*row) for row in found]
+    return [RunRow(*row) for row in rows]
 
 
 def result_of(connection: Connection, run_id: int) -> Mapping[str, Any] | None:
-    """What a workflow's run found, whole; None for any other run."""
-    found: Mapping[str, Any] | None = connection.execute(
+    """Return the whole result of a workflow's run, or None for any other run."""
+    result: Mapping[str, Any] | None = connection.execute(
         text("SELECT result FROM dims_verification_runs WHERE run_id = :run"), {"run": run_id}
     ).scalar()
-    return found
+    return result
 
 
 def readings_of(connection: Connection, run_ids: Sequence[int]) -> list[PastReading]:
-    """The readings of some runs, in the order they were recorded in."""
-    found = connection.execute(
+    """Return the readings of these runs, in the order in which they were recorded."""
+    rows = connection.execute(
         text(f"SELECT {_PAST} FROM dims_metrics_history WHERE run_id = ANY(:runs) ORDER BY id"),
         {"runs": list(run_ids)},
     )
-    return [PastReading(*row) for row in found]
+    return [PastReading(*row) for row in rows]
 
 
 def history_of(connection: Connection, metric: str, span: timedelta) -> list[PastReading]:
-    """A metric's readings of the last `span`, oldest first."""
-    found = connection.execute(
+    """Return a metric's readings of the last `span`, oldest first."""
+    rows = connection.execute(
         text(f"SELECT {_PAST} FROM dims_metrics_history WHERE metric = :metric AND as_of > {AGO} ORDER BY as_of, id"),
         {"metric": metric, "span": span},
     )
-    return [PastReading(*row) for row in found]
+    return [PastReading(*row) for row in rows]
 
 
 def newest_readings(connection: Connection, metric: str, limit: int) -> list[PastReading]:
-    """A metric's newest readings of any kind, newest first."""
-    found = connection.execute(
+    """Return a metric's newest readings with any outcome, newest first."""
+    rows = connection.execute(
         text(
             f"SELECT {_PAST} FROM dims_metrics_history WHERE metric = :metric ORDER BY as_of DESC, id DESC LIMIT :limit"
         ),
         {"metric": metric, "limit": limit},
     )
-    return [PastReading(*row) for row in found]
+    return [PastReading(*row) for row in rows]
 
 
 def reading_at(connection: Connection, metric: str, as_of: datetime) -> PastReading | None:
-    """The last good reading that was begun then and judged."""
-    found = connection.execute(
+    """Return the last judged reading whose measurement began at `as_of`."""
+    row = connection.execute(
         text(
             f"SELECT {_PAST} FROM dims_metrics_history WHERE metric = :metric AND as_of = :as_of "
             "AND outcome NOT IN ('superseded', 'provisional', 'failed') ORDER BY id DESC LIMIT 1"
         ),
         {"metric": metric, "as_of": as_of},
     ).first()
-    return PastReading(*found) if found else None
+    return PastReading(*row) if row else None
 
 
 def newest_reading(connection: Connection, metric: str) -> PastReading | None:
-    """The newest reading of any kind."""
+    """Return the newest reading with any outcome."""
     return next(iter(newest_readings(connection, metric, 1)), None)

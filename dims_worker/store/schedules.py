@@ -1,4 +1,4 @@
-"""Queries on rules with a schedule: when each was first seen, and its last stored tick."""
+"""Queries on rules with a schedule: when each rule was first seen, and its last stored tick."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sqlalchemy import Connection, text
 
 @dataclass(frozen=True, slots=True)
 class ScheduleState:
-    """A row of `dims_schedules`. `last_tick` None: none was stored yet."""
+    """A row of `dims_schedules`. `last_tick` is None until the first tick is stored."""
 
     first_seen_at: datetime
     last_tick: datetime | None
 
 
 def register_schedules(connection: Connection, rules: Sequence[str]) -> None:
-    """Give each rule with a schedule its row, and end the rows of others: one that comes back begins anew."""
+    """Insert the missing rows of rules with a schedule, and delete the rows of all other rules."""
     connection.execute(
         text(
             "WITH gone AS (DELETE FROM dims_schedules WHERE NOT rule = ANY(:rules)) "
@@ -29,7 +29,7 @@ def register_schedules(connection: Connection, rules: Sequence[str]) -> None:
 
 
 def record_ticks(connection: Connection, ticks: Mapping[str, datetime]) -> None:
-    """Ticks that were stored, by rule. An older one than the last changes nothing, nor one that is yet to come."""
+    """Record stored ticks by rule. A tick that is older than the last one, or in the future, changes nothing."""
     connection.execute(
         text(
             "UPDATE dims_schedules s SET last_tick = t.tick "
@@ -42,11 +42,11 @@ def record_ticks(connection: Connection, ticks: Mapping[str, datetime]) -> None:
 
 
 def schedule_states(connection: Connection) -> dict[str, ScheduleState]:
-    """Every rule with a schedule."""
-    found = connection.execute(text("SELECT rule, first_seen_at, last_tick FROM dims_schedules"))
-    return {row.rule: ScheduleState(row.first_seen_at, row.last_tick) for row in found}
+    """Return the states of all rules with a schedule."""
+    rows = connection.execute(text("SELECT rule, first_seen_at, last_tick FROM dims_schedules"))
+    return {row.rule: ScheduleState(row.first_seen_at, row.last_tick) for row in rows}
 
 
 def missed_since(schedules: Mapping[str, ScheduleState]) -> dict[str, datetime]:
-    """From when on a tick of each rule that was not stored was missed."""
-    return {rule: one.last_tick or one.first_seen_at for rule, one in schedules.items()}
+    """Return the time by rule after which a tick that is not stored counts as missed."""
+    return {rule: state.last_tick or state.first_seen_at for rule, state in schedules.items()}

@@ -1,4 +1,4 @@
-"""Queries on snapshots, points in time with a name, and on what metrics were at an instant."""
+"""Queries on snapshots (named points in time) and on the values of metrics at an instant."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dims_worker.store.history import UNJUDGED
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A row of `dims_snapshots`, and how many metrics it holds."""
+    """A row of `dims_snapshots`, and the number of its metrics."""
 
     id: int
     name: str
@@ -26,7 +26,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotValue:
-    """What a metric was at an instant: its last good reading then."""
+    """The value of a metric at an instant: its last good reading by then."""
 
     value: Any
     unit: str
@@ -35,7 +35,7 @@ class SnapshotValue:
 
 @dataclass(frozen=True, slots=True)
 class LatestRequest:
-    """The latest request of a metric that was opened or decided within a span."""
+    """The latest approval request of a metric that was opened or decided within a span."""
 
     request: int
     state: str
@@ -50,44 +50,45 @@ _SNAPSHOT = (
 
 
 def take_snapshot(connection: Connection, name: str, *, daily: bool, note: str | None = None) -> int | None:
-    """Copy what every metric is now, retired ones left out. Returns how many; None where the name is taken."""
-    made = connection.execute(
+    """Copy the current values of all metrics except retired ones. Return their number, or None if the name exists."""
+    snapshot_id = connection.execute(
         text(
             "INSERT INTO dims_snapshots (name, daily, note) VALUES (:name, :daily, :note) "
             "ON CONFLICT (name) DO NOTHING RETURNING id"
         ),
         {"name": name, "daily": daily, "note": note},
     ).scalar()
-    if made is None:
+    if snapshot_id is None:
         return None
     return connection.execute(
         text(
-            "INSERT INTO dims_snapshot_values (snapshot_id, metric, value, unit, as_of, status, baseline, baseline_as_of) "
-            "SELECT :made, metric, value, unit, as_of, status, baseline, baseline_as_of FROM dims_metrics "
+            "INSERT INTO dims_snapshot_values "
+            "(snapshot_id, metric, value, unit, as_of, status, baseline, baseline_as_of) "
+            "SELECT :snapshot, metric, value, unit, as_of, status, baseline, baseline_as_of FROM dims_metrics "
             "WHERE as_of IS NOT NULL AND retired_at IS NULL"
         ),
-        {"made": made},
+        {"snapshot": snapshot_id},
     ).rowcount
 
 
 def list_snapshots(connection: Connection) -> list[Snapshot]:
-    """Every snapshot, oldest first."""
+    """Return all snapshots, oldest first."""
     return [Snapshot(*row) for row in connection.execute(text(f"{_SNAPSHOT} ORDER BY s.taken_at, s.id"))]
 
 
 def find_snapshot(connection: Connection, name: str) -> Snapshot | None:
-    """The snapshot of this name."""
+    """Return the snapshot with this name, or None."""
     row = connection.execute(text(f"{_SNAPSHOT} WHERE s.name = :name"), {"name": name}).first()
     return Snapshot(*row) if row else None
 
 
 def delete_snapshot(connection: Connection, name: str) -> bool:
-    """Whether there was one of this name; its values go with it."""
+    """Delete a snapshot and its values. Return whether it existed."""
     return bool(connection.execute(text("DELETE FROM dims_snapshots WHERE name = :name"), {"name": name}).rowcount)
 
 
 def delete_daily(connection: Connection, days: int) -> int:
-    """Drop the daily snapshots that are older than so many days; returns how many."""
+    """Delete the daily snapshots that are older than `days`. Return how many."""
     return connection.execute(
         text("DELETE FROM dims_snapshots WHERE daily AND taken_at < clock_timestamp() - make_interval(days => :days)"),
         {"days": days},
@@ -95,19 +96,21 @@ def delete_daily(connection: Connection, days: int) -> int:
 
 
 def values_in(connection: Connection, snapshot: int) -> dict[str, SnapshotValue]:
-    """What each metric was at a snapshot, by its number."""
-    found = connection.execute(
+    """Return the values in the snapshot with this id, by metric."""
+    rows = connection.execute(
         text("SELECT metric, value, unit, as_of FROM dims_snapshot_values WHERE snapshot_id = :snapshot"),
         {"snapshot": snapshot},
     )
-    return {row.metric: SnapshotValue(*row[1:]) for row in found}
+    return {row.metric: SnapshotValue(*row[1:]) for row in rows}
 
 
 def values_at(connection: Connection, instant: datetime) -> dict[str, SnapshotValue]:
-    """What was known of each metric at an instant, by the index of the history; one that had no good reading yet is
-    not there, nor one that was retired by then. A derived reading is as old as its oldest input: when it was recorded
-    tells whether it was known."""
-    found = connection.execute(
+    """Return the values known at an instant, by metric. Metrics without a good reading or retired by then are left out.
+
+    A derived reading is as old as its oldest input, so `recorded_at` shows whether it was known. Uses the history's
+    index.
+    """
+    rows = connection.execute(
         text(
             "SELECT m.metric, h.value, h.unit, h.as_of FROM dims_metrics m CROSS JOIN LATERAL ("
             "SELECT value, unit, as_of FROM dims_metrics_history h "
@@ -118,22 +121,22 @@ def values_at(connection: Connection, instant: datetime) -> dict[str, SnapshotVa
         ),
         {"instant": instant, "unjudged": list(UNJUDGED)},
     )
-    return {row.metric: SnapshotValue(*row[1:]) for row in found}
+    return {row.metric: SnapshotValue(*row[1:]) for row in rows}
 
 
 def values_now(connection: Connection) -> dict[str, SnapshotValue]:
-    """What each metric is, retired ones left out."""
-    found = connection.execute(
+    """Return the current values, by metric, without retired metrics."""
+    rows = connection.execute(
         text("SELECT metric, value, unit, as_of FROM dims_metrics WHERE as_of IS NOT NULL AND retired_at IS NULL")
     )
-    return {row.metric: SnapshotValue(*row[1:]) for row in found}
+    return {row.metric: SnapshotValue(*row[1:]) for row in rows}
 
 
 def latest_requests(
     connection: Connection, metrics: Collection[str], after: datetime, until: datetime
 ) -> dict[str, LatestRequest]:
-    """Of each of these metrics the latest request that was opened or decided in (after, until]."""
-    found = connection.execute(
+    """Return the latest request of each of these metrics that was opened or decided in (after, until]."""
+    rows = connection.execute(
         text(
             "SELECT DISTINCT ON (metric) metric, id, "
             "CASE WHEN decided_at > :until THEN 'open' ELSE state END, "
@@ -143,4 +146,4 @@ def latest_requests(
         ),
         {"metrics": list(metrics), "after": after, "until": until},
     )
-    return {row.metric: LatestRequest(*row[1:]) for row in found}
+    return {row.metric: LatestRequest(*row[1:]) for row in rows}

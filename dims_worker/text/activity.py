@@ -125,7 +125,7 @@ class ActivityFollower:
         return [self._describe_event(last, subject)]
 
     def _describe_event(self, event: LoggedEvent, subject: str) -> str:
-        total = sum(len(names) for names in self.config.of_source.values())
+        total = sum(len(names) for names in self.config.metrics_by_source.values())
         if event.outcome == "rejected":
             effect = "was rejected, and DIMS measures nothing for it"
         elif event.outcome == "unmatched":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +25,19 @@ Document = dict[str, Any]
 def facts(row: Any) -> Document:
     """Return a row of the store by the names of its columns."""
     return {name: getattr(row, name) for name in row.__slots__}
+
+
+def json_text(document: Any) -> str:
+    """Return a document as indented JSON. Numbers keep their type, and times are ISO 8601."""
+    return json.dumps(document, default=_json_default, indent=2, ensure_ascii=False)
+
+
+def _json_default(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def metric_documents(connection: Connection, config: Config, names: Collection[str]) -> list[Document]:
@@ -56,7 +70,7 @@ def metric_document(config: Config, state: MetricState, request: ApprovalRequest
         "failed": state.error is not None,
         "error": state.error,
         "due": state.due,
-        "beyond": Judge.of(config, name).limit_words(state.value, now) if metric and state.as_of else None,
+        "beyond": Judge.of(config, name).format_broken_limit(state.value, now) if metric and state.as_of else None,
         "request": request.id if request else None,
         "critical": bool(policy and policy.critical),
         "enabled": bool(metric and metric.enabled),

@@ -59,11 +59,10 @@ class SignInPolicy:
 
     def by_token(self, token: str) -> Viewer | None:
         """Return the person with this token. All tokens are compared, in constant time."""
-        names = [name for name, known in self.web.named.items() if _equal(token, known)]
+        names = [name for name, known in self.web.active_tokens.items() if _equal(token, known)]
         return Viewer(names[0], "token") if names else None
 
     def may_send_events(self, token: str) -> bool:
-        """Return whether this is the events token."""
         known = self.web.events_token.get_secret_value()
         return bool(known) and _equal(token, known)
 
@@ -117,7 +116,7 @@ class SignInPolicy:
 
     def _seal(self, viewer: Viewer) -> str:
         """Return a digest of the credential of a session, so that a new token ends the session."""
-        token = self.web.named.get(viewer.name, "") if viewer.known_by == "token" else viewer.known_by
+        token = self.web.active_tokens.get(viewer.name, "") if viewer.known_by == "token" else viewer.known_by
         return hashlib.sha256(f"{self.secret}{token}".encode()).hexdigest()[:16] if token else ""
 
     def _serializer(self, kind: str) -> URLSafeTimedSerializer:

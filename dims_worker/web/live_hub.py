@@ -65,7 +65,6 @@ class LiveHub:
         self._thread: threading.Thread | None = None
 
     async def start(self) -> None:
-        """Start the listener."""
         self._loop = asyncio.get_running_loop()
         self._interrupted, self._interrupt = socket.socketpair()
         self._thread = threading.Thread(target=self._listen, name="live", daemon=True)

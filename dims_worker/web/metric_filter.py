@@ -54,7 +54,6 @@ class MetricFilter:
 
     @property
     def address(self) -> str:
-        """The address of the overview with this filter."""
         values = {"q": self.q, "category": self.category, "state": self.state}
         return "/?" + urlencode({key: value for key, value in values.items() if value}) if self else "/"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 from markupsafe import Markup
 from sqlalchemy import Connection
@@ -14,17 +14,9 @@ from dims_worker.analysis.health import points_in_unit
 from dims_worker.config import Config, Metric
 from dims_worker.config.units import AGES
 from dims_worker.domain.decide import age_of
-from dims_worker.formatting import (
-    escape_control,
-    format_drift,
-    format_number,
-    format_utc_short,
-    format_value,
-    is_number,
-    pluralize,
-)
-from dims_worker.reports.svg_charts import ChartMarker, ChartSize, TrendData, trend_svg
-from dims_worker.store.history import STANDS, Point, sampled_readings
+from dims_worker.formatting import format_number, format_value, is_number, pluralize
+from dims_worker.reports.svg_charts import ChartMarker, ChartSize, TrendData, baseline_steps, chart_marker, trend_svg
+from dims_worker.store.history import TREND_OUTCOMES, Point, sampled_readings
 from dims_worker.store.metric_states import MetricState
 from dims_worker.store.point_in_time import notable_readings
 
@@ -45,7 +37,7 @@ def trend_charts(connection: Connection, config: Config, state: MetricState, now
     """Return the chart of the last `days`, for a wide screen and for a phone. Empty if there are no numbers."""
     span = timedelta(days=days)
     first = now - span
-    points = sampled_readings(connection, state.metric, first, span / MAX_VALUES, STANDS)
+    points = sampled_readings(connection, state.metric, first, span / MAX_VALUES, TREND_OUTCOMES)
     notable = notable_readings(connection, [state.metric], first, MAX_MARKERS)[state.metric]
     trend = trend_data(config.metrics.get(state.metric), state, points, notable, (first, now))
     if not trend.line and all(marker.value is None for marker in trend.markers):
@@ -63,7 +55,11 @@ def trend_data(
     """Return the data of the chart: only readings in the metric's current unit. Pure."""
     points, notable = (points_in_unit(listed, metric, state.unit) for listed in (points, notable))
     line = [(point.as_of, value) for point in points if (value := _number(metric, point.value, point)) is not None]
-    steps = [] if metric is not None and metric.is_age else list(_baseline_steps(state, points, span))
+    baselines = [(point.as_of, point.baseline) for point in points]
+    if state.baseline_as_of:
+        baselines.append((max(state.baseline_as_of, span[0]), state.baseline))
+    drawn = [] if metric is not None and metric.is_age else [step for step in baselines if _is_drawable(step[1])]
+    steps = list(baseline_steps(drawn, span[1]))
     markers = [_marker(metric, point) for point in notable]
     drawable = [marker for marker in markers if marker.outcome == "failed" or marker.value is not None]
     return TrendData(*span, line, steps, drawable, _alt_text(state, line, drawable), dots=len(line) <= MAX_DOTS)
@@ -74,31 +70,16 @@ def _number(metric: Metric | None, value: Any, point: Point) -> float | None:
     if metric is not None and metric.is_age:
         seconds = age_of(value, point.as_of)
         return None if seconds is None else seconds / AGES[metric.shown_unit]
-    return float(value) if is_number(value) and abs(value) < LARGEST else None
+    return float(value) if _is_drawable(value) else None
 
 
-def _baseline_steps(
-    state: MetricState, points: Sequence[Point], span: tuple[datetime, datetime]
-) -> Iterator[tuple[datetime, float]]:
-    """Yield the baseline wherever it changed, then the current one until now."""
-    last: float | None = None
-    first, now = span
-    current = [(max(state.baseline_as_of, first), state.baseline)] if state.baseline_as_of else []
-    for at, value in (*((point.as_of, point.baseline) for point in points), *current):
-        if is_number(value) and abs(value) < LARGEST and float(value) != last:
-            last = float(value)
-            yield at, last
-    if last is not None:
-        yield now, last
+def _is_drawable(value: Any) -> TypeGuard[int | float]:
+    return is_number(value) and abs(value) < LARGEST
 
 
 def _marker(metric: Metric | None, point: Point) -> ChartMarker:
-    time, outcome = format_utc_short(point.as_of), point.outcome
-    if outcome == "failed":
-        return ChartMarker(point.as_of, "failed", None, f"{time}, failed: {escape_control(point.error or '')}")
-    value = format_value(point.value, point.unit, metric, point.as_of)
-    title = f"{time}, {outcome}: {value} ({format_drift(point.value, point.baseline, point.drift_pct)})"
-    return ChartMarker(point.as_of, outcome, _number(metric, point.value, point), title)
+    shown = format_value(point.value, point.unit, metric, point.as_of)
+    return chart_marker(point, point.as_of, _number(metric, point.value, point), shown)
 
 
 def _alt_text(state: MetricState, line: Sequence[tuple[datetime, float]], markers: Sequence[ChartMarker]) -> str:

@@ -33,7 +33,7 @@ class RuleSchedule(BaseSchedule):  # type: ignore[misc]
         """Return whether a tick came since beat last ran the entry, and the seconds until the next tick."""
         now = self.now()
         tick = schedule.last_tick(self.rule, now)
-        due = tick > last_run_at and now - tick < schedule.GRACE
+        due = tick > last_run_at and now - tick < schedule.TICK_GRACE
         return schedstate(due, (schedule.next_tick(self.rule, now) - now).total_seconds())
 
     def remaining_estimate(self, last_run_at: datetime) -> timedelta:

@@ -53,6 +53,6 @@ def sweep(app: Celery, config: Config, redis: Redis) -> None:
 def _missed_ticks(connection: Connection, config: Config) -> list[Event]:
     if not any(rule.schedule for rule in config.rules.values()):
         return []
-    return schedule.missed(
+    return schedule.missed_ticks(
         config.rules, schedules.missed_since(schedules.schedule_states(connection)), clock(connection)
     )

@@ -33,7 +33,9 @@ def measure_metrics(
     for source, declared in context.config.sources.items():
         if allowed and declared.type not in allowed:
             continue
-        wanted = {name: context.config.metrics[name] for name in context.config.of_source[source] if name in named}
+        wanted = {
+            name: context.config.metrics[name] for name in context.config.metrics_by_source[source] if name in named
+        }
         if together := {**wanted, **extra.get(source, {})}:
             passes[source] = together
     if not passes:

@@ -48,7 +48,7 @@ def run_workflow(
     and the reading of the workflow is failed.
     """
     short = _configured(config, name.removeprefix(WORKFLOW))
-    declared = config.workflows.named(short)
+    declared = config.workflows.find(short)
     assert declared is not None
     now = datetime.now(UTC)
     own = Deadline.after(declared.timeout)

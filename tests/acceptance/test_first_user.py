@@ -239,7 +239,7 @@ COST = "aws_inventory.monthly_cost_estimate_usd"
 
 def _of_lake() -> set[str]:
     config = load_config(REPO / "config" / "dims.yaml", {}, REPO)
-    return {*config.of_source["lake"], COST}
+    return {*config.metrics_by_source["lake"], COST}
 
 
 @pytest.mark.parametrize("missing", ["database down", "bucket gone", "no credentials", "credentials wrong", "no git"])
@@ -284,6 +284,6 @@ def _break(
     tools = tmp_path / "tools"
     tools.mkdir()
     env["PATH"] = str(tools)
-    of_git = {*config.of_source["project"], *config.of_source["repo"]}
+    of_git = {*config.metrics_by_source["project"], *config.metrics_by_source["repo"]}
     derived = {"prediction_system.total_lines", "plus_minus_system.total_lines"}
     return of_git | derived, "git is not installed"

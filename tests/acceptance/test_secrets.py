@@ -47,7 +47,7 @@ EXPECTED_PHRASES = (
     "password authentication failed",
     "invalid username-password pair",
     "Connection refused",
-    "is no URL of PostgreSQL",
+    "is not a PostgreSQL URL",
     "not a URL of a broker",
     "that libpq does not know",
     "need rediss://",

@@ -44,7 +44,7 @@ def test_each_kind_has_an_example_that_measures_it(title: str, tmp_path: Path) -
     examples = [loaded(text, tmp_path) for text in blocks(section, "yaml")]
     assert examples
     for config in examples:
-        kinds = {config.sources[source].type for source, read in config.of_source.items() if read}
+        kinds = {config.sources[source].type for source, read in config.metrics_by_source.items() if read}
         assert KIND_OF_SECTION[title] in kinds
 
 

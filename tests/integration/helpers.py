@@ -92,7 +92,7 @@ class Flow:
 
     def claim(self, source: str = "one", *, at_once: bool = True, lease: timedelta = LEASE) -> Claim | None:
         with transaction(self.engine) as connection:
-            definitions = {name: self.config.definitions[name] for name in self.config.of_source[source]}
+            definitions = {name: self.config.definitions[name] for name in self.config.metrics_by_source[source]}
             return leases.claim_source(connection, source, definitions, "test", lease, at_once=at_once)
 
     def claimed(self, *names: str) -> Claim:

@@ -1,4 +1,4 @@
-"""The envelope: both ways, against the CloudEvents SDK, and every reason for which one is refused."""
+"""Events to and from JSON, compared with the CloudEvents SDK, and every reason to refuse one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def envelope(**changes: Any) -> str:
 
 
 def raw(data: str) -> str:
-    """An envelope whose data is this text as it stands."""
+    """Return an envelope whose data is exactly this text."""
     return envelope(data=MISSING)[:-1] + f', "data": {data}}}'
 
 
@@ -78,7 +78,7 @@ def test_new_draws_an_id_once_and_speaks_utc():
         ({"now": datetime(1999, 12, 31, tzinfo=UTC)}, "outside the years"),
     ],
 )
-def test_new_passes_the_same_door(parts: dict[str, Any], reason: str):
+def test_a_new_event_passes_the_same_checks(parts: dict[str, Any], reason: str):
     with pytest.raises(EventError, match=reason):
         Event.new(**{"type": "t", "producer": "p", "now": NOW, **parts})
 
@@ -87,7 +87,7 @@ def test_new_passes_the_same_door(parts: dict[str, Any], reason: str):
     ("written", "utc"),
     [
         ("2026-11-22T09:00:00Z", "2026-11-22T09:00:00+00:00"),
-        ("2026-11-22t09:00:00z", "2026-11-22T09:00:00+00:00"),  # RFC 3339, 5.6: lower case is as good
+        ("2026-11-22t09:00:00z", "2026-11-22T09:00:00+00:00"),  # RFC 3339, 5.6 allows lower case
         ("2026-11-22 09:00:00Z", "2026-11-22T09:00:00+00:00"),
         ("2026-11-22T09:00:00.123456789Z", "2026-11-22T09:00:00.123456+00:00"),
         ("2026-11-22T09:00:00-05:00", "2026-11-22T14:00:00+00:00"),
@@ -99,7 +99,7 @@ def test_times_become_utc(written: str, utc: str):
     assert (time.isoformat(), time.tzinfo) == (utc, UTC)
 
 
-# --- the CloudEvents SDK as the judge -------------------------------------------------------------------
+# --- compared with the CloudEvents SDK -------------------------------------------------------------------
 
 
 def test_the_sdk_reads_what_we_write():
@@ -120,7 +120,7 @@ def test_we_read_what_the_sdk_writes(subject: str | None):
 
 # --- what is refused, and why ---------------------------------------------------------------------------
 
-DEEP = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)  # in data, in the envelope: one level more than is taken
+DEEP = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)  # with `data` and the envelope, one level more than the limit
 REFUSED: dict[str, tuple[str | bytes, str]] = {
     "nothing": ("", "is not JSON"),
     "no JSON": ("{'id': 1}", "is not JSON"),
@@ -167,8 +167,8 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "data as an array": (envelope(data=[1]), "data must be a JSON object, not list"),
     "data as a text": (envelope(data="{}"), "data must be a JSON object, not str"),
     "data as false": (envelope(data=False), "data must be a JSON object, not bool"),
-    "too large": (envelope(data={"x": "y" * MAX_BYTES}), "at most 262,144 are taken"),
-    "too large in UTF-8 alone": (json.dumps({"x": "é" * 140_000}, ensure_ascii=False), "at most 262,144"),
+    "too large": (envelope(data={"x": "y" * MAX_BYTES}), "the limit is 262,144"),
+    "too large in UTF-8 alone": (json.dumps({"x": "é" * 140_000}, ensure_ascii=False), "the limit is 262,144"),
     "10 MB": (b"x" * 10_000_000, "has 10,000,000 bytes"),
     "NUL in the id": (envelope(id="a\0b"), "NUL"),
     "NUL in a value": (envelope(data={"a": [{"b": "\0"}]}), "NUL"),
@@ -194,7 +194,7 @@ def test_refused_with_the_reason(case: str):
     text, reason = REFUSED[case]
     with pytest.raises(EventError, match=reason) as refused:
         Event.from_json(text)
-    assert len(str(refused.value)) < 300  # a reason is a line, however large the envelope
+    assert len(str(refused.value)) < 300  # the reason is one line, even for a large envelope
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_refused_with_the_reason(case: str):
         envelope(data={"x": "y" * (MAX_BYTES - len(envelope(data={"x": ""})))}),
         envelope(subject=""),
         envelope(subject="\\u0000 and \\ud800 in letters", data={"path": "\\u0000"}),
-        envelope(id="😀"),  # escaped as a pair of surrogates
+        envelope(id="😀"),  # JSON escapes it as a pair of surrogates
         raw('{"a": ' + "[" * (MAX_DEPTH - 2) + "]" * (MAX_DEPTH - 2) + "}"),
         envelope(data={"paths": [f"[{{{n}" for n in range(1000)], "many": [[] for _ in range(1000)]}),
         raw('{"a": 1e308, "b": -0.0, "c": 18446744073709551616}'),
@@ -216,7 +216,7 @@ def test_just_inside_the_limits(text: str):
     assert Event.from_json(event.to_json()) == event
 
 
-# --- whatever comes -------------------------------------------------------------------------------------
+# --- any input -------------------------------------------------------------------------------------
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
@@ -227,7 +227,7 @@ FIELDS = st.sampled_from([*GOOD, "data_base64", "x"])
 
 
 def take(text: str | bytes) -> None:
-    """Any answer but an EventError must be an event that survives its own way out and in."""
+    """Any text gives an EventError, or an event that stays the same through JSON."""
     try:
         event = Event.from_json(text)
     except EventError:

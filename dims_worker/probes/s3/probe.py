@@ -103,7 +103,7 @@ def _reading(name: str, metric: S3Metric, survey: Survey, expectations: complete
         return survey.problems.get(name) or survey.comparisons[name].reading(name)
     place = " or ".join(prefix or "the bucket" for prefix in metric.prefix)
     collected = survey.listing.total(name)
-    if metric.says_absent and not survey.listing.seen(name):
+    if metric.has_absent and not survey.listing.seen(name):
         return missing_reading(name, metric, f"there are no objects under {place}")
     if metric.measure == "missing_days":
         return missing_days.missing_days_reading(name, metric, collected, place)

@@ -122,20 +122,15 @@ def get_metric(request: Request) -> Response:
 
 
 def get_runs(request: Request) -> Response:
-    """Return the newest runs."""
     return _list_response(request, RUNS, list_runs, facts, "run_id")
 
 
 def get_requests(request: Request) -> Response:
-    """Return the newest approval requests."""
     return _list_response(request, REQUESTS, list_requests, facts, "id")
 
 
 class EventsEndpoint(HTTPEndpoint):
-    """Read the event log and send events."""
-
     def get(self, request: Request) -> Response:
-        """Return the newest events."""
         return _list_response(request, EVENTS, list_events, event_document, "seq")
 
     async def post(self, request: Request) -> Response:
@@ -195,7 +190,6 @@ PATHS = {
 
 
 def get_openapi(request: Request) -> Response:
-    """Return the description of this API."""
     parse_query(request, ())
     access = web_context(request).access
     return JsonResponse(openapi_document(PATHS, access.read_by_anyone, access.cookie))

@@ -104,7 +104,9 @@ def event_page(request: Request) -> Response:
         "event": event,
         "summary": format_event(event),
         "rows": [_served_row(site.config, served, reasons.get(served.metric), now) for served in outcomes],
-        "unaffected": sorted({name for names in site.config.of_source.values() for name in names} - set(event.metrics)),
+        "unaffected": sorted(
+            {name for names in site.config.metrics_by_source.values() for name in names} - set(event.metrics)
+        ),
         "data": _pretty_json(event.data),
     }
     return site.page(request, "event.html", values)
@@ -121,7 +123,9 @@ def runs_page(request: Request) -> Response:
         "title": "Runs",
         "listed": _list_page(request, runs, [run.run_id for run in runs], after, filters),
         "filters": filters,
-        "sources": sorted({*site.config.of_source, *site.config.scans, *(run.source for run in runs if run.source)}),
+        "sources": sorted(
+            {*site.config.metrics_by_source, *site.config.scans, *(run.source for run in runs if run.source)}
+        ),
         "statuses": STATUSES,
         "first_page": before is None,
         "format_run": format_run,

@@ -49,22 +49,6 @@ AFTER = integer_parameter("after", "The number of the last open request on the p
 MAX_OTHERS = 6
 CHART_DAYS = 30
 
-ENDED = {
-    "superseded": "A later reading was outside of this request's band, so a new request replaced it.",
-    "withdrawn": "It needs no decision any more: a reading was accepted, the baseline was set, or the metric changed.",
-    "expired": "It expired before anyone decided.",
-}
-"""How a request ends without a decision."""
-KNOWN_BY = {
-    "token": "signed in with a token",
-    "link": "signed in with a link from `dims web --link`",
-    "proxy": "named by the sign-in proxy",
-    "option": "named by `--as`",
-    "environment": "named by DIMS_USER",
-    "system": "the user of the operating system",
-}
-"""How DIMS identified the person who decided."""
-
 
 @dataclass(frozen=True, slots=True)
 class RequestCard:
@@ -203,8 +187,6 @@ def _page(request: Request, site: WebContext, conflict: PendingChoice | None) ->
         "open_request": open_request.id if open_request and open_request.id != number else None,
         "next": later[0] if later else None,
         "number_open": len(open_requests),
-        "known_by": KNOWN_BY,
-        "ended": ENDED,
     }
     return site.page(request, "request.html", values, (503 if conflict.busy else 409) if conflict else 200)
 

@@ -73,7 +73,7 @@ def _page(
         "code": code,
         "person": person,
         "error": error,
-        "tokens": bool(site.access.web.named),
+        "tokens": bool(site.access.web.active_tokens),
         "proxy": site.access.web.proxy,
         "anyone": site.access.read_by_anyone,
     }

@@ -154,7 +154,6 @@ async def start(request: Request) -> Response:
 
 
 def _require_configured(config: Config, name: str) -> None:
-    """Raise NotFound if the workflow is not configured."""
     if name not in config.configured_workflows:
         configured = ", ".join(config.configured_workflows) or "none"
         raise NotFound(f"the workflow {escape_control(name)} is not configured. Configured workflows: {configured}")

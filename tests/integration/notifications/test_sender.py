@@ -277,7 +277,7 @@ def test_a_sender_whose_lease_expired_marks_what_it_sent_and_keeps_the_lease_of_
 def test_notifications_that_do_not_fit_one_message_are_sent_in_several(
     flow: Flow, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifications, "MOST", 2)
+    monkeypatch.setattr(notifications, "MAX_PER_MESSAGE", 2)
     flow.serve(b=100)
     flow.serve(a=100, c=100)
     flow.serve(a=150, c=150)

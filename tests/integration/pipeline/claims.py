@@ -77,7 +77,7 @@ class Claims:
             return run
         self.holders.pop(source, None)
         for name in claim.generations:
-            self.lost[name] = leases.POISON - 1 if claim.quarantined else 0
+            self.lost[name] = leases.QUARANTINE_AFTER - 1 if claim.quarantined else 0
         failed = {item.metric for item in run.items if item.outcome == "failed" and item.generation}
         cooling = {source} if config.cooldown_of(source) else set()
         self.waiting = self.waiting - set(claim.generations) | failed | cooling

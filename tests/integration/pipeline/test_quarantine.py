@@ -8,7 +8,7 @@ from dims_worker.domain.backoff import BACKOFF_MAX
 from dims_worker.domain.run import Run
 from dims_worker.pipeline.verify import measure_due
 from dims_worker.store import leases
-from dims_worker.store.leases import ALONE_LOSSES, SHARED_LOSSES, Claim
+from dims_worker.store.leases import MAX_ALONE_LOSSES, MAX_SHARED_LOSSES, Claim
 from tests.integration.helpers import Down, Flow, Threads, outcome
 
 
@@ -44,7 +44,7 @@ def test_attempts_are_counted_at_claim_and_cleared_at_record(flow: Flow) -> None
 
 def test_after_two_lost_leases_each_metric_is_measured_alone(flow: Flow) -> None:
     flow.ask("m.a", "m.c")
-    assert [lose(flow) for _ in range(SHARED_LOSSES)] == [["m.a", "m.c"]] * SHARED_LOSSES
+    assert [lose(flow) for _ in range(MAX_SHARED_LOSSES)] == [["m.a", "m.c"]] * MAX_SHARED_LOSSES
     assert serve_well(flow) == ["m.a"]
     assert serve_well(flow) == ["m.c"]
     assert flow.claim() is None
@@ -53,10 +53,10 @@ def test_after_two_lost_leases_each_metric_is_measured_alone(flow: Flow) -> None
 def test_a_metric_that_loses_three_leases_alone_is_quarantined_and_tried_again_later(flow: Flow) -> None:
     """m.c crashes its worker whenever it is measured."""
     flow.ask("m.a", "m.c")
-    lost = [lose(flow) for _ in range(SHARED_LOSSES)]
+    lost = [lose(flow) for _ in range(MAX_SHARED_LOSSES)]
     assert serve_well(flow) == ["m.a"]
-    lost += [lose(flow) for _ in range(ALONE_LOSSES)]
-    assert lost[SHARED_LOSSES:] == [["m.c"]] * ALONE_LOSSES
+    lost += [lose(flow) for _ in range(MAX_ALONE_LOSSES)]
+    assert lost[MAX_SHARED_LOSSES:] == [["m.c"]] * MAX_ALONE_LOSSES
     run = measure_due(flow.engine, flow.config, "one", at_once=True)
     assert isinstance(run, Run)
     (item,) = run.items
@@ -78,7 +78,7 @@ def test_a_metric_that_loses_three_leases_alone_is_quarantined_and_tried_again_l
 
 def test_a_quarantined_metric_that_crashes_once_more_is_quarantined_at_once(flow: Flow) -> None:
     flow.ask("m.c")
-    for _ in range(SHARED_LOSSES + ALONE_LOSSES):
+    for _ in range(MAX_SHARED_LOSSES + MAX_ALONE_LOSSES):
         lose(flow)
     measure_due(flow.engine, flow.config, "one", at_once=True)
     lose(flow)
@@ -90,7 +90,7 @@ def test_a_quarantined_metric_that_crashes_once_more_is_quarantined_at_once(flow
 def test_neither_a_suspect_nor_the_other_metrics_wait_for_ever(flow: Flow) -> None:
     """Events keep both due all the time, so they take turns."""
     flow.ask("m.c")
-    for _ in range(SHARED_LOSSES):
+    for _ in range(MAX_SHARED_LOSSES):
         lose(flow)
     served: list[str] = []
     for _ in range(6):
@@ -108,7 +108,7 @@ def test_neither_a_suspect_nor_the_other_metrics_wait_for_ever(flow: Flow) -> No
 
 def test_a_source_with_a_crashing_metric_delays_no_other_source(flow: Flow) -> None:
     flow.ask("m.c", "m.b")
-    for _ in range(SHARED_LOSSES):
+    for _ in range(MAX_SHARED_LOSSES):
         lose(flow)
     assert serve_well(flow, "two") == ["m.b"]
 
@@ -134,4 +134,4 @@ def test_a_claim_sees_what_was_recorded_while_it_waited(flow: Flow, beside: Thre
         flow.blocked()
     outcome(recording)
     assert flow.claim() is None
-    assert leases.POISON == SHARED_LOSSES + ALONE_LOSSES
+    assert leases.QUARANTINE_AFTER == MAX_SHARED_LOSSES + MAX_ALONE_LOSSES

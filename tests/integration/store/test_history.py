@@ -1,4 +1,4 @@
-"""How metrics went, read from a database that has long been in use."""
+"""Trend queries on a database with a long history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invariants 3, 5 and 6: a claim is one run's; what came meanwhile stays due; who lost a lease changes nothing."""
+"""Claims, leases and epochs: one run at a time, later events stay due, and a run without its lease changes nothing."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SECOND = timedelta(seconds=1)
 def overdue(flow: Flow) -> list[str]:
     with transaction(flow.engine) as connection:
         return metric_states.due_sources(
-            connection, [name for names in flow.config.of_source.values() for name in names]
+            connection, [name for names in flow.config.metrics_by_source.values() for name in names]
         )
 
 
 def changed(flow: Flow) -> list[tuple[object, ...]]:
-    """Everything that a run which lost its lease must leave alone."""
+    """Return all rows that a run without its lease must not change."""
     return [
         tuple(row)
         for table in ("dims_metrics", "dims_sources", "dims_approval_requests")
@@ -42,14 +42,14 @@ def changed(flow: Flow) -> list[tuple[object, ...]]:
 # --- claims -------------------------------------------------------------------------------------------
 
 
-def test_nothing_due_is_nothing_to_claim(flow: Flow) -> None:
+def test_a_source_without_due_metrics_cannot_be_claimed(flow: Flow) -> None:
     assert flow.claim() is None
     flow.ask("m.b")
     assert flow.claim("one") is None
     assert flow.scalar("SELECT max(lease_epoch) FROM dims_sources") == 0
 
 
-def test_a_claim_holds_what_is_due_with_its_generation_and_raises_the_epoch(flow: Flow) -> None:
+def test_a_claim_holds_the_due_metrics_and_generations_and_raises_the_epoch(flow: Flow) -> None:
     flow.ask("m.a")
     flow.ask("m.a")
     claim = flow.claim()
@@ -59,7 +59,7 @@ def test_a_claim_holds_what_is_due_with_its_generation_and_raises_the_epoch(flow
     assert flow.claimed("m.c").epoch == 2
 
 
-def test_of_many_that_claim_at_once_one_wins(flow: Flow, beside: Threads) -> None:
+def test_only_one_of_many_simultaneous_claims_succeeds(flow: Flow, beside: Threads) -> None:
     for round_ in range(5):
         flow.ask("m.a")
         claims = [outcome(one) for one in [beside(flow.claim) for _ in range(6)]]
@@ -68,14 +68,14 @@ def test_of_many_that_claim_at_once_one_wins(flow: Flow, beside: Threads) -> Non
         flow.record(won, {"m.a": 1})
 
 
-def test_a_claim_in_the_making_is_passed_over_not_waited_for(flow: Flow) -> None:
+def test_a_claim_does_not_wait_for_a_claim_in_progress(flow: Flow) -> None:
     flow.ask("m.a", "m.b")
     with transaction(flow.engine) as connection:
         first = leases.claim_source(
             connection, "one", {"m.a": flow.config.definitions["m.a"]}, "first", LEASE, at_once=False
         )
         assert first is not None
-        assert flow.claim("one") is None  # SKIP LOCKED: at once
+        assert flow.claim("one") is None  # SKIP LOCKED: without waiting
         assert flow.claim("two") is not None
 
 
@@ -91,7 +91,7 @@ def test_a_source_is_not_claimed_twice_until_the_lease_expires(flow: Flow) -> No
     assert (second.epoch, set(second.generations)) == (first.epoch + 1, {"m.a", "m.c"})
 
 
-def test_a_cooldown_defers_and_never_drops_and_a_person_does_not_wait_for_it(flow: Flow) -> None:
+def test_a_cooldown_defers_a_claim_and_a_person_skips_it(flow: Flow) -> None:
     flow.serve(a=1)
     flow.do("UPDATE dims_sources SET not_before = clock_timestamp() + interval '1 h' WHERE source = 'one'")
     flow.ask("m.a")
@@ -105,7 +105,7 @@ def test_a_cooldown_defers_and_never_drops_and_a_person_does_not_wait_for_it(flo
     assert overdue(flow) == ["one"]
     later = flow.claim(at_once=False)
     assert later is not None
-    assert later.generations == {"m.a": 2, "m.c": 1}  # all of them together
+    assert later.generations == {"m.a": 2, "m.c": 1}  # all due metrics together
 
 
 def test_recording_starts_the_cooldown(flow: Flow) -> None:
@@ -119,7 +119,7 @@ def test_recording_starts_the_cooldown(flow: Flow) -> None:
 # --- leases -------------------------------------------------------------------------------------------
 
 
-def test_a_lease_is_renewed_while_it_is_ours_and_not_after(flow: Flow) -> None:
+def test_only_the_holder_of_a_lease_can_renew_it(flow: Flow) -> None:
     claim = flow.claimed("m.a")
     flow.do(EXPIRE)
     with transaction(flow.engine) as connection:
@@ -133,8 +133,8 @@ def test_a_lease_is_renewed_while_it_is_ours_and_not_after(flow: Flow) -> None:
         assert leases.renew_lease(connection, taken, LEASE)
 
 
-def test_a_renewal_that_comes_after_the_record_leases_nothing(flow: Flow, beside: Threads) -> None:
-    """It waited for the row that recording had locked, and must not give the lease back to nobody."""
+def test_a_renewal_after_the_record_does_not_lease_again(flow: Flow, beside: Threads) -> None:
+    """The renewal waits for the row that the record has locked, and finds that the lease has ended."""
     claim = flow.claimed("m.a")
 
     def renew() -> bool:
@@ -150,7 +150,7 @@ def test_a_renewal_that_comes_after_the_record_leases_nothing(flow: Flow, beside
     assert flow.claim(at_once=False) is not None
 
 
-def test_who_records_after_the_lease_was_taken_over_leaves_history_and_nothing_else(flow: Flow) -> None:
+def test_a_run_recorded_after_its_lease_was_lost_changes_only_the_history(flow: Flow) -> None:
     flow.serve(a=1, c=1)
     slow = flow.claimed("m.a", "m.c")
     flow.do(EXPIRE)
@@ -165,7 +165,7 @@ def test_who_records_after_the_lease_was_taken_over_leaves_history_and_nothing_e
     assert (row.value, row.outcome, row.generation) == (99, "superseded", None)
 
 
-def test_who_records_while_another_holds_the_lease_does_not_end_it(flow: Flow) -> None:
+def test_a_run_that_lost_its_lease_does_not_end_the_new_lease(flow: Flow) -> None:
     slow = flow.claimed("m.a")
     flow.do(EXPIRE)
     quick = flow.claim()
@@ -181,7 +181,7 @@ def test_recording_twice_under_one_claim_changes_nothing_the_second_time(flow: F
     assert flow.state("m.a").value == 1
 
 
-def test_an_expired_lease_that_nobody_took_still_records(flow: Flow) -> None:
+def test_a_run_with_an_expired_lease_that_is_still_free_is_recorded(flow: Flow) -> None:
     claim = flow.claimed("m.a")
     flow.do(EXPIRE)
     assert flow.record(claim, {"m.a": 1}).status == "ok"
@@ -204,7 +204,7 @@ def test_a_run_is_recorded_whole_or_not_at_all(flow: Flow, monkeypatch: pytest.M
 # --- what is due --------------------------------------------------------------------------------------
 
 
-def test_an_event_that_comes_while_its_metric_is_measured_leaves_it_due(flow: Flow) -> None:
+def test_an_event_during_a_measurement_leaves_the_metric_due(flow: Flow) -> None:
     claim = flow.claimed("m.a")
     flow.ask("m.a")
     flow.record(claim, {"m.a": 1})
@@ -216,7 +216,31 @@ def test_an_event_that_comes_while_its_metric_is_measured_leaves_it_due(flow: Fl
     assert not flow.state("m.a").due
 
 
-def test_an_event_stored_while_a_run_records_is_not_undone(flow: Flow, beside: Threads) -> None:
+def test_a_run_records_the_epoch_of_its_claim(flow: Flow) -> None:
+    flow.record(flow.claimed("m.a"), {"m.a": 1})
+    claim = flow.claimed("m.a")
+    run = flow.record(claim, {"m.a": 2})
+    (row,) = flow.rows(f"SELECT lease_epoch FROM dims_verification_runs WHERE run_id = {run.run_id}")
+    assert row.lease_epoch == claim.epoch == 2
+
+
+def test_serving_runs_are_the_first_with_the_generation_of_each_metric(flow: Flow) -> None:
+    first = flow.record(flow.claimed("m.a"), {"m.a": 1})
+    second = flow.record(flow.claimed("m.a"), {"m.a": 2})
+    other = flow.record(flow.claimed("m.b"), {"m.b": 1})
+
+    def served_by(**generations: int) -> list[int]:
+        wanted = {f"m.{name}": generation for name, generation in generations.items()}
+        with transaction(flow.engine) as connection:
+            return [run.run_id for run in leases.serving_runs(connection, wanted)]
+
+    assert served_by(a=1) == [first.run_id]
+    assert served_by(a=2) == [second.run_id]
+    assert served_by(a=2, b=1) == [second.run_id, other.run_id]
+    assert served_by(a=3) == served_by(b=2) == []
+
+
+def test_an_event_stored_during_a_record_is_not_lost(flow: Flow, beside: Threads) -> None:
     claim = flow.claimed("m.a")
     with transaction(flow.engine) as connection:
         record_run(connection, flow.config, flow.measured({"m.a": 1}, claim))
@@ -226,7 +250,7 @@ def test_an_event_stored_while_a_run_records_is_not_undone(flow: Flow, beside: T
     assert flow.state("m.a").due
 
 
-def test_a_failure_is_stored_leaves_the_metric_due_and_backs_off_twice_as_long_each_time(flow: Flow) -> None:
+def test_a_failure_leaves_the_metric_due_and_doubles_its_back_off(flow: Flow) -> None:
     flow.serve(a=7)
     flow.ask("m.a")
     waits = []
@@ -243,7 +267,7 @@ def test_a_failure_is_stored_leaves_the_metric_due_and_backs_off_twice_as_long_e
                 "SELECT round(extract(epoch FROM not_before - now()) / 10) FROM dims_metrics m WHERE metric = 'm.a'"
             )
         )
-        assert flow.claim(at_once=False) is None  # it backs off
+        assert flow.claim(at_once=False) is None  # backs off
         assert overdue(flow) == []
     assert waits == [1, 2, 4, 8, 16, 32, 64, 90, 90]
     flow.record(flow.claim(), {"m.a": 7})
@@ -251,7 +275,7 @@ def test_a_failure_is_stored_leaves_the_metric_due_and_backs_off_twice_as_long_e
     assert (state.due, state.failures, state.error, state.not_before) == (False, 0, None, None)
 
 
-def test_a_back_off_keeps_no_neighbour_waiting(flow: Flow) -> None:
+def test_the_back_off_of_a_metric_does_not_delay_other_metrics(flow: Flow) -> None:
     claim = flow.claimed("m.a", "m.c")
     flow.record(claim, {"m.a": Down("away"), "m.c": 1})
     assert flow.claim(at_once=False) is None
@@ -261,20 +285,20 @@ def test_a_back_off_keeps_no_neighbour_waiting(flow: Flow) -> None:
     assert set(again.generations) == {"m.c"}
 
 
-def test_a_reading_that_is_not_newer_than_the_stored_one_is_history_and_the_metric_stays_due(flow: Flow) -> None:
+def test_an_older_reading_is_superseded_and_the_metric_stays_due(flow: Flow) -> None:
     flow.serve(a=1)
     claim = flow.claimed("m.a")
-    flow.look(a=5)  # begun later, recorded earlier
+    flow.look(a=5)  # started later, recorded earlier
     before = flow.state("m.a")
     (item,) = flow.record(claim, {"m.a": 2}).items[:1]
     assert item.outcome == "superseded"
-    assert flow.state("m.a") == replace(before, attempts=0)  # its worker lives
+    assert flow.state("m.a") == replace(before, attempts=0)  # the worker is alive
     assert before.due
     flow.record(flow.claim(), {"m.a": 5})
     assert not flow.state("m.a").due
 
 
-def test_a_baselines_as_of_never_goes_back(flow: Flow) -> None:
+def test_the_time_of_a_baseline_never_goes_back(flow: Flow) -> None:
     flow.serve(a=1)
     newest = flow.state("m.a").baseline_as_of
     assert newest is not None
@@ -285,10 +309,10 @@ def test_a_baselines_as_of_never_goes_back(flow: Flow) -> None:
         assert (state.baseline, state.baseline_as_of, state.due) == (1, newest, True)
 
 
-# --- looks --------------------------------------------------------------------------------------------
+# --- checks without a lease ---------------------------------------------------------------------------------------
 
 
-def test_a_look_gives_a_first_baseline_and_changes_no_other_and_no_generation(flow: Flow) -> None:
+def test_a_check_sets_only_a_first_baseline_and_no_generation(flow: Flow) -> None:
     flow.ask("m.a")
     assert flow.look(a=10)["m.a"].outcome == "accepted"
     first = flow.state("m.a")
@@ -300,7 +324,7 @@ def test_a_look_gives_a_first_baseline_and_changes_no_other_and_no_generation(fl
     assert second.measured_gen == 0
 
 
-def test_a_look_at_critical_drift_opens_no_request_and_withdraws_none(flow: Flow) -> None:
+def test_a_check_with_critical_drift_opens_and_withdraws_no_request(flow: Flow) -> None:
     flow.serve(c=100)
     assert flow.look(c=150)["m.c"].outcome == "looked"
     assert flow.states_of_requests() == []
@@ -309,7 +333,7 @@ def test_a_look_at_critical_drift_opens_no_request_and_withdraws_none(flow: Flow
     assert flow.states_of_requests() == ["open"]
 
 
-def test_a_look_that_fails_backs_nothing_off_and_touches_no_baseline(flow: Flow) -> None:
+def test_a_failed_check_starts_no_back_off_and_keeps_the_baseline(flow: Flow) -> None:
     flow.serve(a=1)
     flow.ask("m.a")
     run = flow.record(None, {"m.a": Down("no credentials")})
@@ -321,11 +345,11 @@ def test_a_look_that_fails_backs_nothing_off_and_touches_no_baseline(flow: Flow)
     )
 
 
-def test_a_look_and_a_run_beside_each_other_in_both_orders(flow: Flow) -> None:
+def test_a_check_and_a_simultaneous_run_in_both_orders(flow: Flow) -> None:
     flow.serve(a=1)
     earlier = flow.clock()
     claim = flow.claimed("m.a")
-    flow.record(claim, {"m.a": 2})  # begun later, recorded first
+    flow.record(claim, {"m.a": 2})  # started later, recorded first
     assert flow.look(earlier, a=1)["m.a"].outcome == "superseded"
     state = flow.state("m.a")
     assert (state.value, state.baseline, state.due) == (2, 2, False)
@@ -339,7 +363,7 @@ def test_a_look_and_a_run_beside_each_other_in_both_orders(flow: Flow) -> None:
 
 
 class Fake:
-    """A probe that says what the test tells it to, and lets the test act while it measures."""
+    """A probe that returns the values of the test, and calls the test while it measures."""
 
     def __init__(self, flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
         self.flow = flow
@@ -361,7 +385,7 @@ def fake(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> Fake:
     return Fake(flow, monkeypatch)
 
 
-def test_serve_measures_in_one_pass_what_is_due_and_nothing_else(flow: Flow, fake: Fake) -> None:
+def test_one_pass_measures_the_due_metrics_and_no_others(flow: Flow, fake: Fake) -> None:
     assert fake.serve() is None
     flow.ask("m.a")
     run = fake.serve()
@@ -373,7 +397,7 @@ def test_serve_measures_in_one_pass_what_is_due_and_nothing_else(flow: Flow, fak
     assert fake.serve() is None
 
 
-def test_an_event_during_serve_is_followed_by_a_second_pass(flow: Flow, fake: Fake) -> None:
+def test_an_event_during_a_pass_leads_to_a_second_pass(flow: Flow, fake: Fake) -> None:
     flow.ask("m.a")
     fake.meanwhile = lambda: len(fake.scans) > 1 or flow.ask("m.a")
     assert fake.serve()
@@ -399,7 +423,7 @@ def test_a_slow_pass_keeps_its_lease(make_flow: Callable[[str], Flow], monkeypat
     assert rivals == [None]
 
 
-def test_a_probe_that_breaks_down_or_forgets_a_metric_gives_failed_readings(
+def test_a_probe_that_raises_or_omits_a_metric_gives_failed_readings(
     flow: Flow, fake: Fake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     flow.ask("m.a", "m.c")
@@ -424,7 +448,7 @@ def test_a_probe_that_breaks_down_or_forgets_a_metric_gives_failed_readings(
     assert "failed with an unexpected error" in caplog.text
 
 
-def test_a_look_scans_each_source_once_with_the_inputs_of_what_is_derived(flow: Flow, fake: Fake) -> None:
+def test_a_check_scans_each_source_once_with_the_inputs_of_derived_metrics(flow: Flow, fake: Fake) -> None:
     run = verify.check_now(flow.engine, flow.config, ["m.sum"])
     assert sorted(map(sorted, fake.scans)) == [["m.a"], ["m.b"]]
     assert {item.metric for item in run.items} == {"m.a", "m.b", "m.sum"}

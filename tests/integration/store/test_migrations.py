@@ -1,4 +1,4 @@
-"""The migrations make the tables that the models describe, and may be run again, beside each other, and back."""
+"""The migrations create the tables of the models. They can run twice, at the same time, and backwards."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ BESIDE = """
     UNION ALL SELECT 'later ' || defaclobjtype::text, defaclacl::text FROM pg_default_acl
     ORDER BY 1, 2
 """
-"""What the models do not speak of: views, functions, and who may what."""
+"""What the models do not describe: views, functions and privileges."""
 
 
 def catalog(engine: Engine, *queries: str) -> list[tuple[Any, ...]]:
-    """What the queries return, without Alembic's own version table: a downgrade keeps it."""
+    """Return the rows of the queries without Alembic's version table, which a downgrade keeps."""
     with engine.connect() as connection:
         rows = [tuple(row) for query in queries or (CATALOG,) for row in connection.execute(text(query))]
     return [row for row in rows if not row[0].startswith(VERSION_TABLE)]
 
 
-def test_the_migrations_make_what_the_models_describe(engine: Engine, empty: Engine) -> None:
+def test_the_migrations_create_what_the_models_describe(engine: Engine, empty: Engine) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection,
@@ -67,7 +67,7 @@ def test_migrating_twice_changes_nothing(engine: Engine) -> None:
     assert catalog(engine) == before
 
 
-def test_a_downgrade_leaves_nothing_and_an_upgrade_brings_it_back(engine: Engine) -> None:
+def test_a_downgrade_removes_everything_and_an_upgrade_restores_it(engine: Engine) -> None:
     before = catalog(engine, CATALOG, BESIDE)
     assert len(catalog(engine, BESIDE)) > 20
     config = _config()
@@ -79,7 +79,7 @@ def test_a_downgrade_leaves_nothing_and_an_upgrade_brings_it_back(engine: Engine
     assert catalog(engine, CATALOG, BESIDE) == before
 
 
-def test_two_that_migrate_at_once_take_turns(empty: Engine, engine: Engine, beside: Threads) -> None:
+def test_two_simultaneous_migrations_take_turns(empty: Engine, engine: Engine, beside: Threads) -> None:
     def waiting() -> bool:
         with engine.connect() as connection:
             query = "SELECT count(*) FROM pg_stat_activity WHERE datname = :name AND wait_event = 'advisory'"

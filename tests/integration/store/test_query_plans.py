@@ -1,4 +1,4 @@
-"""What DIMS asks of the history is found by an index, however long that is: the planner says so of each query."""
+"""Every query on the history uses an index, as its plan shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 
 from dims_worker.config import load_config
 from dims_worker.notebook import queries
-from dims_worker.store import baselines, change_events, events, history, leases, point_in_time, runs, snapshots
+from dims_worker.store import (
+    baselines,
+    change_events,
+    events,
+    history,
+    leases,
+    point_in_time,
+    rejected_events,
+    runs,
+    snapshots,
+)
 from tests.conftest import REPO, servers, template  # noqa: F401 - fixtures
 from tests.fixtures.long_history import fill
 
@@ -28,7 +38,7 @@ Ask = Callable[[Connection], Any]
 
 @pytest.fixture(scope="module")
 def filled(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """100,000 readings and 10,000 events, analyzed: a sequential scan would be chosen where no index fits."""
+    """A database with 100,000 readings and 10,000 events, so that the planner prefers an index to a sequential scan."""
     url = str(request.getfixturevalue("servers").database_url).rpartition("/")[0]
     admin = create_engine(f"{url}/postgres", isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
@@ -90,7 +100,7 @@ EVENTS: dict[str, Ask] = {
     "list_events of an outcome": lambda c: events.list_events(c, limit=50, outcome="unmatched"),
     "event_at": lambda c: events.event_at(c, 5000),
     "served_by": lambda c: events.events_served_by(c, 5000, 30),
-    "count_rejected": events.count_rejected,
+    "count_rejected": rejected_events.count_rejected,
     "batches_after": lambda c: events.batches_after(c, 1590),
     "events_of_batches": lambda c: events.events_of_batches(c, [1500]),
     "find_events": lambda c: events.find_events(c, "event-15"),
@@ -107,14 +117,24 @@ ASKED: dict[str, Ask] = {
     "list_runs": lambda c: runs.list_runs(c, limit=50, before=900),
     "list_runs of a source": lambda c: runs.list_runs(c, limit=50, source="x", status="ok", before=900, after=200),
 }
-BOUNDED = ("history.metric_trend", "history.daily_readings", "history.sampled_readings", "history.daily_lines", "runs.history_of", "point_in_time.values_at",
-           "snapshots.values_at", "queries.HISTORY", "dims_metric_trend", "dims_metric_stats",
-           "dims_recent_drift")  # fmt: skip
-"""These are bounded by time in the index itself, and do not walk through a metric's whole past."""
+BOUNDED = (
+    "history.metric_trend",
+    "history.daily_readings",
+    "history.sampled_readings",
+    "history.daily_lines",
+    "runs.history_of",
+    "point_in_time.values_at",
+    "snapshots.values_at",
+    "queries.HISTORY",
+    "dims_metric_trend",
+    "dims_metric_stats",
+    "dims_recent_drift",
+)
+"""The index bounds these by time, so that they do not read the whole history of a metric."""
 
 
 def plans(engine: Engine, ask: Ask, table: str) -> list[dict[str, Any]]:
-    """The plan's nodes that read the table, of every statement that `ask` sends."""
+    """Return the plan nodes that read the table, for every statement that `ask` sends."""
     sent: list[tuple[str, Any]] = []
 
     def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
@@ -140,7 +160,7 @@ def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", HISTORY)
-def test_nothing_reads_the_history_from_end_to_end(filled: Engine, name: str) -> None:
+def test_no_query_scans_the_whole_history(filled: Engine, name: str) -> None:
     nodes = plans(filled, HISTORY[name], LONG)
     assert nodes
     assert "Seq Scan" not in {node["Node Type"] for node in nodes}
@@ -149,7 +169,7 @@ def test_nothing_reads_the_history_from_end_to_end(filled: Engine, name: str) ->
 
 
 @pytest.mark.parametrize("name", EVENTS)
-def test_nothing_reads_the_events_from_end_to_end(filled: Engine, name: str) -> None:
+def test_no_query_scans_all_events(filled: Engine, name: str) -> None:
     nodes = plans(filled, EVENTS[name], FEW)
     assert nodes or name in ("last_event", "last_batch")
     assert "Seq Scan" not in {node["Node Type"] for node in nodes}
@@ -163,7 +183,7 @@ def test_runs_are_found_by_index(filled: Engine, name: str) -> None:
 
 
 def _asking(source: str) -> set[str]:
-    """A file's functions and statements that name the history, by way of its private ones, too."""
+    """Return the functions and constants of a file that name the history, directly or through private ones."""
     tree = ast.parse(source)
     made: dict[str, ast.AST] = {ast.unparse(one.targets[0]): one for one in tree.body if isinstance(one, ast.Assign)}
     made |= {one.name: one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef)}
@@ -174,7 +194,7 @@ def _asking(source: str) -> set[str]:
     return {name for name in found if not name.startswith("_")}
 
 
-def test_the_list_of_what_is_asked_of_the_history_is_whole() -> None:
+def test_the_list_of_queries_on_the_history_is_complete() -> None:
     paths = sorted((REPO / "dims_worker").rglob("*.py"))
     asking = {f"{path.stem}.{name}" for path in paths for name in _asking(path.read_text())}
     assert asking <= HISTORY.keys()
@@ -182,12 +202,12 @@ def test_the_list_of_what_is_asked_of_the_history_is_whole() -> None:
     assert len(asking) > 8
 
 
-def test_a_query_that_no_index_serves_is_noticed(filled: Engine) -> None:
+def test_a_query_without_an_index_is_noticed(filled: Engine) -> None:
     nodes = plans(filled, sql(f"SELECT count(*) FROM {LONG} WHERE unit = 'files'"), LONG)
     assert {node["Node Type"] for node in nodes} & {"Seq Scan"}
 
 
-def test_forgetting_looks_by_index_too(filled: Engine) -> None:
+def test_retention_uses_indexes(filled: Engine) -> None:
     def scans(connection: Connection) -> dict[str, int]:
         connection.execute(text("SELECT pg_stat_force_next_flush()"))
         connection.commit()

@@ -1,4 +1,4 @@
-"""Who may what in the database: dims_app works and takes nothing back, dims_reader reads and changes nothing."""
+"""The rights of the roles: dims_app does the work but deletes no history, dims_reader only reads."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from dims_worker.events import SCHEDULE_TICK
 from dims_worker.store import schedules
 from dims_worker.store.approval_requests import expire_requests
 from dims_worker.store.engine import transaction
-from dims_worker.store.events import mark_replayed
 from dims_worker.store.migrations import head_revision, migrate
+from dims_worker.store.rejected_events import mark_replayed
 from tests.conftest import Project, Worker, wait_for
 from tests.integration.helpers import CONFIG, Down, Flow, Threads, event, outcome
 
@@ -39,7 +39,7 @@ def do(engine: Engine, statement: str) -> Any:
 
 @pytest.fixture
 def login(engine: Engine) -> Iterator[Login]:
-    """The engine of a login of the test's own in one of the groups."""
+    """Yield an engine whose login is a new member of one of the roles."""
     made: list[tuple[str, Engine]] = []
 
     def log_in(group: str) -> Engine:
@@ -65,7 +65,7 @@ def reader(login: Login) -> Engine:
 
 
 def refused(engine: Engine, statement: str) -> bool:
-    """Whether the database refuses it for want of the right to it, and for nothing else."""
+    """Return whether the database refuses the statement because a privilege is missing."""
     with pytest.raises(DBAPIError) as raised:
         do(engine, statement)
     assert isinstance(raised.value.orig, errors.InsufficientPrivilege), f"{statement}: {raised.value.orig}"
@@ -80,7 +80,7 @@ def named(engine: Engine, kinds: str) -> list[str]:
 # --- dims_app -------------------------------------------------------------------------------------------
 
 
-def test_all_that_the_worker_does_works_as_dims_app(app: Engine, tmp_path: Path) -> None:
+def test_everything_a_worker_does_works_as_dims_app(app: Engine, tmp_path: Path) -> None:
     (tmp_path / "dims.yaml").write_text(SCHEDULED)
     flow = Flow(app, load_config(None, {}, tmp_path))
     flow.serve(c=100, a=1)
@@ -101,9 +101,10 @@ def test_all_that_the_worker_does_works_as_dims_app(app: Engine, tmp_path: Path)
         mark_replayed(connection, [1])
         assert list(schedules.schedule_states(connection)) == ["daily"]
     flow.store(event(SCHEDULE_TICK, rule="daily"), event("dims.scraper.complete"))
-    (tmp_path / "dims.yaml").write_text(CONFIG.replace("    e: {source: two, measure: count}\n", "")
-                                        .replace('    ratio: {derive: "m.sum / m.e"}\n', ""))  # fmt: skip
-    flow = Flow(app, load_config(None, {}, tmp_path), first=False)  # retires, and forgets a schedule
+    (tmp_path / "dims.yaml").write_text(
+        CONFIG.replace("    e: {source: two, measure: count}\n", "").replace('    ratio: {derive: "m.sum / m.e"}\n', "")
+    )
+    flow = Flow(app, load_config(None, {}, tmp_path), first=False)  # retires a metric and deletes a schedule
     assert flow.state("m.e").retired_at is not None
     assert migrate(app) == (head_revision(), head_revision())
 
@@ -112,10 +113,15 @@ def test_a_real_worker_and_the_commands_work_as_dims_app(
     app: Engine, project: Project, start_worker: Callable[..., Worker]
 ) -> None:
     project.env["DIMS_DATABASE_URL"] = app.url.render_as_string(hide_password=False)
-    project.write({"dims.yaml": "settings: {sweep: 1s}\nsources: {p: {type: files, path: '.'}}\n"
-                                "metrics: {m: {docs: {source: p, measure: count, paths: '*.md', critical: true}}}\n"
-                                "rules: {scraped: {on: dims.scraper.complete, metrics: ['m.*']}}\n",
-                   "a.md": "", "b.md": ""})  # fmt: skip
+    project.write(
+        {
+            "dims.yaml": "settings: {sweep: 1s}\nsources: {p: {type: files, path: '.'}}\n"
+            "metrics: {m: {docs: {source: p, measure: count, paths: '*.md', critical: true}}}\n"
+            "rules: {scraped: {on: dims.scraper.complete, metrics: ['m.*']}}\n",
+            "a.md": "",
+            "b.md": "",
+        }
+    )
     assert project.dims("migrate", check=True).stdout == f"the database is at revision {head_revision()}\n"
     start_worker()
     wait_for(lambda: do(app, "SELECT 1 FROM dims_metrics WHERE baseline = '2'"))
@@ -130,8 +136,15 @@ def test_a_real_worker_and_the_commands_work_as_dims_app(
     assert do(app, "SELECT count(*) FROM dims_snapshots WHERE daily")[0][0] == 1
 
 
-HAPPENED = ("dims_event_log", "dims_ingest_batches", "dims_verification_runs", "dims_metrics_history",
-            "dims_approval_requests", "dims_metrics", "dims_sources")  # fmt: skip
+HAPPENED = (
+    "dims_event_log",
+    "dims_ingest_batches",
+    "dims_verification_runs",
+    "dims_metrics_history",
+    "dims_approval_requests",
+    "dims_metrics",
+    "dims_sources",
+)
 
 
 @pytest.mark.parametrize(
@@ -156,12 +169,12 @@ HAPPENED = ("dims_event_log", "dims_ingest_batches", "dims_verification_runs", "
         "CALL dims_grant()",
     ],
 )
-def test_dims_app_takes_nothing_back_and_defines_nothing(app: Engine, statement: str) -> None:
+def test_dims_app_can_delete_no_history_and_create_no_objects(app: Engine, statement: str) -> None:
     assert refused(app, statement)
 
 
 @pytest.mark.parametrize("change", ["note = 'another'", "state = 'open'", "value = '7'", "decided_by = 'ben'"])
-def test_not_even_dims_app_changes_what_was_decided(app: Engine, flow: Flow, change: str) -> None:
+def test_dims_app_cannot_change_a_decision(app: Engine, flow: Flow, change: str) -> None:
     flow.serve(c=100)
     flow.serve(c=150)
     decide_request(app, flow.config, "m.c", "approved", version=1, person=ADA, note="a new season")
@@ -175,7 +188,7 @@ def test_not_even_dims_app_changes_what_was_decided(app: Engine, flow: Flow, cha
 # --- dims_reader ----------------------------------------------------------------------------------------
 
 
-def test_dims_reader_reads_all(reader: Engine, engine: Engine, flow: Flow) -> None:
+def test_dims_reader_reads_everything(reader: Engine, engine: Engine, flow: Flow) -> None:
     flow.serve(c=100)
     flow.serve(c=150)
     tables, views = named(engine, "'r', 'p'"), named(engine, "'v'")
@@ -221,14 +234,14 @@ def test_dims_reader_changes_nothing(reader: Engine, engine: Engine, flow: Flow)
         "DELETE FROM dims_pending_approvals",
     ],
 )
-def test_dims_reader_makes_nothing_and_becomes_nobody(reader: Engine, statement: str) -> None:
+def test_dims_reader_can_create_nothing_and_assume_no_role(reader: Engine, statement: str) -> None:
     assert refused(reader, statement)
 
 
 # --- later, elsewhere, at once --------------------------------------------------------------------------
 
 
-def test_what_a_later_migration_makes_is_theirs_too(engine: Engine, app: Engine, reader: Engine) -> None:
+def test_the_roles_may_use_tables_of_later_migrations(engine: Engine, app: Engine, reader: Engine) -> None:
     do(engine, "CREATE TABLE dims_later (id bigint GENERATED BY DEFAULT AS IDENTITY, x int)")
     do(engine, "CREATE SEQUENCE dims_later_ids")
     do(app, "INSERT INTO dims_later (x) VALUES (1)")
@@ -242,7 +255,7 @@ def test_what_a_later_migration_makes_is_theirs_too(engine: Engine, app: Engine,
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Engine]:
-    """A PostgreSQL of the test's own, in which nobody has made the roles yet."""
+    """A new PostgreSQL server without the roles."""
     try:
         url = local.start(tmp_path / "home", broker=False, fast=True).database_url
         made = create_engine(str(url), isolation_level="AUTOCOMMIT")
@@ -265,20 +278,24 @@ def roles(cluster: Engine) -> list[str]:
         return [row.rolname for row in found]
 
 
-def test_who_may_not_make_roles_is_told_and_goes_on(cluster: Engine, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_the_right_to_create_roles_a_migration_warns_and_continues(
+    cluster: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     with cluster.connect() as connection:
         connection.execute(text("CREATE ROLE plain LOGIN PASSWORD 'secret'"))
     plain = other(cluster, "managed", username="plain", password="secret")
     with caplog.at_level(logging.WARNING):
         assert migrate(plain) == (None, head_revision())
-    told = [record.message for record in caplog.records if record.name == "dims_worker.store.migrations"]
-    assert [re.findall(r"CREATE ROLE (\w+)", line) for line in told] == [["dims_app"], ["dims_reader"]]
-    assert told[0] == ("DIMS: plain may not create the role dims_app. Have an administrator run: "
-                       "CREATE ROLE dims_app; then: CALL dims_grant()")  # fmt: skip
+    messages = [record.message for record in caplog.records if record.name == "dims_worker.store.migrations"]
+    assert [re.findall(r"CREATE ROLE (\w+)", line) for line in messages] == [["dims_app"], ["dims_reader"]]
+    assert messages[0] == (
+        "DIMS: plain may not create the role dims_app. Have an administrator run: "
+        "CREATE ROLE dims_app; then: CALL dims_grant()"
+    )
     assert roles(cluster) == []
     assert do(plain, "SELECT * FROM dims_pending_approvals") == []
-    with cluster.connect() as connection:  # what was told, done
-        for line in told:
+    with cluster.connect() as connection:  # run what the warnings say
+        for line in messages:
             connection.execute(text(re.findall(r"CREATE ROLE \w+", line)[0]))
         connection.execute(text("CREATE ROLE ada LOGIN PASSWORD 'secret' IN ROLE dims_reader"))
     do(plain, "CALL dims_grant()")
@@ -290,8 +307,8 @@ def test_who_may_not_make_roles_is_told_and_goes_on(cluster: Engine, caplog: pyt
 
 
 @pytest.mark.parametrize("ends", ["commit", "rollback"])
-def test_two_databases_may_make_the_roles_at_once(cluster: Engine, beside: Threads, ends: str) -> None:
-    """The first holds its new roles in an open transaction; the second waits for what becomes of them."""
+def test_two_databases_can_create_the_roles_at_once(cluster: Engine, beside: Threads, ends: str) -> None:
+    """The first transaction holds its new roles uncommitted, and the second waits for it."""
     here, there = other(cluster, "here"), other(cluster, "there")
     waits = "SELECT 1 FROM pg_stat_activity WHERE datname = 'there' AND wait_event_type = 'Lock'"
     with here.connect() as first:
@@ -311,8 +328,8 @@ def test_two_databases_may_make_the_roles_at_once(cluster: Engine, beside: Threa
 
 
 def test_json_of_a_reader_is_json(reader: Engine, flow: Flow) -> None:
-    """Integers stay integers, in a client of any kind."""
+    """Integers stay integers in any client."""
     flow.serve(c=172_726)
     (row,) = do(reader, "SELECT row_to_json(l)::text FROM dims_metrics_latest l WHERE metric = 'm.c'")
-    told = json.loads(row[0])
-    assert (told["value"], told["value_number"], type(told["value"])) == (172_726, 172_726, int)
+    document = json.loads(row[0])
+    assert (document["value"], document["value_number"], type(document["value"])) == (172_726, 172_726, int)

@@ -1,4 +1,4 @@
-"""docs/api.md against the database: every query runs, every column is told, for one who may only read."""
+"""docs/api.md matches the database: every query runs for a reader, and every column is listed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DATA = (
 
 @pytest.fixture
 def ada(engine: Engine) -> Iterator[Engine]:
-    """Who was given a login as the page says, in a database with a reading, a drift and a request."""
+    """An engine with the login that the guide creates, on a database with a reading, a drift and a request."""
     (create,) = (block for block in blocks(PAGE, "sql") if block.startswith("CREATE ROLE"))
     name = f"ada_{engine.url.database}"
     with engine.begin() as connection:
@@ -44,7 +44,7 @@ def ada(engine: Engine) -> Iterator[Engine]:
         connection.execute(text(f"DROP ROLE {name}"))
 
 
-def test_every_query_of_the_page_gives_a_row_to_one_who_may_only_read(ada: Engine) -> None:
+def test_every_query_in_the_guide_returns_a_row_to_a_reader(ada: Engine) -> None:
     assert len(QUERIES) == len(RELATIONS) == 5
     for query in QUERIES:
         with ada.connect() as connection:
@@ -52,19 +52,21 @@ def test_every_query_of_the_page_gives_a_row_to_one_who_may_only_read(ada: Engin
 
 
 @pytest.mark.parametrize("name", RELATIONS)
-def test_every_column_is_told_and_no_other(engine: Engine, name: str) -> None:
-    told = [column for row in rows(RELATIONS[name], "column") for column in SPAN.findall(row[0])]
+def test_the_guide_lists_exactly_the_columns_that_exist(engine: Engine, name: str) -> None:
+    listed = [column for row in rows(RELATIONS[name], "column") for column in SPAN.findall(row[0])]
     relation = f"{name}('a', 'b', 1)" if "_metric_" in name else name
     with engine.connect() as connection:
         columns = list(connection.execute(text(f"SELECT * FROM {relation}")).keys())
-    assert sorted(told) == sorted(columns)
+    assert sorted(listed) == sorted(columns)
 
 
-def test_all_views_functions_and_tables_are_told(engine: Engine) -> None:
-    query = ("SELECT relname FROM pg_class WHERE relkind IN ('r', 'v') AND relname LIKE 'dims\\_%' "
-             "UNION SELECT proname FROM pg_proc WHERE proname LIKE 'dims\\_metric%'")  # fmt: skip
+def test_the_guide_lists_all_views_functions_and_tables(engine: Engine) -> None:
+    query = (
+        "SELECT relname FROM pg_class WHERE relkind IN ('r', 'v') AND relname LIKE 'dims\\_%' "
+        "UNION SELECT proname FROM pg_proc WHERE proname LIKE 'dims\\_metric%'"
+    )
     with engine.connect() as connection:
         there = {row[0] for row in connection.execute(text(query))}
-    told = {name for row in rows(PAGE, "table") for name in SPAN.findall(row[0])} | set(RELATIONS)
-    assert told == there
+    listed = {name for row in rows(PAGE, "table") for name in SPAN.findall(row[0])} | set(RELATIONS)
+    assert listed == there
     assert set(re.findall(r"\bdims_metric\w*|\bdims_(?:pending|recent)\w*", " ".join(QUERIES))) == set(RELATIONS)

@@ -1,4 +1,4 @@
-"""The views and functions for people who ask in SQL: what they say, and that they stay fast as the history grows."""
+"""The SQL views and functions: what they return, and that they stay fast as the history grows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def latest(flow: Flow, metric: str) -> dict[str, Any]:
     return row
 
 
-# --- what they say --------------------------------------------------------------------------------------
+# --- what they return --------------------------------------------------------------------------------------
 
 
 def test_latest_has_each_metric_once_with_its_number_and_its_text(flow: Flow) -> None:
@@ -40,11 +40,11 @@ def test_latest_has_each_metric_once_with_its_number_and_its_text(flow: Flow) ->
     assert (word["value"], word["value_number"], word["value_text"]) == ("text", None, "text")
     assert (part["value_number"], truth["value_number"], truth["value_text"]) == (Decimal("0.25"), None, "true")
     assert (never["value"], never["value_number"], never["value_text"], never["age"]) == (None, None, None, None)
-    assert never["error"] is not None  # a text is no number
+    assert never["error"] is not None  # a text is not a number
     assert flow.scalar("SELECT count(*) FROM dims_metrics_latest") == len(flow.config.metrics)
 
 
-def test_latest_says_what_is_the_matter(flow: Flow) -> None:
+def test_latest_shows_the_state_of_each_metric(flow: Flow) -> None:
     flow.serve(c=100)
     flow.serve(c=150)
     flow.serve(c=Down("the bucket is away"))
@@ -54,7 +54,7 @@ def test_latest_says_what_is_the_matter(flow: Flow) -> None:
     assert row["request"] == flow.open("m.c").id  # type: ignore[union-attr]
 
 
-def test_pending_approvals_are_the_open_requests_alone(flow: Flow) -> None:
+def test_pending_approvals_are_exactly_the_open_requests(flow: Flow) -> None:
     flow.serve(c=172_726)
     assert all_of(flow, "SELECT * FROM dims_pending_approvals") == []
     flow.serve(c=205_000)
@@ -62,8 +62,12 @@ def test_pending_approvals_are_the_open_requests_alone(flow: Flow) -> None:
     request = flow.open("m.c")
     assert request is not None
     assert (row["request"], row["version"], row["metric"], row["category"], row["name"]) == (
-        request.id, 1, "m.c", "m", "c",
-    )  # fmt: skip
+        request.id,
+        1,
+        "m.c",
+        "m",
+        "c",
+    )
     assert (row["baseline_number"], row["value_number"], row["change"]) == (172_726, 205_000, 32_274)
     assert row["drift_pct"] == pytest.approx(18.685, abs=0.001)
     assert (row["severity"], row["unit"], row["events"], row["run_id"]) == ("high", "files", 1, request.run_id)
@@ -72,14 +76,15 @@ def test_pending_approvals_are_the_open_requests_alone(flow: Flow) -> None:
     assert all_of(flow, "SELECT * FROM dims_pending_approvals") == []
 
 
-def test_recent_drift_is_what_differed_and_what_became_of_it(flow: Flow) -> None:
+def test_recent_drift_shows_the_drifts_and_their_outcomes(flow: Flow) -> None:
     for value in (100, 100, 104, 150, Down("away")):
         flow.serve(c=value)
     flow.look(a=1)
     query = "SELECT value_number, baseline_number, change, status, outcome FROM dims_recent_drift ORDER BY as_of"
     assert [tuple(row) for row in flow.rows(query)] == [
-        (104, 100, 4, "minor", "accepted"), (150, 104, 46, "extreme", "held"),
-    ]  # fmt: skip
+        (104, 100, 4, "minor", "accepted"),
+        (150, 104, 46, "extreme", "held"),
+    ]
     flow.do("UPDATE dims_metrics_history SET as_of = as_of - interval '8 days' WHERE value = '104'")
     assert flow.scalar("SELECT array_agg(value) FROM dims_recent_drift") == [150]
 
@@ -96,7 +101,7 @@ def test_the_trend_marks_what_was_held_rejected_and_failed(flow: Flow) -> None:
     flow.look(c=500)
     claim = flow.claimed("m.c")
     flow.do("UPDATE dims_sources SET lease_epoch = lease_epoch + 1")
-    flow.record(claim, {"m.c": 1})  # whose lease was lost: it changes nothing
+    flow.record(claim, {"m.c": 1})  # its lease was lost, so it changes nothing
     assert [tuple(row) for row in flow.rows(TREND)] == [
         (100, None, "accepted", "new", None),
         (150, 50, "rejected", "extreme", None),
@@ -133,15 +138,15 @@ def test_days_bound_both_and_a_baseline_by_hand_is_the_last_accepted(flow: Flow)
     assert flow.scalar("SELECT last_accepted FROM dims_metric_stats('m', 'c')") == 12
 
 
-def test_what_is_no_number_and_what_is_not_there_have_no_numbers(flow: Flow) -> None:
+def test_texts_and_missing_metrics_have_no_numbers(flow: Flow) -> None:
     flow.serve(a="synced")
     flow.serve(a="major_drift")
     query = "SELECT n, first, mean, stddev, accepted, last_accepted FROM dims_metric_stats('m', '{}')"
     assert tuple(flow.rows(query.format("a"))[0]) == (2, None, None, None, 2, None)
-    assert tuple(flow.rows(query.format("nobody"))[0]) == (0, None, None, None, 0, None)
+    assert tuple(flow.rows(query.format("missing"))[0]) == (0, None, None, None, 0, None)
     trend = flow.rows("SELECT value_text, change FROM dims_metric_trend('m', 'a', 1)")
     assert [tuple(row) for row in trend] == [("synced", None), ("major_drift", None)]
-    assert flow.rows("SELECT * FROM dims_metric_trend('m', 'nobody')") == []
+    assert flow.rows("SELECT * FROM dims_metric_trend('m', 'missing')") == []
 
 
 def test_the_callers_search_path_and_tables_of_the_same_name_change_nothing(flow: Flow) -> None:
@@ -153,24 +158,27 @@ def test_the_callers_search_path_and_tables_of_the_same_name_change_nothing(flow
     assert [row.value for row in found] == [1]
 
 
-def test_each_has_its_comment_and_asks_with_the_callers_rights(flow: Flow) -> None:
-    views = flow.rows("SELECT relname, obj_description(oid) AS said FROM pg_class WHERE relkind = 'v' "
-                      "AND relname LIKE 'dims%'")  # fmt: skip
-    functions = flow.rows("SELECT proname, obj_description(oid) AS said, prosecdef, provolatile FROM pg_proc "
-                          "WHERE proname LIKE 'dims_metric%'")  # fmt: skip
+def test_each_view_and_function_has_a_comment_and_the_callers_rights(flow: Flow) -> None:
+    views = flow.rows(
+        "SELECT relname, obj_description(oid) AS comment FROM pg_class WHERE relkind = 'v' AND relname LIKE 'dims%'"
+    )
+    functions = flow.rows(
+        "SELECT proname, obj_description(oid) AS comment, prosecdef, provolatile FROM pg_proc "
+        "WHERE proname LIKE 'dims_metric%'"
+    )
     assert (len(views), len(functions)) == (3, 2)
-    assert all(row.said for row in (*views, *functions))
+    assert all(row.comment for row in (*views, *functions))
     assert {(row.prosecdef, row.provolatile) for row in functions} == {(False, "s")}
 
 
-# --- how they find it -----------------------------------------------------------------------------------
+# --- how they read the tables -----------------------------------------------------------------------------------
 
 METRICS, READINGS = 60, 30_000
 
 
 @pytest.fixture
 def grown(flow: Flow) -> Flow:
-    """A history of some thousand rows, spread over a year and sixty metrics, as PostgreSQL's statistics know it."""
+    """A history of some thousand rows over a year and sixty metrics, with current statistics."""
     flow.do("INSERT INTO dims_verification_runs (trigger, status, started_at) VALUES ('event', 'ok', now())")
     many = f"FROM generate_series(1, {METRICS}) n"
     flow.do(f"INSERT INTO dims_metrics (metric, definition) SELECT 'many.' || n, '' {many}")
@@ -185,7 +193,7 @@ def grown(flow: Flow) -> Flow:
 
 
 def scans(engine: Engine, query: str) -> list[tuple[str, str]]:
-    """(kind of scan, relation) of a query's plan."""
+    """Return (kind of scan, relation) for each scan in the plan of a query."""
 
     def walk(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if "Relation Name" in node:
@@ -212,7 +220,7 @@ HISTORY = "dims_metrics_history"
         "SELECT l.metric, s.mean FROM dims_metrics_latest l, dims_metric_stats(l.category, l.name, 90) s",
     ],
 )
-def test_the_history_is_never_read_from_its_beginning_to_its_end(grown: Flow, query: str) -> None:
+def test_no_view_scans_the_whole_history(grown: Flow, query: str) -> None:
     found = [kind for kind, relation in scans(grown.engine, query) if relation == HISTORY]
     assert found, "the plan does not show how the history is read"
     assert all(kind in ("Index Scan", "Bitmap Heap Scan", "Index Only Scan") for kind in found), found
@@ -227,17 +235,17 @@ def test_recent_drift_goes_by_metric_even_where_most_of_the_history_is_recent(gr
     assert "Seq Scan" not in found
 
 
-def test_what_is_latest_asks_no_history(grown: Flow) -> None:
+def test_latest_does_not_read_the_history(grown: Flow) -> None:
     for view in ("dims_metrics_latest", "dims_pending_approvals"):
         relations = {relation for _, relation in scans(grown.engine, f"SELECT * FROM {view}")}
         assert relations <= {"dims_metrics", "dims_approval_requests"}
 
 
-def test_the_plan_that_the_test_forbids_is_seen_by_it(grown: Flow) -> None:
+def test_a_forbidden_plan_is_noticed(grown: Flow) -> None:
     assert scans(grown.engine, f"SELECT count(value) FROM {HISTORY}") == [("Seq Scan", HISTORY)]
 
 
-def test_they_find_all_the_same(grown: Flow) -> None:
+def test_the_views_return_the_same_as_a_scan(grown: Flow) -> None:
     days = "h.as_of > now() - interval '{} days'"
     counted = f"SELECT count(*) FROM {HISTORY} h WHERE {days}"
     assert grown.scalar("SELECT count(*) FROM dims_recent_drift") == grown.scalar(

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.event import listen, remove
 
 from dims_worker.pipeline.ingest import store_events
-from dims_worker.store.listener import CHANNEL, NAME, subscribe, wait_for_notification
+from dims_worker.store.listener import APPLICATION_NAME, NOTIFY_CHANNEL, subscribe, wait_for_notification
 from dims_worker.store.runs import insert_run
 from dims_worker.web import live_hub, live_updates
 from dims_worker.web.live_hub import LiveHub
@@ -48,7 +48,7 @@ def statements() -> Iterator[list[str]]:
 def listeners(engine: Engine) -> int:
     with engine.connect() as connection:
         query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND datname = current_database()"
-        return int(connection.execute(text(query), {"name": NAME}).scalar_one())
+        return int(connection.execute(text(query), {"name": APPLICATION_NAME}).scalar_one())
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_one_transaction_notifies_once_a_table_and_a_rollback_never(flow: Flow) 
             )
         connection.execute(text("SELECT 1"))
         assert sorted(message.payload for message in raw.notifies) == ["dims_event_log", "dims_verification_runs"]
-        assert {message.channel for message in raw.notifies} == {CHANNEL}
+        assert {message.channel for message in raw.notifies} == {NOTIFY_CHANNEL}
         connection.rollback()
         assert wait_for_notification(connection, 0, ear) and not wait_for_notification(connection, 0, ear)
         flow.look(a=1)

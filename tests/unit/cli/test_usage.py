@@ -154,7 +154,10 @@ def test_wrong_usage_ends_with_code_2(arguments: list[str], expected: str, dims:
 def test_without_a_configuration_the_error_names_init(arguments: list[str], dims: Dims):
     result = dims(*arguments)
     assert (result.code, result.out) == (2, "")
-    assert result.err == "dims: no dims.yaml here or above: write one with `dims init`, or name one with --config\n"
+    assert (
+        result.err
+        == "dims: no dims.yaml in this folder or above it. Create one with `dims init`, or name it with --config.\n"
+    )
 
 
 def test_the_module_runs_the_command(configured: Path):
@@ -208,9 +211,9 @@ def test_config_check_prints_every_error(dims: Dims, folder: Path):
     assert (result.code, result.out) == (2, "")
     assert result.err.splitlines() == [
         "dims.yaml:3: sources.p.type: must be one of s3, files, git, sql, aws, command",
-        "dims.yaml:5: rules.r: needs `on`, the event types it waits for, or `schedule`",
-        "dims.yaml:6: watch.0: unknown source 'q'; there are none",
-        "more.yaml:3: metrics.c.a.source: unknown source 'z'; there are p",
+        "dims.yaml:5: rules.r: needs `on` (event types) or `schedule` (cron)",
+        "dims.yaml:6: watch.0: unknown source 'q'; write one of p",
+        "more.yaml:3: metrics.c.a.source: unknown source 'z'; write one of p",
     ]
 
 
@@ -219,7 +222,7 @@ def test_config_is_named_by_option_or_variable(dims: Dims, folder: Path):
     assert dims("--config", "other.yaml", "config", "check").code == 0
     assert dims("config", "check", env={"DIMS_CONFIG": "other.yaml"}).code == 0
     result = dims("--config", "gone.yaml", "config", "check")
-    assert (result.code, "gone.yaml: there is no such file" in result.err) == (2, True)
+    assert (result.code, "gone.yaml: no such file" in result.err) == (2, True)
 
 
 def test_config_schema_is_json_and_needs_no_configuration(dims: Dims):

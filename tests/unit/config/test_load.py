@@ -1,4 +1,4 @@
-"""Loading: the places, the environment, what comes out of it, and the questions that it answers."""
+"""Loading the configuration: where DIMS finds it, the environment, and what `Config` derives from it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from dims_worker.errors import ConfigError
 
 Load = Callable[..., Config]
 HEAD = "sources: {p: {type: files, path: .}, g: {type: git, path: .}, lake: {type: s3, bucket: b}}\n"
-"""One line, so that what follows starts on line 2."""
+"""One line, so that the text after it begins on line 2."""
 
 
 @pytest.fixture
 def load_text(tmp_path: Path) -> Load:
-    """Load a dims.yaml of this text, beside other files."""
+    """Return a function that loads a dims.yaml with this text, next to other files."""
 
     def read(text: str, env: Mapping[str, str] | None = None, **others: str) -> Config:
         (tmp_path / ".git").mkdir(exist_ok=True)
@@ -57,13 +57,13 @@ def test_included_files_share_sections_and_categories(load_text: Load):
     assert set(config.sources) == {"p", "g", "lake", "q"}
 
 
-def test_an_empty_file_is_a_configuration_of_nothing(load_text: Load):
+def test_an_empty_file_is_a_valid_configuration(load_text: Load):
     config = load_text("")
     assert (config.metrics, config.sources, config.rules, config.watch) == ({}, {}, {}, ())
     assert config.policy == PolicySection()
 
 
-def test_a_merge_key_and_a_written_one(load_text: Load):
+def test_a_key_overrides_a_merged_key(load_text: Load):
     config = load_text("sources:\n  p: &p {type: files, path: .}\n  q: {<<: *p, path: q}\n")
     assert (config.sources["q"].type, config.sources["q"].path) == ("files", "q")  # type: ignore[attr-defined]
 
@@ -74,7 +74,7 @@ def test_a_merge_key_and_a_written_one(load_text: Load):
         ('"${A}"', "one"),
         ("${A}", "one"),
         ('"${A}/${B:-two}/x"', "one/two/x"),
-        ('"${EMPTY:-default}"', "default"),  # as in a shell: `:-` stands in for empty too
+        ('"${EMPTY:-default}"', "default"),  # as in a shell, `:-` also replaces an empty value
         ('"x${EMPTY}y"', "xy"),
         ('"${GONE:-}x"', "x"),
         ('"${GONE:-a-b:c d}"', "a-b:c d"),
@@ -83,17 +83,17 @@ def test_a_merge_key_and_a_written_one(load_text: Load):
         ('"$$${A}"', "$${A}"),
         ('"$A $"', "$A $"),
         ('"${A}$${A}"', "one${A}"),
-        ('"${TRICK}"', "${A}"),  # what a variable holds is not filled in again
-        ('"${NUMBER}"', "12"),  # quoted: a text
+        ('"${TRICK}"', "${A}"),  # the value of a variable is not expanded again
+        ('"${NUMBER}"', "12"),  # quoted, so a string
     ],
 )
-def test_variables(written: str, filled: str, load_text: Load):
+def test_environment_variables_are_filled_in(written: str, filled: str, load_text: Load):
     env = {"A": "one", "EMPTY": "", "NUMBER": "12", "TRICK": "${A}"}
     config = load_text(f"sources:\n  d:\n    type: files\n    path: {written}\n", env)
     assert config.sources["d"].path == filled  # type: ignore[attr-defined]
 
 
-def test_a_number_filled_in_plain_is_a_number(load_text: Load):
+def test_an_unquoted_number_from_a_variable_is_a_number(load_text: Load):
     text = "policy:\n  tolerance_pct: ${N}\n  thresholds:\n    major: ${GONE:-16}\n"
     config = load_text(text, {"N": "3"})
     assert (config.policy.tolerance_pct, config.policy.thresholds.major) == (3, 16)
@@ -109,10 +109,10 @@ def test_dates_and_texts_or_lists(load_text: Load):
     assert (config.rules["r"].on, config.rules["s"].on) == (("a", "b"), ("a",))
 
 
-# --- where it is found ----------------------------------------------------------------------------------
+# --- where DIMS finds it ----------------------------------------------------------------------------------
 
 
-def test_find_in_order(tmp_path: Path):
+def test_the_configuration_is_searched_in_order(tmp_path: Path):
     repo = tmp_path / "repo"
     deep = repo / "a" / "b"
     deep.mkdir(parents=True)
@@ -126,8 +126,8 @@ def test_find_in_order(tmp_path: Path):
     outside = touch("dims.yaml")
     assert find_config(None, {}, deep) == outside  # no repository: any folder above
     (repo / ".git").mkdir()
-    with pytest.raises(ConfigError, match=r"no dims\.yaml here or above: write one with `dims init`"):
-        find_config(None, {}, deep)  # a repository's configuration lies inside it
+    with pytest.raises(ConfigError, match=r"no dims\.yaml in this folder or above it\. Create one with `dims init`"):
+        find_config(None, {}, deep)  # the search ends at the repository
     inside_config = touch("repo/config/dims.yaml")
     assert find_config(None, {}, deep) == inside_config
     at_root = touch("repo/dims.yaml")
@@ -141,12 +141,12 @@ def test_find_in_order(tmp_path: Path):
 
 
 def test_a_named_file_that_is_missing(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"x\.yaml: there is no such file"):
+    with pytest.raises(ConfigError, match=r"x\.yaml: no such file\. Check --config and DIMS_CONFIG, or create one"):
         load_config(Path("x.yaml"), {}, tmp_path)
 
 
 @pytest.mark.parametrize(("place", "project"), [("dims.yaml", "."), ("config/dims.yaml", "."), ("etc/d.yaml", "etc")])
-def test_the_project_s_folder(place: str, project: str, tmp_path: Path):
+def test_the_project_is_the_folder_of_the_file(place: str, project: str, tmp_path: Path):
     file = tmp_path / place
     file.parent.mkdir(exist_ok=True)
     file.write_text("sources: {p: {type: files, path: data}}")
@@ -158,7 +158,7 @@ def test_the_project_s_folder(place: str, project: str, tmp_path: Path):
     assert config.path_of("~/x") == Path.home() / "x"
 
 
-def test_includes_stand_beside_the_file(tmp_path: Path):
+def test_includes_are_relative_to_the_file(tmp_path: Path):
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "dims.yaml").write_text("include: metrics.yaml\n" + HEAD)
     (tmp_path / "config" / "metrics.yaml").write_text("\nmetrics: {c: {a: {source: p}}}\n")
@@ -170,7 +170,7 @@ def test_includes_stand_beside_the_file(tmp_path: Path):
     ("env", "home"),
     [({}, ".dims"), ({"DIMS_HOME": ""}, ".dims"), ({"DIMS_HOME": "h"}, "h"), ({"DIMS_HOME": "/h"}, "/h")],
 )
-def test_home(env: dict[str, str], home: str, load_text: Load, tmp_path: Path):
+def test_the_data_directory_comes_from_dims_home(env: dict[str, str], home: str, load_text: Load, tmp_path: Path):
     assert load_text("", env).home == tmp_path / home
 
 
@@ -183,14 +183,14 @@ def test_home(env: dict[str, str], home: str, load_text: Load, tmp_path: Path):
         ("", None),
     ],
 )
-def test_the_database_s_url(url: str, translated: str | None, load_text: Load):
+def test_the_database_url_gets_its_driver(url: str, translated: str | None, load_text: Load):
     assert load_text("", {"DIMS_DATABASE_URL": url}).database_url == translated
 
 
 @pytest.mark.parametrize(
     "url", ["postgresql://u:ge@heim@h/d", "postgresql://u:1/ge@heim@h/d", "postgresql://u:geheim@h:x/d"]
 )
-def test_a_database_url_that_would_be_taken_apart_wrongly_is_refused_and_not_shown(load_text: Load, url: str):
+def test_an_ambiguous_database_url_is_refused_and_not_shown(load_text: Load, url: str):
     with pytest.raises(ConfigError, match="special characters of a password as %XX") as caught:
         load_text("", {"DIMS_DATABASE_URL": url})
     assert "heim" not in str(caught.value)
@@ -205,7 +205,7 @@ def test_secrets_are_not_shown(load_text: Load):
     assert "geheim" not in str(config)
 
 
-# --- the questions it answers ---------------------------------------------------------------------------
+# --- what Config derives ---------------------------------------------------------------------------
 
 TREE = (
     HEAD
@@ -225,13 +225,13 @@ metrics:
 )
 
 
-def test_derived_metrics_stand_in_topological_order(load_text: Load):
+def test_derived_metrics_are_in_topological_order(load_text: Load):
     config = load_text(TREE)
     order = list(config.derived)
     assert sorted(order) == ["c.alone", "c.mid", "c.top", "d.gone", "d.late"]
     assert order.index("c.mid") < order.index("c.top")
     assert order.index("d.gone") < order.index("d.late")
-    assert config.of_source == {"p": ("c.a", "d.off"), "g": ("d.b",), "lake": ()}
+    assert config.metrics_by_source == {"p": ("c.a", "d.off"), "g": ("d.b",), "lake": ()}
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_inputs_and_dependents(names: list[str], inputs: set[str], dependents: t
     ("patterns", "selected"),
     [
         (["c.*"], {"c.top", "c.mid", "c.alone", "c.a"}),
-        (["d.*"], {"d.b", "d.late"}),  # what is off is left to those who name it
+        (["d.*"], {"d.b", "d.late"}),  # a disabled metric needs its full name
         (["d.off"], {"d.off"}),
         (["*.a", "d.o*", "d.gone"], {"c.a", "d.gone"}),
         (["C.A", "nope"], set()),
@@ -266,7 +266,7 @@ def test_select(patterns: list[str], selected: set[str], load_text: Load):
     assert load_text(TREE).select(patterns) == selected
 
 
-def test_a_metric_s_own_policy_stands_before_the_general_one(load_text: Load):
+def test_a_metrics_own_policy_overrides_the_general_one(load_text: Load):
     text = (
         HEAD
         + """
@@ -308,7 +308,7 @@ BASE = "source: p, measure: count, paths: '**/*.py'"
         ("derive: c.z + 1", False),
     ],
 )
-def test_a_definition_is_what_is_measured_and_how(body: str, same: bool, load_text: Load):
+def test_a_definition_depends_on_what_is_measured_and_how(body: str, same: bool, load_text: Load):
     more = "    z: {source: p, measure: lines}\n"
     before = load_text(metric(BASE) + more).definition("c.a")
     assert (load_text(metric(body) + more).definition("c.a") == before) is same
@@ -323,7 +323,7 @@ def test_a_definition_is_what_is_measured_and_how(body: str, same: bool, load_te
         ("{type: files, path: ., ignore: gitignore}", False),
     ],
 )
-def test_a_definition_holds_its_source(source: str, same: bool, load_text: Load):
+def test_a_definition_depends_on_its_source(source: str, same: bool, load_text: Load):
     body = "metrics: {c: {a: {source: p, measure: count}}}\n"
     before = load_text("sources: {p: {type: files, path: .}}\n" + body).definition("c.a")
     assert (load_text(f"sources: {{p: {source}}}\n" + body).definition("c.a") == before) is same
@@ -340,15 +340,15 @@ def test_shown_units(load_text: Load):
     assert isinstance(config.metrics["c.a"], FilesMetric)
 
 
-def test_absent_null_is_something_said(load_text: Load):
+def test_absent_null_differs_from_no_absent(load_text: Load):
     config = load_text(metric("source: p, measure: count, absent: null") + "    b: {source: p, measure: count}\n")
-    assert [config.metrics[name].says_absent for name in ("c.a", "c.b")] == [True, False]
+    assert [config.metrics[name].has_absent for name in ("c.a", "c.b")] == [True, False]
 
 
 # --- the JSON Schema ------------------------------------------------------------------------------------
 
 
-def test_the_schema_says_what_it_is_and_is_json():
+def test_the_schema_is_json_and_names_its_draft():
     made = json.loads(json.dumps(config_schema()))
     assert made["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert set(made["properties"]) == {
@@ -367,7 +367,7 @@ def test_the_schema_says_what_it_is_and_is_json():
     assert made["additionalProperties"] is False
 
 
-def test_the_schema_is_valid_and_judges():
+def test_the_schema_accepts_valid_and_refuses_invalid_files():
     jsonschema = pytest.importorskip("jsonschema")
     made = config_schema()
     jsonschema.Draft202012Validator.check_schema(made)
@@ -375,11 +375,15 @@ def test_the_schema_is_valid_and_judges():
     good = {
         "include": "metrics.yaml",
         "sources": {"p": {"type": "files", "path": ".", "cooldown": "60s"}},
-        "metrics": {"c": {"a": {"source": "p", "measure": "count", "paths": ["**"], "stale_after": "1d"},
-                          "b": {"derive": "c.a + 1"}}},
+        "metrics": {
+            "c": {
+                "a": {"source": "p", "measure": "count", "paths": ["**"], "stale_after": "1d"},
+                "b": {"derive": "c.a + 1"},
+            }
+        },
         "rules": {"r": {"on": ["a", "b"], "metrics": ["c.*"]}},
         "watch": ["p"],
-    }  # fmt: skip
+    }
     judge.validate(good)
     for part, wrong in (
         ("sources", {"p": {"type": "ftp", "path": "."}}),
@@ -407,7 +411,7 @@ metrics:
 """
 
 
-def test_policy_is_the_metrics_own_then_its_categorys_then_the_general_one(load_text: Load):
+def test_a_metrics_policy_overrides_its_categorys_and_the_general_one(load_text: Load):
     config = load_text(LAYERS)
     plain, own, other = (config.policy_of(name) for name in ("c.plain", "c.own", "d.plain"))
     assert (plain.require_approval_pct, own.require_approval_pct, other.require_approval_pct) == (10, 5, 20)
@@ -418,7 +422,7 @@ def test_policy_is_the_metrics_own_then_its_categorys_then_the_general_one(load_
     assert (plain.expire_after, other.expire_after) == (timedelta(days=7), None)
 
 
-def test_policy_is_no_part_of_a_definition(load_text: Load):
+def test_policy_does_not_change_a_definition(load_text: Load):
     other = LAYERS.replace("critical: false", "critical: true").replace("max: null", "min: 3").replace("10, v", "11, v")
     before, after = load_text(LAYERS), load_text(other)
     assert before.definitions == after.definitions

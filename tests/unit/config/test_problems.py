@@ -1,4 +1,4 @@
-"""Every problem of a configuration, with its file, line and key; several at once."""
+"""Every problem of a configuration is reported with its file, line and key."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dims_worker.config import Config, InvalidConfig, load_config
 
 Load = Callable[..., Config]
 HEAD = "sources: {p: {type: files, path: .}, g: {type: git, path: .}, lake: {type: s3, bucket: b}}\n"
-"""One line, so that what follows starts on line 2."""
+"""One line, so that the text after it begins on line 2."""
 
 
 @pytest.fixture
 def load_text(tmp_path: Path) -> Load:
-    """Load a dims.yaml of this text, beside other files."""
+    """Return a function that loads a dims.yaml with this text, next to other files."""
 
     def read(text: str, env: Mapping[str, str] | None = None, **others: str) -> Config:
         (tmp_path / ".git").mkdir(exist_ok=True)
@@ -33,16 +33,16 @@ def metric(body: str) -> str:
 
 # --- every kind of problem: the text from line 1, then the problems -------------------------------------
 
-NAME = "a name is lower-case letters, digits and _, a letter first"
-KNOWN = "known are include, metrics, notify, policy, prices, rules, settings, sources, watch, web, workflows"
+NAME = "a name has lower-case letters, digits and _, and starts with a letter"
+KNOWN = "write one of include, metrics, notify, policy, prices, rules, settings, sources, watch, web, workflows"
 PROBLEMS: dict[str, tuple[str, list[str]]] = {
-    "no YAML": ("sources:\n  a: [1,\n  b: }\n", ["3: is not YAML: expected the node content, but found '}'"]),
-    "a tab": ("sources:\n\tp: 1\n", ["2: is not YAML: found character '\\t' that cannot start any token"]),
-    "two documents": ("{}\n---\n{}\n", ["2: is not YAML: but found another document"]),
-    "an unknown alias": ("\nwatch: *x\n", ["2: is not YAML: found undefined alias 'x'"]),
+    "no YAML": ("sources:\n  a: [1,\n  b: }\n", ["3: is not valid YAML: expected the node content, but found '}'"]),
+    "a tab": ("sources:\n\tp: 1\n", ["2: is not valid YAML: found character '\\t' that cannot start any token"]),
+    "two documents": ("{}\n---\n{}\n", ["2: is not valid YAML: but found another document"]),
+    "an unknown alias": ("\nwatch: *x\n", ["2: is not valid YAML: found undefined alias 'x'"]),
     "a bad merge": (
         "sources:\n  <<: 5\n",
-        ["2: is not YAML: expected a mapping or list of mappings for merging, but found scalar"],
+        ["2: is not valid YAML: expected a mapping or list of mappings for merging, but found scalar"],
     ),
     "an unknown tag": (
         metric("source: p, measure: count, description: !env X"),
@@ -58,18 +58,18 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "1: sources: must be a mapping, not list",
             "2: metrics: must be a mapping, not int",
             "3: rules: must be a mapping, not str",
-            "4: watch: must be a text or a list of texts",
-            "5: include: must be a text or a list of texts",
+            "4: watch: must be a string or a list of strings",
+            "5: include: must be a string or a list of strings",
         ],
     ),
     "an unknown section": (
         "\nmetric: {}\nzebra: 1\n",
-        ["2: metric: unknown key; is it `metrics`?", f"3: zebra: unknown key; {KNOWN}"],
+        ["2: metric: unknown key; did you mean `metrics`?", f"3: zebra: unknown key; {KNOWN}"],
     ),
-    "a key that is a list": ("watch: []\n? [a, b]\n: 1\n", ["2: ?: a key must be a text"]),
+    "a key that is a list": ("watch: []\n? [a, b]\n: 1\n", ["2: ?: a key must be a string"]),
     "an unknown key": (
         "sources:\n  p:\n    type: files\n    pth: .\n",
-        ["2: sources.p.path: Field required", "4: sources.p.pth: unknown key; is it `path`?"],
+        ["2: sources.p.path: Field required", "4: sources.p.pth: unknown key; did you mean `path`?"],
     ),
     "an unknown type of source": (
         "sources:\n  p:\n    type: ftp\n  q: {}\n  r: 5\n",
@@ -85,11 +85,11 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     ),
     "an unknown source": (
         metric("source: lage, measure: count"),
-        ["4: metrics.c.a.source: unknown source 'lage'; is it `lake`?"],
+        ["4: metrics.c.a.source: unknown source 'lage'; did you mean `lake`?"],
     ),
     "an unknown source like no other": (
         metric("source: zzz, measure: count"),
-        ["4: metrics.c.a.source: unknown source 'zzz'; there are g, lake, p"],
+        ["4: metrics.c.a.source: unknown source 'zzz'; write one of g, lake, p"],
     ),
     "no source": (
         HEAD + "metrics:\n  c:\n    a: {measure: count}\n    b: 5\n  d: [1]\n",
@@ -101,7 +101,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     ),
     "a key of another kind": (
         metric("source: p, measure: count, path: x/"),
-        ["4: metrics.c.a.path: unknown key; is it `paths`?"],
+        ["4: metrics.c.a.path: unknown key; did you mean `paths`?"],
     ),
     "a measure of another kind": (
         metric("source: g, measure: lines"),
@@ -132,7 +132,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     ),
     "a duration beyond reckoning": (
         "\nsettings: {lease: 99999999999999w}\n",
-        ["2: settings.lease: 99999999999999w is longer than can be reckoned with"],
+        ["2: settings.lease: 99999999999999w is too long; write a shorter duration, such as 365d"],
     ),
     "a bad size": (
         metric("source: lake, measure: count, smaller_than: 1kb"),
@@ -143,11 +143,11 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     ),
     "a bad regular expression": (
         metric('source: g, measure: commits, message: "fix("'),
-        ["4: metrics.c.a.message: is not a regular expression: missing ), unterminated subpattern at position 3"],
+        ["4: metrics.c.a.message: is not a valid regular expression: missing ), unterminated subpattern at position 3"],
     ),
     "a branch and all branches": (
         metric("source: g, measure: commits, branch: main, all_branches: true"),
-        ["4: metrics.c.a: say branch or all_branches, not both"],
+        ["4: metrics.c.a: set branch or all_branches, not both"],
     ),
     "a bad unit": (
         metric("source: p, measure: bytes, unit: Gb"),
@@ -168,40 +168,43 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "a bad expression": (
         HEAD + "metrics:\n  c:\n    a: {derive: c.b +}\n    b: {derive: 5}\n",
         [
-            "4: metrics.c.a.derive: is not an expression: invalid syntax (<unknown>, line 1)",
+            "4: metrics.c.a.derive: is not a valid formula: invalid syntax (<unknown>, line 1)",
             "5: metrics.c.b.derive: Input should be a valid string",
         ],
     ),
     "derived from nothing known": (
         metric("source: p, measure: count") + "    b:\n      derive: c.aa + z.q\n",
         [
-            "6: metrics.c.b.derive: unknown metric 'c.aa'; is it `c.a`?",
-            "6: metrics.c.b.derive: unknown metric 'z.q'; there are c.a, c.b",
+            "6: metrics.c.b.derive: unknown metric 'c.aa'; did you mean `c.a`?",
+            "6: metrics.c.b.derive: unknown metric 'z.q'; write one of c.a, c.b",
         ],
     ),
     "derived from an age": (
         metric("source: p, measure: newest_age") + "    b: {derive: c.a + 1}\n",
-        ["5: metrics.c.b.derive: c.a is an age, which is no number"],
+        ["5: metrics.c.b.derive: c.a is an age; a formula takes only numbers"],
     ),
     "derived from itself": (
         "metrics:\n  c:\n    a: {derive: c.a + 1}\n",
-        ["3: metrics.c.a.derive: is cyclic: c.a -> c.a"],
+        ["3: metrics.c.a.derive: depends on itself: c.a -> c.a"],
     ),
     "a cycle of two": (
         "metrics:\n  c:\n    b: {derive: c.a}\n    a: {derive: c.b}\n",
-        ["4: metrics.c.a.derive: is cyclic: c.a -> c.b -> c.a"],
+        ["4: metrics.c.a.derive: depends on itself: c.a -> c.b -> c.a"],
     ),
     "a cycle of three, and what hangs on it": (
         "metrics:\n  c:\n    x: {derive: c.z}\n    y: {derive: c.x}\n    z: {derive: c.y}\n    a: {derive: c.x}\n",
-        ["3: metrics.c.x.derive: is cyclic: c.x -> c.z -> c.y -> c.x"],
+        ["3: metrics.c.x.derive: depends on itself: c.x -> c.z -> c.y -> c.x"],
     ),
     "two cycles": (
         "metrics:\n  c:\n    a: {derive: c.b}\n    b: {derive: c.a}\n    d: {derive: c.d}\n",
-        ["3: metrics.c.a.derive: is cyclic: c.a -> c.b -> c.a", "5: metrics.c.d.derive: is cyclic: c.d -> c.d"],
+        [
+            "3: metrics.c.a.derive: depends on itself: c.a -> c.b -> c.a",
+            "5: metrics.c.d.derive: depends on itself: c.d -> c.d",
+        ],
     ),
     "a missing variable": (
         'sources:\n  p:\n    type: files\n    path: "${NOPE}/x"\n',
-        ["4: sources.p.path: the variable NOPE is not set (or give it a default: ${NOPE:-…})"],
+        ["4: sources.p.path: the variable NOPE is not set; set it or write ${NOPE:-default}"],
     ),
     "an empty variable where a text is needed": (
         'sources:\n  p: {type: files, path: "${EMPTY}"}\n',
@@ -210,31 +213,30 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "half a variable": (
         "sources:\n  p: {type: files, path: '${A'}\n  q: {type: files, path: '${a-b}'}\n",
         [
-            f"{line}: sources.{name}.path: holds a `${{` that is no variable: write "
-            "${NAME} or ${NAME:-default}, or $${"
+            f"{line}: sources.{name}.path: has a `${{` without a variable; write ${{NAME}}, ${{NAME:-default}} or $${{"
             for line, name in ((2, "p"), (3, "q"))
         ],
     ),
     "a key twice": (
         "sources:\n  p: {type: files, path: .}\n  p: {type: files, path: x}\n",
-        ["3: sources.p: stands twice in the same mapping"],
+        ["3: sources.p: appears twice in the same mapping; keep one"],
     ),
     "a rule without `on`": (
         HEAD + "rules:\n  r: {metrics: '*'}\n  s: {on: []}\n  t:\n",
         [
-            f"{line}: rules.{name}: needs `on`, the event types it waits for, or `schedule`"
+            f"{line}: rules.{name}: needs `on` (event types) or `schedule` (cron)"
             for line, name in ((3, "r"), (4, "s"), (5, "t"))
         ],
     ),
     "a rule that names no metric": (
         metric("source: p, measure: count") + "rules:\n  r:\n    on: x\n    metrics: [c.*, d.*]\n",
-        ["8: rules.r.metrics: unknown metric 'd.*'; there are c.a"],
+        ["8: rules.r.metrics: unknown metric 'd.*'; write one of c.a"],
     ),
     "a watch of what is no tree of files": (
         HEAD + "watch:\n- p\n- lake\n- que\n",
         [
-            "4: watch.1: lake is of type s3; only `type: files` will do here",
-            "5: watch.2: unknown source 'que'; there are g, lake, p",
+            "4: watch.1: lake is a source of type s3; name a source of type files",
+            "5: watch.2: unknown source 'que'; write one of g, lake, p",
         ],
     ),
     "names with capitals": (
@@ -245,7 +247,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "an alias of a parent": (
         "sources: &a\n  p: *a\n",
         [
-            "1: sources.p: contains itself (an alias of a parent)",
+            "1: sources.p: contains itself; this alias names one of its parents",
             "2: sources.p.type: must be one of s3, files, git, sql, aws, command",
         ],
     ),
@@ -261,16 +263,16 @@ def test_every_problem_has_its_place(case: str, load_text: Load):
     assert invalid.value.exit_code == 2
 
 
-def test_problems_of_several_files_come_at_once(load_text: Load):
+def test_problems_of_several_files_are_reported_together(load_text: Load):
     main = "include: [more.yaml, gone.yaml]\nsources:\n  p: {type: files, path: .}\npolicy: {tolerance: 2}\n"
     more = "\nsources:\n  p: {exclude: data}\nmetrics:\n  c: {a: {source: q, measure: count}}\n"
     with pytest.raises(InvalidConfig) as invalid:
         load_text(main, more=more)
     assert str(invalid.value).splitlines() == [
-        "dims.yaml:4: policy.tolerance: unknown key; is it `tolerance_pct`?",
+        "dims.yaml:4: policy.tolerance: unknown key; did you mean `tolerance_pct`?",
         "gone.yaml:1: cannot be read: No such file or directory",
-        "more.yaml:3: sources.p: is defined twice, in two files",
-        "more.yaml:5: metrics.c.a.source: unknown source 'q'; there are p",
+        "more.yaml:3: sources.p: is defined in two files; keep one definition",
+        "more.yaml:5: metrics.c.a.source: unknown source 'q'; write one of p",
     ]
 
 
@@ -292,12 +294,12 @@ def test_what_two_files_may_not_share(more: str, where: str, load_text: Load):
     )
     with pytest.raises(InvalidConfig) as invalid:
         load_text(main, more=more)
-    assert str(invalid.value) == f"more.yaml:{where}: is defined twice, in two files"
+    assert str(invalid.value) == f"more.yaml:{where}: is defined in two files; keep one definition"
 
 
-def test_not_utf8(tmp_path: Path):
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path):
     (tmp_path / "dims.yaml").write_bytes(b"sources: \xff\n")
-    with pytest.raises(InvalidConfig, match=r"^dims\.yaml:1: is not UTF-8 text$"):
+    with pytest.raises(InvalidConfig, match=r"^dims\.yaml:1: is not UTF-8 text; save the file as UTF-8$"):
         load_config(None, {}, tmp_path)
 
 
@@ -306,12 +308,12 @@ def test_not_utf8(tmp_path: Path):
     [
         ("0 9 * * *", None),
         ("*/15 0-6,22 1,15 jan-mar mon-fri", None),
-        ("99 9 * * *", "schedule: '99 9 * * *' is not cron: bad minute"),
-        ("0 0 9 * * *", "schedule has five fields: minute, hour, day of month, month, day of week"),
-        ("0 9 * *", "schedule has five fields: minute, hour, day of month, month, day of week"),
-        ("0 9 0 * *", "schedule: '0 9 0 * *' is not cron: bad day-of-month"),
-        ("0 9 * * someday", "schedule: '0 9 * * someday' is not cron: bad day-of-week"),
-        ("*/0 9 * * *", "schedule: '*/0 9 * * *' is not cron: bad minute"),
+        ("99 9 * * *", "schedule '99 9 * * *' is not valid cron: bad minute"),
+        ("0 0 9 * * *", "schedule must have five fields: minute, hour, day of month, month, day of week"),
+        ("0 9 * *", "schedule must have five fields: minute, hour, day of month, month, day of week"),
+        ("0 9 0 * *", "schedule '0 9 0 * *' is not valid cron: bad day-of-month"),
+        ("0 9 * * someday", "schedule '0 9 * * someday' is not valid cron: bad day-of-week"),
+        ("*/0 9 * * *", "schedule '*/0 9 * * *' is not valid cron: bad minute"),
     ],
 )
 def test_a_schedule_is_checked_at_load(tmp_path: Path, schedule: str, problem: str | None):
@@ -328,5 +330,5 @@ def test_a_time_zone_is_checked_at_load(tmp_path: Path):
     (tmp_path / "dims.yaml").write_text('rules:\n  r: {schedule: "0 9 * * *", timezone: Mars/Olympus}\n')
     with pytest.raises(InvalidConfig) as invalid:
         load_config(None, {}, tmp_path)
-    problem = "'Mars/Olympus' is no time zone, such as UTC or Europe/Berlin"
+    problem = "'Mars/Olympus' is not a time zone; write one such as UTC or Europe/Berlin"
     assert str(invalid.value) == f"dims.yaml:2: rules.r.timezone: {problem}"

@@ -1,4 +1,4 @@
-"""What policy says of a drift: tables to be checked by hand against DESIGN section 7, and laws that always hold."""
+"""Verdicts by policy: tables of examples, and invariants that hold for all values."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OWN = judge_of(thresholds=Thresholds(moderate=1, major=2, extreme=3), require_ap
 
 # fmt: off
 VERDICTS: list[tuple[str, Judge, Any, Any, str, str, str, float | None]] = [
-    # what is told               judge      baseline reading  status      severity  tier       drift
+    # case                       judge      baseline reading  status      severity  tier       drift
     ("same",                     PLAIN,     100,     100,     "ok",       "none",   "auto",    0),
     ("int and float alike",      PLAIN,     5,       5.0,     "ok",       "none",   "auto",    0),
     ("below moderate",           PLAIN,     1000,    1049,    "minor",    "low",    "auto",    4.9),
@@ -108,10 +108,26 @@ def test_verdict(case: tuple[str, Judge, Any, Any, str, str, str, float | None])
 
 
 @pytest.mark.parametrize("part", range(1, 100))
-def test_a_whole_percent_is_that_percent(part: int):
-    """A threshold that a person writes is met by the very value that they think of (29 / 100 * 100 < 29)."""
+def test_a_whole_percent_is_exact(part: int):
+    """A drift of exactly 29 % meets a threshold of 29, although 29 / 100 * 100 < 29 as floats."""
     assert drift_pct(100, 100 + part) == part
     assert drift_pct(1000, 1000 - 10 * part) == part
+
+
+@pytest.mark.parametrize(
+    ("baseline", "value", "reason"),
+    [
+        ("synced", "synced", "unchanged"),
+        ("synced", "missing", "different, which counts as 100 %"),
+        (100, "100", "different, which counts as 100 %"),
+        (100, 100, "unchanged"),
+        (100, 110, "up 10.0 %"),
+        (100, 90, "down 10.0 %"),
+        (0, 5, "from 0, which counts as 100 %"),
+    ],
+)
+def test_the_reason_describes_the_change(baseline: Any, value: Any, reason: str):
+    assert Judge().decide(Baseline(baseline), value, None, NOW).reason == reason
 
 
 @pytest.mark.parametrize("judge", [PLAIN, STABLE, CRITICAL, BOTH, NOISE])
@@ -121,7 +137,23 @@ def test_the_first_good_reading_is_new(judge: Judge, value: Any):
     assert verdict == Verdict("new", "none", "auto", None, "the first good reading")
 
 
-def test_a_new_reading_beyond_a_limit_is_told():
+@pytest.mark.parametrize(
+    ("judge", "old", "new", "key"),
+    [
+        (ONLY_UP, 100, 90, "direction"),
+        (ONLY_UP, 100, 110, None),
+        (ONLY_UP, 100, 100, None),
+        (ONLY_UP, "a", "b", None),
+        (ONLY_UP, 100, None, None),
+        (judge_of(min_abs=5), 100, 104, "min_abs"),
+        (judge_of(min_abs=5), 100, 105, None),
+    ],
+)
+def test_the_policy_key_that_makes_a_change_noise(judge: Judge, old: Any, new: Any, key: str | None):
+    assert judge.noise(old, new) == key
+
+
+def test_a_first_reading_beyond_a_limit_is_notified():
     verdict = RANGE.decide(None, 89, None, NOW)
     assert (verdict.status, verdict.severity, verdict.tier) == ("new", "high", "notify")
     assert verdict.reason == "the first good reading; 89 is below min = 90"
@@ -134,7 +166,7 @@ def test_a_new_reading_beyond_a_limit_is_told():
     ("hours", "severity", "tier"),
     [(0, "none", "auto"), (48, "none", "auto"), (48.1, "high", "notify"), (-5, "none", "auto")],
 )
-def test_an_age_is_judged_by_its_limit_alone(hours: float, severity: str, tier: str):
+def test_an_age_is_judged_only_by_its_limit(hours: float, severity: str, tier: str):
     judge = Judge(Policy(max_age=timedelta(hours=48), critical=True), is_age=True)
     instant = (NOW - timedelta(hours=hours)).isoformat()
     verdict = judge.decide(Baseline("2020-01-01T00:00:00+00:00"), instant, Baseline("2020-01-01T00:00:00+00:00"), NOW)
@@ -143,8 +175,10 @@ def test_an_age_is_judged_by_its_limit_alone(hours: float, severity: str, tier: 
 
 
 def test_an_age_without_a_limit_or_an_instant_is_fine():
-    for judge, value in ((Judge(is_age=True), "2020-01-01T00:00:00+00:00"),
-                         (Judge(Policy(max_age=timedelta(0)), is_age=True), None)):  # fmt: skip
+    for judge, value in (
+        (Judge(is_age=True), "2020-01-01T00:00:00+00:00"),
+        (Judge(Policy(max_age=timedelta(0)), is_age=True), None),
+    ):
         assert judge.decide(Baseline("2019-01-01T00:00:00+00:00"), value, None, NOW).severity == "none"
 
 
@@ -157,9 +191,9 @@ def test_age_of():
 @pytest.mark.parametrize(
     ("old", "new", "drift"),
     [
-        (1e308, 1.5e308, 50),  # 100 times the change is no float any more; the drift is
-        (-1e308, 1e308, DRIFT_CAP),  # the change itself is none
-        (1, 10**400, DRIFT_CAP),  # an integer that no float can hold
+        (1e308, 1.5e308, 50),  # 100 times the change is too large for a float, but the drift is not
+        (-1e308, 1e308, DRIFT_CAP),  # the change is too large for a float
+        (1, 10**400, DRIFT_CAP),  # the integer is too large for a float
         (1.0, 10**400, DRIFT_CAP),
         (10**400, 1.0, DRIFT_CAP),
         (1e-300, 1e300, DRIFT_CAP),
@@ -174,7 +208,7 @@ def test_the_drift_of_numbers_too_large_for_a_float(old: float, new: float, drif
 
 
 def climb(judge: Judge, accepted: float, factor: float) -> int:
-    """At which of ten steps by `factor` a person is asked; 0 for never. A step that passes is the baseline."""
+    """Return at which of ten steps by `factor` a value is held, or 0. A step that is not held becomes the baseline."""
     baseline = accepted
     for step in range(1, 11):
         value = baseline * factor
@@ -185,26 +219,26 @@ def climb(judge: Judge, accepted: float, factor: float) -> int:
 
 
 @pytest.mark.parametrize(
-    ("told", "judge", "factor", "step"),
+    ("case", "judge", "factor", "step"),
     [
         ("14 %, then 29.96 % in all", CRITICAL, 1.14, 2),
         ("14 % down, then 26.04 %", CRITICAL, 0.86, 2),
         ("5 %, 10.25 %, 15.76 %", CRITICAL, 1.05, 3),
         ("1.4 %: 1.014 to the 10th is 14.9 %", CRITICAL, 1.014, 0),
         ("1.5 %: 1.015 to the 10th is 16.05 %, to the 9th 14.3 %", CRITICAL, 1.015, 10),
-        ("nobody watches this way", ONLY_DOWN, 1.14, 0),
-        ("the way that is watched", ONLY_UP, 1.14, 2),
+        ("a direction that is not watched", ONLY_DOWN, 1.14, 0),
+        ("the direction that is watched", ONLY_UP, 1.14, 2),
         ("not critical", PLAIN, 1.14, 0),
     ],
 )
-def test_small_steps_do_not_slip_by(told: str, judge: Judge, factor: float, step: int):
-    assert climb(judge, 1000.0, factor) == step, told
+def test_many_small_steps_are_held_in_the_end(case: str, judge: Judge, factor: float, step: int):
+    assert climb(judge, 1000.0, factor) == step, case
 
 
-def test_the_anchor_raises_the_severity_and_says_why():
+def test_drift_from_the_accepted_value_raises_the_severity():
     verdict = CRITICAL.decide(Baseline(114), 130, Baseline(100), NOW)
     assert (verdict.status, verdict.severity, verdict.tier) == ("moderate", "urgent", "approve")
-    assert verdict.drift_pct == pytest.approx(1600 / 114)  # the drift stays the one from the baseline
+    assert verdict.drift_pct == pytest.approx(1600 / 114)  # the drift is still that from the baseline
     assert verdict.reason == "up 14.0 %; 30.0 % from 100, which a person last accepted"
 
 
@@ -214,7 +248,7 @@ def test_a_value_held_for_its_drift_from_the_baseline_is_not_compared_with_the_a
     assert verdict.reason == "down 20.0 %"
 
 
-def test_back_to_what_was_accepted_passes():
+def test_a_return_to_the_accepted_value_is_not_held():
     assert CRITICAL.decide(Baseline(114), 101, Baseline(100), NOW).tier == "auto"
     assert CRITICAL.decide(Baseline(114), 114, Baseline(100), NOW).tier == "auto"
 
@@ -225,13 +259,26 @@ def test_back_to_what_was_accepted_passes():
 @pytest.mark.parametrize(
     ("anchor", "value", "tolerance", "inside"),
     [
-        (1000, 1020, 2, True), (1000, 1021, 2, False), (1000, 980, 2, True), (1000, 979, 2, False),
-        (-1000, -1020, 2, True), (-1000, 1000, 2, False), (0, 0, 2, True), (0, 1, 2, False),
-        (100, 100.0, 0, True), (100, 101, 0, False), ("a", "a", 2, True), ("a", "b", 100, False),
-        (None, None, 2, True), (None, 0, 2, False), (True, True, 2, True), (True, 1, 100, False),
-        (1, True, 100, False), (5, "5", 100, False),
+        (1000, 1020, 2, True),
+        (1000, 1021, 2, False),
+        (1000, 980, 2, True),
+        (1000, 979, 2, False),
+        (-1000, -1020, 2, True),
+        (-1000, 1000, 2, False),
+        (0, 0, 2, True),
+        (0, 1, 2, False),
+        (100, 100.0, 0, True),
+        (100, 101, 0, False),
+        ("a", "a", 2, True),
+        ("a", "b", 100, False),
+        (None, None, 2, True),
+        (None, 0, 2, False),
+        (True, True, 2, True),
+        (True, 1, 100, False),
+        (1, True, 100, False),
+        (5, "5", 100, False),
     ],
-)  # fmt: skip
+)
 def test_inside_band(anchor: Any, value: Any, tolerance: float, inside: bool):
     assert inside_band(anchor, value, tolerance) is inside
 
@@ -240,7 +287,7 @@ def test_at_least():
     assert [at_least(severity, "high") for severity in SEVERITIES] == [False, False, False, True, True]
 
 
-# --- laws -----------------------------------------------------------------------------------------------
+# --- invariants -----------------------------------------------------------------------------------------------
 
 NUMBERS = st.integers(-(10**30), 10**30) | st.floats(allow_nan=False, allow_infinity=False)
 VALUES = NUMBERS | st.text(max_size=5) | st.booleans() | st.none()
@@ -278,15 +325,15 @@ def test_the_same_value_never_drifts(judge: Judge, value: Any):
 
 
 @given(st.integers(-(10**9), 10**9), st.integers(0, 10**9))
-def test_up_and_down_weigh_the_same(baseline: int, step: int):
+def test_up_and_down_have_the_same_drift(baseline: int, step: int):
     assume(baseline)
     assert drift_pct(baseline, baseline + step) == drift_pct(baseline, baseline - step)
     assert drift_pct(-baseline, -baseline + step) == drift_pct(baseline, baseline + step)
 
 
 @given(st.booleans(), st.integers(1, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
-def test_more_drift_is_never_less_severe(stable: bool, baseline: int, one: int, other: int):
-    small, large = sorted((one, other))
+def test_more_drift_is_never_less_severe(stable: bool, baseline: int, first: int, second: int):
+    small, large = sorted((first, second))
     first, second = (
         (STABLE if stable else PLAIN).decide(Baseline(baseline), baseline + n, None, NOW) for n in (small, large)
     )
@@ -300,8 +347,8 @@ def test_an_int_equals_its_float(value: int):
 
 
 @given(VALUES, VALUES)
-def test_values_of_different_kinds_are_different(one: Any, other: Any):
-    kinds = ["number" if type(v) in (int, float) else type(v).__name__ for v in (one, other)]
+def test_values_of_different_kinds_are_different(first: Any, second: Any):
+    kinds = ["number" if type(v) in (int, float) else type(v).__name__ for v in (first, second)]
     assume(kinds[0] != kinds[1])
-    assert drift_pct(one, other) == drift_pct(other, one) == 100
-    assert not inside_band(one, other, 1e9)
+    assert drift_pct(first, second) == drift_pct(second, first) == 100
+    assert not inside_band(first, second, 1e9)

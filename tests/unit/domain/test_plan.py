@@ -1,5 +1,5 @@
-"""Which metrics an event concerns, and why: tables over one small project."""
-# ruff: noqa: E501 - a table reads best a case a line
+"""Which metrics an event concerns, and why, in tables for a small project."""
+# ruff: noqa: E501 - a table has one case per line
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def event(kind: str, subject: str | None = None, **data: Any) -> Event:
 
 # fmt: off
 CONCERNED: list[tuple[str, str, dict[str, Any], set[str]]] = [
-    # what is told              type                  data ({root} is the project's folder)               metrics
+    # case                      type                  data ({root} is the project's folder)               metrics
     ("a commit of docs alone",  "dims.git.commit",    {"root": "{root}", "paths": ["docs/a/b.md"]},       {"docs.lines", "git.commits"}),
     ("a commit of code",        "dims.git.commit",    {"root": "{root}", "paths": ["a.py"]},              {"code.python", "git.commits", "git.tracked"}),
     ("a commit of both",        "dims.git.merge",     {"root": "{root}", "paths": ["a.py", "docs/x.md"]}, {"code.python", "docs.lines", "git.commits", "git.tracked"}),
@@ -107,11 +107,11 @@ CONCERNED: list[tuple[str, str, dict[str, Any], set[str]]] = [
     ("a disabled one by name",  "custom.off",         {},                                                 {"code.off"}),
     ("no metrics, no change",   "custom.any",         {"note": "x"},                                      ALL),
     ("no metrics, a change",    "custom.any",         {"root": "{root}", "paths": ["a.sql"]},             {"code.sql"}),
-    ("asked for",               "dims.verify.requested", {"metrics": ["git.*", "code.total"]},            {"git.commits", "git.tracked", "code.python", "code.sql"}),
-    ("asked for, disabled",     "dims.verify.requested", {"metrics": ["code.off"]},                       {"code.off"}),
-    ("asked for, unknown",      "dims.verify.requested", {"metrics": ["nope.*"]},                         set()),
-    ("asked for nothing",       "dims.verify.requested", {},                                              set()),
-    ("asked for wrongly",       "dims.verify.requested", {"metrics": "git.*"},                            set()),
+    ("requested",               "dims.verify.requested", {"metrics": ["git.*", "code.total"]},            {"git.commits", "git.tracked", "code.python", "code.sql"}),
+    ("requested, disabled",     "dims.verify.requested", {"metrics": ["code.off"]},                       {"code.off"}),
+    ("requested, unknown",      "dims.verify.requested", {"metrics": ["nope.*"]},                         set()),
+    ("requested nothing",       "dims.verify.requested", {},                                              set()),
+    ("requested wrongly",       "dims.verify.requested", {"metrics": "git.*"},                            set()),
 ]
 # fmt: on
 
@@ -124,17 +124,17 @@ def test_what_an_event_concerns(case: tuple[str, str, dict[str, Any], set[str]],
     planned = planner.plan(happened)
     assert set(planned.metrics) == expected
     assert list(planned.metrics) == sorted(expected)
-    assert all(concern.reason for concern in planned.concerns)
-    assert planner.plan(happened) == planned == Planner(config).plan(happened)  # the same, however often
-    told = explain_plan(config, happened)
-    assert {name for name, reason in told.items() if reason} == expected
-    assert set(told) == ALL | {"code.off"}
+    assert all(concern.reason for concern in planned.planned)
+    assert planner.plan(happened) == planned == Planner(config).plan(happened)  # the same each time
+    reasons = explain_plan(config, happened)
+    assert {name for name, reason in reasons.items() if reason} == expected
+    assert set(reasons) == ALL | {"code.off"}
 
 
 @pytest.mark.parametrize("kind", ["dims.git", "dims.filesXchanged", "DIMS.GIT.COMMIT", "scraper", "code.total", "x"])
 def test_an_event_without_a_rule_is_unmatched(kind: str, config: Config, planner: Planner):
     planned = planner.plan(event(kind, root=str(config.project)))
-    assert (planned.rules, planned.concerns) == ((), ())
+    assert (planned.rules, planned.planned) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -150,22 +150,26 @@ def test_an_event_without_a_rule_is_unmatched(kind: str, config: Config, planner
 )
 def test_reasons(kind: str, data: dict[str, Any], reasons: dict[str, str], config: Config, planner: Planner):
     planned = planner.plan(event(kind, root=str(config.project), **data))
-    assert {concern.metric: concern.reason for concern in planned.concerns} == reasons
+    assert {concern.metric: concern.reason for concern in planned.planned} == reasons
 
 
-def test_reasons_where_nothing_is_said(planner: Planner):
-    assert {c.reason for c in planner.plan(event("custom.night")).concerns} == {"the event does not say what changed"}
-    asked = planner.plan(event("dims.verify.requested", metrics=["git.commits"]))
-    assert (asked.rules, asked.concerns[0].rule, asked.concerns[0].reason) == (("request",), "request", "was asked for")
+def test_an_event_without_data_has_a_reason(planner: Planner):
+    assert {c.reason for c in planner.plan(event("custom.night")).planned} == {"the event does not say what changed"}
+    requested = planner.plan(event("dims.verify.requested", metrics=["git.commits"]))
+    assert (requested.rules, requested.planned[0].rule, requested.planned[0].reason) == (
+        ("request",),
+        "request",
+        "was requested",
+    )
 
 
-def test_of_two_rules_the_first_in_the_file_is_named(tmp_path: Path):
+def test_the_first_matching_rule_of_a_metric_is_named(tmp_path: Path):
     rules = "rules: {b: {on: 'x.*', metrics: c.b}, a: {on: x.y, metrics: [c.a, c.b]}, z: {on: other}}\n"
     metrics = "metrics: {c: {a: {source: p, measure: count}, b: {source: p, measure: lines}}}\n"
     (tmp_path / "dims.yaml").write_text("sources: {p: {type: files, path: .}}\n" + metrics + rules)
     planned = Planner(load_config(None, {}, tmp_path)).plan(event("x.y"))
     assert planned.rules == ("b", "a")
-    assert [(concern.metric, concern.rule) for concern in planned.concerns] == [("c.a", "a"), ("c.b", "b")]
+    assert [(concern.metric, concern.rule) for concern in planned.planned] == [("c.a", "a"), ("c.b", "b")]
 
 
 def test_a_link_to_the_project_is_the_project(config: Config, planner: Planner, tmp_path: Path):
@@ -196,8 +200,8 @@ def test_change_of(kind: str, subject: str | None, data: dict[str, Any], change:
     assert change_of(event(kind, subject, **data)) == change
 
 
-def test_planning_opens_nothing(config: Config, planner: Planner, monkeypatch: pytest.MonkeyPatch):
-    """Nothing is opened or listed for an event, and its data is left as it was."""
+def test_planning_opens_no_file_and_changes_no_data(config: Config, planner: Planner, monkeypatch: pytest.MonkeyPatch):
+    """Planning opens and lists no file, and it does not change the data of the event."""
 
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError("planning reads no file")
@@ -211,7 +215,7 @@ def test_planning_opens_nothing(config: Config, planner: Planner, monkeypatch: p
     assert json.dumps(happened.data) == before
 
 
-def test_many_types_do_not_fill_the_memory(planner: Planner):
+def test_the_cache_of_event_types_is_bounded(planner: Planner):
     for number in range(10_050):
         assert planner.plan(event_of(f"made.up.{number}")).rules == ()
     assert len(planner._rules_of) <= 10_001

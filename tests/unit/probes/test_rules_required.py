@@ -48,7 +48,7 @@ def planner(tmp_path: Path) -> Planner:
 def test_rules_that_name_a_metric_make_it_due(planner: Planner) -> None:
     assert planner.plan(event("dims.git.commit")).metrics == ()
     plan = planner.plan(event("dims.files.changed"))
-    assert {concern.metric: concern.reason for concern in plan.concerns} == dict.fromkeys(
+    assert {concern.metric: concern.reason for concern in plan.planned} == dict.fromkeys(
         ("gaps.games", "gaps.size", "gaps.storage"), "the rule names it"
     )
 

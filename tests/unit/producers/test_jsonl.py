@@ -59,7 +59,7 @@ def test_a_line_is_an_envelope_or_the_parts_of_one() -> None:
         ({"type": "t", "subject": "x" * 3000}, "subject has 3,000 characters"),
         (b'{"type": "t", "data": {"x": NaN}}', "not JSON"),
         ({"type": "t", "data": {"x": "\0"}}, "NUL"),
-        ({"type": "t", "data": {"x": "y" * MAX_BYTES}}, "at most 262,144 are taken"),
+        ({"type": "t", "data": {"x": "y" * MAX_BYTES}}, "the limit is 262,144"),
         (ENVELOPE | {"time": "yesterday"}, "time is not an RFC 3339 time"),
         (b'{"type": "t"' + b" " * MAX_LINE + b"}", "the line has more than"),
     ],

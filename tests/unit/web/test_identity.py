@@ -26,7 +26,7 @@ def test_a_token_identifies_one_person() -> None:
 
 def test_an_empty_token_signs_no_one_in() -> None:
     off = policy(tokens={"ada": "", "bob": None})
-    assert off.web.named == {}
+    assert off.web.active_tokens == {}
     assert off.by_token("") is None
     assert not off.may_send_events("")
 

@@ -244,7 +244,7 @@ BAD: Sequence[tuple[bytes | str, str]] = [
     (envelope_json().replace("shop", r"\ud800"), "UTF-8"),
     (envelope_json().replace('{"files": 3}', DEEP), "nested too deeply"),
     (BOMB, "nested too deeply"),
-    (envelope_json(data={"a": "x" * MAX_BYTES}), "bytes; at most 262,144 are taken"),
+    (envelope_json(data={"a": "x" * MAX_BYTES}), "bytes; the limit is 262,144"),
 ]
 
 

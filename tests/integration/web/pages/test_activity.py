@@ -225,7 +225,7 @@ def test_an_event_lists_all_unaffected_metrics(site: TestClient, flow: Flow) -> 
     flow.ask("m.a")
     page = open_page(site, "/events/1")
     concerned = set(flow.scalar("SELECT metrics FROM dims_event_log"))
-    everything = {name for names in flow.config.of_source.values() for name in names}
+    everything = {name for names in flow.config.metrics_by_source.values() for name in names}
     assert concerned and everything - concerned
     assert f"{len(everything - concerned)} metric" in page.text
 

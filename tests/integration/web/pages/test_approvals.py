@@ -237,7 +237,7 @@ def test_a_read_only_database_is_reported(flow: Flow, waiting: ApprovalRequest, 
     standby = create_engine(flow.engine.url, connect_args={"options": "-c default_transaction_read_only=on"})
     answer = post(visit(flow.config, "ada", on=standby), waiting.id)
     standby.dispose()
-    assert (answer.status_code, "can only be read from here" in visible_text(answer.text)) == (403, True)
+    assert (answer.status_code, "is read-only here" in visible_text(answer.text)) == (403, True)
 
 
 def test_only_approvers_may_decide(make_flow: Make, visit: Visit) -> None:

@@ -156,7 +156,7 @@ def test_a_sparkline_has_the_accepted_value_of_each_day(config: Config, engine: 
     assert drawn.keys() == {"raw.m1", "raw.m2"}
     first = min(day.day for day in daily["raw.m1"])
     assert not {27, 25, 23} & set(drawn["raw.m1"].days) and 24 in drawn["raw.m1"].days
-    stood = [day for day in daily["raw.m2"] if day.outcome in history.STANDS]
+    stood = [day for day in daily["raw.m2"] if day.outcome in history.TREND_OUTCOMES]
     assert list(drawn["raw.m2"].days) == [(day.day - first).days for day in stood] and 28 not in drawn["raw.m2"].days
     assert list(drawn["raw.m2"].values) == [day.value for day in stood]
 

@@ -267,7 +267,7 @@ def test_an_unreadable_folder_fails(tmp_path: Path) -> None:
 
 def test_filters_without_a_local_equivalent_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "lake/f").mkdir(parents=True)
-    with pytest.raises(ValueError, match="without smaller_than and storage_class"):
+    with pytest.raises(ValueError, match="remove smaller_than and storage_class"):
         compare(tmp_path, Stub({}), storage_class="GLACIER")
 
 
