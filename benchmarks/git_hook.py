@@ -13,7 +13,7 @@ from pathlib import Path
 from dims_producers import git_hook
 from dims_producers.publish import broker_url
 from dims_producers.spool import Spool
-from dims_producers.watch_files import watch_folders
+from dims_producers.watch_files import FolderWatcher
 from dims_worker import local
 
 COMMITS = 50
@@ -77,11 +77,10 @@ def main() -> None:
             stop = threading.Event()
             spool = Spool(home / "spool")
             spool.make()
-            thread = threading.Thread(
-                target=watch_folders,
-                args=({}, spool, lambda home=home: broker_url({}, home)),
-                kwargs={"ignored": lambda path: False, "stop": stop},
+            folder_watcher = FolderWatcher(
+                {}, spool, lambda home=home: broker_url({}, home), ignored=lambda path: False, stop=stop
             )
+            thread = threading.Thread(target=folder_watcher.run)
             if watcher:
                 thread.start()
                 time.sleep(1)

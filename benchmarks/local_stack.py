@@ -91,7 +91,7 @@ class LocalStack:
 
     def servers_cpu(self) -> float:
         """Return the CPU seconds of PostgreSQL and Valkey."""
-        home = DataDirectory.at(Path(self.env["DIMS_HOME"]))
+        home = DataDirectory(Path(self.env["DIMS_HOME"]))
         mains = [process.pid for process in (postgres.main_process(home), valkey.main_process(home)) if process]
         return sum(Worker(psutil.Process(pid)).cpu() for pid in mains)
 

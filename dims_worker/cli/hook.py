@@ -12,7 +12,7 @@ import click
 from dims_producers import git_hook
 from dims_producers.publish import broker_url
 from dims_producers.spool import Spool
-from dims_producers.watch_files import watch_folders
+from dims_producers.watch_files import FolderWatcher
 from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.config import FilesSource
 
@@ -77,4 +77,4 @@ def watch(session: Session) -> None:
     def ignored(path: Path) -> bool:
         return path.is_relative_to(home)
 
-    watch_folders(folders, spool, lambda: broker_url(env, config.home), ignored=ignored, stop=stop)
+    FolderWatcher(folders, spool, lambda: broker_url(env, config.home), ignored=ignored, stop=stop).run()

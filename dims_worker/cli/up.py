@@ -177,7 +177,7 @@ def _detach(session: Session, procfile: Path | None, *, quiet: bool) -> None:
         raise AlreadyRunning(
             f"DIMS already runs in {config.home} (pid {pid}). See `dims status`, or stop it with `dims down`."
         )
-    log = local.DataDirectory.at(config.home).make().log("up")
+    log = local.DataDirectory(config.home).make().log("up")
     command = [sys.executable, "-P", "-m", "dims_worker", "--config", str(config.file), "up"]
     command += ["--procfile", str(procfile.resolve())] if procfile else []
     command += ["--quiet"] if quiet else []

@@ -60,7 +60,7 @@ def web(session: Session, address: str, port: int, link: bool, name: str | None)
     except ImportError:
         raise UsageError(MISSING) from None
     config = session.config
-    home = DataDirectory.at(config.home).make()
+    home = DataDirectory(config.home).make()
     access = SignInPolicy(config.web, _secret(session, home))
     if link:
         parameter_source = click.get_current_context().get_parameter_source

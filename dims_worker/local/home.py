@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,48 +24,19 @@ LOCK_PATIENCE = 180.0
 """Seconds to wait for another command that starts or stops the servers of the same data directory."""
 
 
-@dataclass(frozen=True, slots=True)
 class DataDirectory:
-    """The folder that holds everything the local stack owns. `path` is absolute and may contain spaces."""
+    """The folder that holds everything the local stack owns. Its paths are absolute and may contain spaces."""
 
-    path: Path
-
-    @classmethod
-    def at(cls, path: Path) -> DataDirectory:
-        """Return the data directory at `path`, made absolute. Creates nothing on disk."""
-        return cls(path.absolute())
-
-    @property
-    def pg(self) -> Path:
-        return self.path / "pg"
-
-    @property
-    def valkey(self) -> Path:
-        return self.path / "valkey"
-
-    @property
-    def logs(self) -> Path:
-        return self.path / "logs"
-
-    @property
-    def run(self) -> Path:
-        return self.path / "run"
-
-    @property
-    def spool(self) -> Path:
-        return self.path / "spool"
-
-    @property
-    def producer_env(self) -> Path:
-        return self.path / "producer.env"
-
-    @property
-    def servers_json(self) -> Path:
-        return self.path / "servers.json"
-
-    @property
-    def processes_json(self) -> Path:
-        return self.run / "processes.json"
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.pg = self.path / "pg"
+        self.valkey = self.path / "valkey"
+        self.logs = self.path / "logs"
+        self.run = self.path / "run"
+        self.spool = self.path / "spool"
+        self.producer_env = self.path / "producer.env"
+        self.servers_json = self.path / "servers.json"
+        self.processes_json = self.run / "processes.json"
 
     def make(self) -> DataDirectory:
         """Create the folders that are missing, each for its owner alone. A folder `path` that exists keeps its mode.
@@ -171,9 +141,14 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_private(path, json.dumps(value, indent=1) + "\n")
 
 
-def open_lock(path: Path) -> int:
-    """Open the lock file `path` and return its descriptor. DIMS never removes the file, so all lock the same one."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+@contextmanager
+def opened_lock(path: Path) -> Iterator[int]:
+    """Open the lock file `path` and yield its descriptor. DIMS never removes the file, so all lock the same one."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
@@ -192,8 +167,7 @@ def locked(path: Path, patience: float = LOCK_PATIENCE) -> Iterator[None]:
     Raises:
         ServiceError: another command held it for longer than `patience` seconds.
     """
-    descriptor = open_lock(path)
-    try:
+    with opened_lock(path) as descriptor:
         deadline = time.monotonic() + patience
         while not try_lock(descriptor):
             if time.monotonic() > deadline:
@@ -202,5 +176,3 @@ def locked(path: Path, patience: float = LOCK_PATIENCE) -> Iterator[None]:
                 )
             time.sleep(0.02)
         yield
-    finally:
-        os.close(descriptor)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dims_worker.errors import AlreadyRunning
-from dims_worker.local.home import DataDirectory, open_lock, try_lock
+from dims_worker.local.home import DataDirectory, opened_lock, try_lock
 from dims_worker.local.process import Identity, wait_until
 
 LOCK = "up.lock"
@@ -22,9 +22,8 @@ def hold_home(home: Path) -> Iterator[None]:
     Raises:
         AlreadyRunning: another process holds it.
     """
-    directory = DataDirectory.at(home).make()
-    descriptor = open_lock(directory.run / LOCK)
-    try:
+    directory = DataDirectory(home).make()
+    with opened_lock(directory.run / LOCK) as descriptor:
         # A process that only checks whether the lock is held takes it for an instant. So try more than once.
         if not wait_until(lambda: try_lock(descriptor) or lock_owner_identity(home) is not None, 1.0) or (
             not try_lock(descriptor)
@@ -37,8 +36,6 @@ def hold_home(home: Path) -> Iterator[None]:
             yield
         finally:
             os.truncate(descriptor, 0)
-    finally:
-        os.close(descriptor)
 
 
 def lock_owner(home: Path) -> int | None:
@@ -59,7 +56,7 @@ def lock_owner(home: Path) -> int | None:
 def lock_owner_identity(home: Path) -> Identity | None:
     """Return the process that is named in the lock file, if it is alive."""
     try:
-        text = (DataDirectory.at(home).run / LOCK).read_text(encoding="utf-8")
+        text = (DataDirectory(home).run / LOCK).read_text(encoding="utf-8")
         identity = Identity.from_json(json.loads(text))
     except (FileNotFoundError, ValueError):
         return None  # No process has held it yet, or its name is being written.
@@ -67,14 +64,11 @@ def lock_owner_identity(home: Path) -> Identity | None:
 
 
 def _is_held(home: Path) -> bool:
-    path = DataDirectory.at(home).run / LOCK
+    path = DataDirectory(home).run / LOCK
     if not path.exists():
         return False
-    descriptor = open_lock(path)
-    try:
+    with opened_lock(path) as descriptor:
         return not try_lock(descriptor, shared=True)
-    finally:
-        os.close(descriptor)
 
 
 def _refusal(home: Path) -> str:

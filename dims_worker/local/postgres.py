@@ -11,11 +11,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dims_worker.errors import ServiceError
 from dims_worker.local import binaries, ports, process
@@ -37,9 +36,6 @@ READY_PATIENCE = 120.0
 
 STOP_PATIENCE = (45.0, 15.0)
 """Seconds for SIGINT (a fast shutdown), then for SIGQUIT (an immediate one, with recovery at the next start)."""
-
-ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-"""The server's whole environment. A PGPORT or PGDATA that you have set must not reach it."""
 
 SETTINGS = {
     "listen_addresses": ports.HOST,
@@ -211,7 +207,6 @@ class _Launcher:
         return process.launch(
             [str(self.programs / program), *arguments],
             log=self.home.logs / "postgres.log",
-            env=ENVIRONMENT,
             cwd=Path("/"),
             account=self.account,
             pass_fds=self.descriptors,
@@ -269,15 +264,8 @@ def _accepts(server: PostgresServer) -> bool:
 
 def main_process(home: DataDirectory) -> Identity | None:
     """Return the main process. Its children have titles like `postgres: checkpointer`, and it shows its arguments."""
-    psutil = process.load_psutil()
-    for candidate in process.find_in_folder(PROGRAM, home.pg / "data"):
-        try:
-            argv = candidate.cmdline()
-        except psutil.NoSuchProcess:
-            continue
-        if argv and not argv[0].startswith("postgres:"):
-            return Identity.of(candidate.pid)
-    return None
+    data = home.pg / "data"
+    return process.find_main_process(PROGRAM, data, lambda argv: bool(argv) and not argv[0].startswith("postgres:"))
 
 
 def _remove_obstacles(home: DataDirectory) -> None:
@@ -312,14 +300,6 @@ def _end_orphans(home: DataDirectory) -> None:
     raise ServiceError(f"Processes of an earlier {NAME} still use {data} and do not end. End them with `kill -9`.")
 
 
-@contextmanager
-def _cursor(server: PostgresServer, database: str) -> Iterator[Any]:
-    with closing(connect(server, database)) as connection:
-        connection.autocommit = True  # CREATE DATABASE refuses to run in a transaction
-        with connection.cursor() as cursor:
-            yield cursor
-
-
 def _ensure_database(server: PostgresServer) -> None:
     """Create the database if it does not exist. A crash may have come between initdb and this.
 
@@ -331,10 +311,12 @@ def _ensure_database(server: PostgresServer) -> None:
     deadline = time.monotonic() + 10
     while True:
         try:
-            with _cursor(server, "postgres") as cursor:
-                cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
-                if cursor.fetchone() is None:
-                    cursor.execute(f'CREATE DATABASE "{DATABASE}"')
+            with closing(connect(server, "postgres")) as connection:
+                connection.autocommit = True  # CREATE DATABASE refuses to run in a transaction
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
+                    if cursor.fetchone() is None:
+                        cursor.execute(f'CREATE DATABASE "{DATABASE}"')
             return
         except psycopg2.Error as error:
             if time.monotonic() > deadline:

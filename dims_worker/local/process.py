@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 SUPERVISED_BY = "DIMS_SUPERVISED_BY"
 """Every process of a Procfile has this environment variable. Its value is the path of the data directory."""
 
+SERVER_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+"""The whole environment of a server. A PGPORT or PGDATA that you have set must not reach it."""
+
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Servers that this process started. They may outlive it. While it lives, it must reap them."""
 
@@ -78,14 +81,10 @@ class Identity:
             return False
         return True
 
-    def wait(self, patience: float) -> bool:
-        """Wait at most `patience` seconds for the process to end. Return whether it has."""
-        return wait_until(lambda: not self.alive(), patience)
-
     def end(self, *steps: tuple[signal.Signals, float]) -> bool:
         """Send each signal and wait its seconds, until the process has ended. Return whether it has."""
         for number, patience in steps:
-            if not self.send(number) or self.wait(patience):
+            if not self.send(number) or wait_until(lambda: not self.alive(), patience):
                 return True
         return not self.alive()
 
@@ -130,7 +129,7 @@ def launch(
     argv: Sequence[str],
     *,
     log: Path,
-    env: Mapping[str, str],
+    env: Mapping[str, str] = SERVER_ENVIRONMENT,
     cwd: Path | None = None,
     stdin: IO[Any] | None = None,
     account: ServerUser | None = None,
@@ -189,6 +188,18 @@ def find_in_folder(names: tuple[str, ...], folder: Path) -> list[psutil.Process]
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue  # It has ended, or belongs to another user. Either way it is not ours.
     return matches
+
+
+def find_main_process(names: tuple[str, ...], folder: Path, is_main: Callable[[list[str]], bool]) -> Identity | None:
+    """Return the process of `find_in_folder` whose arguments pass the test `is_main`, and not one of its children."""
+    psutil = load_psutil()
+    for candidate in find_in_folder(names, folder):
+        try:
+            if is_main(candidate.cmdline()):
+                return Identity.of(candidate.pid)
+        except psutil.NoSuchProcess:
+            continue
+    return None
 
 
 def family(leader: Identity) -> list[Identity]:

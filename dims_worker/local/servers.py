@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 
 from dims_worker.errors import DatabaseUnreachable
 from dims_worker.local import postgres, valkey
-from dims_worker.local.home import DataDirectory, locked, open_lock, read_json, try_lock, write_json, write_private
+from dims_worker.local.home import DataDirectory, locked, opened_lock, read_json, try_lock, write_json, write_private
 from dims_worker.local.home_lock import lock_owner
 
 LOCK = "servers.lock"
@@ -55,7 +54,7 @@ def start(home: Path, *, database: bool = True, broker: bool = True, fast: bool 
     Raises:
         ServiceError: a server does not start. The message names its log and has its last lines.
     """
-    return start_servers(DataDirectory.at(home), database=database, broker=broker, fast=fast).urls
+    return start_servers(DataDirectory(home), database=database, broker=broker, fast=fast).urls
 
 
 def start_servers(
@@ -71,7 +70,7 @@ def start_servers(
 
 def running(home: Path) -> ServerUrls | None:
     """Return the servers that accept a connection now, or None if neither does."""
-    urls = running_servers(DataDirectory.at(home)).urls
+    urls = running_servers(DataDirectory(home)).urls
     return urls if urls.database_url or urls.broker_url else None
 
 
@@ -86,7 +85,7 @@ def stop(home: Path, *, database: bool = True, broker: bool = True) -> list[str]
     Raises:
         ServiceError: a server does not end.
     """
-    directory = DataDirectory.at(home)
+    directory = DataDirectory(home)
     if not directory.run.is_dir():
         return []
     with locked(directory.run / LOCK):
@@ -107,46 +106,40 @@ def temporary_database(home: Path, *, fast: bool = False) -> Iterator[str]:
     Raises:
         ServiceError: it does not start.
     """
-    directory = DataDirectory.at(home).make()
-    ticket = open_lock(directory.run / BORROWERS)
-    try:
-        with locked(directory.run / LOCK):
-            # Under the servers' lock, so that another borrower that leaves does not stop the server in between.
-            fcntl.flock(ticket, fcntl.LOCK_SH)
-            before = postgres.find(directory)
-            lent = before is None or bool(read_json(directory.servers_json).get("lent"))
-            up = RunningServers(before or _start(directory, True, False, fast).postgres, None)
-            _save(directory, up, lent=lent)
-        if up.postgres is None:
-            raise DatabaseUnreachable
-        yield up.postgres.url
-    finally:
-        _leave(directory, ticket)
+    directory = DataDirectory(home).make()
+    with opened_lock(directory.run / BORROWERS) as ticket:
+        try:
+            with locked(directory.run / LOCK):
+                # Under the servers' lock, so that another borrower that leaves does not stop the server in between.
+                fcntl.flock(ticket, fcntl.LOCK_SH)
+                before = postgres.find(directory)
+                lent = before is None or bool(read_json(directory.servers_json).get("lent"))
+                up = RunningServers(before or _start(directory, True, False, fast).postgres, None)
+                _save(directory, up, lent=lent)
+            if up.postgres is None:
+                raise DatabaseUnreachable
+            yield up.postgres.url
+        finally:
+            _leave(directory, ticket)
 
 
 def is_temporary(home: DataDirectory) -> bool:
     """Return whether a command uses a PostgreSQL that it, or another command, started for itself."""
     if not home.run.is_dir() or not read_json(home.servers_json).get("lent"):
         return False
-    with locked(home.run / LOCK):  # else a borrower that leaves now would take this check for another borrower
-        ticket = open_lock(home.run / BORROWERS)
-        try:
-            return not try_lock(ticket)
-        finally:
-            os.close(ticket)
+    # Under the servers' lock, else a borrower that leaves now would take this check for another borrower.
+    with locked(home.run / LOCK), opened_lock(home.run / BORROWERS) as ticket:
+        return not try_lock(ticket)
 
 
 def _leave(home: DataDirectory, ticket: int) -> None:
-    """Release the ticket. The last borrower stops a server that was started only to be lent."""
-    try:
-        with locked(home.run / LOCK):
-            last = try_lock(ticket)
-            saved = read_json(home.servers_json)
-            if last and saved.get("lent") and lock_owner(home.path) is None:
-                postgres.stop(home)
-                write_json(home.servers_json, saved | {"lent": False})
-    finally:
-        os.close(ticket)
+    """Stop a server that was started only to be lent, if this is its last borrower."""
+    with locked(home.run / LOCK):
+        last = try_lock(ticket)
+        saved = read_json(home.servers_json)
+        if last and saved.get("lent") and lock_owner(home.path) is None:
+            postgres.stop(home)
+            write_json(home.servers_json, saved | {"lent": False})
 
 
 def _start(home: DataDirectory, database: bool, broker: bool, fast: bool) -> RunningServers:
@@ -190,4 +183,4 @@ def _save(home: DataDirectory, up: RunningServers, *, lent: bool) -> None:
 
 def remember_broker(home: Path, url: str) -> None:
     """Write the broker's URL where the producers of this machine look for it (`producer.env`, mode 600)."""
-    write_private(DataDirectory.at(home).producer_env, f"DIMS_BROKER_URL={url}\n")
+    write_private(DataDirectory(home).producer_env, f"DIMS_BROKER_URL={url}\n")

@@ -35,7 +35,7 @@ class ProcessStatus:
 
 def stack_status(home: Path) -> list[ProcessStatus]:
     """Return the servers, then the processes in the order of the Procfile. Empty where none ever ran. Only reads."""
-    directory = DataDirectory.at(home)
+    directory = DataDirectory(home)
     saved = read_json(directory.processes_json)
     # A new supervisor first has to end what an earlier one started, so the earlier one's entries are not "running".
     supervisor = lock_owner_identity(home) if lock_owner(home) else None
@@ -64,7 +64,7 @@ def end_stack(home: Path, timeout: float) -> list[str]:
     Raises:
         ServiceError: the supervisor has not ended in time, or cannot be seen from here.
     """
-    directory = DataDirectory.at(home)
+    directory = DataDirectory(home)
     if not directory.run.is_dir():
         return []
     sentences = _end_supervisor(home, timeout) if lock_owner(home) is not None else []

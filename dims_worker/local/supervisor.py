@@ -83,7 +83,7 @@ class Supervisor:
         backoff: Backoff | None = None,
         grace: float = GRACE,
     ) -> None:
-        self._home = DataDirectory.at(home)
+        self._home = DataDirectory(home)
         self._cwd = cwd
         self._report = report
         self._changed = changed

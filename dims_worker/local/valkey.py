@@ -38,8 +38,6 @@ PRODUCER = "dims-producer"
 
 PRODUCER_FILE = "producer-password"
 
-ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-
 CONFIGURATION = """\
 # DIMS writes this file at each start. Your changes here are lost.
 bind {host}
@@ -103,9 +101,7 @@ def start(home: DataDirectory, *, port: int | None = None, fast: bool = False) -
         write_private(home.valkey / "valkey.conf", text)
         # Valkey reads its configuration from stdin: no argument shows the password, and no path must be reachable.
         with (home.valkey / "valkey.conf").open("rb") as conf:
-            child = process.launch(
-                [str(program), "-"], log=log, env=ENVIRONMENT, cwd=home.valkey, stdin=conf, account=account
-            )
+            child = process.launch([str(program), "-"], log=log, cwd=home.valkey, stdin=conf, account=account)
         identity = process.track(child)
         if identity is not None:
             server = ValkeyServer(identity, chosen, password, producer_password)
@@ -151,14 +147,8 @@ def main_process(home: DataDirectory) -> Identity | None:
     Its child that rewrites the append-only file works there too, with a title like `valkey-aof-rewrite`. It may outlive
     the server for a moment. That does no harm: it writes to its own file, which the next server removes.
     """
-    psutil = process.load_psutil()
-    for candidate in process.find_in_folder(PROGRAM, home.valkey):
-        try:
-            if re.search(r"(valkey|redis)-server( |$)", " ".join(candidate.cmdline())):
-                return Identity.of(candidate.pid)
-        except psutil.NoSuchProcess:
-            continue
-    return None
+    is_server = re.compile(r"(valkey|redis)-server( |$)").search
+    return process.find_main_process(PROGRAM, home.valkey, lambda argv: is_server(" ".join(argv)) is not None)
 
 
 def _described(home: DataDirectory, identity: Identity) -> ValkeyServer | None:

@@ -6,9 +6,10 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from io import FileIO
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -115,6 +116,7 @@ Change = PathsChanged | KeysChanged
 
 S = TypeVar("S", bound=Source)
 M = TypeVar("M", bound=Metric)
+T = TypeVar("T")
 
 
 class Probe(ABC, Generic[S, M]):
@@ -138,6 +140,21 @@ class Probe(ABC, Generic[S, M]):
     def touch_key(self, metric: M) -> Hashable:
         """Return a key: metrics of a source with equal keys are all touched by a change, or none of them is."""
         return id(metric)
+
+
+def result_or_error(call: Callable[..., T], *arguments: Any) -> T | MeasureError:
+    """Return the result of the call, or the MeasureError that it raises, so that either can be kept."""
+    try:
+        return call(*arguments)
+    except MeasureError as error:
+        return error
+
+
+def result_of(kept: T | MeasureError) -> T:
+    """Return a kept result, or raise the kept error."""
+    if isinstance(kept, MeasureError):
+        raise kept
+    return kept
 
 
 def exact_reading(name: str, metric: Metric, value: Value, details: Mapping[str, Any] | None = None) -> Reading:
@@ -171,6 +188,11 @@ def size_in_unit(metric: Metric, size: int) -> int | float:
 def printable_path(path: str) -> str:
     r"""Make a path safe for JSON: bytes that are not UTF-8 (see `os.fsdecode`) become `\xff`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def open_regular_file(path: str) -> FileIO:
+    """Open a file to read it. If it was replaced meanwhile, this follows no symbolic link and waits for no pipe."""
+    return FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK))
 
 
 def readings_by_name(readings: Iterable[Reading]) -> dict[str, Reading]:

@@ -41,7 +41,8 @@ def why_affected(
         if not path:
             return f"{printable_path(folder)} itself changed"
         if test(path):
-            return f"{printable_path(path)} matches {_first_match(path, patterns)}"
+            first = next(pattern for pattern in patterns if glob.matcher((pattern,))(path))
+            return f"{printable_path(path)} matches {first}"
         if pattern := _pattern_below(path, patterns, exclude):
             return f"{printable_path(path)} changed, and {pattern} may match below it"
     return None
@@ -138,10 +139,6 @@ def _normalized(path: str, root: str) -> str:
     if normalized == ".":
         return ""
     return "../" if normalized == ".." else normalized + ("/" if path.endswith("/") else "")
-
-
-def _first_match(path: str, patterns: tuple[str, ...]) -> str:
-    return next(pattern for pattern in patterns if glob.matcher((pattern,))(path))
 
 
 def _pattern_below(path: str, patterns: tuple[str, ...], exclude: tuple[str, ...]) -> str | None:

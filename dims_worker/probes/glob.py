@@ -103,9 +103,6 @@ def folders_of(patterns: tuple[str, ...]) -> frozenset[str]:
     return frozenset("/".join(each[:length]) for each in names for length in range(1, len(each) + 1))
 
 
-# --- implementation ----------------------------------------------------------------------------------
-
-
 def _is_wild(name: str) -> bool:
     # A bracket that is not closed is an ordinary character
     return bool(_SPECIAL.search(name)) and _name_regex(name) != re.escape(name)

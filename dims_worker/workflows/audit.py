@@ -6,67 +6,65 @@ from collections.abc import Mapping
 from typing import Any
 
 from dims_worker.workflows import registry
-from dims_worker.workflows.base import WorkflowContext
+from dims_worker.workflows.base import Workflow, WorkflowContext
 from dims_worker.workflows.markdown import escape_markdown, markdown_table
 from dims_worker.workflows.measure_metrics import measure_metrics
 
 NAME = "audit"
 
 
-class AuditWorkflow:
-    """See `dims_worker.workflows.base.Workflow`."""
+def run(context: WorkflowContext) -> dict[str, Any]:
+    """Return `sections`: the result of each workflow in order. A workflow that fails does not stop the others."""
+    sections = []
+    for name in context.config.configured_workflows:
+        if name == NAME:
+            continue
+        outcome = registry.run_workflow(
+            context.config,
+            name,
+            quick=context.quick,
+            options=context.options,
+            progress=lambda text, name=name: context.progress(f"{name}: {text}"),  # type: ignore[misc]
+            deadline=context.deadline,
+        )
+        context.readings += outcome.scanned.readings
+        context.api_calls += outcome.scanned.api_calls
+        for source, reason in outcome.unreached.items():
+            context.mark_unreached(source, reason)
+        sections.append(dict(outcome.result))
+    declared = context.config.workflows.audit
+    measure_metrics(context, declared.metrics)
+    return {
+        "sections": sections,
+        "summary": [[each["workflow"], _summary(each)] for each in sections],
+        "attention": [f"{each['workflow']}: {text}" for each in sections for text in each.get("attention", ())],
+    }
 
-    def run(self, context: WorkflowContext) -> dict[str, Any]:
-        """Return `sections`: the result of each workflow in order. A workflow that fails does not stop the others."""
-        sections = []
-        for name in context.config.configured_workflows:
-            if name == NAME:
-                continue
-            outcome = registry.run_workflow(
-                context.config,
-                name,
-                quick=context.quick,
-                options=context.options,
-                progress=lambda text, name=name: context.progress(f"{name}: {text}"),  # type: ignore[misc]
-                deadline=context.deadline,
-            )
-            context.readings += outcome.scanned.readings
-            context.api_calls += outcome.scanned.api_calls
-            for source, reason in outcome.unreached.items():
-                context.mark_unreached(source, reason)
-            sections.append(dict(outcome.result))
-        declared = context.config.workflows.audit
-        measure_metrics(context, declared.metrics)
-        return {
-            "sections": sections,
-            "summary": [[each["workflow"], _summary(each)] for each in sections],
-            "attention": [f"{each['workflow']}: {text}" for each in sections for text in each.get("attention", ())],
-        }
 
-    def markdown(self, result: Mapping[str, Any]) -> str:
-        """Return the summary, then the report of each workflow with its headings one level lower."""
-        rows = [
-            [
-                escape_markdown(each["workflow"]),
-                registry.result_status(each),
-                escape_markdown(", ".join(f"{k}: {v}" for k, v in summary)),
-            ]
-            for each in result["sections"]
-            for summary in [registry.result_summary(each)]
+def markdown(result: Mapping[str, Any]) -> str:
+    """Return the summary, then the report of each workflow with its headings one level lower."""
+    rows = [
+        [
+            escape_markdown(each["workflow"]),
+            registry.result_status(each),
+            escape_markdown(", ".join(f"{k}: {v}" for k, v in summary)),
         ]
-        lines = ["## Summary", "", *markdown_table(["workflow", "status", "figures"], rows), ""]
-        lines += [*(f"- {escape_markdown(text)}" for text in result["attention"]), ""] if result["attention"] else []
-        for each in result["sections"]:
-            unreached = [
-                f"- **{escape_markdown(s)}** was not reached: {escape_markdown(why)}"
-                for s, why in sorted(each["unreached"].items())
-            ]
-            lines += [f"## {each['workflow']}", "", *unreached, *([""] if unreached else [])]
-            lines += [_lower_headings(registry.report_body(each)), ""]
-        return "\n".join(lines)
+        for each in result["sections"]
+        for summary in [registry.result_summary(each)]
+    ]
+    lines = ["## Summary", "", *markdown_table(["workflow", "status", "figures"], rows), ""]
+    lines += [*(f"- {escape_markdown(text)}" for text in result["attention"]), ""] if result["attention"] else []
+    for each in result["sections"]:
+        unreached = [
+            f"- **{escape_markdown(s)}** was not reached: {escape_markdown(why)}"
+            for s, why in sorted(each["unreached"].items())
+        ]
+        lines += [f"## {each['workflow']}", "", *unreached, *([""] if unreached else [])]
+        lines += [_lower_headings(registry.report_body(each)), ""]
+    return "\n".join(lines)
 
 
-WORKFLOW = AuditWorkflow()
+WORKFLOW = Workflow(run, markdown)
 
 
 def _summary(section: Mapping[str, Any]) -> str:

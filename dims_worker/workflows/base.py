@@ -118,16 +118,13 @@ class WorkflowContext:
         self.api_calls += 1
 
 
-class Workflow(Protocol):
-    """One workflow. `run` scans. `markdown` is pure and formats a stored result."""
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """One workflow. `run` scans, and returns the parts of the result, with `attention`: a list of sentences for people.
+    `markdown` returns the report of a stored result, in a stable order. It is pure."""
 
-    def run(self, context: WorkflowContext) -> dict[str, Any]:
-        """Return the parts of the result, with `attention`: a list of sentences for people."""
-        ...
-
-    def markdown(self, result: Mapping[str, Any]) -> str:
-        """Return the report of a stored result, in a stable order."""
-        ...
+    run: Callable[[WorkflowContext], dict[str, Any]]
+    markdown: Callable[[Mapping[str, Any]], str]
 
 
 def write_changed(path: Path, text: str, same: Callable[[str, str], bool] = str.__eq__) -> bool:

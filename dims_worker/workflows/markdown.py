@@ -52,6 +52,12 @@ def markdown_table(
     return [_row(headers), _row(ruler), *(_row(row) for row in rows)]
 
 
+def attention_section(sentences: Iterable[str], bullet: str = "-") -> list[str]:
+    """Return the lines of the section with what needs attention. It is empty without sentences."""
+    items = [f"{bullet} {escape_markdown(text)}" for text in sentences]
+    return ["## Needs attention", "", *items, ""] if items else []
+
+
 def _inline(value: str) -> str:
     return _MARKUP.sub(r"\\\1", escape_invisible(value))
 

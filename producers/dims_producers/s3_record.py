@@ -11,7 +11,7 @@ import hashlib
 import json
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote_plus
@@ -44,19 +44,22 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class _ObjectEvent:
-    """What happened to one object, independent of the form of the record. A missing text is ''."""
+    """What happened to one object, independent of the form of the record. A missing text is ''.
+
+    The fields from `bucket` on are the data of the event.
+    """
 
     name: str
+    time: object
     bucket: str
     key: str
-    region: str
-    time: object
-    request: str
+    size: int | None
+    etag: str
     version: str
     sequencer: str
-    etag: str
-    size: object
-    restored_until: object = None
+    request: str
+    region: str
+    restored_until: str | None = None
     storage_class: str = ""
     access_tier: str = ""
 
@@ -70,19 +73,7 @@ def event_of_record(record: Mapping[str, Any], now: datetime) -> Event:
     change = _from_bridge(record) if "detail" in record else _from_s3(record)
     if not (change.name and change.bucket and change.key):
         raise EventError(f"a record without a name, a bucket or a key: {printable(record)}")
-    data = {
-        "bucket": change.bucket,
-        "key": change.key,
-        "size": change.size if isinstance(change.size, int) else None,
-        "etag": change.etag.strip('"'),
-        "version": change.version,
-        "sequencer": change.sequencer,
-        "request": change.request,
-        "region": change.region,
-        "restored_until": _stamp(change.restored_until),
-        "storage_class": change.storage_class,
-        "access_tier": change.access_tier,
-    }
+    data = {each.name: getattr(change, each.name) for each in fields(change)[2:]}
     return Event.new(
         S3_PREFIX + change.name,
         f"aws:s3.{change.region}.{change.bucket}",
@@ -111,9 +102,9 @@ def _from_s3(record: Mapping[str, Any]) -> _ObjectEvent:
         request=_text(_part(record, "responseElements"), "x-amz-request-id"),
         version=_text(item, "versionId"),
         sequencer=_text(item, "sequencer"),
-        etag=_text(item, "eTag"),
-        size=item.get("size"),
-        restored_until=restored.get("lifecycleRestorationExpiryTime"),
+        etag=_text(item, "eTag").strip('"'),
+        size=_size(item),
+        restored_until=_stamp(restored.get("lifecycleRestorationExpiryTime")),
         storage_class=_text(restored, "lifecycleRestoreStorageClass") or _text(moved, "destinationStorageClass"),
         access_tier=_text(_part(record, "intelligentTieringEventData"), "destinationAccessTier"),
     )
@@ -134,9 +125,9 @@ def _from_bridge(event: Mapping[str, Any]) -> _ObjectEvent:
         request=_text(detail, "request-id"),
         version=_text(item, "version-id"),
         sequencer=_text(item, "sequencer"),
-        etag=_text(item, "etag"),
-        size=item.get("size"),
-        restored_until=until,
+        etag=_text(item, "etag").strip('"'),
+        size=_size(item),
+        restored_until=_stamp(until),
         storage_class=restored or _text(detail, "destination-storage-class"),
         access_tier=_text(detail, "destination-access-tier"),
     )
@@ -186,6 +177,11 @@ def _text(part: Mapping[str, Any], name: str) -> str:
     if value is not None and not isinstance(value, str):
         raise EventError(f"{name} of a record must be a text, not {printable(value)}")
     return value or ""
+
+
+def _size(part: Mapping[str, Any]) -> int | None:
+    size = part.get("size")
+    return size if isinstance(size, int) else None
 
 
 def _second(value: object) -> datetime | None:

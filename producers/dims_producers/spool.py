@@ -95,19 +95,15 @@ class Spool:
         for folder in (self.new, self.tmp):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def flush(
-        self,
-        send: Callable[[Sequence[Event]], object],
-        *,
-        wait: float = 5.0,
-    ) -> int:
+    def flush(self, send: Callable[[Sequence[Event]], object], *, wait: float = 5.0) -> int:
         """Send the waiting events in their order of arrival, and return how many were sent.
 
         One process sends at a time. Files that cannot be read are moved to `bad/`, with a line in the log.
 
         Args:
-            send: sends a batch of 1 to 1,000 events. If it raises, the batch and what follows stay, and so does the
-            error. wait: seconds to wait for another process that sends. After that, this returns 0.
+            send: sends a batch of 1 to 1,000 events. If it raises, the batch and what follows stay in the spool, and
+                `flush` raises the same error.
+            wait: seconds to wait for another process that sends. After that, this returns 0.
         """
         if not self.folder.is_dir():
             return 0
@@ -192,13 +188,7 @@ class Spool:
             yield _flock(file.fileno(), wait)  # closing the file, or the end of the process, releases the lock
 
 
-def spool_and_send(
-    event: Event,
-    spool: Spool,
-    url: str | None,
-    *,
-    timeout: float = 2.0,
-) -> bool:
+def spool_and_send(event: Event, spool: Spool, url: str | None, *, timeout: float = 2.0) -> bool:
     """Store `event` in the spool, then try to send everything there. Return whether this event was sent.
 
     False means that it waits: the broker is unreachable, `url` is None, or another process is sending. If the spool

@@ -35,16 +35,9 @@ _CHECK_ALL = 600.0  # seconds between two checks that every folder below them is
 _DISK_FULL = 5.0  # seconds until an event that the spool did not accept is tried again
 
 
-def watch_folders(
-    folders: Mapping[str, Path],
-    spool: Spool,
-    send_url: Callable[[], str],
-    *,
-    ignored: Callable[[Path], bool],
-    settle: float = 0.3,
-    stop: threading.Event,
-) -> None:
-    """Watch `folders` (name -> folder) until `stop` is set. Blocks.
+class FolderWatcher:
+    """Watches `folders` (name -> folder) until `stop` is set. One thread does the work. watchdog's threads only add
+    changes and wake it.
 
     The changes of a folder are collected until nothing has changed for `settle` seconds (2 s at most). The event has
     the folder's real path, and its paths in POSIX form. The paths are `[]` (unknown) if they are too many, if a folder
@@ -54,15 +47,7 @@ def watch_folders(
     Args:
         ignored: called with an absolute path. `.git` and the data directory around the spool are always ignored.
         send_url: returns the broker's URL. It is called before each attempt and may raise DimsError.
-
-    Raises:
-        OSError: the spool cannot be created.
     """
-    FolderWatcher(folders, spool, send_url, ignored=ignored, settle=settle, stop=stop).run()
-
-
-class FolderWatcher:
-    """See `watch_folders`. One thread does the work. watchdog's threads only add changes and wake it."""
 
     def __init__(
         self,
@@ -88,7 +73,7 @@ class FolderWatcher:
         self._last_error = ""
 
     def run(self) -> None:
-        """Watch until `stop` is set."""
+        """Watch until `stop` is set. Raises OSError if the spool cannot be created."""
         # watchdog 7.1 warns, at length, when it finds a folder in two ways at once (`mkdir -p`). Where warnings are
         # errors, its thread would die.
         warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
@@ -172,13 +157,7 @@ class _WatchedTree:
     """A watched folder and the batch of its relevant changes."""
 
     def __init__(
-        self,
-        folder: Path,
-        changes: ChangeBatch,
-        *,
-        home: str,
-        ignored: Callable[[Path], bool],
-        wake: threading.Event,
+        self, folder: Path, changes: ChangeBatch, *, home: str, ignored: Callable[[Path], bool], wake: threading.Event
     ) -> None:
         self.changes = changes
         self.watched = WatchedFolder(folder, self.on_change, recursive=True)

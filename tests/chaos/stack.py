@@ -47,7 +47,7 @@ class Server:
         self.name = name
         self.url = ""
         self.identity: Identity | None = None
-        self._home = DataDirectory.at(home / name)
+        self._home = DataDirectory(home / name)
         self.log = self._home.logs / f"{'postgres' if name == 'database' else 'valkey'}.log"
 
     def start(self) -> None:

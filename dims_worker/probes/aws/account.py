@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from dims_worker.config import AwsSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.aws.errors import translate_aws_errors
-from dims_worker.probes.base import Deadline
+from dims_worker.probes.base import Deadline, result_of, result_or_error
 from dims_worker.probes.boto3_client import create_client
 
 _LOOK_BACK = timedelta(days=3)
@@ -110,14 +110,9 @@ class AwsAccount:
 
     def _cached(self, key: object, fetch: Callable[[], T]) -> T:
         if key not in self._known:
-            try:
-                self._known[key] = fetch()
-            except MeasureError as error:
-                self._known[key] = error
-        known = self._known[key]
-        if isinstance(known, MeasureError):
-            raise known
-        return known  # type: ignore[no-any-return]  # the result of `fetch` for this key
+            self._known[key] = result_or_error(fetch)
+        known: T | MeasureError = self._known[key]
+        return result_of(known)
 
     def _call(self, subject: str, action: str, operation: str, **arguments: Any) -> Any:
         service = action.partition(":")[0]

@@ -23,6 +23,8 @@ from dims_worker.probes.base import (
     missing_reading,
     missing_readings,
     printable_path,
+    result_of,
+    result_or_error,
 )
 from dims_worker.probes.command.process import ProgramResult, run_program
 from dims_worker.probes.json_path import resolve_pointer
@@ -54,20 +56,18 @@ class CommandProbe(Probe[CommandSource, CommandMetric]):
             )
         commands = list(dict.fromkeys(metric.command for metric in metrics.values()))
         with ThreadPoolExecutor(_AT_ONCE, "command") as pool:
-            ended = dict(zip(commands, pool.map(lambda c: _run(c, folder, deadline), commands), strict=True))
+            results = pool.map(lambda command: result_or_error(_run, command, folder, deadline), commands)
+            ended = dict(zip(commands, results, strict=True))
         return ScanResult(tuple(_reading(name, metric, ended[metric.command]) for name, metric in metrics.items()))
 
 
-def _run(command: Command, folder: Path, deadline: Deadline) -> ProgramResult | MeasureError:
-    try:
-        return run_program(["/bin/sh", "-c", command] if isinstance(command, str) else command, folder, deadline)
-    except MeasureError as error:
-        return error
+def _run(command: Command, folder: Path, deadline: Deadline) -> ProgramResult:
+    return run_program(["/bin/sh", "-c", command] if isinstance(command, str) else command, folder, deadline)
 
 
 def _reading(name: str, metric: CommandMetric, ended: ProgramResult | MeasureError) -> Reading:
     try:
-        value = _value(metric, _output(metric.command, ended))
+        value = _value(metric, _output(metric.command, result_of(ended)))
     except (MeasureError, ValueError) as error:
         return Reading.failed(name, metric.shown_unit, str(error))
     except LookupError as error:
@@ -75,10 +75,8 @@ def _reading(name: str, metric: CommandMetric, ended: ProgramResult | MeasureErr
     return exact_reading(name, metric, value)
 
 
-def _output(command: Command, ended: ProgramResult | MeasureError) -> str:
+def _output(command: Command, ended: ProgramResult) -> str:
     """Return the output of a program. Raises MeasureError, with the end of its error output, if it failed."""
-    if isinstance(ended, MeasureError):
-        raise ended
     if ended.code:
         complaint = " / ".join(_text(ended.errors).strip().splitlines()[-3:])[-500:]
         name = _shortened(command if isinstance(command, str) else command[0])

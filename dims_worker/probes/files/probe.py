@@ -33,6 +33,9 @@ _CONTENT_MEASURES = ("lines", "entries")
 _MAX_REASONS = 3
 """The number of reasons that an error lists."""
 
+_Patterns = tuple[tuple[str, ...], tuple[str, ...]]
+"""The patterns of a metric, and what they exclude."""
+
 
 class FilesProbe(Probe[FilesSource, FilesMetric]):
     """Measures trees of regular files, without `.git` and the data directory. Links are not followed."""
@@ -40,11 +43,7 @@ class FilesProbe(Probe[FilesSource, FilesMetric]):
     change_types = PathsChanged
 
     def scan(
-        self,
-        source: FilesSource,
-        metrics: Mapping[str, FilesMetric],
-        context: ScanContext,
-        deadline: Deadline,
+        self, source: FilesSource, metrics: Mapping[str, FilesMetric], context: ScanContext, deadline: Deadline
     ) -> ScanResult:
         """See `Probe.scan`. Raises MeasureError if the folder is missing and no metric sets `absent:`, if it is not
         a folder, or if it is in no repository and `ignore: gitignore` needs one."""
@@ -73,11 +72,9 @@ class FilesProbe(Probe[FilesSource, FilesMetric]):
         return metric.paths, metric.exclude
 
 
-def _selections(
-    metrics: Mapping[str, FilesMetric],
-) -> dict[tuple[tuple[str, ...], tuple[str, ...]], Selection]:
+def _selections(metrics: Mapping[str, FilesMetric]) -> dict[_Patterns, Selection]:
     """Return one selection for all metrics with the same patterns."""
-    selections: dict[tuple[tuple[str, ...], tuple[str, ...]], Selection] = {}
+    selections: dict[_Patterns, Selection] = {}
     for metric in metrics.values():
         selection = selections.setdefault((metric.paths, metric.exclude), Selection(metric.paths, metric.exclude))
         selection.reads |= metric.measure == "lines"

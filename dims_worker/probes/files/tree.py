@@ -8,10 +8,11 @@ import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import BufferedReader, FileIO
 
 from dims_worker.errors import MeasureError
 from dims_worker.probes import glob
-from dims_worker.probes.base import Deadline, printable_path
+from dims_worker.probes.base import Deadline, open_regular_file, printable_path
 from dims_worker.probes.changed_paths import is_never_measured
 from dims_worker.probes.git.command import Git, GitError
 
@@ -115,10 +116,7 @@ class Tree:
             folder, active = waiting.pop()
             for entry, path in self._entries(folder, active):
                 try:
-                    is_folder, is_file = (
-                        entry.is_dir(follow_symlinks=False),
-                        entry.is_file(follow_symlinks=False),
-                    )
+                    is_folder, is_file = entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
                 except OSError as error:
                     _add_problem(active, path, error)
                     continue
@@ -255,26 +253,22 @@ class Tree:
 
     def _read(self, path: str, entry: set[str]) -> tuple[int, Counter[str]]:
         """Return the newlines of a file, as `wc -l` counts them, and the lines that match each of `entry`."""
-        # If it was replaced meanwhile: do not follow a symbolic link, and do not wait for a pipe
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
+        with open_regular_file(path) as file:
             return self._entries_of(file, entry) if entry else (self._lines(file), Counter())
-        finally:
-            os.close(file)
 
-    def _lines(self, file: int) -> int:
+    def _lines(self, file: FileIO) -> int:
         buffer, lines = self._buffer, 0
-        while size := os.readv(file, [buffer]):
+        while size := os.readv(file.fileno(), [buffer]):
             lines += buffer.count(b"\n", 0, size)
             self.deadline.check()
         return lines
 
-    def _entries_of(self, file: int, entry: set[str]) -> tuple[int, Counter[str]]:
+    def _entries_of(self, file: FileIO, entry: set[str]) -> tuple[int, Counter[str]]:
         """Match line by line. Invalid UTF-8 is replaced, and a line longer than a block is matched in parts."""
         searches = [(pattern, re.compile(pattern).search) for pattern in sorted(entry)]
         matches: Counter[str] = Counter()
         lines = 0
-        with os.fdopen(file, "rb", buffering=_BLOCK, closefd=False) as document:
+        with BufferedReader(file, _BLOCK) as document:
             for number, raw in enumerate(iter(lambda: document.readline(_BLOCK), b"")):
                 if number % _CHECK_EVERY == 0:
                     self.deadline.check()

@@ -58,9 +58,9 @@ class GitProbe(Probe[GitSource, GitMetric]):
         readings: dict[str, Reading] = {}
         for revisions, group in _by_revisions(metrics).items():
             readings |= _commits(git, revisions, group, shallow)
-        readings |= _tracked(git, _of("tracked_files", metrics), inside)
-        readings |= _branches(git, _of("branches", metrics))
-        readings |= _size(git, _of("size", metrics))
+        readings |= _measured(metrics, "tracked_files", lambda group: _tracked(git, group, inside))
+        readings |= _measured(metrics, "branches", lambda group: _branches(git, group))
+        readings |= _measured(metrics, "size", lambda group: _size(git, group))
         return ScanResult(tuple(readings[name] for name in metrics))
 
     def touched(self, source: GitSource, metric: GitMetric, change: Change, context: ScanContext) -> str | None:
@@ -73,8 +73,15 @@ class GitProbe(Probe[GitSource, GitMetric]):
         return "the history changed" if changed_paths.is_related(folder, change) else None
 
 
-def _of(measure: str, metrics: Mapping[str, GitMetric]) -> dict[str, GitMetric]:
-    return {name: metric for name, metric in metrics.items() if metric.measure == measure}
+def _measured(
+    metrics: Mapping[str, GitMetric], measure: str, read: Callable[[dict[str, GitMetric]], dict[str, Reading]]
+) -> dict[str, Reading]:
+    """Return the readings of the metrics with this measure. If git fails, they all fail."""
+    group = {name: metric for name, metric in metrics.items() if metric.measure == measure}
+    try:
+        return read(group) if group else {}
+    except GitError as error:
+        return _all_failed(group, str(error))
 
 
 def _by_revisions(metrics: Mapping[str, GitMetric]) -> dict[str, dict[str, GitMetric]]:
@@ -118,9 +125,6 @@ def _reading(git: Git, name: str, metric: GitMetric, matches: CommitMatches) -> 
 
 def _all_failed(metrics: Mapping[str, GitMetric], reason: str) -> dict[str, Reading]:
     return {name: Reading.failed(name, metric.shown_unit, reason) for name, metric in metrics.items()}
-
-
-# --- commits -----------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -234,42 +238,29 @@ def _midnight(day: date) -> float:
     return datetime.combine(day, time(), UTC).timestamp()
 
 
-# --- files, branches, size ---------------------------------------------------------------------------
-
-
 def _tracked(git: Git, metrics: Mapping[str, GitMetric], inside: bool) -> dict[str, Reading]:
     """Count the paths in the index that each metric matches. A path with conflicts counts once."""
-    if not metrics:
-        return {}
     if not inside:  # git would list nothing
         reason = f"{printable_path(git.folder)} is not in a work tree (a bare repository?), so it has no tracked files"
         return _all_failed(metrics, reason)
     tests = {name: glob.matcher(metric.paths) for name, metric in metrics.items()}
     counts = dict.fromkeys(metrics, 0)
     previous = b""
-    try:
-        for number, raw in enumerate(git.records("ls-files", "-z", "--cached")):
-            if number % _CHECK_EVERY == 0:
-                git.deadline.check()
-            if raw == previous:  # the index is sorted: the stages of a conflict are adjacent
-                continue
-            previous = raw
-            path = os.fsdecode(raw)
-            for name, test in tests.items():
-                counts[name] += test(path)
-    except GitError as error:
-        return _all_failed(metrics, str(error))
+    for number, raw in enumerate(git.records("ls-files", "-z", "--cached")):
+        if number % _CHECK_EVERY == 0:
+            git.deadline.check()
+        if raw == previous:  # the index is sorted: the stages of a conflict are adjacent
+            continue
+        previous = raw
+        path = os.fsdecode(raw)
+        for name, test in tests.items():
+            counts[name] += test(path)
     return {name: exact_reading(name, metric, counts[name]) for name, metric in metrics.items()}
 
 
 def _branches(git: Git, metrics: Mapping[str, GitMetric]) -> dict[str, Reading]:
     """Count the local branches."""
-    if not metrics:
-        return {}
-    try:
-        branches = git.text("for-each-ref", "--format=%(refname)", "refs/heads").splitlines()
-    except GitError as error:
-        return _all_failed(metrics, str(error))
+    branches = git.text("for-each-ref", "--format=%(refname)", "refs/heads").splitlines()
     if _BROKEN in git.warnings:  # git omits it and continues
         return _all_failed(metrics, f"{printable_path(git.folder)} has a broken branch: {last_line(git.warnings)}")
     return {name: exact_reading(name, metric, len(branches)) for name, metric in metrics.items()}
@@ -277,11 +268,6 @@ def _branches(git: Git, metrics: Mapping[str, GitMetric]) -> dict[str, Reading]:
 
 def _size(git: Git, metrics: Mapping[str, GitMetric]) -> dict[str, Reading]:
     """Return the disk space of the objects: loose ones, packs, and garbage. Git reports KiB."""
-    if not metrics:
-        return {}
-    try:
-        sizes = dict(line.split(": ", 1) for line in git.text("count-objects", "-v").splitlines() if ": " in line)
-    except GitError as error:
-        return _all_failed(metrics, str(error))
+    sizes = dict(line.split(": ", 1) for line in git.text("count-objects", "-v").splitlines() if ": " in line)
     size = 1024 * sum(int(sizes[part]) for part in ("size", "size-pack", "size-garbage"))
     return {name: exact_reading(name, metric, size_in_unit(metric, size)) for name, metric in metrics.items()}

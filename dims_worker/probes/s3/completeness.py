@@ -12,7 +12,15 @@ from typing import Any
 from dims_worker.config import S3Metric, SqlSource
 from dims_worker.config.metrics import ExpectedObjects, ExpectedQuery
 from dims_worker.errors import MeasureError
-from dims_worker.probes.base import Deadline, Reading, ScanContext, exact_reading, printable_path
+from dims_worker.probes.base import (
+    Deadline,
+    Reading,
+    ScanContext,
+    exact_reading,
+    printable_path,
+    result_of,
+    result_or_error,
+)
 from dims_worker.probes.json_path import resolve_pointer
 from dims_worker.probes.s3.listing import Entry, Keys
 
@@ -29,17 +37,6 @@ Get = Callable[[str], bytes]
 """Returns the content of an object in the bucket. Raises MeasureError."""
 
 
-@dataclass(frozen=True, slots=True)
-class IdsFactory:
-    """Creates the collector of the ids of a metric."""
-
-    pattern: str
-    min_size: int
-
-    def __call__(self) -> Ids:
-        return Ids(re.compile(self.pattern), self.min_size)
-
-
 @dataclass(slots=True)
 class Ids:
     """The ids in the last part of the keys of objects with content, as group 1 of a pattern matches them.
@@ -47,12 +44,12 @@ class Ids:
     Memory grows with the number of ids.
     """
 
-    pattern: re.Pattern[str]
+    pattern: str
     min_size: int
     found: set[str] = field(default_factory=set)
 
     def add(self, entries: list[Entry]) -> None:
-        search, least = self.pattern.search, self.min_size
+        search, least = re.compile(self.pattern).search, self.min_size
         for entry in entries:
             if entry["Size"] >= least:
                 match = search(entry["Key"].rpartition("/")[2])
@@ -71,9 +68,6 @@ def normalize_id(value: Any) -> str:
         value = int(value)
     text = str(value).strip()
     return text.lstrip("0") or "0" if text.isdecimal() else text
-
-
-# --- what is expected --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +90,11 @@ class Expectations:
     def of(self, wanted: ExpectedQuery | ExpectedObjects, keys: Keys | None) -> Expected:
         """Return what is expected. `keys` are the listed objects that contain the ids. Raises MeasureError."""
         if wanted not in self._known:
-            try:
-                result = self._queried(wanted) if isinstance(wanted, ExpectedQuery) else self._read(wanted, keys)
-                self._known[wanted] = result
-            except MeasureError as error:
-                self._known[wanted] = error
-        known = self._known[wanted]
-        if isinstance(known, MeasureError):
-            raise known
-        return known
+            self._known[wanted] = result_or_error(self._fetch, wanted, keys)
+        return result_of(self._known[wanted])
+
+    def _fetch(self, wanted: ExpectedQuery | ExpectedObjects, keys: Keys | None) -> Expected:
+        return self._queried(wanted) if isinstance(wanted, ExpectedQuery) else self._read(wanted, keys)
 
     def _queried(self, wanted: ExpectedQuery) -> Expected:
         source = self._context.sources.get(wanted.source)
@@ -112,7 +102,8 @@ class Expectations:
             raise MeasureError(f"`expected`: {wanted.source} is not a source of type sql")
         from dims_worker.probes.sql import snapshot
 
-        return _of(snapshot.first_column(source, wanted.query, self._context, self._deadline))
+        rows = snapshot.query_rows(source, wanted.query, self._context, self._deadline).rows
+        return _of(row[0] for row in rows)
 
     def _read(self, wanted: ExpectedObjects, keys: Keys | None) -> Expected:
         sizes = keys.sizes if keys else {}
@@ -146,9 +137,6 @@ def _of(values: Iterable[Any]) -> Expected:
     """Select the values that are ids: not null, a truth value, an empty text, a list or an object."""
     ids = (value for value in values if not isinstance(value, bool | list | dict | type(None)) and value != "")
     return Expected({normalize_id(value): str(value).strip() for value in ids})
-
-
-# --- the reading -------------------------------------------------------------------------------------
 
 
 def completeness_reading(

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache, partial
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 from dims_worker.config import S3Metric
 from dims_worker.probes import glob
@@ -34,8 +34,14 @@ class Collector(Protocol):
         """Add what another collector of the same factory collected."""
 
 
-CollectorFactory = Callable[[], Collector]
-"""Creates a collector. Hashable: metrics with equal factories share one collector."""
+class CollectorFactory(NamedTuple):
+    """How to create a collector. Metrics with equal factories share one collector."""
+
+    create: Callable[..., Collector]
+    arguments: tuple[Hashable, ...] = ()
+
+    def __call__(self) -> Collector:
+        return self.create(*self.arguments)
 
 
 @dataclass(slots=True)
@@ -55,10 +61,8 @@ class ObjectTotals:
     def merge(self, other: ObjectTotals) -> None:
         self.count += other.count
         self.bytes += other.bytes
-        if other.newest is not None and (self.newest is None or other.newest > self.newest):
-            self.newest = other.newest
-        if other.oldest is not None and (self.oldest is None or other.oldest < self.oldest):
-            self.oldest = other.oldest
+        self.newest = max(filter(None, (self.newest, other.newest)), default=None)
+        self.oldest = min(filter(None, (self.oldest, other.oldest)), default=None)
 
 
 @dataclass(slots=True)
@@ -130,12 +134,8 @@ def key_test(match: tuple[str, ...], bases: tuple[str, ...]) -> Callable[[str], 
     if not bases:
         return names
     deep = glob.matcher(tuple(pattern for pattern in match if "/" in pattern))
-    return partial(_deep_or_named, names, deep, bases)
-
-
-def _deep_or_named(names: Callable[[str], bool], deep: Callable[[str], bool], bases: tuple[str, ...], key: str) -> bool:
     # A base without a trailing `/` leaves one at the start of the rest
-    return names(key) or any(deep(key[len(b) :].removeprefix("/")) for b in bases if key.startswith(b))
+    return lambda key: names(key) or any(deep(key[len(b) :].removeprefix("/")) for b in bases if key.startswith(b))
 
 
 @dataclass(frozen=True, slots=True)

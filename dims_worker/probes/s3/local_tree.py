@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dims_worker.errors import MeasureError
-from dims_worker.probes.base import Deadline, printable_path
+from dims_worker.probes.base import Deadline, open_regular_file, printable_path
 from dims_worker.probes.s3.pages import WHOLE, KeySpan
 
 _BLOCK = 1 << 18
@@ -90,14 +90,10 @@ def md5(path: str, deadline: Deadline) -> str | None:
     vanished. Raises MeasureError if it cannot be read."""
     digest = hashlib.md5(usedforsecurity=False)
     try:
-        # If it was replaced meanwhile: do not follow a symbolic link, and do not wait for a pipe
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            while block := os.read(file, _BLOCK):
+        with open_regular_file(path) as file:
+            while block := file.read(_BLOCK):
                 digest.update(block)
                 deadline.check()
-        finally:
-            os.close(file)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from heapq import nsmallest
+from itertools import islice
 from typing import Any
 
 from dims_worker.config import S3Metric
@@ -15,22 +16,11 @@ from dims_worker.probes.s3.listing import Entry
 _FORM = re.compile(r"[0-9]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-@dataclass(frozen=True, slots=True)
-class DaysFactory:
-    """Creates the collector of the days of a metric."""
-
-    pattern: str
-    names: int
-
-    def __call__(self) -> Days:
-        return Days(re.compile(self.pattern), self.names)
-
-
 @dataclass(slots=True)
 class Days:
     """The days in the last part of keys, as group 1 of a pattern matches them, and the keys without a day."""
 
-    pattern: re.Pattern[str]
+    pattern: str
     names: int
     found: set[date] = field(default_factory=set)
     unreadable: int = 0
@@ -39,7 +29,7 @@ class Days:
     _read: dict[str | None, date | None] = field(default_factory=dict)
 
     def add(self, entries: list[Entry]) -> None:
-        search = self.pattern.search
+        search = re.compile(self.pattern).search
         without_day = []
         for entry in entries:
             key = entry["Key"]
@@ -83,14 +73,9 @@ def read_day(text: str | None) -> date | None:
 def missing_between(days: set[date], names: int) -> tuple[int, list[str]]:
     """Count the missing days between the first and the last, and list the first `names` of them in ISO 8601."""
     first, last = min(days), max(days)
-    count = (last - first).days + 1 - len(days)
-    named: list[str] = []
-    day = first
-    while len(named) < min(names, count):
-        if day not in days:
-            named.append(day.isoformat())
-        day += timedelta(days=1)
-    return count, named
+    span = (last - first).days + 1
+    missing = (day for number in range(span) if (day := first + timedelta(days=number)) not in days)
+    return span - len(days), [day.isoformat() for day in islice(missing, names)]
 
 
 def missing_days_reading(name: str, metric: S3Metric, days: Days, place: str) -> Reading:

@@ -27,8 +27,7 @@ from dims_worker.probes.boto3_client import create_client
 from dims_worker.probes.s3 import completeness, missing_days
 from dims_worker.probes.s3.errors import translate_s3_errors
 from dims_worker.probes.s3.listing import KeyFilter, ObjectTotals
-from dims_worker.probes.s3.survey import EVERYTHING, Survey, expected_keys
-from dims_worker.probes.s3.sync import KeyDifference
+from dims_worker.probes.s3.survey import Survey, expected_keys
 
 Connect = Callable[[S3Source, Deadline], Any]
 """Creates a client with `list_objects_v2`, `get_object` and `close`, such as the one of boto3."""
@@ -53,26 +52,14 @@ class S3Probe(Probe[S3Source, S3Metric]):
     ) -> ScanResult:
         """See `Probe.scan`. Makes at most ceil(N / 1000) calls for N keys, and one more a shard. Raises MeasureError
         if the bucket cannot be listed: missing, access denied, unreachable, no credentials, no boto3."""
-        return self._measured(source, Survey(metrics, context, deadline))
-
-    def compare(
-        self, source: S3Source, metrics: Mapping[str, S3Metric], context: ScanContext, deadline: Deadline
-    ) -> tuple[ScanResult, dict[str, list[KeyDifference]]]:
-        """Return the result of `scan` and, from the same pass, every difference of each `sync_status` that could be
-        compared: pair by pair, in the order of the keys. Memory grows with the differences."""
-        survey = Survey(metrics, context, deadline, keep=EVERYTHING)
-        scanned = self._measured(source, survey)
-        compared = {reading.metric for reading in scanned.readings if reading.method == "exact"}
-        return scanned, {name: each.differences for name, each in survey.comparisons.items() if name in compared}
-
-    def _measured(self, source: S3Source, survey: Survey) -> ScanResult:
-        survey.deadline.check()
+        survey = Survey(metrics, context, deadline)
+        deadline.check()
         with translate_s3_errors(source):
-            client = self._connect(source, survey.deadline)
+            client = self._connect(source, deadline)
         with contextlib.closing(client):
             survey.list(client, source)
-            expectations = completeness.Expectations(_getter(client, source), survey.context, survey.deadline)
-            readings = tuple(_reading(n, metric, survey, expectations) for n, metric in survey.metrics.items())
+            expectations = completeness.Expectations(_getter(client, source), context, deadline)
+            readings = tuple(_reading(n, metric, survey, expectations) for n, metric in metrics.items())
         return ScanResult(readings, survey.api_calls)
 
     def touched(self, source: S3Source, metric: S3Metric, change: Change, context: ScanContext) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -12,24 +11,14 @@ from typing import Any
 from dims_worker.config import S3Metric, S3Source
 from dims_worker.config.metrics import ExpectedObjects
 from dims_worker.probes.base import Deadline, Reading, ScanContext
-from dims_worker.probes.s3.completeness import MAX_OBJECTS, IdsFactory
+from dims_worker.probes.s3.completeness import MAX_OBJECTS, Ids
 from dims_worker.probes.s3.listing import CollectorFactory, Entry, KeyFilter, Keys, Listing, ListingQuery, ObjectTotals
-from dims_worker.probes.s3.missing_days import DaysFactory
+from dims_worker.probes.s3.missing_days import Days
 from dims_worker.probes.s3.pages import WHOLE, KeySpan, OutOfOrder, common, disjoint, key_spans, list_pages
 from dims_worker.probes.s3.sync import SyncComparison, SyncMerge, local_folder_problem
 
 _MAX_LISTERS = 8
 """The most spans that are listed at the same time. A boto3 client has ten connections."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeysFactory:
-    """Creates the collector of the objects that contain the expected ids."""
-
-    limit: int
-
-    def __call__(self) -> Keys:
-        return Keys(self.limit)
 
 
 @dataclass(slots=True)
@@ -48,13 +37,11 @@ class _Part:
 
 @dataclass(slots=True)
 class Survey:
-    """The results of a listing for `metrics`. `keep` is the number of differences of each kind that a `sync_status`
-    keeps for each pair. None keeps as many as the metric sets in `names`."""
+    """The results of a listing for `metrics`."""
 
     metrics: Mapping[str, S3Metric]
     context: ScanContext
     deadline: Deadline
-    keep: float | None = None
     api_calls: int = 0
     listing: Listing = field(init=False)
     comparisons: dict[str, SyncComparison] = field(default_factory=dict)
@@ -74,8 +61,7 @@ class Survey:
         self.listing = Listing(self._queries)
         for name, metric in self.metrics.items():
             if metric.measure == "sync_status" and name not in self.problems:
-                keep = metric.names if self.keep is None else self.keep
-                self.comparisons[name] = SyncComparison(metric, self.context, self.deadline, keep)
+                self.comparisons[name] = SyncComparison(metric, self.context, self.deadline, metric.names)
 
     def list(self, client: Any, source: S3Source) -> None:
         """List the prefixes of the metrics, split at the shards of the source.
@@ -143,18 +129,16 @@ def _listing_queries(metrics: Mapping[str, S3Metric]) -> dict[Hashable, ListingQ
         queries[name] = ListingQuery(metric.prefix, KeyFilter.of(metric), _collector_factory(metric))
         if metric.measure == "completeness" and isinstance(metric.expected, ExpectedObjects):
             only_json = KeyFilter(suffix=(".json",))
-            queries[expected_keys(name)] = ListingQuery((metric.expected.prefix,), only_json, KeysFactory(MAX_OBJECTS))
+            queries[expected_keys(name)] = ListingQuery(
+                (metric.expected.prefix,), only_json, CollectorFactory(Keys, (MAX_OBJECTS,))
+            )
     return queries
 
 
 def _collector_factory(metric: S3Metric) -> CollectorFactory:
     match metric.measure:
         case "missing_days":
-            return DaysFactory(metric.date, metric.names)
+            return CollectorFactory(Days, (metric.date, metric.names))
         case "completeness":
-            return IdsFactory(metric.id, metric.min_size)
-    return ObjectTotals
-
-
-EVERYTHING = math.inf
-"""The `keep` of all differences."""
+            return CollectorFactory(Ids, (metric.id, metric.min_size))
+    return CollectorFactory(ObjectTotals)

@@ -166,9 +166,6 @@ class SyncMerge:
             self.kept.append(KeyDifference(kind, key, path, file.size if file else None, s3))
 
 
-# --- pairs of a metric --------------------------------------------------------------------------------
-
-
 @dataclass(slots=True)
 class SyncComparison:
     """All pairs of a metric over all spans of the listing. Keeps `keep` differences of each kind for each pair."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -18,6 +18,8 @@ from dims_worker.probes.base import (
     Value,
     exact_reading,
     missing_reading,
+    result_of,
+    result_or_error,
 )
 from dims_worker.probes.sql.snapshot import QueryResult, open_snapshot
 
@@ -39,22 +41,16 @@ class SqlProbe(Probe[SqlSource, SqlMetric]):
             if metric.rows is not None:
                 kept[metric.rows] = max(kept.get(metric.rows, 0), metric.names)
         with open_snapshot(source, context, deadline) as snapshot:
-            values = {query: _run(snapshot.first, query) for query in dict.fromkeys(m.query for m in metrics.values())}
-            rows = {query: _run(snapshot, query, keep) for query, keep in kept.items()}
+            queries = dict.fromkeys(metric.query for metric in metrics.values())
+            values = {query: result_or_error(snapshot.first, query) for query in queries}
+            rows = {query: result_or_error(snapshot, query, keep) for query, keep in kept.items()}
         return ScanResult(tuple(_reading(name, metric, values, rows) for name, metric in metrics.items()))
-
-
-def _run(snapshot: Callable[..., QueryResult], *arguments: Any) -> QueryResult | MeasureError:
-    try:
-        return snapshot(*arguments)
-    except MeasureError as error:
-        return error
 
 
 def _reading(name: str, metric: SqlMetric, values: Results, rows: Results) -> Reading:
     try:
         details = _details(metric, rows)
-        cell = _cell(_answer(values, metric.query), metric.column)
+        cell = _cell(result_of(values[metric.query]), metric.column)
     except MeasureError as error:
         return Reading.failed(name, metric.shown_unit, str(error))
     except LookupError as error:
@@ -66,19 +62,12 @@ def _reading(name: str, metric: SqlMetric, values: Results, rows: Results) -> Re
         return Reading.failed(name, metric.shown_unit, str(error))
 
 
-def _answer(results: Results, query: str) -> QueryResult:
-    answer = results[query]
-    if isinstance(answer, MeasureError):
-        raise answer
-    return answer
-
-
 def _details(metric: SqlMetric, rows: Results) -> dict[str, Any]:
     """Return the names of what the value counts, as text: the first `names` of `rows_total`."""
     if metric.rows is None:
         return {}
     try:
-        answer = _answer(rows, metric.rows)
+        answer = result_of(rows[metric.rows])
     except MeasureError as error:
         raise MeasureError(f"`rows`: {error}") from None
     return {"rows": [_text(row[0]) for row in answer.rows[: metric.names]], "rows_total": answer.total}

@@ -163,11 +163,6 @@ def query_rows(
         return snapshot(query, keep)
 
 
-def first_column(source: SqlSource, query: str, context: ScanContext, deadline: Deadline) -> list[Any]:
-    """Return the first column of all rows of one query, such as expected ids."""
-    return [row[0] for row in query_rows(source, query, context, deadline).rows]
-
-
 def _driver_message(error: Exception) -> str:
     """Return the message of the driver. The text of SQLAlchemy would repeat the query."""
     orig = getattr(error, "orig", None)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dims_worker.formatting import format_bytes
-from dims_worker.workflows.markdown import code_span, escape_markdown, markdown_table
+from dims_worker.workflows.markdown import attention_section, code_span, escape_markdown, markdown_table
 
 _NOT_MEASURED = "This part was not measured: its source was not reached."
 
@@ -38,19 +38,14 @@ def money(paid: Mapping[str, Any]) -> str:
 def markdown(result: Mapping[str, Any]) -> str:
     """Return the parts after the head: bucket by prefix, uploads, instance, database, cost, omitted parts."""
     parts = (
-        ("Needs attention", _attention),
         *((f"Bucket {escape_markdown(result['bucket'])}", _lake), ("Newest uploads", _uploads), ("RDS", _instance)),
         *(("Database", _database), ("Cost", _cost), ("Left out", _left_out)),
     )
-    lines: list[str] = []
+    lines = attention_section(result["attention"])
     for title, render in parts:
         if part := render(result):
             lines += [f"## {title}", "", *part, ""]
     return "\n".join(lines)
-
-
-def _attention(result: Mapping[str, Any]) -> list[str]:
-    return [f"- {escape_markdown(text)}" for text in result["attention"]]
 
 
 def _lake(result: Mapping[str, Any]) -> list[str]:

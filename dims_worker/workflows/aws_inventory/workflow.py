@@ -10,7 +10,7 @@ from dims_worker.probes.aws.account import AwsAccount, DatabaseInstance
 from dims_worker.probes.sql.snapshot import open_snapshot
 from dims_worker.workflows.aws_inventory import costs, report
 from dims_worker.workflows.aws_inventory.lake import PrefixCollector
-from dims_worker.workflows.base import WorkflowContext
+from dims_worker.workflows.base import Workflow, WorkflowContext
 from dims_worker.workflows.measure_metrics import measure_metrics
 
 WITH_COSTS = "with-costs"
@@ -29,33 +29,27 @@ Document = dict[str, Any]
 T = TypeVar("T")
 
 
-class AwsInventoryWorkflow:
-    """See `dims_worker.workflows.base.Workflow`."""
-
-    def run(self, context: WorkflowContext) -> Document:
-        """Return `bucket`, `lake`, `instance`, `database`, `cost`, `paid` (None: not requested, left out or not
-        reached) and `left_out`: the parts that were not measured, and why."""
-        declared = context.config.workflows.aws_inventory
-        assert declared is not None
-        left_out: list[dict[str, str]] = []
-        lake, instance = _lake(context, declared), _instance(context, declared, left_out)
-        parts: Document = {
-            "bucket": getattr(context.config.sources[declared.lake], "bucket", declared.lake),
-            "lake": lake,
-            "instance": _to_json(instance) if instance else None,
-            "database": _database(context, declared, left_out),
-            "cost": _cost(context, declared, lake, instance),
-            "paid": _paid(context, declared, left_out),
-            "left_out": left_out,
-        }
-        measure_metrics(context, declared.metrics)
-        return {**parts, "summary": report.summary(parts), "attention": _attention(parts)}
-
-    def markdown(self, result: Mapping[str, Any]) -> str:
-        return report.markdown(result)
+def run(context: WorkflowContext) -> Document:
+    """Return `bucket`, `lake`, `instance`, `database`, `cost`, `paid` (None: not requested, left out or not
+    reached) and `left_out`: the parts that were not measured, and why."""
+    declared = context.config.workflows.aws_inventory
+    assert declared is not None
+    left_out: list[dict[str, str]] = []
+    lake, instance = _lake(context, declared), _instance(context, declared, left_out)
+    parts: Document = {
+        "bucket": getattr(context.config.sources[declared.lake], "bucket", declared.lake),
+        "lake": lake,
+        "instance": _to_json(instance) if instance else None,
+        "database": _database(context, declared, left_out),
+        "cost": _cost(context, declared, lake, instance),
+        "paid": _paid(context, declared, left_out),
+        "left_out": left_out,
+    }
+    measure_metrics(context, declared.metrics)
+    return {**parts, "summary": report.summary(parts), "attention": _attention(parts)}
 
 
-WORKFLOW = AwsInventoryWorkflow()
+WORKFLOW = Workflow(run, report.markdown)
 
 
 def _lake(context: WorkflowContext, declared: AwsInventoryConfig) -> Document | None:

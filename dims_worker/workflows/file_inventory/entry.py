@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from dims_worker.probes.base import Deadline, printable_path
+from dims_worker.probes.base import Deadline, open_regular_file, printable_path
 from dims_worker.workflows.file_inventory import kinds
 from dims_worker.workflows.file_inventory.kinds import FileKind
 from dims_worker.workflows.file_inventory.purpose import defined_names, find_purpose, shorten
@@ -78,9 +78,7 @@ def _day(seconds: float) -> str:
 
 def _content(place: str, deadline: Deadline) -> tuple[bytes, int]:
     """Return the first megabyte of a file, and the number of all its newlines."""
-    # If it was replaced meanwhile: do not follow a symbolic link, and do not wait for a pipe
-    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    with open_regular_file(place) as file:
         content = file.read(_MAX_CONTENT) or b""
         lines = content.count(b"\n")
         while len(content) == _MAX_CONTENT and (block := file.read(_BLOCK)):

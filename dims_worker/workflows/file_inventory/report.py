@@ -8,7 +8,7 @@ from typing import Any
 
 from dims_worker.formatting import format_bytes, pluralize
 from dims_worker.workflows.file_inventory.kinds import CATEGORIES
-from dims_worker.workflows.markdown import code_span, escape_markdown, escape_prose, markdown_table
+from dims_worker.workflows.markdown import attention_section, code_span, escape_markdown, escape_prose, markdown_table
 
 Document = Mapping[str, Any]
 
@@ -17,7 +17,8 @@ def markdown(result: Document) -> str:
     """Return the report of a result: what needs attention, totals, then the files by category and folder."""
     if not result["reached"]:
         return "There is no inventory, because the source was not reached.\n"
-    lines = [*_attention(result), *_summary(result), *_totals(result)]
+    attention = attention_section(result["attention"], "*")  # "*", because only the lines of files start with "-"
+    lines = [*attention, *_summary(result), *_totals(result)]
     for category, heading in CATEGORIES.items():
         files = [file for file in result["files"] if file["category"] == category]
         if files:
@@ -27,15 +28,6 @@ def markdown(result: Document) -> str:
                 lines += [line for file in group for line in _file(file)]
                 lines.append("")
     return "\n".join(lines)
-
-
-def _attention(result: Document) -> list[str]:
-    # "*", because only the lines of files start with "-"
-    return (
-        ["## Needs attention", "", *(f"* {escape_markdown(text)}" for text in result["attention"]), ""]
-        if result["attention"]
-        else []
-    )
 
 
 def _summary(result: Document) -> list[str]:

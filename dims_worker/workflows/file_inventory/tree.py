@@ -17,6 +17,7 @@ from dims_worker.probes.git.command import Git, GitError
 
 _HEADER = re.compile(rb"\x01[0-9a-f]{40,64} (\d+)")
 """The header of a commit. The hash makes it different from any likely path."""
+_LOG = ("-z", "--format=%x01%H %ct", "--name-only", "--relative", "--no-renames", "--no-show-signature", "--no-color")
 _CHECK_EVERY = 4096
 
 
@@ -67,18 +68,9 @@ def last_commits(root: str, paths: Collection[str], deadline: Deadline) -> tuple
     git = Git(root, deadline)
     waiting = set(paths)
     dates: dict[str, str] = {}
-    options = (
-        "-z",
-        "--format=%x01%H %ct",
-        "--name-only",
-        "--relative",
-        "--no-renames",
-        "--no-show-signature",
-        "--no-color",
-    )
     day, first = "", False
     try:
-        with contextlib.closing(cast("Generator[bytes, None, None]", git.records("log", *options))) as records:
+        with contextlib.closing(cast("Generator[bytes, None, None]", git.records("log", *_LOG))) as records:
             for number, record in enumerate(records):
                 if number % _CHECK_EVERY == 0:
                     deadline.check()

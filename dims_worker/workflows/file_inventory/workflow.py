@@ -12,7 +12,7 @@ from typing import Any
 from dims_worker.config import FilesSource
 from dims_worker.formatting import format_bytes, pluralize
 from dims_worker.probes.base import printable_path
-from dims_worker.workflows.base import WorkflowContext
+from dims_worker.workflows.base import Workflow, WorkflowContext
 from dims_worker.workflows.file_inventory import report
 from dims_worker.workflows.file_inventory.entry import OTHER, inventory_entry, read_file
 from dims_worker.workflows.file_inventory.kinds import CATEGORIES, LEFT_OUT
@@ -25,31 +25,29 @@ _MAX_NAMES = 5
 """The number of files that a sentence about a problem names."""
 
 
-class FileInventoryWorkflow:
-    """Returns `files` (see `inventory_entry`), `totals`, `categories` and `kinds` (with files, lines and bytes),
+def run(context: WorkflowContext) -> dict[str, Any]:
+    """Return `files` (see `inventory_entry`), `totals`, `categories` and `kinds` (with files, lines and bytes),
     `others` (the number of files of other kinds), `dates` (why dates are not from git), `not_looked_into` (folders
     that could not be read), `stale_after`, and whether the source was `reached`."""
+    declared = context.config.workflows.file_inventory
+    assert declared is not None
+    inventory = context.reach(declared.source, lambda: _inventory(context)) or _NOTHING
+    measure_metrics(context, declared.metrics)
+    totals = inventory["totals"]
+    summary = [
+        ("files", f"{totals['files']:,}"),
+        ("lines", f"{totals['lines']:,}"),
+        ("size", format_bytes(totals["bytes"])),
+    ]
+    return {
+        **inventory,
+        "summary": summary if inventory["reached"] else [],
+        "stale_after": f"{declared.stale_after / timedelta(days=1):g} days",
+        "attention": _attention(inventory),
+    }
 
-    def run(self, context: WorkflowContext) -> dict[str, Any]:
-        declared = context.config.workflows.file_inventory
-        assert declared is not None
-        inventory = context.reach(declared.source, lambda: _inventory(context)) or _NOTHING
-        measure_metrics(context, declared.metrics)
-        totals = inventory["totals"]
-        summary = [
-            ("files", f"{totals['files']:,}"),
-            ("lines", f"{totals['lines']:,}"),
-            ("size", format_bytes(totals["bytes"])),
-        ]
-        return {
-            **inventory,
-            "summary": summary if inventory["reached"] else [],
-            "stale_after": f"{declared.stale_after / timedelta(days=1):g} days",
-            "attention": _attention(inventory),
-        }
 
-    def markdown(self, result: Mapping[str, Any]) -> str:
-        return report.markdown(result)
+WORKFLOW = Workflow(run, report.markdown)
 
 
 _EMPTY = {"files": 0, "lines": 0, "bytes": 0}
@@ -156,6 +154,3 @@ def _attention(inventory: Mapping[str, Any]) -> list[str]:
 def _first(paths: list[str]) -> str:
     more = f" and {len(paths) - _MAX_NAMES:,} more" if len(paths) > _MAX_NAMES else ""
     return ", ".join(paths[:_MAX_NAMES]) + more
-
-
-WORKFLOW = FileInventoryWorkflow()

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from dims_worker.probes.s3.completeness import normalize_id
@@ -34,11 +35,6 @@ class Game:
         parts = (("box score content", self.box_score), ("play-by-play", self.play_by_play))
         return tuple(name for name, exists in parts if not exists)
 
-    @property
-    def sort_key(self) -> tuple[str, date, str]:
-        """The key that sorts games by season, day and id."""
-        return self.season, self.day or date.max, self.id
-
 
 def day_of(value: Any) -> date | None:
     """Return the day of a date, a time, or a text that starts with YYYY-MM-DD or YYYYMMDD. None for other values."""
@@ -56,7 +52,7 @@ def day_of(value: Any) -> date | None:
 def parse_games(
     rows: Iterable[Mapping[str, Any]], box_scores: Iterable[Any], play_by_play: Iterable[Any], today: date
 ) -> list[Game]:
-    """Return the sorted games of the rows of a query, each id once.
+    """Return the games of the rows of a query, each id once, sorted by season, day and id.
 
     The first column of a row is the id, the second the day. The columns `season` and `played` are optional.
     Without `played`, a game counts as played once its day is over.
@@ -71,7 +67,7 @@ def parse_games(
             played = _truth(row["played"]) if row.get("played") is not None else day is None or day < today
             has_box_score, has_play_by_play = key in with_box_score, key in with_play_by_play
             games[key] = Game(str(name).strip(), day, season, played, has_box_score, has_play_by_play)
-    return sorted(games.values(), key=lambda game: game.sort_key)
+    return sorted(games.values(), key=lambda game: (game.season, game.day or date.max, game.id))
 
 
 def _truth(value: Any) -> bool:
@@ -102,15 +98,8 @@ def totals(games: Sequence[Game]) -> dict[str, Any]:
 
 def by_season(games: Iterable[Game]) -> list[dict[str, Any]]:
     """Return the same counts for each season, in order."""
-    seasons: dict[str, list[Game]] = {}
-    for game in games:
-        seasons.setdefault(game.season, []).append(game)
-    return [{"season": season, **totals(seasons[season])} for season in sorted(seasons)]
-
-
-def latest_season(games: Iterable[Game]) -> str | None:
-    """Return the newest season with a played game."""
-    return max((game.season for game in games if game.played and game.season != UNKNOWN), default=None)
+    by = attrgetter("season")
+    return [{"season": season, **totals([*group])} for season, group in itertools.groupby(sorted(games, key=by), by)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +134,6 @@ def _months(first: date, last: date) -> frozenset[int]:
     return frozenset((first.month - 1 + step) % 12 + 1 for step in range(min(span, 11) + 1))
 
 
-# --- the plan ---------------------------------------------------------------------------------------
-
 PRIORITIES = (
     ("Load what the lake has", "The lake has an object with the missing data. You do not need to download anything."),
     ("Fetch the newest season", "Played games of the newest season that are not in the lake."),
@@ -159,13 +146,14 @@ PRIORITIES = (
 def download_plan(games: Iterable[Game], in_lake: Callable[[Game], bool]) -> list[dict[str, Any]]:
     """Return the missing games by priority. Earlier seasons are sorted newest first."""
     games = list(games)
-    newest = latest_season(games)
+    newest = max((game.season for game in games if game.played and game.season != UNKNOWN), default=None)
     by_priority: dict[int, list[Game]] = {1: [], 2: [], 3: [], 4: []}
     for game in games:
         if game.lacks:
             priority = 4 if not game.played else 1 if in_lake(game) else 2 if game.season == newest else 3
             by_priority[priority].append(game)
     by_priority[3].sort(key=lambda game: _season_key(game.season), reverse=True)  # stable: by day within a season
+    counts = {number: Counter(game.season for game in games) for number, games in by_priority.items()}
     return [
         {
             "priority": number,
@@ -173,16 +161,12 @@ def download_plan(games: Iterable[Game], in_lake: Callable[[Game], bool]) -> lis
             "reason": reason,
             "seasons": [
                 {"season": season, "games": count}
-                for season, count in _newest_first(Counter(game.season for game in by_priority[number]))
+                for season, count in sorted(counts[number].items(), key=lambda item: _season_key(item[0]), reverse=True)
             ],
             "games": [game.id for game in by_priority[number]],
         }
         for number, (title, reason) in enumerate(PRIORITIES, start=1)
     ]
-
-
-def _newest_first(counts: Counter[str]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda item: _season_key(item[0]), reverse=True)
 
 
 def _season_key(season: str) -> tuple[bool, str]:

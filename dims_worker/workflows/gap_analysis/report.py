@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dims_worker.formatting import format_percent, pluralize
-from dims_worker.workflows.markdown import code_span, escape_markdown, markdown_table
+from dims_worker.workflows.markdown import attention_section, code_span, escape_markdown, markdown_table
 
 _NOT_MEASURED = "This part was not measured: its source is not configured or was not reached."
 
@@ -50,9 +50,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         *(("Games", _games), ("Targets", _targets), ("Plan", _plan), ("Missing games", _missing)),
         *(("Gaps between dates", _dates), ("Feeds of the lake", _feeds), ("Lake and database", _lake_and_database)),
     )
-    lines: list[str] = []
-    if result["attention"]:
-        lines += ["## Needs attention", "", *(f"- {escape_markdown(text)}" for text in result["attention"]), ""]
+    lines = attention_section(result["attention"])
     for title, render in parts:
         lines += [f"## {title}", "", *render(result), ""]
     return "\n".join(lines)
@@ -149,29 +147,13 @@ def _dates(result: Mapping[str, Any]) -> list[str]:
 def _feeds(result: Mapping[str, Any]) -> list[str]:
     if result["lake"] is None:
         return [_NOT_MEASURED]
+    figures = ("objects", "bytes", "empty", "games", "first", "last", "unreadable")
     rows = [
-        [
-            *(
-                escape_markdown(each["feed"]),
-                escape_markdown(each["kind"]),
-                code_span(each["prefix"]),
-                each["objects"],
-                each["bytes"],
-            ),
-            *(each["empty"], each["games"], each["first"], each["last"], each["unreadable"]),
-        ]
-        for each in result["lake"]
+        [*_feed_and_kind(each), code_span(each["prefix"]), *(each[name] for name in figures)] for each in result["lake"]
     ]
-    headers = ["feed", "kind", "prefix", "objects", "bytes", "empty", "games", "first", "last", "unreadable"]
-    lines = markdown_table(headers, rows, (3, 4, 5, 6, 9))
+    lines = markdown_table(["feed", "kind", "prefix", *figures], rows, (3, 4, 5, 6, 9))
     seasons = [
-        [
-            escape_markdown(each["feed"]),
-            escape_markdown(each["kind"]),
-            escape_markdown(season["season"]),
-            season["objects"],
-            season["games"],
-        ]
+        [*_feed_and_kind(each), escape_markdown(season["season"]), season["objects"], season["games"]]
         for each in result["lake"]
         for season in each["seasons"]
     ]
@@ -182,6 +164,10 @@ def _feeds(result: Mapping[str, Any]) -> list[str]:
             rest = f" and {more:,} more" if more else ""
             lines += ["", f"Unreadable in {code_span(each['prefix'])}: {_names(each['unreadable_names'])}{rest}"]
     return lines
+
+
+def _feed_and_kind(holding: Mapping[str, Any]) -> list[object]:
+    return [escape_markdown(holding["feed"]), escape_markdown(holding["kind"])]
 
 
 def _lake_and_database(result: Mapping[str, Any]) -> list[str]:

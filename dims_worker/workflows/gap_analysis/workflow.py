@@ -11,7 +11,7 @@ from dims_worker.config import GapAnalysisConfig, SqlSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.s3.completeness import normalize_id
 from dims_worker.probes.sql.snapshot import SnapshotQuery, open_snapshot
-from dims_worker.workflows.base import WorkflowContext, write_changed
+from dims_worker.workflows.base import Workflow, WorkflowContext, write_changed
 from dims_worker.workflows.gap_analysis import report
 from dims_worker.workflows.gap_analysis.games import (
     Game,
@@ -37,35 +37,29 @@ class WarehouseGames:
     of_feed: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
-class GapAnalysisWorkflow:
-    """See `dims_worker.workflows.base.Workflow`."""
-
-    def run(self, context: WorkflowContext) -> dict[str, Any]:
-        """Return `games` and `lake` (None: not configured or not reached), `date_gaps`, `lake_and_database`,
-        `targets`, `plan` and `missing_ids`."""
-        declared = context.config.workflows.gap_analysis
-        assert declared is not None
-        warehouse = _warehouse(context, declared)
-        seasons = {normalize_id(game.id): game.season for game in warehouse.games} if warehouse else {}
-        lake = _lake(context, declared, seasons)
-        measure_metrics(context, declared.metrics)
-        games = warehouse.games if warehouse else []
-        parts: dict[str, Any] = {
-            "games": _to_json(games) if warehouse else None,
-            "lake": [holding.to_json() for holding in lake.all] if lake else None,
-            "date_gaps": _date_gaps(declared, games, lake),
-            "lake_and_database": _lake_and_database(declared, warehouse, lake) if warehouse and lake else [],
-            "targets": _targets(declared, games) if warehouse else None,
-            "plan": _plan(games, lake) if warehouse else None,
-            "missing_ids": _write_ids(context, declared, games) if warehouse else None,
-        }
-        return {**parts, "summary": report.summary(parts), "attention": _attention(parts)}
-
-    def markdown(self, result: Mapping[str, Any]) -> str:
-        return report.markdown(result)
+def run(context: WorkflowContext) -> dict[str, Any]:
+    """Return `games` and `lake` (None: not configured or not reached), `date_gaps`, `lake_and_database`,
+    `targets`, `plan` and `missing_ids`."""
+    declared = context.config.workflows.gap_analysis
+    assert declared is not None
+    warehouse = _warehouse(context, declared)
+    seasons = {normalize_id(game.id): game.season for game in warehouse.games} if warehouse else {}
+    lake = _lake(context, declared, seasons)
+    measure_metrics(context, declared.metrics)
+    games = warehouse.games if warehouse else []
+    parts: dict[str, Any] = {
+        "games": _to_json(games) if warehouse else None,
+        "lake": [holding.to_json() for holding in lake.all] if lake else None,
+        "date_gaps": _date_gaps(declared, games, lake),
+        "lake_and_database": _lake_and_database(declared, warehouse, lake) if warehouse and lake else [],
+        "targets": _targets(declared, games) if warehouse else None,
+        "plan": _plan(games, lake) if warehouse else None,
+        "missing_ids": _write_ids(context, declared, games) if warehouse else None,
+    }
+    return {**parts, "summary": report.summary(parts), "attention": _attention(parts)}
 
 
-WORKFLOW = GapAnalysisWorkflow()
+WORKFLOW = Workflow(run, report.markdown)
 
 
 def _warehouse(context: WorkflowContext, declared: GapAnalysisConfig) -> WarehouseGames | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
@@ -129,6 +128,7 @@ def _add_file(holding: FolderHolding, names: NamePatterns, path: str, size: int)
 
 def folder_document(name: str, root: str, holding: FolderHolding, declared: LocalInventoryConfig) -> dict[str, Any]:
     """Return the JSON form of a folder, in a stable order."""
+    large = sorted((printable_path(path), size) for path, size in holding.large)
     return {
         "name": name,
         "path": printable_path(root),
@@ -137,12 +137,8 @@ def folder_document(name: str, root: str, holding: FolderHolding, declared: Loca
         "vanished": holding.vanished,
         "not_looked_into": sorted(map(printable_path, holding.problems)),
         "seasons": [_season(season, holding.seasons[season], declared) for season in sorted(holding.seasons)],
-        "large": [{"path": path, "bytes": size} for path, size in _sorted_large(holding.large)],
+        "large": [{"path": path, "bytes": size} for path, size in large],
     }
-
-
-def _sorted_large(large: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-    return sorted((printable_path(path), size) for path, size in large)
 
 
 def _season(season: str, totals: FileTotals, declared: LocalInventoryConfig) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dims_worker.formatting import format_bytes, format_percent
-from dims_worker.workflows.markdown import code_span, escape_markdown, markdown_table
+from dims_worker.workflows.markdown import attention_section, code_span, escape_markdown, markdown_table
 
 Document = Mapping[str, Any]
 NOT_REACHED = "*not reached*"
@@ -14,9 +14,7 @@ NOT_REACHED = "*not reached*"
 
 def markdown(result: Document) -> str:
     """Return the report of a result."""
-    lines: list[str] = []
-    if result["attention"]:
-        lines += ["## Needs attention", "", *(f"- {escape_markdown(text)}" for text in result["attention"]), ""]
+    lines = attention_section(result["attention"])
     if not result["folders"]:
         return "\n".join([*lines, "No folder is configured.", ""])
     lines += _overview(result)
@@ -68,11 +66,11 @@ def _folder(folder: Document, result: Document) -> list[str]:
         rows = [_season(season, result["few_games"]) for season in folder["seasons"]]
         lines += [*markdown_table(heads, rows, (1, 2, 5, 6, 7, 8)), ""]
     if folder["large"]:
-        lines += [f"Files over {format_bytes(result['large'])}:", ""]
+        files = [[code_span(file["path"]), format_bytes(file["bytes"])] for file in folder["large"]]
         lines += [
-            *markdown_table(
-                ("file", "size"), [[code_span(f["path"]), format_bytes(f["bytes"])] for f in folder["large"]], (1,)
-            ),
+            f"Files over {format_bytes(result['large'])}:",
+            "",
+            *markdown_table(("file", "size"), files, (1,)),
             "",
         ]
     return lines

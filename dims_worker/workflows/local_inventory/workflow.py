@@ -11,7 +11,7 @@ from dims_worker.config.workflows import LocalInventoryConfig
 from dims_worker.errors import MeasureError
 from dims_worker.formatting import format_bytes
 from dims_worker.probes.base import Reading, printable_path
-from dims_worker.workflows.base import WorkflowContext
+from dims_worker.workflows.base import Workflow, WorkflowContext
 from dims_worker.workflows.local_inventory import report
 from dims_worker.workflows.local_inventory.folder import FolderHolding, folder_document, walk
 from dims_worker.workflows.measure_metrics import measure_metrics
@@ -21,35 +21,33 @@ _LOCAL = ("files", "git", "command")
 """The types of sources on this machine. A quick run scans only these."""
 
 
-class LocalInventoryWorkflow:
-    """Returns `folders` (see `folder_document`), each with `lake` (`prefix`, `objects`, `bytes`) and `database`
+def run(context: WorkflowContext) -> dict[str, Any]:
+    """Return `folders` (see `folder_document`), each with `lake` (`prefix`, `objects`, `bytes`) and `database`
     (`rows`) if they are configured and the run is not quick. A number that could not be read is None, and
     `unreached` has the reason. A missing folder has `files` None, and is `folder NAME` in `unreached`."""
+    declared = context.config.workflows.local_inventory
+    assert declared is not None
+    with ThreadPoolExecutor(1, thread_name_prefix="local-inventory") as pool:
+        measured = pool.submit(_measure, context, declared)  # read the network and the disk in parallel
+        folders = [_folder(context, name, declared) for name in sorted(declared.folders)]
+        readings = measured.result()
+    if not context.quick:
+        _add_lake_and_database(context, declared, folders, readings)
+    reached = [folder for folder in folders if folder["files"] is not None]
+    return {
+        "folders": folders,
+        "large": declared.large,
+        "few_games": declared.few_games,
+        "summary": [
+            ("folders", f"{len(reached)} of {len(folders)}"),
+            ("files", f"{sum(folder['files'] for folder in reached):,}"),
+            ("size", format_bytes(sum(folder["bytes"] for folder in reached))),
+        ],
+        "attention": [text for folder in folders for text in _attention(folder, context, declared)],
+    }
 
-    def run(self, context: WorkflowContext) -> dict[str, Any]:
-        declared = context.config.workflows.local_inventory
-        assert declared is not None
-        with ThreadPoolExecutor(1, thread_name_prefix="local-inventory") as pool:
-            measured = pool.submit(_measure, context, declared)  # read the network and the disk in parallel
-            folders = [_folder(context, name, declared) for name in sorted(declared.folders)]
-            readings = measured.result()
-        if not context.quick:
-            _add_lake_and_database(context, declared, folders, readings)
-        reached = [folder for folder in folders if folder["files"] is not None]
-        return {
-            "folders": folders,
-            "large": declared.large,
-            "few_games": declared.few_games,
-            "summary": [
-                ("folders", f"{len(reached)} of {len(folders)}"),
-                ("files", f"{sum(folder['files'] for folder in reached):,}"),
-                ("size", format_bytes(sum(folder["bytes"] for folder in reached))),
-            ],
-            "attention": [text for folder in folders for text in _attention(folder, context, declared)],
-        }
 
-    def markdown(self, result: Mapping[str, Any]) -> str:
-        return report.markdown(result)
+WORKFLOW = Workflow(run, report.markdown)
 
 
 def _folder(context: WorkflowContext, name: str, declared: LocalInventoryConfig) -> dict[str, Any]:
@@ -68,9 +66,6 @@ def _folder(context: WorkflowContext, name: str, declared: LocalInventoryConfig)
     if holding is None:
         return {"name": name, "path": printable_path(root), "files": None, "bytes": None, "seasons": [], "large": []}
     return folder_document(name, root, holding, declared)
-
-
-# --- lake and database -------------------------------------------------------------------------------
 
 
 def _measure(context: WorkflowContext, declared: LocalInventoryConfig) -> dict[str, Reading]:
@@ -120,9 +115,6 @@ def _number(context: WorkflowContext, source: str, reading: Reading) -> int | No
     return int(reading.value)
 
 
-# --- attention -------------------------------------------------------------------------------------
-
-
 def _attention(folder: Mapping[str, Any], context: WorkflowContext, declared: LocalInventoryConfig) -> Iterator[str]:
     name = folder["name"]
     if folder["files"] is None:
@@ -154,6 +146,3 @@ def _lake_difference(folder: Mapping[str, Any]) -> Iterator[str]:
             f"{folder['name']}: {folder['bytes']:,} local bytes, {lake['bytes']:,} in the lake, "
             f"with the same number of files. Run sync-status to see which ones differ."
         )
-
-
-WORKFLOW = LocalInventoryWorkflow()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from dims_worker.config import S3Metric, S3Source
@@ -11,7 +10,7 @@ from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Reading, printable_path
 from dims_worker.probes.s3.listing import Entry
 from dims_worker.probes.s3.sync import KINDS, KeyDifference, SyncComparison, local_folder_problem
-from dims_worker.workflows.base import WorkflowContext
+from dims_worker.workflows.base import Workflow, WorkflowContext
 from dims_worker.workflows.measure_metrics import measure_metrics
 from dims_worker.workflows.sync_status import report
 from dims_worker.workflows.sync_status.commands import commands
@@ -20,33 +19,27 @@ LOCAL = "local folders"
 """The name of the unreached source if a local folder is missing."""
 
 
-class SyncStatusWorkflow:
-    """See `dims_worker.workflows.base.Workflow`."""
-
-    def run(self, context: WorkflowContext) -> dict[str, Any]:
-        """Return `metric`, `bucket`, `synced`, `status`, `drift_pct`, counts, `pairs`, each difference by name, and
-        `commands`. `status` is None if a side was not reached."""
-        declared = context.config.workflows.sync_status
-        assert declared is not None
-        metric = context.config.metrics[declared.metric]
-        assert isinstance(metric, S3Metric)
-        source = context.config.sources[metric.source]
-        assert isinstance(source, S3Source)
-        context.progress(f"comparing {metric.local} with {source.bucket}")
-        comparison = _compared(context, declared.metric, metric)
-        measure_metrics(context, [name for name in declared.metrics if name != declared.metric])
-        head = {"metric": declared.metric, "bucket": source.bucket}
-        if comparison is None:
-            return {**head, "status": None, "synced": False, "summary": [["status", "unavailable"]], "attention": []}
-        reading = comparison.reading(declared.metric)
-        context.readings.append(reading)
-        return {**head, **_parts(source, reading, comparison.differences)}
-
-    def markdown(self, result: Mapping[str, Any]) -> str:
-        return report.markdown(result)
+def run(context: WorkflowContext) -> dict[str, Any]:
+    """Return `metric`, `bucket`, `synced`, `status`, `drift_pct`, counts, `pairs`, each difference by name, and
+    `commands`. `status` is None if a side was not reached."""
+    declared = context.config.workflows.sync_status
+    assert declared is not None
+    metric = context.config.metrics[declared.metric]
+    assert isinstance(metric, S3Metric)
+    source = context.config.sources[metric.source]
+    assert isinstance(source, S3Source)
+    context.progress(f"comparing {metric.local} with {source.bucket}")
+    comparison = _compared(context, declared.metric, metric)
+    measure_metrics(context, [name for name in declared.metrics if name != declared.metric])
+    head = {"metric": declared.metric, "bucket": source.bucket}
+    if comparison is None:
+        return {**head, "status": None, "synced": False, "summary": [["status", "unavailable"]], "attention": []}
+    reading = comparison.reading(declared.metric)
+    context.readings.append(reading)
+    return {**head, **_parts(source, reading, comparison.differences)}
 
 
-WORKFLOW = SyncStatusWorkflow()
+WORKFLOW = Workflow(run, report.markdown)
 
 
 class _SyncListing:

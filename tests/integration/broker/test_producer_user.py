@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from dims_producers import s3_lambda
 from dims_producers.git_hook import install
 from dims_producers.publish import broker_url, publish
 from dims_producers.spool import Spool
-from dims_producers.watch_files import watch_folders
+from dims_producers.watch_files import FolderWatcher
 from dims_worker import local
 from dims_worker.errors import BrokerUnreachable
 from dims_worker.events import STREAM, Event
@@ -255,11 +256,9 @@ def test_the_hook_and_its_sender_work_with_this_user(broker: Broker, tmp_path: P
 def test_the_watcher_sends_the_spool_with_this_user(broker: Broker, tmp_path: Path) -> None:
     spool, stop = Spool(broker.home / "spool"), threading.Event()
     spool.put(event("waited"))
-    watcher = threading.Thread(
-        target=watch_folders,
-        args=({"project": tmp_path}, spool, lambda: broker_url({}, broker.home)),
-        kwargs={"ignored": lambda _: False, "settle": 0.1, "stop": stop},
-    )
+    url = partial(broker_url, {}, broker.home)
+    folders = FolderWatcher({"project": tmp_path}, spool, url, ignored=lambda _: False, settle=0.1, stop=stop)
+    watcher = threading.Thread(target=folders.run)
     watcher.start()
     try:
         wait_for(lambda: len(broker.events()) >= 2)
@@ -301,13 +300,13 @@ def test_an_older_data_directory_gets_the_user(tmp_path: Path) -> None:
             (broker.home / "valkey" / valkey.PRODUCER_FILE).unlink()
             (broker.home / "producer.env").write_text(f"DIMS_BROKER_URL={broker.servers.broker_url}\n")
 
-        before = valkey.main_process(DataDirectory.at(broker.home))
+        before = valkey.main_process(DataDirectory(broker.home))
         forget()
         urls = local.running(broker.home)
         assert urls is not None
         assert urls.producer_url is None
         broker.start()
-        assert valkey.main_process(DataDirectory.at(broker.home)) == before
+        assert valkey.main_process(DataDirectory(broker.home)) == before
         assert broker.servers.broker_url == first.broker_url
         assert broker.servers.producer_url not in (None, first.producer_url)
         publish([event("before")], broker_url({}, broker.home))

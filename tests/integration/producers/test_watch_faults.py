@@ -89,13 +89,13 @@ CODE = """
 import logging, signal, sys, threading
 from pathlib import Path
 from dims_producers.spool import Spool
-from dims_producers.watch_files import watch_folders
+from dims_producers.watch_files import FolderWatcher
 logging.disable(logging.INFO)
 logging.getLogger().setLevel(logging.CRITICAL)  # like a user who wants few log lines
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 folders, spool = {"p": Path(sys.argv[1])}, Spool(Path(sys.argv[2]))
-watch_folders(folders, spool, lambda: sys.argv[3], ignored=lambda path: False, stop=stop)
+FolderWatcher(folders, spool, lambda: sys.argv[3], ignored=lambda path: False, stop=stop).run()
 """
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from dims_producers.git_hook import install
 from dims_producers.spool import Spool
-from dims_producers.watch_files import watch_folders
+from dims_producers.watch_files import FolderWatcher
 
 # watchdog warns when it finds a folder in two ways at once (`mkdir -p`). An error would end its thread.
 pytestmark = pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning")
@@ -28,11 +28,8 @@ class Running:
     def __init__(self, folders: dict[str, Path], spool: Spool, url: str) -> None:
         self.stop = threading.Event()
         self.spool = spool
-        self.thread = threading.Thread(
-            target=watch_folders,
-            args=(folders, spool, lambda: url),
-            kwargs={"ignored": self.ignored, "settle": 0.15, "stop": self.stop},
-        )
+        watcher = FolderWatcher(folders, spool, lambda: url, ignored=self.ignored, settle=0.15, stop=self.stop)
+        self.thread = threading.Thread(target=watcher.run)
 
     @staticmethod
     def ignored(path: Path) -> bool:
@@ -233,11 +230,11 @@ CODE = """
 import sys, threading, signal
 from pathlib import Path
 from dims_producers.spool import Spool
-from dims_producers.watch_files import watch_folders
+from dims_producers.watch_files import FolderWatcher
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 folders, spool = {"p": Path(sys.argv[1])}, Spool(Path(sys.argv[2]))
-watch_folders(folders, spool, lambda: sys.argv[3], ignored=lambda path: False, stop=stop)
+FolderWatcher(folders, spool, lambda: sys.argv[3], ignored=lambda path: False, stop=stop).run()
 """
 
 

@@ -91,7 +91,7 @@ def test_backoff_doubles_to_its_longest_and_is_reset():
 
 
 def test_the_folders_are_private(tmp_path):
-    home = DataDirectory.at(tmp_path / "new" / "home").make()
+    home = DataDirectory(tmp_path / "new" / "home").make()
     assert mode(home.path) == 0o700
     assert {mode(home.path / name) for name in FOLDERS} == {0o700}
     (home.run).chmod(0o755)
@@ -100,7 +100,7 @@ def test_the_folders_are_private(tmp_path):
 
 def test_an_existing_data_directory_keeps_its_mode(tmp_path):
     tmp_path.chmod(0o755)
-    DataDirectory.at(tmp_path).make()
+    DataDirectory(tmp_path).make()
     assert mode(tmp_path) == 0o755
 
 
@@ -125,7 +125,7 @@ def test_invalid_json_is_an_error_with_a_fix(tmp_path):
 
 def test_a_long_log_is_renamed(tmp_path, monkeypatch):
     monkeypatch.setattr("dims_worker.local.home.LOG_BYTES", 3)
-    home = DataDirectory.at(tmp_path).make()
+    home = DataDirectory(tmp_path).make()
     (home.logs / "x.log").write_text("long")
     assert not home.log("x").exists()
     assert (home.logs / "x.log.1").read_text() == "long"

@@ -22,7 +22,7 @@ from dims_worker.config import SqlMetric, SqlSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext, readings_by_name
 from dims_worker.probes.sql.probe import SqlProbe
-from dims_worker.probes.sql.snapshot import first_column, open_snapshot, query_rows
+from dims_worker.probes.sql.snapshot import open_snapshot, query_rows
 
 CONTEXT = ScanContext(Path("/project"), Path("/project/.dims"))
 GAMES = """
@@ -146,7 +146,8 @@ def test_all_queries_see_the_same_data(games: str, engine: Engine) -> None:
             snapshot("SELECT 1 / 0")
         answer = snapshot("SELECT id, name FROM games ORDER BY id DESC", keep=1)
         assert (answer.columns, answer.rows, answer.total) == (("id", "name"), ((5000, "game 5000"),), 5000)
-    assert first_column(source(games), "SELECT id, name FROM games ORDER BY id", CONTEXT, within()) == [*range(1, 11)]
+    rows = query_rows(source(games), "SELECT id, name FROM games ORDER BY id", CONTEXT, within()).rows
+    assert [row[0] for row in rows] == [*range(1, 11)]
     assert query_rows(source(games), "SELECT id FROM games", CONTEXT, within(), keep=0).total == 10
 
 

@@ -12,7 +12,7 @@ from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext
 from dims_worker.probes.json_path import resolve_pointer
 from dims_worker.probes.s3 import completeness
-from dims_worker.probes.s3.completeness import Expectations, IdsFactory, normalize_id
+from dims_worker.probes.s3.completeness import Expectations, Ids, normalize_id
 from dims_worker.probes.s3.listing import Keys
 
 SCHEDULES = {"prefix": "s/", "pointer": "games.*.id"}
@@ -26,7 +26,7 @@ def read(
     **more: Any,
 ) -> Reading:
     metric = S3Metric(source="lake", measure="completeness", prefix="p/", **{"expected": SCHEDULES, **more})
-    ids = IdsFactory(metric.id, metric.min_size)()
+    ids = Ids(metric.id, metric.min_size)
     ids.add([{"Key": key, "Size": size} for key, size in keys.items()])
     bodies = {key: body if isinstance(body, bytes) else json.dumps(body).encode() for key, body in schedules.items()}
     results = Keys(10)
@@ -93,13 +93,13 @@ def test_ids_from_a_query(context: ScanContext, deadline: Deadline, monkeypatch:
     sql = pytest.importorskip("dims_worker.probes.sql.snapshot")
     asked = []
 
-    def first_column(source: SqlSource, query: str, *_: Any) -> list[Any]:
+    def query_rows(source: SqlSource, query: str, *_: Any) -> Any:
         asked.append(query)
         if "broken" in query:
             raise MeasureError("the database is down")
-        return ["0041      ", 42, None, 43]
+        return sql.QueryResult(("id", "name"), (("0041      ", "x"), (42, "x"), (None, "x"), (43, "x")), 4)
 
-    monkeypatch.setattr(sql, "first_column", first_column, raising=False)
+    monkeypatch.setattr(sql, "query_rows", query_rows)
     sources = {"db": SqlSource(type="sql", url="sqlite://"), "lake": S3Source(type="s3", bucket="b")}
     here = ScanContext(context.project, context.home, sources)
     keys = {"p/41": 1, "p/42": 1}

@@ -10,12 +10,12 @@ import pytest
 from dims_worker.config import S3Metric
 from dims_worker.probes.base import Reading
 from dims_worker.probes.s3 import missing_days
-from dims_worker.probes.s3.missing_days import DaysFactory, missing_between, read_day
+from dims_worker.probes.s3.missing_days import Days, missing_between, read_day
 
 
 def read(*keys: str, **more: Any) -> Reading:
     metric = S3Metric(source="lake", measure="missing_days", prefix="s/", **more)
-    halves = [DaysFactory(metric.date, metric.names)(), DaysFactory(metric.date, metric.names)()]
+    halves = [Days(metric.date, metric.names), Days(metric.date, metric.names)]
     for number, key in enumerate(keys):
         halves[number % 2].add([{"Key": key}])
     halves[0].merge(halves[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from dims_worker.probes.base import Deadline, Reading, ScanContext
 from dims_worker.probes.s3.local_tree import LocalTree
 from dims_worker.probes.s3.pages import KeySpan
 from dims_worker.probes.s3.probe import S3Probe
+from dims_worker.probes.s3.survey import Survey
 from dims_worker.probes.s3.sync import KeyDifference, SyncTotals, status_of
 
 AT = datetime(2025, 1, 1, tzinfo=UTC)
@@ -72,10 +74,13 @@ def compare(
     metric = S3Metric(source="lake", measure="sync_status", **{"local": "lake", "pairs": [PAIR], **more})
     source = S3Source(type="s3", bucket="b", shards=shards)
     deadline = Deadline.after(timedelta(seconds=30))
-    scanned, results = S3Probe(lambda _s, _d: client).compare(source, {"m": metric}, context, deadline)
-    again = S3Probe(lambda _s, _d: client).scan(source, {"m": metric}, context, deadline)
-    assert again.readings == scanned.readings
-    return scanned.readings[0], results.get("m")
+    (reading,) = S3Probe(lambda _s, _d: client).scan(source, {"m": metric}, context, deadline).readings
+    survey = Survey({"m": metric.model_copy(update={"names": sys.maxsize})}, context, deadline)
+    survey.list(client, source)
+    whole = survey.problems.get("m") or survey.comparisons["m"].reading("m")
+    assert (whole.value, whole.error, whole.details.keys()) == (reading.value, reading.error, reading.details.keys())
+    compared = reading.method == "exact" and "m" in survey.comparisons
+    return reading, survey.comparisons["m"].differences if compared else None
 
 
 def objects(files: dict[str, bytes], prefix: str = "p/") -> dict[str, bytes]:

@@ -22,7 +22,7 @@ from dims_worker.config import SqlMetric, SqlSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext, readings_by_name
 from dims_worker.probes.sql.probe import SqlProbe, _instant, _value
-from dims_worker.probes.sql.snapshot import first_column, open_snapshot, query_rows
+from dims_worker.probes.sql.snapshot import open_snapshot, query_rows
 from dims_worker.probes.sql.statement import check_read_only
 
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -264,13 +264,14 @@ def test_a_query_without_end_is_stopped(scan: Scan) -> None:
 
 
 def test_other_probes_can_run_queries(games: Path, context: ScanContext, deadline: Deadline) -> None:
-    assert first_column(source(), "SELECT id, name FROM games WHERE id < 4 ORDER BY id", context, deadline) == [1, 2, 3]
+    rows = query_rows(source(), "SELECT id, name FROM games WHERE id < 4 ORDER BY id", context, deadline).rows
+    assert [row[0] for row in rows] == [1, 2, 3]
     answer = query_rows(source(), "SELECT id, name AS title FROM games ORDER BY id", context, deadline, keep=1)
     assert (answer.columns, answer.rows, answer.total) == (("id", "title"), ((1, "game 1"),), 2500)
     empty = query_rows(source(), "SELECT id FROM games WHERE id < 0", context, deadline)
     assert (empty.columns, empty.rows, empty.total) == (("id",), (), 0)
     with pytest.raises(MeasureError, match="no such table"):
-        first_column(source(), "SELECT id FROM teams", context, deadline)
+        query_rows(source(), "SELECT id FROM teams", context, deadline)
     with open_snapshot(source(), context, deadline) as snapshot, pytest.raises(ZeroDivisionError):
         snapshot.first("SELECT 1 / 0")
         raise ZeroDivisionError
