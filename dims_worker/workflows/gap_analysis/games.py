@@ -98,8 +98,9 @@ def totals(games: Sequence[Game]) -> dict[str, Any]:
 
 def by_season(games: Iterable[Game]) -> list[dict[str, Any]]:
     """Return the same counts for each season, in order."""
-    by = attrgetter("season")
-    return [{"season": season, **totals([*group])} for season, group in itertools.groupby(sorted(games, key=by), by)]
+    season_of_game = attrgetter("season")
+    groups = itertools.groupby(sorted(games, key=season_of_game), season_of_game)
+    return [{"season": season, **totals([*group])} for season, group in groups]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,6 @@ def download_plan(games: Iterable[Game], in_lake: Callable[[Game], bool]) -> lis
             priority = 4 if not game.played else 1 if in_lake(game) else 2 if game.season == newest else 3
             by_priority[priority].append(game)
     by_priority[3].sort(key=lambda game: _season_key(game.season), reverse=True)  # stable: by day within a season
-    counts = {number: Counter(game.season for game in games) for number, games in by_priority.items()}
     return [
         {
             "priority": number,
@@ -161,12 +161,16 @@ def download_plan(games: Iterable[Game], in_lake: Callable[[Game], bool]) -> lis
             "reason": reason,
             "seasons": [
                 {"season": season, "games": count}
-                for season, count in sorted(counts[number].items(), key=lambda item: _season_key(item[0]), reverse=True)
+                for season, count in _newest_first(Counter(game.season for game in by_priority[number]))
             ],
             "games": [game.id for game in by_priority[number]],
         }
         for number, (title, reason) in enumerate(PRIORITIES, start=1)
     ]
+
+
+def _newest_first(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: _season_key(item[0]), reverse=True)
 
 
 def _season_key(season: str) -> tuple[bool, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from dims_worker.pipeline.ingest import register_config
 from dims_worker.store import leases
 from dims_worker.store.engine import transaction
 from dims_worker.store.runs import last_result
+from dims_worker.workflows.base import Workflow
 from dims_worker.workflows.gap_analysis import workflow as gap_analysis
 from tests.conftest import Lake, Project, wait_for
 from tests.integration.workflows.helpers import BUCKET, CONFIG, make_tables
@@ -67,10 +67,10 @@ def test_a_source_that_is_not_reached_is_reported(made: Project) -> None:
 
 
 def test_a_failing_workflow_does_not_stop_the_others(made: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: object, __: object) -> Mapping[str, Any]:
+    def broken(_: object) -> dict[str, Any]:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(gap_analysis.GapAnalysisWorkflow, "run", broken)
+    monkeypatch.setattr(gap_analysis, "WORKFLOW", Workflow(broken, gap_analysis.WORKFLOW.markdown))
     outcome = workflows.run_workflow(made.config, "audit")
     sections = {each["workflow"]: each for each in outcome.result["sections"]}
     assert "internal error: RuntimeError('a bug')" in sections["gap-analysis"]["unreached"]["gap-analysis"]

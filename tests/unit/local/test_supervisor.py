@@ -18,7 +18,7 @@ from dims_worker.local import Backoff, DataDirectory, ServerUrls, Supervisor, ho
 from dims_worker.local.home import FOLDERS, locked, read_json, secret, write_private
 from dims_worker.local.managed_process import describe
 from dims_worker.local.ports import choose_port, port_is_free
-from dims_worker.local.process import Identity, log_tail
+from dims_worker.local.process import Identity, log_tail, wait_until
 from dims_worker.local.procfile import ProcfileEntry, expand, parse
 from dims_worker.local.server_user import ServerUser, can_reach
 
@@ -162,7 +162,7 @@ def test_a_zombie_is_not_alive():
         assert identity is not None
         assert identity.alive()
         child.kill()
-        assert identity.wait(5)  # not reaped yet, so it is a zombie
+        assert wait_until(lambda: not identity.alive(), 5)  # not reaped yet, so it is a zombie
         assert child.returncode is None
         assert Identity.of(child.pid) is None
 
