@@ -69,8 +69,11 @@ def served(project: Project, engine: Engine, tmp_path: Path) -> Iterator[Served]
     with told.open("w") as log:
         web = subprocess.Popen(
             [sys.executable, "-m", "dims_worker", "web", "--port", "0"],
-            cwd=project.folder, env={**os.environ, **project.env}, stdout=log, stderr=log,
-        )  # fmt: skip
+            cwd=project.folder,
+            env={**os.environ, **project.env},
+            stdout=log,
+            stderr=log,
+        )
     try:
         (url,) = wait_for(lambda: re.findall(r"http://\S+:\d+", told.read_text()))
         wait_for(lambda: _answers(f"{url}/healthz"))

@@ -45,17 +45,26 @@ def folder(project: Project) -> Path:
 
 def test_the_example_of_the_guide_does_what_it_says(project: Project, folder: Path) -> None:
     env = {
-        **os.environ, **project.env, "LANG": "C.UTF-8",
+        **os.environ,
+        **project.env,
+        "LANG": "C.UTF-8",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-    }  # fmt: skip
+    }
     codes = {command: list(left) for command, left in CODES.items()}
     done = 0
     for command, expected in steps(EXAMPLE):
         if name := re.fullmatch(r"export (\w+)=(\w+)", command):
             env[name[1]] = name[2]
             continue
-        ran = subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=folder, env=env, capture_output=True,
-                             text=True, timeout=120, check=False)  # fmt: skip
+        ran = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert same(ran.stdout) == same(expected), f"{command}\n{ran.stdout}{ran.stderr}"
         left = codes.get(command)
         assert ran.returncode == (left.pop(0) if left else 0), f"{command}\n{ran.stderr}"

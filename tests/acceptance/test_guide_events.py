@@ -62,8 +62,16 @@ def run(language: str, body: str, reader: Project) -> subprocess.CompletedProces
     if language == "js" and node is None:
         pytest.skip("node is not installed here, so the block in JavaScript was not run")
     commands = {"sh": ["sh", "-e"], "python": [sys.executable, "-W", "error", "-"], "js": [str(node), "-"]}
-    return subprocess.run(commands[language], input=body, cwd=reader.folder, env={**os.environ, **reader.env},
-                          capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    return subprocess.run(
+        commands[language],
+        input=body,
+        cwd=reader.folder,
+        env={**os.environ, **reader.env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_the_blocks_are_those_that_are_known() -> None:

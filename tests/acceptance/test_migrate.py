@@ -28,8 +28,12 @@ def do(engine: Engine, statements: str) -> None:
 @pytest.fixture
 def unmigrated(project: Project, empty: Engine) -> Project:
     """A project whose database has no DIMS tables."""
-    project.write({"dims.yaml": "sources: {p: {type: files, path: '.'}}\n"
-                                "metrics: {m: {docs: {source: p, measure: count, paths: '*.md'}}}\n"})  # fmt: skip
+    project.write(
+        {
+            "dims.yaml": "sources: {p: {type: files, path: '.'}}\n"
+            "metrics: {m: {docs: {source: p, measure: count, paths: '*.md'}}}\n"
+        }
+    )
     project.env["DIMS_DATABASE_URL"] = empty.url.render_as_string(hide_password=False)
     return project
 

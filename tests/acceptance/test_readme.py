@@ -54,8 +54,11 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
 
 def environment(scratch: Path) -> dict[str, str]:
     """A user's plain environment: nothing of DIMS, AWS or git but who commits."""
-    who = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER")
-           for part, value in (("NAME", "Ada"), ("EMAIL", "ada@example.org"))}  # fmt: skip
+    who = {
+        f"GIT_{role}_{part}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for part, value in (("NAME", "Ada"), ("EMAIL", "ada@example.org"))
+    }
     return {
         **who,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -67,8 +70,16 @@ def environment(scratch: Path) -> dict[str, str]:
 
 
 def run(command: list[str], cwd: Path, env: dict[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          timeout=timeout, check=False)  # fmt: skip
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 def test_the_readme_shows_both_commands_and_a_first_session() -> None:

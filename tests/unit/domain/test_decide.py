@@ -36,66 +36,64 @@ ONLY_UP, ONLY_DOWN = judge_of(direction="up", critical=True), judge_of(direction
 RANGE = judge_of(min=90, max=110)
 OWN = judge_of(thresholds=Thresholds(moderate=1, major=2, extreme=3), require_approval_pct=2.5, critical=True)
 
-# fmt: off
 VERDICTS: list[tuple[str, Judge, Any, Any, str, str, str, float | None]] = [
     # case                       judge      baseline reading  status      severity  tier       drift
-    ("same",                     PLAIN,     100,     100,     "ok",       "none",   "auto",    0),
-    ("int and float alike",      PLAIN,     5,       5.0,     "ok",       "none",   "auto",    0),
-    ("below moderate",           PLAIN,     1000,    1049,    "minor",    "low",    "auto",    4.9),
-    ("from moderate",            PLAIN,     100,     105,     "moderate", "medium", "auto",    5),
-    ("below major",              PLAIN,     1000,    1149,    "moderate", "medium", "auto",    14.9),
-    ("from major",               PLAIN,     100,     115,     "major",    "high",   "notify",  15),
-    ("below extreme",            PLAIN,     1000,    1249,    "major",    "high",   "notify",  24.9),
-    ("from extreme",             PLAIN,     100,     125,     "extreme",  "urgent", "notify",  25),
-    ("downwards as well",        PLAIN,     100,     85,      "major",    "high",   "notify",  15),
-    ("down to nothing",          PLAIN,     7,       0,       "extreme",  "urgent", "notify",  100),
-    ("of a negative baseline",   PLAIN,     -100,    -80,     "major",    "high",   "notify",  20),
-    ("through zero",             PLAIN,     -100,    100,     "extreme",  "urgent", "notify",  200),
-    ("stable, same",             STABLE,    100,     100,     "ok",       "none",   "auto",    0),
-    ("stable, minor",            STABLE,    100,     101,     "minor",    "medium", "auto",    1),
-    ("stable, moderate",         STABLE,    100,     105,     "moderate", "high",   "notify",  5),
-    ("stable, major",            STABLE,    100,     115,     "major",    "urgent", "notify",  15),
-    ("stable, extreme",          STABLE,    100,     125,     "extreme",  "urgent", "notify",  25),
-    ("critical, below 15 %",     CRITICAL,  1000,    1149,    "moderate", "medium", "auto",    14.9),
-    ("critical, from 15 %",      CRITICAL,  100,     115,     "major",    "high",   "approve", 15),
-    ("critical, downwards",      CRITICAL,  100,     50,      "extreme",  "urgent", "approve", 50),
-    ("both, below 15 %",         BOTH,      100,     114,     "moderate", "high",   "notify",  14),
-    ("both, from 15 %",          BOTH,      100,     115,     "major",    "urgent", "approve", 15),
-    ("own thresholds, approve",  OWN,       1000,    1025,    "major",    "high",   "approve", 2.5),
-    ("own thresholds, notify",   OWN,       1000,    1024,    "major",    "high",   "notify",  2.4),
-    ("zero stays",               CRITICAL,  0,       0,       "ok",       "none",   "auto",    0),
-    ("zero stays, as a float",   CRITICAL,  0,       -0.0,    "ok",       "none",   "auto",    0),
-    ("from zero",                CRITICAL,  0,       1,       "extreme",  "urgent", "approve", 100),
-    ("from zero, not critical",  PLAIN,     0,       0.001,   "extreme",  "urgent", "notify",  100),
-    ("from zero, noise",         NOISE,     0,       9,       "minor",    "none",   "auto",    None),
-    ("from zero, downward noise",NOISE,     0,       -9,      "minor",    "none",   "auto",    None),
-    ("from zero, no noise",      NOISE,     0,       10,      "extreme",  "urgent", "approve", 100),
-    ("noise of 90 %",            NOISE,     10,      19,      "extreme",  "none",   "auto",    90),
-    ("no noise",                 NOISE,     10,      20,      "extreme",  "urgent", "approve", 100),
-    ("up, where up counts",      ONLY_UP,   100,     120,     "major",    "high",   "approve", 20),
-    ("down, where up counts",    ONLY_UP,   100,     80,      "major",    "none",   "auto",    20),
-    ("up, where down counts",    ONLY_DOWN, 100,     120,     "major",    "none",   "auto",    20),
-    ("down, where down counts",  ONLY_DOWN, 100,     80,      "major",    "high",   "approve", 20),
-    ("from zero, unwatched",     ONLY_DOWN, 0,       5,       "extreme",  "none",   "auto",    100),
-    ("text has no direction",    ONLY_UP,   "b",     "a",     "extreme",  "urgent", "approve", 100),
-    ("text, same",               CRITICAL,  "v1",    "v1",    "ok",       "none",   "auto",    0),
-    ("text, other",              PLAIN,     "v1",    "v2",    "extreme",  "urgent", "notify",  100),
-    ("text is not its number",   PLAIN,     5,       "5",     "extreme",  "urgent", "notify",  100),
-    ("true is not 1",            PLAIN,     True,    1,       "extreme",  "urgent", "notify",  100),
-    ("0 is not false",           PLAIN,     0,       False,   "extreme",  "urgent", "notify",  100),
-    ("true stays",               CRITICAL,  True,    True,    "ok",       "none",   "auto",    0),
-    ("true becomes false",       CRITICAL,  True,    False,   "extreme",  "urgent", "approve", 100),
-    ("null stays",               CRITICAL,  None,    None,    "ok",       "none",   "auto",    0),
-    ("null becomes 0",           CRITICAL,  None,    0,       "extreme",  "urgent", "approve", 100),
-    ("0 becomes null",           PLAIN,     0,       None,    "extreme",  "urgent", "notify",  100),
-    ("at min",                   RANGE,     90,      90,      "ok",       "none",   "auto",    0),
-    ("below min, and the same",  RANGE,     89,      89,      "ok",       "high",   "notify",  0),
-    ("at max",                   RANGE,     110,     110,     "ok",       "none",   "auto",    0),
-    ("above max, a minor drift", RANGE,     110,     111,     "minor",    "high",   "notify",  10 / 11),
-    ("a limit lowers nothing",   RANGE,     100,     200,     "extreme",  "urgent", "notify",  100),
-    ("a text has no limits",     RANGE,     "x",     "x",     "ok",       "none",   "auto",    0),
+    ("same", PLAIN, 100, 100, "ok", "none", "auto", 0),
+    ("int and float alike", PLAIN, 5, 5.0, "ok", "none", "auto", 0),
+    ("below moderate", PLAIN, 1000, 1049, "minor", "low", "auto", 4.9),
+    ("from moderate", PLAIN, 100, 105, "moderate", "medium", "auto", 5),
+    ("below major", PLAIN, 1000, 1149, "moderate", "medium", "auto", 14.9),
+    ("from major", PLAIN, 100, 115, "major", "high", "notify", 15),
+    ("below extreme", PLAIN, 1000, 1249, "major", "high", "notify", 24.9),
+    ("from extreme", PLAIN, 100, 125, "extreme", "urgent", "notify", 25),
+    ("downwards as well", PLAIN, 100, 85, "major", "high", "notify", 15),
+    ("down to nothing", PLAIN, 7, 0, "extreme", "urgent", "notify", 100),
+    ("of a negative baseline", PLAIN, -100, -80, "major", "high", "notify", 20),
+    ("through zero", PLAIN, -100, 100, "extreme", "urgent", "notify", 200),
+    ("stable, same", STABLE, 100, 100, "ok", "none", "auto", 0),
+    ("stable, minor", STABLE, 100, 101, "minor", "medium", "auto", 1),
+    ("stable, moderate", STABLE, 100, 105, "moderate", "high", "notify", 5),
+    ("stable, major", STABLE, 100, 115, "major", "urgent", "notify", 15),
+    ("stable, extreme", STABLE, 100, 125, "extreme", "urgent", "notify", 25),
+    ("critical, below 15 %", CRITICAL, 1000, 1149, "moderate", "medium", "auto", 14.9),
+    ("critical, from 15 %", CRITICAL, 100, 115, "major", "high", "approve", 15),
+    ("critical, downwards", CRITICAL, 100, 50, "extreme", "urgent", "approve", 50),
+    ("both, below 15 %", BOTH, 100, 114, "moderate", "high", "notify", 14),
+    ("both, from 15 %", BOTH, 100, 115, "major", "urgent", "approve", 15),
+    ("own thresholds, approve", OWN, 1000, 1025, "major", "high", "approve", 2.5),
+    ("own thresholds, notify", OWN, 1000, 1024, "major", "high", "notify", 2.4),
+    ("zero stays", CRITICAL, 0, 0, "ok", "none", "auto", 0),
+    ("zero stays, as a float", CRITICAL, 0, -0.0, "ok", "none", "auto", 0),
+    ("from zero", CRITICAL, 0, 1, "extreme", "urgent", "approve", 100),
+    ("from zero, not critical", PLAIN, 0, 0.001, "extreme", "urgent", "notify", 100),
+    ("from zero, noise", NOISE, 0, 9, "minor", "none", "auto", None),
+    ("from zero, downward noise", NOISE, 0, -9, "minor", "none", "auto", None),
+    ("from zero, no noise", NOISE, 0, 10, "extreme", "urgent", "approve", 100),
+    ("noise of 90 %", NOISE, 10, 19, "extreme", "none", "auto", 90),
+    ("no noise", NOISE, 10, 20, "extreme", "urgent", "approve", 100),
+    ("up, where up counts", ONLY_UP, 100, 120, "major", "high", "approve", 20),
+    ("down, where up counts", ONLY_UP, 100, 80, "major", "none", "auto", 20),
+    ("up, where down counts", ONLY_DOWN, 100, 120, "major", "none", "auto", 20),
+    ("down, where down counts", ONLY_DOWN, 100, 80, "major", "high", "approve", 20),
+    ("from zero, unwatched", ONLY_DOWN, 0, 5, "extreme", "none", "auto", 100),
+    ("text has no direction", ONLY_UP, "b", "a", "extreme", "urgent", "approve", 100),
+    ("text, same", CRITICAL, "v1", "v1", "ok", "none", "auto", 0),
+    ("text, other", PLAIN, "v1", "v2", "extreme", "urgent", "notify", 100),
+    ("text is not its number", PLAIN, 5, "5", "extreme", "urgent", "notify", 100),
+    ("true is not 1", PLAIN, True, 1, "extreme", "urgent", "notify", 100),
+    ("0 is not false", PLAIN, 0, False, "extreme", "urgent", "notify", 100),
+    ("true stays", CRITICAL, True, True, "ok", "none", "auto", 0),
+    ("true becomes false", CRITICAL, True, False, "extreme", "urgent", "approve", 100),
+    ("null stays", CRITICAL, None, None, "ok", "none", "auto", 0),
+    ("null becomes 0", CRITICAL, None, 0, "extreme", "urgent", "approve", 100),
+    ("0 becomes null", PLAIN, 0, None, "extreme", "urgent", "notify", 100),
+    ("at min", RANGE, 90, 90, "ok", "none", "auto", 0),
+    ("below min, and the same", RANGE, 89, 89, "ok", "high", "notify", 0),
+    ("at max", RANGE, 110, 110, "ok", "none", "auto", 0),
+    ("above max, a minor drift", RANGE, 110, 111, "minor", "high", "notify", 10 / 11),
+    ("a limit lowers nothing", RANGE, 100, 200, "extreme", "urgent", "notify", 100),
+    ("a text has no limits", RANGE, "x", "x", "ok", "none", "auto", 0),
 ]
-# fmt: on
 
 
 @pytest.mark.parametrize("case", VERDICTS, ids=lambda case: case[0])
@@ -334,11 +332,11 @@ def test_up_and_down_have_the_same_drift(baseline: int, step: int):
 @given(st.booleans(), st.integers(1, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_more_drift_is_never_less_severe(stable: bool, baseline: int, first: int, second: int):
     small, large = sorted((first, second))
-    first, second = (
-        (STABLE if stable else PLAIN).decide(Baseline(baseline), baseline + n, None, NOW) for n in (small, large)
-    )
-    assert STATUSES.index(first.status) <= STATUSES.index(second.status)
-    assert SEVERITIES.index(first.severity) <= SEVERITIES.index(second.severity)
+    judge = STABLE if stable else PLAIN
+    less = judge.decide(Baseline(baseline), baseline + small, None, NOW)
+    more = judge.decide(Baseline(baseline), baseline + large, None, NOW)
+    assert STATUSES.index(less.status) <= STATUSES.index(more.status)
+    assert SEVERITIES.index(less.severity) <= SEVERITIES.index(more.severity)
 
 
 @given(st.integers(-(2**53), 2**53))
