@@ -62,7 +62,7 @@ def list_command(session: Session, as_json: bool) -> None:
         session.print_json(
             {
                 "snapshots": [{key: value for key, value in facts(row).items() if key != "id"} for row in rows],
-                "housekeeping": retention and {**facts(retention), "day": retention.day.isoformat()},
+                "retention": retention and {**facts(retention), "day": retention.day.isoformat()},
             }
         )
         return

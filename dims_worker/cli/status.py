@@ -41,7 +41,7 @@ LATE_SWEEPS = 3
 """What waits for longer than this many sweeps is behind."""
 NAMED_METRICS = 3
 """A line names at most this many metrics."""
-LABELS = {"requests": "approvals", "kept": "retention"}
+LABELS = {"requests": "approvals"}
 """The labels of lines whose key in the JSON document differs."""
 LINE_STYLES = {"unreachable": "bold magenta", "behind": "yellow"}
 """The colour of a line, by its first word."""
@@ -147,7 +147,7 @@ def _add_database(config: Config, url: str, lines: StatusLines) -> None:
         "failed": _metric_names(failed),
         "stale": _metric_names(stale),
         "requests": f"{pluralize(len(requests), 'request')} waiting for approval" if requests else "none",
-        "kept": format_retention(retention),
+        "retention": format_retention(retention),
     }
     if channels:
         lines.text["notify"] = "; ".join(_channel_text(row) for row in channels)
@@ -160,7 +160,7 @@ def _add_database(config: Config, url: str, lines: StatusLines) -> None:
         "oldest_due_seconds": oldest.total_seconds(),
         "unsent": {row.channel: row.unsent for row in channels},
         "scans": scans,
-        "housekeeping": retention.day.isoformat() if retention and retention.finished_at else None,
+        "retention_finished": retention.day.isoformat() if retention and retention.finished_at else None,
         "failed": failed,
         "stale": stale,
         "requests": len(requests),

@@ -90,5 +90,5 @@ def _document(name: str, suggestion: Suggestion) -> dict[str, Any]:
         "too_few": suggestion.too_few,
         "policy": {advice.key: advice.value for advice in suggestion.advice},
         "reasons": {advice.key: advice.reason for advice in suggestion.advice},
-        "told": {"today": suggestion.today, "then": suggestion.then},
+        "notifications": {"today": suggestion.today, "then": suggestion.then},
     }

@@ -125,7 +125,7 @@ def evidence_document(evidence: Evidence | None, gaps: Sequence[Gap]) -> dict[st
             "removed": reported.removed,
             "seen": evidence.seen,
             "others": reported.others or {},
-            "asked": reported.requested or {},
+            "requested": reported.requested or {},
         },
         "unexplained": asdict(evidence.unexplained) if evidence.unexplained else None,
         "gaps": named,

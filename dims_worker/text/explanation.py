@@ -244,7 +244,7 @@ def _verdict_document(judged: JudgedVerdict) -> dict[str, Any]:
         "against": _comparison_document(judged.baseline),
         "person": _comparison_document(judged.person),
         "limit": judged.limit,
-        "recorded_otherwise": judged.policy_changed,
+        "policy_changed": judged.policy_changed,
     }
 
 

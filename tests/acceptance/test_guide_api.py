@@ -65,8 +65,8 @@ def served(project: Project, engine: Engine, tmp_path: Path) -> Iterator[Served]
     (configuration,) = blocks(GUIDE, "yaml")
     project.write({"dims.yaml": configuration})
     fill(engine, project.config, until=datetime.now(UTC), days=30)
-    told = tmp_path / "web.log"
-    with told.open("w") as log:
+    log_file = tmp_path / "web.log"
+    with log_file.open("w") as log:
         web = subprocess.Popen(
             [sys.executable, "-m", "dims_worker", "web", "--port", "0"],
             cwd=project.folder,
@@ -75,31 +75,31 @@ def served(project: Project, engine: Engine, tmp_path: Path) -> Iterator[Served]
             stderr=log,
         )
     try:
-        (url,) = wait_for(lambda: re.findall(r"http://\S+:\d+", told.read_text()))
+        (url,) = wait_for(lambda: re.findall(r"http://\S+:\d+", log_file.read_text()))
         wait_for(lambda: _answers(f"{url}/healthz"))
         yield Served(project, url)
     finally:
         web.terminate()
         web.wait(20)
-    said = told.read_text()
-    assert "Traceback" not in said, said
-    assert not any(token in said for token in TOKENS.values())
+    log_text = log_file.read_text()
+    assert "Traceback" not in log_text, log_text
+    assert not any(token in log_text for token in TOKENS.values())
 
 
 def _answers(url: str) -> bool:
     try:
         return httpx2.get(url).status_code == 200
-    except httpx2.ConnectError:  # it is told where, and does not listen yet
+    except httpx2.ConnectError:  # the log names the address before it listens
         return False
 
 
-def test_each_block_that_reads_prints_what_is_told(served: Served) -> None:
+def test_each_block_that_reads_prints_what_the_guide_shows(served: Served) -> None:
     metrics, pages, one = (served.run(block) for block in READING)
     (pages_metric,) = json.loads(metrics)["items"]
-    (told,) = [json.loads(body) for body in blocks(GUIDE, "json") if "docs.pages" in body]
-    assert list(pages_metric) == list(told["items"][0])
+    (shown,) = [json.loads(body) for body in blocks(GUIDE, "json") if "docs.pages" in body]
+    assert list(pages_metric) == list(shown["items"][0])
     assert {name: type(value) for name, value in pages_metric.items() if name not in ("request", "error")} == {
-        name: type(value) for name, value in told["items"][0].items() if name not in ("request", "error")
+        name: type(value) for name, value in shown["items"][0].items() if name not in ("request", "error")
     }
     assert pages.count('"items":[') == 2
     assert json.loads(one)["history"]["days"] == 90
@@ -125,7 +125,7 @@ def test_each_block_that_sends_ends_as_stored_events(served: Served, engine: Eng
     assert stored[-1].subject == "Saison über alles"
 
 
-def test_the_problem_that_is_told_is_the_one_that_is_answered(served: Served) -> None:
+def test_the_error_in_the_guide_is_the_one_that_the_api_returns(served: Served) -> None:
     bare = {"specversion": "1.0", "source": "a", "type": "b", "time": "2026-11-22T09:00:00Z"}
     batch = [{**bare, "id": "0"}, {**bare, "id": "1"}, {**bare, "id": "2", "time": None}]
     problem = served.curl(
@@ -135,17 +135,17 @@ def test_the_problem_that_is_told_is_the_one_that_is_answered(served: Served) ->
     assert problem == next(json.loads(body) for body in blocks(GUIDE, "json") if "about:blank" in body)
 
 
-def test_the_paths_and_parameters_that_are_told_are_those_there_are() -> None:
+def test_the_guide_lists_exactly_the_paths_and_parameters() -> None:
     paths = {SPAN.findall(row[0])[0]: row for row in rows(sections(GUIDE, 2)["Reading"], "path")}
     assert set(paths) == {*PATHS, "/api/openapi.json"}
     for path, (_, parameters, schema) in PATHS.items():
-        told = set(SPAN.findall(paths[path][2]))
+        documented = set(SPAN.findall(paths[path][2]))
         listed = "items" in SCHEMAS[schema]["properties"] and path != "/api/metrics"
         names = {one.name for one in parameters} - ({"limit", "before"} if listed else set())
         allowed = {word for one in parameters for word in one.schema.get("enum", ())}
-        assert told == names | allowed, path
+        assert documented == names | allowed, path
 
 
-def test_the_limits_that_are_told_are_the_limits() -> None:
+def test_the_limits_in_the_guide_are_the_limits() -> None:
     (row,) = [row for row in rows(sections(GUIDE, 2)["What is refused"], "status") if row[0] == "413"]
     assert [int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", row[1])] == [MAX_BODY, MAX_EVENTS]

@@ -73,7 +73,7 @@ def test_the_example_of_the_guide_does_what_it_says(project: Project, folder: Pa
     assert not any(codes.values())
 
 
-def test_the_example_tells_the_numbers_of_the_design() -> None:
+def test_the_example_shows_the_numbers_of_the_guide() -> None:
     commands = [command for command, _ in steps(EXAMPLE)]
     assert any("172726" in command for command in commands)
     assert "echo 205000 > objects.txt" in commands

@@ -107,10 +107,10 @@ def test_the_commands_for_a_repository_of_ones_own_work_in_their_order(scratch: 
         assert "new: first baseline" in done.stdout
         assert "DIMS is up: postgres, valkey, ingest, worker, beat, flower, watch, web" in done.stdout
         status = run(["dims", "status", "--json"], project, env, 30)
-        told = json.loads(status.stdout)
-        assert {one["state"] for one in told["processes"]} == {"stopped"}
-        assert told["broker"].startswith("unreachable")
-        assert told["database"].startswith("unreachable")
+        status_document = json.loads(status.stdout)
+        assert {one["state"] for one in status_document["processes"]} == {"stopped"}
+        assert status_document["broker"].startswith("unreachable")
+        assert status_document["database"].startswith("unreachable")
         assert status.returncode == 3
         assert living(scratch) == []
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.docs.pages import GENERATED, REPO, SPAN, TEXTS, TREE, each_page, prose, rows, sections
+from tests.docs.pages import GENERATED, REPO, TEXTS, TREE, each_page, rows, sections
 
 GLOSSARY = re.sub(r"\n  (?=\S)", " ", TEXTS["docs/glossary.md"])  # an item on one line
 RETIRED = {
@@ -19,10 +19,8 @@ RETIRED = {
 }
 TERM = re.compile(r"^- \*\*(.+?)\*\*: (.+)$", re.MULTILINE)
 
-CODE = ("dims_worker", "producers", "schema", "notebooks", "config")
+CODE = ("dims_worker", "producers", "schema", "notebooks", "config", "benchmarks", "tests")
 TEXT_FILES = {".py", ".html", ".jinja", ".js", ".css", ".md", ".txt", ".yaml", ".toml", ".ipynb", ".sql"}
-NOT_YET_CONVERTED = ("dims_worker", "schema", "notebooks", "config")
-"""Folders whose code and texts still use retired words. Remove each one when it is converted, until none is left."""
 KEPT_NAMES = ('"nobody"', "`nobody`")
 """Names that contain a retired word and stay, such as a user of the operating system."""
 
@@ -36,8 +34,9 @@ def retired_words(text: str) -> list[str]:
 
 
 def files_of_code() -> list[Path]:
+    """Return every text file of the code, except this one, which quotes retired words."""
     files = [file for folder in CODE for file in sorted((REPO / folder).rglob("*")) if file.suffix in TEXT_FILES]
-    return [f for f in files if not any(f.is_relative_to(REPO / folder) for folder in NOT_YET_CONVERTED)]
+    return [file for file in files if file != Path(__file__)]
 
 
 def test_each_term_is_defined_once() -> None:
@@ -64,10 +63,8 @@ def test_each_retired_word_has_a_replacement_and_is_no_term() -> None:
 
 @each_page
 def test_no_page_uses_a_retired_word(page: str) -> None:
-    """The generated parts are the help, which has a test of its own. Spans and blocks may quote output of the code."""
+    """The generated parts are the help, which has a test of its own."""
     text = GENERATED.sub("", TEXTS[page])
-    if "dims_worker" in NOT_YET_CONVERTED:
-        text = SPAN.sub("", prose(text))
     if page == "docs/glossary.md":
         text = text.partition("## Retired words")[0]
     assert retired_words(text) == []
@@ -78,10 +75,7 @@ def test_no_help_uses_a_retired_word(name: str) -> None:
     command = TREE[name]
     texts = [command.help or "", command.epilog or "", command.short_help or ""]
     texts += [option.help or "" for option in command.params if isinstance(option, click.Option)]
-    words = retired_words("\n".join(texts))
-    if words and "dims_worker" in NOT_YET_CONVERTED:
-        pytest.skip(f"dims_worker is not converted yet: {', '.join(words)}")
-    assert words == []
+    assert retired_words("\n".join(texts)) == []
 
 
 def test_no_code_uses_a_retired_word() -> None:
@@ -90,12 +84,6 @@ def test_no_code_uses_a_retired_word() -> None:
         if words := retired_words(file.read_text(encoding="utf-8")):
             used[file.relative_to(REPO).as_posix()] = words
     assert used == {}
-
-
-def test_folders_that_are_not_converted_exist_and_need_it() -> None:
-    for folder in NOT_YET_CONVERTED:
-        assert folder in CODE
-        assert (REPO / folder).is_dir()
 
 
 def test_retired_words_are_recognised_in_prose_and_in_names() -> None:

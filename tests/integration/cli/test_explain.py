@@ -64,9 +64,9 @@ def test_explain_shows_a_held_value(held_project: Project) -> None:
 
 def test_the_documents_have_the_documented_keys(held_project: Project) -> None:
     document: dict[str, Any] = json.loads(held_project.dims("explain", "m.files", "--json", check=True).stdout)
-    nested = {"since", "run", "trigger", "against", "person", "limit", "recorded_otherwise", "value", "from"}
+    nested = {"since", "run", "trigger", "against", "person", "limit", "policy_changed", "value", "from"}
     assert set(document) == documented_keys("dims explain") - nested
-    assert set(document["verdict"]) > {"against", "person", "limit", "recorded_otherwise"}
+    assert set(document["verdict"]) > {"against", "person", "limit", "policy_changed"}
     assert document["policy"]["critical"] == {"value": True, "from": "metric"}
     assert document["policy"]["stale_after"] == {"value": "604800s", "from": "default"}
     assert (document["reading"]["value"], document["reading"]["run"], document["reading"]["trigger"]) == (

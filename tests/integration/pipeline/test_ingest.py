@@ -322,7 +322,7 @@ def test_an_entry_that_was_deleted_after_it_was_read_is_no_event(
 
 def test_an_entry_is_acknowledged_only_after_the_commit(redis: Redis, flow: Flow) -> None:
     send(redis, request("m.a", id="e"))
-    nowhere = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/nowhere")
+    nowhere = create_engine("postgresql+psycopg2://nouser@127.0.0.1:1/nowhere")
     with pytest.raises(DatabaseUnreachable):
         ingest_stream(redis, nowhere, flow.planner)
     assert (redis.xlen(STREAM), redis.xpending(STREAM, GROUP)["pending"]) == (1, 1)
@@ -359,7 +359,7 @@ def test_entries_that_could_not_be_stored_may_be_claimed_at_once(
 ) -> None:
     """The database was unreachable for a moment. The next process claims the entries."""
     send(redis, request("m.a", id="e"))
-    nowhere = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/nowhere")
+    nowhere = create_engine("postgresql+psycopg2://nouser@127.0.0.1:1/nowhere")
     with pytest.raises(DatabaseUnreachable):
         ingest_stream(redis, nowhere, flow.planner)
     monkeypatch.setattr(event_stream, "consumer_name", lambda: "another:1")

@@ -1,5 +1,4 @@
 """Which metrics an event concerns, and why, in tables for a small project."""
-# ruff: noqa: E501 - a table has one case per line
 
 from __future__ import annotations
 

@@ -109,13 +109,13 @@ def due(now: datetime, ran: datetime) -> tuple[bool, float]:
     return state.is_due, state.next
 
 
-def test_beat_is_told_of_a_tick_once_and_how_long_to_sleep() -> None:
+def test_beat_gets_a_tick_once_and_the_seconds_until_the_next() -> None:
     assert due(TICK - timedelta(seconds=5), TICK - timedelta(days=1)) == (False, 5.0)
     assert due(TICK, TICK - timedelta(days=1)) == (True, 86_400.0)
     assert due(TICK + timedelta(seconds=1), TICK) == (False, 86_399.0)
 
 
-def test_beat_is_not_told_of_a_tick_that_was_missed() -> None:
+def test_beat_does_not_get_a_tick_that_was_missed() -> None:
     assert due(TICK + TICK_GRACE, TICK - timedelta(days=3))[0] is False
 
 
