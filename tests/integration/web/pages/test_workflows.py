@@ -85,7 +85,7 @@ def test_a_workflow_that_has_never_run_shows_how_to_run_it(config: Config, visit
         page = client.get(path)
         assert page.status_code == 200
         assert "never run" in page.text and " <code>dims workflow file-inventory</code>" in page.text
-        assert "The files of a tree: kind, lines" in page.text
+        assert "List the files of a tree: type, lines" in page.text
         assert re.search(r'next <time datetime="[^"]+T02:30:00\+00:00">[^<]+</time>, by the rule nightly', page.text)
     assert "/workflows/audit" in client.get("/workflows").text
 
@@ -229,7 +229,7 @@ def test_an_unconfigured_or_unreachable_broker_is_503(config: Config, broker_url
     unknown, away = visit(config, "ada"), visit(config, "ada", broker_url="redis://127.0.0.1:1/0")
     assert "no broker is configured" in unknown.get("/workflows").text
     token, event_id = start(away)
-    for client, why in ((unknown, "no broker is configured"), (away, "cannot be reached")):
+    for client, why in ((unknown, "no broker is configured"), (away, "is unreachable or refuses")):
         answer = client.post("/workflows/file-inventory/start", data={"form_token": token, "event_id": event_id})
         assert answer.status_code == 503 and why in answer.text
 
