@@ -41,7 +41,7 @@ def unmigrated(project: Project, empty: Engine) -> Project:
 def test_the_revision_of_another_application_is_left_alone(unmigrated: Project, empty: Engine, engine: Engine) -> None:
     do(empty, REVISIONS)
     done = unmigrated.dims("migrate", check=True)
-    assert done.stdout == f"the database is at revision {head_revision()} now (was empty)\n"
+    assert done.stdout == f"the database is at revision {head_revision()} (was empty)\n"
     assert rows(empty, TABLES) == rows(engine, TABLES) != []
     assert rows(empty, "SELECT version_num FROM alembic_version") == [("0008",)]
     assert rows(empty, "SELECT relacl FROM pg_class WHERE relname = 'alembic_version'") == [(None,)]

@@ -215,7 +215,7 @@ def test_without_a_worker_send_sends_what_waits(notified: Project, engine: Engin
         3,
         "ops: not sent: JSON: it answered HTTP 500\nmail: off, its url is empty\n",
     )
-    assert "ops: failed 1 time, again in " in notified.dims("notify", "list", check=True).stdout
+    assert "ops: failed 1 time, retry in " in notified.dims("notify", "list", check=True).stdout
     receiver.status = 200
     done = notified.dims("notify", "send")
     assert (done.returncode, done.stdout) == (0, "ops: 1 notification sent in 1 message\nmail: off, its url is empty\n")
@@ -285,5 +285,5 @@ def test_config_check_and_show_hide_the_url(notified: Project) -> None:
     notified.env["DIMS_NOTIFY_URL"] = TOKEN
     wrong = notified.dims("config", "check")
     assert wrong.returncode == 2
-    assert "notify.channels.ops.url: is no Apprise URL" in wrong.stderr
+    assert "notify.channels.ops.url: is not an Apprise URL" in wrong.stderr
     assert TOKEN not in wrong.stdout + wrong.stderr

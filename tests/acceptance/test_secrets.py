@@ -48,7 +48,7 @@ EXPECTED_PHRASES = (
     "invalid username-password pair",
     "Connection refused",
     "is not a PostgreSQL URL",
-    "not a URL of a broker",
+    "not the URL of a broker",
     "that libpq does not know",
     "need rediss://",
     "Cannot connect to redis://:**@",

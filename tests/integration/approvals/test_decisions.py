@@ -184,7 +184,7 @@ def test_many_baselines_are_set_together_or_none(flow: Flow) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_value_that_cannot_be_measured_is_no_baseline(flow: Flow, value: float) -> None:
-    with pytest.raises(UsageError, match="no measurement"):
+    with pytest.raises(UsageError, match="is not a measurement"):
         set_(flow, "m.c", value)
 
 

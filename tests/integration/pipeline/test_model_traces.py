@@ -2,8 +2,8 @@
 
 | trace | test |
 |---|---|
-| failed reading at the claimed generation | test_leases.py::test_a_failure_is_stored_leaves_the_metric_due_and_backs_off_twice_as_long_each_time |
-| a slow holder that records after its lease was lost | test_leases.py::test_who_records_after_the_lease_was_taken_over_leaves_history_and_nothing_else |
+| failed reading at the claimed generation | test_leases.py::test_a_failure_leaves_the_metric_due_and_doubles_its_back_off |
+| a slow holder that records after its lease was lost | test_leases.py::test_a_run_recorded_after_its_lease_was_lost_changes_only_the_history |
 | `verify --update` beside a worker | test_worker.py::test_verify_update_beside_a_worker_is_measured_once_and_held |
 | two inputs of one derived metric recorded at once | test_record.py::test_two_inputs_recorded_at_once_give_the_right_sum |
 | a check between event and run | test_model_traces.py::test_a_check_between_event_and_run |
