@@ -135,7 +135,8 @@ def test_a_missing_warehouse_is_reported(basketball: Project, bad: str) -> None:
 def test_a_missing_lake_is_reported(basketball: Project) -> None:
     basketball.write({"dims.yaml": CONFIG.replace("bucket: nba-lake", "bucket: gone")})
     outcome = workflows.run_workflow(basketball.config, "gap-analysis")
-    assert set(outcome.unreached) == {"lake"} and "S3 bucket gone at AWS: the bucket does not exist" in outcome.unreached["lake"]
+    assert set(outcome.unreached) == {"lake"}
+    assert "S3 bucket gone at AWS: the bucket does not exist" in outcome.unreached["lake"]
     assert outcome.result["lake"] is None and outcome.result["games"]["all"]["without_play_by_play"] == 257
 
 
