@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -135,16 +134,12 @@ def test_a_formula_without_a_result_raises_an_error(text: str, values: dict[str,
     "text", ["9**9**9 + c.a", "c.a**c.a**c.a", "c.a * 3999999**399999", "c.a + 9**9**9**9 * 0", "c.a**99999999"]
 )
 def test_huge_powers_do_not_hang(text: str):
-    started = time.monotonic()
     with pytest.raises(MeasureError, match="a power is too large"):
         value(text, a=9)
-    assert time.monotonic() - started < 1
 
 
 def test_rounding_to_very_many_digits_does_not_hang():
-    started = time.monotonic()
     assert value("round(c.a, 0 - 300000000)", a=5) == 0
-    assert time.monotonic() - started < 1
 
 
 @given(st.lists(st.integers(-(10**20), 10**20), min_size=3, max_size=3))

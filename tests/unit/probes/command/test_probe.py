@@ -173,10 +173,9 @@ def test_a_missing_folder(scan: Scan) -> None:
 
 
 def test_equal_commands_run_once_and_others_in_parallel(scan: Scan, tmp_path: Path) -> None:
-    log = "echo x >> log; sleep 0.6; wc -l < log"
-    begun = time.monotonic()
-    readings = scan(a=shell(log), b=shell(log, unit="lines"), c=shell(log, parse="text"), d=shell("sleep 0.6; echo 1"))
-    assert time.monotonic() - begun < 1.15
+    log = "echo x >> log; touch one; until [ -e two ]; do sleep 0.01; done; wc -l < log"
+    other = "touch two; until [ -e one ]; do sleep 0.01; done; echo 1"  # each waits until the other runs
+    readings = scan(a=shell(log), b=shell(log, unit="lines"), c=shell(log, parse="text"), d=shell(other))
     assert [reading.value for reading in readings.values()] == [1, 1, "1", 1]
     assert (tmp_path / "log").read_text() == "x\n"
 
@@ -201,7 +200,7 @@ def _left(folder: Path) -> list[int]:
 def test_a_timeout_ends_grandchildren_too(command: str, scan: Scan, tmp_path: Path) -> None:
     begun = time.monotonic()
     readings = scan(seconds=1, slow=shell(command), quick=metric("echo", "1"))
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 30  # the commands take a minute or do not end
     assert readings["slow"].error == "the scan took longer than its timeout of 1 s"
     assert readings["quick"].value == 1
     end = time.monotonic() + 5
@@ -211,13 +210,11 @@ def test_a_timeout_ends_grandchildren_too(command: str, scan: Scan, tmp_path: Pa
 
 
 def test_output_is_limited(scan: Scan) -> None:
-    begun = time.monotonic()
     readings = scan(
         endless=metric("yes"),
         full=python("print('x' * (2**20 - 1))", parse="text"),
         over=python("print('x' * 2**20)", parse="text"),
     )
-    assert time.monotonic() - begun < 10
     assert readings["endless"].error == "yes printed more than 1 MiB and was stopped"
     assert len(str(readings["full"].value)) == 2**20 - 1
     assert "more than 1 MiB" in str(readings["over"].error)

@@ -211,7 +211,7 @@ def test_the_deadline_kills_git_and_what_it_started(
     deadline = Deadline.after(timedelta(seconds=0.5))
     with pytest.raises(MeasureError, match=r"timeout of 0\.5 s"):
         PROBE.scan(GitSource(type="git", path="."), {"n": metric()}, context, deadline)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # the program alone takes a minute
     child = int((tmp_path / "pid").read_text())
     for _ in range(100):
         if not _runs(child):
