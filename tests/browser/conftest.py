@@ -18,7 +18,7 @@ from tests.browser.local_stack import TOKENS, LocalStack, local_stack
 from tests.fixtures.chromium import CHROMIUM
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request, expect
 else:
     try:
         from playwright.sync_api import expect
@@ -112,10 +112,19 @@ def visit(chromium: Browser, site: LocalStack, seen: Faults) -> Iterator[Visit]:
         if person:
             context.request.post("/sign-in", form={"token": TOKENS[person], "next": "/healthz"})
         page = context.new_page()
-        page.on("dialog", lambda dialog: (seen.dialogs.append(dialog.message), dialog.dismiss()))
+
+        def dismiss(dialog: Dialog) -> None:
+            seen.dialogs.append(dialog.message)
+            dialog.dismiss()
+
+        def note_foreign(request: Request) -> None:
+            if not request.url.startswith((site.url, "data:")):
+                seen.elsewhere.append(request.url)
+
+        page.on("dialog", dismiss)
         page.on("console", lambda message: seen.record(page, message))
         page.on("pageerror", lambda error: seen.console.append(f"{page.url}: {error}"))
-        page.on("request", lambda entry: entry.url.startswith((site.url, "data:")) or seen.elsewhere.append(entry.url))
+        page.on("request", note_foreign)
         return page
 
     yield open_tab
