@@ -99,6 +99,10 @@ def verify(
 
 def select_metrics(session: Session, categories: Sequence[str], patterns: Sequence[str]) -> frozenset[str]:
     """Return the metrics that the options name. Raises NotFound for an option that matches nothing."""
+    known = {name.partition(".")[0] for name in session.config.metrics}
+    for category in categories:
+        if category not in known:
+            raise NotFound(f"there is no category {category}. The categories are {', '.join(sorted(known))}.")
     names = session.select_metrics([*patterns, *(f"{category}.*" for category in categories)] or ["*"])
     if not names:
         raise NotFound(f"{session.config.file} declares no metric that is enabled")
