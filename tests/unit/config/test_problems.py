@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,19 +12,6 @@ from dims_worker.config import Config, InvalidConfig, load_config
 Load = Callable[..., Config]
 HEAD = "sources: {p: {type: files, path: .}, g: {type: git, path: .}, lake: {type: s3, bucket: b}}\n"
 """One line, so that the text after it begins on line 2."""
-
-
-@pytest.fixture
-def load_text(tmp_path: Path) -> Load:
-    """Return a function that loads a dims.yaml with this text, next to other files."""
-
-    def read(text: str, env: Mapping[str, str] | None = None, **others: str) -> Config:
-        (tmp_path / ".git").mkdir(exist_ok=True)
-        for name, content in {"dims": text, **others}.items():
-            (tmp_path / f"{name}.yaml").write_text(content, encoding="utf-8")
-        return load_config(None, env or {}, tmp_path)
-
-    return read
 
 
 def metric(body: str) -> str:
