@@ -37,6 +37,7 @@ sources = Table(
     Column("lease_holder", Text),
     Column("lease_until", Instant),
     Column("not_before", Instant, comment="when its cooldown ends"),
+    Column("scan_seconds", Float, comment="how long its last scan took"),
     comment="One row per source: which worker scans it now, and when it may be scanned again.",
 )
 
@@ -315,4 +316,30 @@ retention_runs = Table(
     Column("events", BigInteger, nullable=False, server_default="0"),
     Column("runs", BigInteger, nullable=False, server_default="0"),
     comment="One row per day (UTC): its snapshot was taken, and so many old rows were deleted.",
+)
+
+processes = Table(
+    "dims_processes",
+    metadata,
+    Column("process", Text, primary_key=True, comment="role@host, or the name that Celery gives a worker"),
+    Column("host", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("config_hash", Text, nullable=False),
+    Column("queues", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("started_at", Instant, nullable=False),
+    Column(
+        "seen_at",
+        Instant,
+        nullable=False,
+        server_default=func.clock_timestamp(),
+        comment="its last sign of life, by the clock of the database",
+    ),
+    Column("last_sweep_at", Instant, comment="when it last sent wake-ups for everything that waited"),
+    Column("last_claim_at", Instant, comment="when one of its workers last claimed a source"),
+    Column("last_stored_at", Instant, comment="when it last stored an event"),
+    Column("clock_offset", Float, comment="seconds by which the clock of its host is ahead of the database"),
+    comment="One row per process of DIMS: where it runs, which version and configuration it has, and when it last "
+    "made progress.",
 )

@@ -13,7 +13,7 @@ SQL = Path(__file__).parents[1] / "sql"
 
 
 def upgrade() -> None:
-    for name in ("tables", "views", "triggers", "retention", "roles"):
+    for name in ("tables", "views", "triggers", "retention", "roles", "grants"):
         op.execute((SQL / f"{name}.sql").read_text(encoding="utf-8"))
 
 

@@ -1,0 +1,117 @@
+"""The processes of DIMS on all hosts: each writes its row now and then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+KEPT = timedelta(days=1)
+"""The row of a process without a sign of life is deleted after this."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """What a process says of itself. `process` is unique: role@host, or the name that Celery gives a worker.
+
+    `role` is one of worker, ingest, beat, web and watch. `config_hash` tells whether two processes have read the same
+    configuration.
+    """
+
+    process: str
+    host: str
+    role: str
+    pid: int
+    version: str
+    config_hash: str
+    queues: tuple[str, ...]
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRow:
+    """A row of `dims_processes`. Times without a value: it never did that."""
+
+    process: str
+    host: str
+    role: str
+    pid: int
+    version: str
+    config_hash: str
+    queues: tuple[str, ...]
+    started_at: datetime
+    seen_at: datetime
+    last_sweep_at: datetime | None
+    last_claim_at: datetime | None
+    last_stored_at: datetime | None
+    clock_offset: float | None
+
+
+def record_sign_of_life(
+    connection: Connection,
+    identity: ProcessIdentity,
+    *,
+    swept: datetime | None = None,
+    claimed: datetime | None = None,
+    stored: datetime | None = None,
+    now: datetime,
+) -> None:
+    """Write the row of a process. `now` and the other times are by the clock of its host.
+
+    A time that is None keeps the row's value, unless the row is of an earlier process with this name.
+    """
+    connection.execute(
+        text(
+            "INSERT INTO dims_processes AS p (process, host, role, pid, version, config_hash, queues, started_at, "
+            "last_sweep_at, last_claim_at, last_stored_at, clock_offset) VALUES (:process, :host, :role, :pid, "
+            ":version, :config_hash, :queues, :started_at, :swept, :claimed, :stored, "
+            "extract(epoch FROM :now - clock_timestamp())) "
+            "ON CONFLICT (process) DO UPDATE SET host = excluded.host, role = excluded.role, pid = excluded.pid, "
+            "version = excluded.version, config_hash = excluded.config_hash, queues = excluded.queues, "
+            "started_at = excluded.started_at, seen_at = clock_timestamp(), clock_offset = excluded.clock_offset, "
+            "last_sweep_at = "
+            "coalesce(excluded.last_sweep_at, CASE WHEN p.pid = excluded.pid THEN p.last_sweep_at END), "
+            "last_claim_at = "
+            "coalesce(excluded.last_claim_at, CASE WHEN p.pid = excluded.pid THEN p.last_claim_at END), "
+            "last_stored_at = "
+            "coalesce(excluded.last_stored_at, CASE WHEN p.pid = excluded.pid THEN p.last_stored_at END)"
+        ),
+        {
+            "process": identity.process,
+            "host": identity.host,
+            "role": identity.role,
+            "pid": identity.pid,
+            "version": identity.version,
+            "config_hash": identity.config_hash,
+            "queues": list(identity.queues),
+            "started_at": identity.started_at,
+            "swept": swept,
+            "claimed": claimed,
+            "stored": stored,
+            "now": now,
+        },
+    )
+
+
+def process_rows(connection: Connection) -> list[ProcessRow]:
+    """Return the processes that gave a sign of life within `KEPT`, in order of their roles and hosts."""
+    rows = connection.execute(
+        text(
+            "SELECT process, host, role, pid, version, config_hash, queues, started_at, seen_at, last_sweep_at, "
+            "last_claim_at, last_stored_at, clock_offset FROM dims_processes "
+            "WHERE seen_at > clock_timestamp() - :kept ORDER BY role, host, process"
+        ),
+        {"kept": KEPT},
+    )
+    return [ProcessRow(**{**row, "queues": tuple(row["queues"])}) for row in rows.mappings()]
+
+
+def delete_silent_processes(connection: Connection) -> None:
+    """Delete the rows of processes that gave no sign of life within `KEPT`."""
+    connection.execute(text("DELETE FROM dims_processes WHERE seen_at <= clock_timestamp() - :kept"), {"kept": KEPT})
+
+
+def delete_process(connection: Connection, process: str) -> None:
+    """Delete the row of a process that ends as it was asked to."""
+    connection.execute(text("DELETE FROM dims_processes WHERE process = :process"), {"process": process})
