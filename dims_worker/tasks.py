@@ -28,14 +28,15 @@ from dims_producers.publish import connect, publish
 from dims_worker.broker.queues import BEAT, HELP_REQUESTED, INGEST, NOTIFY, SWEEP, TICK, VERIFY
 from dims_worker.config import load_config
 from dims_worker.domain.plan import Planner
+from dims_worker.domain.run import Run
 from dims_worker.domain.schedule import last_tick, tick_event
-from dims_worker.errors import BrokerUnreachable, DatabaseUnreachable
+from dims_worker.errors import BrokerUnreachable, DatabaseUnreachable, ScanStopped
 from dims_worker.formatting import pluralize
 from dims_worker.notifications.sender import send_pending
 from dims_worker.pipeline.ingest import ingest_stream
 from dims_worker.pipeline.verify import measure_due, write_workflow_report
 from dims_worker.store.engine import engine
-from dims_worker.worker import dispatcher
+from dims_worker.worker import dispatcher, operator_stop
 from dims_worker.worker.celery_app import build_app
 from dims_worker.worker.sweep import sweep
 from dims_worker.worker.wakeups import send_notify_wakeup, send_verify_wakeup
@@ -46,6 +47,7 @@ config = load_config(None, os.environ, Path.cwd())
 app = build_app(config)
 app.dims_config = config
 app.steps["worker"].add(dispatcher.DispatcherStep)
+operator_stop.install(app)
 
 
 def _engine() -> Engine:
@@ -97,7 +99,7 @@ def ingest_task() -> str:
 def verify_task(source: str) -> str:
     """Measure the due metrics of a source until none is due. After the run of a workflow, write its report."""
     runs = []
-    while run := measure_due(_engine(), config, source):
+    while run := _measure(source):
         runs.append(f"dims runs {run.run_id}: {pluralize(len(run.items), 'reading')}, {run.status}")
         try:
             write_workflow_report(_engine(), config, run)
@@ -108,6 +110,16 @@ def verify_task(source: str) -> str:
         for channel in config.notify.on.keys() & run.channels:
             send_notify_wakeup(app, channel)
     return "; ".join(runs[-3:]) or "nothing to do"
+
+
+def _measure(source: str) -> Run | None:
+    """Measure what is due of a source. If this worker stops, another one is asked to do that."""
+    try:
+        with operator_stop.stop_condition() as stop:
+            return measure_due(_engine(), config, source, stop=stop)
+    except ScanStopped:
+        send_verify_wakeup(app, config, source, "its worker stopped")
+        return None
 
 
 @_task(NOTIFY)
