@@ -28,7 +28,7 @@ GRACE = 3.0
 MARGIN = 1.5
 """Seconds after that at which the kernel kills it, in case that the parent is dead or frozen."""
 BUSY = 0.1
-"""The share of its time for which a call must have used the CPU to count as busy, and not as waiting."""
+"""The share of its time for which a call must have used the CPU to count as busy, where nothing better is known."""
 _TICK = 0.2
 """Seconds between two checks whether the worker stops."""
 
@@ -191,13 +191,14 @@ class ScanPool:
 
     def _kill_overdue(self, process: ScanProcess) -> None:
         call = self.running.pop(process)
+        computing = process.is_computing()
         _, used = process.kill()
-        call.end(failure=self._overdue(call, used))
+        call.end(failure=self._overdue(call, used, computing))
 
-    def _overdue(self, call: ProcessCall, cpu_used: float) -> Failure:
+    def _overdue(self, call: ProcessCall, cpu_used: float, computing: bool | None = None) -> Failure:
         """Return the failure of a call that did not end in time, with its likely cause."""
         elapsed = time.monotonic() - call.begun_at
-        busy = cpu_used - call.cpu_before > BUSY * elapsed
+        busy = computing if computing is not None else cpu_used - call.cpu_before > BUSY * elapsed
         cause = (
             "It was computing all the time: a pattern such as (a+)+$ can take years. Simplify the patterns, measure "
             "less, or raise `timeout`"
