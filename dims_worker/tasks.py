@@ -89,9 +89,7 @@ def ingest_task() -> str:
     """Store the events that wait in the stream, and send a wake-up for each source that they concern."""
     redis = _redis(os.getpid())
     redis.delete(HELP_REQUESTED)  # before reading: a later event sends a new wake-up
-    ingested = ingest_stream(redis, _engine(), _planner())
-    if ingested.stored:
-        progress.note_stored()
+    ingested = ingest_stream(redis, _engine(), _planner(), stored=progress.note_stored)
     for source, pending in sorted(ingested.sources.items()):
         send_verify_wakeup(app, config, source, str(pending), pending.details_command)
     return str(ingested)
