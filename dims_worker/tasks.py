@@ -37,8 +37,9 @@ from dims_worker.notifications.sender import send_pending
 from dims_worker.pipeline.ingest import ingest_stream
 from dims_worker.pipeline.verify import measure_due, write_workflow_report
 from dims_worker.store.engine import engine
-from dims_worker.worker import dispatcher
+from dims_worker.worker import dispatcher, process_step
 from dims_worker.worker.celery_app import build_app
+from dims_worker.worker.progress import progress
 from dims_worker.worker.wakeups import Reason, WakeupSender, reasons, wakeup_key
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ config = load_config(None, os.environ, Path.cwd())
 app = build_app(config)
 app.dims_config = config
 app.steps["worker"].add(dispatcher.DispatcherStep)
+app.steps["worker"].add(process_step.ProcessStep)
 
 
 def _engine() -> Engine:
@@ -98,7 +100,7 @@ def _received(task: str, name: str = "") -> None:
 def ingest_task() -> str:
     """Store the events that wait in the stream, and send a wake-up for each source that they concern."""
     _received(INGEST)
-    ingested = ingest_stream(_redis(os.getpid()), _engine(), _planner())
+    ingested = ingest_stream(_redis(os.getpid()), _engine(), _planner(), stored=progress.note_stored)
     _sender(os.getpid()).verify(_engine(), reasons(ingested))
     return str(ingested)
 
@@ -110,7 +112,7 @@ def verify_task(source: str) -> str:
     After the run of a workflow, write its report.
     """
     _received(VERIFY, source)
-    run = measure_due(_engine(), config, source)
+    run = measure_due(_engine(), config, source, claimed=progress.note_claim)
     if run is None:
         return "nothing to do"
     try:

@@ -24,6 +24,7 @@ from dims_worker.errors import DimsError
 from dims_worker.events import STREAM
 from dims_worker.pipeline.ingest import ingest_batch, register_config
 from dims_worker.store.engine import engine, transaction
+from dims_worker.worker.progress import progress
 from dims_worker.worker.sweep import SweepTurn, sweep
 from dims_worker.worker.wakeups import WakeupSender, reasons
 
@@ -73,6 +74,7 @@ class Dispatcher:
         while not self.stopped.is_set():
             if turn.is_mine(self.config.settings.sweep):
                 sweep(sender)
+                progress.note_sweep()
             following = sender.verify_scheduled(self._engine)
             wait = WAIT_MS / 1000 if following is None else min(WAIT_MS / 1000, following)
             if self.ingests:
@@ -91,6 +93,7 @@ class Dispatcher:
         if len(entries) == event_stream.BATCH:
             sender.request_ingest()  # many events: ask the pool for help
         ingested = ingest_batch(redis, self._engine, self.planner, entries)
+        progress.note_stored()
         sender.verify(self._engine, reasons(ingested))
         return True
 
