@@ -63,13 +63,15 @@ def measure_due(
     *,
     at_once: bool = False,
     options: WorkflowOptions = AS_CONFIGURED,
+    claimed: Callable[[], None] = lambda: None,
     stop: Callable[[], bool] = never,
 ) -> Run | None:
     """Claim the due metrics of a source, measure them and record the run. None if there was nothing to claim.
 
-    `at_once` ignores cooldown and back-off, for a person who asks for it. `options` are for a workflow. `stop` is
-    called while a scan runs. Once it returns True, or you press Ctrl-C, the scan is killed and the claim is returned
-    uncounted, so that the metrics are due at once for another worker. `stop` raises ScanStopped.
+    `at_once` ignores cooldown and back-off, for a person who asks for it. `options` are for a workflow. `claimed` is
+    called once a claim is committed. `stop` is called while a scan runs. Once it returns True, or you press Ctrl-C, the
+    scan is killed and the claim is returned uncounted, so that the metrics are due at once for another worker. `stop`
+    raises ScanStopped.
     """
     lease = config.settings.lease
     with transaction(engine) as connection:
@@ -77,6 +79,7 @@ def measure_due(
         claim = leases.claim_source(connection, source, definitions, worker_name(), lease, at_once=at_once)
     if claim is None:
         return None
+    claimed()
     try:
         measure = _start_measuring(config, claim, options)  # before the thread that renews, because this may fork
         with _renewed(engine, claim, lease):

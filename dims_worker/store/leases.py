@@ -154,6 +154,14 @@ def return_claim(connection: Connection, claimed: Claim) -> bool:
     return True
 
 
+def note_scan_seconds(connection: Connection, source: str, seconds: float) -> None:
+    """Note how long a scan took at least, that was stopped before its end."""
+    connection.execute(
+        text("UPDATE dims_sources SET scan_seconds = :seconds WHERE source = :source"),
+        {"source": source, "seconds": seconds},
+    )
+
+
 def is_leased(connection: Connection, source: str) -> bool:
     """Return whether a worker scans the source now."""
     return bool(
@@ -168,6 +176,12 @@ def count_leases(connection: Connection) -> int:
     """Return how many sources are leased now."""
     query = "SELECT count(*) FROM dims_sources WHERE lease_until >= clock_timestamp()"
     return int(connection.execute(text(query)).scalar_one())
+
+
+def lease_holders(connection: Connection) -> set[str]:
+    """Return the workers that hold a lease now, by the name that they claimed with."""
+    query = "SELECT DISTINCT lease_holder FROM dims_sources WHERE lease_until >= clock_timestamp()"
+    return set(connection.execute(text(query)).scalars())
 
 
 def serving_runs(connection: Connection, wanted: Mapping[str, int]) -> list[RunRow]:
