@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from dims_worker.probes.scan_process.process_tree import descendants
 from tests.conftest import Project, Worker, wait_for
 from tests.fixtures.scan_processes import scan_processes
 
@@ -74,6 +75,21 @@ def test_an_operators_stop_blames_no_metric(
     start_worker()
     wait_for(lambda: scalar(engine, "SELECT value FROM dims_metrics WHERE metric = 'm.number'") == 42)
     assert attempts(engine) == 0
+
+
+def test_a_signal_to_all_processes_of_a_service_blames_no_metric(
+    project: Project, engine: Engine, start_worker: Start
+) -> None:
+    """Systemd sends SIGTERM to every process of a unit by default, also to programs that a scan has started."""
+    project.write({"dims.yaml": SLOW})
+    worker = start_worker()
+    wait_for(lambda: begun(engine, worker, "slow"))
+    for pid in (worker.process.pid, *descendants(worker.process.pid)):
+        os.kill(pid, signal.SIGTERM)
+    worker.process.wait(60)
+    wait_for(lambda: not leased(engine, "slow"))
+    assert attempts(engine) == 0
+    assert scalar(engine, "SELECT count(*) FROM dims_metrics_history") == 0
 
 
 def test_a_stop_leaves_the_work_to_another_worker(project: Project, engine: Engine, start_worker: Start) -> None:

@@ -23,6 +23,7 @@ IDLE = 60.0
 BEGUN, LOG, PROGRESS, ENDED, RAISED = "begun", "log", "progress", "ended", "raised"
 """The kinds of messages to the parent. Each message is a pair of a kind and a value."""
 
+_inherited_files: list[Any] = []
 _KEPT_SIGNALS = {signal.SIGPIPE, signal.SIGXFSZ}
 """Python ignores these two, so that a write raises an error instead."""
 _PARENT_DECIDES = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -49,7 +50,7 @@ def run_child(connection: socket.socket, inherited: Any) -> NoReturn:
 
 def _serve(channel: Channel, inherited: Any) -> None:
     """Answer calls until none has come for a while."""
-    while select.select([channel], [], [], IDLE)[0]:
+    while channel.is_readable(IDLE):
         function, arguments, limit = channel.wait_for_message()
         # The kernel ends this process when the limit is over, even if Python code never gives way and the parent is
         # dead. SIGALRM has its default action here, and neither a thread nor a handler takes part.
@@ -113,7 +114,8 @@ def _detach(own: int) -> None:
                 continue  # the descriptor that listed the folder
             os.dup2(null, descriptor, inheritable=descriptor == 0)
     os.dup2(2, 1)
-    # Fresh objects: another thread of the parent may have held a lock of the old ones
+    # Fresh objects: another thread of the parent may have held a lock of the old ones, which are kept, and not closed
+    _inherited_files.extend((sys.stdin, sys.stdout, sys.stderr))
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import selectors
 import signal
 import threading
@@ -150,7 +149,7 @@ class ScanPool:
         """Return an idle process that still runs, or None."""
         while self.idle:
             process = self.idle.pop()
-            if not select.select([process], [], [], 0)[0]:
+            if not process.has_ended():
                 return process
             process.kill()  # it has ended, because it had nothing to do for a while
         return None

@@ -71,6 +71,10 @@ class ScanProcess:
         self.reaped = True
         _unreaped.append((self._parent, self.pid))
 
+    def has_ended(self) -> bool:
+        """Return whether an idle process has ended: it sends nothing, so only the end can be read."""
+        return self._channel.is_readable(0)
+
     def is_computing(self) -> bool | None:
         """Return whether it runs or wants to run now, and does not wait. None where the system does not show it."""
         return is_computing(self.pid)
