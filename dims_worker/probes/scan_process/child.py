@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from dims_worker.probes.scan_process.channel import Channel
+from dims_worker.probes.scan_process.message_channel import MessageChannel
 from dims_worker.probes.scan_process.process_tree import kill_descendants
 
 IDLE = 60.0
@@ -35,7 +35,7 @@ def run_child(connection: socket.socket, inherited: Any) -> NoReturn:
     try:
         _reset_signals()
         _detach(connection.fileno())
-        channel = Channel(connection)
+        channel = MessageChannel(connection)
         _forward_logs(channel)
         _end_with_parent(channel)
         gc.freeze()  # the collector then leaves the memory alone that both processes share
@@ -48,7 +48,7 @@ def run_child(connection: socket.socket, inherited: Any) -> NoReturn:
         os._exit(0)
 
 
-def _serve(channel: Channel, inherited: Any) -> None:
+def _serve(channel: MessageChannel, inherited: Any) -> None:
     """Answer calls until none has come for a while."""
     while channel.is_readable(IDLE):
         function, arguments, limit = channel.wait_for_message()
@@ -65,7 +65,7 @@ def _serve(channel: Channel, inherited: Any) -> None:
         _answer(channel, *answer)
 
 
-def _answer(channel: Channel, kind: str, value: Any) -> None:
+def _answer(channel: MessageChannel, kind: str, value: Any) -> None:
     try:
         channel.send((kind, value))
     except OSError:
@@ -131,7 +131,7 @@ class _ForwardedLog(logging.handlers.QueueHandler):
         self._send((LOG, record))
 
 
-def _forward_logs(channel: Channel) -> None:
+def _forward_logs(channel: MessageChannel) -> None:
     logging.raiseExceptions = False  # the parent may be gone
     for logger in (logging.getLogger(), *logging.Logger.manager.loggerDict.values()):
         if isinstance(logger, logging.Logger) and logger.handlers:
@@ -140,7 +140,7 @@ def _forward_logs(channel: Channel) -> None:
         logging.getLogger().addHandler(_ForwardedLog(channel.send))
 
 
-def _end_with_parent(channel: Channel) -> None:
+def _end_with_parent(channel: MessageChannel) -> None:
     """Watch the connection from a thread. When the parent is gone, end this process and what it has started.
 
     While a pattern holds Python's lock, the thread cannot run. Then the timer of the kernel ends the process.

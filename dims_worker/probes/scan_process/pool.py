@@ -198,14 +198,18 @@ class ScanPool:
         """Return the failure of a call that did not end in time, with its likely cause."""
         elapsed = time.monotonic() - call.begun_at
         busy = computing if computing is not None else cpu_used - call.cpu_before > BUSY * elapsed
-        cause = (
-            "It was computing all the time: a pattern such as (a+)+$ can take years. Simplify the patterns, measure "
-            "less, or raise `timeout`"
-            if busy
-            else "It was waiting for a server, a file system or a program that did not answer. Check that they work, "
-            "or raise `timeout`"
-        )
-        return Failure(f"{call.title} took longer than its timeout of {call.timeout:g} s and was killed. {cause}", busy)
+        end = _COMPUTING if busy else _WAITING
+        return Failure(f"{call.title} took longer than its timeout of {call.timeout:g} s and {end}", busy)
+
+
+_COMPUTING = (
+    "was killed. It was computing all the time: a pattern such as (a+)+$ can take years. Simplify the patterns, "
+    "measure less, or raise `timeout`"
+)
+_WAITING = (
+    "was killed. It was waiting for a server, a file system or a program that did not answer. Check that they work, "
+    "or raise `timeout`"
+)
 
 
 def _crash_reason(title: str, status: int | None) -> str:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dims_worker.probes.scan_process.channel import Channel
+from dims_worker.probes.scan_process.message_channel import MessageChannel
 from dims_worker.probes.scan_process.child import run_child
 from dims_worker.probes.scan_process.process_tree import is_computing, kill_tree
 
@@ -47,7 +47,7 @@ class ScanProcess:
         theirs.close()
         self._parent = os.getpid()
         ours.settimeout(_SEND)
-        self._channel = Channel(ours)
+        self._channel = MessageChannel(ours)
 
     def fileno(self) -> int:
         return self._channel.fileno()

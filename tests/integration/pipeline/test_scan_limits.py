@@ -140,7 +140,7 @@ sources:
 metrics:
   m:
     message: {{source: repo, measure: commits, message: '{ENDLESS}'}}
-    author: {{source: repo, measure: commits, author: 'nobody at all'}}
+    author: {{source: repo, measure: commits, author: 'no such person'}}
     files: {{source: here, measure: count, paths: "*.txt"}}
 """
 

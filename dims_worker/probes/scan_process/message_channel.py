@@ -14,7 +14,7 @@ _LENGTH = struct.Struct("!Q")
 _BLOCK = 1 << 18
 
 
-class Channel:
+class MessageChannel:
     """One end of the connection. Several threads may send, one thread receives."""
 
     def __init__(self, connection: socket.socket) -> None:
