@@ -56,6 +56,18 @@ class DatabaseUnreachable(DimsError):
     exit_code = 3
 
 
+class DatabaseRefused(DatabaseUnreachable):
+    """The database answers, but DIMS cannot use it. Its message has the fix."""
+
+
+class DatabaseForbidden(DatabaseRefused):
+    """The database, or the user that DIMS connects as, allows no such change."""
+
+
+class DatabaseBusy(DatabaseRefused):
+    """The transaction failed because of other transactions. Try again."""
+
+
 class ServiceError(DimsError):
     """A server or process of the local stack did not start or stop."""
 

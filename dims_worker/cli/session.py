@@ -71,15 +71,18 @@ class Session:
         return self.config.select(wanted)
 
     @contextmanager
-    def database(self) -> Iterator[Engine]:
+    def database(self, *, check: bool = True) -> Iterator[Engine]:
         """Yield the database that DIMS_DATABASE_URL names, or else the one of the data directory.
 
         The database of the data directory is started if it does not run, stopped afterwards, and always migrated.
+        Raises DatabaseRefused if the tables of the other one are of another version of DIMS, unless `check` is false.
         """
         # Imported here: `dims --version` and `dims plan` need no database, and SQLAlchemy takes half a second to import
-        from dims_worker.store.engine import engine
+        from dims_worker.store.engine import check_schema, engine
 
         if self.config.database_url:
+            if check:
+                check_schema(engine(self.config.database_url))
             yield engine(self.config.database_url)
             return
         from dims_worker import local
