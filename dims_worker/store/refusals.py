@@ -38,6 +38,7 @@ _BUSY = {
 """SQLSTATEs of a transaction that can succeed if it is tried again."""
 
 _REFUSED = {
+    "53": "The server has too few resources: read its log",
     "53100": "Free space on the disk of the server, or move its data to a larger one",
     "53200": "The server has too little memory: give it more, or lower its work_mem",
     "53300": _CONNECTIONS,
@@ -122,7 +123,7 @@ def _grant(names: dict[str, str]) -> str:
 
 def _one_line(orig: Any) -> str:
     """Return the message of the driver in one line, without the position in the statement."""
-    message = re.split(r"\nLINE \d+:|\nHINT:|\nDETAIL:|\nCONTEXT:", str(orig))[0]
+    message = re.split(r"\nLINE \d+:|\nHINT:|\nDETAIL:|\nCONTEXT:|\n\s+This probably means", str(orig))[0]
     return " ".join(message.split())
 
 
