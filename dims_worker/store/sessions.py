@@ -70,6 +70,11 @@ def prepare_sessions(engine: Engine, settings: SessionSettings) -> None:
             raw.cursor_factory = _pooled_cursor(settings)
 
 
+def allow_pauses(connection: Connection) -> None:
+    """Let this transaction wait for its client as long as it likes. Use it where no row is locked."""
+    connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+
+
 def is_pooled(connection: Connection) -> bool:
     """Return whether a pooler is between this connection of `prepare_sessions` and the server."""
     return bool(connection.info.get(_POOLED))
