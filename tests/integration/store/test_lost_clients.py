@@ -31,7 +31,7 @@ with transaction(new_engine(sys.argv[1], "dims", settings=SessionSettings(pause=
 
 @pytest.fixture
 def stopped_client(flow: Flow, pause: float) -> Iterator[None]:
-    """A process that holds the locks of all metrics, and that a signal has stopped. It may pause for `pause` seconds."""
+    """A process that holds the locks of all metrics. A signal has stopped it, and it may pause for `pause` seconds."""
     url = flow.engine.url.render_as_string(hide_password=False)
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, url, str(pause)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "locked\n"
