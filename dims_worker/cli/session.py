@@ -42,10 +42,17 @@ PIPE_WIDTH = 220
 """Columns of a table that is written to a pipe, so that no line is folded."""
 
 
+class _OutputConsole(Console):
+    """Leaves it to the caller what happens when the reader of the output has ended. Rich would end with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console() -> Console:
     """Return a console for the terminal, or for plain wide text in a pipe."""
-    console = Console(highlight=False, markup=False)  # the subject of a commit can contain [/b]
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=PIPE_WIDTH)
+    console = _OutputConsole(highlight=False, markup=False)  # the subject of a commit can contain [/b]
+    return console if console.is_terminal else _OutputConsole(highlight=False, markup=False, width=PIPE_WIDTH)
 
 
 @dataclass
