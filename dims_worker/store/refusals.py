@@ -31,7 +31,7 @@ _BUSY = {
     "40001": "Try again",
     "40P01": "Try again",
     "55P03": "Another session holds a lock. Try again, or find the session in the view pg_stat_activity",
-    "57014": "The limit statement_timeout is over, or somebody cancelled the query. Try again, or raise the limit",
+    "57014": "statement_timeout is over, or an administrator cancelled the query. Try again, or raise the limit",
     "25P03": "The transaction paused for longer than idle_in_transaction_session_timeout. Try again",
     "25P04": "The transaction took longer than transaction_timeout. Try again, or raise the limit",
 }
@@ -61,13 +61,13 @@ _AT_CONNECTION: Sequence[tuple[str, str]] = (
     # psycopg2 has no SQLSTATE for an attempt to connect. These are the English messages of PostgreSQL and PgBouncer
     ("too many clients|too many connections|remaining connection slots|no more connections|sorry, too", _CONNECTIONS),
     ("password authentication failed|no password supplied|SASL auth|wrong password", _REFUSED["28"]),
-    ("role .* does not exist|no such user", f"Create the user, or correct its name in {_VARIABLE}"),
-    ("role .* is not permitted to log in", 'Run as an administrator: ALTER ROLE "{user}" LOGIN'),
+    ('role "[^"]*" does not exist|no such user', f"Create the user, or correct its name in {_VARIABLE}"),
+    ('role "[^"]*" is not permitted to log in', 'Run as an administrator: ALTER ROLE "{user}" LOGIN'),
     ('permission denied for database|"?CONNECT"? privilege', 'Run: GRANT CONNECT ON DATABASE "{database}" TO "{user}"'),
-    ("database .* does not exist|no such database", f"Create it, or correct its name in {_VARIABLE}"),
+    ('database "[^"]*" does not exist|no such database', f"Create it, or correct its name in {_VARIABLE}"),
     ("is not currently accepting connections", 'Run: ALTER DATABASE "{database}" ALLOW_CONNECTIONS true'),
     ("session is read-only|session is not read-only|server is in hot standby", "Name the primary server"),
-    ("SSL is required|no encryption|SSL off|requires SSL", f"Add ?sslmode=verify-full to {_VARIABLE}"),
+    ("SSL is required|SSL required$|no encryption|SSL off|requires SSL", f"Add ?sslmode=verify-full to {_VARIABLE}"),
     ("server does not support SSL", f"Turn SSL on at the server, or remove sslmode from {_VARIABLE}"),
     ("root certificate file|certificate verify failed|certificate has expired", "See docs/security.md, section TLS"),
     ("no pg_hba.conf entry|pg_hba.conf rejects", "Add a line for this host and user to pg_hba.conf of the server"),
@@ -93,7 +93,7 @@ def translate(error: DBAPIError, place: str, user: str | None, database: str | N
     if "invalid dsn" in message or "invalid connection option" in message:
         return ConfigError(f"{_VARIABLE} has an option that libpq does not know")
     if code is None or code == "08P01":
-        return _without_code(error, f"{place}: {message}", names)
+        return _without_code(error, place, message, names)
     if code in _BUSY:
         return DatabaseBusy(f"{place}: {_end(message)} {_BUSY[code]}.")
     if code == "25006":
@@ -109,12 +109,12 @@ def translate(error: DBAPIError, place: str, user: str | None, database: str | N
     return DatabaseRefused(f"{place}: {_end(message)} {fix}.") if fix else None
 
 
-def _without_code(error: DBAPIError, message: str, names: dict[str, str]) -> DimsError | None:
+def _without_code(error: DBAPIError, place: str, message: str, names: dict[str, str]) -> DimsError | None:
     for pattern, fix in _AT_CONNECTION:
         if re.search(pattern, message, re.IGNORECASE):
-            return DatabaseRefused(f"{_end(message)} {fix.format(**names)}.")
+            return DatabaseRefused(f"{place}: {_end(message)} {fix.format(**names)}.")
     lost = error.connection_invalidated or type(error).__name__ in ("OperationalError", "InterfaceError")
-    return DatabaseUnreachable(f"{_end(message)} {_UNREACHABLE}.") if lost else None
+    return DatabaseUnreachable(f"{place}: {_end(message)} {_UNREACHABLE}.") if lost else None
 
 
 def _grant(names: dict[str, str]) -> str:

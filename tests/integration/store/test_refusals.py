@@ -303,7 +303,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mount = shutil.which("mount")
     if os.geteuid() != 0 or mount is None:
         pytest.skip("mounting a tmpfs needs root")
-    size = f"size=3m,uid={pwd.getpwnam('nobody').pw_uid},mode=700"  # the server runs as this user
+    account = pwd.getpwnam("nobody")  # the server runs as this user
+    size = f"size=3m,uid={account.pw_uid},mode=700"
     if subprocess.run([mount, "-t", "tmpfs", "-o", size, "tmpfs", folder], check=False).returncode:
         pytest.skip("this machine allows no mount")
     yield folder
