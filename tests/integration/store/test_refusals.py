@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from redis import Redis
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
@@ -139,33 +138,31 @@ def test_a_user_without_a_right(engine: Engine, plain: Engine) -> None:
     assert isinstance(error, DatabaseForbidden) and "GRANT dims_app TO" in str(error)
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        *("53000", "53100", "53200", "53300", "53400", "57P01", "57P02", "57P03", "58000", "58030", "58P01"),
-        *("XX000", "XX001", "08006", "25006", "40001", "40P01", "55P03", "57014", "42501", "28000", "F0000", "55000"),
-    ],
+CODES = (
+    *("53000", "53100", "53200", "53300", "53400", "57P01", "57P02", "57P03", "58000", "58030", "58P01"),
+    *("XX000", "XX001", "08006", "25006", "40001", "40P01", "55P03", "57014", "42501", "28000"),
 )
-def test_no_error_of_the_database_itself_rejects_an_event(
-    project: Project, flow: Flow, redis: Redis, code: str
-) -> None:
-    raise_at_insert(flow, code)
-    with pytest.raises((DatabaseUnreachable, DBAPIError)):
-        flow.ask("m.a")
-    assert flow.scalar("SELECT count(*) FROM dims_event_log") == 0
-    if code[:2] not in ("F0", "55"):
-        with pytest.raises(DatabaseRefused) as raised:
+UNKNOWN_CODES = ("F0000", "55000")
+"""DIMS has no fix for these, but they are no problem of the data either."""
+
+
+def test_no_error_of_the_database_itself_rejects_an_event(flow: Flow) -> None:
+    for code in (*CODES, *UNKNOWN_CODES):
+        raise_at_insert(flow, code)
+        with pytest.raises(DBAPIError if code in UNKNOWN_CODES else DatabaseUnreachable) as raised:
             flow.ask("m.a")
-        check(raised.value)
+        if isinstance(raised.value, DimsError):
+            check(raised.value)
+    assert flow.scalar("SELECT count(*) FROM dims_event_log") == 0
 
 
 def raise_at_insert(flow: Flow, code: str) -> None:
     flow.do(f"""
-        CREATE FUNCTION problem() RETURNS trigger LANGUAGE plpgsql AS $$
+        CREATE OR REPLACE FUNCTION problem() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             RAISE EXCEPTION 'problem' USING ERRCODE = '{code}';
         END $$;
-        CREATE TRIGGER problem BEFORE INSERT ON dims_event_log FOR EACH ROW EXECUTE FUNCTION problem();
+        CREATE OR REPLACE TRIGGER problem BEFORE INSERT ON dims_event_log FOR EACH ROW EXECUTE FUNCTION problem();
     """)
 
 
