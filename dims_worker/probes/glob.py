@@ -4,21 +4,24 @@ Patterns mean what they mean in `pathlib.PurePath.full_match` (Python 3.13, case
 included), except that a bracket never matches a `/`. Paths are relative, with `/`, without `.` and `//`.
 
 Every metric tests every file, so speed matters. Most patterns become `str.startswith`, `str.endswith` or a set
-lookup. The rest becomes one regular expression a metric, which is tested last.
+lookup. The rest is tested last, see `dims_worker.probes.glob_walk`.
+
+Anyone who may send events chooses the paths, so no test takes long: its steps are at most the length of the path times
+`steps_per_character` of the pattern, which is at most the length of the pattern.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import PurePosixPath
 
+from dims_worker.probes import glob_walk
+from dims_worker.probes.glob_walk import SPECIAL, name_regex
+
 Test = Callable[[str], bool]
 """Returns whether a path matches."""
-
-_SPECIAL = re.compile(r"[*?\[]")
 
 
 def everything(_path: str) -> bool:
@@ -83,6 +86,12 @@ def parts(pattern: str) -> tuple[str, ...]:
 
 
 @lru_cache(4096)
+def steps_per_character(patterns: tuple[str, ...]) -> int:
+    """Return a bound of the steps that testing a path takes for each of its characters, for all patterns together."""
+    return sum(glob_walk.steps_per_character(parts(pattern)) for pattern in patterns)
+
+
+@lru_cache(4096)
 def is_literal(pattern: str) -> bool:
     """Return whether the pattern has no wildcard."""
     return not any(map(_is_wild, parts(pattern)))
@@ -105,22 +114,22 @@ def folders_of(patterns: tuple[str, ...]) -> frozenset[str]:
 
 def _is_wild(name: str) -> bool:
     # A bracket that is not closed is an ordinary character
-    return bool(_SPECIAL.search(name)) and _name_regex(name) != re.escape(name)
+    return bool(SPECIAL.search(name)) and name_regex(name) != re.escape(name)
 
 
 def _literals(name: str) -> tuple[str, str] | None:
     """Return the text before and after the only `*` of a name, or None if it has other wildcards."""
     before, star, after = name.partition("*")
-    return (before, after) if star and not _SPECIAL.search(before + after) else None
+    return (before, after) if star and not SPECIAL.search(before + after) else None
 
 
 def _any_of(patterns: tuple[str, ...]) -> Test:
-    """Combine the fast tests, then one regular expression for the other patterns."""
+    """Combine the fast tests, then the tests of the other patterns."""
     exact: set[str] = set()
     starts: list[str] = []
     ends: list[str] = []
     others: list[Test] = []
-    slow: list[tuple[str, ...]] = []
+    slow: list[Test] = []
     for pattern in patterns:
         names = parts(pattern)
         folder = folder_of(pattern)
@@ -138,8 +147,8 @@ def _any_of(patterns: tuple[str, ...]) -> Test:
         elif last and last[0] == "" and last[1] and len(rest) == 1:
             others.append(_flat(below, last[1]))
         else:
-            slow.append(names)
-    return _either(_quick(exact, tuple(starts), tuple(ends)) + others + ([_regex(slow)] if slow else []))
+            slow.append(glob_walk.compile_pattern(names))
+    return _either(_quick(exact, tuple(starts), tuple(ends)) + others + slow)
 
 
 def _quick(exact: set[str], starts: tuple[str, ...], ends: tuple[str, ...]) -> list[Test]:
@@ -175,58 +184,10 @@ def _either(tests: list[Test]) -> Test:
     return lambda path: any(test(path) for test in tests)
 
 
-def _regex(patterns: Iterable[tuple[str, ...]]) -> Test:
-    """Compile one expression for all. If every pattern has a literal end (`test_*.py`), test that first."""
-    names = list(patterns)
-    match = re.compile("(?s:" + "|".join(map(_path_regex, names)) + r")\Z").match
-    ends = tuple(_SPECIAL.split(each[-1])[-1] for each in names if "[" not in each[-1])
-    if len(ends) == len(names) and all(ends):
-        return lambda path: path.endswith(ends) and match(path) is not None
-    return lambda path: match(path) is not None
-
-
-def _path_regex(names: tuple[str, ...]) -> str:
-    pieces: list[str] = []
-    for index, name in enumerate(names):
-        last = index == len(names) - 1
-        if name == "**":
-            pieces.append(".*" if last else "(?:.+/)?")
-        else:
-            pieces.append(("[^/]+" if name == "*" else _name_regex(name)) + ("" if last else "/"))
-    return "".join(pieces)
-
-
-@lru_cache(4096)
-def _name_regex(name: str) -> str:
-    pieces: list[str] = []
-    at = 0
-    while at < len(name):
-        end = _bracket(name, at)
-        if end:
-            # fnmatch implements ranges. Remove what it adds around them: `(?s:…)\Z`
-            pieces.append("(?!/)" + fnmatch.translate(name[at:end])[len("(?s:") :].rpartition(")")[0])
-            at = end
-            continue
-        if name[at] != "*":
-            pieces.append("[^/]" if name[at] == "?" else re.escape(name[at]))
-        elif pieces[-1:] != ["[^/]*"]:
-            pieces.append("[^/]*")
-        at += 1
-    return "".join(pieces)
-
-
-def _bracket(name: str, at: int) -> int:
-    """Return where the bracket that opens at `at` ends. 0 means that none opens there, or that it is not closed."""
-    if name[at] != "[":
-        return 0
-    first = at + 2 if name[at + 1 : at + 2] == "!" else at + 1
-    return name.find("]", first + 1) + 1  # a `]` in the first place is a literal
-
-
 def _reach(names: tuple[str, ...]) -> Test:
     if names[0] == "**":
         return everything
-    tests = [re.compile(rf"(?s:{_path_regex((name,))})\Z").match for name in names]
+    tests = [re.compile(rf"(?s:{name_regex(name)})\Z").match for name in names]
 
     def reaches(folder: str) -> bool:
         for index, name in enumerate(folder.split("/")):
