@@ -46,7 +46,25 @@ MAX_BYTES = 256 * 1024
 """The size limit of an envelope, in bytes of UTF-8."""
 
 MAX_TEXT = 2048
-"""The length limit of id, producer, type and subject, in characters (an S3 key has at most 1,024 bytes)."""
+"""The length limit of id, producer, type and subject, in characters."""
+
+MAX_PATH = 4096
+"""The size limit of `root` and of each of `paths`, in bytes of UTF-8. Linux opens no longer path (PATH_MAX)."""
+
+MAX_KEY = 1024
+"""The size limit of a key of a bucket, in bytes of UTF-8. It is S3's own limit."""
+
+MAX_PATHS = 1000
+"""The most paths or keys that DIMS compares with patterns. A longer list counts as *unknown*."""
+
+MAX_REQUESTED = 20
+"""The most patterns in the `metrics` of a request. Names without a wildcard do not count."""
+
+MAX_PATTERN = 256
+"""The length limit of such a pattern, in characters."""
+
+MAX_WILDCARDS = 16
+"""The most wildcards (`*`, `?`, `[`) in such a pattern."""
 
 MAX_DEPTH = 64
 """The limit of nested arrays and objects, so that every JSON parser and writer on the way can process an event."""
@@ -56,6 +74,9 @@ YEARS = range(2000, 2101)
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
 """The offset is optional here and checked later. `fromisoformat` alone accepts week dates and any separator."""
+
+
+_WILDCARD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +135,7 @@ class Event:
         if not isinstance(data, dict):
             raise EventError(f"data must be a JSON object, not {type(data).__name__}")
         subject = fields.get("subject")
-        return cls(
+        event = cls(
             id=_text(fields, "id"),
             producer=_text(fields, "source"),
             type=_text(fields, "type"),
@@ -122,6 +143,8 @@ class Event:
             subject=None if subject is None else _text(fields, "subject", empty=True),
             data=data,
         )
+        _check_scope(event)
+        return event
 
 
 def _envelope(text: str | bytes) -> dict[str, Any]:
@@ -192,6 +215,51 @@ def _text(fields: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
     if len(value) > MAX_TEXT:
         raise EventError(f"{name} has {len(value):,} characters; the limit is {MAX_TEXT:,}")
     return value
+
+
+def _check_scope(event: Event) -> None:
+    """Refuse paths, keys and patterns that are too long, so that comparing them takes a bounded time."""
+    data = event.data
+    if event.type.startswith(S3_PREFIX):
+        _check_size("subject", event.subject, MAX_KEY, "Name a key of the bucket")
+    if event.type.startswith(S3_PREFIX) or "bucket" in data:
+        _check_size("data.key", data.get("key"), MAX_KEY, "Leave it out, which means that the key is unknown")
+        _check_each("data.keys", data.get("keys"), MAX_KEY)
+    if isinstance(data.get("root"), str):
+        _check_size("data.root", data["root"], MAX_PATH, "Name a folder that exists")
+        _check_each("data.paths", data.get("paths"), MAX_PATH)
+    if event.type == VERIFY_REQUESTED and isinstance(requested := data.get("metrics"), list):
+        _check_patterns({each for each in requested if isinstance(each, str) and not is_name(each)})
+
+
+def _check_each(name: str, values: Any, limit: int) -> None:
+    for index, value in enumerate(values if isinstance(values, list) else ()):
+        if isinstance(value, str) and len(value) * 4 > limit:
+            _check_size(f"{name}[{index}]", value, limit, "Send an empty list, which means that the change is unknown")
+
+
+def _check_size(name: str, value: Any, limit: int, fix: str) -> None:
+    size = len(value.encode()) if isinstance(value, str) else 0
+    if size > limit:
+        raise EventError(f"{name} has {size:,} bytes; the limit is {limit:,}. {fix}")
+
+
+def is_name(pattern: str) -> bool:
+    """Return whether a pattern of metric names has no wildcard."""
+    return _WILDCARD.search(pattern) is None
+
+
+def _check_patterns(patterns: set[str]) -> None:
+    if len(patterns) > MAX_REQUESTED:
+        raise EventError(
+            f"data.metrics has {len(patterns):,} patterns; the limit is {MAX_REQUESTED}. Name the metrics, or write `*`"
+        )
+    for pattern in sorted(patterns):
+        if len(pattern) > MAX_PATTERN or len(_WILDCARD.findall(pattern)) > MAX_WILDCARDS:
+            raise EventError(
+                f"data.metrics has a pattern with more than {MAX_PATTERN} characters or {MAX_WILDCARDS} wildcards: "
+                f"{pattern!r:.80}. Shorten it"
+            )
 
 
 def _time(value: Any) -> datetime:

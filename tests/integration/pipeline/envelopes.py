@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-MAX_BYTES, MAX_TEXT, MAX_DEPTH = 256 * 1024, 2048, 64
+MAX_BYTES, MAX_TEXT, MAX_DEPTH, MAX_KEY = 256 * 1024, 2048, 64, 1024
 
 Fields = dict[bytes, bytes]
 """A stream entry."""
@@ -67,6 +67,9 @@ def parse_expected(fields: Fields) -> ParsedEvent | None:
             time=_instant(envelope["time"]),
             data={} if data is None else data,
         )
+        is_key = event.type.startswith("com.amazonaws.s3.")
+        if is_key and len((event.subject or "").encode()) > MAX_KEY:
+            return None
         return event if isinstance(event.data, dict) and envelope["specversion"] == "1.0" else None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
