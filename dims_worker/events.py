@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 
 from dims_worker.errors import EventError
@@ -68,6 +69,15 @@ MAX_WILDCARDS = 16
 
 MAX_DEPTH = 64
 """The limit of nested arrays and objects, so that every JSON parser and writer on the way can process an event."""
+
+MAX_CONTAINERS = 20_000
+"""The most arrays and objects in an envelope. More of them take long to parse, however small they are."""
+
+LARGE_NUMBER = 1e16
+"""From here on, a decimal number has an exponent in JSON. PostgreSQL would store it as an integer without one."""
+
+MAX_LARGE_NUMBERS = 1000
+"""The most large decimal numbers in an event. Each is stored with all its digits, up to 309."""
 
 YEARS = range(2000, 2101)
 """The valid years of an event's time. Any other year comes from a wrong clock or a hostile sender."""
@@ -153,7 +163,8 @@ def _envelope(text: str | bytes) -> dict[str, Any]:
         if len(raw) > MAX_BYTES:
             raise EventError(f"the envelope has {len(raw):,} bytes; the limit is {MAX_BYTES:,}")
         decoded = raw.decode()
-        fields = _READER.decode(decoded)
+        _refuse_many_containers(decoded)
+        fields = _reader_of(decoded).decode(decoded)
         _refuse_hostile(decoded, fields)
     except UnicodeError as error:
         raise EventError(f"the envelope is not UTF-8: {error}") from None
@@ -178,10 +189,30 @@ def _finite(number: str) -> float:
 
 
 _READER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
+_STRINGS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_LEVEL = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+def _reader_of(text: str) -> json.JSONDecoder:
+    """Return the decoder of a text: one that counts large numbers, if the text may have too many."""
+    if text.count(".") + text.count("e") + text.count("E") <= MAX_LARGE_NUMBERS:
+        return _READER
+    count = 0
+
+    def counted(number: str) -> float:
+        nonlocal count
+        value = _finite(number)
+        count += abs(value) >= LARGE_NUMBER
+        if count > MAX_LARGE_NUMBERS:
+            raise ValueError(f"it has more than {MAX_LARGE_NUMBERS:,} numbers from {LARGE_NUMBER:g} on")
+        return value
+
+    return json.JSONDecoder(parse_float=counted, parse_constant=_no_constant)
 
 
 def _refuse_hostile(text: str, value: Any) -> None:
-    """Refuse NUL and lone surrogates, which PostgreSQL cannot store, and values that are nested too deeply.
+    """Refuse NUL and lone surrogates, which PostgreSQL cannot store.
 
     A search in the text is fast. Only a text that can contain one of these needs the slow check of its value.
     """
@@ -189,15 +220,20 @@ def _refuse_hostile(text: str, value: Any) -> None:
         raise EventError("the envelope contains a NUL character")
     if "\\ud" in text or "\\uD" in text:
         json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate raises UnicodeEncodeError
-    if text.count("[") + text.count("{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
+
+
+def _refuse_many_containers(text: str) -> None:
+    """Refuse a text with too many arrays and objects, or nested too deeply, before it is parsed.
+
+    It visits brackets only, and a text with few of them is fine.
+    """
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    brackets = _STRINGS.sub("", text).encode().translate(None, _NOT_BRACKETS)
+    if max(accumulate(map(_LEVEL.__getitem__, brackets)), default=0) > MAX_DEPTH:
         raise EventError("the envelope is nested too deeply")
-
-
-def _deeper(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    parts = value.values() if isinstance(value, dict) else value
-    return not levels or any(_deeper(part, levels - 1) for part in parts)
+    if brackets.count(b"[") + brackets.count(b"{") > MAX_CONTAINERS:
+        raise EventError(f"the envelope has more than {MAX_CONTAINERS:,} arrays and objects")
 
 
 def _has_nul(value: Any) -> bool:

@@ -251,7 +251,9 @@ def _digest(event: Event) -> str:
     It is a hash because PostgreSQL cannot index a value that is longer than a third of a page.
     """
     content = [event.producer, event.id, event.type, event.subject, event.time.isoformat(), event.data]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(content, sort_keys=True, separators=(",", ":"), check_circular=False).encode()
+    ).hexdigest()
 
 
 def ingest_stream(redis: Redis, engine: Engine, planner: Planner) -> IngestResult:

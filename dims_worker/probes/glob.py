@@ -26,6 +26,9 @@ Test = Callable[[str], bool]
 _STEPS_PER_TEST = 20
 """The steps of a call, however short the path is."""
 
+_STEPS_PER_PLACE = 150
+"""The steps for a name of a path with empty names, at one place of a pattern."""
+
 
 def everything(_path: str) -> bool:
     return True
@@ -96,7 +99,12 @@ def steps_per_character(patterns: tuple[str, ...]) -> int:
 
 def steps_of(patterns: tuple[str, ...], paths: Collection[str]) -> int:
     """Return a bound of the steps that testing these paths takes. A step is about 5 ns."""
-    return steps_per_character(patterns) * sum(map(len, paths)) + _STEPS_PER_TEST * len(patterns) * len(paths)
+    steps = _STEPS_PER_TEST * len(patterns) * len(paths)
+    if per_character := steps_per_character(patterns):
+        steps += per_character * sum(map(len, paths))
+        empty = sum(path.count("/") + 1 for path in paths if glob_walk.has_empty_name(path))
+        steps += empty and empty * _STEPS_PER_PLACE * sum(len(parts(pattern)) for pattern in patterns)
+    return steps
 
 
 @lru_cache(4096)

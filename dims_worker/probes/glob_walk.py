@@ -28,7 +28,7 @@ def compile_pattern(names: tuple[str, ...]) -> Callable[[str], bool]:
     ends = re.compile(rf"(?s:{'/'.join(map(name_regex, tail))})\Z").match
 
     def test(path: str) -> bool:
-        if path[:1] == "/" or "//" in path:
+        if has_empty_name(path):
             return matches_with_empty_names(names, path)
         if not tail:
             return begins(path) is not None
@@ -78,6 +78,11 @@ def _start_of_last(path: str, count: int) -> int:
             return -1
         at = path.rfind("/", 0, at - 1) + 1
     return at
+
+
+def has_empty_name(path: str) -> bool:
+    """Return whether a path begins with `/` or has `//`."""
+    return "//" in path or path[:1] == "/"
 
 
 def matches_with_empty_names(names: tuple[str, ...], path: str) -> bool:
