@@ -189,7 +189,8 @@ def _finite(number: str) -> float:
 
 
 _READER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
-_STRINGS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+_STRINGS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+"""A string of JSON, or the rest of a text that does not end its last string."""
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _LEVEL = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 

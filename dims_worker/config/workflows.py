@@ -52,7 +52,7 @@ class LocalFolder(Model):
         None, description="Group 1 is the season in the path, such as `2019-20` or `2019`. Without it: by the date."
     )
     id: Regex | None = Field(
-        r"^0*(\d{5,}|\d{9}[A-Z]{3})(?![0-9A-Za-z])",
+        r"^0{0,20}(\d{5,20}|\d{9}[A-Z]{3})(?![0-9A-Za-z])",
         description="Group 1 is the id of a game in a file name. `null`: files are not games.",
     )
 

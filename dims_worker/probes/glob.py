@@ -13,7 +13,7 @@ Anyone who may send events chooses the paths, so no test takes long: its steps a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import PurePosixPath
 
@@ -97,14 +97,21 @@ def steps_per_character(patterns: tuple[str, ...]) -> int:
     return sum(0 if _is_quick(pattern) else glob_walk.steps_per_character(parts(pattern)) for pattern in patterns)
 
 
-def steps_of(patterns: tuple[str, ...], paths: Collection[str]) -> int:
+def steps_of(patterns: tuple[str, ...], paths: tuple[str, ...]) -> int:
     """Return a bound of the steps that testing these paths takes. A step is about 5 ns."""
     steps = _STEPS_PER_TEST * len(patterns) * len(paths)
     if per_character := steps_per_character(patterns):
-        steps += per_character * sum(map(len, paths))
-        empty = sum(path.count("/") + 1 for path in paths if glob_walk.has_empty_name(path))
-        steps += empty and empty * _STEPS_PER_PLACE * sum(len(parts(pattern)) for pattern in patterns)
+        characters, names = _sizes(paths)
+        steps += per_character * characters
+        steps += names and names * _STEPS_PER_PLACE * sum(len(parts(pattern)) for pattern in patterns)
     return steps
+
+
+@lru_cache(64)
+def _sizes(paths: tuple[str, ...]) -> tuple[int, int]:
+    """Return the characters of all paths, and the names of the paths that have an empty name."""
+    names = sum(path.count("/") + 1 for path in paths if glob_walk.has_empty_name(path))
+    return sum(map(len, paths)), names
 
 
 @lru_cache(4096)

@@ -36,7 +36,7 @@ def dumps(value: Any) -> str:
     return _with_all_digits(text) if "e+" in text else text  # Python writes floats from 1e16 on with an exponent
 
 
-_STRING = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")')
+_STRING = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")')
 _LARGE = re.compile(r"-?\d+(?:\.\d+)?e\+\d+")
 
 
