@@ -21,7 +21,7 @@ MAX_STEPS = 4_000_000
 is not compared counts as concerned. So no event and no configuration can block ingest, and no change is lost."""
 
 _SAMPLE = "x" * 256
-"""A path or key. What comparing it takes tells which events need no count of their steps."""
+"""A path or key. An event that cannot take more steps than a few of them needs no count."""
 
 _NOT_COMPARED = "the event names too much to compare it"
 
