@@ -166,14 +166,14 @@ def _any_of(patterns: tuple[str, ...]) -> Test:
     starts: list[str] = []
     ends: list[str] = []
     others: list[Test] = []
-    slow: list[Test] = []
+    slow: list[tuple[str, ...]] = []
     for pattern in patterns:
         folder = folder_of(pattern)
         below = f"{folder}/" if folder else ""
         rest = _rest(pattern)
         end = rest[-1][1:]
         if not _is_quick(pattern):
-            slow.append(glob_walk.compile_pattern(parts(pattern)))
+            slow.append(parts(pattern))
         elif is_literal(pattern):
             exact.add("/".join(parts(pattern)))
         elif rest == ("**",):
@@ -184,7 +184,9 @@ def _any_of(patterns: tuple[str, ...]) -> Test:
             others.append(_deep(below, end)) if folder else ends.append(end)
         else:
             others.append(_flat(below, end))
-    return _either(_quick(exact, tuple(starts), tuple(ends)) + others + slow)
+    return _either(
+        _quick(exact, tuple(starts), tuple(ends)) + others + ([glob_walk.compile_patterns(slow)] if slow else [])
+    )
 
 
 def _quick(exact: set[str], starts: tuple[str, ...], ends: tuple[str, ...]) -> list[Test]:

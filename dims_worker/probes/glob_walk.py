@@ -1,4 +1,4 @@
-"""The test of one path pattern with wildcards in several places. It never backtracks. See `dims_worker.probes.glob`.
+"""The test of path patterns with wildcards in several places. It never backtracks. See `dims_worker.probes.glob`.
 
 The names between two `**` are a group, which matches names in a row. The group before the first `**` matches at the
 start. The group after the last `**` has a fixed number of names, so it can match only at the end. Each group between
@@ -10,43 +10,51 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 SPECIAL = re.compile(r"[*?\[]")
 """Finds a character that may be a wildcard."""
 
 
-def compile_pattern(names: tuple[str, ...]) -> Callable[[str], bool]:
-    """Return the test of a path. `names` are the names of the pattern, with at most one `**` in a row."""
-    if "**" not in names:
-        whole = re.compile(rf"(?s:{'/'.join(map(name_regex, names))})\Z").match
-        return _after_end(names[-1], lambda path: whole(path) is not None)
-    head, *middle, tail = _groups(names)
-    found = [f"(?>(?:.+?/)??{''.join(f'{name_regex(name)}/' for name in group)})" for group in middle]
-    begins = re.compile(f"(?s:{''.join(f'{name_regex(name)}/' for name in head)}{''.join(found)})").match
-    ends = re.compile(rf"(?s:{'/'.join(map(name_regex, tail))})\Z").match
+def compile_patterns(patterns: Sequence[tuple[str, ...]]) -> Callable[[str], bool]:
+    """Return the test whether a path matches any pattern. Each has its names, with at most one `**` in a row."""
+    match = re.compile(rf"(?s:{'|'.join(map(_pattern_regex, patterns))})\Z").match
+    ends = tuple(_literal_end(names[-1]) for names in patterns)
 
     def test(path: str) -> bool:
+        if not path.endswith(ends):  # fast, and excludes most paths (`test_*.py`)
+            return False
         if has_empty_name(path):
-            return matches_with_empty_names(names, path)
-        if not tail:
-            return begins(path) is not None
-        at = _start_of_last(path, len(tail))
-        return at >= 0 and ends(path, at) is not None and begins(path, 0, at) is not None
+            return any(matches_with_empty_names(names, path) for names in patterns)
+        return match(path) is not None
 
-    return _after_end(names[-1], test)
+    return test
+
+
+def _pattern_regex(names: tuple[str, ...]) -> str:
+    """Return the expression of a pattern, for paths without empty names."""
+    head, *middle, tail = _groups(names)
+    if "**" not in names:
+        return "/".join(map(name_regex, tail))
+    found = [f"(?>(?:[^/]++/)*?{''.join(f'{name_regex(name)}/' for name in group)})" for group in middle]
+    begin = "".join([*(f"{name_regex(name)}/" for name in head), *found])
+    if not tail:
+        return f"{begin}.*"
+    # Go to the last names of the path, as many as the group has
+    last = f"(?:[^/]++/)*?(?=[^/]*+(?:/[^/]*+){{{len(tail) - 1}}}\\Z)" if tail[1:] else "(?:.*/)?"
+    return f"{begin}(?>{last}){'/'.join(map(name_regex, tail))}"
 
 
 def steps_per_character(names: tuple[str, ...]) -> int:
     """Return a bound of the steps of a test for each character of the path. It is at most the length of the pattern.
 
-    A group is tried at most once at each name of the path. A name of the pattern is compared with the name of the path
+    A group is tried at most once at each name of the path. A name of the pattern is compared with a name of the path
     once, and a text between two `*` is tried at each character.
     """
     groups = _groups(names)
     anchored = max((_steps_in_name(name) for group in groups for name in group), default=1)
-    return max(anchored, *(sum(map(_steps_in_name, group)) for group in groups[1:-1]), 1)
+    return max(anchored, len(groups[-1]), *(sum(map(_steps_in_name, group)) for group in groups[1:-1]))
 
 
 def _steps_in_name(name: str) -> int:
@@ -64,20 +72,9 @@ def _groups(names: tuple[str, ...]) -> list[tuple[str, ...]]:
     return groups if len(groups) > 1 else [(), *groups]
 
 
-def _after_end(name: str, test: Callable[[str], bool]) -> Callable[[str], bool]:
-    """Test the literal end of the last name first (`test_*.py`), because that is fast."""
-    end = "" if "[" in name else SPECIAL.split(name)[-1]
-    return (lambda path: path.endswith(end) and test(path)) if end else test
-
-
-def _start_of_last(path: str, count: int) -> int:
-    """Return where the last `count` names of a path begin, or -1 if it has fewer."""
-    at = len(path) + 1
-    for _ in range(count):
-        if at == 0:
-            return -1
-        at = path.rfind("/", 0, at - 1) + 1
-    return at
+def _literal_end(name: str) -> str:
+    """Return how every match of a name ends, as far as it has no wildcard."""
+    return "" if "[" in name else SPECIAL.split(name)[-1]
 
 
 def has_empty_name(path: str) -> bool:
