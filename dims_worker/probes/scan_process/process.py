@@ -10,8 +10,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dims_worker.probes.scan_process.message_channel import MessageChannel
 from dims_worker.probes.scan_process.child import run_child
+from dims_worker.probes.scan_process.message_channel import MessageChannel
 from dims_worker.probes.scan_process.process_tree import is_computing, kill_tree
 
 _SEND = 5.0
