@@ -10,6 +10,19 @@ from sqlalchemy import Connection, text
 KEPT = timedelta(days=1)
 """The row of a process without a sign of life is deleted after this."""
 
+LONGEST_PERIOD = timedelta(seconds=30)
+SHORTEST_SILENCE = timedelta(seconds=15)
+
+
+def report_period(sweep: timedelta) -> timedelta:
+    """Return how often a process writes its row: every sweep period, but at least every 30 s."""
+    return min(sweep, LONGEST_PERIOD)
+
+
+def silent_after(sweep: timedelta) -> timedelta:
+    """Return the age of a row from which its process counts as silent: three of its periods, but at least 15 s."""
+    return max(3 * report_period(sweep), SHORTEST_SILENCE)
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
