@@ -304,8 +304,17 @@ def test_a_disk_that_is_full_for_ten_seconds(small_disk, tmp_path):
                 == dict.fromkeys(("postgres", "valkey", "one", "writer"), "running")
             )
         )
-        with redis.Redis.from_url(local.running(home).broker_url) as client:
-            client.set("a", "c")
-        with closing(psycopg2.connect(local.running(home).database_url.replace("+psycopg2", ""))) as connection:
-            connection.cursor().execute("CREATE TABLE after_the_fault (a int)")
-            connection.commit()
+        until(lambda: both_accept_a_write(home))
+
+
+def both_accept_a_write(home):
+    urls = local.running(home)
+    with suppress(redis.RedisError, psycopg2.Error):
+        if urls and urls.broker_url and urls.database_url:
+            with redis.Redis.from_url(urls.broker_url) as client:
+                client.set("a", "c")
+            with closing(psycopg2.connect(urls.database_url.replace("+psycopg2", ""))) as connection:
+                connection.cursor().execute("CREATE TABLE after_the_fault (a int)")
+                connection.commit()
+                return True
+    return False
