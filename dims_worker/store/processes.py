@@ -151,6 +151,14 @@ def serves_queue(connection: Connection, queue: str) -> bool:
     return bool(row.scalar_one())
 
 
+def problem_of(row: ProcessRow, now: datetime, sweep: timedelta) -> str | None:
+    """Return why a process does not work, or None if it does. `now` is by the clock of the database."""
+    if row.problem:
+        return row.problem
+    age = now - row.seen_at
+    return f"it has given no sign of life for {age.total_seconds():.0f} s" if age > silent_after(sweep) else None
+
+
 def delete_silent_processes(connection: Connection) -> None:
     """Delete the rows of processes that gave no sign of life within `KEPT`."""
     connection.execute(text("DELETE FROM dims_processes WHERE seen_at <= clock_timestamp() - :kept"), {"kept": KEPT})

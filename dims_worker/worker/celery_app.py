@@ -36,6 +36,9 @@ def build_app(config: Config) -> Celery:
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_enable_prefetch_count_reduction=False,  # True silences a worker after a reconnect (celery 5.6)
+        # A child is replaced now and then, so that what a library leaks cannot grow for months
+        worker_max_tasks_per_child=10_000,
+        worker_max_memory_per_child=512 * 1024,  # KiB, checked after each task
         worker_consumer="dims_worker.worker.message_guard:MessageGuard",  # refuses and counts what is no wake-up
         worker_cancel_long_running_tasks_on_connection_loss=False,  # True loses tasks (celery 5.6)
         worker_hijack_root_logger=True,
