@@ -19,7 +19,7 @@ from tests.conftest import GIT_ENV, Project, wait_for
 
 HOST = socket.gethostname()
 NOW = datetime.now(UTC)
-YAML = "sources: {p: {type: files, path: .}}\nmetrics: {m: {a: {source: p, measure: count}}}\n"
+YAML = "settings: {sweep: 1m}\nsources: {p: {type: files, path: .}}\nmetrics: {m: {a: {source: p, measure: count}}}\n"
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_process_of_another_host_or_role_does_not_count(configured: Project, e
     assert "no such process has reported itself on this host" in done.stdout
 
 
-@pytest.mark.parametrize(("age", "problem", "shown"), [(60, None, "no sign of life for "), (0, "work waits", "work")])
+@pytest.mark.parametrize(("age", "problem", "shown"), [(600, None, "no sign of life for "), (0, "work waits", "work")])
 def test_a_silent_or_stalled_process_is_unhealthy(
     configured: Project, engine: Engine, age: int, problem: str | None, shown: str
 ) -> None:
