@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import pty
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from dims_worker import local
@@ -55,16 +53,28 @@ def test_a_terminal_that_closes_stops_everything(configured: Project, tmp_path: 
             process.wait(10)
 
 
-def test_a_full_disk_is_refused_with_one_sentence(configured: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dims_worker.cli.main import main
+FULL_DISK = """
+import shutil
+usage = shutil.disk_usage(".")
+shutil.disk_usage = lambda path: usage._replace(free=1000)
+from dims_worker.cli.main import main
+main()
+"""
 
-    monkeypatch.chdir(configured.folder)
-    for name in ("DIMS_DATABASE_URL", "DIMS_BROKER_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DIMS_HOME", configured.env["DIMS_HOME"])
-    usage = shutil.disk_usage(configured.folder)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(SystemExit) as ended:
-        main(["up", "--procfile", "Procfile"])
-    assert ended.value.code == 3
-    assert psutil.Process().children() == []
+
+def test_a_full_disk_is_refused_with_one_sentence(configured: Project) -> None:
+    env = {**os.environ, "DIMS_HOME": configured.env["DIMS_HOME"]}
+    env = {name: value for name, value in env.items() if name not in ("DIMS_DATABASE_URL", "DIMS_BROKER_URL")}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, "up", "--procfile", "Procfile"],
+        check=False,
+        cwd=configured.folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert "is full: 1.0 kB are free, and DIMS needs" in line
+    assert "Free some space" in line
