@@ -25,6 +25,8 @@ from dims_worker.errors import DimsError
 from dims_worker.events import STREAM
 from dims_worker.pipeline.ingest import ingest_batch, register_config
 from dims_worker.store.engine import engine, transaction
+from dims_worker.worker.broker_check import check_broker
+from dims_worker.worker.outage_report import report_failure, report_success
 from dims_worker.worker.sweep import sweep
 from dims_worker.worker.wakeups import send_ingest_wakeup, send_verify_wakeup
 
@@ -51,13 +53,14 @@ class Dispatcher:
         self.planner = Planner(config)
         self.stopped = threading.Event()
         self.problem: str | None = None
+        self.reading = False
 
     def run(self) -> None:
         while not self.stopped.is_set():
             try:
                 self._serve()
             except (DimsError, RedisError, OperationalError, OSError) as error:
-                self._report(str(error) or type(error).__name__)
+                self._report(error)
                 self.stopped.wait(RETRY)
             except Exception:
                 log.exception("the dispatcher failed and starts again")
@@ -66,10 +69,10 @@ class Dispatcher:
     def _serve(self) -> None:
         """Wait on the stream, ingest new events, and sweep when it is time, until something fails."""
         redis = connect(str(self.config.broker_url), timeout=WAIT_MS / 1000 + 3)
+        check_broker(self.config, redis)
         self._register()
         event_stream.ensure_group(redis)
         event_stream.remove_stale_consumers(redis)
-        self._report(None)
         period = self.config.settings.sweep.total_seconds()
         busy, swept = False, float("-inf")
         while not self.stopped.is_set():
@@ -79,6 +82,7 @@ class Dispatcher:
                         "a producer had set the last id of %s far ahead; DIMS has re-created the stream", STREAM
                     )
                 sweep(self.app, self.config, redis)
+                self._report(None)
                 swept = time.monotonic()
             if not self.ingests:
                 self.stopped.wait(min(period, WAIT_MS / 1000))
@@ -105,11 +109,16 @@ class Dispatcher:
                 register_config(connection, self.config)
             self.registered = True
 
-    def _report(self, problem: str | None) -> None:
-        """Log a change: a new problem, or that there is none."""
-        if problem != self.problem:
-            log.warning("waiting, and trying again: %s", problem) if problem else log.info("reading %s", STREAM)
-        self.problem = problem
+    def _report(self, error: Exception | None) -> None:
+        """Note an error, or that broker and database have served a sweep. Each outage is logged once."""
+        if error is not None:
+            self.problem = report_failure("the dispatcher", error, self.config)
+        else:
+            report_success("the dispatcher")
+            if not self.reading:
+                log.info("reading %s", STREAM)
+            self.problem = None
+        self.reading = error is None
 
 
 class DispatcherStep(bootsteps.StartStopStep):  # type: ignore[misc]
