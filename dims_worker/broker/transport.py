@@ -7,15 +7,43 @@ a changed password is over after a while. So this transport calls it a connectio
 
 from __future__ import annotations
 
-from kombu.transport import TRANSPORT_ALIASES
-from kombu.transport.redis import Transport
+from kombu.transport import TRANSPORT_ALIASES, redis, virtual
 from redis.exceptions import RedisError
 
 
-class BrokerTransport(Transport):
+class BrokerQoS(redis.QoS):
+    """Counts a message as done even if the broker refuses to note it.
+
+    kombu keeps counting it. After a few such messages the worker reads no more, until its connection is lost. The
+    broker delivers the message once more later, and the task finds nothing to do.
+    """
+
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]
+        except RedisError:
+            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]
+            raise
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        try:
+            super().reject(delivery_tag, requeue)  # type: ignore[no-untyped-call]
+        except RedisError:
+            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]
+            raise
+
+
+class BrokerChannel(redis.Channel):
+    """A channel with `BrokerQoS`."""
+
+    QoS = BrokerQoS
+
+
+class BrokerTransport(redis.Transport):
     """See the module."""
 
-    connection_errors = (*Transport.connection_errors, RedisError)
+    Channel = BrokerChannel
+    connection_errors = (*redis.Transport.connection_errors, RedisError)
 
 
 def use_broker_transport() -> None:

@@ -71,11 +71,14 @@ def fix_of_refusal(error: BaseException) -> str | None:
 
 
 def broker_reason(error: BaseException) -> str:
-    """Return one line: what the broker answered, and after it what to do, if that is known. No full stop at the end."""
-    text = " ".join(str(error).split())
-    reason = (text or type(error).__name__).rstrip(".")[:300]
+    """Return one line without a full stop: what to do, if that is known, and what the broker answered."""
+    text = " ".join(str(error).split()) or type(error).__name__
     fix = fix_of_refusal(error)
-    return f"{reason}: {fix}" if fix else reason
+    return f"{fix} ({_shortened(text, 120)})" if fix else _shortened(text, 300)
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text.rstrip(".") if len(text) <= limit else f"{text[:limit]}…"
 
 
 def wrong_type(key: str, expected: str) -> str:
