@@ -8,15 +8,15 @@ from redis.exceptions import RedisError
 from dims_producers.broker_refusal import broker_reason, wrong_type
 from dims_producers.publish import connect
 from dims_worker.broker.binding import DATABASE
-from dims_worker.broker.queues import BEAT, HELP_REQUESTED, REFUSED, queue_names
+from dims_worker.broker.queues import BEAT, REFUSED, SWEEPS, queue_names
 from dims_worker.config import Config
 from dims_worker.events import STREAM
 
 TIMEOUT = 3.0
 
-_TYPES = {
+_TYPES: dict[str, str] = {
     STREAM: "stream",
-    **dict.fromkeys((DATABASE, HELP_REQUESTED, BEAT, REFUSED), "string"),
+    **dict.fromkeys((DATABASE, BEAT, REFUSED, SWEEPS), "string"),
     "unacked": "hash",
     "unacked_index": "zset",
     "_kombu.binding.celery": "set",
@@ -40,7 +40,7 @@ def describe_refusal(error: BaseException, config: Config) -> str:
 
 def wrong_key(redis: Redis, config: Config) -> str | None:
     """Return a sentence that names the keys of DIMS and Celery that have a wrong type. None if there are none."""
-    types = dict(_TYPES)
+    types: dict[str, str] = dict(_TYPES)
     for name in queue_names(config):
         types |= {name: "list", f"_kombu.binding.{name}": "set"}
     with redis.pipeline(transaction=False) as pipe:

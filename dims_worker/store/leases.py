@@ -144,6 +144,12 @@ def count_leases(connection: Connection) -> int:
     return int(connection.execute(text(query)).scalar_one())
 
 
+def lease_holders(connection: Connection) -> set[str]:
+    """Return the workers that hold a lease now, by the name that they claimed with."""
+    query = "SELECT DISTINCT lease_holder FROM dims_sources WHERE lease_until >= clock_timestamp()"
+    return set(connection.execute(text(query)).scalars())
+
+
 def serving_runs(connection: Connection, wanted: Mapping[str, int]) -> list[RunRow]:
     """Return the runs that first served these generations of these metrics."""
     rows = connection.execute(

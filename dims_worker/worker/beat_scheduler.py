@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
-from celery.beat import PersistentScheduler, SchedulingError
+from celery.beat import SchedulingError
 
 from dims_worker.broker.outage_log import BROKER, outages
 from dims_worker.broker.refusals import describe_refusal
 from dims_worker.errors import WrongBroker
+from dims_worker.worker.beat import ReportedScheduler
 from dims_worker.worker.broker_check import wait_for_broker
 
 log = logging.getLogger(__name__)
@@ -20,7 +22,7 @@ LONGEST_PAUSE = 2.0
 _PART = "beat"
 
 
-class PatientScheduler(PersistentScheduler):  # type: ignore[misc]
+class PatientScheduler(ReportedScheduler):
     """See the module. The setting `beat_scheduler` names this class."""
 
     _checked = False
@@ -28,13 +30,12 @@ class PatientScheduler(PersistentScheduler):  # type: ignore[misc]
     def tick(self, *args: Any, **kwargs: Any) -> float:
         if not self._checked:
             try:
-                wait_for_broker(self.app.dims_config, lambda: None)
+                wait_for_broker(self.app.dims_config, self._note_tick)
             except WrongBroker as error:
                 log.critical("beat ends: %s", error)
                 raise SystemExit(error.exit_code) from None
             self._checked = True
-        seconds: float = super().tick(*args, **kwargs)
-        return seconds
+        return super().tick(*args, **kwargs)
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
         """Send what is due. If the broker refuses, the next period sends it again."""
@@ -56,5 +57,10 @@ class PatientScheduler(PersistentScheduler):  # type: ignore[misc]
             interval_max=LONGEST_PAUSE,
         )
 
+    def _note_tick(self) -> None:
+        """Tell the watchdog that the loop waits for a server, and does not hang."""
+        self.ticked = time.monotonic()
+
     def _failed(self, error: BaseException) -> None:
+        self._note_tick()
         outages.failed(BROKER, _PART, describe_refusal(error, self.app.dims_config))
