@@ -35,7 +35,7 @@ SECTIONS = {
     ),
     "Decide": ("approvals", "baseline"),
     "Report": ("web", "report", "notebook", "exporter"),
-    "Operate": ("config", "migrate", "notify", "enqueue", "hook", "watch"),
+    "Operate": ("config", "migrate", "broker", "notify", "enqueue", "hook", "watch"),
 }
 MODULES = {
     "init": "setup",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import Any
 
@@ -33,7 +34,8 @@ class PatientScheduler(ReportedScheduler):
                 wait_for_broker(self.app.dims_config, self._note_tick)
             except WrongBroker as error:
                 log.critical("beat ends: %s", error)
-                raise SystemExit(error.exit_code) from None
+                self.close()
+                os._exit(error.exit_code)  # Celery's beat would turn a SystemExit into the exit code 0
             self._checked = True
         return super().tick(*args, **kwargs)
 

@@ -34,15 +34,15 @@ from tests.fixtures.refusing_proxy import RefusingProxy
 
 CONFIG = """
 settings: {lease: 3s, sweep: 1s, orphan: 3s}
-sources: {tree: {type: files, path: tree}}
-metrics: {tree: {files: {source: tree, measure: count}}}
-rules: {scraped: {on: dims.scraper.complete}}
+sources: {tree: {type: command}}
+metrics: {tree: {files: {source: tree, command: "find tree -type f | wc -l", shell: true}}}
+rules: {scraped: {on: dims.scraper.complete, metrics: ["tree.*"]}}
 """
 REFUSED_SECONDS = 4.0
 MAIN_BACK = "WARNING/MainProcess] the broker is back after "
 LINES = 4
 """Lines of one process, at most: a refusal that begins may end once and begin again (a role that changes)."""
-RECOVERY_SECONDS = 30.0
+RECOVERY_SECONDS = 20.0
 
 _numbers = itertools.count(1)
 
@@ -69,7 +69,7 @@ class RefusedStack:
         """Change the folder, and publish an event as a scraper does. The producer must succeed."""
         number = next(_numbers)
         (self.folder / "tree" / f"{number}").touch()
-        command = [sys.executable, "-m", "dims_producers.enqueue", "scraper_complete", "--id", f"scraped-{number}"]
+        command = [sys.executable, "-m", "dims_producers.enqueue", "dims.scraper.complete", "--id", f"scraped-{number}"]
         done = subprocess.run(
             command, check=False, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60
         )
