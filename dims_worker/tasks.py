@@ -31,16 +31,17 @@ from dims_worker.broker.queues import BEAT, INGEST, NOTIFY, SWEEP, TICK, VERIFY
 from dims_worker.config import load_config
 from dims_worker.domain.plan import Planner
 from dims_worker.domain.schedule import last_tick, tick_event
-from dims_worker.errors import BrokerUnreachable, DatabaseUnreachable
+from dims_worker.errors import BrokerUnreachable, DatabaseUnreachable, ScanStopped
 from dims_worker.formatting import pluralize
 from dims_worker.notifications.sender import send_pending
 from dims_worker.pipeline.ingest import ingest_stream
 from dims_worker.pipeline.verify import measure_due, write_workflow_report
 from dims_worker.store.engine import engine
-from dims_worker.worker import dispatcher, process_step
+from dims_worker.worker import dispatcher, operator_stop, process_step
 from dims_worker.worker.celery_app import build_app
 from dims_worker.worker.outage_report import report_failure, report_success
 from dims_worker.worker.progress import progress
+from dims_worker.worker.slow_scans import WORKER_STOPS, ScanBudget
 from dims_worker.worker.wakeups import Reason, WakeupSender, reasons, wakeup_key
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ app = build_app(config)
 app.dims_config = config
 app.steps["worker"].add(dispatcher.DispatcherStep)
 app.steps["worker"].add(process_step.ProcessStep)
+operator_stop.install(app)
 
 
 def _engine() -> Engine:
@@ -114,14 +116,22 @@ def verify_task(source: str) -> str:
     After the run of a workflow, write its report.
     """
     _received(VERIFY, source)
-    run = measure_due(_engine(), config, source, claimed=progress.note_claim)
+    sender, queue = _sender(os.getpid()), current_task.request.delivery_info["routing_key"]
+    budget = None
+    try:
+        with operator_stop.stop_condition() as is_stopped:
+            budget = ScanBudget(_engine(), queue, is_stopped)
+            run = measure_due(_engine(), config, source, claimed=progress.note_claim, stop=budget.is_spent)
+    except ScanStopped:
+        reason = budget.note_end(source) if budget else WORKER_STOPS
+        sender.verify(_engine(), {source: Reason(reason)})
+        return reason
     if run is None:
         return "nothing to do"
     try:
         write_workflow_report(_engine(), config, run)
     except OSError as error:
         log.warning("cannot write the report of %s; `dims workflow NAME --last` shows the result: %s", source, error)
-    sender = _sender(os.getpid())
     sender.notify(sorted(config.notify.on.keys() & run.channels))
     sender.verify(_engine(), {source: Reason("more is due")})
     return f"dims runs {run.run_id}: {pluralize(len(run.items), 'reading')}, {run.status}"

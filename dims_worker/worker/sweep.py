@@ -17,11 +17,11 @@ from dims_worker.domain import schedule
 from dims_worker.events import FIELD, STREAM, Event
 from dims_worker.notifications.sender import queue_overdue
 from dims_worker.pipeline.record import compute_missing_derived
-from dims_worker.store import metric_states, schedules
+from dims_worker.store import schedules
 from dims_worker.store.approval_requests import expire_requests
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.worker.retention import run_retention
-from dims_worker.worker.wakeups import WakeupSender
+from dims_worker.worker.wakeups import WakeupSender, due_by_queue
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def sweep(sender: WakeupSender) -> None:
     measured = [name for names in config.scans.values() for name in names]
     with transaction(database) as connection:
         compute_missing_derived(connection, config, event_stream.consumer_name())
-        due = metric_states.due_sources(connection, measured)
+        due = due_by_queue(connection, config, measured)
         expired = expire_requests(connection)
         ticks = _missed_ticks(connection, config)
         channels = queue_overdue(connection, config)
@@ -55,7 +55,7 @@ def sweep(sender: WakeupSender) -> None:
 class SweepTurn:
     """Decides which worker sweeps: the first one that sees no sweep for a period.
 
-    A counter in the broker tells the members of each other's sweeps. Each measures the period by its own monotonic
+    A counter in the broker lets the workers see each other's sweeps. Each measures the period by its own monotonic
     clock, so a wrong clock on a host or the broker neither prevents sweeps nor adds any.
     """
 

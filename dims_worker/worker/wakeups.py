@@ -14,7 +14,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from dims_worker.broker import pending_wakeups
 from dims_worker.broker.queues import INGEST, NOTIFY, VERIFY, VERIFY_SLOW
@@ -23,9 +23,8 @@ from dims_worker.pipeline.ingest import IngestResult
 from dims_worker.store import metric_states
 from dims_worker.store.engine import transaction
 from dims_worker.store.metric_states import DueSource
-
-SLOW_SCAN = 3.0
-"""A source whose last scan took longer than this many seconds gets its wake-ups in the slow queue."""
+from dims_worker.store.processes import serves_queue
+from dims_worker.worker.slow_scans import SLOW_SCAN
 
 Reserve = Callable[[str, Sequence[str]], list[str]]
 """A function of a queue and the names that need a wake-up in it. It returns those for which one is to be sent."""
@@ -65,7 +64,7 @@ class WakeupSender:
         names = [name for source in reasons for name in self.config.scans.get(source, ())]
         if names:
             with transaction(engine) as connection:
-                due = metric_states.due_sources(connection, names)
+                due = due_by_queue(connection, self.config, names)
             self._verify(due, lambda source: reasons[source], self._reserve)
 
     def verify_scheduled(self, engine: Engine) -> float | None:
@@ -74,27 +73,20 @@ class WakeupSender:
         self.verify(engine, dict.fromkeys(sources, Reason("its cooldown has ended")))
         return following
 
-    def repeat_lost(self, due: Sequence[DueSource], channels: Sequence[str], *, ingest: bool) -> None:
+    def repeat_lost(self, due: Sequence[tuple[str, DueSource]], channels: Sequence[str], *, ingest: bool) -> None:
         """Send the wake-ups again that were lost, of everything that waits. Only a sweep calls this."""
         if ingest:
             self._send_all(INGEST, INGEST, STREAM_WAITS, self._reserve_lost)
         self._verify(due, lambda _: Reason("still due"), self._reserve_lost)
         self._send_all(NOTIFY, VERIFY, {channel: Reason(channel) for channel in channels}, self._reserve_lost)
 
-    def queue_of(self, due: DueSource) -> str:
-        """Return the queue for a source: the one that it names, the slow one, or the default one."""
-        if queue := self.config.queue_of(due.source):
-            return queue
-        return VERIFY_SLOW if (due.scan_seconds or 0) > SLOW_SCAN else VERIFY
-
-    def _verify(self, due: Sequence[DueSource], reason: Callable[[str], Reason], reserve: Reserve) -> None:
+    def _verify(self, due: Sequence[tuple[str, DueSource]], reason: Callable[[str], Reason], reserve: Reserve) -> None:
         ready: dict[str, dict[str, Reason]] = defaultdict(dict)
-        for item in due:
+        for queue, item in due:
             if item.delay <= 0:
                 why = reason(item.source)
-                shown = Reason(f"{item.source} · {why.text}", why.details_command)
-                ready[self.queue_of(item)][item.source] = shown
-        pending_wakeups.schedule(self.redis, {item.source: item.delay for item in due if item.delay > 0})
+                ready[queue][item.source] = Reason(f"{item.source} · {why.text}", why.details_command)
+        pending_wakeups.schedule(self.redis, {item.source: item.delay for _, item in due if item.delay > 0})
         for queue, reasons in ready.items():
             self._send_all(VERIFY, queue, reasons, reserve)
 
@@ -129,6 +121,17 @@ class WakeupSender:
             argsrepr=reason.text,
             kwargsrepr=reason.details_command,
         )
+
+
+def due_by_queue(connection: Connection, config: Config, names: Sequence[str]) -> list[tuple[str, DueSource]]:
+    """Return the sources for which some of these metrics are due, each with the queue for its wake-up.
+
+    That is the queue that the source names. Otherwise a slow source has the slow queue, if a worker serves it.
+    """
+    due = metric_states.due_sources(connection, names)
+    slow = {item.source for item in due if (item.scan_seconds or 0) > SLOW_SCAN}
+    slow_queue = VERIFY_SLOW if slow and serves_queue(connection, VERIFY_SLOW) else VERIFY
+    return [(config.queue_of(item.source) or (slow_queue if item.source in slow else VERIFY), item) for item in due]
 
 
 def wakeup_key(task: str, name: str) -> str:
