@@ -29,6 +29,7 @@ REMINDER = 600.0
 class _Outage:
     since: float
     logged: float
+    explained: bool
     parts: set[str] = field(default_factory=set)
 
 
@@ -44,16 +45,21 @@ class OutageLog:
         self._lock = threading.Lock()
         self._outages: dict[str, _Outage] = {}
 
-    def failed(self, server: str, part: str, reason: str) -> None:
-        """Note that `part` of this process cannot use `server`. The first part of an outage logs it."""
+    def failed(self, server: str, part: str, reason: str, *, explained: bool = False) -> None:
+        """Note that `part` of this process cannot use `server`. The first part of an outage logs it.
+
+        `explained`: the server itself said why. If the connection was lost first, that is worth a second line: a new
+        password, for example.
+        """
         now = self._clock()
         with self._lock:
             outage = self._outages.get(server)
             first = outage is None
             if outage is None:
-                outage = self._outages[server] = _Outage(now, now)
+                outage = self._outages[server] = _Outage(now, now, explained)
             outage.parts.add(part)
-            due = first or now - outage.logged >= REMINDER
+            due = first or (explained and not outage.explained) or now - outage.logged >= REMINDER
+            outage.explained |= explained
             if due:
                 outage.logged = now
         if due:

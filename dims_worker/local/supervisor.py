@@ -16,6 +16,7 @@ from pathlib import Path
 from dims_worker.errors import DimsError, ServiceError
 from dims_worker.local import postgres, process, valkey
 from dims_worker.local.home import DataDirectory, read_json, write_json
+from dims_worker.local.log_rotation import LogRotation
 from dims_worker.local.managed_process import RUNNING, WAITING, ManagedProcess
 from dims_worker.local.process import SUPERVISED_BY, Identity
 from dims_worker.local.procfile import Backoff, parse
@@ -100,6 +101,7 @@ class Supervisor:
         self._valkey = ServerWatch("valkey", valkey.NAME)
         self._watches = [watch for watch, wanted in ((self._postgres, database), (self._valkey, broker)) if wanted]
         self._urls = ServerUrls(None, None)
+        self._log_rotation = LogRotation(self._home.logs, report)
 
     def run(self, stop_event: threading.Event) -> None:
         """Start everything, keep it running until the event is set, then stop everything in reverse order.
@@ -118,6 +120,7 @@ class Supervisor:
             while not stop_event.wait(TICK):
                 self._check_servers()
                 self._check_processes()
+                self._log_rotation.check(time.monotonic())
                 if reason := self._changed():
                     self._restart_processes(reason)
         finally:

@@ -10,10 +10,10 @@ from typing import Any
 from celery.beat import SchedulingError
 
 from dims_worker.broker.outage_log import BROKER, outages
-from dims_worker.broker.refusals import describe_refusal
 from dims_worker.errors import WrongBroker
 from dims_worker.worker.beat import ReportedScheduler
 from dims_worker.worker.broker_check import wait_for_broker
+from dims_worker.worker.outage_report import report_failure
 
 log = logging.getLogger(__name__)
 
@@ -65,4 +65,4 @@ class PatientScheduler(ReportedScheduler):
 
     def _failed(self, error: BaseException) -> None:
         self._note_tick()
-        outages.failed(BROKER, _PART, describe_refusal(error, self.app.dims_config))
+        report_failure(_PART, error, self.app.dims_config)

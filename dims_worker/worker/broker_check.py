@@ -11,7 +11,7 @@ from functools import cache
 from redis import Redis
 from redis.exceptions import RedisError
 
-from dims_producers.broker_refusal import broker_reason
+from dims_producers.broker_refusal import broker_reason, explains_itself
 from dims_producers.publish import connect
 from dims_worker.broker.binding import refuse_cluster, require_broker
 from dims_worker.broker.outage_log import BROKER, DATABASE, outages
@@ -60,7 +60,7 @@ def wait_for_broker(config: Config, may_go_on: Callable[[], object]) -> None:
         except ConfigError:
             raise
         except (RedisError, BrokerUnreachable, OSError) as error:
-            outages.failed(BROKER, _PART, broker_reason(error))
+            outages.failed(BROKER, _PART, broker_reason(error), explained=explains_itself(error))
         except DimsError as error:
             outages.failed(DATABASE, _PART, str(error))
         else:

@@ -7,6 +7,7 @@ import logging
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from dims_producers.broker_refusal import explains_itself
 from dims_worker.broker.outage_log import BROKER, DATABASE, outages
 from dims_worker.broker.refusals import describe_refusal
 from dims_worker.config import Config
@@ -28,7 +29,7 @@ def report_failure(part: str, error: BaseException, config: Config) -> str:
     else:
         server, reason = DATABASE, str(error) or type(error).__name__
     reason = " ".join(reason.split())
-    outages.failed(server, part, reason)
+    outages.failed(server, part, reason, explained=server == BROKER and explains_itself(error))
     return reason
 
 

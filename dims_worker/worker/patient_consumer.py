@@ -6,6 +6,7 @@ commands are refused. It logs each attempt, with a traceback.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import Any
@@ -15,9 +16,9 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.state import maybe_shutdown
 
 from dims_worker.broker.outage_log import BROKER, outages
-from dims_worker.broker.refusals import describe_refusal
 from dims_worker.errors import WrongBroker
 from dims_worker.worker.broker_check import wait_for_broker
+from dims_worker.worker.outage_report import report_failure
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,10 @@ class PatientConsumer(CeleryConsumer):  # type: ignore[misc]
         time.sleep(PAUSE)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Close the connection, so that a new one is made. Celery's method also logs a traceback and a long warning."""
         self._failed(exc)
-        super().on_connection_error_after_connected(exc)  # it logs a traceback, which `OutageFilter` drops
+        with contextlib.suppress(Exception):  # it may be closed already, in any state
+            self.connection.collect()
         time.sleep(PAUSE)
 
     def on_ready(self) -> None:
@@ -69,4 +72,4 @@ class PatientConsumer(CeleryConsumer):  # type: ignore[misc]
             self.timer.call_after(SETTLED, outages.succeeded, (BROKER, _PART))
 
     def _failed(self, error: Exception) -> None:
-        outages.failed(BROKER, _PART, describe_refusal(error, self.app.dims_config))
+        report_failure(_PART, error, self.app.dims_config)

@@ -70,6 +70,12 @@ def fix_of_refusal(error: BaseException) -> str | None:
     return _BY_TEXT["EXECABORT"] if "EXECABORT" in text or type(error).__name__ == "ExecAbortError" else None
 
 
+def explains_itself(error: BaseException) -> bool:
+    """Return whether the broker itself says why it refuses. A server that reads its data is just starting."""
+    fix = fix_of_refusal(error)
+    return fix is not None and fix != _BY_CLASS["BusyLoadingError"]
+
+
 def broker_reason(error: BaseException) -> str:
     """Return one line without a full stop: what to do, if that is known, and what the broker answered."""
     text = " ".join(str(error).split()) or type(error).__name__
