@@ -13,7 +13,7 @@ from dims_worker.store.engine import place_of, transaction
 class DatabaseIdentity:
     """A database of DIMS: its id (a UUID in the table `dims_database`), its name, and its place without a password.
 
-    The id comes with a dump, so a restored database is the same one. The name tells it from a copy on its server.
+    The id comes with a dump, so a restored database is the same one. A copy on the same server has another name.
     """
 
     id: str

@@ -60,7 +60,7 @@ class PatientScheduler(ReportedScheduler):
         )
 
     def _note_tick(self) -> None:
-        """Tell the watchdog that the loop waits for a server, and does not hang."""
+        """Show the watchdog that the loop waits for a server, and does not hang."""
         self.ticked = time.monotonic()
 
     def _failed(self, error: BaseException) -> None:

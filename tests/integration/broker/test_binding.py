@@ -27,7 +27,7 @@ from tests.conftest import Project, wait_for
 OTHER = DatabaseIdentity("7d7f8c1c-0000-4000-8000-000000000000", "other", "the database other at db.example.org:5432")
 
 
-def test_the_identity_is_in_the_database_and_tells_a_copy_from_it(engine: Engine) -> None:
+def test_the_identity_is_in_the_database(engine: Engine) -> None:
     first = database_identity(engine)
     assert database_identity(engine) == first
     assert len(first.id) == 36
