@@ -24,7 +24,7 @@ from dims_worker.domain.plan import Planner
 from dims_worker.errors import DimsError
 from dims_worker.events import STREAM
 from dims_worker.pipeline.ingest import ingest_batch, register_config
-from dims_worker.store.engine import engine, transaction
+from dims_worker.store.engine import check_schema, engine, transaction
 from dims_worker.store.identity import database_identity
 from dims_worker.worker.broker_check import check_broker
 from dims_worker.worker.outage_report import report_failure, report_success
@@ -113,11 +113,14 @@ class Dispatcher:
         return engine(str(self.config.database_url))
 
     def _register(self) -> None:
-        """Register the configuration, once: after a lost connection, it may be older than the registered one."""
-        if self.ingests and not self.registered:
+        """Check the tables and register the configuration, once: later, it may be older than the registered one."""
+        if self.registered:
+            return
+        check_schema(self._engine)
+        if self.ingests:
             with transaction(self._engine) as connection:
                 register_config(connection, self.config)
-            self.registered = True
+        self.registered = True
 
     def _report(self, error: Exception | None) -> None:
         """Note an error, or that broker and database have served a sweep. Each outage is logged once."""
