@@ -15,9 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from redis.exceptions import RedisError
 
-from dims_producers.publish import PRODUCER_URL
+from dims_producers.broker_refusal import broker_reason
+from dims_producers.publish import PRODUCER_URL, connect
 from dims_worker import local
+from dims_worker.broker.binding import require_broker
 from dims_worker.cli import web
 from dims_worker.cli.follow import follow_until
 from dims_worker.cli.session import EXISTING_FILE, Session, examples, pass_session
@@ -26,12 +29,14 @@ from dims_worker.errors import AlreadyRunning, ConfigError, ServiceError
 from dims_worker.formatting import format_bytes, format_clock
 from dims_worker.local.flower import flower_access
 from dims_worker.store.engine import engine
+from dims_worker.store.identity import database_identity
 from dims_worker.store.migrations import migrate
 
 NEW_DATABASE_BYTES = 64_000_000
 """Free space that a new data directory needs: an empty PostgreSQL, and its log."""
 START_BYTES = 2_000_000
 """Free space that the servers of an existing data directory need to start."""
+BROKER_TIMEOUT = 5.0
 START_TIMEOUT = 90.0
 """Seconds that `dims up --detach` waits until every process runs."""
 
@@ -162,7 +167,20 @@ def _start_servers(session: Session, log: Callable[[str], None]) -> dict[str, st
     if before != after:
         log(f"migrated the database to revision {after}")
     broker_url = str(config.broker_url or servers.broker_url)
+    _require_own_broker(broker_url, url, log)
     return {"DIMS_CONFIG": str(config.file), "DIMS_DATABASE_URL": url, "DIMS_BROKER_URL": broker_url}
+
+
+def _require_own_broker(broker_url: str, database_url: str, log: Callable[[str], None]) -> None:
+    """Refuse a Redis Cluster, and a broker of another database. If the broker is unreachable, its workers check it.
+
+    Raises WrongBroker.
+    """
+    try:
+        with connect(broker_url, BROKER_TIMEOUT) as redis:
+            require_broker(redis, database_identity(engine(database_url)))
+    except (RedisError, OSError) as error:
+        log(f"the broker is unreachable or refuses, so the workers wait for it: {broker_reason(error)}")
 
 
 class ConfigReloader:

@@ -18,6 +18,7 @@ from pathlib import Path
 from dims_worker.errors import DimsError, ServiceError
 from dims_worker.local import postgres, process, valkey
 from dims_worker.local.home import DataDirectory, read_json, write_json
+from dims_worker.local.log_rotation import LogRotation
 from dims_worker.local.managed_process import RUNNING, WAITING, ManagedProcess
 from dims_worker.local.process import SUPERVISED_BY, Identity
 from dims_worker.local.process_signs import ProcessSigns
@@ -99,6 +100,7 @@ class Supervisor:
         self._unreported = 0
         self._unsaved = False
         self._save_again = 0.0
+        self._log_rotation = LogRotation(self._home.logs, self._say)
         self._problems: dict[str, str] = {}
         """What the supervisor cannot do now, by the name of the step."""
 
@@ -134,6 +136,7 @@ class Supervisor:
         for managed in self._processes:
             self._attempt(f"watch {managed.name}", partial(self._check_process, managed))
         self._attempt("read the configuration", self._check_configuration)
+        self._attempt("rotate the logs", partial(self._log_rotation.check, time.monotonic()))
         if self._unsaved and time.monotonic() >= self._save_again:
             self._attempt(f"write {self._home.processes_json}", self._write_state)
 
