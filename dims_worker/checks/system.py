@@ -71,7 +71,7 @@ def check_system(config: Config, calls: BoundedCalls | None = None) -> SystemSta
     state.checks += (
         [*broker.checks, *database.checks] if state.expected else _optional_servers(config, broker, database)
     )
-    state.checks += processes_check(config, state.processes)
+    state.checks += local_stack_check(config, state.processes)
     _check_fleet(config, state)
     state.checks.append(clock_check(state))
     state.spool = read_spool(config.home)
@@ -102,7 +102,7 @@ def _find_local(config: Config, state: SystemState) -> None:
         found = local.existing(config.home)
     except (DimsError, OSError) as error:
         fix = "Run this command as the owner of the data directory."
-        state.checks.append(Check("processes", "problem", f"cannot be read: {error}", fix))
+        state.checks.append(Check("local_stack", "problem", f"cannot be read: {error}", fix))
     state.servers = ServerUrls(config.database_url or found.database_url, config.broker_url or found.broker_url)
 
 
@@ -189,7 +189,7 @@ def _has_database(home: Path) -> bool:
         return False
 
 
-def processes_check(config: Config, processes: Sequence[ProcessStatus]) -> Iterator[Check]:
+def local_stack_check(config: Config, processes: Sequence[ProcessStatus]) -> Iterator[Check]:
     """Yield the check of the supervisor's processes, if `dims up` has ever run in this data directory."""
     if all(status.name in SERVERS for status in processes):
         return
@@ -200,20 +200,20 @@ def processes_check(config: Config, processes: Sequence[ProcessStatus]) -> Itera
     own_servers = config.database_url and config.broker_url
     if all(status.state == "stopped" for status in processes):
         if own_servers:
-            yield Check("processes", "ok", "none runs on this host")
+            yield Check("local_stack", "ok", "none runs on this host")
         else:
-            yield Check("processes", "problem", "none runs", "Start them with `dims up`.", "DIMS does not run")
+            yield Check("local_stack", "problem", "none runs", "Start them with `dims up`.", "DIMS does not run")
     elif ended:
         names = ", ".join(map(_describe, ended))
-        yield Check("processes", "problem", f"{summary}: {names}", UP, "Some processes of DIMS do not run")
+        yield Check("local_stack", "problem", f"{summary}: {names}", UP, "Some processes of DIMS do not run")
     elif looping:
         names = ", ".join(map(_describe, looping))
-        yield Check("processes", "warning", f"{summary}; {names}", "Read the logs of these processes.")
+        yield Check("local_stack", "warning", f"{summary}; {names}", "Read the logs of these processes.")
     elif missing:
         fix = "Install the extra `local`, then run `dims down` and `dims up`."
-        yield Check("processes", "warning", f"{summary}; not installed: {', '.join(missing)}", fix)
+        yield Check("local_stack", "warning", f"{summary}; not installed: {', '.join(missing)}", fix)
     else:
-        yield Check("processes", "ok", summary)
+        yield Check("local_stack", "ok", summary)
 
 
 def _is_looping(status: ProcessStatus) -> bool:
@@ -235,7 +235,7 @@ def clock_check(state: SystemState) -> Check:
         offsets["the broker"] = (own or 0.0) - broker.clock_offset
     for member in state.fleet:
         if member.clock_offset is not None and member.alive:
-            offsets[member.host or member.process] = member.clock_offset
+            offsets[member.host] = member.clock_offset
     late = {name: offset for name, offset in offsets.items() if abs(offset) > CLOCK_WARNING}
     if not late:
         return Check("clock", "ok", "all clocks agree within 5 s" if offsets else "no other clock to compare with")
