@@ -35,14 +35,14 @@ metrics:
 rules:
   daily: {schedule: "0 9 * * *", metrics: [data.files]}
 """
-PROCESSES = ("ingest", "worker", "beat")
+PROCESSES = ("ingest", "worker", "slow-worker", "beat")
 PATIENCE = 120.0
 """Seconds until the stack runs again after a fault. The supervisor waits longer after each restart."""
 
 
 @dataclass
 class Stack:
-    """Servers of their own, and `dims up` that runs only the Procfile's ingest, worker and beat against them."""
+    """Servers of their own, and `dims up` that runs only ingest, the workers and beat against them."""
 
     folder: Path
     database: Server
@@ -105,7 +105,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     (folder / "data").mkdir()
     (folder / "dims.yaml").write_text(CONFIG)
     words = (Path(__file__).parents[2] / "Procfile").read_text().splitlines()
-    lines = [line for line in words if line.partition(":")[0] in ("worker", "ingest", "beat", "slow")]
+    lines = [line for line in words if line.partition(":")[0] in PROCESSES]
     (folder / "Procfile").write_text("\n".join(lines) + "\n")
     stack = Stack(folder, Server(folder / "servers", "database"), Server(folder / "servers", "broker"))
     (folder / "servers").mkdir()

@@ -74,7 +74,7 @@ def all_rows(config: Config, host: str = "a", **values: Any) -> list[ProcessRow]
 def test_all_is_fine_while_every_queue_has_a_worker(config: Config) -> None:
     found = checks(config, all_rows(config))
     assert {check.state for check in found.values()} == {"ok"}
-    assert found["versions"].summary == "all run DIMS 1.0, configuration abc"
+    assert found["versions"].summary == "all run DIMS 1.0 with configuration abc"
 
 
 def test_a_queue_that_a_source_names_needs_a_worker(config: Config) -> None:
@@ -126,8 +126,8 @@ def test_other_versions_and_configurations_are_named(config: Config) -> None:
     rows = [*all_rows(config), row("ingest@b", version="1.1", config_hash="def", started_at=newer)]
     check = checks(config, rows)["versions"]
     assert check.state == "warning"
-    assert check.summary.startswith("ingest@b runs DIMS 1.1, configuration def; ingest@a runs DIMS 1.0; ")
-    assert "worker@a has configuration abc" in check.summary
+    newest_first = "b: DIMS 1.1 with configuration def; a: DIMS 1.0 with configuration abc"
+    assert check.summary == f"newest first: {newest_first}"
 
 
 def test_no_process_is_needed_where_none_has_ever_run(config: Config) -> None:
@@ -143,6 +143,10 @@ def test_the_processes_of_this_host_are_those_of_its_supervisor(config: Config) 
         ("worker@b", "running"),
         ("flower", "running"),
     ]
+    slow = row("slow-worker@here", pid=8, role="worker")
+    both = [local_process("worker"), ProcessStatus("slow-worker", 8, NOW, 0, "running")]
+    members = fleet.build_fleet(config, [rows[0], slow], both, NOW, HOST)
+    assert [member.process for member in members] == ["worker@here", "slow-worker@here"]
     restarted = ProcessStatus("worker", 99, NOW, 1, "running")  # its row is from the process before it
     members = fleet.build_fleet(config, rows, [restarted], NOW, HOST)
     assert [(member.process, member.state) for member in members] == [("worker@b", "running"), ("worker", "starting")]
