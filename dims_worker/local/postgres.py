@@ -161,6 +161,12 @@ def end_silent(identity: Identity) -> None:
     identity.end((signal.SIGQUIT, 3.0), (signal.SIGKILL, 5.0))
 
 
+def existing(home: DataDirectory) -> PostgresServer | None:
+    """Return the server whose process runs in this data directory, even if it does not answer. Does not connect."""
+    identity = main_process(home)
+    return _described(home, identity) if identity else None
+
+
 def stop(home: DataDirectory) -> Identity | None:
     """Stop the server and what an earlier crash left of it. Return the process that ended, if there was one.
 
