@@ -14,7 +14,7 @@ from dims_producers.publish import broker_url
 from dims_producers.spool import Spool
 from dims_producers.watch_files import FolderWatcher
 from dims_worker.cli.session import Session, examples, pass_session
-from dims_worker.config import FilesSource
+from dims_worker.config import FilesSource, GitSource
 
 
 @click.group()
@@ -77,4 +77,12 @@ def watch(session: Session) -> None:
     def ignored(path: Path) -> bool:
         return path.is_relative_to(home)
 
-    FolderWatcher(folders, spool, lambda: broker_url(env, config.home), ignored=ignored, stop=stop).run()
+    repositories = [config.path_of(each.path) for each in config.sources.values() if isinstance(each, GitSource)]
+    FolderWatcher(
+        folders,
+        spool,
+        lambda: broker_url(env, config.home),
+        ignored=ignored,
+        stop=stop,
+        repositories=[config.project, *repositories],
+    ).run()
