@@ -35,8 +35,9 @@ from dims_worker.notifications.sender import send_pending
 from dims_worker.pipeline.ingest import ingest_stream
 from dims_worker.pipeline.verify import measure_due, write_workflow_report
 from dims_worker.store.engine import engine
-from dims_worker.worker import dispatcher
+from dims_worker.worker import dispatcher, process_step
 from dims_worker.worker.celery_app import build_app
+from dims_worker.worker.progress import progress
 from dims_worker.worker.sweep import sweep
 from dims_worker.worker.wakeups import send_notify_wakeup, send_verify_wakeup
 
@@ -46,6 +47,7 @@ config = load_config(None, os.environ, Path.cwd())
 app = build_app(config)
 app.dims_config = config
 app.steps["worker"].add(dispatcher.DispatcherStep)
+app.steps["worker"].add(process_step.ProcessStep)
 
 
 def _engine() -> Engine:
@@ -88,6 +90,8 @@ def ingest_task() -> str:
     redis = _redis(os.getpid())
     redis.delete(HELP_REQUESTED)  # before reading: a later event sends a new wake-up
     ingested = ingest_stream(redis, _engine(), _planner())
+    if ingested.stored:
+        progress.note_stored()
     for source, pending in sorted(ingested.sources.items()):
         send_verify_wakeup(app, config, source, str(pending), pending.details_command)
     return str(ingested)
@@ -97,7 +101,7 @@ def ingest_task() -> str:
 def verify_task(source: str) -> str:
     """Measure the due metrics of a source until none is due. After the run of a workflow, write its report."""
     runs = []
-    while run := measure_due(_engine(), config, source):
+    while run := measure_due(_engine(), config, source, claimed=progress.note_claim):
         runs.append(f"dims runs {run.run_id}: {pluralize(len(run.items), 'reading')}, {run.status}")
         try:
             write_workflow_report(_engine(), config, run)

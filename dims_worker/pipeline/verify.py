@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -53,11 +53,18 @@ AS_CONFIGURED = WorkflowOptions()
 
 
 def measure_due(
-    engine: Engine, config: Config, source: str, *, at_once: bool = False, options: WorkflowOptions = AS_CONFIGURED
+    engine: Engine,
+    config: Config,
+    source: str,
+    *,
+    at_once: bool = False,
+    options: WorkflowOptions = AS_CONFIGURED,
+    claimed: Callable[[], None] = lambda: None,
 ) -> Run | None:
     """Claim the due metrics of a source, measure them and record the run. None if there was nothing to claim.
 
-    `at_once` ignores cooldown and back-off, for a person who asks for it. `options` are for a workflow.
+    `at_once` ignores cooldown and back-off, for a person who asks for it. `options` are for a workflow. `claimed` is
+    called once a claim is committed.
     """
     lease = config.settings.lease
     with transaction(engine) as connection:
@@ -65,6 +72,7 @@ def measure_due(
         claim = leases.claim_source(connection, source, definitions, worker_name(), lease, at_once=at_once)
     if claim is None:
         return None
+    claimed()
     with _renewed(engine, claim, lease):
         measured = _measure_claimed(config, claim, options)
         with transaction(engine) as connection:

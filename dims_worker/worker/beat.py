@@ -1,16 +1,22 @@
-"""Give Celery beat the rules that have a schedule."""
+"""Give Celery beat the rules that have a schedule, and report that beat runs."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from celery import signals
+from celery.beat import PersistentScheduler
 from celery.schedules import BaseSchedule, schedstate
 
 from dims_worker.broker.queues import INGEST, TICK
 from dims_worker.config import Config, Rule
 from dims_worker.domain import schedule
+from dims_worker.store.engine import engine
+from dims_worker.store.process_reporter import ProcessReporter, identify_process
+from dims_worker.store.processes import ProcessProgress
 
 
 def rule_schedules(config: Config) -> dict[str, Any]:
@@ -49,6 +55,45 @@ class RuleSchedule(BaseSchedule):  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[type[RuleSchedule], tuple[Rule]]:
         return RuleSchedule, (self.rule,)  # beat pickles its entries
+
+
+class ReportedScheduler(PersistentScheduler):  # type: ignore[misc]
+    """Celery's scheduler, with a row in `dims_processes`. `last_sweep_at` is when its loop last ran.
+
+    The row is from beat's own process, so each host that runs beat has one, and it ends with beat.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.ticked = time.monotonic()
+        self._reporter: ProcessReporter | None = None
+        super().__init__(*args, **options)
+
+    def tick(self, *args: Any, **options: Any) -> float:
+        self.ticked = time.monotonic()
+        return float(super().tick(*args, **options))
+
+    def report(self) -> None:
+        """Start the thread that writes beat's row."""
+        config = self.app.dims_config
+        if config.database_url is not None:
+            identity = identify_process("beat", config)
+            self._reporter = ProcessReporter(
+                engine(config.database_url), identity, config.settings.sweep, self._progress
+            )
+            self._reporter.start()
+
+    def close(self) -> None:
+        if self._reporter:
+            self._reporter.stop()
+        super().close()
+
+    def _progress(self) -> ProcessProgress:
+        return ProcessProgress(swept=_now() - timedelta(seconds=time.monotonic() - self.ticked))
+
+
+@signals.beat_init.connect  # type: ignore[untyped-decorator]
+def _report_beat(sender: Any, **_: Any) -> None:
+    sender.scheduler.report()
 
 
 def _now() -> datetime:

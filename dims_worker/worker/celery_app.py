@@ -49,6 +49,7 @@ def build_app(config: Config) -> Celery:
             "health_check_interval": 5,
             "global_keyprefix": "",
         },
+        beat_scheduler="dims_worker.worker.beat:ReportedScheduler",
         beat_schedule={
             "sweep": {
                 "task": SWEEP,

@@ -25,6 +25,7 @@ from dims_worker.errors import DimsError
 from dims_worker.events import STREAM
 from dims_worker.pipeline.ingest import ingest_batch, register_config
 from dims_worker.store.engine import engine, transaction
+from dims_worker.worker.progress import progress
 from dims_worker.worker.sweep import sweep
 from dims_worker.worker.wakeups import send_ingest_wakeup, send_verify_wakeup
 
@@ -79,6 +80,7 @@ class Dispatcher:
                         "a producer had set the last id of %s far ahead; DIMS has re-created the stream", STREAM
                     )
                 sweep(self.app, self.config, redis)
+                progress.note_sweep()
                 swept = time.monotonic()
             if not self.ingests:
                 self.stopped.wait(min(period, WAIT_MS / 1000))
@@ -94,6 +96,7 @@ class Dispatcher:
         if len(entries) == event_stream.BATCH and redis.set(HELP_REQUESTED, b"1", nx=True, px=WAKEUP_MS):
             send_ingest_wakeup(self.app)  # many events: ask the pool for help
         ingested = ingest_batch(redis, engine(str(self.config.database_url)), self.planner, entries)
+        progress.note_stored()
         for source, pending in sorted(ingested.sources.items()):
             send_verify_wakeup(self.app, self.config, source, str(pending), pending.details_command)
         return True

@@ -1,0 +1,262 @@
+"""Check the processes of DIMS on all hosts: which runs, which lags, and which runs something else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from dims_worker.broker.queues import INGEST, queue_names
+from dims_worker.checks.check import Check
+from dims_worker.config import Config
+from dims_worker.formatting import format_age, format_elapsed, format_utc_short, pluralize
+from dims_worker.local import ProcessStatus
+from dims_worker.store.processes import ProcessRow
+
+MemberState = Literal["running", "stalled", "silent", "waiting", "missing", "orphan", "stopped"]
+SILENT_SWEEPS = 3
+"""A process that has written no row for longer than this many sweeps is silent."""
+GONE = timedelta(hours=1)
+"""A silent process whose work others do is no longer reported after this."""
+CLOCK_WARNING = 5.0
+CLOCK_PROBLEM = 60.0
+"""Seconds of difference between two clocks."""
+RESTARTS = 3
+"""A process that was restarted at least this often, last within `RESTART_SPAN`, is in a loop."""
+RESTART_SPAN = timedelta(minutes=5)
+UP = "Start it with `dims up`, or with the service that runs it. Read its log if it ends again."
+
+
+@dataclass(frozen=True, slots=True)
+class FleetMember:
+    """One process on one host. Times and texts are None where the process reports none.
+
+    `state` is `running`; `stalled` (it runs, and makes no progress: see `reason`); `silent` (no sign of life for more
+    than three sweeps); or what its supervisor reports: `waiting`, `missing`, `orphan`, `stopped`. `host` is None for a
+    process that only the supervisor of this host knows.
+    """
+
+    process: str
+    host: str | None
+    role: str
+    pid: int | None
+    state: MemberState
+    reason: str | None = None
+    restarts: int | None = None
+    version: str | None = None
+    config_hash: str | None = None
+    queues: tuple[str, ...] = ()
+    started_at: datetime | None = None
+    seen_at: datetime | None = None
+    last_sweep_at: datetime | None = None
+    last_claim_at: datetime | None = None
+    last_stored_at: datetime | None = None
+    clock_offset: float | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.state in ("running", "stalled")
+
+
+def silent_after(config: Config) -> timedelta:
+    """Return after which time without a sign of life a process is silent."""
+    return SILENT_SWEEPS * config.settings.sweep + timedelta(seconds=2)
+
+
+def build_fleet(
+    config: Config, rows: Iterable[ProcessRow], local: Sequence[ProcessStatus], now: datetime, host: str
+) -> list[FleetMember]:
+    """Return the processes of all hosts: those that report, then those that only the supervisor of this host knows.
+
+    Args:
+        now: the time of the database, which wrote when it last saw each process.
+        local: the processes of the supervisor of this host. One with the pid of a row is the same process.
+    """
+    supervised = {status.pid: status for status in local if status.pid is not None}
+    members = []
+    for row in rows:
+        status = supervised.pop(row.pid, None) if row.host == host else None
+        member = _from_row(row, _row_state(config, row, now, host))
+        if status is not None:
+            member = replace(member, restarts=status.restarts)
+            if status.state != "running":
+                member = replace(member, state=_member_state(status))
+        members.append(member)
+    known = {(member.host, member.pid) for member in members}
+    return members + [_from_status(status) for status in local if (host, status.pid) not in known]
+
+
+def _row_state(config: Config, row: ProcessRow, now: datetime, host: str) -> MemberState:
+    silence = now - row.seen_at
+    if silence > silent_after(config):
+        return "silent"
+    if row.host == host and silence > config.settings.sweep + timedelta(seconds=1) and not _is_alive(row.pid):
+        return "silent"  # its pid shows that earlier than its silence
+    return "stalled" if getattr(row, "problem", None) else "running"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _from_row(row: ProcessRow, state: MemberState) -> FleetMember:
+    return FleetMember(
+        process=row.process,
+        host=row.host,
+        role=row.role,
+        pid=row.pid,
+        state=state,
+        reason=getattr(row, "problem", None),
+        version=row.version,
+        config_hash=row.config_hash,
+        queues=row.queues,
+        started_at=row.started_at,
+        seen_at=row.seen_at,
+        last_sweep_at=row.last_sweep_at,
+        last_claim_at=row.last_claim_at,
+        last_stored_at=row.last_stored_at,
+        clock_offset=row.clock_offset,
+    )
+
+
+def _member_state(status: ProcessStatus) -> MemberState:
+    states: Mapping[str, MemberState] = {
+        "running": "running",
+        "waiting": "waiting",
+        "missing": "missing",
+        "orphan": "orphan",
+    }
+    return states.get(status.state, "stopped")
+
+
+def _from_status(status: ProcessStatus) -> FleetMember:
+    return FleetMember(
+        process=status.name,
+        host=None,
+        role=status.name,
+        pid=status.pid,
+        state=_member_state(status),
+        restarts=status.restarts,
+        started_at=status.since,
+    )
+
+
+def fleet_checks(
+    config: Config,
+    fleet: Sequence[FleetMember],
+    now: datetime,
+    *,
+    expected: bool,
+    stalled: tuple[int, datetime | None] = (0, None),
+    beat_seconds: float | None = None,
+) -> Iterator[Check]:
+    """Yield the checks of the processes that report.
+
+    Args:
+        expected: workers have run before, so they should run now.
+        stalled: how many metrics could be measured and are not, and since when.
+        beat_seconds: the age of the last sign of life of beat in the broker, for a beat that writes no row.
+    """
+    if not expected:
+        summary = "no worker has ever run, so DIMS reacts to no event and measures only with `dims verify`"
+        yield Check("workers", "warning", summary, "Start DIMS with `dims up` if it should react to events.")
+        return
+    yield _ingest_check(fleet, now)
+    yield _workers_check(config, fleet, now, stalled)
+    yield _beat_check(config, fleet, now, beat_seconds)
+    if any(member.seen_at for member in fleet):
+        yield _lagging_check(fleet, now)
+        yield _versions_check(fleet, now)
+
+
+def _ingest_check(fleet: Sequence[FleetMember], now: datetime) -> Check:
+    serving = [member for member in fleet if INGEST in member.queues]
+    alive = [member for member in serving if member.state == "running"]
+    if alive:
+        return Check("ingest", "ok", f"{len(alive)} of {len(serving)} running")
+    return Check(
+        "ingest", "problem", f"no process stores events{_last_known(serving, now)}", UP, "No worker stores events"
+    )
+
+
+def _workers_check(
+    config: Config, fleet: Sequence[FleetMember], now: datetime, stalled: tuple[int, datetime | None]
+) -> Check:
+    wanted = [name for name in queue_names(config) if name != INGEST]
+    workers = [member for member in fleet if set(member.queues) & set(wanted)]
+    alive = [member for member in workers if member.state == "running"]
+    missing = [name for name in wanted if not any(name in member.queues for member in alive)]
+    summary = f"{len(alive)} of {pluralize(len(workers), 'worker')} running"
+    due, since = stalled
+    waiting = f"{pluralize(due, 'metric')} due since {format_utc_short(since)}"
+    if missing:
+        names = ", ".join(missing)
+        public = f"No worker measures what is in {names}" if alive else "No worker is measuring"
+        public += f": {waiting}" if due else ""
+        summary = f"no worker runs for {names}: {summary}{_last_known(workers, now)}"
+        return Check("workers", "problem", summary, UP, public)
+    if due:
+        fix = "Restart the workers, and read their logs. `dims metrics` lists what is due."
+        public = f"No worker is measuring: {waiting}"
+        return Check("workers", "problem", f"{summary}, and none makes progress: {waiting}", fix, public)
+    return Check("workers", "ok", summary)
+
+
+def _last_known(members: Sequence[FleetMember], now: datetime) -> str:
+    return "".join(f"; {describe_member(member, now)}" for member in members[:3] if member.state != "running")
+
+
+def describe_member(member: FleetMember, now: datetime) -> str:
+    """Return what is wrong with a process, such as `worker@a has been silent for 3 minutes`."""
+    if member.state == "silent" and member.seen_at:
+        return f"{member.process} has been silent for {format_age(now - member.seen_at)}"
+    return f"{member.process} is {member.state}" + (f": {member.reason}" if member.reason else "")
+
+
+def _beat_check(config: Config, fleet: Sequence[FleetMember], now: datetime, beat_seconds: float | None) -> Check:
+    beats = [member for member in fleet if member.role == "beat"]
+    late = beat_seconds is None or timedelta(seconds=beat_seconds) > silent_after(config)
+    tick = f"last tick {format_elapsed(timedelta(seconds=beat_seconds))}" if beat_seconds else "no tick yet"
+    if any(member.state == "running" for member in beats) or not (beats or late):
+        return Check("beat", "ok", f"up, {tick}")
+    scheduled = [name for name, rule in config.rules.items() if rule.schedule]
+    if not beats and not scheduled:
+        return Check("beat", "ok", "does not run, and no rule has a schedule")
+    public = f"No beat runs, so {pluralize(len(scheduled), 'schedule')} can be late" if scheduled else "No beat runs"
+    summary = f"unreachable: {tick}{_last_known(beats, now)}"
+    return Check("beat", "problem" if scheduled else "warning", summary, UP, public)
+
+
+def _lagging_check(fleet: Sequence[FleetMember], now: datetime) -> Check:
+    lagging = [
+        member for member in fleet if member.seen_at and not (member.state == "running" or now - member.seen_at > GONE)
+    ]
+    if not lagging:
+        return Check("fleet", "ok", "every process gives a sign of life")
+    summary = "; ".join(describe_member(member, now) for member in lagging[:3])
+    more = f"; and {len(lagging) - 3} more" if len(lagging) > 3 else ""
+    return Check("fleet", "warning", summary + more, "Restart these processes, and read their logs.")
+
+
+def _versions_check(fleet: Sequence[FleetMember], now: datetime) -> Check:
+    alive = [member for member in fleet if member.seen_at and member.alive]
+    newest = max((member for member in alive), key=lambda member: member.started_at or now, default=None)
+    if newest is None:
+        return Check("versions", "ok", "no process reports")
+    old = [member for member in alive if member.version != newest.version]
+    other = [member for member in alive if member.config_hash != newest.config_hash]
+    text = f"DIMS {newest.version}, configuration {str(newest.config_hash)[:8]}"
+    if not old and not other:
+        return Check("versions", "ok", f"all run {text}")
+    parts = [f"{member.process} runs DIMS {member.version}" for member in old[:3]]
+    parts += [f"{member.process} has configuration {str(member.config_hash)[:8]}" for member in other[:3]]
+    fix = "Deploy the same version and configuration on every host, then restart these processes."
+    return Check("versions", "warning", f"{newest.process} runs {text}; {'; '.join(parts)}", fix)
