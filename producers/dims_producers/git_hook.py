@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,6 +77,9 @@ def _install(paths: RepositoryPaths, home: Path, texts: Mapping[str, str]) -> di
     home.mkdir(mode=0o700, parents=True, exist_ok=True)  # a hook never creates it: the project may have moved
     Spool(spool_folder(home)).make()
     _keep_other_home(paths, home)
+    named = (script_places(paths.hooks / name)[0] for name in HOOKS)
+    for old in {each for each in named if each is not None and each != home}:
+        _take_notes(old, home)
     record_home(paths.git_dir, paths.top, home)
     done: dict[Path, str] = {}
     missing = []
@@ -95,6 +99,17 @@ def _install(paths: RepositoryPaths, home: Path, texts: Mapping[str, str]) -> di
             "program writes. Then install again.\n" + "\n".join(missing)
         )
     return done
+
+
+def _take_notes(old: Path, home: Path) -> None:
+    """Move the notes of a hook of an earlier version, which wrote on into the old place of a project that moved.
+
+    A real data directory is left alone: it holds more than a spool.
+    """
+    if not old.is_dir() or {path.name for path in old.iterdir()} != {"spool"}:
+        return
+    for note in sorted((old / "spool" / "new").glob("*.git")):
+        shutil.move(note, spool_folder(home) / "new" / note.name)
 
 
 def _keep_other_home(paths: RepositoryPaths, home: Path) -> None:
