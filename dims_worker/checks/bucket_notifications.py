@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from dims_worker.checks.check import Check
-from dims_worker.checks.sources import LIMIT, s3_metrics, split_fix
+from dims_worker.checks.sources import LIMIT, load_boto3, s3_metrics, split_fix
 from dims_worker.config import Config, S3Metric, S3Source
 from dims_worker.errors import MeasureError
 from dims_worker.events import S3_PREFIX
@@ -58,6 +58,7 @@ def notification_check(config: Config, name: str, source: S3Source) -> Check:
         return Check(label, "ok", "no rule reacts to changes of buckets, so none are needed")
     if not (metrics := s3_metrics(config, name)):
         return Check(label, "ok", "no metric reads the bucket")
+    load_boto3(source)
     try:
         answer = _fetch(source)
     except MeasureError as error:

@@ -11,6 +11,7 @@ from dims_worker.checks.check import Check
 from dims_worker.checks.file_access import file_access_checks, ports_check
 from dims_worker.checks.git_hooks import git_hook_checks
 from dims_worker.checks.installation import installation_checks
+from dims_worker.checks.producers import guarded
 from dims_worker.checks.server_setup import broker_setup_checks, database_setup_checks
 from dims_worker.checks.sources import source_checks
 from dims_worker.checks.system import SystemState, check_system
@@ -22,17 +23,6 @@ SECONDS = 10.0
 
 RUNS, SOURCES, EVENTS, HOST = "What runs", "Sources", "Events", "This host"
 """The groups of checks, in the order in which people read them."""
-
-
-def local_checks(config: Config) -> list[Check]:
-    """Return the checks that need no server and take well under a second: hooks, waiting notes and the watcher.
-
-    `dims status` and the dashboard include them.
-    """
-    checks: list[Check] = []
-    for call in (partial(git_hook_checks, config), partial(watching_checks, config)):
-        checks += _guarded("events", call)
-    return checks
 
 
 def doctor_checks(config: Config, env: Mapping[str, str], calls: BoundedCalls | None = None) -> dict[str, list[Check]]:
@@ -51,7 +41,7 @@ def doctor_checks(config: Config, env: Mapping[str, str], calls: BoundedCalls | 
         },
     }
     named = {
-        f"{group}: {name}": partial(_guarded, name, call) for group in groups for name, call in groups[group].items()
+        f"{group}: {name}": partial(guarded, name, call) for group in groups for name, call in groups[group].items()
     }
     system: SystemState | None = None
 
@@ -60,10 +50,11 @@ def doctor_checks(config: Config, env: Mapping[str, str], calls: BoundedCalls | 
         system = check_system(config, BoundedCalls())
         return [*system.checks, *_setup_checks(config, system), _ports(env, system)]
 
-    results = calls.run({RUNS: partial(_guarded, "system", run_system), **named}, 2 * SECONDS)
+    results = calls.run({RUNS: partial(guarded, "system", run_system), **named}, 2 * SECONDS)
     found: dict[str, list[Check]] = {RUNS: list(results.get(RUNS, [_late("system")]))}
     for group, members in groups.items():
         found[group] = [check for name in members for check in results.get(f"{group}: {name}", [_late(name)])]
+    found[RUNS] = [check for check in found[RUNS] if check.name != "producers"]  # EVENTS has its parts
     return found
 
 
@@ -83,15 +74,6 @@ def _ports(env: Mapping[str, str], system: SystemState) -> Check:
 
 def _single(check: Callable[[], Check]) -> list[Check]:
     return [check()]
-
-
-def _guarded(name: str, call: Callable[[], Iterable[Check]]) -> list[Check]:
-    """Return the checks of a call. One that fails itself is a warning, so that you still see all others."""
-    try:
-        return list(call())
-    except Exception as error:  # noqa: BLE001 - a fault of one check must not hide the others
-        fix = "Run `dims --debug doctor`, and report it with its output."
-        return [Check(name, "warning", f"the check itself failed: {error!r}", fix)]
 
 
 def _late(name: str) -> Check:

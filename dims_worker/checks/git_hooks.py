@@ -167,7 +167,7 @@ def _waiting(home: Path) -> str:
         waiting = len(list((home / "spool/new").iterdir()))
     except OSError:
         return ""
-    return f", where {pluralize(waiting, 'change')} wait" if waiting else ""
+    return f", with {pluralize(waiting, 'change')} waiting there" if waiting else ""
 
 
 def _version_of(python: Path) -> str:
@@ -202,5 +202,7 @@ def _notes_finding(paths: RepositoryPaths) -> Iterator[HookFinding]:
         )
         return
     if waiting:
-        summary = f"{pluralize(waiting, 'change')} wait in {paths.spool}: a hook could not write to the data directory"
+        summary = (
+            f"{pluralize(waiting, 'change')} waiting in {paths.spool}: a hook could not write to the data directory"
+        )
         yield HookFinding("warning", summary, "Run `dims watch` as the user of the data directory, or `dims up`.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shutil
 import time
@@ -44,6 +45,7 @@ def source_checks(config: Config) -> dict[str, Callable[[], Check]]:
 def source_check(config: Config, name: str) -> Check:
     """Return whether this host can reach a source. If only a queue of other workers serves it, failing is a warning."""
     source = config.sources[name]
+    load_boto3(source)
     began = time.monotonic()
     try:
         done = _REQUESTS[type(source)](config, name, source, Deadline.after(LIMIT))
@@ -54,6 +56,13 @@ def source_check(config: Config, name: str) -> Check:
             return Check(name, "warning", f"cannot be reached from this host: {summary}", fix.strip())
         return Check(name, "problem", summary, fix)
     return Check(name, "ok", f"{done} ({(time.monotonic() - began) * 1000:.0f} ms)")
+
+
+def load_boto3(source: Source) -> None:
+    """Import boto3 for a source that needs it, which takes a while and must not count as the time of its request."""
+    if isinstance(source, S3Source | AwsSource):
+        with contextlib.suppress(ImportError):  # `create_client` reports it
+            importlib.import_module("boto3")
 
 
 def split_fix(message: str) -> tuple[str, str]:
