@@ -50,7 +50,7 @@ def document(project: Project) -> dict[str, Any]:
 
 
 def failing(project: Project) -> dict[str, dict[str, Any]]:
-    """Return the failed checks of everything but the servers, which a loaded machine may keep from answering in time."""
+    """Return the failed checks, without those of the servers, which are slow on a loaded machine."""
     checks = document(project)["checks"]
     return {check["name"]: check for check in checks if check["state"] != "ok" and check["group"] != "What runs"}
 
