@@ -12,6 +12,7 @@ BENCHMARKS = (
     "event_throughput",
     "event_latency",
     "event_drain",
+    "busy_day",
     "report_html",
     "history_scale",
     "web_overview",

@@ -62,18 +62,27 @@ class ProcessReporter(threading.Thread):
         self._period = period.total_seconds()
         self._progress = progress
         self._stopping = threading.Event()
+        self._due = threading.Event()
         self._failing = False
 
     def run(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             self._attempt(self._write)
-            if self._stopping.wait(self._period):
-                break
-        self._attempt(self._delete)
+            self._due.wait(self._period)
+            self._due.clear()
+        self._attempt(self._end)
+
+    def report_now(self) -> None:
+        """Write the row without waiting for the period."""
+        self._due.set()
 
     def stop(self) -> None:
-        """Delete the row and end the thread. Waits a few seconds at most: the row of a dead process grows old."""
+        """Delete the row and end the thread. Waits a few seconds at most: the row of a dead process grows old.
+
+        The row of a process that ends because of a problem stays, so that others can read why.
+        """
         self._stopping.set()
+        self._due.set()
         if self.is_alive():
             self.join(STOP_SECONDS)
 
@@ -106,7 +115,9 @@ class ProcessReporter(threading.Thread):
                 now=datetime.now(UTC),
             )
 
-    def _delete(self) -> None:
+    def _end(self) -> None:
+        if self._progress().problem is not None:
+            return
         with transaction(self._engine) as connection:
             delete_process(connection, self.identity.process, self.identity.pid)
 

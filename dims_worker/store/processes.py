@@ -9,6 +9,8 @@ from sqlalchemy import Connection, text
 
 KEPT = timedelta(days=1)
 """The row of a process without a sign of life is deleted after this."""
+LATELY = timedelta(minutes=1)
+"""A process with a sign of life within this time counts as running, so its queue is served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,18 @@ def process_rows(connection: Connection) -> list[ProcessRow]:
         {"kept": KEPT},
     )
     return [ProcessRow(**{**row, "queues": tuple(row["queues"])}) for row in rows.mappings()]
+
+
+def serves_queue(connection: Connection, queue: str) -> bool:
+    """Return whether a worker that gave a sign of life lately serves this queue."""
+    row = connection.execute(
+        text(
+            "SELECT EXISTS (SELECT FROM dims_processes WHERE :queue = ANY(queues) "
+            "AND seen_at > clock_timestamp() - :lately)"
+        ),
+        {"queue": queue, "lately": LATELY},
+    )
+    return bool(row.scalar_one())
 
 
 def delete_silent_processes(connection: Connection) -> None:

@@ -32,7 +32,7 @@ class _SharedFields(ctypes.Structure):
 
     _fields_ = (
         ("consumed", ctypes.c_double),
-        ("finished", ctypes.c_double),
+        ("continued", ctypes.c_double),
         ("claimed", ctypes.c_double),
         ("stored", ctypes.c_double),
         ("swept", ctypes.c_double),
@@ -44,6 +44,7 @@ class WorkerProgress:
     """The times at which a worker last made progress. Create it in the main process, before its children start."""
 
     def __init__(self) -> None:
+        self._main = os.getpid()
         self._memory = mmap.mmap(-1, ctypes.sizeof(_SharedFields))
         self._fields: Any = _SharedFields.from_buffer(self._memory)
 
@@ -52,8 +53,13 @@ class WorkerProgress:
         self._fields.claimed = time.monotonic()
 
     def note_stored(self) -> None:
-        """Note that this process has stored events."""
+        """Note that this process has stored events.
+
+        In a child, that is progress of its task. The dispatcher stores events too, even if all children hang.
+        """
         self._fields.stored = time.monotonic()
+        if os.getpid() != self._main:
+            self._fields.continued = self._fields.stored
 
     def note_sweep(self) -> None:
         """Note that this process has sent wake-ups for everything that waited."""
@@ -73,7 +79,7 @@ class WorkerProgress:
     def task_ended(self, index: int) -> None:
         """Note that the child with this number is idle again."""
         self._fields.children[index % MAX_CHILDREN].busy_since = 0.0
-        self._fields.finished = time.monotonic()
+        self._fields.continued = time.monotonic()
 
     def busy_children(self) -> dict[int, float]:
         """Return the children that run a task: the pid, and since when, in monotonic seconds.
@@ -83,15 +89,9 @@ class WorkerProgress:
         return {child.pid: child.busy_since for child in self._fields.children if child.busy_since}
 
     @property
-    def consumed(self) -> float:
-        """When a wake-up last reached a child, in monotonic seconds. 0 means never."""
-        return float(self._fields.consumed)
-
-    @property
     def latest(self) -> float:
-        """When the worker last did anything that counts as progress, in monotonic seconds. 0 means never."""
-        fields = self._fields
-        return float(max(fields.consumed, fields.finished, fields.claimed, fields.stored))
+        """When a child last took a wake-up, made progress with it or ended it. 0 means never."""
+        return float(max(self._fields.consumed, self._fields.continued, self._fields.claimed))
 
     def report(self, problem: str | None = None) -> ProcessProgress:
         """Return the progress for the row of the worker, by the clock of this host."""
