@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
 from dims_worker.broker.queues import INGEST, queue_names
 from dims_worker.checks.check import Check
+from dims_worker.checks.host import ProcessState, process_state
 from dims_worker.config import Config
 from dims_worker.formatting import format_age, format_elapsed, format_utc_short, pluralize
 from dims_worker.local import ProcessStatus
 from dims_worker.store.processes import ProcessRow
 
-MemberState = Literal["running", "stalled", "silent", "waiting", "missing", "orphan", "stopped"]
+MemberState = Literal["starting", "running", "stalled", "silent", "waiting", "missing", "orphan", "stopped"]
 SILENT_SWEEPS = 3
 """A process that has written no row for longer than this many sweeps is silent."""
 GONE = timedelta(hours=1)
@@ -23,9 +23,14 @@ GONE = timedelta(hours=1)
 CLOCK_WARNING = 5.0
 CLOCK_PROBLEM = 60.0
 """Seconds of difference between two clocks."""
+REPORTING_ROLES = ("ingest", "worker", "beat", "watch", "web")
+"""The processes that report. Of the others, only their supervisor knows anything."""
+START_PATIENCE = timedelta(minutes=1)
+"""How long a process may take from its first start to its first report."""
 RESTARTS = 3
 """A process that was restarted at least this often, last within `RESTART_SPAN`, is in a loop."""
 RESTART_SPAN = timedelta(minutes=5)
+STARTING = "Wait until the processes have started."
 UP = "Start it with `dims up`, or with the service that runs it. Read its log if it ends again."
 
 
@@ -34,12 +39,12 @@ class FleetMember:
     """One process on one host. Times and texts are None where the process reports none.
 
     `state` is `running`; `stalled` (it runs, and makes no progress: see `reason`); `silent` (no sign of life for more
-    than three sweeps); or what its supervisor reports: `waiting`, `missing`, `orphan`, `stopped`. `host` is None for a
-    process that only the supervisor of this host knows.
+    than three sweeps); `starting` (it does not report yet); or what its supervisor reports: `waiting`, `missing`,
+    `orphan`, `stopped`. A process that only the supervisor of this host knows has no `seen_at`.
     """
 
     process: str
-    host: str | None
+    host: str
     role: str
     pid: int | None
     state: MemberState
@@ -66,55 +71,52 @@ def silent_after(config: Config) -> timedelta:
 
 
 def build_fleet(
-    config: Config, rows: Iterable[ProcessRow], local: Sequence[ProcessStatus], now: datetime, host: str
+    config: Config, rows: Sequence[ProcessRow] | None, local: Sequence[ProcessStatus], now: datetime, host: str
 ) -> list[FleetMember]:
     """Return the processes of all hosts: those that report, then those that only the supervisor of this host knows.
 
     Args:
+        rows: the rows of the processes, or None if the database does not answer.
         now: the time of the database, which wrote when it last saw each process.
-        local: the processes of the supervisor of this host. One with the pid of a row is the same process.
+        local: the processes of the supervisor of this host. The supervisor knows at once that one has ended.
     """
-    supervised = {status.pid: status for status in local if status.pid is not None}
+    rows, known = rows or [], rows is not None
+    seen_here = {row.process: process_state(row.pid) for row in rows if row.host == host}
+    same_host = "alive" in seen_here.values()  # else the rows are from containers whose pids mean nothing here
+    supervised = {status.name: status for status in local}
     members = []
     for row in rows:
-        status = supervised.pop(row.pid, None) if row.host == host else None
-        member = _from_row(row, _row_state(config, row, now, host))
+        status = supervised.get(row.role) if row.host == host else None
+        if status is not None and status.pid not in (None, row.pid):
+            continue  # the row is from the process that this one replaces
+        state, reason = _row_state(config, row, now, seen_here.get(row.process) if same_host else None)
+        member = _from_row(row, state, reason)
         if status is not None:
-            member = replace(member, restarts=status.restarts)
-            if status.state != "running":
-                member = replace(member, state=_member_state(status))
+            del supervised[row.role]
+            ended = status.state != "running"
+            member = replace(member, restarts=status.restarts, state=_member_state(status) if ended else member.state)
         members.append(member)
-    known = {(member.host, member.pid) for member in members}
-    return members + [_from_status(status) for status in local if (host, status.pid) not in known]
+    return members + [_from_status(status, host, now, known=known) for status in supervised.values()]
 
 
-def _row_state(config: Config, row: ProcessRow, now: datetime, host: str) -> MemberState:
-    silence = now - row.seen_at
-    if silence > silent_after(config):
-        return "silent"
-    if row.host == host and silence > config.settings.sweep + timedelta(seconds=1) and not _is_alive(row.pid):
-        return "silent"  # its pid shows that earlier than its silence
-    return "stalled" if getattr(row, "problem", None) else "running"
+def _row_state(
+    config: Config, row: ProcessRow, now: datetime, seen: ProcessState | None
+) -> tuple[MemberState, str | None]:
+    if now - row.seen_at > silent_after(config) or seen == "gone":
+        return "silent", None
+    if seen == "suspended":
+        return "stalled", "a signal has stopped it (SIGSTOP)"
+    return ("stalled", row.problem) if row.problem else ("running", None)
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _from_row(row: ProcessRow, state: MemberState) -> FleetMember:
+def _from_row(row: ProcessRow, state: MemberState, reason: str | None) -> FleetMember:
     return FleetMember(
         process=row.process,
         host=row.host,
         role=row.role,
         pid=row.pid,
         state=state,
-        reason=getattr(row, "problem", None),
+        reason=reason,
         version=row.version,
         config_hash=row.config_hash,
         queues=row.queues,
@@ -128,25 +130,30 @@ def _from_row(row: ProcessRow, state: MemberState) -> FleetMember:
 
 
 def _member_state(status: ProcessStatus) -> MemberState:
-    states: Mapping[str, MemberState] = {
-        "running": "running",
-        "waiting": "waiting",
-        "missing": "missing",
-        "orphan": "orphan",
-    }
-    return states.get(status.state, "stopped")
+    states: Mapping[str, MemberState] = {"waiting": "waiting", "missing": "missing", "orphan": "orphan"}
+    return "running" if status.state == "running" else states.get(status.state, "stopped")
 
 
-def _from_status(status: ProcessStatus) -> FleetMember:
+def _from_status(status: ProcessStatus, host: str, now: datetime, *, known: bool) -> FleetMember:
+    state, reason = _member_state(status), None
+    if known and state == "running" and status.name in REPORTING_ROLES:
+        state = "starting" if _is_starting(status, now) else "silent"
+        reason = None if state == "starting" else "it does not report"
     return FleetMember(
         process=status.name,
-        host=None,
+        host=host,
         role=status.name,
         pid=status.pid,
-        state=_member_state(status),
+        state=state,
+        reason=reason,
         restarts=status.restarts,
         started_at=status.since,
     )
+
+
+def _is_starting(status: ProcessStatus, now: datetime) -> bool:
+    """Return whether a process was started a moment ago, so that it may not report yet."""
+    return status.since is None or now - status.since < START_PATIENCE
 
 
 def fleet_checks(
@@ -182,9 +189,16 @@ def _ingest_check(fleet: Sequence[FleetMember], now: datetime) -> Check:
     alive = [member for member in serving if member.state == "running"]
     if alive:
         return Check("ingest", "ok", f"{len(alive)} of {len(serving)} running")
-    return Check(
-        "ingest", "problem", f"no process stores events{_last_known(serving, now)}", UP, "No worker stores events"
-    )
+    if not serving and _any_starting(fleet):
+        return Check("ingest", "warning", "starting", STARTING)
+    others = [member for member in fleet if member.role == "ingest" and member not in serving]
+    summary = f"no process stores events{_last_known([*serving, *others], now)}"
+    return Check("ingest", "problem", summary, UP, "No worker stores events")
+
+
+def _any_starting(fleet: Sequence[FleetMember]) -> bool:
+    """Return whether a process starts for the first time. A process that was restarted has ended before."""
+    return any(member.state == "starting" and not member.restarts for member in fleet)
 
 
 def _workers_check(
@@ -194,14 +208,17 @@ def _workers_check(
     workers = [member for member in fleet if set(member.queues) & set(wanted)]
     alive = [member for member in workers if member.state == "running"]
     missing = [name for name in wanted if not any(name in member.queues for member in alive)]
-    summary = f"{len(alive)} of {pluralize(len(workers), 'worker')} running"
+    summary = f"{len(alive)} of {len(workers)} running"
     due, since = stalled
     waiting = f"{pluralize(due, 'metric')} due since {format_utc_short(since)}"
+    if missing and _any_starting(fleet) and not any(member.state in ("silent", "stalled") for member in workers):
+        return Check("workers", "warning", "starting", STARTING)
     if missing:
         names = ", ".join(missing)
+        others = [member for member in fleet if member.role == "worker" and member not in workers]
         public = f"No worker measures what is in {names}" if alive else "No worker is measuring"
         public += f": {waiting}" if due else ""
-        summary = f"no worker runs for {names}: {summary}{_last_known(workers, now)}"
+        summary = f"no worker runs for {names}: {summary}{_last_known([*workers, *others], now)}"
         return Check("workers", "problem", summary, UP, public)
     if due:
         fix = "Restart the workers, and read their logs. `dims metrics` lists what is due."
@@ -227,6 +244,8 @@ def _beat_check(config: Config, fleet: Sequence[FleetMember], now: datetime, bea
     tick = f"last tick {format_elapsed(timedelta(seconds=beat_seconds))}" if beat_seconds else "no tick yet"
     if any(member.state == "running" for member in beats) or not (beats or late):
         return Check("beat", "ok", f"up, {tick}")
+    if not beats and _any_starting(fleet):
+        return Check("beat", "warning", "starting", STARTING)
     scheduled = [name for name, rule in config.rules.items() if rule.schedule]
     if not beats and not scheduled:
         return Check("beat", "ok", "does not run, and no rule has a schedule")
@@ -240,10 +259,10 @@ def _lagging_check(fleet: Sequence[FleetMember], now: datetime) -> Check:
         member for member in fleet if member.seen_at and not (member.state == "running" or now - member.seen_at > GONE)
     ]
     if not lagging:
-        return Check("fleet", "ok", "every process gives a sign of life")
+        return Check("lagging", "ok", "every process gives a sign of life")
     summary = "; ".join(describe_member(member, now) for member in lagging[:3])
     more = f"; and {len(lagging) - 3} more" if len(lagging) > 3 else ""
-    return Check("fleet", "warning", summary + more, "Restart these processes, and read their logs.")
+    return Check("lagging", "warning", summary + more, "Restart these processes, and read their logs.")
 
 
 def _versions_check(fleet: Sequence[FleetMember], now: datetime) -> Check:

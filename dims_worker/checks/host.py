@@ -11,10 +11,12 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from dims_worker.checks.check import Check
 from dims_worker.formatting import format_age, format_bytes, pluralize
 
+ProcessState = Literal["alive", "suspended", "gone"]
 FULL_BYTES = 100_000_000
 """Less free space than this is a problem: servers refuse to write, and the spool accepts no event."""
 SCARCE_BYTES = 1_000_000_000
@@ -190,3 +192,18 @@ def _existing(path: Path) -> Path:
 def watched_disks(home: Path) -> dict[str, Path]:
     """Return the paths whose disks DIMS needs on this host."""
     return {"data directory": home, "temporary files": Path(tempfile.gettempdir())}
+
+
+def process_state(pid: int) -> ProcessState | None:
+    """Return whether a process of DIMS with this pid runs on this host. None where the system does not show it."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        # The second field is the program's name in brackets. It may contain anything, so count from the last bracket
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone" if Path("/proc/self").exists() else None
+    except OSError:
+        return None
+    if b"dims" not in words and b"celery" not in words:
+        return "gone"  # another program has this pid now
+    return "suspended" if state in "Tt" else "gone" if state in "ZX" else "alive"

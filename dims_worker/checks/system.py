@@ -71,7 +71,7 @@ def check_system(config: Config, calls: BoundedCalls | None = None) -> SystemSta
     state.checks += (
         [*broker.checks, *database.checks] if state.expected else _optional_servers(config, broker, database)
     )
-    state.checks += processes_check(config, state.processes)
+    state.checks += local_stack_check(config, state.processes)
     _check_fleet(config, state)
     state.checks.append(clock_check(state))
     state.spool = read_spool(config.home)
@@ -84,13 +84,11 @@ def _check_fleet(config: Config, state: SystemState) -> None:
     """Add the processes of all hosts, and their checks. Without the database, only those of this host are known."""
     database = state.database
     now = (database and database.now) or datetime.now(UTC)
-    state.fleet = build_fleet(
-        config, database.processes if database else [], state.processes, now, socket.gethostname()
-    )
+    rows = database.processes if database and database.now else None
+    state.fleet = build_fleet(config, rows, state.processes, now, socket.gethostname())
     if database and database.now:
-        beat_seconds = state.broker.beat if state.broker else None
         state.checks += fleet_checks(
-            config, state.fleet, now, expected=state.expected, stalled=database.stalled, beat_seconds=beat_seconds
+            config, state.fleet, now, expected=state.expected, stalled=database.stalled, beat_seconds=_beat(state)
         )
 
 
@@ -102,7 +100,7 @@ def _find_local(config: Config, state: SystemState) -> None:
         found = local.existing(config.home)
     except (DimsError, OSError) as error:
         fix = "Run this command as the owner of the data directory."
-        state.checks.append(Check("processes", "problem", f"cannot be read: {error}", fix))
+        state.checks.append(Check("local_stack", "problem", f"cannot be read: {error}", fix))
     state.servers = ServerUrls(config.database_url or found.database_url, config.broker_url or found.broker_url)
 
 
@@ -115,7 +113,7 @@ class ServerResult:
 
 
 def check_servers(
-    config: Config, servers: ServerUrls, calls: BoundedCalls, *, rights: bool = True
+    config: Config, servers: ServerUrls, calls: BoundedCalls, *, rights: bool = True, seconds: float = SERVER_SECONDS
 ) -> tuple[ServerResult, ServerResult]:
     """Check the database and the broker at the same time. Return their results, in this order.
 
@@ -126,17 +124,42 @@ def check_servers(
         wanted["database"] = lambda: _database_result(config, str(servers.database_url), rights)
     if servers.broker_url:
         wanted["broker"] = lambda: _broker_result(config, str(servers.broker_url), rights)
-    answers = calls.run(wanted, SERVER_SECONDS)
+    answers = calls.run(wanted, seconds)
     hangs = {"database": unreachable_database, "broker": unreachable_broker}
     results = []
     for name, unreachable in hangs.items():
         if name in answers:
             results.append(answers[name])
         elif name in wanted:
-            results.append(ServerResult([unreachable(TimeoutError(f"no answer within {SERVER_SECONDS:g} s"))]))
+            results.append(ServerResult([unreachable(TimeoutError(f"no answer within {seconds:g} s"))]))
         else:
             results.append(ServerResult([_missing_server(name, config.home)]))
     return results[0], results[1]
+
+
+def check_services(
+    config: Config, servers: ServerUrls, calls: BoundedCalls, now: datetime, seconds: float = SERVER_SECONDS
+) -> SystemState:
+    """Check the servers, the processes that report, and the clocks: what a service on any host can check in `seconds`.
+
+    It may use logins with few rights. Without a row of any process, none has to run.
+    """
+    database, broker = check_servers(config, servers, calls, rights=False, seconds=seconds)
+    state = SystemState(servers=servers, database=database.facts, broker=broker.facts)
+    state.checks = [*broker.checks, *database.checks]
+    state.expected = bool(state.database and state.database.ever_ran)
+    if state.database is not None and state.expected:
+        now = state.database.now or now
+        state.fleet = build_fleet(config, state.database.processes, [], now, socket.gethostname())
+        state.checks += fleet_checks(
+            config, state.fleet, now, expected=True, stalled=state.database.stalled, beat_seconds=_beat(state)
+        )
+        state.checks.append(clock_check(state))
+    return state
+
+
+def _beat(state: SystemState) -> float | None:
+    return state.broker.beat if state.broker else None
 
 
 def _missing_server(name: str, home: Path) -> Check:
@@ -146,7 +169,7 @@ def _missing_server(name: str, home: Path) -> Check:
 
 def _database_result(config: Config, url: str, rights: bool) -> ServerResult:
     try:
-        state = read_database(config, url, write=rights)
+        state = read_database(config, url)
     except (SQLAlchemyError, DimsError, OSError) as error:
         return ServerResult([unreachable_database(error)])
     return ServerResult(list(database_checks(state, rights=rights)), state)
@@ -189,7 +212,7 @@ def _has_database(home: Path) -> bool:
         return False
 
 
-def processes_check(config: Config, processes: Sequence[ProcessStatus]) -> Iterator[Check]:
+def local_stack_check(config: Config, processes: Sequence[ProcessStatus]) -> Iterator[Check]:
     """Yield the check of the supervisor's processes, if `dims up` has ever run in this data directory."""
     if all(status.name in SERVERS for status in processes):
         return
@@ -200,20 +223,20 @@ def processes_check(config: Config, processes: Sequence[ProcessStatus]) -> Itera
     own_servers = config.database_url and config.broker_url
     if all(status.state == "stopped" for status in processes):
         if own_servers:
-            yield Check("processes", "ok", "none runs on this host")
+            yield Check("local_stack", "ok", "none runs on this host")
         else:
-            yield Check("processes", "problem", "none runs", "Start them with `dims up`.", "DIMS does not run")
+            yield Check("local_stack", "problem", "none runs", "Start them with `dims up`.", "DIMS does not run")
     elif ended:
         names = ", ".join(map(_describe, ended))
-        yield Check("processes", "problem", f"{summary}: {names}", UP, "Some processes of DIMS do not run")
+        yield Check("local_stack", "problem", f"{summary}: {names}", UP, "Some processes of DIMS do not run")
     elif looping:
         names = ", ".join(map(_describe, looping))
-        yield Check("processes", "warning", f"{summary}; {names}", "Read the logs of these processes.")
+        yield Check("local_stack", "warning", f"{summary}; {names}", "Read the logs of these processes.")
     elif missing:
         fix = "Install the extra `local`, then run `dims down` and `dims up`."
-        yield Check("processes", "warning", f"{summary}; not installed: {', '.join(missing)}", fix)
+        yield Check("local_stack", "warning", f"{summary}; not installed: {', '.join(missing)}", fix)
     else:
-        yield Check("processes", "ok", summary)
+        yield Check("local_stack", "ok", summary)
 
 
 def _is_looping(status: ProcessStatus) -> bool:
@@ -235,7 +258,7 @@ def clock_check(state: SystemState) -> Check:
         offsets["the broker"] = (own or 0.0) - broker.clock_offset
     for member in state.fleet:
         if member.clock_offset is not None and member.alive:
-            offsets[member.host or member.process] = member.clock_offset
+            offsets[member.host] = member.clock_offset
     late = {name: offset for name, offset in offsets.items() if abs(offset) > CLOCK_WARNING}
     if not late:
         return Check("clock", "ok", "all clocks agree within 5 s" if offsets else "no other clock to compare with")

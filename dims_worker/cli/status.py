@@ -45,6 +45,21 @@ LABELS = {"requests": "approvals"}
 """The labels of lines whose key in the JSON document differs."""
 SHOWN_CHECKS = ("broker", "queues", "database", "workers", "beat", "due", "spool", "disk")
 """The checks that have a line even if all is well. The others have one only if something is wrong."""
+LINE_ORDER = (
+    *(
+        "data_directory",
+        "local_stack",
+        "broker",
+        "broker_memory",
+        "events",
+        "queues",
+        "database",
+        "locks",
+        "connections",
+    ),
+    *("ingest", "workers", "beat", "lagging", "versions", "clock", "due", "spool", "disk"),
+)
+"""The order of the lines. Others follow."""
 ROLES = ("postgres", "valkey", "ingest", "worker", "beat", "flower", "watch", "web")
 """The order of the processes. Others follow."""
 STYLES = {"ok": "", "warning": "yellow", "problem": "bold red"}
@@ -85,15 +100,23 @@ def status(session: Session, as_json: bool) -> None:
 def _document(config: Config, state: SystemState, inventory: Inventory, checks: Sequence[Check]) -> dict[str, Any]:
     """Return the JSON document. docs/operations.md describes its keys."""
     return {
+        **inventory.text,
+        **_sentences(inventory, checks),
         "home": str(config.home),
         "state": worst_state(checks),
         "expected": state.expected,
         "checks": [{key: getattr(check, key) for key in ("name", "state", "summary", "fix")} for check in checks],
         "fleet": [facts(member) for member in state.fleet],
         "processes": [facts(process) for process in state.processes],
-        **{check.name: check.summary for check in checks},
-        **inventory.text,
         "numbers": _numbers(state) | inventory.numbers,
+    }
+
+
+def _sentences(inventory: Inventory, checks: Sequence[Check]) -> dict[str, str]:
+    """Return the sentence of each check. The inventory says more about a part that is fine."""
+    return {
+        check.name: inventory.text.get(check.name, check.summary) if check.state == "ok" else check.summary
+        for check in checks
     }
 
 
@@ -224,21 +247,24 @@ def _print(session: Session, state: SystemState, inventory: Inventory, checks: S
     if state.fleet:
         now = (state.database and state.database.now) or datetime.now(UTC)
         session.out.print(_fleet_table(state.fleet, now))
-    lines = {check.name: check for check in checks}
-    shown = [name for name in SHOWN_CHECKS if name in lines]
-    shown += [check.name for check in checks if check.state != "ok" and check.name not in shown]
-    for name in [*shown, *(key for key in inventory.text if key not in lines)]:
-        if (check := lines.get(name)) is None or check.state == "ok":
-            summary = inventory.text.get(name) or lines[name].summary
-            session.out.print(_line(name, "", summary), soft_wrap=True)
-        else:
-            session.out.print(_line(name, f"{check.state}: ", check.summary, STYLES[check.state]), soft_wrap=True)
-            session.out.print(_line("", "fix: ", check.fix), soft_wrap=True)
+    lines, sentences = {check.name: check for check in checks}, inventory.text | _sentences(inventory, checks)
+    shown = [check.name for check in checks if check.state != "ok" or check.name in SHOWN_CHECKS]
+    shown.sort(key=lambda name: LINE_ORDER.index(name) if name in LINE_ORDER else len(LINE_ORDER))
+    names = [*shown, *(key for key in inventory.text if key not in lines)]
+    labels = {name: LABELS.get(name, name).replace("_", " ") for name in names}
+    width = max(map(len, labels.values())) + 1
+    for name in names:
+        state_word = lines[name].state if name in lines else "ok"
+        word = "" if state_word == "ok" else f"{state_word}: "
+        line = _line(f"{labels[name]:<{width}}", word, sentences[name], STYLES[state_word])
+        session.out.print(line, soft_wrap=True)
+        if word:
+            session.out.print(_line(" " * width, "fix: ", lines[name].fix), soft_wrap=True)
     session.out.print(_verdict(checks), soft_wrap=True)
 
 
-def _line(name: str, word: str, summary: str, style: str = "") -> Text:
-    return Text.assemble(f"{LABELS.get(name, name):<9} ", (word, style), escape_control(summary))
+def _line(label: str, word: str, summary: str, style: str = "") -> Text:
+    return Text.assemble(label, (word, style), escape_control(summary))
 
 
 def _verdict(checks: Sequence[Check]) -> Text:
@@ -249,7 +275,7 @@ def _verdict(checks: Sequence[Check]) -> Text:
         if names:
             parts.append(f"{pluralize(len(names), state)}: {', '.join(names)}")
     worst = worst_state(checks)
-    return Text(". ".join(parts) or f"all {len(checks)} checks passed", STYLES[worst] or "green")
+    return Text(". ".join(parts) or f"DIMS runs: all {len(checks)} checks passed", STYLES[worst] or "green")
 
 
 def _fleet_table(fleet: Sequence[FleetMember], now: datetime) -> Table:
@@ -287,7 +313,9 @@ def _order(member: FleetMember) -> tuple[int, str]:
 
 
 def _state_cell(member: FleetMember, now: datetime) -> Text:
-    style = {"running": "green", "stopped": "dim", "stalled": "red", "silent": "red"}.get(member.state, "magenta")
+    style = {"running": "green", "starting": "yellow", "stopped": "dim", "stalled": "red", "silent": "red"}.get(
+        member.state, "magenta"
+    )
     age = f" {_short_age(member.seen_at, now)}" if member.state == "silent" else ""
     return Text(f"{member.state}{age}", style)
 
