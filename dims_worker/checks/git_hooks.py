@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -170,7 +172,11 @@ def _waiting(home: Path) -> str:
     return f", with {pluralize(waiting, 'change')} waiting there" if waiting else ""
 
 
+@functools.cache
 def _version_of(python: Path) -> str:
+    """Return the version of DIMS that a Python has. All hooks of a project mostly name the same one, often this one."""
+    if python == Path(sys.executable):
+        return __version__
     try:
         done = subprocess.run(
             [python, "-P", "-c", _VERSION], capture_output=True, text=True, timeout=PYTHON_SECONDS, check=False
