@@ -59,4 +59,11 @@ def test_the_bounds_of_an_event_are_those_of_the_code() -> None:
         f"{events.MAX_TEXT:,} characters",
         f"{events.YEARS.start} to {events.YEARS.stop - 1}",
         f"{events.MAX_DEPTH} levels",
+        f"{events.MAX_CONTAINERS:,}",
+        f"{events.MAX_LARGE_NUMBERS:,}",
+        f"{events.MAX_PATH:,} bytes",
+        f"{events.MAX_KEY:,} bytes",
+        f"{events.MAX_REQUESTED} patterns",
+        f"{events.MAX_PATTERN} characters",
+        f"{events.MAX_WILDCARDS}",
     ]
