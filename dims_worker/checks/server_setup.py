@@ -15,7 +15,8 @@ from dims_worker.checks.check import Check
 from dims_worker.checks.database import probe_engine
 from dims_worker.errors import DimsError
 from dims_worker.local.ports import is_loopback
-from dims_worker.store.migrations import VERSION_TABLE, head_revision, known_revisions
+from dims_worker.store.migrations import head_revision
+from dims_worker.store.revisions import VERSION_TABLE, known_revisions
 
 OLDEST_POSTGRESQL = 14
 OLDEST_REDIS = (6, 2)

@@ -115,8 +115,3 @@ def head_revision() -> str:
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head is not None
     return head
-
-
-def known_revisions() -> frozenset[str]:
-    """Return every revision that this version of DIMS can upgrade from."""
-    return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())

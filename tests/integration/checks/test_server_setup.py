@@ -7,7 +7,7 @@ from sqlalchemy import Engine, make_url, text
 
 from dims_worker.checks import Check
 from dims_worker.checks.server_setup import broker_setup_checks, broker_tls_check, database_setup_checks
-from dims_worker.store.migrations import VERSION_TABLE
+from dims_worker.store.revisions import VERSION_TABLE
 
 
 def by_name(url: str, *, own: bool = True) -> dict[str, Check]:
