@@ -18,7 +18,7 @@ from dims_worker.cli.session import Session
 from dims_worker.errors import DimsError
 
 SECTIONS = {
-    "Start": ("init", "up", "down", "status", "demo"),
+    "Start": ("init", "up", "down", "status", "doctor", "demo"),
     "Look": (
         "verify",
         "metrics",
