@@ -86,6 +86,8 @@ def measure_due(
         measure = _start_measuring(config, claim, options)  # before the thread that renews, because this may fork
         with _renewed(engine, claim, lease):
             measured = measure(stop)
+            if any(reading.method == "failed" for reading in measured.readings.values()) and stop():
+                raise ScanStopped  # a stop of the whole service may have ended the programs that the scan had started
             with transaction(engine) as connection:
                 return record_run(connection, config, measured)
     except (ScanStopped, KeyboardInterrupt, SystemExit):
