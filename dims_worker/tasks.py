@@ -12,7 +12,6 @@ from dims_worker.worker import isolation  # noqa: F401 - before anything else is
 import functools
 import logging
 import os
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
@@ -27,7 +26,7 @@ from sqlalchemy import Engine
 
 from dims_producers.publish import connect, publish
 from dims_worker.broker import pending_wakeups
-from dims_worker.broker.queues import BEAT, INGEST, NOTIFY, SWEEP, TICK, VERIFY
+from dims_worker.broker.queues import INGEST, NOTIFY, TICK, VERIFY
 from dims_worker.config import load_config
 from dims_worker.domain.plan import Planner
 from dims_worker.domain.schedule import last_tick, tick_event
@@ -101,7 +100,7 @@ def _received(task: str, name: str = "") -> None:
 
 
 @_task(INGEST)
-def ingest_task() -> str:
+def ingest_task(*_: Any) -> str:
     """Store the events that wait in the stream, and send a wake-up for each source that they concern."""
     _received(INGEST)
     ingested = ingest_stream(_redis(os.getpid()), _engine(), _planner(), stored=progress.note_stored)
@@ -150,11 +149,3 @@ def tick_task(rule: str) -> str:
     event = tick_event(rule, last_tick(config.rules[rule], datetime.now(UTC)))
     publish([event], str(config.broker_url))
     return event.id
-
-
-@_task(SWEEP)
-def sweep_task(*_: Any) -> str:
-    """Record that beat is alive: only beat sends this task. The dispatchers sweep."""
-    redis = _redis(os.getpid())
-    redis.set(BEAT, str(time.time()))
-    return "beat is alive"

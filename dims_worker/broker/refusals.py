@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 from dims_producers.broker_refusal import broker_reason, wrong_type
 from dims_producers.publish import connect
 from dims_worker.broker.binding import DATABASE
-from dims_worker.broker.queues import BEAT, REFUSED, SWEEPS, queue_names
+from dims_worker.broker.queues import REFUSED, SWEEPS, queue_names
 from dims_worker.config import Config
 from dims_worker.events import STREAM
 
@@ -16,7 +16,7 @@ TIMEOUT = 3.0
 
 _TYPES: dict[str, str] = {
     STREAM: "stream",
-    **dict.fromkeys((DATABASE, BEAT, REFUSED, SWEEPS), "string"),
+    **dict.fromkeys((DATABASE, REFUSED, SWEEPS), "string"),
     "unacked": "hash",
     "unacked_index": "zset",
     "_kombu.binding.celery": "set",

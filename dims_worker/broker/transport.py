@@ -7,8 +7,15 @@ a changed password is over after a while. So this transport calls it a connectio
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
 from redis.exceptions import RedisError
+
+from dims_worker.broker.queues import REFUSED
+
+log = logging.getLogger(__name__)
 
 
 class BrokerQoS(redis.QoS):
@@ -34,9 +41,17 @@ class BrokerQoS(redis.QoS):
 
 
 class BrokerChannel(redis.Channel):
-    """A channel with `BrokerQoS`."""
+    """A channel with `BrokerQoS`. An entry of a queue that is no message is dropped and counted, and ends no worker."""
 
     QoS = BrokerQoS
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("refused an entry of a queue: it is not in Celery's format (%s)", type(error).__name__)
+            self.client.incr(REFUSED)
+            return True
 
 
 class BrokerTransport(redis.Transport):

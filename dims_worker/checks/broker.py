@@ -22,7 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from dims_producers.publish import connect
 from dims_worker.broker import event_stream
-from dims_worker.broker.queues import BEAT, REFUSED, queue_names
+from dims_worker.broker.queues import REFUSED, queue_names
 from dims_worker.checks.check import Check
 from dims_worker.config import Config
 from dims_worker.events import FIELD, STREAM
@@ -86,7 +86,6 @@ class BrokerState:
     in_work: int = 0
     refused: int = 0
     queues: dict[str, int] = field(default_factory=dict)
-    beat: float | None = None
     has_group: bool = False
     """Whether a worker has ever read the stream."""
     oldest: timedelta | None = None
@@ -153,17 +152,15 @@ def _read(client: Redis, config: Config, state: BrokerState) -> None:
         began = time.time()
         pipe.time()
         pipe.xlen(STREAM)
-        pipe.get(BEAT)
         pipe.get(REFUSED)
         pipe.xrange(STREAM, count=1)
         for name in names:
             pipe.llen(name)
-        (seconds, micros), waiting, beat, refused, oldest, *lengths = pipe.execute()
+        (seconds, micros), waiting, refused, oldest, *lengths = pipe.execute()
         ended = time.time()
     now = seconds + micros / 1_000_000
     state.clock_offset = (began + ended) / 2 - now
     state.waiting, state.refused = int(waiting), int(refused or 0)
-    state.beat = now - float(beat) if beat else None
     state.queues = {name: int(length) for name, length in zip(names, lengths, strict=True)}
     if oldest:
         state.oldest = timedelta(seconds=max(0.0, now - int(oldest[0][0].split(b"-")[0]) / 1000))
@@ -262,8 +259,3 @@ def _queues_check(config: Config, state: BrokerState) -> Check:
 
 def _names(names: Sequence[str]) -> str:
     return ", ".join(names)
-
-
-def is_late(beat_seconds: float | None, config: Config) -> bool:
-    """Return whether beat has given no sign of life for longer than three sweeps."""
-    return beat_seconds is None or beat_seconds > 3 * config.settings.sweep.total_seconds() + 5

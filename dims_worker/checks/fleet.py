@@ -164,14 +164,12 @@ def fleet_checks(
     *,
     expected: bool,
     stalled: tuple[int, datetime | None] = (0, None),
-    beat_seconds: float | None = None,
 ) -> Iterator[Check]:
     """Yield the checks of the processes that report.
 
     Args:
         expected: workers have run before, so they should run now.
         stalled: how many metrics could be measured and are not, and since when.
-        beat_seconds: the age of the last sign of life of beat in the broker, for a beat that writes no row.
     """
     if not expected:
         summary = "no worker has ever run, so DIMS reacts to no event and measures only with `dims verify`"
@@ -179,7 +177,7 @@ def fleet_checks(
         return
     yield _ingest_check(fleet, now)
     yield _workers_check(config, fleet, now, stalled)
-    yield _beat_check(config, fleet, now, beat_seconds)
+    yield _beat_check(config, fleet, now)
     if any(member.seen_at for member in fleet):
         yield _lagging_check(fleet, now)
         yield _versions_check(fleet, now)
@@ -239,11 +237,17 @@ def describe_member(member: FleetMember, now: datetime) -> str:
     return f"{member.process} is {member.state}" + (f": {member.reason}" if member.reason else "")
 
 
-def _beat_check(config: Config, fleet: Sequence[FleetMember], now: datetime, beat_seconds: float | None) -> Check:
+def beat_seconds(fleet: Sequence[FleetMember], now: datetime) -> float | None:
+    """Return how many seconds ago the loop of a beat last ran. None if none has ever reported that."""
+    ran = [member.last_sweep_at for member in fleet if member.role == "beat" and member.last_sweep_at]
+    return max(0.0, (now - max(ran)).total_seconds()) if ran else None
+
+
+def _beat_check(config: Config, fleet: Sequence[FleetMember], now: datetime) -> Check:
     beats = [member for member in fleet if member.role == "beat"]
-    late = beat_seconds is None or timedelta(seconds=beat_seconds) > silent_after(config)
-    tick = f"last tick {format_elapsed(timedelta(seconds=beat_seconds))}" if beat_seconds else "no tick yet"
-    if any(member.state == "running" for member in beats) or not (beats or late):
+    seconds = beat_seconds(fleet, now)
+    tick = "no tick yet" if seconds is None else f"last tick {format_elapsed(timedelta(seconds=seconds))}"
+    if any(member.state == "running" for member in beats):
         return Check("beat", "ok", f"up, {tick}")
     if not beats and _any_starting(fleet):
         return Check("beat", "warning", "starting", STARTING)

@@ -28,6 +28,7 @@ from dims_worker.checks.fleet import (
     fleet_checks,
 )
 from dims_worker.checks.host import SpoolState, data_directory_check, disk_check, read_spool, spool_check, watched_disks
+from dims_worker.checks.producers import producers_check
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
 from dims_worker.formatting import format_duration, pluralize
@@ -78,7 +79,7 @@ def check_system(config: Config, calls: BoundedCalls | None = None) -> SystemSta
     state.checks.append(clock_check(state))
     state.spool = read_spool(config.home)
     disk, state.disk_free = disk_check(watched_disks(config.home))
-    state.checks += [spool_check(config.home, state.spool), disk]
+    state.checks += [spool_check(config.home, state.spool), disk, producers_check(config)]
     return state
 
 
@@ -89,9 +90,7 @@ def _check_fleet(config: Config, state: SystemState) -> None:
     rows = database.processes if database and database.now else None
     state.fleet = build_fleet(config, rows, state.processes, now, socket.gethostname())
     if database and database.now:
-        state.checks += fleet_checks(
-            config, state.fleet, now, expected=state.expected, stalled=database.stalled, beat_seconds=_beat(state)
-        )
+        state.checks += fleet_checks(config, state.fleet, now, expected=state.expected, stalled=database.stalled)
 
 
 def _find_local(config: Config, state: SystemState) -> None:
@@ -160,15 +159,9 @@ def check_services(
     if state.database is not None and state.expected:
         now = state.database.now or now
         state.fleet = build_fleet(config, state.database.processes, [], now, socket.gethostname())
-        state.checks += fleet_checks(
-            config, state.fleet, now, expected=True, stalled=state.database.stalled, beat_seconds=_beat(state)
-        )
+        state.checks += fleet_checks(config, state.fleet, now, expected=True, stalled=state.database.stalled)
         state.checks.append(clock_check(state))
     return state
-
-
-def _beat(state: SystemState) -> float | None:
-    return state.broker.beat if state.broker else None
 
 
 def _missing_server(name: str, home: Path, can_read: bool) -> Check:

@@ -56,8 +56,8 @@ def show(session: Session) -> None:
 def bind(session: Session) -> None:
     """Record that the broker belongs to the database of this project.
 
-    Any earlier record is replaced. Run it after you have renamed the database, or replaced it by another one. Make sure that no other project uses
-    this broker database: its events would become events of this project.
+    Any earlier record is replaced. Run it after you have renamed the database, or replaced it by another one. Make
+    sure that no other project uses this broker database: its events would become events of this project.
     """
     with _connected(session) as redis, session.database() as engine:
         identity = database_identity(engine)

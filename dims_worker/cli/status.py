@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dims_worker.checks import Check, worst_state
 from dims_worker.checks.bounded import BoundedCalls
-from dims_worker.checks.fleet import FleetMember
+from dims_worker.checks.fleet import FleetMember, beat_seconds
 from dims_worker.checks.system import SystemState, check_system
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.notify import waiting_text
@@ -123,13 +123,13 @@ def _sentences(inventory: Inventory, checks: Sequence[Check]) -> dict[str, str]:
 def _numbers(state: SystemState) -> dict[str, Any]:
     numbers: dict[str, Any] = {"spool": state.spool.waiting, "spool_unread": state.spool.unreadable}
     numbers["disk_free"] = state.disk_free
+    numbers["beat_seconds"] = beat_seconds(state.fleet, (state.database and state.database.now) or datetime.now(UTC))
     if (broker := state.broker) is not None:
         numbers |= {
             "stream": broker.waiting,
             "in_work": broker.in_work,
             "refused": broker.refused,
             "queues": broker.queues,
-            "beat_seconds": broker.beat,
             "broker_clock_offset": broker.clock_offset,
             "broker_memory": broker.info.get("used_memory"),
             "broker_memory_limit": broker.info.get("maxmemory") or None,

@@ -11,7 +11,7 @@ from celery import Celery
 from kombu.entity import Queue
 
 from dims_producers.broker_url import BrokerAddress
-from dims_worker.broker.queues import INGEST, SWEEP, VERIFY, queue_names
+from dims_worker.broker.queues import VERIFY, queue_names
 from dims_worker.broker.transport import use_broker_transport
 from dims_worker.config import Config
 from dims_worker.errors import BrokerUnreachable
@@ -60,14 +60,8 @@ def build_app(config: Config) -> Celery:
             "global_keyprefix": "",
         },
         beat_scheduler="dims_worker.worker.beat_scheduler:PatientScheduler",
-        beat_schedule={
-            "sweep": {
-                "task": SWEEP,
-                "schedule": config.settings.sweep,
-                "options": {"queue": INGEST, "expires": 30},
-            },
-            **rule_schedules(config),
-        },
+        beat_schedule=rule_schedules(config),
+        beat_max_loop_interval=config.settings.sweep.total_seconds(),  # so often beat shows that its loop runs
         timezone="UTC",
         enable_utc=True,
     )

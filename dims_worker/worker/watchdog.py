@@ -30,6 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dims_producers.publish import connect
 from dims_worker.broker import event_stream
+from dims_worker.broker.outage_log import BROKER, outages
 from dims_worker.broker.queues import INGEST
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
@@ -82,7 +83,7 @@ class WorkerWatchdog(threading.Thread):
     def _observe(self) -> tuple[str | None, float]:
         """Return why the worker seems stalled, and how long that may last. None if it does not, or nothing is known."""
         try:
-            if _stops():
+            if _stops() or outages.is_out(BROKER):  # a broker that refuses commands answers a PING all the same
                 return None, self._patience
             if not self._connected():
                 connect(str(self._config.broker_url), timeout=BROKER_SECONDS).ping()

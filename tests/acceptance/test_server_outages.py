@@ -90,16 +90,17 @@ class LocalStack:
         events = "SELECT count(*) FROM dims_event_log WHERE event_id LIKE 'scraped-%'"
         return not waiting and self.scalar(values) == 2 and self.scalar(events) == number
 
-    def sweeps(self) -> int:
-        """Return how many wake-ups for a sweep the worker has received. Only beat sends them."""
-        return self.programs["worker"].log_since_start().count("Task dims.sweep")
+    def beat_ran(self) -> int:
+        """Return when the loop of beat last ran, in milliseconds since 1970."""
+        latest = "SELECT coalesce(1000 * extract(epoch FROM max(last_sweep_at)), 0)::bigint FROM dims_processes"
+        return self.scalar(f"{latest} WHERE role = 'beat'")
 
     def wait_for_recovery(self, within: float = RECOVERY_SECONDS) -> None:
         """Wait until everything is measured, also a new change with beat frozen. No program may have been restarted."""
         try:
             wait_for(self.settled, within, 0.1)
-            sweeps = self.sweeps()
-            wait_for(lambda: self.sweeps() > sweeps, 10)
+            ran = self.beat_ran()
+            wait_for(lambda: self.beat_ran() > ran, 30)
             with frozen(self.programs["beat"].leaders):
                 self.change_files()
                 wait_for(self.settled, 10, 0.1)

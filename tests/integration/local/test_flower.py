@@ -27,7 +27,7 @@ import psutil
 import pytest
 from celery import Celery
 
-from dims_worker.broker.queues import SWEEP, VERIFY
+from dims_worker.broker.queues import INGEST, VERIFY
 from dims_worker.cli.up import flower_variables
 from tests.conftest import Project, Worker, wait_for
 
@@ -139,6 +139,10 @@ def start_flower(project: Project, tmp_path: Path) -> Iterator[Start]:
             flower.process.wait(10)
 
 
+NOTHING_STORED = "0 stored, 0 known, 0 rejected, 0 unmatched"
+"""The result of the small task that these tests send."""
+
+
 @pytest.fixture
 def worker(project: Project, start_worker: Callable[..., Worker]) -> Iterator[Worker]:
     project.write({"dims.yaml": "sources: {project: {type: files, path: '.'}}\n"})
@@ -151,7 +155,7 @@ def worker(project: Project, start_worker: Callable[..., Worker]) -> Iterator[Wo
 def send(project: Project, id: str, **options: Any) -> None:
     """Send a small task. The options say how it is shown."""
     with Celery(broker=project.env["DIMS_BROKER_URL"]) as app:
-        app.send_task(SWEEP, queue=VERIFY, task_id=id, ignore_result=True, **options)
+        app.send_task(INGEST, queue=VERIFY, task_id=id, ignore_result=True, **options)
 
 
 def wait_until_connected(project: Project, flower: Flower) -> None:
@@ -212,9 +216,9 @@ def test_without_a_password_flower_only_shows_tasks(project: Project, worker: Wo
     wait_for(lambda: [row["state"] for row in flower.rows() if row["uuid"] != "probe"] == ["SUCCESS", "SUCCESS"])
     rows = {row["uuid"]: row for row in flower.rows()}
     assert {id: (row["args"], row["kwargs"], row["result"], row["name"]) for id, row in rows.items()} == {
-        "custom": (ROW, MORE, "swept", SWEEP),
-        "plain": ("lake, 1", "", "swept", SWEEP),
-        "probe": ("", "", "swept", SWEEP),
+        "custom": (ROW, MORE, NOTHING_STORED, INGEST),
+        "plain": ("lake, 1", "", NOTHING_STORED, INGEST),
+        "probe": ("", "", NOTHING_STORED, INGEST),
     }
     tasks = flower.get("/tasks")[1]
     assert re.findall(r'data-column="(\w+)"', tasks) == [
@@ -230,7 +234,7 @@ def test_without_a_password_flower_only_shows_tasks(project: Project, worker: Wo
         ("/api/workers", "GET"),
         ("/api/tasks", "GET"),
         (f"/api/worker/shutdown/{name}", "POST"),
-        (f"/api/task/send-task/{SWEEP}", "POST"),
+        (f"/api/task/send-task/{INGEST}", "POST"),
         ("/api/task/revoke/custom", "POST"),
     ):
         assert flower.get(path, method=method)[0] == 401, path

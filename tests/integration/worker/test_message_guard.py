@@ -22,7 +22,7 @@ from redis import Redis
 from sqlalchemy import create_engine, text
 
 from dims_worker import local
-from dims_worker.broker.queues import REFUSED, SWEEP, VERIFY
+from dims_worker.broker.queues import INGEST, REFUSED, VERIFY
 from tests.conftest import wait_for
 
 JSON = "application/json"
@@ -43,7 +43,7 @@ class FolderMaker:
 def message(body: object = None, kind: str = JSON, *, encoding: str = "utf-8", **headers: Any) -> str:
     """Return a sweep message in the form of kombu's Redis transport, with the given changes."""
     raw = body if isinstance(body, bytes) else json.dumps(GOOD if body is None else body).encode()
-    kept = {"lang": "py", "task": SWEEP, "id": str(uuid.uuid4())} | headers
+    kept = {"lang": "py", "task": INGEST, "id": str(uuid.uuid4())} | headers
     about = {
         "delivery_tag": str(uuid.uuid4()),
         "body_encoding": "base64",
@@ -130,7 +130,7 @@ def counted(worker: SharedWorker) -> int:
     return int(worker.redis.get(REFUSED) or 0)  # type: ignore[arg-type]
 
 
-def refuses(worker: SharedWorker, *messages: str) -> str:
+def refuses(worker: SharedWorker, *messages: str | bytes) -> str:
     """Put messages in a queue. Return the log of the worker once it has refused each and handled a wake-up."""
     before, count = len(worker.log), counted(worker)
     child = psutil.Process(worker.process.pid).children()
@@ -184,8 +184,8 @@ BODIES: list[object] = [
     [[], {}, None],
     [[], {}, {}, {}],
     {"args": [], "kwargs": {}},
-    {"task": SWEEP, "args": []},
-    [[], {}, EMBEDDED | {"chain": [{"task": SWEEP}]}],
+    {"task": INGEST, "args": []},
+    [[], {}, EMBEDDED | {"chain": [{"task": INGEST}]}],
     [[], {}, EMBEDDED | {"callbacks": 5}],
     b"null",
     b"{",
@@ -194,6 +194,18 @@ BODIES: list[object] = [
     b"[" * 100_000,
 ]
 SHAPES: list[object] = [5, -1, True, [], {}, [1], {"a": 1}, ["a", {}], 1e300, ""]
+
+
+ENTRIES: list[str | bytes] = [
+    *("x", "", "[]", "{}", "null", "5", '"x"', "[[]]", "{", '{"body": 1}', '{"properties": 5}', '{"properties": {}}'),
+    *('{"properties": {"delivery_tag": "t1"}}', '{"properties": {"delivery_tag": "t2", "delivery_info": 5}}'),
+    *('{"body": 5, "properties": {"delivery_tag": "t3", "body_encoding": "base64"}}', b"\xff\xfe"),
+]
+"""What a person could push to a queue by mistake."""
+
+
+def test_entries_of_a_queue_that_are_no_messages_are_refused(worker: SharedWorker) -> None:
+    refuses(worker, *ENTRIES)
 
 
 def test_json_of_another_structure_is_refused(worker: SharedWorker) -> None:

@@ -115,7 +115,6 @@ def test_beat_has_to_run_only_if_a_rule_has_a_schedule(tmp_path: Path, config: C
     assert checks(config, [])["beat"].state == "ok"
     scheduled = config_of(tmp_path, CONFIG + SCHEDULE)
     assert checks(scheduled, [])["beat"].state == "problem"
-    assert checks(scheduled, [], beat_seconds=3)["beat"].state == "ok"
     assert checks(scheduled, [row("beat@a")])["beat"].state == "ok"
     assert checks(scheduled, [row("beat@a", seen=100)])["beat"].state == "problem"
     assert checks(config, [row("beat@a", seen=100)])["beat"].state == "warning"
