@@ -13,6 +13,7 @@ BENCHMARKS = (
     "event_latency",
     "event_drain",
     "busy_day",
+    "slow_sources",
     "event_limits",
     "report_html",
     "history_scale",
