@@ -68,9 +68,10 @@ def main() -> None:
         waited = delays(stack)
     p99 = waited[int(len(waited) * 0.99) - 1]
     verdict = "within" if p99 <= LIMIT else "OVER"
+    median, longest = waited[len(waited) // 2], waited[-1]
     print(
         f"slow sources: {EVENTS} events about {SLOW} sources of {SLOW_SECONDS} s and {FAST} fast ones; "
-        f"the fast ones were recorded after {waited[len(waited) // 2]:.2f} s (median), {p99:.2f} s (p99), {waited[-1]:.2f} s (longest); "
+        f"the fast ones were recorded after {median:.2f} s (median), {p99:.2f} s (p99), {longest:.2f} s (longest); "
         f"{verdict} the limit of {LIMIT:g} s at p99"
     )
 

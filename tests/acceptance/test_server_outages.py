@@ -251,3 +251,31 @@ def sessions(stack: LocalStack) -> list[int]:
     with stack.engine.connect() as connection:
         rows = connection.execute(text("SELECT pid FROM pg_stat_activity WHERE application_name = 'dims'"))
         return [row.pid for row in rows]
+
+
+OUTAGE_SECONDS = 10.0
+"""An outage that is long enough for many attempts: without a limit, each of them is a line."""
+
+
+@pytest.mark.parametrize("server", ["database", "broker"])
+def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(stack: LocalStack, server: str) -> None:
+    """Each process logs it. A worker has a main process and two children, and a child may begin after the outage."""
+    stack.change_files()
+    wait_for(stack.settled, RECOVERY_SECONDS)
+    stopped: Server = getattr(stack, server)
+    before = {name: len(program.log_since_start()) for name, program in stack.programs.items()}
+    send(stopped.family()[0], signal.SIGKILL)
+    wait_for(lambda: not stopped.alive(), 20)
+    stack.change_files()
+    time.sleep(OUTAGE_SECONDS)
+    stopped.start()
+    stack.wait_for_recovery(within=2 * RECOVERY_SECONDS)
+    for name, program in stack.programs.items():
+        lines = program.log_since_start()[before[name] :].splitlines()
+        processes = 1 + len(program.children())
+        unusual = [line for line in lines if not _is_ordinary(line)]
+        assert len(unusual) <= 3 * processes, f"{name}:\n" + "\n".join(unusual)
+
+
+def _is_ordinary(line: str) -> bool:
+    return any(text in line for text in (": INFO/", ": DEBUG/")) and "is back" not in line
