@@ -29,8 +29,9 @@ class Namespace:
         """Yield a new namespace. Raises OSError with the reason if the system does not allow it."""
         if os.geteuid() != 0:
             raise PermissionError("a network namespace needs root")
-        if shutil.which("ip") is None:
-            raise FileNotFoundError("`ip` is not installed")
+        for program in ("ip", "unshare"):
+            if shutil.which(program) is None:
+                raise FileNotFoundError(f"`{program}` is not installed")
         namespace = cls(os.getpid() % 100_000)
         try:
             namespace._make()
@@ -39,8 +40,12 @@ class Namespace:
             namespace._remove()
 
     def command(self, argv: list[str]) -> list[str]:
-        """Return a command that runs `argv` in the namespace, as the same process."""
-        return ["ip", "netns", "exec", self.name, *argv]
+        """Return a command that runs `argv` in the namespace and with its name as the host's, as the same process."""
+        rename = f'echo {self.name} > /proc/sys/kernel/hostname && exec "$@"'
+        return [*self._inside(), "unshare", "--uts", "sh", "-c", rename, "sh", *argv]
+
+    def _inside(self) -> list[str]:
+        return ["ip", "netns", "exec", self.name]
 
     def cut(self) -> None:
         _ip("link", "set", self._ours, "down")
@@ -63,7 +68,7 @@ class Namespace:
         _ip("-n", self.name, "link", "set", "lo", "up")
         # Without this, the second address goes when the first one does
         with contextlib.suppress(OSError):
-            _run([*self.command(["sysctl", "-q", "-w", f"net.ipv4.conf.{self._theirs}.promote_secondaries=1"])])
+            _run([*self._inside(), "sysctl", "-q", "-w", f"net.ipv4.conf.{self._theirs}.promote_secondaries=1"])
         _ip("-n", self.name, "addr", "add", self._addresses[0], "dev", self._theirs)
         _ip("-n", self.name, "link", "set", self._theirs, "up")
 

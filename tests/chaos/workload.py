@@ -87,6 +87,8 @@ def configuration() -> dict[str, Any]:
         "rules": {
             "changed": {"on": FILES_CHANGED},
             "scraped": {"on": SCRAPER_COMPLETE, "metrics": [f"{SLOW}.*", "lake*.*"]},
+            # It makes beat necessary, and never fires during a run
+            "yearly": {"schedule": "0 0 1 1 *", "metrics": ["probe.*"]},
             **{
                 event_type.replace(".", "_"): {"on": event_type, "metrics": sorted(metrics)}
                 for event_type, metrics in CONCERNED.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.chaos.cluster import SUPERVISED
-from tests.chaos.faults.base import Expectation, Fault
+from tests.chaos.faults.base import Fault, problem
 
 MINUTES = 10
 
@@ -12,7 +12,7 @@ class WrongTime(Fault):
     """Moves the clock of some processes while they run, and moves it back at the end."""
 
     needs = "clock"
-    expected = Expectation(3, "clock")
+    expected = problem("clock")
     clock: str
     minutes: int
 

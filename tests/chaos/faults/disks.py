@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.chaos.cluster import SUPERVISED
-from tests.chaos.faults.base import Expectation, Fault
+from tests.chaos.faults.base import Fault, problem
 
 
 class FullDisk(Fault):
@@ -22,13 +22,13 @@ class FullDisk(Fault):
 
 class FullDatabaseDisk(FullDisk):
     name = "full disk: database"
-    expected = Expectation(3, "database|disk")
+    expected = problem("database|disk")
     disk = "database"
 
 
 class FullBrokerDisk(FullDisk):
     name = "full disk: broker"
-    expected = Expectation(3, "broker|disk")
+    expected = problem("broker|disk")
     disk = "broker"
 
 

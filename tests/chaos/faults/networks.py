@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.chaos.cluster import PLAIN, SUPERVISED, HostNetwork
-from tests.chaos.faults.base import Expectation, Fault
+from tests.chaos.faults.base import Fault, problem
 
 
 class NetworkFault(Fault):
@@ -27,14 +27,14 @@ class Cut(NetworkFault):
 class CutPlainHost(Cut):
     name = "network: a host behind proxies is cut off"
     host = PLAIN
-    expected = Expectation(3, f"{PLAIN}|worker|ingest|beat")
+    expected = problem(f"{PLAIN}|worker|ingest|beat")
 
 
 class CutNamespace(Cut):
     name = "network: a host in a namespace is cut off"
     host = SUPERVISED
     needs = "network"
-    expected = Expectation(3, f"{SUPERVISED}|worker|ingest")
+    expected = problem(f"{SUPERVISED}|worker|ingest")
 
 
 class CutBroker(NetworkFault):
@@ -42,7 +42,7 @@ class CutBroker(NetworkFault):
 
     name = "network: a host cannot reach the broker"
     host = PLAIN
-    expected = Expectation(3, f"{PLAIN}|worker|ingest|beat")
+    expected = problem(f"{PLAIN}|worker|ingest|beat")
 
     def inject(self) -> None:
         self.network.proxies["broker"].cut()
@@ -53,7 +53,7 @@ class CutDatabase(NetworkFault):
 
     name = "network: a host cannot reach the database"
     host = PLAIN
-    expected = Expectation(3, f"{PLAIN}|worker|ingest")
+    expected = problem(f"{PLAIN}|worker|ingest")
 
     def inject(self) -> None:
         self.network.proxies["database"].cut()
@@ -64,7 +64,7 @@ class Refused(NetworkFault):
 
     name = "network: connections of a host are refused"
     host = PLAIN
-    expected = Expectation(3, f"{PLAIN}|worker|ingest|beat")
+    expected = problem(f"{PLAIN}|worker|ingest|beat")
 
     def inject(self) -> None:
         for proxy in self.network.proxies.values():

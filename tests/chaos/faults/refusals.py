@@ -12,14 +12,14 @@ import redis
 from psycopg2 import extensions
 
 from tests.chaos.cluster import CONNECTIONS, ROLE
-from tests.chaos.faults.base import Expectation, Fault, keep_trying
+from tests.chaos.faults.base import Expectation, Fault, keep_trying, problem
 from tests.chaos.stack import wait_until
 
 
 class BrokerRefuses(Fault):
     """The broker answers commands of the workers with an error."""
 
-    expected = Expectation(3, "broker")
+    expected = problem("broker")
 
     def inject(self) -> None:
         keep_trying(self.begin, 30, redis.RedisError)
@@ -108,7 +108,7 @@ class NoPermission(BrokerRefuses):
 class DatabaseRefuses(Fault):
     """The database accepts no writes, or no connections."""
 
-    expected: ClassVar[Expectation | None] = Expectation(3, "database")
+    expected: ClassVar[Expectation | None] = problem("database")
 
 
 class ReadOnlyDatabase(DatabaseRefuses):

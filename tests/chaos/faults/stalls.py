@@ -6,7 +6,7 @@ import signal
 from typing import ClassVar
 
 from tests.chaos.cluster import PLAIN, SUPERVISED
-from tests.chaos.faults.base import Expectation, Fault
+from tests.chaos.faults.base import Fault, problem, warning
 from tests.chaos.stack import send, wait_until
 
 
@@ -41,7 +41,7 @@ class StallWorker(Stall):
     """The main process of a worker: its children work on, but get nothing to do."""
 
     name = "stall: worker"
-    expected = Expectation(3, "worker")
+    expected = problem("worker")
 
     def choose(self) -> list[int]:
         return _some(self.cluster.workers[f"worker-{PLAIN}"].main())
@@ -49,7 +49,7 @@ class StallWorker(Stall):
 
 class StallIngest(Stall):
     name = "stall: ingest"
-    expected = Expectation(3, "ingest")
+    expected = warning("ingest")
 
     def choose(self) -> list[int]:
         name = f"ingest-{PLAIN}"
@@ -60,7 +60,7 @@ class StallChildren(Stall):
     """All children of a worker: it takes work and does none of it."""
 
     name = "stall: children"
-    expected = Expectation(3, f"worker|{PLAIN}|due|measure")
+    expected = problem(f"worker|{PLAIN}|due|measure")
 
     def choose(self) -> list[int]:
         return self.cluster.workers[f"worker-{PLAIN}"].children()
@@ -68,7 +68,7 @@ class StallChildren(Stall):
 
 class StallBroker(Stall):
     name = "stall: broker"
-    expected = Expectation(3, "broker")
+    expected = problem("broker")
 
     def choose(self) -> list[int]:
         return self.cluster.broker.family()
@@ -76,7 +76,7 @@ class StallBroker(Stall):
 
 class StallDatabase(Stall):
     name = "stall: database"
-    expected = Expectation(3, "database")
+    expected = problem("database")
 
     def choose(self) -> list[int]:
         return self.cluster.database.family()
@@ -84,7 +84,7 @@ class StallDatabase(Stall):
 
 class StallBeat(Stall):
     name = "stall: beat"
-    expected = Expectation(3, "beat")
+    expected = problem("beat")
 
     def choose(self) -> list[int]:
         return _some(self.cluster.programs["beat"].main())
