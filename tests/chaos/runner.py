@@ -27,6 +27,8 @@ class FaultResult:
     status_after: float | None = None
     """Until `dims status` named the fault, from its beginning."""
     recovery: float | None = None
+    calm: StatusAnswer | None = None
+    """What `dims status` said after the recovery, in the end."""
     problems: list[str] = field(default_factory=list)
     detail: str = ""
     pattern: str = ""
@@ -140,6 +142,21 @@ class FaultRunner(threading.Thread):
             return
         if result.recovery > self._timing.bar:
             result.problems.append(f"back only after {result.recovery:.1f} s; the bar is {self._timing.bar:g} s")
+        if self._with_status:
+            self._wait_for_calm(result, time.monotonic() + self._timing.bar)
+
+    def _wait_for_calm(self, result: FaultResult, end: float) -> None:
+        """Run `dims status` until it finds no problem any more."""
+        while not self.stopped.is_set():
+            result.calm = run_status(self._cluster)
+            if result.calm.code == 0:
+                return
+            if time.monotonic() > end:
+                result.problems.append(
+                    f"{self._timing.bar:g} s after the recovery, dims status still reports: {result.calm.named()}"
+                )
+                return
+            self.stopped.wait(1)
 
     def _restart_everything(self) -> None:
         """Restart all processes of DIMS, so that the next fault is measured from a working state."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ class SmallDisk:
 
     def __init__(self, folder: Path) -> None:
         self._filler = folder / "filler"
+        self._freed = threading.Event()
+        self._thread: threading.Thread | None = None
 
     @classmethod
     @contextmanager
@@ -35,7 +38,18 @@ class SmallDisk:
                 _run("umount", "-l", str(folder))
 
     def fill(self) -> None:
-        """Write until the disk is full."""
+        """Keep the disk full until `free`, also when a program removes a file."""
+        self._freed.clear()
+        self._thread = threading.Thread(target=self._keep_full, name="filler", daemon=True)
+        self._thread.start()
+
+    def _keep_full(self) -> None:
+        while True:
+            self._fill_once()
+            if self._freed.wait(0.1):
+                return
+
+    def _fill_once(self) -> None:
         with self._filler.open("ab", buffering=0) as file:
             size = CHUNK
             while size:
@@ -47,6 +61,9 @@ class SmallDisk:
                     size //= 2
 
     def free(self) -> None:
+        self._freed.set()
+        if self._thread:
+            self._thread.join()
         self._filler.unlink(missing_ok=True)
 
 

@@ -31,7 +31,7 @@ BASE = "base"
 
 PROBES = {"probe": None, **{f"probe_{host}": host for host in HOSTS}}
 """Fast sources, and the queue of each. Their events measure how soon the service is back after a fault."""
-PROBE, LONG_SCAN, STARVE, GIL = "chaos.probe", "chaos.long", "chaos.starve", "chaos.gil"
+PROBE, SLOW_SCAN, LONG_SCAN, STARVE, GIL = "chaos.probe", "chaos.slow", "chaos.long", "chaos.starve", "chaos.gil"
 """The types of events that concern only the sources for certain faults."""
 STARVING = tuple(f"starve{number}" for number in range(8))
 """More sources with slow scans than both workers have children."""
@@ -99,6 +99,7 @@ def configuration() -> dict[str, Any]:
 
 CONCERNED: dict[str, frozenset[str]] = {
     PROBE: frozenset(f"{name}.files" for name in PROBES),
+    SLOW_SCAN: frozenset({f"{SLOW}.files"}),
     LONG_SCAN: frozenset({f"{LONG}.files"}),
     STARVE: frozenset(f"{name}.files" for name in STARVING),
     GIL: frozenset({f"{PATTERN}.entries"}),

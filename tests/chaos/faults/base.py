@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from dims_producers.publish import publish
+from dims_worker.errors import BrokerUnreachable
 from tests.chaos.cluster import Cluster
 
 
@@ -74,6 +76,11 @@ class Fault(ABC):
         self.problems: list[str] = []
         """What went wrong while it lasted."""
         self.detail = ""
+
+    def send(self, event_type: str) -> None:
+        """Send an event of a type in `workload.CONCERNED`, as soon as the broker accepts it."""
+        event = self.cluster.world.sent_by_fault(event_type)
+        keep_trying(lambda: publish([event], self.cluster.broker.url), 60, BrokerUnreachable)
 
     @classmethod
     def is_available(cls, cluster: Cluster) -> str:

@@ -18,7 +18,7 @@ from tests.chaos.cluster import SUPERVISED
 from tests.chaos.faults.base import Fault
 from tests.chaos.faults.lease_holders import lease_holders
 from tests.chaos.stack import Worker, send, wait_until
-from tests.chaos.workload import LEASE, SLOW
+from tests.chaos.workload import LEASE, SLOW, SLOW_SCAN
 
 SHARES = {"main": 25, "child": 30, "broker": 20, "database": 25}
 """Kills of each kind in a hundred."""
@@ -184,10 +184,11 @@ class PausedScan(Kill):
         self._pid: int | None = None
 
     def inject(self) -> None:
+        self.send(SLOW_SCAN)
         children = [pid for worker in self._workers for pid in worker.children()]
         self._pid = self._find_busy(self._measuring_slow_source, children)
         if self._pid and send(self._pid, signal.SIGSTOP):
-            self.detail = "found"
+            self.detail = f"pid {self._pid}"
             time.sleep(self.paused)
 
     def end(self) -> None:

@@ -6,10 +6,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from dims_producers.publish import publish
-from dims_worker.errors import BrokerUnreachable
 from dims_worker.local.process import Identity
-from tests.chaos.faults.base import Fault, keep_trying
+from tests.chaos.faults.base import Fault
 from tests.chaos.faults.lease_holders import lease_holders
 from tests.chaos.stack import Worker, send, wait_until
 from tests.chaos.workload import EVIL, GIL, HARMLESS, LONG, LONG_SCAN, LONG_SECONDS, STARVE, STARVE_SECONDS, STARVING
@@ -19,11 +17,7 @@ FAST_SECONDS = 10.0
 
 
 class LoadFault(Fault):
-    """Sends events about slow sources."""
-
-    def send(self, event_type: str) -> None:
-        event = self.cluster.world.sent_by_fault(event_type)
-        keep_trying(lambda: publish([event], self.cluster.broker.url), 30, BrokerUnreachable)
+    """Keeps workers busy, and measures how soon fast sources are recorded meanwhile."""
 
     def probe_fast(self, probe: Callable[[float], float], period: float) -> None:
         """Measure again and again, for `period` seconds, how soon fast sources are recorded."""
