@@ -28,7 +28,7 @@ class Proxy:
         silenced.set()
 
     def cut(self) -> None:
-        """Hold back all data, also that of new connections, until `restore`. Nobody gets an answer or an error."""
+        """Hold back all data, also that of new connections, until `restore`. No client gets an answer or an error."""
         self._flowing.clear()
 
     def refuse(self) -> None:

@@ -91,7 +91,7 @@ class Report:
 
     def _table(self) -> Iterator[str]:
         """One line for each kind of fault. A wrong status is shown before a right one."""
-        yield "| fault | times | exit code | what `dims status` said | expected | right | noticed after | back after |"
+        yield "| fault | times | exit code | answer of `dims status` | expected | right | noticed after | back after |"
         yield "|---|---:|---:|---|---|---|---:|---:|"
         for name in dict.fromkeys(result.name for result in sorted(self.results, key=lambda result: result.name)):
             yield _row([result for result in self.results if result.name == name])

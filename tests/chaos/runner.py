@@ -28,7 +28,7 @@ class FaultResult:
     """Until `dims status` named the fault, from its beginning."""
     recovery: float | None = None
     calm: StatusAnswer | None = None
-    """What `dims status` said after the recovery, in the end."""
+    """The last answer of `dims status` after the recovery."""
     problems: list[str] = field(default_factory=list)
     detail: str = ""
     pattern: str = ""

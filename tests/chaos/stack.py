@@ -104,7 +104,7 @@ class Server:
 
 
 class Worker(Protocol):
-    """A Celery worker, whoever starts it again."""
+    """A Celery worker, of either host."""
 
     name: str
     log: Path

@@ -202,7 +202,7 @@ class EndedSessions(DatabaseRefuses):
 
 
 class LockedTable(DatabaseRefuses):
-    """A session of somebody else holds a lock on a table that every step writes."""
+    """A session of another program holds a lock on a table that every step writes."""
 
     name = "refusal: database table locked"
 
