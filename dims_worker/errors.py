@@ -38,6 +38,12 @@ class MeasureError(DimsError):
     exit_code = 3
 
 
+class ScanStopped(DimsError):
+    """The worker stops, so the scan was ended before it had a result."""
+
+    exit_code = 3
+
+
 class BrokerUnreachable(DimsError):
     """The broker cannot be reached. Start it with `dims up`, or set DIMS_BROKER_URL."""
 

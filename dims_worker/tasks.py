@@ -19,26 +19,29 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from celery import current_task
 from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
 from dims_producers.publish import connect, publish
-from dims_worker.broker.queues import BEAT, HELP_REQUESTED, INGEST, NOTIFY, SWEEP, TICK, VERIFY
+from dims_worker.broker import pending_wakeups
+from dims_worker.broker.queues import BEAT, INGEST, NOTIFY, SWEEP, TICK, VERIFY
 from dims_worker.config import load_config
 from dims_worker.domain.plan import Planner
 from dims_worker.domain.schedule import last_tick, tick_event
-from dims_worker.errors import BrokerUnreachable, DatabaseUnreachable
+from dims_worker.errors import BrokerUnreachable, DatabaseUnreachable, ScanStopped
 from dims_worker.formatting import pluralize
 from dims_worker.notifications.sender import send_pending
 from dims_worker.pipeline.ingest import ingest_stream
 from dims_worker.pipeline.verify import measure_due, write_workflow_report
 from dims_worker.store.engine import engine
-from dims_worker.worker import dispatcher
+from dims_worker.worker import dispatcher, operator_stop, process_step
 from dims_worker.worker.celery_app import build_app
-from dims_worker.worker.sweep import sweep
-from dims_worker.worker.wakeups import send_notify_wakeup, send_verify_wakeup
+from dims_worker.worker.progress import progress
+from dims_worker.worker.slow_scans import WORKER_STOPS, ScanBudget
+from dims_worker.worker.wakeups import Reason, WakeupSender, reasons, wakeup_key
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,8 @@ config = load_config(None, os.environ, Path.cwd())
 app = build_app(config)
 app.dims_config = config
 app.steps["worker"].add(dispatcher.DispatcherStep)
+app.steps["worker"].add(process_step.ProcessStep)
+operator_stop.install(app)
 
 
 def _engine() -> Engine:
@@ -58,6 +63,11 @@ def _engine() -> Engine:
 def _redis(pid: int) -> Redis:
     """Return the client of this process: a connection must not cross a fork."""
     return connect(str(config.broker_url), timeout=5)
+
+
+@cache
+def _sender(pid: int) -> WakeupSender:
+    return WakeupSender(app, _redis(pid), config)
 
 
 @cache
@@ -82,37 +92,53 @@ def _task(name: str) -> Callable[[Callable[..., str]], Any]:
     return wrap
 
 
+def _received(task: str, name: str = "") -> None:
+    """Note that a wake-up has arrived, BEFORE its work begins: what happens from now on needs another wake-up."""
+    queue = current_task.request.delivery_info["routing_key"]
+    pending_wakeups.receive(_redis(os.getpid()), queue, wakeup_key(task, name))
+
+
 @_task(INGEST)
 def ingest_task() -> str:
     """Store the events that wait in the stream, and send a wake-up for each source that they concern."""
-    redis = _redis(os.getpid())
-    redis.delete(HELP_REQUESTED)  # before reading: a later event sends a new wake-up
-    ingested = ingest_stream(redis, _engine(), _planner())
-    for source, pending in sorted(ingested.sources.items()):
-        send_verify_wakeup(app, config, source, str(pending), pending.details_command)
+    _received(INGEST)
+    ingested = ingest_stream(_redis(os.getpid()), _engine(), _planner(), stored=progress.note_stored)
+    _sender(os.getpid()).verify(_engine(), reasons(ingested))
     return str(ingested)
 
 
 @_task(VERIFY)
 def verify_task(source: str) -> str:
-    """Measure the due metrics of a source until none is due. After the run of a workflow, write its report."""
-    runs = []
-    while run := measure_due(_engine(), config, source):
-        runs.append(f"dims runs {run.run_id}: {pluralize(len(run.items), 'reading')}, {run.status}")
-        try:
-            write_workflow_report(_engine(), config, run)
-        except OSError as error:
-            log.warning(
-                "cannot write the report of %s; `dims workflow NAME --last` shows the result: %s", source, error
-            )
-        for channel in config.notify.on.keys() & run.channels:
-            send_notify_wakeup(app, channel)
-    return "; ".join(runs[-3:]) or "nothing to do"
+    """Claim a source once, measure its due metrics, and ask for another wake-up if more is due.
+
+    After the run of a workflow, write its report.
+    """
+    _received(VERIFY, source)
+    sender, queue = _sender(os.getpid()), current_task.request.delivery_info["routing_key"]
+    budget = None
+    try:
+        with operator_stop.stop_condition() as is_stopped:
+            budget = ScanBudget(_engine(), queue, is_stopped)
+            run = measure_due(_engine(), config, source, claimed=progress.note_claim, stop=budget.is_spent)
+    except ScanStopped:
+        reason = budget.note_end(source) if budget else WORKER_STOPS
+        sender.verify(_engine(), {source: Reason(reason)})
+        return reason
+    if run is None:
+        return "nothing to do"
+    try:
+        write_workflow_report(_engine(), config, run)
+    except OSError as error:
+        log.warning("cannot write the report of %s; `dims workflow NAME --last` shows the result: %s", source, error)
+    sender.notify(sorted(config.notify.on.keys() & run.channels))
+    sender.verify(_engine(), {source: Reason("more is due")})
+    return f"dims runs {run.run_id}: {pluralize(len(run.items), 'reading')}, {run.status}"
 
 
 @_task(NOTIFY)
 def notify_task(channel: str) -> str:
     """Send a channel its pending notifications."""
+    _received(NOTIFY, channel)
     return str(send_pending(_engine(), config, channel))
 
 
@@ -126,8 +152,7 @@ def tick_task(rule: str) -> str:
 
 @_task(SWEEP)
 def sweep_task(*_: Any) -> str:
-    """Send wake-ups for everything that waits, and record that beat is alive: only beat sends this task."""
+    """Record that beat is alive: only beat sends this task. The dispatchers sweep."""
     redis = _redis(os.getpid())
     redis.set(BEAT, str(time.time()))
-    sweep(app, config, redis)
-    return "swept"
+    return "beat is alive"

@@ -28,7 +28,7 @@ Entry = tuple[bytes, dict[bytes, bytes] | None]
 """The id and the fields of an entry. An entry without fields was deleted after it was delivered."""
 
 _RECREATE = """
-if redis.call('XLEN', KEYS[1]) > 0 then return 0 end
+if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('XLEN', KEYS[1]) > 0 then return 0 end
 local info, last = redis.call('XINFO', 'STREAM', KEYS[1]), '0-0'
 for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
 if tonumber(string.match(last, '%d+')) <= redis.call('TIME')[1] * 1000 + ARGV[2] then return 0 end

@@ -1,4 +1,4 @@
-"""What the broker holds beside the stream: the queues of wake-ups, and three keys."""
+"""What the broker holds beside the stream and the waiting wake-ups: the queues, and three keys."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ INGEST = "dims.ingest"
 """The task that stores events, and its queue."""
 VERIFY = "dims.verify"
 """The task that measures, and the default queue."""
+VERIFY_SLOW = "dims.verify.slow"
+"""The queue of sources whose last scan was slow. Its workers are its own, so that fast sources never wait for them."""
 NOTIFY = "dims.notify"
 """The task that sends notifications, on the default queue: it takes a second, or half a lease if a channel is slow."""
 SWEEP = "dims.sweep"
 TICK = "dims.tick"
 
-HELP_REQUESTED = "dims:wakeup:ingest"
-"""Set while an ingest wake-up is on its way. The ingest task deletes it BEFORE it reads the stream."""
+SWEEPS = "dims:sweeps"
+"""Counts the sweeps of all workers, so that one worker sweeps in each period."""
 BEAT = "dims:beat"
 """When beat was last alive, in seconds since 1970."""
 REFUSED = "dims:refused"
@@ -22,5 +24,8 @@ REFUSED = "dims:refused"
 
 
 def queue_names(config: Config) -> list[str]:
-    """Return the names of all queues: the one of ingest, the default one, and those that sources name."""
-    return [INGEST, *sorted({VERIFY, *(source.queue for source in config.sources.values() if source.queue)})]
+    """Return the names of all queues: the one of ingest, the default one, the slow one, and those that sources name."""
+    return [
+        INGEST,
+        *sorted({VERIFY, VERIFY_SLOW, *(source.queue for source in config.sources.values() if source.queue)}),
+    ]

@@ -94,7 +94,7 @@ class DemoStory:
         self.make_project()
         self.stack.enter_context(lake_server(self.env))
         self.fill_lake(0, OBJECTS)
-        self.print_title("Start PostgreSQL, Valkey, two workers, beat, flower, watch and web")
+        self.print_title("Start PostgreSQL, Valkey, three workers, beat, flower, watch and web")
         self.start_stack()
         self.print_title("Measure every metric for the first time")
         self.wait_until("the first measurement", self.nothing_due)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from dims_producers.publish import broker_url
 from dims_producers.spool import Spool
 from dims_producers.watch_files import FolderWatcher
 from dims_worker.cli.session import Session, examples, pass_session
-from dims_worker.config import FilesSource
+from dims_worker.config import Config, FilesSource
 
 
 @click.group()
@@ -77,4 +78,16 @@ def watch(session: Session) -> None:
     def ignored(path: Path) -> bool:
         return path.is_relative_to(home)
 
-    FolderWatcher(folders, spool, lambda: broker_url(env, config.home), ignored=ignored, stop=stop).run()
+    watcher = FolderWatcher(folders, spool, lambda: broker_url(env, config.home), ignored=ignored, stop=stop)
+    with _reported(config):
+        watcher.run()
+
+
+def _reported(config: Config) -> AbstractContextManager[None]:
+    """Keep the row of the watcher up to date, if this host knows the database. A watcher needs only the broker."""
+    if config.database_url is None:
+        return nullcontext()
+    from dims_worker.store.engine import engine  # SQLAlchemy: a watcher without a database does not load it
+    from dims_worker.store.process_reporter import identify_process, reported_process
+
+    return reported_process(engine(config.database_url), identify_process("watch", config), config)

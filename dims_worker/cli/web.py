@@ -52,6 +52,7 @@ def web(session: Session, address: str, port: int, link: bool, name: str | None)
     On the dashboard you see live values, and you approve or reject changes. `dims up` serves it for you.
     """
     try:
+        from dims_worker.store.process_reporter import identify_process, reported_process
         from dims_worker.web.app import build_app
         from dims_worker.web.context import WebContext
         from dims_worker.web.identity import SignInPolicy
@@ -77,7 +78,7 @@ def web(session: Session, address: str, port: int, link: bool, name: str | None)
         session.err.print(f"serving the dashboard at {own_url} (sign in with `dims web --link`)", soft_wrap=True)
         if not is_loopback(address):
             session.err.print("connections are not encrypted: put a proxy with TLS in front of it", soft_wrap=True)
-        with _published_url(home, own_url):
+        with _published_url(home, own_url), reported_process(engine, identify_process("web", config), config):
             run_server(build_app(context, address), listening)
 
 

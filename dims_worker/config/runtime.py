@@ -144,6 +144,20 @@ class Config:
         workflows = (name for name in self.scans if name not in self.sources)
         return {name: self.definition(name) for name in (*self.metrics, *workflows)}
 
+    @cached_property
+    def digest(self) -> str:
+        """A digest of everything that workers do: what they measure, and how they judge, react and notify.
+
+        Two processes with the same digest have read the same configuration. Paths of a host, URLs and secrets do not
+        change it.
+        """
+        parts = [f"{name} {digest} {self.metric_of(name).enabled}" for name, digest in self.definitions.items()]
+        parts += [f"{name} {self.policy_of(name).model_dump_json()}" for name in self.definitions]
+        parts += [f"{name} {rule.model_dump_json()}" for name, rule in self.rules.items()]
+        parts += [f"{name} {source.cooldown} {source.queue}" for name, source in self.sources.items()]
+        parts += [self.settings.model_dump_json(), repr(sorted(self.prices.items())), *sorted(self.notify.channels)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
     def _definition(self, name: str) -> str:
         metric = self.metric_of(name)
         ignored = {"description", "precision", "enabled", *Policy.model_fields}

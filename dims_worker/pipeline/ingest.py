@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -254,14 +254,19 @@ def _digest(event: Event) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def ingest_stream(redis: Redis, engine: Engine, planner: Planner) -> IngestResult:
+def ingest_stream(
+    redis: Redis, engine: Engine, planner: Planner, stored: Callable[[], None] = lambda: None
+) -> IngestResult:
     """Store everything that waits in the stream, batch by batch. Acknowledge and delete each batch after its commit.
+
+    `stored` is called after each batch.
 
     Raises redis's ConnectionError or DatabaseUnreachable. Then any consumer may claim what was read but not stored.
     """
     total = IngestResult()
     for entries in event_stream.read_batches(redis, planner.config.settings.orphan):
         total.add(ingest_batch(redis, engine, planner, entries))
+        stored()
     return total
 
 

@@ -42,6 +42,9 @@ class Measurement:
     claim: Claim | None = None
     result: Mapping[str, Any] | None = None
     """The full result of a workflow."""
+    crashed: bool = False
+    """Whether the scan crashed or blocked its process. The attempt then counts, so that DIMS finds the metric that
+    is the cause by measuring metrics alone, and the others go on."""
 
 
 def record_run(connection: Connection, config: Config, measured: Measurement) -> Run:
@@ -117,7 +120,8 @@ class _Recording:
             return _superseded(reading, self.measured.as_of, DEFINITION_CHANGED)
         claim = self.measured.claim
         generation = claim.generations.get(reading.metric) if claim else None
-        if claim and generation is not None:  # its worker is alive; a quarantined metric gets one attempt, alone
+        if claim and generation is not None and not self.measured.crashed:
+            # The scan has ended well. A quarantined metric gets one attempt, alone.
             state.attempts = leases.QUARANTINE_AFTER - 1 if claim.quarantined else 0
         if state.as_of is not None and self.measured.as_of <= state.as_of:
             return _superseded(reading, self.measured.as_of, "a newer reading is recorded already")

@@ -6,11 +6,12 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,10 +21,11 @@ from dims_worker.config import Config
 from dims_worker.config.runtime import WORKFLOW
 from dims_worker.domain.backoff import BACKOFF_MAX
 from dims_worker.domain.run import Run
-from dims_worker.errors import DimsError
+from dims_worker.errors import DimsError, ScanStopped
 from dims_worker.pipeline.record import Measurement, record_run
-from dims_worker.probes.base import Reading, ScanContext, ScanResult, readings_by_name
+from dims_worker.probes.base import Reading, ScanResult, readings_by_name
 from dims_worker.probes.scan import Scan
+from dims_worker.probes.scan_process.pool import never
 from dims_worker.store import leases
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.leases import Claim
@@ -45,19 +47,31 @@ class WorkflowOptions:
     options: frozenset[str] = frozenset()
     progress: workflows.Progress = workflows.no_progress
 
-    def run(self, config: Config, workflow: str) -> workflows.WorkflowOutcome:
-        return workflows.run_workflow(config, workflow, quick=self.quick, options=self.options, progress=self.progress)
+    def start(self, config: Config, workflow: str) -> workflows.RunningWorkflow:
+        return workflows.RunningWorkflow(
+            config, workflow, quick=self.quick, options=self.options, progress=self.progress
+        )
 
 
 AS_CONFIGURED = WorkflowOptions()
 
 
 def measure_due(
-    engine: Engine, config: Config, source: str, *, at_once: bool = False, options: WorkflowOptions = AS_CONFIGURED
+    engine: Engine,
+    config: Config,
+    source: str,
+    *,
+    at_once: bool = False,
+    options: WorkflowOptions = AS_CONFIGURED,
+    claimed: Callable[[], None] = lambda: None,
+    stop: Callable[[], bool] = never,
 ) -> Run | None:
     """Claim the due metrics of a source, measure them and record the run. None if there was nothing to claim.
 
-    `at_once` ignores cooldown and back-off, for a person who asks for it. `options` are for a workflow.
+    `at_once` ignores cooldown and back-off, for a person who asks for it. `options` are for a workflow. `claimed` is
+    called once a claim is committed. `stop` is called while a scan runs. Once it returns True, or you press Ctrl-C, the
+    scan is killed and the claim is returned uncounted, so that the metrics are due at once for another worker. `stop`
+    raises ScanStopped.
     """
     lease = config.settings.lease
     with transaction(engine) as connection:
@@ -65,38 +79,68 @@ def measure_due(
         claim = leases.claim_source(connection, source, definitions, worker_name(), lease, at_once=at_once)
     if claim is None:
         return None
-    with _renewed(engine, claim, lease):
-        measured = _measure_claimed(config, claim, options)
+    claimed()
+    try:
+        measure = _start_measuring(config, claim, options)  # before the thread that renews, because this may fork
+        with _renewed(engine, claim, lease):
+            measured = measure(stop)
+            with transaction(engine) as connection:
+                return record_run(connection, config, measured)
+    except (ScanStopped, KeyboardInterrupt, SystemExit):
+        _return_claim(engine, claim)
+        raise
+
+
+def _return_claim(engine: Engine, claim: Claim) -> None:
+    """Return a claim uncounted. Without a database, its lease expires, and the attempt counts."""
+    try:
         with transaction(engine) as connection:
-            return record_run(connection, config, measured)
+            returned = leases.return_claim(connection, claim)
+    except (DimsError, SQLAlchemyError) as error:
+        log.warning("cannot return the claim of %s, so its lease has to expire: %s", claim.source, error)
+        return
+    if returned:
+        log.info("the scan of %s was stopped before its end, and its metrics are due again at once", claim.source)
 
 
-def _measure_claimed(config: Config, claim: Claim, options: WorkflowOptions) -> Measurement:
-    outcome = None
+def _start_measuring(
+    config: Config, claim: Claim, options: WorkflowOptions
+) -> Callable[[Callable[[], bool]], Measurement]:
+    """Start the scan or the workflow of a claim. Return a function that waits for its end, or until `stop`."""
     if claim.quarantined:
-        scanned = _quarantine(config, claim)
-    elif claim.source.startswith(WORKFLOW):
-        outcome = options.run(config, claim.source)
-        scanned = outcome.scanned
-    else:
-        scanned = start_scan(config, claim.source, claim.generations).result()
+        quarantined = _quarantine(config, claim)
+        return lambda _: _measured(claim, quarantined)
+    if claim.source.startswith(WORKFLOW):
+        running = options.start(config, claim.source)
+
+        def measure_workflow(stop: Callable[[], bool]) -> Measurement:
+            outcome = running.outcome(stop)
+            return _measured(claim, outcome.scanned, outcome.result)
+
+        return measure_workflow
+    scan = start_scan(config, claim.source, claim.generations)
+    return lambda stop: _measured(claim, scan.result(stop))
+
+
+def _measured(claim: Claim, scanned: ScanResult, result: Mapping[str, Any] | None = None) -> Measurement:
     return Measurement(
         readings=readings_by_name(scanned.readings),
         as_of=claim.as_of,
-        trigger="workflow" if outcome else "event",
+        trigger="workflow" if result is not None else "event",
         worker=worker_name(),
         source=claim.source,
         api_calls=scanned.api_calls,
         claim=claim,
-        result=outcome.result if outcome else None,
+        result=result,
+        crashed=scanned.crashed,
     )
 
 
 def _quarantine(config: Config, claim: Claim) -> ScanResult:
-    """Return failed readings instead of measuring what has crashed its worker too often."""
+    """Return failed readings instead of measuring what has crashed its process too often."""
     minutes = BACKOFF_MAX // timedelta(minutes=1)
     reason = (
-        f"quarantined: this measurement crashed its worker {leases.MAX_ALONE_LOSSES} times. "
+        f"quarantined: this measurement blocked its process or crashed its worker {leases.MAX_ALONE_LOSSES} times. "
         f"DIMS tries it again every {minutes} minutes"
     )
     readings = (Reading.failed(name, config.metric_of(name).shown_unit, reason) for name in claim.generations)
@@ -148,9 +192,8 @@ def check_now(engine: Engine, config: Config, names: Iterable[str]) -> Run:
 
 
 def start_scan(config: Config, source: str, names: Iterable[str]) -> Scan:
-    """Start to scan a source in the background. Every name gets a reading, a failed one if it cannot be measured."""
-    context = ScanContext(config.project, config.home, config.sources, config.prices)
-    return Scan(source, config.sources[source], {name: config.metrics[name] for name in names}, context)
+    """Start to scan a source in a scan process. Every name gets a reading, a failed one if it cannot be measured."""
+    return Scan(config, source, names)
 
 
 @contextmanager

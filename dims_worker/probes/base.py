@@ -49,10 +49,14 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """The result of one pass over a source: a reading for each requested metric, and the number of API calls."""
+    """The result of one pass over a source: a reading for each requested metric, and the number of API calls.
+
+    `crashed`: the process that scanned died, or computed without an end. One of the metrics may be the cause.
+    """
 
     readings: tuple[Reading, ...]
     api_calls: int = 0
+    crashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

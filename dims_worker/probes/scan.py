@@ -2,75 +2,111 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
-import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 
-from dims_worker.config import Metric, Source
+from dims_worker.config import Config, Metric
 from dims_worker.errors import MeasureError
 from dims_worker.probes import probe_for
 from dims_worker.probes.base import Deadline, Reading, ScanContext, ScanResult, readings_by_name
+from dims_worker.probes.scan_process.pool import ProcessCall, never, pool_for
 
 log = logging.getLogger(__name__)
 
-GRACE = 3.0
-"""Seconds after its timeout at which a scan that has not ended is abandoned."""
-
 
 class Scan:
-    """One pass over a source, in a thread that is abandoned if it does not end in time.
+    """One pass over a source, in a scan process that is killed if it does not end in time.
 
-    A probe checks its own deadline. A blocking call below it (a server that sends a byte a second, a dead
-    mount) cannot be interrupted. DIMS abandons the thread: the readings fail, and the lease is released.
+    A probe checks its own deadline. It cannot do so while a pattern computes, because that holds Python's lock, or
+    while a blocking call waits for a dead mount. So another process has the last word about the time.
+
+    `extra` are metrics that are not configured. A workflow measures them in the same pass.
     """
 
     def __init__(
         self,
+        config: Config,
         name: str,
-        source: Source,
-        metrics: Mapping[str, Metric],
-        context: ScanContext,
-        deadline: Deadline | None = None,
+        metrics: Iterable[str],
+        extra: Mapping[str, Metric] | None = None,
+        timeout: timedelta | None = None,
     ) -> None:
-        self.name, self.source, self.metrics, self.context = name, source, metrics, context
-        self.deadline = deadline or Deadline.after(source.timeout)
+        declared = config.sources[name]
         self.error: MeasureError | None = None
         """The reason why the source as a whole could not be measured."""
-        self._scanned: ScanResult | None = None
-        self._thread = threading.Thread(target=self._run, name=f"scan of {name}", daemon=True)
-        self._thread.start()
+        self._names = tuple(metrics)
+        self._metrics = {**{each: config.metrics[each] for each in self._names}, **(extra or {})}
+        load_drivers(declared.type)
+        limit = timeout or declared.timeout
+        arguments = (name, self._names, dict(extra or {}), limit)
+        self._pool = pool_for(config)
+        self._call = ProcessCall(f"the scan of {name}", _scan_in_process, arguments, limit.total_seconds())
+        self._pool.start(self._call)
 
-    def result(self) -> ScanResult:
-        """Return a reading for every metric, at most `GRACE` seconds after the deadline."""
-        end = self.deadline.at + GRACE
-        while self._thread.is_alive() and time.monotonic() < end:
-            self._thread.join(0.2)  # short, so that Ctrl-C is handled
-        scanned = self._scanned
-        if scanned is None:
-            seconds = self.deadline.timeout.total_seconds()
-            self.error = MeasureError(f"the scan took longer than its timeout of {seconds:g} s and was abandoned")
-            return self._failed(self.metrics, str(self.error))
-        measured = readings_by_name(scanned.readings)
-        missing = {name: metric for name, metric in self.metrics.items() if name not in measured}
-        if not missing:
-            return scanned
-        failed = self._failed(missing, "internal error: the probe returned no reading")
-        return ScanResult((*scanned.readings, *failed.readings), scanned.api_calls)
+    def result(self, stop: Callable[[], bool] = never) -> ScanResult:
+        """Wait for the readings, one for every metric. Raises ScanStopped if `stop` returns True first."""
+        self._pool.wait(self._call, stop)
+        if failure := self._call.failure:
+            self.error = MeasureError(failure.reason)
+            return failed_result(self._metrics, failure.reason, crashed=failure.crashed)
+        scanned, error = self._call.result
+        if error is not None:
+            self.error = MeasureError(error)
+        return scanned  # type: ignore[no-any-return]
 
-    def _run(self) -> None:
-        kind = self.source.type
+
+def _scan_in_process(
+    config: Config,
+    progress: Callable[[str], None],
+    name: str,
+    names: tuple[str, ...],
+    extra: Mapping[str, Metric],
+    timeout: timedelta,
+) -> tuple[ScanResult, str | None]:
+    """Scan a source, in a scan process. Returns the readings, and why the source as a whole could not be measured."""
+    metrics = {**{each: config.metrics[each] for each in names}, **extra}
+    return scan_source(config, name, metrics, Deadline.after(timeout))
+
+
+def scan_source(
+    config: Config, name: str, metrics: Mapping[str, Metric], deadline: Deadline
+) -> tuple[ScanResult, str | None]:
+    """Scan a source in this process. A probe that fails gives failed readings, and the reason is returned too."""
+    source = config.sources[name]
+    context = ScanContext(config.project, config.home, config.sources, config.prices)
+    try:
+        scanned = probe_for(source.type).scan(source, metrics, context, deadline)
+    except MeasureError as error:
+        return failed_result(metrics, str(error)), str(error)
+    except Exception as error:
+        # A bug in one probe fails its readings, not the run
+        log.exception("the probe of source %s failed with an unexpected error", name)
+        reason = f"internal error in the {source.type} probe: {error!r}"
+        return failed_result(metrics, reason), reason
+    measured = readings_by_name(scanned.readings)
+    missing = {name: metric for name, metric in metrics.items() if name not in measured}
+    failed = failed_result(missing, "internal error: the probe returned no reading")
+    return ScanResult((*scanned.readings, *failed.readings), scanned.api_calls), None
+
+
+def failed_result(metrics: Mapping[str, Metric], error: str, *, crashed: bool = False) -> ScanResult:
+    """Return failed readings of all metrics, with one reason."""
+    readings = tuple(Reading.failed(name, metric.shown_unit, error) for name, metric in metrics.items())
+    return ScanResult(readings, crashed=crashed)
+
+
+_DRIVERS: Mapping[str, tuple[str, ...]] = {"s3": ("boto3", "botocore.config"), "aws": ("boto3", "botocore.config")}
+
+
+def load_drivers(kind: str) -> None:
+    """Import the large libraries of a type of source, so that scan processes inherit them.
+
+    Otherwise each one would spend half a second on that.
+    """
+    for module in _DRIVERS.get(kind, ()):
         try:
-            self._scanned = probe_for(kind).scan(self.source, self.metrics, self.context, self.deadline)
-        except MeasureError as error:
-            self.error = error
-            self._scanned = self._failed(self.metrics, str(error))
-        except Exception as error:
-            # A bug in one probe fails its readings, not the run
-            log.exception("the probe of source %s failed with an unexpected error", self.name)
-            self.error = MeasureError(f"internal error in the {kind} probe: {error!r}")
-            self._scanned = self._failed(self.metrics, str(self.error))
-
-    @staticmethod
-    def _failed(metrics: Mapping[str, Metric], error: str) -> ScanResult:
-        return ScanResult(tuple(Reading.failed(name, metric.shown_unit, error) for name, metric in metrics.items()))
+            importlib.import_module(module)
+        except ImportError:
+            return  # the probe says so, with the fix

@@ -112,7 +112,7 @@ def renew_lease(connection: Connection, claimed: Claim, lease: timedelta) -> boo
 
 
 def release_lease(connection: Connection, claimed: Claim, cooldown: timedelta) -> bool:
-    """Release the lease and start the cooldown, inside the record transaction.
+    """Release the lease, start the cooldown, and note how long the scan took, inside the record transaction.
 
     Returns False, and changes nothing, if the lease was lost. The row stays locked until the transaction ends, so the
     answer holds for everything that the transaction writes.
@@ -120,12 +120,46 @@ def release_lease(connection: Connection, claimed: Claim, cooldown: timedelta) -
     released = connection.execute(
         text(
             "UPDATE dims_sources SET lease_until = NULL, lease_holder = NULL, "
-            "not_before = clock_timestamp() + :cooldown "
+            "not_before = clock_timestamp() + :cooldown, "
+            "scan_seconds = extract(epoch FROM clock_timestamp() - CAST(:as_of AS timestamptz)) "
             "WHERE source = :source AND lease_epoch = :epoch AND lease_until IS NOT NULL RETURNING 1"
         ),
-        {"source": claimed.source, "epoch": claimed.epoch, "cooldown": cooldown},
+        {"source": claimed.source, "epoch": claimed.epoch, "cooldown": cooldown, "as_of": claimed.as_of},
     )
     return released.first() is not None
+
+
+def return_claim(connection: Connection, claimed: Claim) -> bool:
+    """Return a claim uncounted: its metrics are due at once, as if the claim had never been made.
+
+    The epoch rises, so a late record of the claim is superseded. Returns False, and changes nothing, if the lease
+    was lost.
+    """
+    source = {"source": claimed.source, "epoch": claimed.epoch}
+    returned = connection.execute(
+        text(
+            "UPDATE dims_sources SET lease_until = NULL, lease_holder = NULL, lease_epoch = lease_epoch + 1 "
+            "WHERE source = :source AND lease_epoch = :epoch AND lease_until IS NOT NULL RETURNING 1"
+        ),
+        source,
+    )
+    if returned.first() is None:
+        return False
+    names = {"names": list(claimed.generations)}
+    query = 'SELECT 1 FROM dims_metrics WHERE metric = ANY(:names) ORDER BY metric COLLATE "C" FOR UPDATE'
+    connection.execute(text(query), names)  # in the order in which every transaction locks them
+    connection.execute(
+        text("UPDATE dims_metrics SET attempts = greatest(attempts - 1, 0) WHERE metric = ANY(:names)"), names
+    )
+    return True
+
+
+def note_scan_seconds(connection: Connection, source: str, seconds: float) -> None:
+    """Note how long a scan took at least, that was stopped before its end."""
+    connection.execute(
+        text("UPDATE dims_sources SET scan_seconds = :seconds WHERE source = :source"),
+        {"source": source, "seconds": seconds},
+    )
 
 
 def is_leased(connection: Connection, source: str) -> bool:
@@ -142,6 +176,12 @@ def count_leases(connection: Connection) -> int:
     """Return how many sources are leased now."""
     query = "SELECT count(*) FROM dims_sources WHERE lease_until >= clock_timestamp()"
     return int(connection.execute(text(query)).scalar_one())
+
+
+def lease_holders(connection: Connection) -> set[str]:
+    """Return the workers that hold a lease now, by the name that they claimed with."""
+    query = "SELECT DISTINCT lease_holder FROM dims_sources WHERE lease_until >= clock_timestamp()"
+    return set(connection.execute(text(query)).scalars())
 
 
 def serving_runs(connection: Connection, wanted: Mapping[str, int]) -> list[RunRow]:

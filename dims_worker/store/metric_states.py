@@ -211,16 +211,28 @@ def unclaimed_due(connection: Connection, names: Sequence[str], patience: timede
     return int(row[0]), row[1]
 
 
-def due_sources(connection: Connection, names: Sequence[str]) -> list[str]:
-    """Return the sources that a worker can measure now: due, not backing off, not leased and not cooling down."""
+@dataclass(frozen=True, slots=True)
+class DueSource:
+    """A source with due metrics that no worker scans now. `delay`: seconds until its cooldown or back-off ends.
+
+    `scan_seconds` is how long its last scan took, and None before its first.
+    """
+
+    source: str
+    delay: float
+    scan_seconds: float | None
+
+
+def due_sources(connection: Connection, names: Sequence[str]) -> list[DueSource]:
+    """Return the sources for which some of these metrics are due. One that a worker scans now is left out."""
     rows = connection.execute(
         text(
-            "SELECT DISTINCT m.source FROM dims_metrics m JOIN dims_sources s USING (source) "
+            "SELECT m.source, greatest(0, extract(epoch FROM greatest("
+            "  s.not_before, min(coalesce(m.not_before, 'epoch'))) - clock_timestamp())) AS delay, s.scan_seconds "
+            "FROM dims_metrics m JOIN dims_sources s USING (source) "
             "WHERE m.requested_gen > m.measured_gen AND m.metric = ANY(:names) "
-            "AND coalesce(m.not_before <= clock_timestamp(), true) "
-            "AND coalesce(s.lease_until < clock_timestamp(), true) "
-            "AND coalesce(s.not_before <= clock_timestamp(), true) ORDER BY 1"
+            "AND coalesce(s.lease_until < clock_timestamp(), true) GROUP BY m.source, s.source ORDER BY m.source"
         ),
         {"names": list(names)},
     )
-    return [row.source for row in rows]
+    return [DueSource(row.source, float(row.delay), row.scan_seconds) for row in rows]

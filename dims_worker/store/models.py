@@ -340,6 +340,7 @@ processes = Table(
     Column("last_claim_at", Instant, comment="when one of its workers last claimed a source"),
     Column("last_stored_at", Instant, comment="when it last stored an event"),
     Column("clock_offset", Float, comment="seconds by which the clock of its host is ahead of the database"),
+    Column("problem", Text, comment="why it makes no progress, or NULL if it does"),
     comment="One row per process of DIMS: where it runs, which version and configuration it has, and when it last "
     "made progress.",
 )

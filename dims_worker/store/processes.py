@@ -9,13 +9,15 @@ from sqlalchemy import Connection, text
 
 KEPT = timedelta(days=1)
 """The row of a process without a sign of life is deleted after this."""
+LATELY = timedelta(minutes=1)
+"""A process with a sign of life within this time counts as running, so its queue is served."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """What a process says of itself. `process` is unique: role@host, or the name that Celery gives a worker.
+    """What a process reports about itself. `process` is unique: role@host, or the name that Celery gives a worker.
 
-    `role` is one of worker, ingest, beat, web and watch. `config_hash` tells whether two processes have read the same
+    `role` is one of worker, ingest, beat, web and watch. Two processes with the same `config_hash` have read the same
     configuration.
     """
 
@@ -46,6 +48,21 @@ class ProcessRow:
     last_claim_at: datetime | None
     last_stored_at: datetime | None
     clock_offset: float | None
+    problem: str | None
+    """Why it makes no progress, by its own watchdog. None if it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessProgress:
+    """What a process has done since it started. A time that is None: it never did that.
+
+    Times are by the clock of its host.
+    """
+
+    swept: datetime | None = None
+    claimed: datetime | None = None
+    stored: datetime | None = None
+    problem: str | None = None
 
 
 def record_sign_of_life(
@@ -55,6 +72,7 @@ def record_sign_of_life(
     swept: datetime | None = None,
     claimed: datetime | None = None,
     stored: datetime | None = None,
+    problem: str | None = None,
     now: datetime,
 ) -> None:
     """Write the row of a process. `now` and the other times are by the clock of its host.
@@ -64,13 +82,13 @@ def record_sign_of_life(
     connection.execute(
         text(
             "INSERT INTO dims_processes AS p (process, host, role, pid, version, config_hash, queues, started_at, "
-            "last_sweep_at, last_claim_at, last_stored_at, clock_offset) VALUES (:process, :host, :role, :pid, "
-            ":version, :config_hash, :queues, :started_at, :swept, :claimed, :stored, "
-            "extract(epoch FROM :now - clock_timestamp())) "
+            "last_sweep_at, last_claim_at, last_stored_at, clock_offset, problem) "
+            "VALUES (:process, :host, :role, :pid, :version, :config_hash, :queues, :started_at, "
+            ":swept, :claimed, :stored, extract(epoch FROM :now - clock_timestamp()), :problem) "
             "ON CONFLICT (process) DO UPDATE SET host = excluded.host, role = excluded.role, pid = excluded.pid, "
             "version = excluded.version, config_hash = excluded.config_hash, queues = excluded.queues, "
             "started_at = excluded.started_at, seen_at = clock_timestamp(), clock_offset = excluded.clock_offset, "
-            "last_sweep_at = "
+            "problem = excluded.problem, last_sweep_at = "
             "coalesce(excluded.last_sweep_at, CASE WHEN p.pid = excluded.pid THEN p.last_sweep_at END), "
             "last_claim_at = "
             "coalesce(excluded.last_claim_at, CASE WHEN p.pid = excluded.pid THEN p.last_claim_at END), "
@@ -89,6 +107,7 @@ def record_sign_of_life(
             "swept": swept,
             "claimed": claimed,
             "stored": stored,
+            "problem": problem,
             "now": now,
         },
     )
@@ -99,7 +118,7 @@ def process_rows(connection: Connection) -> list[ProcessRow]:
     rows = connection.execute(
         text(
             "SELECT process, host, role, pid, version, config_hash, queues, started_at, seen_at, last_sweep_at, "
-            "last_claim_at, last_stored_at, clock_offset FROM dims_processes "
+            "last_claim_at, last_stored_at, clock_offset, problem FROM dims_processes "
             "WHERE seen_at > clock_timestamp() - :kept ORDER BY role, host, process"
         ),
         {"kept": KEPT},
@@ -107,11 +126,26 @@ def process_rows(connection: Connection) -> list[ProcessRow]:
     return [ProcessRow(**{**row, "queues": tuple(row["queues"])}) for row in rows.mappings()]
 
 
+def serves_queue(connection: Connection, queue: str) -> bool:
+    """Return whether a worker that gave a sign of life lately serves this queue."""
+    row = connection.execute(
+        text(
+            "SELECT EXISTS (SELECT FROM dims_processes WHERE :queue = ANY(queues) "
+            "AND seen_at > clock_timestamp() - :lately)"
+        ),
+        {"queue": queue, "lately": LATELY},
+    )
+    return bool(row.scalar_one())
+
+
 def delete_silent_processes(connection: Connection) -> None:
     """Delete the rows of processes that gave no sign of life within `KEPT`."""
     connection.execute(text("DELETE FROM dims_processes WHERE seen_at <= clock_timestamp() - :kept"), {"kept": KEPT})
 
 
-def delete_process(connection: Connection, process: str) -> None:
-    """Delete the row of a process that ends as it was asked to."""
-    connection.execute(text("DELETE FROM dims_processes WHERE process = :process"), {"process": process})
+def delete_process(connection: Connection, process: str, pid: int | None = None) -> None:
+    """Delete the row of a process that ends in an orderly way. With `pid`, keep the row of its successor."""
+    connection.execute(
+        text("DELETE FROM dims_processes WHERE process = :process AND pid = coalesce(:pid, pid)"),
+        {"process": process, "pid": pid},
+    )

@@ -15,7 +15,6 @@ from dims_worker.broker.queues import INGEST, SWEEP, VERIFY, queue_names
 from dims_worker.config import Config
 from dims_worker.errors import BrokerUnreachable
 from dims_worker.worker.beat import rule_schedules
-from dims_worker.worker.wakeups import WAKEUP_TTL
 
 
 def build_app(config: Config) -> Celery:
@@ -33,7 +32,10 @@ def build_app(config: Config) -> Celery:
         task_queues=[Queue(name) for name in queue_names(config)],  # type: ignore[no-untyped-call]
         task_create_missing_queues=False,
         task_acks_late=False,  # the sweep sends a lost wake-up again
+        # A worker takes a wake-up only when it has a free process, so none waits behind a long scan
         worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_enable_prefetch_count_reduction=False,  # True silences a worker after a reconnect (celery 5.6)
         worker_consumer="dims_worker.worker.message_guard:MessageGuard",  # refuses and counts what is no wake-up
         worker_cancel_long_running_tasks_on_connection_loss=False,  # True loses tasks (celery 5.6)
         worker_hijack_root_logger=True,
@@ -49,11 +51,12 @@ def build_app(config: Config) -> Celery:
             "health_check_interval": 5,
             "global_keyprefix": "",
         },
+        beat_scheduler="dims_worker.worker.beat:ReportedScheduler",
         beat_schedule={
             "sweep": {
                 "task": SWEEP,
                 "schedule": config.settings.sweep,
-                "options": {"queue": INGEST, "expires": WAKEUP_TTL},
+                "options": {"queue": INGEST, "expires": 30},
             },
             **rule_schedules(config),
         },

@@ -8,31 +8,30 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from typing import Any
 
 from celery import Celery, bootsteps
 from kombu.exceptions import OperationalError
-from redis import Redis
 from redis.exceptions import RedisError
+from sqlalchemy import Engine
 
 from dims_producers.publish import connect
 from dims_worker.broker import event_stream
-from dims_worker.broker.queues import HELP_REQUESTED, INGEST
+from dims_worker.broker.queues import INGEST
 from dims_worker.config import Config
 from dims_worker.domain.plan import Planner
 from dims_worker.errors import DimsError
 from dims_worker.events import STREAM
 from dims_worker.pipeline.ingest import ingest_batch, register_config
 from dims_worker.store.engine import engine, transaction
-from dims_worker.worker.sweep import sweep
-from dims_worker.worker.wakeups import send_ingest_wakeup, send_verify_wakeup
+from dims_worker.worker.progress import progress
+from dims_worker.worker.sweep import SweepTurn, sweep
+from dims_worker.worker.wakeups import WakeupSender, reasons
 
 log = logging.getLogger(__name__)
 
-WAKEUP_MS = 5_000
-"""An ingest wake-up that no worker answered may be sent again after this."""
 WAIT_MS = 1_000
+"""The longest wait for an event. Between two waits, the dispatcher checks cooldowns, and whether to sweep."""
 RETRY = 1.0
 """Seconds between attempts while the broker or the database is unreachable."""
 
@@ -70,38 +69,42 @@ class Dispatcher:
         event_stream.ensure_group(redis)
         event_stream.remove_stale_consumers(redis)
         self._report(None)
-        period = self.config.settings.sweep.total_seconds()
-        busy, swept = False, float("-inf")
+        sender, turn = WakeupSender(self.app, redis, self.config), SweepTurn(redis)
+        busy = False
         while not self.stopped.is_set():
-            if time.monotonic() - swept >= period:
-                if event_stream.repair_last_id(redis):
-                    log.warning(
-                        "a producer had set the last id of %s far ahead; DIMS has re-created the stream", STREAM
-                    )
-                sweep(self.app, self.config, redis)
-                swept = time.monotonic()
-            if not self.ingests:
-                self.stopped.wait(min(period, WAIT_MS / 1000))
+            if turn.is_mine(self.config.settings.sweep):
+                sweep(sender)
+                progress.note_sweep()
+            following = sender.verify_scheduled(self._engine)
+            wait = WAIT_MS / 1000 if following is None else min(WAIT_MS / 1000, following)
+            if self.ingests:
+                busy = self._ingest(sender, busy, wait)
             else:
-                busy = self._ingest(redis, busy)
+                self.stopped.wait(wait)
 
-    def _ingest(self, redis: Redis, busy: bool) -> bool:
-        """Store what arrives within a second: the first entry alone and then, if `busy`, whole batches. True if any
-        arrived."""
-        entries = event_stream.read_new(redis) if busy else event_stream.wait_for_entry(redis, WAIT_MS)
+    def _ingest(self, sender: WakeupSender, busy: bool, wait: float) -> bool:
+        """Store what arrives within `wait` seconds: the first entry alone and then, if `busy`, whole batches. True if
+        any arrived."""
+        redis = sender.redis
+        wait_ms = max(1, int(wait * 1000))  # 0 would wait for ever
+        entries = event_stream.read_new(redis) if busy else event_stream.wait_for_entry(redis, wait_ms)
         if not entries:
             return False
-        if len(entries) == event_stream.BATCH and redis.set(HELP_REQUESTED, b"1", nx=True, px=WAKEUP_MS):
-            send_ingest_wakeup(self.app)  # many events: ask the pool for help
-        ingested = ingest_batch(redis, engine(str(self.config.database_url)), self.planner, entries)
-        for source, pending in sorted(ingested.sources.items()):
-            send_verify_wakeup(self.app, self.config, source, str(pending), pending.details_command)
+        if len(entries) == event_stream.BATCH:
+            sender.request_ingest()  # many events: ask the pool for help
+        ingested = ingest_batch(redis, self._engine, self.planner, entries)
+        progress.note_stored()
+        sender.verify(self._engine, reasons(ingested))
         return True
+
+    @property
+    def _engine(self) -> Engine:
+        return engine(str(self.config.database_url))
 
     def _register(self) -> None:
         """Register the configuration, once: after a lost connection, it may be older than the registered one."""
         if self.ingests and not self.registered:
-            with transaction(engine(str(self.config.database_url))) as connection:
+            with transaction(self._engine) as connection:
                 register_config(connection, self.config)
             self.registered = True
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from sqlalchemy import Engine
 
 from dims_worker.config import Config
-from dims_worker.store import retention, snapshots
+from dims_worker.store import processes, retention, snapshots
 from dims_worker.store.engine import transaction
 
 BATCH = 2_000
@@ -34,6 +34,7 @@ def run_retention(engine: Engine, config: Config, *, batch: int = BATCH, batches
             if retention.begin_day(connection, day):
                 snapshots.delete_daily(connection, config.settings.snapshot_days)
                 snapshots.take_snapshot(connection, day.isoformat(), daily=True)
+                processes.delete_silent_processes(connection)
             keep = timedelta(days=config.settings.history_days)
             for kind in retention.KINDS:
                 if count := retention.delete_old_rows(connection, kind, day, keep, batch):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 
 from dims_worker.config import Metric
-from dims_worker.probes.base import Deadline, Reading, ScanResult, readings_by_name
+from dims_worker.probes.base import Reading, ScanResult, readings_by_name
 from dims_worker.probes.scan import Scan
+from dims_worker.probes.scan_process.pool import GRACE
 from dims_worker.workflows.base import WorkflowContext
 
 Metrics = Mapping[str, Metric]
@@ -26,24 +27,42 @@ def measure_metrics(
     measured in the same passes. Their readings are returned and not recorded. `kinds` limits the scan to sources
     of these types. The context records a source that cannot be reached, and its metrics get failed readings.
     """
+    return start_measuring(context, patterns, extra, kinds=kinds)()
+
+
+def start_measuring(
+    context: WorkflowContext,
+    patterns: Iterable[str],
+    extra: Mapping[str, Metrics] | None = None,
+    *,
+    kinds: Iterable[str] = (),
+) -> Callable[[], dict[str, Reading]]:
+    """Start what `measure_metrics` does, and return a function that waits for its result."""
     extra = extra or {}
     named = context.config.with_inputs(context.config.select(patterns))
     allowed = frozenset(kinds)
-    passes: dict[str, dict[str, Metric]] = {}
+    passes: dict[str, Scan] = {}
     for source, declared in context.config.sources.items():
         if allowed and declared.type not in allowed:
             continue
-        wanted = {
-            name: context.config.metrics[name] for name in context.config.metrics_by_source[source] if name in named
-        }
-        if together := {**wanted, **extra.get(source, {})}:
-            passes[source] = together
-    if not passes:
-        return {}
-    context.progress(f"measuring {', '.join(passes)}")
-    started = {source: _start(context, source, metrics) for source, metrics in passes.items()}
-    scans = {source: scan.result() for source, scan in started.items()}
-    for source, scan in started.items():
+        wanted = [name for name in context.config.metrics_by_source[source] if name in named]
+        if wanted or extra.get(source):
+            timeout = min(declared.timeout, _time_for_scans(context))
+            passes[source] = Scan(context.config, source, wanted, extra.get(source), timeout)
+    if passes:
+        context.progress(f"measuring {', '.join(passes)}")
+    return lambda: _wait(context, passes, named)
+
+
+def _time_for_scans(context: WorkflowContext) -> timedelta:
+    """Return the longest timeout of a scan. A scan that has to be killed ends before the workflow is killed too."""
+    left = context.deadline.left
+    return timedelta(seconds=max(left - 2 * GRACE, left / 2))
+
+
+def _wait(context: WorkflowContext, passes: Mapping[str, Scan], named: frozenset[str]) -> dict[str, Reading]:
+    scans = {source: scan.result() for source, scan in passes.items()}
+    for source, scan in passes.items():
         if scan.error is not None:
             context.mark_unreached(source, str(scan.error))
     return _add_readings(context, scans, named)
@@ -62,10 +81,3 @@ def _add_readings(
             else:
                 others[name] = reading
     return others
-
-
-def _start(context: WorkflowContext, source: str, metrics: Metrics) -> Scan:
-    """Start a pass over a source, limited by the timeouts of the source and the workflow."""
-    declared = context.config.sources[source]
-    deadline = Deadline.after(min(declared.timeout, timedelta(seconds=context.deadline.left)))
-    return Scan(source, declared, metrics, context.scan_context, deadline)

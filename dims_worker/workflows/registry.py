@@ -55,15 +55,27 @@ def run_workflow(
     until = deadline if deadline is not None and deadline.at < own.at else own
     context = WorkflowContext(config, now, until, quick, options, progress)
     parts = _run(short, context)
-    result = {
-        "workflow": short,
-        "generated_at": now.isoformat(timespec="seconds"),
-        "quick": quick,
-        "unreached": context.unreached,
-        **parts,
-    }
+    result = {**_head(short, now, context.unreached, quick=quick), **parts}
     outcome = _own_reading(f"{WORKFLOW}{short}", context.unreached, bool(parts.get("attention")))
     return WorkflowOutcome(result, ScanResult((outcome, *context.readings), context.api_calls))
+
+
+def failed_outcome(config: Config, name: str, reason: str, *, quick: bool, crashed: bool) -> WorkflowOutcome:
+    """Return the outcome of a workflow that was ended from outside, for this reason. It has no parts."""
+    short: str = _configured(config, name.removeprefix(WORKFLOW))
+    unreached: dict[str, str] = {short: reason}
+    reading = _own_reading(f"{WORKFLOW}{short}", unreached, attention=False)
+    result = _head(short, datetime.now(UTC), unreached, quick=quick)
+    return WorkflowOutcome(result, ScanResult((reading,), crashed=crashed))
+
+
+def _head(name: str, now: datetime, unreached: Mapping[str, str], *, quick: bool) -> dict[str, Any]:
+    return {
+        "workflow": name,
+        "generated_at": now.isoformat(timespec="seconds"),
+        "quick": quick,
+        "unreached": unreached,
+    }
 
 
 def _run(name: str, context: WorkflowContext) -> dict[str, Any]:

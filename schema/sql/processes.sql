@@ -14,6 +14,7 @@ CREATE TABLE dims_processes (
     last_claim_at TIMESTAMPTZ,
     last_stored_at TIMESTAMPTZ,
     clock_offset DOUBLE PRECISION,
+    problem TEXT,
     PRIMARY KEY (process)
 );
 COMMENT ON TABLE dims_processes IS
@@ -24,6 +25,7 @@ COMMENT ON COLUMN dims_processes.last_sweep_at IS 'when it last sent wake-ups fo
 COMMENT ON COLUMN dims_processes.last_claim_at IS 'when one of its workers last claimed a source';
 COMMENT ON COLUMN dims_processes.last_stored_at IS 'when it last stored an event';
 COMMENT ON COLUMN dims_processes.clock_offset IS 'seconds by which the clock of its host is ahead of the database';
+COMMENT ON COLUMN dims_processes.problem IS 'why it makes no progress, or NULL if it does';
 
 ALTER TABLE dims_sources ADD COLUMN scan_seconds DOUBLE PRECISION;
 COMMENT ON COLUMN dims_sources.scan_seconds IS 'how long its last scan took';

@@ -166,7 +166,7 @@ def test_status_has_a_line_for_each_part(configured: Project, engine: Engine, st
     assert status["spool"].startswith("1 event to be sent")
     assert (numbers["due"], numbers["stale"], numbers["spool"], numbers["stream"]) == (1, ["code.python_files"], 1, 0)
     assert 3600 <= numbers["oldest_due_seconds"] < 3700
-    assert set(numbers["queues"]) == {"dims.ingest", "dims.verify"}
+    assert set(numbers["queues"]) == {"dims.ingest", "dims.verify", "dims.verify.slow"}
 
 
 def test_commands_that_read_change_nothing(configured: Project, engine: Engine) -> None:

@@ -105,7 +105,7 @@ def test_the_commands_for_a_repository_of_ones_own_work_in_their_order(scratch: 
         done = run(["bash", "-euo", "pipefail", "-c", "\n".join(OTHERS)], project, env, 180)
         assert done.returncode == 0, f"{done.stdout}{done.stderr}"
         assert "new: first baseline" in done.stdout
-        assert "DIMS is up: postgres, valkey, ingest, worker, beat, flower, watch, web" in done.stdout
+        assert "DIMS is up: postgres, valkey, ingest, worker, slow-worker, beat, flower, watch, web" in done.stdout
         status = run(["dims", "status", "--json"], project, env, 30)
         status_document = json.loads(status.stdout)
         assert {one["state"] for one in status_document["processes"]} == {"stopped"}

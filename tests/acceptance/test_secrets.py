@@ -271,7 +271,7 @@ def test_no_password_appears_anywhere_whatever_goes_wrong(stack: LocalStack) -> 
     everything = "\n".join(stack.texts.values())
     assert [phrase for phrase in EXPECTED_PHRASES if phrase not in everything] == []
     logs = {Path(origin).stem for origin in stack.texts if "/logs/" in origin}
-    assert logs >= {"ingest", "worker", "beat", "flower", "watch", "web", "valkey", "postgres"}
+    assert logs >= {"ingest", "worker", "slow-worker", "beat", "flower", "watch", "web", "valkey", "postgres"}
 
 
 def test_the_password_in_a_socket_url_appears_nowhere(stack: LocalStack) -> None:

@@ -30,7 +30,7 @@ rules:
 PACKAGES = ("producers", "config", "schema", "dims_worker", "dims_producers")
 MODULES = ("redis", "yaml", "click", "celery", "kombu", "sqlalchemy", "flower", "shelve", "starlette", "watchdog")
 HOSTILE = 'raise RuntimeError("imported from the working directory")\n'
-PROCESSES = {"ingest", "worker", "beat", "flower", "watch", "web"}
+PROCESSES = {"ingest", "worker", "slow-worker", "beat", "flower", "watch", "web"}
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def compose() -> Any:
 
 
 def test_compose_has_the_services_and_publishes_on_this_host_alone(compose: Any) -> None:
-    assert {"postgres", "valkey", "worker", "beat", "flower", "web"} <= compose["services"].keys()
+    assert {"postgres", "valkey", "worker", "slow-worker", "beat", "flower", "web"} <= compose["services"].keys()
     ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
     assert ports
     assert all(str(port).startswith("127.0.0.1:") for port in ports)
@@ -29,7 +29,7 @@ def test_compose_has_the_services_and_publishes_on_this_host_alone(compose: Any)
         assert "network_mode" not in service
 
 
-@pytest.mark.parametrize("name", ["worker", "beat", "flower", "web"])
+@pytest.mark.parametrize("name", ["worker", "slow-worker", "beat", "flower", "web"])
 def test_compose_runs_what_the_procfile_runs(compose: Any, name: str) -> None:
     entries = {entry.name: entry for entry in procfile.parse((REPO / "Procfile").read_text(encoding="utf-8"))}
     own = re.compile(r"\S*beat-schedule|(?<=--conf=)\S+")  # a container has these in another place

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dims_worker.config import Metric, S3Metric, SqlMetric
@@ -14,7 +13,7 @@ from dims_worker.probes.base import Reading, printable_path
 from dims_worker.workflows.base import Workflow, WorkflowContext
 from dims_worker.workflows.local_inventory import report
 from dims_worker.workflows.local_inventory.folder import FolderHolding, folder_document, walk
-from dims_worker.workflows.measure_metrics import measure_metrics
+from dims_worker.workflows.measure_metrics import start_measuring
 from dims_worker.workflows.seasons import season_of
 
 _LOCAL = ("files", "git", "command")
@@ -27,10 +26,9 @@ def run(context: WorkflowContext) -> dict[str, Any]:
     `unreached` has the reason. A missing folder has `files` None, and is `folder NAME` in `unreached`."""
     declared = context.config.workflows.local_inventory
     assert declared is not None
-    with ThreadPoolExecutor(1, thread_name_prefix="local-inventory") as pool:
-        measured = pool.submit(_measure, context, declared)  # read the network and the disk in parallel
-        folders = [_folder(context, name, declared) for name in sorted(declared.folders)]
-        readings = measured.result()
+    wait_for_readings = _start_measuring(context, declared)  # scan processes read the network meanwhile
+    folders = [_folder(context, name, declared) for name in sorted(declared.folders)]
+    readings = wait_for_readings()
     if not context.quick:
         _add_lake_and_database(context, declared, folders, readings)
     reached = [folder for folder in folders if folder["files"] is not None]
@@ -68,10 +66,10 @@ def _folder(context: WorkflowContext, name: str, declared: LocalInventoryConfig)
     return folder_document(name, root, holding, declared)
 
 
-def _measure(context: WorkflowContext, declared: LocalInventoryConfig) -> dict[str, Reading]:
-    """Measure the configured metrics, and the lake and the database of each folder in the same passes."""
+def _start_measuring(context: WorkflowContext, declared: LocalInventoryConfig) -> Callable[[], dict[str, Reading]]:
+    """Start to measure the configured metrics, and the lake and the database of each folder in the same passes."""
     if context.quick:
-        return measure_metrics(context, declared.metrics, kinds=_LOCAL)
+        return start_measuring(context, declared.metrics, kinds=_LOCAL)
     beside: dict[str, dict[str, Metric]] = {}
     for name, folder in declared.folders.items():
         if declared.lake and folder.prefix is not None:
@@ -82,7 +80,7 @@ def _measure(context: WorkflowContext, declared: LocalInventoryConfig) -> dict[s
         if declared.warehouse and folder.query is not None:
             own = beside.setdefault(declared.warehouse, {})
             own[f"{name}/rows"] = SqlMetric(source=declared.warehouse, query=folder.query)
-    return measure_metrics(context, declared.metrics, beside)
+    return start_measuring(context, declared.metrics, beside)
 
 
 def _add_lake_and_database(

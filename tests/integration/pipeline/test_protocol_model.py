@@ -42,8 +42,9 @@ from redis.exceptions import ResponseError
 from sqlalchemy import Engine, text
 
 from dims_worker.approvals import decisions
-from dims_worker.broker import event_stream
-from dims_worker.broker.queues import HELP_REQUESTED, INGEST, VERIFY
+from dims_worker.broker import event_stream, pending_wakeups
+from dims_worker.broker.pending_wakeups import reserve_lost
+from dims_worker.broker.queues import INGEST, VERIFY
 from dims_worker.cli import verify as command
 from dims_worker.config import Config, load_config
 from dims_worker.domain.plan import Planner
@@ -54,6 +55,7 @@ from dims_worker.store import approval_requests
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.engine import transaction
 from dims_worker.store.models import metadata
+from dims_worker.worker.wakeups import WakeupSender
 from tests.integration.helpers import NOW
 from tests.integration.pipeline import invariants
 from tests.integration.pipeline.claims import Claims, Worker
@@ -133,6 +135,9 @@ class Protocol(RuleBasedStateMachine):
             (event_stream, "STALE_CONSUMER_MS", -1),  # every consumer counts as stale
             (event_stream, "consumer_name", lambda: process.name if (process := current()) else "test"),
             (verify, "start_scan", lambda config, _, names: Scan(self.world, config, tuple(names))),
+            # Every sweep sends every wake-up again, and none is sent by the clock, so that equal walks end equally
+            (WakeupSender, "_reserve_lost", lambda sender, queue, names: reserve_lost(sender.redis, queue, names, -1)),
+            (pending_wakeups, "pop_scheduled", lambda _: ([], None)),
             (time, "sleep", lambda seconds: halt("sleep") if current() else _sleep(seconds)),
         ]:
             self.patches.enter_context(patch.object(where, name, what))
@@ -277,11 +282,10 @@ class Protocol(RuleBasedStateMachine):
 
     @rule()
     def time_passes(self) -> None:
-        """Cooldowns and back-offs end, the wake-up key expires, every consumer becomes idle."""
+        """Cooldowns and back-offs end, and every consumer becomes idle."""
         self.claims.waiting.clear()
         for table in ("dims_sources", "dims_metrics"):
             self.do(f"UPDATE {table} SET not_before = clock_timestamp() - interval '1 s' WHERE not_before IS NOT NULL")
-        self.redis.delete(HELP_REQUESTED)
         for held in self.redis.xpending_range(STREAM, event_stream.GROUP, "-", "+", 1000):
             self.redis.xclaim(
                 STREAM, event_stream.GROUP, held["consumer"], 0, [held["message_id"]], idle=10**8, justid=True

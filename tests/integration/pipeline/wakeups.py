@@ -9,12 +9,13 @@ from unittest.mock import patch
 from redis import Redis
 from sqlalchemy import Engine
 
-from dims_worker.broker.queues import HELP_REQUESTED, INGEST
+from dims_worker.broker import pending_wakeups
+from dims_worker.broker.queues import INGEST
 from dims_worker.config import Config
 from dims_worker.domain.plan import Planner
 from dims_worker.pipeline import ingest, verify
 from dims_worker.worker import dispatcher, sweep
-from dims_worker.worker.wakeups import send_verify_wakeup
+from dims_worker.worker.wakeups import Reason, WakeupSender, reasons, wakeup_key
 from tests.integration.stepped_process import halt
 
 UNREACHABLE = "the database is unreachable"
@@ -55,17 +56,18 @@ class Wakeups:
         self.sent.remove(wakeup)
         return wakeup
 
-    def handle(self, config: Config, task: str, *source: str) -> None:
+    def handle(self, config: Config, task: str, source: str = "") -> None:
         """Do what the task does."""
+        halt("receive")
+        pending_wakeups.receive(self.redis, task, wakeup_key(task, source))  # both tasks have a queue of their name
         if task == INGEST:
-            self.redis.delete(HELP_REQUESTED)
-            for pending, reason in sorted(
-                ingest.ingest_stream(self.redis, self.engine, Planner(config)).sources.items()
-            ):
-                send_verify_wakeup(self, config, pending, str(reason))  # type: ignore[arg-type]
-            return
-        while verify.measure_due(self.engine, config, *source):
-            pass
+            ingested = ingest.ingest_stream(self.redis, self.engine, Planner(config))
+            self._sender(config).verify(self.engine, reasons(ingested))
+        elif verify.measure_due(self.engine, config, source):
+            self._sender(config).verify(self.engine, {source: Reason("more is due")})
+
+    def _sender(self, config: Config) -> WakeupSender:
+        return WakeupSender(self, self.redis, config)  # type: ignore[arg-type]
 
 
 @dataclass

@@ -86,7 +86,7 @@ class Scan:
     config: Config
     names: Sequence[str]
 
-    def result(self) -> ScanResult:
+    def result(self, stop: object = None) -> ScanResult:
         halt("read")
         if self.world.crashing & set(self.names):
             raise Killed

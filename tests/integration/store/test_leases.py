@@ -25,9 +25,8 @@ SECOND = timedelta(seconds=1)
 
 def overdue(flow: Flow) -> list[str]:
     with transaction(flow.engine) as connection:
-        return metric_states.due_sources(
-            connection, [name for names in flow.config.metrics_by_source.values() for name in names]
-        )
+        names = [name for names in flow.config.metrics_by_source.values() for name in names]
+        return [due.source for due in metric_states.due_sources(connection, names) if due.delay <= 0]
 
 
 def changed(flow: Flow) -> list[tuple[object, ...]]:

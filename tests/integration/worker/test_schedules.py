@@ -15,6 +15,7 @@ from dims_worker.pipeline.ingest import ingest_stream
 from dims_worker.store import schedules
 from dims_worker.store.engine import transaction
 from dims_worker.worker import sweep as sweep_module
+from dims_worker.worker.wakeups import WakeupSender
 from tests.integration.helpers import CONFIG, Flow, event
 
 Restart = Callable[[str], Flow]
@@ -26,13 +27,12 @@ LAX = CONFIG + '  daily: {schedule: "0 9 * * *", metrics: ["m.a"], catch_up: fal
 @pytest.fixture
 def sweep(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     """Run a sweep without wake-ups, and return what it adds to the stream."""
-    monkeypatch.setattr(sweep_module, "send_ingest_wakeup", lambda *_: None)
-    monkeypatch.setattr(sweep_module, "send_verify_wakeup", lambda *_: None)
+    monkeypatch.setattr(WakeupSender, "repeat_lost", lambda *_, **__: None)
 
     def run(flow: Flow) -> list[str]:
         monkeypatch.setattr(sweep_module, "engine", lambda _: flow.engine)
         before = redis.xlen(STREAM)
-        sweep_module.sweep(Celery(), flow.config, redis)
+        sweep_module.sweep(WakeupSender(Celery(), redis, flow.config))
         return [str(entry[1][b"event"], "utf-8") for entry in redis.xrange(STREAM)[before:]]
 
     return run

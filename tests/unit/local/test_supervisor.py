@@ -54,7 +54,7 @@ def test_procfile_errors_name_the_line(text, reason):
 
 def test_the_procfile_of_the_repository_has_six_processes():
     entries = parse((ROOT / "Procfile").read_text())
-    assert [entry.name for entry in entries] == ["ingest", "worker", "beat", "flower", "watch", "web"]
+    assert [entry.name for entry in entries] == ["ingest", "worker", "slow-worker", "beat", "flower", "watch", "web"]
     assert expand(entries[3].words, {})[-1] == "--conf=config/flowerconfig.py"
     assert expand(entries[3].words, {"DIMS_FLOWER_CONFIG": "/a b/c.py"})[-1] == "--conf=/a b/c.py"
 
