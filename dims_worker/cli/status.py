@@ -1,31 +1,29 @@
-"""Define `dims status`: what runs, what is unreachable and what is behind."""
+"""Define `dims status`: what runs, what does not, how to fix it, and what is behind."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import click
-from redis.exceptions import RedisError
+from rich.table import Table
 from rich.text import Text
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
-from dims_producers.publish import connect
-from dims_worker import local
-from dims_worker.broker import event_stream
-from dims_worker.broker.queues import BEAT, REFUSED, queue_names
+from dims_worker.checks import Check, worst_state
+from dims_worker.checks.bounded import BoundedCalls
+from dims_worker.checks.fleet import FleetMember
+from dims_worker.checks.system import SystemState, check_system
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.notify import waiting_text
 from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import format_retention, plain_table
 from dims_worker.config import Config, S3Source
 from dims_worker.errors import DimsError
-from dims_worker.events import STREAM
-from dims_worker.formatting import NO_VALUE, format_age, format_ago, format_elapsed, pluralize
+from dims_worker.formatting import NO_VALUE, escape_control, format_age, format_ago, pluralize
 from dims_worker.store import leases, metric_states
 from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.engine import clock, engine, transaction
@@ -39,125 +37,159 @@ from dims_worker.text.json_documents import facts
 MONTH = timedelta(days=30)
 LATE_SWEEPS = 3
 """What waits for longer than this many sweeps is behind."""
+INVENTORY_SECONDS = 3.0
+"""How long the database may take to count what is in the inventory."""
 NAMED_METRICS = 3
 """A line names at most this many metrics."""
 LABELS = {"requests": "approvals"}
 """The labels of lines whose key in the JSON document differs."""
-LINE_STYLES = {"unreachable": "bold magenta", "behind": "yellow"}
-"""The colour of a line, by its first word."""
+SHOWN_CHECKS = ("broker", "queues", "database", "workers", "beat", "due", "spool", "disk")
+"""The checks that have a line even if all is well. The others have one only if something is wrong."""
+LINE_ORDER = (
+    *(
+        "data_directory",
+        "local_stack",
+        "broker",
+        "broker_memory",
+        "events",
+        "queues",
+        "database",
+        "locks",
+        "connections",
+    ),
+    *("ingest", "workers", "beat", "lagging", "versions", "clock", "due", "spool", "disk"),
+)
+"""The order of the lines. Others follow."""
+ROLES = ("postgres", "valkey", "ingest", "worker", "beat", "flower", "watch", "web")
+"""The order of the processes. Others follow."""
+STYLES = {"ok": "", "warning": "yellow", "problem": "bold red"}
 
 
 @dataclass
-class StatusLines:
-    """One line for each part, such as `up, ...`, `unreachable: ...` or `behind: ...`, and the numbers in them."""
+class Inventory:
+    """What the database counts: lines of text, the numbers in them, and the check of what is due."""
 
     text: dict[str, str] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
-
-    @contextmanager
-    def reaching(self, name: str, url: str | None) -> Iterator[str | None]:
-        """Query a server. If it cannot be reached, write that in its line."""
-        if url is None:
-            self.text[name] = "unreachable: it does not run here. Start it with `dims up`."
-        try:
-            yield url
-        except (DimsError, RedisError, OSError) as error:
-            self.text[name] = f"unreachable: {error}"
-
-    def is_unreachable(self, name: str) -> bool:
-        return self.text[name].startswith("unreachable")
+    checks: list[Check] = field(default_factory=list)
 
 
 @click.command()
-@examples("dims status", "dims status --json | jq .numbers")
+@examples("dims status", "dims status --json | jq '.checks[] | select(.state != \"ok\")'")
 @json_option
 @pass_session
 def status(session: Session, as_json: bool) -> None:
-    """Show what runs, what is unreachable and what is behind.
+    """Show what runs, what does not and how to fix it, and what is behind.
 
-    The exit code is 3 if the database or the broker is unreachable.
+    DIMS writes to the broker and to the database, compares the clocks, and reads the signs of life of its processes on
+    all hosts. The command ends within ten seconds, even if a server hangs.
+
+    The exit code is 3 if there is a problem: something that should run does not. A warning does not change it.
     """
-    config = session.config
-    processes = local.stack_status(config.home)
-    servers = local.running(config.home)
-    lines = StatusLines()
-    with lines.reaching("broker", config.broker_url or (servers.broker_url if servers else None)) as url:
-        if url:
-            _add_broker(config, url, lines)
-    with lines.reaching("database", config.database_url or (servers.database_url if servers else None)) as url:
-        if url:
-            _add_database(config, url, lines)
-    _add_spool(config.home / "spool", lines)
+    calls = BoundedCalls()
+    state = check_system(session.config, calls)
+    inventory = _inventory(session.config, state, calls)
+    checks = [*state.checks, *inventory.checks]
     if as_json:
-        rows = [facts(process) for process in processes]
-        session.print_json({"home": str(config.home), "processes": rows, **lines.text, "numbers": lines.numbers})
+        session.print_json(_document(session.config, state, inventory, checks))
     else:
-        _print(session, processes, lines)
-    exit_with(3 if lines.is_unreachable("broker") or lines.is_unreachable("database") else 0)
+        _print(session, state, inventory, checks)
+    exit_with(3 if worst_state(checks) == "problem" else 0)
 
 
-def _add_broker(config: Config, url: str, lines: StatusLines) -> None:
-    """Add the event stream, the queues of Celery, and beat."""
-    names = queue_names(config)
-    with connect(url, timeout=3) as client, client.pipeline(transaction=False) as pipe:
-        pipe.xlen(STREAM)
-        pipe.get(BEAT)
-        pipe.get(REFUSED)
-        for name in names:
-            pipe.llen(name)
-        waiting, beat, refused, *lengths = pipe.execute()
-        info: Any = client.xinfo_groups(STREAM) if waiting else []
-    in_work = sum(int(group["pending"]) for group in info if group["name"] == event_stream.GROUP.encode())
-    problem = f"; {pluralize(int(refused), 'message')} refused: see the logs of the workers" if refused else ""
-    lines.text["broker"] = f"up, {pluralize(waiting, 'event')} waiting in the stream, {in_work:,} in work{problem}"
-    queues = {name: int(length) for name, length in zip(names, lengths, strict=True)}
-    lines.text["queues"] = ", ".join(f"{name} {length:,}" for name, length in queues.items())
-    seconds = datetime.now(UTC).timestamp() - float(beat) if beat else None
-    late = seconds is None or seconds > LATE_SWEEPS * config.settings.sweep.total_seconds() + 5
-    tick = "no tick yet" if seconds is None else f"last tick {format_elapsed(timedelta(seconds=max(0.0, seconds)))}"
-    lines.text["beat"] = f"{'unreachable: ' if late else 'up, '}{tick}"
-    lines.numbers |= {
-        "stream": int(waiting),
-        "in_work": in_work,
-        "refused": int(refused or 0),
-        "queues": queues,
-        "beat_seconds": seconds,
+def _document(config: Config, state: SystemState, inventory: Inventory, checks: Sequence[Check]) -> dict[str, Any]:
+    """Return the JSON document. docs/operations.md describes its keys."""
+    return {
+        **inventory.text,
+        **_sentences(inventory, checks),
+        "home": str(config.home),
+        "state": worst_state(checks),
+        "expected": state.expected,
+        "checks": [{key: getattr(check, key) for key in ("name", "state", "summary", "fix")} for check in checks],
+        "fleet": [facts(member) for member in state.fleet],
+        "processes": [facts(process) for process in state.processes],
+        "numbers": _numbers(state) | inventory.numbers,
     }
 
 
-def _add_database(config: Config, url: str, lines: StatusLines) -> None:
-    """Add events, metrics, what waits for a measurement or for approval, and the cost of listings."""
+def _sentences(inventory: Inventory, checks: Sequence[Check]) -> dict[str, str]:
+    """Return the sentence of each check. The inventory says more about a part that is fine."""
+    return {
+        check.name: inventory.text.get(check.name, check.summary) if check.state == "ok" else check.summary
+        for check in checks
+    }
+
+
+def _numbers(state: SystemState) -> dict[str, Any]:
+    numbers: dict[str, Any] = {"spool": state.spool.waiting, "spool_unread": state.spool.unreadable}
+    numbers["disk_free"] = state.disk_free
+    if (broker := state.broker) is not None:
+        numbers |= {
+            "stream": broker.waiting,
+            "in_work": broker.in_work,
+            "refused": broker.refused,
+            "queues": broker.queues,
+            "beat_seconds": broker.beat,
+            "broker_clock_offset": broker.clock_offset,
+            "broker_memory": broker.info.get("used_memory"),
+            "broker_memory_limit": broker.info.get("maxmemory") or None,
+            "oldest_event_seconds": broker.oldest.total_seconds() if broker.oldest else None,
+        }
+    if (database := state.database) is not None:
+        numbers |= {
+            "clock_offset": database.clock_offset,
+            "connections": database.connections,
+            "max_connections": database.max_connections,
+            "locking_sessions": len(database.sessions),
+        }
+    return numbers
+
+
+def _inventory(config: Config, state: SystemState, calls: BoundedCalls) -> Inventory:
+    """Count what is in the inventory, if the database answers."""
+    url = state.servers.database_url
+    if url is None or state.database is None or state.database.now is None:
+        return Inventory()
+    try:
+        counted = calls.run({"inventory": lambda: _count(config, url)}, INVENTORY_SECONDS)
+    except (DimsError, SQLAlchemyError) as error:
+        summary = f"cannot be read: {str(error).splitlines()[0]}"
+        return Inventory(checks=[Check("inventory", "problem", summary, "Run `dims migrate`, then try again.")])
+    if "inventory" not in counted:
+        summary = f"the database did not count it within {INVENTORY_SECONDS:g} s"
+        return Inventory(checks=[Check("inventory", "problem", summary, "Free the database's computer of other load.")])
+    inventory: Inventory = counted["inventory"]
+    return inventory
+
+
+def _count(config: Config, url: str) -> Inventory:
+    """Return events, metrics, what waits for a measurement or for approval, and the cost of listings."""
     with transaction(engine(url)) as connection:
+        connection.execute(text(f"SET LOCAL statement_timeout = {int(INVENTORY_SECONDS * 1000)}"))
         states = list(metric_states.states_of(connection, config.definitions).values())
         requests, events, now = open_requests(connection), last_event(connection), clock(connection)
         rejected, scans = count_rejected(connection), leases.count_leases(connection)
         api_calls = api_calls_since(connection, MONTH)
         channels = channel_rows(connection, list(config.notify.channels))
         retention = last_retention_run(connection)
-    due = [state for state in states if state.due]
-    oldest = max((now - state.due_since for state in due if state.due_since), default=timedelta(0))
     failed = [state.metric for state in states if state.error is not None]
     stale = [state.metric for state in states if _is_stale(config, state, now)]
     newest = max((state.as_of for state in states if state.as_of), default=None)
-    behind = "behind: " if oldest > LATE_SWEEPS * config.settings.sweep + config.settings.lease else ""
-    waited = f"; the oldest event has waited {format_age(oldest)}" if due else ""
-    lines.text |= {
+    inventory = Inventory()
+    inventory.text |= {
         "database": f"up, {pluralize(events, 'event')}, {rejected:,} rejected; last reading {format_ago(newest, now)}",
-        "due": f"{behind}{len(due)} of {pluralize(len(states), 'metric')}, {pluralize(scans, 'scan')} running{waited}",
         "failed": _metric_names(failed),
         "stale": _metric_names(stale),
         "requests": f"{pluralize(len(requests), 'request')} waiting for approval" if requests else "none",
         "retention": format_retention(retention),
     }
     if channels:
-        lines.text["notify"] = "; ".join(_channel_text(row) for row in channels)
+        inventory.text["notify"] = "; ".join(_channel_text(row) for row in channels)
     if (listing := _listing_text(config, api_calls)) is not None:
-        lines.text["listing"] = listing
-    lines.numbers |= {
+        inventory.text["listing"] = listing
+    inventory.numbers |= {
         "events": events,
         "rejected": rejected,
-        "due": len(due),
-        "oldest_due_seconds": oldest.total_seconds(),
         "unsent": {row.channel: row.unsent for row in channels},
         "scans": scans,
         "retention_finished": retention.day.isoformat() if retention and retention.finished_at else None,
@@ -165,6 +197,24 @@ def _add_database(config: Config, url: str, lines: StatusLines) -> None:
         "stale": stale,
         "requests": len(requests),
     }
+    _add_due(config, inventory, states, scans, now)
+    return inventory
+
+
+def _add_due(
+    config: Config, inventory: Inventory, states: Sequence[metric_states.MetricState], scans: int, now: datetime
+) -> None:
+    due = [state for state in states if state.due]
+    oldest = max((now - state.due_since for state in due if state.due_since), default=timedelta(0))
+    late = oldest > LATE_SWEEPS * config.settings.sweep + config.settings.lease
+    waited = f"; the oldest event has waited {format_age(oldest)}" if due else ""
+    summary = f"{len(due)} of {pluralize(len(states), 'metric')}, {pluralize(scans, 'scan')} running{waited}"
+    fix = "`dims metrics` shows why each metric is due. Start a worker for its queue, or fix its source."
+    inventory.numbers |= {"due": len(due), "oldest_due_seconds": oldest.total_seconds()}
+    if late:
+        inventory.checks.append(Check("due", "warning", f"behind: {summary}", fix))
+    else:
+        inventory.checks.append(Check("due", "ok", summary))
 
 
 def _channel_text(row: ChannelRow) -> str:
@@ -193,23 +243,85 @@ def _listing_text(config: Config, api_calls: dict[str | None, int]) -> str | Non
     return f"{pluralize(sum(counted.values()), 'API call')} in 30 days, at most {cost:,.4f} USD"
 
 
-def _add_spool(folder: Path, lines: StatusLines) -> None:
-    waiting, bad = (sum(1 for _ in os.scandir(f)) if f.is_dir() else 0 for f in (folder / "new", folder / "bad"))
-    problem = f"; {pluralize(bad, 'file')} could not be read: see {folder / 'bad'}" if bad else ""
-    lines.text["spool"] = f"{pluralize(waiting, 'event')} to be sent{problem}" if waiting else f"empty{problem}"
-    lines.numbers |= {"spool": waiting, "spool_unread": bad}
+def _print(session: Session, state: SystemState, inventory: Inventory, checks: Sequence[Check]) -> None:
+    if state.fleet:
+        now = (state.database and state.database.now) or datetime.now(UTC)
+        session.out.print(_fleet_table(state.fleet, now))
+    lines, sentences = {check.name: check for check in checks}, inventory.text | _sentences(inventory, checks)
+    shown = [check.name for check in checks if check.state != "ok" or check.name in SHOWN_CHECKS]
+    shown.sort(key=lambda name: LINE_ORDER.index(name) if name in LINE_ORDER else len(LINE_ORDER))
+    for name in [*shown, *(key for key in inventory.text if key not in lines)]:
+        state_word = lines[name].state if name in lines else "ok"
+        word = "" if state_word == "ok" else f"{state_word}: "
+        session.out.print(_line(name, word, sentences[name], STYLES[state_word]), soft_wrap=True)
+        if word:
+            session.out.print(_line("", "fix: ", lines[name].fix), soft_wrap=True)
+    session.out.print(_verdict(checks), soft_wrap=True)
 
 
-def _print(session: Session, processes: list[local.ProcessStatus], lines: StatusLines) -> None:
-    now = datetime.now(UTC)
-    table = plain_table("process", "state", "pid", "since", "restarts", numbers=("pid", "restarts"))
-    for process in processes:
-        state = Text(process.state, {"running": "green", "stopped": "dim"}.get(process.state, "magenta"))
-        since = format_ago(process.since, now) if process.since else NO_VALUE
-        table.add_row(process.name, state, str(process.pid or NO_VALUE), since, str(process.restarts))
-    if processes:
-        session.out.print(table)
-    for name, line in lines.text.items():
-        word = line.partition(",")[0].partition(":")[0]
-        label = f"{LABELS.get(name, name):<9} "
-        session.out.print(Text.assemble(label, (line, LINE_STYLES.get(word, ""))), soft_wrap=True)
+def _line(name: str, word: str, summary: str, style: str = "") -> Text:
+    return Text.assemble(f"{LABELS.get(name, name):<9} ", (word, style), escape_control(summary))
+
+
+def _verdict(checks: Sequence[Check]) -> Text:
+    """Return the last line: what is wrong, in a few words."""
+    parts = []
+    for state in ("problem", "warning"):
+        names = [check.name for check in checks if check.state == state]
+        if names:
+            parts.append(f"{pluralize(len(names), state)}: {', '.join(names)}")
+    worst = worst_state(checks)
+    return Text(". ".join(parts) or f"DIMS runs: all {len(checks)} checks passed", STYLES[worst] or "green")
+
+
+def _fleet_table(fleet: Sequence[FleetMember], now: datetime) -> Table:
+    """Return one row per process. A column that says the same of every process, or of none, is left out."""
+    reporting = [member for member in fleet if member.seen_at]
+    extra = {
+        "restarts": any(member.restarts for member in fleet),
+        "version": len({member.version for member in reporting}) > 1,
+        "config": len({member.config_hash for member in reporting}) > 1,
+        "clock": any(abs(member.clock_offset or 0) >= 1 for member in reporting),
+    }
+    columns = ["process", "state", "pid", "up", "sweep", "claim", "stored"]
+    columns += [name for name, shown in extra.items() if shown]
+    table = plain_table(*columns, numbers=[name for name in columns if name not in ("process", "state", "config")])
+    for member in sorted(fleet, key=_order):
+        cells = {
+            "process": Text(member.process),
+            "state": _state_cell(member, now),
+            "pid": Text(str(member.pid or NO_VALUE)),
+            "up": Text(_short_age(member.started_at if member.pid else None, now)),
+            "sweep": Text(_short_age(member.last_sweep_at, now)),
+            "claim": Text(_short_age(member.last_claim_at, now)),
+            "stored": Text(_short_age(member.last_stored_at, now)),
+            "restarts": Text(str(member.restarts or NO_VALUE)),
+            "version": Text(member.version or NO_VALUE),
+            "config": Text((member.config_hash or NO_VALUE)[:8]),
+            "clock": Text(NO_VALUE if member.clock_offset is None else f"{member.clock_offset:+.0f} s"),
+        }
+        table.add_row(*(cells[name] for name in columns))
+    return table
+
+
+def _order(member: FleetMember) -> tuple[int, str]:
+    return (ROLES.index(member.role) if member.role in ROLES else len(ROLES), member.process)
+
+
+def _state_cell(member: FleetMember, now: datetime) -> Text:
+    style = {"running": "green", "starting": "yellow", "stopped": "dim", "stalled": "red", "silent": "red"}.get(
+        member.state, "magenta"
+    )
+    age = f" {_short_age(member.seen_at, now)}" if member.state == "silent" else ""
+    return Text(f"{member.state}{age}", style)
+
+
+def _short_age(time: datetime | None, now: datetime) -> str:
+    """Return how long ago a time was, in its largest unit: `3 s`, `5 min`, `2 h`, `4 d`."""
+    if time is None:
+        return NO_VALUE
+    seconds = max(0, int((now - time).total_seconds()))
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dims_worker.local.home import DataDirectory
 from dims_worker.local.home_lock import hold_home, lock_owner
 from dims_worker.local.procfile import Backoff
-from dims_worker.local.servers import ServerUrls, remember_broker, running, start, stop, temporary_database
+from dims_worker.local.servers import ServerUrls, existing, remember_broker, running, start, stop, temporary_database
 from dims_worker.local.stack_status import ProcessStatus, end_stack, stack_status
 from dims_worker.local.supervisor import Supervisor
 
@@ -19,6 +19,7 @@ __all__ = [
     "ServerUrls",
     "Supervisor",
     "end_stack",
+    "existing",
     "hold_home",
     "lock_owner",
     "remember_broker",

@@ -116,6 +116,12 @@ def running(home: DataDirectory) -> PostgresServer | None:
     return server if server and _accepts(server) else None
 
 
+def existing(home: DataDirectory) -> PostgresServer | None:
+    """Return the server whose process runs in this data directory, even if it does not answer. Does not connect."""
+    identity = main_process(home)
+    return _described(home, identity) if identity else None
+
+
 def stop(home: DataDirectory) -> Identity | None:
     """Stop the server and what an earlier crash left of it. Return the process that ended, if there was one.
 

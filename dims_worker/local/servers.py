@@ -79,6 +79,16 @@ def running_servers(home: DataDirectory) -> RunningServers:
     return RunningServers(postgres.running(home), valkey.running(home))
 
 
+def existing(home: Path) -> ServerUrls:
+    """Return the servers whose processes run, even if one does not answer. Connects to none, so it never waits."""
+    return existing_servers(DataDirectory(home)).urls
+
+
+def existing_servers(home: DataDirectory) -> RunningServers:
+    """Do what `existing` does, and return the processes."""
+    return RunningServers(postgres.existing(home), valkey.existing(home))
+
+
 def stop(home: Path, *, database: bool = True, broker: bool = True) -> list[str]:
     """Stop Valkey (`broker`), then PostgreSQL (`database`), each within its time. Return a sentence for each.
 

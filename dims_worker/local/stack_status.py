@@ -14,7 +14,7 @@ from dims_worker.local import postgres, valkey
 from dims_worker.local.home import DataDirectory, read_json
 from dims_worker.local.home_lock import hold_home, lock_owner, lock_owner_identity
 from dims_worker.local.process import Identity, wait_until
-from dims_worker.local.servers import is_temporary, running_servers, stop
+from dims_worker.local.servers import existing_servers, is_temporary, stop
 from dims_worker.local.supervisor import GRACE, end_orphans
 
 
@@ -34,13 +34,16 @@ class ProcessStatus:
 
 
 def stack_status(home: Path) -> list[ProcessStatus]:
-    """Return the servers, then the processes in the order of the Procfile. Empty where none ever ran. Only reads."""
+    """Return the servers, then the processes in the order of the Procfile. Empty where none ever ran. Only reads.
+
+    A server that is `running` may still refuse connections or hang.
+    """
     directory = DataDirectory(home)
     saved = read_json(directory.processes_json)
     # A new supervisor first has to end what an earlier one started, so the earlier one's entries are not "running".
     supervisor = lock_owner_identity(home) if lock_owner(home) else None
     supervised = supervisor is not None and supervisor == Identity.from_json(saved.get("supervisor"))
-    up = running_servers(directory)
+    up = existing_servers(directory)  # a server that hangs would delay the answer
     restarts = {entry["name"]: int(entry["restarts"]) for entry in saved.get("servers", [])}
     statuses = []
     for key, server in (("postgres", up.postgres), ("valkey", up.valkey)):

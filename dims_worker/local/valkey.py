@@ -121,6 +121,12 @@ def running(home: DataDirectory) -> ValkeyServer | None:
     return server if server and _ready(server) else None
 
 
+def existing(home: DataDirectory) -> ValkeyServer | None:
+    """Return the server whose process runs in this data directory, even if it does not answer. Does not connect."""
+    identity = main_process(home)
+    return _described(home, identity) if identity else None
+
+
 def stop(home: DataDirectory) -> Identity | None:
     """Stop the server. Return the process that ended, if there was one.
 

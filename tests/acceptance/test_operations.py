@@ -155,7 +155,9 @@ def test_status_has_a_line_for_each_part(configured: Project, engine: Engine, st
     spool = Path(configured.env["DIMS_HOME"]) / "spool" / "new"
     spool.mkdir(parents=True)
     (spool / "1.json").write_text("{}")
-    status = run_json(configured, "status")
+    status = run_json(configured, "status", code=3)
+    assert "beat" in {check["name"] for check in status["checks"] if check["state"] == "problem"}
+    assert all(check["fix"] for check in status["checks"] if check["state"] != "ok")
     numbers = status["numbers"]
     assert status["broker"].startswith("up, 0 events waiting in the stream")
     assert status["database"].startswith("up, 0 events, 0 rejected; last reading")
