@@ -24,6 +24,8 @@ class FaultResult:
     lasted: float = 0.0
     status: StatusAnswer | None = None
     status_right: bool | None = None
+    earlier: list[str] = field(default_factory=list)
+    """The wrong answers before the last one."""
     status_after: float | None = None
     """Until `dims status` named the fault, from its beginning."""
     recovery: float | None = None
@@ -42,6 +44,7 @@ class FaultResult:
             status = f"; status {right[self.status_right]} (exit {self.status.code}: {self.status.named(self.pattern)})"
         back = f"back after {self.recovery:.1f} s" if self.recovery is not None else "NOT BACK"
         more = f"; {self.detail}" if self.detail else ""
+        more += "".join(f"\n    status before, after {text}" for text in self.earlier)
         problems = "".join(f"\n    {problem}" for problem in self.problems)
         return f"{self.name}: lasted {self.lasted:.1f} s; {back}{status}{more}{problems}"
 
@@ -128,6 +131,7 @@ class FaultRunner(threading.Thread):
             result.status_right = result.status.meets(fault.expected)
             if result.status_right or result.status_after > self._timing.hold + self._timing.status_patience:
                 break
+            result.earlier.append(f"{result.status_after:.0f} s: exit {result.status.code}, {result.status.named()}")
             if self.stopped.wait(0.5):
                 break
         self.stopped.wait(max(0.0, began + self._timing.hold - time.monotonic()))
