@@ -212,10 +212,13 @@ def start_worker(project: Project, tmp_path: Path) -> Iterator[Callable[..., Wor
     """Return a function that starts workers. Workers that run at the end of the test are stopped."""
     started: list[Worker] = []
 
-    def start(*, concurrency: int = 2, env: Mapping[str, str] | None = None) -> Worker:
-        log = tmp_path / f"worker{len(started)}.log"
+    def start(
+        *, concurrency: int = 2, queues: str = "dims.ingest,dims.verify", env: Mapping[str, str] | None = None
+    ) -> Worker:
+        name = f"worker{len(started)}"
+        log = tmp_path / f"{name}.log"
         command = [sys.executable, "-m", "celery", "-A", "dims_worker.tasks", "worker", "-l", "INFO"]
-        command += ["-Q", "dims.ingest,dims.verify", "-c", str(concurrency), "--without-gossip", "--without-mingle"]
+        command += ["-n", f"{name}@%h", "-Q", queues, "-c", str(concurrency), "--without-gossip", "--without-mingle"]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
