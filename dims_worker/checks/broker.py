@@ -209,7 +209,9 @@ def unreachable_broker(error: Exception) -> Check:
         meaning, fix = HANGS
     elif isinstance(error, AuthenticationError | BusyLoadingError | ResponseError):
         meaning, fix = FIXES.get(refusal_of(error)[0], OTHER_REFUSAL)
-    return Check("broker", "problem", f"unreachable: it {meaning}: {text}", fix, f"The broker {meaning}")
+    public = f"The broker {meaning}, so DIMS receives no events"
+    summary = f"unreachable: {text}" if fix == START else f"{meaning} ({text})"
+    return Check("broker", "problem", summary, fix, public)
 
 
 def memory_check(info: Mapping[str, Any]) -> Check:

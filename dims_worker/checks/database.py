@@ -136,17 +136,16 @@ def probe_engine(url: str) -> Engine:
     return create_engine(url, poolclass=NullPool, connect_args=arguments)
 
 
-def read_database(config: Config, url: str, *, write: bool = True) -> DatabaseState:
+def read_database(config: Config, url: str) -> DatabaseState:
     """Write to the database and commit, then read its sessions and processes. Leaves no row.
 
     Raises DBAPIError if it does not accept a connection.
     """
     state = DatabaseState()
     with probe_engine(url).connect() as connection:
-        if write:
-            began = time.monotonic()
-            state.refusal = _attempt(connection, _write)
-            state.write_seconds = time.monotonic() - began
+        began = time.monotonic()
+        state.refusal = _attempt(connection, _write)
+        state.write_seconds = time.monotonic() - began
         refusal = _attempt(connection, lambda opened: _read(opened, config, state))
         state.refusal = state.refusal or refusal
     return state
@@ -208,7 +207,8 @@ def unreachable_database(error: Exception) -> Check:
     meaning, fix = REFUSALS.get(code, UNREACHABLE)
     if "timeout expired" in message or isinstance(error, TimeoutError):
         meaning, fix = HANGS
-    return Check("database", "problem", f"unreachable: it {meaning}: {message}", fix, f"The database {meaning}")
+    summary = f"unreachable: {message}" if fix == START else f"{meaning} ({message})"
+    return Check("database", "problem", summary, fix, f"The database {meaning}")
 
 
 def database_checks(state: DatabaseState, *, rights: bool = True) -> Iterator[Check]:

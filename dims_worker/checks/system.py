@@ -88,9 +88,8 @@ def _check_fleet(config: Config, state: SystemState) -> None:
         config, database.processes if database else [], state.processes, now, socket.gethostname()
     )
     if database and database.now:
-        beat_seconds = state.broker.beat if state.broker else None
         state.checks += fleet_checks(
-            config, state.fleet, now, expected=state.expected, stalled=database.stalled, beat_seconds=beat_seconds
+            config, state.fleet, now, expected=state.expected, stalled=database.stalled, beat_seconds=_beat(state)
         )
 
 
@@ -115,7 +114,7 @@ class ServerResult:
 
 
 def check_servers(
-    config: Config, servers: ServerUrls, calls: BoundedCalls, *, rights: bool = True
+    config: Config, servers: ServerUrls, calls: BoundedCalls, *, rights: bool = True, seconds: float = SERVER_SECONDS
 ) -> tuple[ServerResult, ServerResult]:
     """Check the database and the broker at the same time. Return their results, in this order.
 
@@ -126,17 +125,42 @@ def check_servers(
         wanted["database"] = lambda: _database_result(config, str(servers.database_url), rights)
     if servers.broker_url:
         wanted["broker"] = lambda: _broker_result(config, str(servers.broker_url), rights)
-    answers = calls.run(wanted, SERVER_SECONDS)
+    answers = calls.run(wanted, seconds)
     hangs = {"database": unreachable_database, "broker": unreachable_broker}
     results = []
     for name, unreachable in hangs.items():
         if name in answers:
             results.append(answers[name])
         elif name in wanted:
-            results.append(ServerResult([unreachable(TimeoutError(f"no answer within {SERVER_SECONDS:g} s"))]))
+            results.append(ServerResult([unreachable(TimeoutError(f"no answer within {seconds:g} s"))]))
         else:
             results.append(ServerResult([_missing_server(name, config.home)]))
     return results[0], results[1]
+
+
+def check_services(
+    config: Config, servers: ServerUrls, calls: BoundedCalls, now: datetime, seconds: float = SERVER_SECONDS
+) -> SystemState:
+    """Check the servers, the processes that report, and the clocks: what a service on any host can check in `seconds`.
+
+    It may use logins with few rights. Without a row of any process, none has to run.
+    """
+    database, broker = check_servers(config, servers, calls, rights=False, seconds=seconds)
+    state = SystemState(servers=servers, database=database.facts, broker=broker.facts)
+    state.checks = [*broker.checks, *database.checks]
+    state.expected = bool(state.database and state.database.ever_ran)
+    if state.database is not None and state.expected:
+        now = state.database.now or now
+        state.fleet = build_fleet(config, state.database.processes, [], now, socket.gethostname())
+        state.checks += fleet_checks(
+            config, state.fleet, now, expected=True, stalled=state.database.stalled, beat_seconds=_beat(state)
+        )
+        state.checks.append(clock_check(state))
+    return state
+
+
+def _beat(state: SystemState) -> float | None:
+    return state.broker.beat if state.broker else None
 
 
 def _missing_server(name: str, home: Path) -> Check:
@@ -146,7 +170,7 @@ def _missing_server(name: str, home: Path) -> Check:
 
 def _database_result(config: Config, url: str, rights: bool) -> ServerResult:
     try:
-        state = read_database(config, url, write=rights)
+        state = read_database(config, url)
     except (SQLAlchemyError, DimsError, OSError) as error:
         return ServerResult([unreachable_database(error)])
     return ServerResult(list(database_checks(state, rights=rights)), state)

@@ -105,6 +105,8 @@ def _from_json(entry: Mapping[str, Any], supervised: bool) -> ProcessStatus:
     name, restarts, state = str(entry["name"]), int(entry["restarts"]), str(entry["state"])
     if identity is not None and identity.alive():
         return _running(name, identity, restarts, "running" if supervised else "orphan")
+    if state == "running" and supervised:
+        state = "waiting"  # it has ended, and its supervisor has not noticed yet
     return ProcessStatus(name, None, None, restarts, state if supervised or state == "missing" else "stopped")
 
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -23,12 +23,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dims_producers.publish import connect
 from dims_worker.broker.queues import queue_names
+from dims_worker.checks.bounded import BoundedCalls
+from dims_worker.checks.system import check_services
 from dims_worker.config import Config
 from dims_worker.config.units import AGES
 from dims_worker.domain.decide import age_of
 from dims_worker.errors import DimsError
 from dims_worker.events import OWN_TYPES, STREAM
 from dims_worker.formatting import display_unit
+from dims_worker.local import ServerUrls
 from dims_worker.store import metric_states
 from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.counters import count_events, count_runs
@@ -39,6 +42,10 @@ log = logging.getLogger(__name__)
 TIMEOUT = 4.0
 """Seconds that the database and the broker have together. Prometheus waits ten seconds by default, and a second scrape
 may have to wait for the first."""
+CHECKS = "checks"
+CHECK_MARGIN = 0.5
+"""The checks have this many seconds less, so that a server that hangs is reported within the scrape."""
+PROCESS_LABELS = ("process", "role", "host")
 MAX_TYPES = 100
 """Each event type is a time series, and anyone may publish. Beyond this many unknown types, all others share one."""
 OTHER = "other"
@@ -60,6 +67,7 @@ class PrometheusCollector(Collector):
         self._known = {"", *OWN_TYPES, *rules, *(kind for rule in rules.values() for kind in rule.on)}
         self._types: set[str] = set()
         self._threads: dict[str, threading.Thread] = {}
+        self._calls = BoundedCalls()
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: only a scrape knows the metrics."""
@@ -68,13 +76,14 @@ class PrometheusCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         with self._lock:
             up = _gauge("dims_up", "Whether a part answers: database, broker.", "part")
-            parts = (("database", self._database), ("broker", self._broker))
+            parts = (("database", self._database), ("broker", self._broker), (CHECKS, self._checks))
             queries = [(part, self._start(part, query)) for part, query in parts]  # parallel: timeouts must not add up
             end = time.monotonic() + TIMEOUT
             for part, (thread, answer) in queries:
                 thread.join(max(0.0, end - time.monotonic()))
                 metrics = [] if thread.is_alive() else answer
-                up.add_metric([part], float(bool(metrics)))
+                if part != CHECKS:
+                    up.add_metric([part], float(bool(metrics)))
                 yield from metrics
             yield up
 
@@ -115,6 +124,25 @@ class PrometheusCollector(Collector):
             ),
             GaugeMetricFamily("dims_approvals_pending", "Values that wait for approval.", waiting),
         ]
+
+    def _checks(self) -> list[Metric]:
+        """Return what the checks of `dims status` find that a service on any host can check."""
+        ok = _gauge("dims_check_ok", "Whether a check of dims status finds no problem. A warning is fine.", "check")
+        seen = _gauge("dims_process_last_seen_seconds", "How long ago a process gave a sign of life.", *PROCESS_LABELS)
+        offset = _gauge("dims_process_clock_offset_seconds", "By how much a clock is ahead.", *PROCESS_LABELS)
+        servers, now = ServerUrls(self.database_url, self.broker_url), datetime.now(UTC)
+        seconds = max(0.1, TIMEOUT - CHECK_MARGIN)
+        state = check_services(self.config, servers, self._calls, now, seconds)
+        for check in state.checks:
+            ok.add_metric([check.name], float(check.state != "problem"))
+        now = (state.database and state.database.now) or now
+        for member in state.fleet:
+            labels = [member.process, member.role, member.host]
+            if member.seen_at is not None:
+                seen.add_metric(labels, max(0.0, (now - member.seen_at).total_seconds()))
+            if member.clock_offset is not None:
+                offset.add_metric(labels, member.clock_offset)
+        return [ok, seen, offset]
 
     def _values(self, states: Iterable[metric_states.MetricState], now: datetime) -> list[Metric]:
         value = _gauge("dims_metric_value", "The last good value in its unit; an age as it is now.", "metric", "unit")

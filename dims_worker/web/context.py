@@ -70,7 +70,7 @@ class WebContext:
         html = self.templates.get_template(template).render(
             viewer=viewer,
             form_token=self.access.form_token(viewer) if viewer else "",
-            stall_warning=self.stall_monitor.message() if needs_database else "",
+            stall_warnings=self.stall_monitor.warnings() if needs_database else (),
             path=request.url.path,
             rendered_at=datetime.now(UTC),
             **values,

@@ -26,6 +26,7 @@ from sqlalchemy import Engine, event, text
 from dims_worker.config import Config, load_config
 from dims_worker.events import STREAM
 from dims_worker.reports.prometheus import MAX_TYPES, OTHER, PrometheusCollector
+from dims_worker.store.processes import ProcessIdentity, record_sign_of_life
 from tests.conftest import REPO, Project, wait_for
 from tests.fixtures.long_history import fill
 
@@ -42,6 +43,9 @@ METRICS = {
     "dims_runs_total": {"status"},
     "dims_approvals_pending": set(),
     "dims_queue_length": {"queue"},
+    "dims_check_ok": {"check"},
+    "dims_process_last_seen_seconds": {"process", "role", "host"},
+    "dims_process_clock_offset_seconds": {"process", "role", "host"},
 }
 
 
@@ -186,7 +190,8 @@ def test_an_unreachable_part_is_down_and_has_no_metrics(filled: Engine, config: 
     nowhere = filled.url.set(port=1).render_as_string(hide_password=False)
     found = scraped(registry_of(config, nowhere, broker_url))
     assert found["dims_up", "database"] == 0 and found["dims_up", "broker"] == 1
-    assert {key[0] for key in found} == {"dims_up", "dims_queue_length"}
+    assert {key[0] for key in found} == {"dims_up", "dims_queue_length", "dims_check_ok"}
+    assert found["dims_check_ok", "database"] == 0 and found["dims_check_ok", "broker"] == 1
 
 
 def test_a_part_is_down_when_its_query_is_refused_or_waits(
@@ -267,9 +272,36 @@ def test_hostile_event_types_are_escaped_and_limited(filled: Engine, config: Con
     assert sum(value for key, value in found.items() if key[0] == "dims_events_total") >= MAX_TYPES + 21
 
 
+def report_process(engine: Engine, name: str, **columns: object) -> None:
+    """Write the row of a process on another host, as it does itself at each sweep."""
+    role, _, host = name.partition("@")
+    now = datetime.now(UTC)
+    identity = ProcessIdentity(name, host, role, 7, "1.0", "abc", ("dims.ingest", "dims.verify"), now)
+    with engine.begin() as connection:
+        record_sign_of_life(connection, identity, now=now)
+        for column, value in columns.items():
+            connection.execute(text(f"UPDATE dims_processes SET {column} = :value"), {"value": value})
+
+
+def test_a_check_and_a_process_have_series(filled: Engine, config: Config, broker_url: str) -> None:
+    registry = registry_of(config, url_of(filled), broker_url)
+    assert "ingest" not in {key[1] for key in scraped(registry) if key[0] == "dims_check_ok"}  # none has ever run
+    report_process(filled, "worker@a")
+    found = scraped(registry)
+    checks = {key[1]: value for key, value in found.items() if key[0] == "dims_check_ok"}
+    assert (checks["ingest"], checks["workers"], checks["broker"], checks["database"]) == (1, 1, 1, 1)
+    assert found["dims_process_last_seen_seconds", "a", "worker@a", "worker"] < 30
+    report_process(filled, "worker@a", seen_at=datetime.now(UTC) - timedelta(minutes=10), clock_offset=600.0)
+    found = scraped(registry)
+    assert (found["dims_check_ok", "ingest"], found["dims_check_ok", "workers"]) == (0, 0)
+    assert found["dims_process_last_seen_seconds", "a", "worker@a", "worker"] > 590
+    assert found["dims_process_clock_offset_seconds", "a", "worker@a", "worker"] == 600
+
+
 def test_names_follow_the_rules_of_prometheus(filled: Engine, config: Config, broker_url: str) -> None:
     """Check what promtool's linter checks of names and help texts."""
     add_events(filled, 1)
+    report_process(filled, "worker@a")
     registry = registry_of(config, url_of(filled), broker_url)
     scraped(registry)
     add_events(filled, 1)
