@@ -12,6 +12,8 @@ BENCHMARKS = (
     "event_throughput",
     "event_latency",
     "event_drain",
+    "busy_day",
+    "event_limits",
     "report_html",
     "history_scale",
     "web_overview",

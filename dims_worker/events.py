@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 
 from dims_worker.errors import EventError
@@ -46,16 +47,46 @@ MAX_BYTES = 256 * 1024
 """The size limit of an envelope, in bytes of UTF-8."""
 
 MAX_TEXT = 2048
-"""The length limit of id, producer, type and subject, in characters (an S3 key has at most 1,024 bytes)."""
+"""The length limit of id, producer, type and subject, in characters."""
+
+MAX_PATH = 4096
+"""The size limit of `root` and of each of `paths`, in bytes of UTF-8. Linux opens no longer path (PATH_MAX)."""
+
+MAX_KEY = 1024
+"""The size limit of a key of a bucket, in bytes of UTF-8. It is S3's own limit."""
+
+MAX_PATHS = 1000
+"""The most paths or keys that DIMS compares with patterns. A longer list counts as *unknown*."""
+
+MAX_REQUESTED = 20
+"""The most patterns in the `metrics` of a request. Names without a wildcard do not count."""
+
+MAX_PATTERN = 256
+"""The length limit of such a pattern, in characters."""
+
+MAX_WILDCARDS = 16
+"""The most wildcards (`*`, `?`, `[`) in such a pattern."""
 
 MAX_DEPTH = 64
 """The limit of nested arrays and objects, so that every JSON parser and writer on the way can process an event."""
+
+MAX_CONTAINERS = 20_000
+"""The most arrays and objects in an envelope. More of them take long to parse, however small they are."""
+
+LARGE_NUMBER = 1e16
+"""From here on, a decimal number has an exponent in JSON. PostgreSQL would store it as an integer without one."""
+
+MAX_LARGE_NUMBERS = 1000
+"""The most large decimal numbers in an event. Each is stored with all its digits, up to 309."""
 
 YEARS = range(2000, 2101)
 """The valid years of an event's time. Any other year comes from a wrong clock or a hostile sender."""
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
 """The offset is optional here and checked later. `fromisoformat` alone accepts week dates and any separator."""
+
+
+_WILDCARD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +145,7 @@ class Event:
         if not isinstance(data, dict):
             raise EventError(f"data must be a JSON object, not {type(data).__name__}")
         subject = fields.get("subject")
-        return cls(
+        event = cls(
             id=_text(fields, "id"),
             producer=_text(fields, "source"),
             type=_text(fields, "type"),
@@ -122,6 +153,8 @@ class Event:
             subject=None if subject is None else _text(fields, "subject", empty=True),
             data=data,
         )
+        _check_scope(event)
+        return event
 
 
 def _envelope(text: str | bytes) -> dict[str, Any]:
@@ -130,7 +163,8 @@ def _envelope(text: str | bytes) -> dict[str, Any]:
         if len(raw) > MAX_BYTES:
             raise EventError(f"the envelope has {len(raw):,} bytes; the limit is {MAX_BYTES:,}")
         decoded = raw.decode()
-        fields = _READER.decode(decoded)
+        _refuse_many_containers(decoded)
+        fields = _reader_of(decoded).decode(decoded)
         _refuse_hostile(decoded, fields)
     except UnicodeError as error:
         raise EventError(f"the envelope is not UTF-8: {error}") from None
@@ -155,10 +189,31 @@ def _finite(number: str) -> float:
 
 
 _READER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
+_STRINGS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+"""A string of JSON, or the rest of a text that does not end its last string."""
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_LEVEL = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+def _reader_of(text: str) -> json.JSONDecoder:
+    """Return the decoder of a text: one that counts large numbers, if the text may have too many."""
+    if text.count(".") + text.count("e") + text.count("E") <= MAX_LARGE_NUMBERS:
+        return _READER
+    count = 0
+
+    def counted(number: str) -> float:
+        nonlocal count
+        value = _finite(number)
+        count += abs(value) >= LARGE_NUMBER
+        if count > MAX_LARGE_NUMBERS:
+            raise ValueError(f"it has more than {MAX_LARGE_NUMBERS:,} numbers from {LARGE_NUMBER:g} on")
+        return value
+
+    return json.JSONDecoder(parse_float=counted, parse_constant=_no_constant)
 
 
 def _refuse_hostile(text: str, value: Any) -> None:
-    """Refuse NUL and lone surrogates, which PostgreSQL cannot store, and values that are nested too deeply.
+    """Refuse NUL and lone surrogates, which PostgreSQL cannot store.
 
     A search in the text is fast. Only a text that can contain one of these needs the slow check of its value.
     """
@@ -166,15 +221,20 @@ def _refuse_hostile(text: str, value: Any) -> None:
         raise EventError("the envelope contains a NUL character")
     if "\\ud" in text or "\\uD" in text:
         json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate raises UnicodeEncodeError
-    if text.count("[") + text.count("{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
+
+
+def _refuse_many_containers(text: str) -> None:
+    """Refuse a text with too many arrays and objects, or nested too deeply, before it is parsed.
+
+    It visits brackets only, and a text with few of them is fine.
+    """
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    brackets = _STRINGS.sub("", text).encode().translate(None, _NOT_BRACKETS)
+    if max(accumulate(map(_LEVEL.__getitem__, brackets)), default=0) > MAX_DEPTH:
         raise EventError("the envelope is nested too deeply")
-
-
-def _deeper(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    parts = value.values() if isinstance(value, dict) else value
-    return not levels or any(_deeper(part, levels - 1) for part in parts)
+    if brackets.count(b"[") + brackets.count(b"{") > MAX_CONTAINERS:
+        raise EventError(f"the envelope has more than {MAX_CONTAINERS:,} arrays and objects")
 
 
 def _has_nul(value: Any) -> bool:
@@ -192,6 +252,51 @@ def _text(fields: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
     if len(value) > MAX_TEXT:
         raise EventError(f"{name} has {len(value):,} characters; the limit is {MAX_TEXT:,}")
     return value
+
+
+def _check_scope(event: Event) -> None:
+    """Refuse paths, keys and patterns that are too long, so that comparing them takes a bounded time."""
+    data = event.data
+    if event.type.startswith(S3_PREFIX):
+        _check_size("subject", event.subject, MAX_KEY, "Name a key of the bucket")
+    if event.type.startswith(S3_PREFIX) or "bucket" in data:
+        _check_size("data.key", data.get("key"), MAX_KEY, "Leave it out, which means that the key is unknown")
+        _check_each("data.keys", data.get("keys"), MAX_KEY)
+    if isinstance(data.get("root"), str):
+        _check_size("data.root", data["root"], MAX_PATH, "Name a folder that exists")
+        _check_each("data.paths", data.get("paths"), MAX_PATH)
+    if event.type == VERIFY_REQUESTED and isinstance(requested := data.get("metrics"), list):
+        _check_patterns({each for each in requested if isinstance(each, str) and not is_name(each)})
+
+
+def _check_each(name: str, values: Any, limit: int) -> None:
+    for index, value in enumerate(values if isinstance(values, list) else ()):
+        if isinstance(value, str) and len(value) * 4 > limit:
+            _check_size(f"{name}[{index}]", value, limit, "Send an empty list, which means that the change is unknown")
+
+
+def _check_size(name: str, value: Any, limit: int, fix: str) -> None:
+    size = len(value.encode()) if isinstance(value, str) else 0
+    if size > limit:
+        raise EventError(f"{name} has {size:,} bytes; the limit is {limit:,}. {fix}")
+
+
+def is_name(pattern: str) -> bool:
+    """Return whether a pattern of metric names has no wildcard."""
+    return _WILDCARD.search(pattern) is None
+
+
+def _check_patterns(patterns: set[str]) -> None:
+    if len(patterns) > MAX_REQUESTED:
+        raise EventError(
+            f"data.metrics has {len(patterns):,} patterns; the limit is {MAX_REQUESTED}. Name the metrics, or write `*`"
+        )
+    for pattern in sorted(patterns):
+        if len(pattern) > MAX_PATTERN or len(_WILDCARD.findall(pattern)) > MAX_WILDCARDS:
+            raise EventError(
+                f"data.metrics has a pattern with more than {MAX_PATTERN} characters or {MAX_WILDCARDS} wildcards: "
+                f"{pattern!r:.80}. Shorten it"
+            )
 
 
 def _time(value: Any) -> datetime:

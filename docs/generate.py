@@ -32,7 +32,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from dims_worker.cli.main import SECTIONS, cli
-from dims_worker.config.base import Model, Regex, Texts
+from dims_worker.config.base import Model, Patterns, Regex, Texts
 from dims_worker.config.metrics import Metric, SourceMetric
 from dims_worker.config.policy import Policy
 from dims_worker.config.sources import Source
@@ -47,7 +47,7 @@ SHARED_KEYS = (Source, Metric, SourceMetric, WorkflowConfig)
 """Models whose keys have a table of their own: the tables of their subclasses leave them out."""
 DISCRIMINATORS = ("type", "measure")
 """Keys whose values have sections and tables of their own."""
-NAMED_TYPES = ((Texts, "text or list"), (Size, "size"), (Regex, "regular expression"))
+NAMED_TYPES = ((Patterns, "pattern or list"), (Texts, "text or list"), (Size, "size"), (Regex, "regular expression"))
 FACTORS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 
@@ -113,7 +113,7 @@ def type_of(annotation: Any, metadata: list[Any] | None = None) -> str:
     if get_origin(annotation) is Annotated:
         annotation, *metadata = get_args(annotation)
     for named, word in NAMED_TYPES:
-        if get_args(named)[1] in (metadata or []):
+        if get_args(named)[-1] in (metadata or []):
             return word
     origin = get_origin(annotation)
     if origin is Literal:

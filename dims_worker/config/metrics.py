@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dims_worker.config.base import Model, Regex, Texts
+from dims_worker.config.base import Model, Patterns, Regex, Texts
 from dims_worker.config.formula import parse_formula
 from dims_worker.config.policy import Thresholds
 from dims_worker.config.units import AGES, BYTES, Duration, Size
@@ -33,7 +33,7 @@ class Metric(Model):
     tolerance_pct: float | None = Field(None, ge=0)
     direction: Literal["up", "down", "both"] | None = None
     min_abs: float | None = Field(None, ge=0)
-    approvers: Texts | None = None
+    approvers: Patterns | None = None
     expire_after: Duration | None = Field(None, gt=timedelta(0))
     stale_after: Duration | None = None
     min: float | None = None
@@ -96,8 +96,8 @@ class FilesMetric(SourceMetric):
         "oldest_age": "hours",
     }
     measure: Literal["count", "lines", "bytes", "entries", "newest_age", "oldest_age"]
-    paths: Texts = Field(("**",), min_length=1, description="Path patterns of the files to count.")
-    exclude: Texts = Field((), description="Path patterns of files that do not count.")
+    paths: Patterns = Field(("**",), min_length=1, description="Path patterns of the files to count.")
+    exclude: Patterns = Field((), description="Path patterns of files that do not count.")
     entry: Regex = Field("^- ", description="For `entries`: finds a line that begins an entry.")
 
 
@@ -138,7 +138,7 @@ class S3Metric(SourceMetric):
         "count", "bytes", "mean_size", "newest_age", "oldest_age", "missing_days", "completeness", "sync_status"
     ]
     prefix: Texts = Field(("",), description="How keys begin.")
-    match: Texts = Field(
+    match: Patterns = Field(
         (), description="Patterns of the last part of the key. With a `/`: of the key after the prefix."
     )
     suffix: Texts = Field((), description="How keys end.")
@@ -193,7 +193,7 @@ class GitMetric(SourceMetric):
     message: Regex | None = Field(None, description="Commits whose subject line matches.")
     author: Regex | None = Field(None, description="Commits whose author, `Name <mail>`, matches.")
     ignore_case: bool = Field(False, description="Ignore case in `message` and `author`.")
-    paths: Texts = Field(("**",), min_length=1, description="Path patterns of tracked or changed files.")
+    paths: Patterns = Field(("**",), min_length=1, description="Path patterns of tracked or changed files.")
 
     @model_validator(mode="after")
     def _branch_or_all_branches(self) -> Self:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from dims_worker.config.base import Model, Texts
+from dims_worker.config.base import Model, Patterns
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 
@@ -39,7 +39,7 @@ class Channel(Model):
     )
     stale: bool = Field(True, description="Notify of metrics that are stale.")
     failures: int | None = Field(3, ge=1, description="Notify after this many failures in a row. `null`: never.")
-    metrics: Texts = Field(("*",), description="Patterns of metrics and workflows, such as `workflow.audit`.")
+    metrics: Patterns = Field(("*",), description="Patterns of metrics and workflows, such as `workflow.audit`.")
 
     @property
     def on(self) -> bool:

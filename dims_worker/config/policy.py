@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dims_worker.config.base import Model, Texts
+from dims_worker.config.base import Model, Patterns
 from dims_worker.config.units import Duration
 
 
@@ -35,7 +35,7 @@ class Policy(Model):
     min_abs: float = Field(0, ge=0, description="A change smaller than this, in the metric's unit, is noise.")
     volatility: Literal["volatile", "stable"] = Field("volatile", description="`stable` raises severity by one step.")
     critical: bool = Field(False, description="Hold a large drift for approval.")
-    approvers: Texts = Field((), description="Who may decide, by name; `*` matches anything. Empty: anyone.")
+    approvers: Patterns = Field((), description="Who may decide, by name; `*` matches anything. Empty: anyone.")
     expire_after: Duration | None = Field(None, gt=timedelta(0), description="An open request ends after this long.")
     stale_after: Duration | None = Field(timedelta(days=7), description="A reading older than this is stale.")
     min: float | None = Field(None, description="A smaller value breaks this limit.")

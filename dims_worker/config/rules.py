@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 from pydantic import Field, field_validator, model_validator
 
-from dims_worker.config.base import Model, Texts
+from dims_worker.config.base import Model, Patterns
 from dims_worker.config.workflows import WorkflowName
 
 
@@ -27,11 +27,11 @@ class Rule(Model):
     """Which events may concern which metrics. Of these, DIMS measures the metrics that the event can have changed."""
 
     description: str = Field("", description="A note for people.")
-    on: Texts = Field((), description="Event types; `*` matches anything.")
+    on: Patterns = Field((), description="Event types; `*` matches anything.")
     schedule: str | None = Field(None, description="A cron schedule of five fields, such as `0 9 * * *`.")
     timezone: str = Field("UTC", description="The time zone of the schedule, such as `Europe/Berlin`.")
     catch_up: bool = Field(True, description="Make up for the latest missed tick.")
-    metrics: Texts = Field(
+    metrics: Patterns = Field(
         (), description="Patterns of metric names. By default all metrics, or none if `workflows` is set."
     )
     workflows: tuple[WorkflowName, ...] = Field((), description="Workflows to run.")

@@ -20,6 +20,7 @@ from dims_worker.config.settings import Settings
 from dims_worker.config.sources import Source
 from dims_worker.config.web import WebSection
 from dims_worker.config.workflows import WORKFLOW_NAMES, WorkflowConfig, WorkflowName, WorkflowsSection
+from dims_worker.events import is_name
 
 WORKFLOW = "workflow."
 """DIMS claims and records a workflow like a metric with a source of its own. Both are named `workflow.gap-analysis`."""
@@ -170,12 +171,13 @@ class Config:
 
     def select(self, patterns: Iterable[str]) -> frozenset[str]:
         """Return the metrics that match any of the patterns. A disabled metric matches only its full name."""
-        return frozenset(
-            name
-            for pattern in patterns
-            for name, metric in self.metrics.items()
-            if name == pattern or (metric.enabled and fnmatchcase(name, pattern))
-        )
+        chosen: set[str] = set()
+        for pattern in dict.fromkeys(patterns):
+            if pattern in self.metrics:
+                chosen.add(pattern)
+            elif not is_name(pattern):  # an event may name thousands that do not exist
+                chosen |= {name for name, each in self.metrics.items() if each.enabled and fnmatchcase(name, pattern)}
+        return frozenset(chosen)
 
     def with_inputs(self, names: Iterable[str]) -> frozenset[str]:
         """Return the names and all their inputs, at any depth."""

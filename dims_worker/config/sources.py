@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
-from dims_worker.config.base import Model, Texts
+from dims_worker.config.base import Model, Patterns, Texts
 from dims_worker.config.units import Duration
 
 
@@ -44,7 +44,7 @@ class FilesSource(Source):
     type: Literal["files"]
     path: str = Field(min_length=1, description="A folder, relative to the project; `~` is your home folder.")
     ignore: Literal["gitignore"] | None = Field(None, description="`gitignore` leaves out what git ignores.")
-    exclude: Texts = Field((), description="Path patterns to leave out, such as `data/**`.")
+    exclude: Patterns = Field((), description="Path patterns to leave out, such as `data/**`.")
 
 
 class GitSource(Source):

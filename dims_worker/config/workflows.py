@@ -8,7 +8,7 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from dims_worker.config.base import Model, Regex, Texts
+from dims_worker.config.base import Model, Patterns, Regex
 from dims_worker.config.units import Duration, Size
 
 WorkflowName = Literal["file-inventory", "local-inventory", "gap-analysis", "aws-inventory", "sync-status", "audit"]
@@ -19,7 +19,7 @@ WORKFLOW_NAMES: tuple[WorkflowName, ...] = get_args(WorkflowName)
 class WorkflowConfig(Model):
     """The keys of every workflow."""
 
-    metrics: Texts = Field((), description="Metrics to measure and record in the same run.")
+    metrics: Patterns = Field((), description="Metrics to measure and record in the same run.")
     report: str | None = Field(
         None, description="The report file, relative to the project. `.json`: JSON, else Markdown."
     )
@@ -30,7 +30,7 @@ class FileInventoryConfig(WorkflowConfig):
     """List the files of a tree: type, lines, size, last change, purpose, functions, classes and imports."""
 
     source: str = Field(description="A source of type `files`.")
-    exclude: Texts = Field(
+    exclude: Patterns = Field(
         ("**/backup/**", "**/backups/**", "**/cache/**", "data/**"), description="Paths to leave out."
     )
     stale_after: Duration = Field(timedelta(days=7), description="When the report calls itself stale.")
@@ -52,7 +52,7 @@ class LocalFolder(Model):
         None, description="Group 1 is the season in the path, such as `2019-20` or `2019`. Without it: by the date."
     )
     id: Regex | None = Field(
-        r"^0*(\d{5,}|\d{9}[A-Z]{3})(?![0-9A-Za-z])",
+        r"^0{0,20}(\d{5,20}|\d{9}[A-Z]{3})(?![0-9A-Za-z])",
         description="Group 1 is the id of a game in a file name. `null`: files are not games.",
     )
 

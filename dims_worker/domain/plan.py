@@ -9,12 +9,21 @@ from typing import Any
 
 from dims_worker.config import Config, DerivedMetric, Source, SourceMetric
 from dims_worker.config.runtime import WORKFLOW
-from dims_worker.events import S3_PREFIX, SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUESTED, Event
+from dims_worker.events import MAX_PATHS, S3_PREFIX, SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUESTED, Event
 from dims_worker.probes import probe_for
 from dims_worker.probes.base import Change, KeysChanged, PathsChanged, Probe, ScanContext
 
 REQUEST = "request"
 """The built-in rule of `dims.verify.requested` and `dims.workflow.requested`: the event names what to measure."""
+
+MAX_STEPS = 4_000_000
+"""The most steps that comparing one event with patterns may take, by the bounds that the probes give: about 20 ms. What
+is not compared counts as concerned. So no event and no configuration can block ingest, and no change is lost."""
+
+_SAMPLE = "x" * 256
+"""A path or key. An event that cannot take more steps than a few of them needs no count."""
+
+_NOT_COMPARED = "the event names too much to compare it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +51,44 @@ class Plan:
 class _MetricGroup:
     """Metrics of one source that the same changes touch. The plan checks a change against the first of them only."""
 
+    key: Hashable
     metric: SourceMetric
     source: Source
     probe: Probe[Any, Any]
     names: list[str] = field(default_factory=list)
+
+
+class _Comparison:
+    """Compares one change with groups of metrics, each group once.
+
+    With `bounded`, it takes at most MAX_STEPS.
+    """
+
+    def __init__(self, change: Change | None, context: ScanContext, *, bounded: bool) -> None:
+        self._change = change
+        self._context = context
+        self._left = MAX_STEPS if bounded else None
+        self._reasons: dict[Hashable, str | None] = {}
+
+    def reason(self, group: _MetricGroup, otherwise: str | None) -> str | None:
+        """Return why the change concerns a group, or None. For a change that its probe cannot compare: `otherwise`."""
+        if self._change is None:
+            return "the event does not say what changed"
+        if not isinstance(self._change, group.probe.change_types):
+            return otherwise
+        if group.key not in self._reasons:
+            self._reasons[group.key] = self._compare(group, self._change)
+        return self._reasons[group.key]
+
+    def _compare(self, group: _MetricGroup, change: Change) -> str | None:
+        if self._left is not None:
+            # Most changes are elsewhere. To know that takes a few steps without the paths
+            if group.probe.touched(group.source, group.metric, change.unknown(), self._context) is None:
+                return None
+            self._left -= group.probe.steps_to_compare(group.source, group.metric, change)
+            if self._left < 0:
+                return _NOT_COMPARED
+        return group.probe.touched(group.source, group.metric, change, self._context)
 
 
 class Planner:
@@ -60,6 +103,8 @@ class Planner:
             for name, rule in config.rules.items()
         }
         self._rules_of: dict[str, tuple[str, ...]] = {}
+        groups = {group.key: group for groups in self._candidates.values() for group in groups}
+        self._steps_of_sample = sum(map(_steps_of_sample, groups.values()))
 
     def plan(self, event: Event) -> Plan:
         """Return the metrics and workflows that the event concerns. Derived metrics follow from their inputs."""
@@ -70,9 +115,11 @@ class Planner:
             return self._requested_workflow(str(event.data.get("workflow")))
         rules = self._matching(event)
         change = change_of(event)
+        bounded = change is not None and self._steps_of_sample * _samples(change) > MAX_STEPS
+        comparison = _Comparison(change, self.context, bounded=bounded)
         planned: dict[str, PlannedMetric] = {}
         for rule in rules:
-            for name, reason in self._reasons(rule, change):
+            for name, reason in self._reasons(rule, comparison):
                 planned.setdefault(name, PlannedMetric(name, rule, reason))
             for workflow in self.config.rules[rule].workflows:
                 name = f"{WORKFLOW}{workflow}"
@@ -113,23 +160,30 @@ class Planner:
             assert isinstance(metric, SourceMetric)
             source = self.config.sources[metric.source]
             probe = probe_for(source.type)
-            group = groups.setdefault((metric.source, probe.touch_key(metric)), _MetricGroup(metric, source, probe))
-            group.names.append(name)
+            key = (metric.source, probe.touch_key(metric))
+            groups.setdefault(key, _MetricGroup(key, metric, source, probe)).names.append(name)
         return tuple(groups.values())
 
-    def _reasons(self, rule: str, change: Change | None) -> Iterator[tuple[str, str]]:
+    def _reasons(self, rule: str, comparison: _Comparison) -> Iterator[tuple[str, str]]:
         """Yield the metrics of a rule that a change concerns, and why."""
         named_reason = "the rule names it" if self.config.rules[rule].metrics else None
         for group in self._candidates[rule]:
-            if change is None:
-                reason: str | None = "the event does not say what changed"
-            elif isinstance(change, group.probe.change_types):
-                reason = group.probe.touched(group.source, group.metric, change, self.context)
-            else:
-                reason = named_reason
-            if reason:
+            if reason := comparison.reason(group, named_reason):
                 for name in group.names:
                     yield name, reason
+
+
+def _steps_of_sample(group: _MetricGroup) -> int:
+    change: Change = PathsChanged("/", (_SAMPLE,), history=True)
+    if isinstance(change, group.probe.change_types):
+        return group.probe.steps_to_compare(group.source, group.metric, change)
+    return group.probe.steps_to_compare(group.source, group.metric, KeysChanged("", (_SAMPLE,)))
+
+
+def _samples(change: Change) -> int:
+    """Return how many samples take at least as many steps as this change."""
+    names = change.paths if isinstance(change, PathsChanged) else change.keys
+    return max(len(names), -(-sum(map(len, names)) // len(_SAMPLE)))
 
 
 def change_of(event: Event) -> Change | None:
@@ -139,11 +193,16 @@ def change_of(event: Event) -> Change | None:
         bucket = data.get("bucket")
         key = data.get("key") or (event.subject if event.type.startswith(S3_PREFIX) else None)
         if isinstance(bucket, str):
-            return KeysChanged(bucket, (key,) if isinstance(key, str) and key else _texts(data.get("keys")))
+            return KeysChanged(bucket, (key,) if isinstance(key, str) and key else _scope(data.get("keys")))
     root = data.get("root")
     if isinstance(root, str) and root:
-        return PathsChanged(root, _texts(data.get("paths")), history=event.type.startswith("dims.git."))
+        return PathsChanged(root, _scope(data.get("paths")), history=event.type.startswith("dims.git."))
     return None
+
+
+def _scope(value: Any) -> tuple[str, ...]:
+    """Return the paths or keys of an event. () means that they are unknown, or too many to compare."""
+    return names if len(names := _texts(value)) <= MAX_PATHS else ()
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -209,6 +209,11 @@ def _concerned(rows: Sequence[_LogRow]) -> list[str]:
     return sorted({name for metrics in {row.metrics for row in rows} for name in metrics})
 
 
+def prepare_rows(planner: Planner, received: Sequence[ReceivedEnvelope]) -> list[dict[str, Any]]:
+    """Return the rows of the event log for a batch, as `store_events` inserts them, without their batch id."""
+    return [_row(planner, envelope).columns() for envelope in received]
+
+
 def _row(planner: Planner, received: ReceivedEnvelope) -> _LogRow:
     try:
         if not received.payload:
@@ -251,7 +256,9 @@ def _digest(event: Event) -> str:
     It is a hash because PostgreSQL cannot index a value that is longer than a third of a page.
     """
     content = [event.producer, event.id, event.type, event.subject, event.time.isoformat(), event.data]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(content, sort_keys=True, separators=(",", ":"), check_circular=False).encode()
+    ).hexdigest()
 
 
 def ingest_stream(

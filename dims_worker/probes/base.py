@@ -7,7 +7,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from io import FileIO
 from pathlib import Path
@@ -107,6 +107,10 @@ class PathsChanged:
     history: bool = False
     """Whether the history of a repository changed too, as it does with a commit."""
 
+    def unknown(self) -> PathsChanged:
+        """Return the same change without its paths."""
+        return replace(self, paths=())
+
 
 @dataclass(frozen=True, slots=True)
 class KeysChanged:
@@ -114,6 +118,10 @@ class KeysChanged:
 
     bucket: str
     keys: tuple[str, ...] = ()
+
+    def unknown(self) -> KeysChanged:
+        """Return the same change without its keys."""
+        return replace(self, keys=())
 
 
 Change = PathsChanged | KeysChanged
@@ -140,6 +148,10 @@ class Probe(ABC, Generic[S, M]):
     def touched(self, source: S, metric: M, change: Change, context: ScanContext) -> str | None:
         """Return why the change can alter this metric, in a few words, or None if it cannot. Pure."""
         return None
+
+    def steps_to_compare(self, source: S, metric: M, change: Change) -> int:
+        """Return a bound of the steps that `touched` takes. A step is about 5 ns."""
+        return 0
 
     def touch_key(self, metric: M) -> Hashable:
         """Return a key: metrics of a source with equal keys are all touched by a change, or none of them is."""

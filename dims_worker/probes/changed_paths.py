@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from dims_worker.probes import glob
-from dims_worker.probes.base import PathsChanged, ScanContext, printable_path
+from dims_worker.probes.base import Change, PathsChanged, ScanContext, printable_path
 
 IGNORE_FILE = ".gitignore"
 
 _UNNORMALIZED = re.compile(r"(^|/)\.{0,2}(/|$)")
 """A path with an empty part, `.` or `..`."""
+
+_STEPS_PER_PATH = 100
+"""The steps for a path besides matching it: seeing it from another folder, and calls."""
 
 
 @lru_cache(1024)
@@ -46,6 +49,13 @@ def why_affected(
         if pattern := _pattern_below(path, patterns, exclude):
             return f"{printable_path(path)} changed, and {pattern} may match below it"
     return None
+
+
+def steps_to_compare(change: Change, patterns: tuple[str, ...]) -> int:
+    """Return a bound of the steps that comparing a change with patterns takes."""
+    if not isinstance(change, PathsChanged):
+        return 0
+    return glob.steps_of(patterns, change.paths) + _STEPS_PER_PATH * len(change.paths)
 
 
 @lru_cache(256)

@@ -4,21 +4,30 @@ Patterns mean what they mean in `pathlib.PurePath.full_match` (Python 3.13, case
 included), except that a bracket never matches a `/`. Paths are relative, with `/`, without `.` and `//`.
 
 Every metric tests every file, so speed matters. Most patterns become `str.startswith`, `str.endswith` or a set
-lookup. The rest becomes one regular expression a metric, which is tested last.
+lookup. The rest is tested last, see `dims_worker.probes.glob_walk`.
+
+Anyone who may send events chooses the paths, so no test takes long: its steps are at most the length of the path times
+`steps_per_character` of the pattern, which is at most the length of the pattern.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import PurePosixPath
+
+from dims_worker.probes import glob_walk
+from dims_worker.probes.glob_walk import SPECIAL, name_regex
 
 Test = Callable[[str], bool]
 """Returns whether a path matches."""
 
-_SPECIAL = re.compile(r"[*?\[]")
+_STEPS_PER_TEST = 20
+"""The steps of a call, however short the path is."""
+
+_STEPS_PER_PLACE = 150
+"""The steps for a name of a path with empty names, at one place of a pattern."""
 
 
 def everything(_path: str) -> bool:
@@ -83,6 +92,29 @@ def parts(pattern: str) -> tuple[str, ...]:
 
 
 @lru_cache(4096)
+def steps_per_character(patterns: tuple[str, ...]) -> int:
+    """Return a bound of the steps that testing a path takes for each of its characters, for all patterns together."""
+    return sum(0 if _is_quick(pattern) else glob_walk.steps_per_character(parts(pattern)) for pattern in patterns)
+
+
+def steps_of(patterns: tuple[str, ...], paths: tuple[str, ...]) -> int:
+    """Return a bound of the steps that testing these paths takes. A step is about 5 ns."""
+    steps = _STEPS_PER_TEST * len(patterns) * len(paths)
+    if per_character := steps_per_character(patterns):
+        characters, names = _sizes(paths)
+        steps += per_character * characters
+        steps += names and names * _STEPS_PER_PLACE * sum(len(parts(pattern)) for pattern in patterns)
+    return steps
+
+
+@lru_cache(64)
+def _sizes(paths: tuple[str, ...]) -> tuple[int, int]:
+    """Return the characters of all paths, and the names of the paths that have an empty name."""
+    names = sum(path.count("/") + 1 for path in paths if glob_walk.has_empty_name(path))
+    return sum(map(len, paths)), names
+
+
+@lru_cache(4096)
 def is_literal(pattern: str) -> bool:
     """Return whether the pattern has no wildcard."""
     return not any(map(_is_wild, parts(pattern)))
@@ -105,41 +137,56 @@ def folders_of(patterns: tuple[str, ...]) -> frozenset[str]:
 
 def _is_wild(name: str) -> bool:
     # A bracket that is not closed is an ordinary character
-    return bool(_SPECIAL.search(name)) and _name_regex(name) != re.escape(name)
+    return bool(SPECIAL.search(name)) and name_regex(name) != re.escape(name)
 
 
 def _literals(name: str) -> tuple[str, str] | None:
     """Return the text before and after the only `*` of a name, or None if it has other wildcards."""
     before, star, after = name.partition("*")
-    return (before, after) if star and not _SPECIAL.search(before + after) else None
+    return (before, after) if star and not SPECIAL.search(before + after) else None
+
+
+def _is_quick(pattern: str) -> bool:
+    """Return whether the test of a pattern is a method of `str` or a lookup."""
+    *folders, last = _rest(pattern)
+    ends = _literals(last)
+    is_suffix = ends is not None and ends[0] == "" and ends[1] != "" and folders in ([], ["**"])
+    return is_literal(pattern) or is_suffix or (last == "**" and not folders)
+
+
+def _rest(pattern: str) -> tuple[str, ...]:
+    """Return the names of a pattern below `folder_of(pattern)`."""
+    folder = folder_of(pattern)
+    return parts(pattern)[folder.count("/") + 1 if folder else 0 :]
 
 
 def _any_of(patterns: tuple[str, ...]) -> Test:
-    """Combine the fast tests, then one regular expression for the other patterns."""
+    """Combine the fast tests, then the tests of the other patterns."""
     exact: set[str] = set()
     starts: list[str] = []
     ends: list[str] = []
     others: list[Test] = []
     slow: list[tuple[str, ...]] = []
     for pattern in patterns:
-        names = parts(pattern)
         folder = folder_of(pattern)
         below = f"{folder}/" if folder else ""
-        rest = names[folder.count("/") + 1 if folder else 0 :]
-        last = _literals(rest[-1])
-        if is_literal(pattern):
-            exact.add("/".join(names))
+        rest = _rest(pattern)
+        end = rest[-1][1:]
+        if not _is_quick(pattern):
+            slow.append(parts(pattern))
+        elif is_literal(pattern):
+            exact.add("/".join(parts(pattern)))
         elif rest == ("**",):
             if not folder:
                 return everything
             starts.append(below)
-        elif last and last[0] == "" and last[1] and rest[:-1] == ("**",):
-            others.append(_deep(below, last[1])) if folder else ends.append(last[1])
-        elif last and last[0] == "" and last[1] and len(rest) == 1:
-            others.append(_flat(below, last[1]))
+        elif rest[:-1] == ("**",):
+            others.append(_deep(below, end)) if folder else ends.append(end)
         else:
-            slow.append(names)
-    return _either(_quick(exact, tuple(starts), tuple(ends)) + others + ([_regex(slow)] if slow else []))
+            others.append(_flat(below, end))
+    return _either(
+        _quick(exact, tuple(starts), tuple(ends)) + others + ([glob_walk.compile_patterns(slow)] if slow else [])
+    )
 
 
 def _quick(exact: set[str], starts: tuple[str, ...], ends: tuple[str, ...]) -> list[Test]:
@@ -175,58 +222,10 @@ def _either(tests: list[Test]) -> Test:
     return lambda path: any(test(path) for test in tests)
 
 
-def _regex(patterns: Iterable[tuple[str, ...]]) -> Test:
-    """Compile one expression for all. If every pattern has a literal end (`test_*.py`), test that first."""
-    names = list(patterns)
-    match = re.compile("(?s:" + "|".join(map(_path_regex, names)) + r")\Z").match
-    ends = tuple(_SPECIAL.split(each[-1])[-1] for each in names if "[" not in each[-1])
-    if len(ends) == len(names) and all(ends):
-        return lambda path: path.endswith(ends) and match(path) is not None
-    return lambda path: match(path) is not None
-
-
-def _path_regex(names: tuple[str, ...]) -> str:
-    pieces: list[str] = []
-    for index, name in enumerate(names):
-        last = index == len(names) - 1
-        if name == "**":
-            pieces.append(".*" if last else "(?:.+/)?")
-        else:
-            pieces.append(("[^/]+" if name == "*" else _name_regex(name)) + ("" if last else "/"))
-    return "".join(pieces)
-
-
-@lru_cache(4096)
-def _name_regex(name: str) -> str:
-    pieces: list[str] = []
-    at = 0
-    while at < len(name):
-        end = _bracket(name, at)
-        if end:
-            # fnmatch implements ranges. Remove what it adds around them: `(?s:…)\Z`
-            pieces.append("(?!/)" + fnmatch.translate(name[at:end])[len("(?s:") :].rpartition(")")[0])
-            at = end
-            continue
-        if name[at] != "*":
-            pieces.append("[^/]" if name[at] == "?" else re.escape(name[at]))
-        elif pieces[-1:] != ["[^/]*"]:
-            pieces.append("[^/]*")
-        at += 1
-    return "".join(pieces)
-
-
-def _bracket(name: str, at: int) -> int:
-    """Return where the bracket that opens at `at` ends. 0 means that none opens there, or that it is not closed."""
-    if name[at] != "[":
-        return 0
-    first = at + 2 if name[at + 1 : at + 2] == "!" else at + 1
-    return name.find("]", first + 1) + 1  # a `]` in the first place is a literal
-
-
 def _reach(names: tuple[str, ...]) -> Test:
     if names[0] == "**":
         return everything
-    tests = [re.compile(rf"(?s:{_path_regex((name,))})\Z").match for name in names]
+    tests = [re.compile(rf"(?s:{name_regex(name)})\Z").match for name in names]
 
     def reaches(folder: str) -> bool:
         for index, name in enumerate(folder.split("/")):

@@ -31,22 +31,21 @@ def dumps(value: Any) -> str:
 
     JSONB reads 1e+22 as an integer, but 10000000000000000000000.0 as a float.
     """
-    text = json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False)
-    if "e+" in text:  # Python writes floats from 1e16 on with an exponent
-        text = _MARKED.sub(r"\1", json.dumps(_marked(value), default=_plain, ensure_ascii=False, allow_nan=False))
-    return text
+    # The values come from JSON or from rows, so they are not circular. The check would take as long as the rest
+    text = json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False, check_circular=False)
+    return _with_all_digits(text) if "e+" in text else text  # Python writes floats from 1e16 on with an exponent
 
 
-_MARKED = re.compile(r'"\\u0000(-?\d+\.0)"')
-"""A large float after `_marked`. The NUL makes it unique: PostgreSQL stores no text that contains one."""
+_STRING = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")')
+_LARGE = re.compile(r"-?\d+(?:\.\d+)?e\+\d+")
 
 
-def _marked(value: Any) -> Any:
-    if isinstance(value, float) and abs(value) >= 1e16:
-        return f"\0{int(value)}.0"
-    if isinstance(value, Mapping):
-        return {key: _marked(part) for key, part in value.items()}
-    return [_marked(part) for part in value] if isinstance(value, list | tuple) else value
+def _with_all_digits(text: str) -> str:
+    """Write large floats of a JSON text without an exponent. Strings stay: the rest is joined with NUL between them."""
+    parts = _STRING.split(text)
+    numbers = _LARGE.sub(lambda match: f"{int(float(match[0]))}.0", "\0".join(parts[::2]))
+    parts[::2] = numbers.split("\0")
+    return "".join(parts)
 
 
 def _plain(value: Any) -> Any:

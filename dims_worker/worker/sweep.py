@@ -55,7 +55,7 @@ def sweep(sender: WakeupSender) -> None:
 class SweepTurn:
     """Decides which worker sweeps: the first one that sees no sweep for a period.
 
-    A counter in the broker tells the members of each other's sweeps. Each measures the period by its own monotonic
+    A counter in the broker lets the workers see each other's sweeps. Each measures the period by its own monotonic
     clock, so a wrong clock on a host or the broker neither prevents sweeps nor adds any.
     """
 

@@ -11,7 +11,7 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _MARKUP = re.compile(r"([\\`*\[\]<>]|(?<![^\W_])_|_(?![^\W_])|&(?=[\w#]+;)|~(?=~))")
 _BLOCK = re.compile(r"^(\s*)(#{1,6}(?=\s|$)|[-+](?=\s|$)|(\d+)([.)])(?=\s|$)|={3,}|-{3,})")
 _TICKED = re.compile(r"(?<!`)`{1,2}([^`]+)`{1,2}(?!`)")
-_PIPE = re.compile(r"(\\*)\|")
+_PIPE = re.compile(r"(?<!\\)(\\*+)\|")
 
 
 def escape_invisible(value: str) -> str:

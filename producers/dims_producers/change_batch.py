@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from dims_producers.path_list import MAX_PATHS, bounded_paths
+from dims_producers.path_list import bounded_paths
+from dims_worker.events import MAX_PATHS
 
 
 class ChangeBatch:

@@ -146,6 +146,35 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
         for name in ("id", "source", "type", "subject")
     },
     "subject as a number": (envelope(subject=3), "^subject must be"),
+    "a path too long": (
+        envelope(data={"root": "/p", "paths": ["a", "ü" * 2049]}),
+        r"^data.paths\[1\] has 4,098 bytes; the limit is 4,096. Send an empty list",
+    ),
+    "a root too long": (envelope(data={"root": "/" * 4097}), "^data.root has 4,097 bytes"),
+    "a key too long": (envelope(data={"bucket": "b", "key": "k" * 1025}), "^data.key has 1,025 bytes.*Leave it out"),
+    "keys too long": (envelope(data={"bucket": "b", "keys": ["k" * 1025]}), r"^data.keys\[0\] has 1,025 bytes"),
+    "a subject too long for a key": (
+        envelope(type="com.amazonaws.s3.ObjectCreated:Put", subject="k" * 1025),
+        "^subject has 1,025 bytes",
+    ),
+    "too many patterns": (
+        envelope(type="dims.verify.requested", data={"metrics": [f"{n}*" for n in range(21)]}),
+        "^data.metrics has 21 patterns; the limit is 20. Name the metrics",
+    ),
+    "a pattern too long": (
+        envelope(type="dims.verify.requested", data={"metrics": ["*" + "a" * 256]}),
+        "^data.metrics has a pattern with more than 256 characters",
+    ),
+    "too many wildcards": (
+        envelope(type="dims.verify.requested", data={"metrics": ["*a" * 17]}),
+        "or 16 wildcards",
+    ),
+    "too many lists": (envelope(data={"x": [[]] * 20_001}), "more than 20,000 arrays and objects"),
+    "too many large numbers": (
+        f'{envelope()[:-1]}, "x": [{",".join(["1e300"] * 1001)}]}}',
+        "more than 1,000 numbers from 1e\\+16",
+    ),
+    "a string that does not end": (envelope()[:-1] + ', "x": "[' + '\\"[' * 60_000, "is not JSON"),
     "no time": (envelope(time=MISSING), "time is missing"),
     "time as a number": (envelope(time=1_795_338_000), "time is missing"),
     "a naive time": (envelope(time="2026-11-22T09:00:00"), "time needs an offset"),
@@ -253,3 +282,22 @@ def test_arbitrary_fields_raise_nothing_else(changes: dict[str, Any]):
 @given(st.datetimes(timezones=st.timezones() | st.none()))
 def test_arbitrary_times_raise_nothing_else(time: datetime):
     take(envelope(time=time.isoformat()))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"root": "/p", "paths": ["ü" * 2048]},
+        {"bucket": "b", "key": "k" * 1024},
+        {"key": "k" * 2000, "paths": ["p" * 5000]},  # neither a bucket nor a root: DIMS compares nothing
+        {"root": "/p", "paths": ["a"] * 5000},
+        {"x": ["1e300"] * 5000, "y": [1e300] * 1000},
+    ],
+)
+def test_the_longest_paths_and_keys_are_accepted(data: dict[str, Any]) -> None:
+    assert Event.from_json(envelope(data=data)).data == data
+
+
+def test_a_request_may_name_any_number_of_metrics() -> None:
+    names = [f"m.n{number}" for number in range(10_000)]
+    assert Event.from_json(envelope(type="dims.verify.requested", data={"metrics": names})).data["metrics"] == names

@@ -68,6 +68,10 @@ class FilesProbe(Probe[FilesSource, FilesMetric]):
             return reason
         return changed_paths.why_affected(folder, home, change, metric.paths, source.exclude + metric.exclude)
 
+    def steps_to_compare(self, source: FilesSource, metric: FilesMetric, change: Change) -> int:
+        """See `Probe.steps_to_compare`."""
+        return changed_paths.steps_to_compare(change, (*metric.paths, *source.exclude, *metric.exclude))
+
     def touch_key(self, metric: FilesMetric) -> Hashable:
         return metric.paths, metric.exclude
 

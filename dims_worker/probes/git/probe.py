@@ -72,6 +72,10 @@ class GitProbe(Probe[GitSource, GitMetric]):
             return changed_paths.why_affected(folder, home, change, metric.paths)
         return "the history changed" if changed_paths.is_related(folder, change) else None
 
+    def steps_to_compare(self, source: GitSource, metric: GitMetric, change: Change) -> int:
+        """See `Probe.steps_to_compare`."""
+        return changed_paths.steps_to_compare(change, metric.paths) if metric.measure == "tracked_files" else 0
+
 
 def _measured(
     metrics: Mapping[str, GitMetric], measure: str, read: Callable[[dict[str, GitMetric]], dict[str, Reading]]

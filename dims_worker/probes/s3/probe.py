@@ -10,6 +10,7 @@ from typing import Any
 
 from dims_worker.config import S3Metric, S3Source
 from dims_worker.config.metrics import ExpectedObjects
+from dims_worker.probes import glob
 from dims_worker.probes.base import (
     Change,
     Deadline,
@@ -78,8 +79,18 @@ class S3Probe(Probe[S3Source, S3Metric]):
                 return f"key {printable_path(key)} is under {metric.expected.prefix}"
         return None
 
+    def steps_to_compare(self, source: S3Source, metric: S3Metric, change: Change) -> int:
+        """See `Probe.steps_to_compare`. A key may be below several prefixes, and is compared from each."""
+        if not isinstance(change, KeysChanged):
+            return 0
+        return glob.steps_of(metric.match, change.keys) * max(1, len(metric.prefix)) + _STEPS_PER_KEY * len(change.keys)
+
     def touch_key(self, metric: S3Metric) -> Hashable:
         return _counted_prefixes(metric), metric.listed, metric.match, metric.suffix
+
+
+_STEPS_PER_KEY = 50
+"""The steps for a key besides matching it."""
 
 
 def _counted_prefixes(metric: S3Metric) -> tuple[str, ...]:

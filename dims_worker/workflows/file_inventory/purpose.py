@@ -21,10 +21,10 @@ _FOR_TOOLS = re.compile(
 )
 _BLOCK_START = re.compile(r"\s*/\*+!?")
 _FENCE = re.compile(r"\s*(```|~~~)")
-_HEADING = re.compile(r"(#{1,6}|=)\s+(.*?)\s*#*$")
+_HEADING = re.compile(r"(?:#{1,6}|=)\s++(.*)")
 _UNDERLINE = re.compile(r"([=\-~^\"*+#])\1{2,}\s*")
 _LINK = re.compile(r"!\[[^\]]*\]\([^)]*\)|\[([^\]]*)\]\([^)]*\)|<[^>]*>")
-_DESCRIPTION = re.compile(r"^ {0,4}\"?(?:description|name|title)\"?\s*[:=]\s*[\"']?([^\"'\n]+)", re.MULTILINE)
+_DESCRIPTION = re.compile(r"^ {0,4}\"?(?:description|name|title)\"?\s*[:=]\s*+[\"']?([^\"'\n]+)", re.MULTILINE)
 
 _SQL_COMMENT = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
 _SQL_NAME = r'((?:"[^"\n]+"|\w+)(?:\s*\.\s*(?:"[^"\n]+"|\w+))*)'
@@ -35,7 +35,8 @@ _SQL_DEFINED = re.compile(
 )
 _DOTTED = re.compile(r"\s*\.\s*")
 _SHELL_DEFINED = re.compile(
-    r"^[ \t]*(?:function[ \t]+([\w:.-]+)[ \t]*(?:\([ \t]*\))?|([\w:.-]+)[ \t]*\([ \t]*\))[ \t]*(?:[{(]|$)", re.MULTILINE
+    r"^[ \t]*+(?:function[ \t]++([\w:.-]++)[ \t]*+(?:\([ \t]*+\))?|([\w:.-]++)[ \t]*+\([ \t]*+\))[ \t]*+(?:[{(]|$)",
+    re.MULTILINE,
 )
 
 
@@ -124,8 +125,8 @@ def _first_heading(content: str) -> str | None:
             continue
         bare = _plain(line)
         below = lines[index + 1] if index + 1 < len(lines) else ""
-        if (heading := _HEADING.match(line)) and _plain(heading[2]):
-            return _plain(heading[2])
+        if (heading := _HEADING.match(line)) and (title := _plain(heading[1].rstrip("#").rstrip())):
+            return title
         if bare and not _UNDERLINE.fullmatch(bare):
             if _UNDERLINE.fullmatch(below):
                 return bare

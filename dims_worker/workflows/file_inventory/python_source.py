@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 _DEFINED = re.compile(rb"^(?:async[ \t]+)?(def|class)[ \t]+(\w+)", re.MULTILINE)
 _IMPORTED = re.compile(
-    rb"^[ \t]*(?:from[ \t]+([A-Za-z_]\w*)[\w.]*[ \t]+import\b|import[ \t]+([A-Za-z_]\w*))", re.MULTILINE
+    rb"^[ \t]*(?:from[ \t]++([A-Za-z_]\w*+)[\w.]*+[ \t]++import\b|import[ \t]+([A-Za-z_]\w*))", re.MULTILINE
 )
 
 _DOCSTRING = re.compile(rb'(?:[ \t]*(?:#[^\n]*)?\n)*[rRuU]?("""|\'\'\')(.*?)\1', re.DOTALL)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -380,6 +381,78 @@ def test_the_schema_accepts_valid_and_refuses_invalid_files():
         ("zebra", {}),
     ):
         assert list(judge.iter_errors({**good, part: wrong})), (part, wrong)
+
+
+PATTERN_KEYS = {
+    "metrics.c.f.paths": "files",
+    "metrics.c.f.exclude": "files",
+    "metrics.c.g.paths": "git",
+    "metrics.c.s.match": "s3",
+    "sources.p.exclude": "",
+    "rules.r.on": "",
+    "policy.approvers": "",
+}
+
+
+def with_patterns(key: str, patterns: object) -> dict[str, Any]:
+    """Return a configuration in which a key has these patterns."""
+    tree: dict[str, Any] = {
+        "sources": {
+            "p": {"type": "files", "path": "."},
+            "g": {"type": "git", "path": "."},
+            "b": {"type": "s3", "bucket": "b"},
+        },
+        "metrics": {
+            "c": {
+                "f": {"source": "p", "measure": "count"},
+                "g": {"source": "g", "measure": "tracked_files"},
+                "s": {"source": "b", "measure": "count"},
+            }
+        },
+        "rules": {"r": {"on": "x"}},
+        "policy": {},
+    }
+    *above, last = key.split(".")
+    part = tree
+    for name in above:
+        part = part[name]
+    part[last] = patterns
+    return tree
+
+
+BOUNDS = {
+    "x" * 1024: None,
+    "x" * 1025: "has 1,025 characters; the limit of a pattern is 1,024",
+    "*?[" * 21 + "*": None,
+    "*?[" * 21 + "**": "has 65 wildcards",
+    "*" * 64 + "\n": None,
+}
+
+
+@pytest.mark.parametrize("key", PATTERN_KEYS)
+def test_the_schema_and_the_check_agree_about_the_bounds_of_patterns(key: str, load_text: Load) -> None:
+    judge = pytest.importorskip("jsonschema").Draft202012Validator(config_schema())
+    cases: list[tuple[object, str | None]] = [*BOUNDS.items(), *(([text, "a"], why) for text, why in BOUNDS.items())]
+    cases += [(["a"] * 1000, None), (["a"] * 1001, "has 1,001 patterns; the limit is 1,000")]
+    for patterns, why in cases:
+        tree = with_patterns(key, patterns)
+        assert judge.is_valid(tree) is (why is None)
+        if why is None:
+            load_text(json.dumps(tree))
+            continue
+        with pytest.raises(InvalidConfig) as caught:
+            load_text(json.dumps(tree))
+        (problem,) = caught.value.problems
+        assert problem.key == key and why in problem.message
+
+
+def test_every_pattern_that_is_too_long_is_reported(load_text: Load) -> None:
+    tree = with_patterns("metrics.c.f.paths", ["a" * 1025, "b" * 1026, "*" * 70])
+    tree["rules"]["r"]["on"] = ["c" * 2000]
+    with pytest.raises(InvalidConfig) as caught:
+        load_text(json.dumps(tree))
+    found = "\n".join(map(str, caught.value.problems))
+    assert all(text in found for text in ("1,025 characters", "1,026 characters", "70 wildcards", "2,000 characters"))
 
 
 LAYERS = """

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from dims_worker.config import Config, load_config
-from dims_worker.domain.plan import Planner, change_of, explain_plan
+from dims_worker.domain.plan import MAX_STEPS, Planner, change_of, explain_plan
 from dims_worker.events import Event
 from dims_worker.probes.base import KeysChanged, PathsChanged
+from dims_worker.probes.files.probe import FilesProbe
 
 NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
 TEXT = """
@@ -255,3 +256,42 @@ def test_the_cache_of_event_types_is_bounded(planner: Planner):
 
 def event_of(kind: str) -> Event:
     return Event("1", "test", kind, NOW)
+
+
+# --- a bounded number of steps --------------------------------------------------------------------------
+
+
+def test_a_list_with_more_paths_than_dims_compares_is_unknown() -> None:
+    event = Event.new("dims.files.changed", "p", now=NOW, data={"root": "/p", "paths": ["a"] * 1001})
+    assert change_of(event) == PathsChanged("/p", ())
+    event = Event.new("custom.any", "p", now=NOW, data={"bucket": "lake", "keys": ["a"] * 1001})
+    assert change_of(event) == KeysChanged("lake", ())
+
+
+def test_what_takes_too_many_steps_is_concerned_and_not_compared(tmp_path: Path, monkeypatch: Any) -> None:
+    patterns = [f"**/{letter}*x*y*{letter * 40}*z/**" for letter in "abcdefghij"]
+    metrics = {f"m{n}": {"source": "here", "measure": "count", "paths": [text]} for n, text in enumerate(patterns)}
+    other = {"elsewhere": {"source": "there", "measure": "count", "paths": patterns}}
+    sources = {name: {"type": "files", "path": name} for name in ("here", "there")}
+    rules = {"changed": {"on": "dims.files.changed"}, "again": {"on": "dims.files.*"}}
+    content = {"sources": sources, "metrics": {"c": metrics | other}, "rules": rules}
+    (tmp_path / "dims.yaml").write_text(json.dumps(content))
+    config = load_config(None, {}, tmp_path)
+    paths = [f"{number:03}" + "/xyaaaa" * 500 for number in range(60)]
+    event = Event.new("dims.files.changed", "p", now=NOW, data={"root": str(tmp_path / "here"), "paths": paths})
+    compared: list[str] = []
+    touched = FilesProbe.touched
+
+    def counted(self: FilesProbe, source: Any, metric: Any, change: Any, context: Any) -> str | None:
+        compared.extend([metric.paths[0]] if change.paths else [])
+        return touched(self, source, metric, change, context)
+
+    monkeypatch.setattr(FilesProbe, "touched", counted)
+    plan = Planner(config).plan(event)
+    allowed = MAX_STEPS // FilesProbe().steps_to_compare(
+        config.sources["here"], config.metrics["c.m0"], PathsChanged("/", tuple(paths))
+    )
+    assert 0 <= allowed < len(patterns)
+    assert compared == patterns[:allowed]  # each at most once, although two rules match
+    assert plan.metrics == tuple(f"c.m{number}" for number in range(allowed, len(patterns)))  # none of `there`
+    assert {planned.reason for planned in plan.planned} == {"the event names too much to compare it"}

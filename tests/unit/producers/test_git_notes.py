@@ -375,3 +375,17 @@ def test_each_file_has_its_own_result(repo: Path, git) -> None:
 )
 def test_an_invalid_note_is_refused(text: str) -> None:
     assert "not a note" in str(read(text))
+
+
+def tree_with(git: Any, repo: Path, path: str) -> str:
+    """Commit a file at a path of any length. git keeps paths that Linux cannot open in one call."""
+    blob = git(repo, "hash-object", "-w", "--stdin")
+    git(repo, "-c", "core.longpaths=true", "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}")
+    tree = git(repo, "write-tree")
+    return str(git(repo, "commit-tree", "-m", "m", tree))
+
+
+@pytest.mark.parametrize(("names", "known"), [(7, True), (20, True), (21, False)])
+def test_a_path_is_named_up_to_the_limit_of_an_event(repo: Path, git: Any, names: int, known: bool) -> None:
+    path = "/".join(["n" * 199] * names)  # 7: 1,399 bytes, 20: 3,999 bytes, 21: 4,199 bytes
+    assert paths_of(repo, tree_with(git, repo, path)) == ([path] if known else [])

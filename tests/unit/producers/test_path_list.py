@@ -26,6 +26,11 @@ def test_paths_that_are_too_long_as_json_are_unknown() -> None:
     assert bounded_paths(["\x01" * 1000 + str(i) for i in range(30)]) == []
 
 
+def test_a_path_that_is_longer_than_an_event_may_have_makes_the_list_unknown() -> None:
+    assert bounded_paths(["ü" * 2048, "a"]) == ["a", "ü" * 2048]
+    assert bounded_paths(["ü" * 2048 + "x", "a"]) == []
+
+
 def test_a_name_that_is_not_utf8_makes_the_list_unknown() -> None:
     assert bounded_paths(["fine", os.fsdecode(b"caf\xe9")]) == []
 

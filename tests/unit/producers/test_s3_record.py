@@ -60,6 +60,11 @@ def test_keys_are_decoded_where_s3_encodes_them(encoded: str, key: str) -> None:
     assert plain == bridged
 
 
+def test_a_key_of_1024_bytes_fits() -> None:
+    assert event_of_record(record("k" * 1024), NOW).data["key"] == "k" * 1024
+    assert event_of_record(bridge("k" * 1024), NOW).subject == "k" * 1024
+
+
 def test_the_longest_key_fits() -> None:
     event = event_of_record(record("%F0%9F%98%80" * 256), NOW)
     assert len(event.id) < 2048 and event.subject == "😀" * 256
