@@ -114,15 +114,18 @@ def read_broker(config: Config, url: str) -> BrokerState:
 
 
 def _write(client: Redis) -> tuple[str, str] | None:
-    """Write a key, and send an event that no broker stores. Return the refusal, if there is one."""
+    """Send an event that no broker stores, then write a key. Return the refusal, if there is one.
+
+    A producer may only send events, so the event is first.
+    """
     try:
-        client.set(PROBE_KEY, "1", px=PROBE_MS)
         try:
             # The broker checks memory, disk, replicas and rights before it refuses this id, which no entry can have
             client.xadd(STREAM, {FIELD: ""}, id="0-0", nomkstream=True)
         except ResponseError as error:
             if "must be greater than 0-0" not in str(error):
                 raise
+        client.set(PROBE_KEY, "1", px=PROBE_MS)
     except (AuthenticationError, BusyLoadingError):
         raise
     except ResponseError as error:

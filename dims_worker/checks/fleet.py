@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -71,15 +71,16 @@ def silent_after(config: Config) -> timedelta:
 
 
 def build_fleet(
-    config: Config, rows: Iterable[ProcessRow], local: Sequence[ProcessStatus], now: datetime, host: str
+    config: Config, rows: Sequence[ProcessRow] | None, local: Sequence[ProcessStatus], now: datetime, host: str
 ) -> list[FleetMember]:
     """Return the processes of all hosts: those that report, then those that only the supervisor of this host knows.
 
     Args:
+        rows: the rows of the processes, or None if the database does not answer.
         now: the time of the database, which wrote when it last saw each process.
         local: the processes of the supervisor of this host. The supervisor knows at once that one has ended.
     """
-    rows = list(rows)
+    rows, known = rows or [], rows is not None
     seen_here = {row.process: process_state(row.pid) for row in rows if row.host == host}
     same_host = "alive" in seen_here.values()  # else the rows are from containers whose pids mean nothing here
     supervised = {status.name: status for status in local}
@@ -95,7 +96,7 @@ def build_fleet(
             ended = status.state != "running"
             member = replace(member, restarts=status.restarts, state=_member_state(status) if ended else member.state)
         members.append(member)
-    return members + [_from_status(status, host, now) for status in supervised.values()]
+    return members + [_from_status(status, host, now, known=known) for status in supervised.values()]
 
 
 def _row_state(
@@ -133,13 +134,18 @@ def _member_state(status: ProcessStatus) -> MemberState:
     return "running" if status.state == "running" else states.get(status.state, "stopped")
 
 
-def _from_status(status: ProcessStatus, host: str, now: datetime) -> FleetMember:
+def _from_status(status: ProcessStatus, host: str, now: datetime, *, known: bool) -> FleetMember:
+    state, reason = _member_state(status), None
+    if known and state == "running" and status.name in REPORTING_ROLES:
+        state = "starting" if _is_starting(status, now) else "silent"
+        reason = None if state == "starting" else "it does not report"
     return FleetMember(
         process=status.name,
         host=host,
         role=status.name,
         pid=status.pid,
-        state="starting" if _is_starting(status, now) else _member_state(status),
+        state=state,
+        reason=reason,
         restarts=status.restarts,
         started_at=status.since,
     )
@@ -147,9 +153,7 @@ def _from_status(status: ProcessStatus, host: str, now: datetime) -> FleetMember
 
 def _is_starting(status: ProcessStatus, now: datetime) -> bool:
     """Return whether a process was started a moment ago, so that it may not report yet."""
-    if status.name not in REPORTING_ROLES or status.state != "running" or status.since is None:
-        return False
-    return now - status.since < START_PATIENCE
+    return status.since is None or now - status.since < START_PATIENCE
 
 
 def fleet_checks(

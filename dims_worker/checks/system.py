@@ -84,9 +84,8 @@ def _check_fleet(config: Config, state: SystemState) -> None:
     """Add the processes of all hosts, and their checks. Without the database, only those of this host are known."""
     database = state.database
     now = (database and database.now) or datetime.now(UTC)
-    state.fleet = build_fleet(
-        config, database.processes if database else [], state.processes, now, socket.gethostname()
-    )
+    rows = database.processes if database and database.now else None
+    state.fleet = build_fleet(config, rows, state.processes, now, socket.gethostname())
     if database and database.now:
         state.checks += fleet_checks(
             config, state.fleet, now, expected=state.expected, stalled=database.stalled, beat_seconds=_beat(state)

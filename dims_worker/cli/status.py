@@ -250,17 +250,21 @@ def _print(session: Session, state: SystemState, inventory: Inventory, checks: S
     lines, sentences = {check.name: check for check in checks}, inventory.text | _sentences(inventory, checks)
     shown = [check.name for check in checks if check.state != "ok" or check.name in SHOWN_CHECKS]
     shown.sort(key=lambda name: LINE_ORDER.index(name) if name in LINE_ORDER else len(LINE_ORDER))
-    for name in [*shown, *(key for key in inventory.text if key not in lines)]:
+    names = [*shown, *(key for key in inventory.text if key not in lines)]
+    labels = {name: LABELS.get(name, name).replace("_", " ") for name in names}
+    width = max(map(len, labels.values())) + 1
+    for name in names:
         state_word = lines[name].state if name in lines else "ok"
         word = "" if state_word == "ok" else f"{state_word}: "
-        session.out.print(_line(name, word, sentences[name], STYLES[state_word]), soft_wrap=True)
+        line = _line(f"{labels[name]:<{width}}", word, sentences[name], STYLES[state_word])
+        session.out.print(line, soft_wrap=True)
         if word:
-            session.out.print(_line("", "fix: ", lines[name].fix), soft_wrap=True)
+            session.out.print(_line(" " * width, "fix: ", lines[name].fix), soft_wrap=True)
     session.out.print(_verdict(checks), soft_wrap=True)
 
 
-def _line(name: str, word: str, summary: str, style: str = "") -> Text:
-    return Text.assemble(f"{LABELS.get(name, name):<9} ", (word, style), escape_control(summary))
+def _line(label: str, word: str, summary: str, style: str = "") -> Text:
+    return Text.assemble(label, (word, style), escape_control(summary))
 
 
 def _verdict(checks: Sequence[Check]) -> Text:
