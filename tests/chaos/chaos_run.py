@@ -17,7 +17,7 @@ from tests.chaos.plan import make_plan, skipped_faults
 from tests.chaos.report import Report
 from tests.chaos.runner import FaultRunner
 from tests.chaos.stack import Restarter, wait_until
-from tests.chaos.workload import HOSTS, LAKES, LONG, Sender
+from tests.chaos.workload import HOSTS, LAKES, LONG, SCANS, ScanSeconds, Sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Size:
     """The most that the faults may take."""
     isolated: bool = True
     """Whether to use what needs root: a network namespace, and small disks."""
+    scans: ScanSeconds = SCANS
     with_status: bool = True
     """Whether to check `dims status` during each fault."""
 
@@ -48,6 +49,7 @@ SHORT = Size(
     timing=Timing(hold=4.0, status_patience=0.0, patience=120.0, bar=120.0, grace=2.0, stops=2),
     longest=900.0,
     isolated=False,
+    scans=ScanSeconds(starve=4.0, long=8.0),
     with_status=False,
 )
 
@@ -67,7 +69,7 @@ class ChaosRun:
         self.report = Report(seed)
         self._faults = faults
         self._rng = random.Random(seed)
-        self._cluster = Cluster(folder, random.Random(self._rng.random()), size.isolated)
+        self._cluster = Cluster(folder, random.Random(self._rng.random()), size.isolated, size.scans)
         self._world = self._cluster.world
         self._folder = folder
 

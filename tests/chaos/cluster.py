@@ -39,7 +39,7 @@ from tests.chaos.stack import (
     send,
     wait_until,
 )
-from tests.chaos.workload import HOSTS, World
+from tests.chaos.workload import HOSTS, SCANS, ScanSeconds, World
 from tests.chaos.wrong_clock import WrongClock
 from tests.conftest import REPO
 
@@ -99,6 +99,7 @@ class Cluster:
     rng: random.Random
     isolated: bool
     """Whether to use what needs root: a network namespace, and small disks."""
+    scan_seconds: ScanSeconds = SCANS
     unavailable: dict[str, str] = field(default_factory=dict)
     programs: dict[str, Program] = field(default_factory=dict)
     workers: dict[str, Worker] = field(default_factory=dict)
@@ -111,7 +112,7 @@ class Cluster:
 
     def __post_init__(self) -> None:
         self.database, self.broker = Server(self.folder, "database"), Server(self.folder, "broker")
-        self.world = World(self.folder / "project")
+        self.world = World(self.folder / "project", self.scan_seconds)
 
     # --- what faults and checks use ---------------------------------------------------------------
 

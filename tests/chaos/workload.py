@@ -35,8 +35,7 @@ PROBE, SLOW_SCAN, LONG_SCAN, STARVE, GIL = "chaos.probe", "chaos.slow", "chaos.l
 """The types of events that concern only the sources for certain faults."""
 STARVING = tuple(f"starve{number}" for number in range(8))
 """More sources with slow scans than both workers have children."""
-STARVE_SECONDS = 6
-LONG, LONG_SECONDS = "long", 15
+LONG = "long"
 """A source whose scan takes longer than the grace of an operator's stop."""
 PATTERN = "pattern"
 """A source with a pattern that takes an exponential time on `EVIL` with a backtracking engine."""
@@ -52,14 +51,25 @@ COUNTED: dict[str, dict[str, Any]] = {
 """The metrics of each folder."""
 
 
-def configuration() -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class ScanSeconds:
+    """How long the scans of slow sources take."""
+
+    starve: float = 6.0
+    long: float = 15.0
+
+
+SCANS = ScanSeconds()
+
+
+def configuration(seconds: ScanSeconds) -> dict[str, Any]:
     """Return the content of `dims.yaml`."""
     trees = {name: {"type": "files", "path": name} for name in FILES}
     trees["lake3"] |= {"cooldown": "1500ms"}
     for name in HOSTS:
         trees[name] |= {"queue": name}
     command = "sleep {seconds}; find {name} -type f | wc -l"
-    scans = {SLOW: 0.4, LONG: LONG_SECONDS, **dict.fromkeys(STARVING, STARVE_SECONDS)}
+    scans = {SLOW: 0.4, LONG: seconds.long, **dict.fromkeys(STARVING, seconds.starve)}
     for name, queue in PROBES.items():
         trees[name] = {"type": "files", "path": name} | ({"queue": queue} if queue else {})
     entries = {"source": PATTERN, "measure": "entries", "entry": "^(a+)+$", "paths": "re.txt"}
@@ -73,8 +83,8 @@ def configuration() -> dict[str, Any]:
         "metrics": {
             **{name: {what: {"source": name, **options} for what, options in COUNTED.items()} for name in FILES},
             **{
-                name: {"files": {"source": name, "command": command.format(seconds=seconds, name=name), "shell": True}}
-                for name, seconds in scans.items()
+                name: {"files": {"source": name, "command": command.format(seconds=time, name=name), "shell": True}}
+                for name, time in scans.items()
             },
             **{name: {"files": {"source": name, "measure": "count"}} for name in PROBES},
             PATTERN: {"entries": entries},
@@ -124,6 +134,7 @@ class World:
     """A project's folder, and the events that were sent about it."""
 
     folder: Path
+    seconds: ScanSeconds = SCANS
     sent: list[SentEvent] = field(default_factory=list)
     duplicates: int = 0
     """Events that were sent a second time on purpose."""
@@ -139,7 +150,7 @@ class World:
         for name in (SLOW, LONG, *STARVING, *PROBES, PATTERN):
             (self.folder / name).mkdir()
         self.write_pattern(HARMLESS)
-        (self.folder / "dims.yaml").write_text(yaml.safe_dump(configuration()), encoding="utf-8")
+        (self.folder / "dims.yaml").write_text(yaml.safe_dump(configuration(self.seconds)), encoding="utf-8")
 
     def count(self, source: str) -> int:
         """Return the number of files in the folder of a source."""

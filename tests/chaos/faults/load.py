@@ -10,7 +10,7 @@ from dims_worker.local.process import Identity
 from tests.chaos.faults.base import Fault
 from tests.chaos.faults.lease_holders import lease_holders
 from tests.chaos.stack import Worker, send, wait_until
-from tests.chaos.workload import EVIL, GIL, HARMLESS, LONG, LONG_SCAN, LONG_SECONDS, STARVE, STARVE_SECONDS, STARVING
+from tests.chaos.workload import EVIL, GIL, HARMLESS, LONG, LONG_SCAN, STARVE, STARVING
 
 FAST_SECONDS = 10.0
 """A fast source must be recorded within this while others are slow."""
@@ -40,7 +40,7 @@ class Starvation(LoadFault):
 
     def inject(self) -> None:
         self.send(STARVE)
-        wait_until(self._is_full, 2 * STARVE_SECONDS + 30, "slow scans that run")
+        wait_until(self._is_full, 2 * self.cluster.world.seconds.starve + 60, "slow scans that run")
 
     def _is_full(self) -> bool:
         return any(source in STARVING for source in lease_holders(self.cluster.database.url).values())
@@ -48,7 +48,7 @@ class Starvation(LoadFault):
     def during(self, probe: Callable[[float], float]) -> None:
         for _ in range(3):
             self.send(STARVE)  # due again, so that a next scan follows each
-            self.probe_fast(probe, STARVE_SECONDS / 2)
+            self.probe_fast(probe, self.cluster.world.seconds.starve / 2)
 
 
 class HeldGil(LoadFault):
@@ -81,7 +81,9 @@ class OperatorStops(LoadFault):
     def inject(self) -> None:
         for number in range(self.timing.stops):
             self.send(LONG_SCAN)
-            wait_until(lambda: self._holder() is not None, 60 + LONG_SECONDS, "a long scan that runs")
+            wait_until(
+                lambda: self._holder() is not None, 60 + 2 * self.cluster.world.seconds.long, "a long scan that runs"
+            )
             if worker := self._holder():
                 self._stop(worker)
                 self.detail = f"{number + 1} stops"

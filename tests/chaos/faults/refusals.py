@@ -45,14 +45,24 @@ class Misconf(BrokerRefuses):
 
     def begin(self) -> None:
         (self.cluster.broker.folder / "dump.rdb").mkdir(exist_ok=True)
-        with self.cluster.redis() as client:
-            client.config_set("save", "3600 1")
-            client.bgsave()
-            wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", 20, "a failed BGSAVE")
+        self.set("save", "3600 1")
+        self._save("err")
 
     def undo(self) -> None:
-        self.set("save", "")
         shutil.rmtree(self.cluster.broker.folder / "dump.rdb", ignore_errors=True)
+        self._save("ok")
+        self.set("save", "")
+
+    def _save(self, wanted: str) -> None:
+        """Save now, again and again, until the server reports the wanted result."""
+        with self.cluster.redis() as client:
+
+            def saved() -> bool:
+                with suppress(redis.ResponseError):  # it saves just now
+                    client.bgsave()
+                return bool(client.info("persistence")["rdb_last_bgsave_status"] == wanted)
+
+            wait_until(saved, 30, f"a BGSAVE with the result {wanted}", period=0.5)
 
 
 class OutOfMemory(BrokerRefuses):
