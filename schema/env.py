@@ -2,8 +2,8 @@
 
 from alembic import context
 
-from dims_worker.store.migrations import VERSION_TABLE
 from dims_worker.store.models import metadata
+from dims_worker.store.revisions import VERSION_TABLE
 
 context.configure(
     connection=context.config.attributes["connection"], target_metadata=metadata, version_table=VERSION_TABLE

@@ -32,11 +32,13 @@ def follow_until(stop: threading.Event, engine: Engine, config: Config, write: C
                 if follower is None:
                     follower = ActivityFollower(config)
                     follower.start(connection)
-                for sentence in follower.sentences(connection):
-                    write(sentence)
-                if unreachable:
-                    write(f"{format_clock(clock(connection))}  the database is reachable again")
-                    unreachable = False
+                sentences = list(follower.sentences(connection))
+                now = clock(connection) if unreachable else None
+            for sentence in sentences:  # after the transaction: a terminal can stop the output for long
+                write(sentence)
+            if now is not None:
+                write(f"{format_clock(now)}  the database is reachable again")
+                unreachable = False
         except (DimsError, SQLAlchemyError) as error:
             if not unreachable and not stop.is_set():
                 write(f"          waiting for the database: {str(error).splitlines()[0]}")

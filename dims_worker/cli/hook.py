@@ -13,7 +13,6 @@ import click
 from dims_producers import git_hook
 from dims_producers.publish import broker_url
 from dims_producers.spool import Spool
-from dims_producers.watch_files import FolderWatcher
 from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.config import Config, FilesSource
 
@@ -62,6 +61,8 @@ def watch(session: Session) -> None:
     It watches the folders under `watch` in the configuration, and sends the events in the spool. `dims up` runs it for
     you.
     """
+    from dims_producers.watch_files import FolderWatcher  # its library is optional
+
     config = session.config
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     folders = {}

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from dims_worker import __version__
+from dims_worker.cli.environment import discard_output, escape_unencodable, explain_environment_error, flush_output
 from dims_worker.cli.session import Session
 from dims_worker.errors import DimsError
 
@@ -51,8 +52,24 @@ MODULES = {
 _COMMANDS = [name for commands in SECTIONS.values() for name in commands]
 
 
+class PipeClosed(Exception):
+    """The program that reads the output has ended, such as `head`. Click would end with 1 for a BrokenPipeError."""
+
+
 class SectionedGroup(click.Group):
     """A group that shows its commands in sections and imports each command when it is used."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **options)  # prints the help
+        except BrokenPipeError:
+            raise PipeClosed from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise PipeClosed from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return _COMMANDS
@@ -111,26 +128,47 @@ def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     for number in (signal.SIGTERM, signal.SIGHUP):  # clean up as after Ctrl-C, for example a temporary database
         signal.signal(number, lambda number, _: sys.exit(128 + number))
+    escape_unencodable(sys.stdout)
+    code = _run(arguments)
+    if failure := flush_output():
+        code = _print_error(*failure)
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command, print its error, and return the exit code."""
     try:
         code = cli.main(arguments, prog_name="dims", standalone_mode=False)
-    except click.exceptions.Abort:
-        code = _print_error("interrupted", 130)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else "")
-        code = 0
-    except click.ClickException as error:
-        error.show()
-        code = 2
-    except DimsError as error:
-        code = _print_error(str(error), error.exit_code)
-    except BrokenPipeError:
-        sys.stdout = None  # the reader of the pipe has ended, so nothing more can be written
+    except (PipeClosed, BrokenPipeError):
+        discard_output()
         code = 0
     except Exception as error:  # noqa: BLE001 - the last handler: every other error is an internal one
-        code = _print_error(f"internal error: {error!r}. Run `dims --debug ...` to see where.", 4)
-        if "--debug" in arguments:
-            traceback.print_exc()
-    sys.exit(code if isinstance(code, int) else 0)
+        code = _report_error(error, debug="--debug" in arguments)
+    return code if isinstance(code, int) else 0
+
+
+def _report_error(error: Exception, *, debug: bool) -> int:
+    """Print the error of a command, and return its exit code."""
+    if isinstance(error, click.exceptions.Abort):
+        return _print_error("interrupted", 130)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.ctx.get_help() if error.ctx else "")
+        return 0
+    if isinstance(error, click.ClickException):
+        error.show()
+        return 2
+    if isinstance(error, DimsError):
+        return _print_error(str(error), error.exit_code)
+    return _print_unexpected(error, debug=debug)
+
+
+def _print_unexpected(error: Exception, *, debug: bool) -> int:
+    """Print an error of the environment with its fix, or an internal error. Return the exit code."""
+    internal = (f"internal error: {error!r}. Run `dims --debug ...` to see where.", 4)
+    code = _print_error(*(explain_environment_error(error) or internal))
+    if debug:
+        traceback.print_exc()
+    return code
 
 
 def _print_error(message: str, code: int) -> int:

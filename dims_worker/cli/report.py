@@ -16,6 +16,7 @@ from dims_worker.reports import html, json_csv, markdown
 from dims_worker.reports.files import write_atomically, write_text_atomically
 from dims_worker.reports.inventory import InventoryReport, gather_report
 from dims_worker.store.engine import transaction
+from dims_worker.store.sessions import allow_pauses
 
 FORMATS = ("markdown", "json", "csv", "excel", "html")
 RENDERERS: dict[str, Callable[[InventoryReport], str]] = {
@@ -93,6 +94,7 @@ def _write_excel(session: Session, since: timedelta | datetime, path: Path) -> N
 
     with session.database() as engine, transaction(engine) as connection:
         inventory = gather_report(connection, session.config, since)
+        allow_pauses(connection)  # a workbook of a million rows takes a while to compress
         _print_result(
             session, path, write_atomically(path, lambda draft: excel.write_workbook(connection, inventory, draft))
         )

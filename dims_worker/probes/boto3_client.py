@@ -27,7 +27,7 @@ def create_client(source: AwsSource | S3Source, deadline: Deadline, service: str
         import boto3
         from botocore.config import Config
     except ImportError:
-        raise MeasureError("boto3 is not installed: install the extra `s3` (see README.md)") from None
+        raise MeasureError("boto3 is not installed. Run: pip install 'dims-worker[s3]'") from None
     client = boto3.session.Session().client(
         service,
         endpoint_url=source.endpoint_url,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from dims_worker.errors import UsageError
+from dims_worker.errors import UsageError, reason_and_fix
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> bool:
@@ -33,7 +33,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> bool:
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
-        raise UsageError(f"the report cannot be written to {path}: {error.strerror or error}") from None
+        raise UsageError(f"the report cannot be written to {path}: {reason_and_fix(error)}") from None
     return True
 
 

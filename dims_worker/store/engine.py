@@ -11,9 +11,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 
-from dims_worker.errors import ConfigError, DatabaseUnreachable, DimsError, NotAllowed
+from dims_worker.errors import DatabaseRefused
+from dims_worker.store.refusals import SCHEMA_CODES, sqlstate_of, translate
+from dims_worker.store.revisions import revision_problem
+from dims_worker.store.sessions import SETTINGS, SessionSettings, prepare_sessions
 
 
 def engine(url: str) -> Engine:
@@ -23,11 +26,27 @@ def engine(url: str) -> Engine:
 
 @cache
 def _engine(url: str, pid: int) -> Engine:
-    return create_engine(url, pool_pre_ping=True, pool_size=5, connect_args=connect_args("dims"))
+    return new_engine(url, "dims", pool_size=5)
+
+
+def new_engine(url: Any, name: str, *, settings: SessionSettings = SETTINGS, **options: Any) -> Engine:
+    """Return a new engine whose sessions have the settings of DIMS, also behind a pooler such as PgBouncer.
+
+    `name` appears in the server's list of connections. `options` are for `create_engine`.
+    """
+    # DIMS does not use hstore, and looking for it would cost a round trip for each connection
+    created = create_engine(
+        url, pool_pre_ping=True, use_native_hstore=False, connect_args=connect_args(name), **options
+    )
+    prepare_sessions(created, settings)
+    return created
 
 
 def connect_args(name: str) -> dict[str, Any]:
-    """Return the arguments for libpq. `name` appears in the server's list of connections."""
+    """Return the arguments for libpq. `name` appears in the server's list of connections.
+
+    PgBouncer refuses the argument `options`, so `prepare_sessions` changes the settings of the server instead.
+    """
     return {
         "connect_timeout": 5,
         "application_name": name,
@@ -37,8 +56,6 @@ def connect_args(name: str) -> dict[str, Any]:
         "keepalives_interval": 5,
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
-        # JIT: compiling a query with thousands of index look-ups takes longer than running it
-        "options": "-c timezone=UTC -c lock_timeout=30s -c jit=off",
     }
 
 
@@ -46,34 +63,44 @@ def connect_args(name: str) -> dict[str, Any]:
 def transaction(engine: Engine) -> Iterator[Connection]:
     """Run one transaction: commit at the end, roll back on an exception.
 
-    Raises DatabaseUnreachable (with the host, never the password) if the database does not answer, DimsError if
-    it lacks the tables of DIMS, and NotAllowed if its user lacks a right.
+    Raises DatabaseUnreachable if the database does not answer, DatabaseRefused if it answers but cannot be used, and
+    DatabaseBusy if a retry can succeed. Each has one sentence with the place, never the password, and the fix. An error
+    about the data or the statement is raised as the DBAPIError that it is.
     """
+    with translated(engine), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def translated(engine: Engine) -> Iterator[None]:
+    """Raise the errors of the block as `transaction` does."""
     try:
-        with engine.begin() as connection:
-            yield connection
-    except (OperationalError, InterfaceError) as error:
-        if error.connection_invalidated or getattr(error.orig, "pgcode", None) is None:
-            raise DatabaseUnreachable(f"{place_of(engine)}: {str(error.orig).strip()}") from error
-        raise
-    except InternalError as error:
-        if getattr(error.orig, "pgcode", None) == "25006":  # read_only_sql_transaction
-            raise NotAllowed(f"{place_of(engine)} is read-only here: {str(error.orig).strip()}") from error
-        raise
-    except ProgrammingError as error:
-        if "invalid dsn" in str(error.orig):
-            raise ConfigError("DIMS_DATABASE_URL has an option that libpq does not know") from None
-        if getattr(error.orig, "pgcode", None) == "42P01":  # undefined_table
-            raise DimsError(f"{place_of(engine)} lacks DIMS's tables: run `dims migrate`") from error
-        if getattr(error.orig, "pgcode", None) == "42501":  # insufficient_privilege
-            user = engine.url.username
-            raise NotAllowed(f"{place_of(engine)}: the user {user} lacks the right to do this") from error
-        raise
+        yield
+    except DBAPIError as error:
+        url = make_url(engine.url)
+        refusal = translate(error, place_of(engine), url.username, url.database)
+        if refusal is None and sqlstate_of(error) in SCHEMA_CODES:
+            refusal = _schema_refusal(engine)
+        if refusal is None:
+            raise
+        raise refusal from error
 
 
-def is_busy(error: DBAPIError) -> bool:
-    """Return whether a transaction failed because of other transactions, so that a retry can succeed."""
-    return getattr(error.orig, "pgcode", None) in ("40001", "40P01", "55P03", "57014")
+def check_schema(engine: Engine) -> None:
+    """Raise DatabaseRefused if the tables are missing, or of an older or a newer version of DIMS."""
+    if refusal := _schema_refusal(engine):
+        raise refusal
+
+
+def _schema_refusal(engine: Engine) -> DatabaseRefused | None:
+    try:
+        with transaction(engine) as connection:
+            problem = revision_problem(connection)
+    except DatabaseRefused as error:
+        if isinstance(error.__cause__, DBAPIError) and sqlstate_of(error.__cause__) == "42501":
+            return None  # a user who may not read the revision can still have every right that a query needs
+        raise
+    return DatabaseRefused(f"{place_of(engine)} {problem}") if problem else None
 
 
 def place_of(engine: Engine) -> str:

@@ -2,6 +2,7 @@
 
 A notification carries only the name of a table. It may be lost, by a pooler that does not support LISTEN or a
 connection that breaks. The caller queries for what changed, and also queries from time to time without one.
+Behind a pooler, nothing is listened for: in transaction mode, a pooler would keep the LISTEN for another client.
 https://www.postgresql.org/docs/current/sql-notify.html
 """
 
@@ -14,10 +15,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
-from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from sqlalchemy import Connection, Engine, NullPool, text
 
 from dims_worker.errors import DatabaseUnreachable
-from dims_worker.store.engine import connect_args
+from dims_worker.store.engine import new_engine, translated
+from dims_worker.store.sessions import is_pooled
 
 NOTIFY_CHANNEL = "dims"
 """The channel that the triggers in `schema/sql/triggers.sql` notify."""
@@ -27,12 +29,16 @@ APPLICATION_NAME = "dims web"
 
 @contextmanager
 def subscribe(engine: Engine) -> Iterator[Connection]:
-    """Yield a new connection to the same database that listens for notifications. It is not in a transaction."""
-    listener = create_engine(engine.url, poolclass=NullPool, connect_args=connect_args(APPLICATION_NAME))
+    """Yield a new connection to the same database that listens for notifications, unless a pooler is between them.
+
+    It is not in a transaction.
+    """
+    listener = new_engine(engine.url, APPLICATION_NAME, poolclass=NullPool)
     try:
-        with listener.connect() as connection:
-            connection.execute(text(f"LISTEN {NOTIFY_CHANNEL}"))
-            connection.commit()
+        with translated(engine), listener.connect() as connection:
+            if not is_pooled(connection):
+                connection.execute(text(f"LISTEN {NOTIFY_CHANNEL}"))
+                connection.commit()
             yield connection
     finally:
         listener.dispose()

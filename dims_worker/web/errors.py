@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from dims_worker.errors import (
     BrokerUnreachable,
+    DatabaseForbidden,
     DatabaseUnreachable,
     DimsError,
     EventError,
@@ -32,6 +33,7 @@ STATUS: Mapping[type[DimsError], int] = {
     EventError: 400,
     Refused: 409,
     NotAllowed: 403,
+    DatabaseForbidden: 403,
     DatabaseUnreachable: 503,
     BrokerUnreachable: 503,
 }

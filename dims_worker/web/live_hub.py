@@ -18,12 +18,15 @@ from dims_worker.config import Config
 from dims_worker.errors import DimsError
 from dims_worker.store.approval_requests import RequestVersion, request_versions
 from dims_worker.store.listener import subscribe, wait_for_notification
+from dims_worker.store.sessions import is_pooled
 from dims_worker.text.activity import ActivityFollower
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 3.0
 """How often the database is read without a notification. A lost notification delays an update by this much."""
+POOLED_POLL_SECONDS = 1.0
+"""The same behind a connection pooler, where no notification can come."""
 MIN_SECONDS = 0.25
 """Seconds between two reads, so that a burst of events makes few messages."""
 RETRY_SECONDS = (0.5, 10.0)
@@ -125,10 +128,11 @@ class LiveHub:
             try:
                 with subscribe(self.engine) as connection:
                     send_changes = self._start_following(connection)
+                    period = POOLED_POLL_SECONDS if is_pooled(connection) else POLL_SECONDS
                     self._send(CONNECTED)
                     unreachable, pause = False, RETRY_SECONDS[0]
                     while not self._stopping.is_set():
-                        wait_for_notification(connection, POLL_SECONDS, self._interrupted)
+                        wait_for_notification(connection, period, self._interrupted)
                         send_changes()
                         self._stopping.wait(MIN_SECONDS)
             except (DimsError, SQLAlchemyError) as error:

@@ -23,7 +23,7 @@ from dims_worker.domain.plan import Planner
 from dims_worker.errors import DimsError
 from dims_worker.events import STREAM
 from dims_worker.pipeline.ingest import ingest_batch, register_config
-from dims_worker.store.engine import engine, transaction
+from dims_worker.store.engine import check_schema, engine, transaction
 from dims_worker.worker.progress import progress
 from dims_worker.worker.sweep import SweepTurn, sweep
 from dims_worker.worker.wakeups import WakeupSender, reasons
@@ -102,11 +102,14 @@ class Dispatcher:
         return engine(str(self.config.database_url))
 
     def _register(self) -> None:
-        """Register the configuration, once: after a lost connection, it may be older than the registered one."""
-        if self.ingests and not self.registered:
+        """Check the tables and register the configuration, once: later, it may be older than the registered one."""
+        if self.registered:
+            return
+        check_schema(self._engine)
+        if self.ingests:
             with transaction(self._engine) as connection:
                 register_config(connection, self.config)
-            self.registered = True
+        self.registered = True
 
     def _report(self, problem: str | None) -> None:
         """Log a change: a new problem, or that there is none."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -17,12 +16,12 @@ from dims_worker.analysis.evidence import NamedGap
 from dims_worker.analysis.explanation import explain_request
 from dims_worker.approvals.decisions import Choice, Decider, approvers_of, decide_request, may_decide
 from dims_worker.config import Config, Policy
-from dims_worker.errors import NotFound, Refused, UsageError
+from dims_worker.errors import DatabaseBusy, NotFound, Refused, UsageError
 from dims_worker.formatting import NO_VALUE, format_drift, format_number, format_value
 from dims_worker.reports import svg_charts
 from dims_worker.store import approval_requests, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
-from dims_worker.store.engine import clock, is_busy
+from dims_worker.store.engine import clock
 from dims_worker.text.evidence import placed_lines
 from dims_worker.text.phrases import band_text
 from dims_worker.web.api.query_parameters import (
@@ -224,10 +223,8 @@ def _decide(request: Request, pending: PendingChoice) -> Response:
         )
     except Refused:
         return _page(request, site, pending)
-    except OperationalError as error:
-        if not is_busy(error):
-            raise
-        log.warning("request %s was not decided; it can be tried again: %s", number, str(error.orig).splitlines()[0])
+    except DatabaseBusy as error:
+        log.warning("request %s was not decided; it can be tried again: %s", number, error)
         return _page(request, site, replace(pending, busy=True))
     if decision.already and decision.request.decided_by != viewer.name:
         return _page(request, site, pending)

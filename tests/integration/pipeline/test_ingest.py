@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from redis import Redis
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import DBAPIError
 
 from dims_worker.broker import event_stream
 from dims_worker.broker.event_stream import GROUP, ensure_group
 from dims_worker.domain.plan import Planner
-from dims_worker.errors import DatabaseUnreachable
+from dims_worker.errors import DatabaseRefused, DatabaseUnreachable
 from dims_worker.events import MAX_BYTES, STREAM, Event
 from dims_worker.pipeline import ingest
 from dims_worker.pipeline.ingest import IngestResult, ReceivedEnvelope, ingest_stream, store_events
@@ -346,7 +345,7 @@ def test_an_error_of_the_database_itself_rejects_no_event(redis: Redis, flow: Fl
             FOR EACH ROW WHEN (NEW.outcome <> 'rejected') EXECUTE FUNCTION problem();
     """)
     send(redis, request("m.a", id="one"), request("m.b", id="other"))
-    with pytest.raises(DBAPIError, match="problem"):
+    with pytest.raises(DatabaseRefused, match="problem"):
         ingest_all(redis, flow)
     assert (log(flow), generations(flow), redis.xlen(STREAM)) == ([], {}, 2)
     flow.do("DROP TRIGGER problem ON dims_event_log")

@@ -19,7 +19,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from dims_worker import local
-from dims_worker.errors import NotAllowed
+from dims_worker.errors import DatabaseForbidden
 from dims_worker.notebook import runner
 from dims_worker.notebook.frames import NotebookData
 from tests.conftest import Project
@@ -316,7 +316,7 @@ def test_sql_runs_one_select_and_nothing_else(world: World) -> None:
         "WITH gone AS (DELETE FROM dims_metrics RETURNING 1) SELECT * FROM gone",
         "SELECT setval('dims_batch_ids', 1)",
     ):
-        with pytest.raises(NotAllowed, match="in a read-only transaction"):
+        with pytest.raises(DatabaseForbidden, match="in a read-only transaction"):
             data.sql(query)
     assert contents(world.owner) == before
 

@@ -9,8 +9,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, text
 
-from dims_worker.store.migrations import _LOCK, VERSION_TABLE, _config, head_revision, migrate
+from dims_worker.store.migrations import _LOCK, _config, head_revision, migrate
 from dims_worker.store.models import metadata
+from dims_worker.store.revisions import VERSION_TABLE
 from tests.conftest import wait_for
 from tests.integration.helpers import Threads, outcome
 

@@ -248,7 +248,7 @@ def test_no_region(account: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_boto3(account: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
-    hint = "boto3 is not installed: install the extra `s3` (see README.md)"
+    hint = "boto3 is not installed. Run: pip install 'dims-worker[s3]'"
     assert set(errors(scan(account.url, **every()))) == {hint}
 
 

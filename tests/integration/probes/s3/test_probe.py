@@ -185,7 +185,7 @@ def test_no_credentials(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("store")
 def test_without_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
-    assert "extra `s3`" in failure(source("http://127.0.0.1:1"))
+    assert "dims-worker[s3]" in failure(source("http://127.0.0.1:1"))
 
 
 @pytest.mark.usefixtures("store")
