@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from dims_worker.local.process import Identity
-from tests.chaos.faults.base import Fault
+from tests.chaos.faults.base import Fault, no_problem
 from tests.chaos.faults.lease_holders import lease_holders
 from tests.chaos.stack import Worker, send, wait_until
 from tests.chaos.workload import EVIL, GIL, HARMLESS, LONG, LONG_SCAN, STARVE, STARVING
@@ -37,6 +37,7 @@ class Starvation(LoadFault):
     """More slow sources than all workers have children are due. Fast ones are still recorded."""
 
     name = "starvation: slow sources"
+    expected = no_problem()
 
     def inject(self) -> None:
         self.send(STARVE)
@@ -55,6 +56,7 @@ class HeldGil(LoadFault):
     """A pattern takes an exponential time on a file, and a backtracking engine holds the GIL meanwhile."""
 
     name = "GIL: a pattern without end"
+    expected = no_problem()
 
     def inject(self) -> None:
         self.cluster.world.write_pattern(EVIL)
