@@ -12,7 +12,6 @@ from dims_producers.spool import Spool
 from tests.chaos.checker import Checker
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import FAULTS, Fault, Timing
-from tests.chaos.faults.kills import busy_kills
 from tests.chaos.plan import make_plan, skipped_faults
 from tests.chaos.report import Report
 from tests.chaos.runner import FaultRunner
@@ -75,7 +74,6 @@ class ChaosRun:
 
     def run(self) -> Report:
         began = time.monotonic()
-        busy_kills.clear()
         try:
             with self._cluster.running():
                 self._inject_faults()
@@ -117,7 +115,7 @@ class ChaosRun:
             for sender in senders:
                 sender.join(10)
             self.report.results, self.report.restarts = runner.results, runner.restarts
-            self.report.busy_kills = dict(busy_kills)
+            self.report.busy_kills = dict(self._cluster.busy_kills)
             self.report.events, self.report.duplicates = len(self._world.sent), self._world.duplicates
             self.report.faults_seconds = time.monotonic() - began
 

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -107,6 +108,10 @@ class Cluster:
     networks: dict[str, HostNetwork] = field(default_factory=dict)
     clocks: dict[str, WrongClock] = field(default_factory=dict)
     disks: dict[str, SmallDisk] = field(default_factory=dict)
+    busy_kills: Counter[str] = field(default_factory=Counter)
+    """Children that were killed while they held a lease, or unacknowledged stream entries."""
+    last_killed: str = ""
+    """The source whose scan was killed last."""
     logs: str = ""
     """The ends of all logs, after the run."""
 

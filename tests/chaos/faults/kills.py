@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -14,8 +14,8 @@ import psutil
 import redis
 
 from dims_worker.events import STREAM
-from tests.chaos.cluster import SUPERVISED
-from tests.chaos.faults.base import Fault
+from tests.chaos.cluster import SUPERVISED, Cluster
+from tests.chaos.faults.base import Fault, Timing
 from tests.chaos.faults.lease_holders import lease_holders
 from tests.chaos.stack import Worker, send, wait_until
 from tests.chaos.workload import LEASE, SLOW, SLOW_SCAN
@@ -29,9 +29,6 @@ PATIENCE = 60.0
 GAP = 2.0
 """Seconds between two kills of a burst, on average."""
 
-busy_kills: Counter[str] = Counter()
-"""Children that were killed while they held a lease, or unacknowledged stream entries."""
-
 
 class Kill(Fault):
     """Kills one process of a kind."""
@@ -39,7 +36,6 @@ class Kill(Fault):
     holds = False
     weight = 3
     kind: str
-    last_source = ""
 
     def inject(self) -> None:
         self.kill(self.kind)
@@ -86,7 +82,7 @@ class Kill(Fault):
             for activity in self.rng.sample(["measuring", "ingesting"], 2):
                 victim = self._find_busy(self._measuring if activity == "measuring" else self._ingesting, children)
                 if victim and send(victim, signal.SIGKILL):
-                    busy_kills[activity] += 1
+                    self.cluster.busy_kills[activity] += 1
                     return True
         return send(self.rng.choice(children), signal.SIGKILL)
 
@@ -102,8 +98,8 @@ class Kill(Fault):
     def _measuring(self, children: Sequence[int]) -> int | None:
         """Return a child that holds a lease. Never twice in a row of one source, which DIMS would then quarantine."""
         for pid, source in lease_holders(self.cluster.database.url).items():
-            if pid in children and source != Kill.last_source:
-                Kill.last_source = source
+            if pid in children and source != self.cluster.last_killed:
+                self.cluster.last_killed = source
                 return pid
         return None
 
@@ -179,8 +175,8 @@ class PausedScan(Kill):
     weight = 1
     paused = float(LEASE.rstrip("s")) + 1.5
 
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]
+    def __init__(self, cluster: Cluster, rng: random.Random, timing: Timing) -> None:
+        super().__init__(cluster, rng, timing)
         self._pid: int | None = None
 
     def inject(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import time
 from contextlib import suppress
@@ -11,8 +12,8 @@ import psycopg2
 import redis
 from psycopg2 import extensions
 
-from tests.chaos.cluster import CONNECTIONS, ROLE
-from tests.chaos.faults.base import Expectation, Fault, keep_trying, problem
+from tests.chaos.cluster import CONNECTIONS, ROLE, Cluster
+from tests.chaos.faults.base import Expectation, Fault, Timing, keep_trying, problem
 from tests.chaos.stack import wait_until
 
 
@@ -144,8 +145,8 @@ class NoConnections(DatabaseRefuses):
 
     name = "refusal: database without free connections"
 
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]
+    def __init__(self, cluster: Cluster, rng: random.Random, timing: Timing) -> None:
+        super().__init__(cluster, rng, timing)
         self._held: list[extensions.connection] = []
 
     def inject(self) -> None:
@@ -216,8 +217,8 @@ class LockedTable(DatabaseRefuses):
 
     name = "refusal: database table locked"
 
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]
+    def __init__(self, cluster: Cluster, rng: random.Random, timing: Timing) -> None:
+        super().__init__(cluster, rng, timing)
         self._connection: extensions.connection | None = None
 
     def inject(self) -> None:

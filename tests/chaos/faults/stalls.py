@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import signal
 from typing import ClassVar
 
-from tests.chaos.cluster import PLAIN, SUPERVISED
-from tests.chaos.faults.base import Fault, problem, warning
+from tests.chaos.cluster import PLAIN, SUPERVISED, Cluster
+from tests.chaos.faults.base import Fault, Timing, problem, warning
 from tests.chaos.stack import send, wait_until
 
 
 class Stall(Fault):
     """Stops processes with SIGSTOP, and continues them with SIGCONT."""
 
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]
+    def __init__(self, cluster: Cluster, rng: random.Random, timing: Timing) -> None:
+        super().__init__(cluster, rng, timing)
         self.pids: list[int] = []
 
     def choose(self) -> list[int]:
