@@ -53,6 +53,10 @@ class BrokerUnreachable(DimsError):
     exit_code = 3
 
 
+class WrongBroker(ConfigError):
+    """The broker cannot serve this project. Name another one in DIMS_BROKER_URL."""
+
+
 class SpoolFull(DimsError, OSError):
     """The spool is full and accepts no more events. Its events are sent when the broker is back."""
 

@@ -39,6 +39,7 @@ from dims_worker.pipeline.verify import measure_due, write_workflow_report
 from dims_worker.store.engine import engine
 from dims_worker.worker import dispatcher, operator_stop, process_step
 from dims_worker.worker.celery_app import build_app
+from dims_worker.worker.outage_report import report_failure, report_success
 from dims_worker.worker.progress import progress
 from dims_worker.worker.slow_scans import WORKER_STOPS, ScanBudget
 from dims_worker.worker.wakeups import Reason, WakeupSender, reasons, wakeup_key
@@ -76,16 +77,17 @@ def _planner() -> Planner:
 
 
 def _task(name: str) -> Callable[[Callable[..., str]], Any]:
-    """Register a task that ends with a warning if the broker or the database is unreachable. A sweep repeats it."""
+    """Register a task that ends, without an error, if the broker or the database is unreachable. A sweep repeats it."""
 
     def wrap(run: Callable[..., str]) -> Any:
         @functools.wraps(run)
         def task(*args: Any) -> str:
             try:
-                return run(*args)
+                result = run(*args)
             except (BrokerUnreachable, DatabaseUnreachable, RedisError, OperationalError) as error:
-                log.warning("%s failed, and the next sweep repeats it: %s", name, error)
-                return f"failed: {error}"
+                return f"failed, and the next sweep repeats it: {report_failure(name, error, config)}"
+            report_success(name)
+            return result
 
         return app.task(name=name)(task)
 

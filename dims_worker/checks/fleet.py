@@ -23,7 +23,7 @@ GONE = timedelta(hours=1)
 CLOCK_WARNING = 5.0
 CLOCK_PROBLEM = 60.0
 """Seconds of difference between two clocks."""
-REPORTING_ROLES = ("ingest", "worker", "beat", "watch", "web")
+REPORTING_PROCESSES = ("ingest", "worker", "slow-worker", "beat", "watch", "web")
 """The processes that report. Of the others, only their supervisor knows anything."""
 START_PATIENCE = timedelta(minutes=1)
 """How long a process may take from its first start to its first report."""
@@ -86,13 +86,14 @@ def build_fleet(
     supervised = {status.name: status for status in local}
     members = []
     for row in rows:
-        status = supervised.get(row.role) if row.host == host else None
+        name = row.process.partition("@")[0]
+        status = supervised.get(name) if row.host == host else None
         if status is not None and status.pid not in (None, row.pid):
             continue  # the row is from the process that this one replaces
         state, reason = _row_state(config, row, now, seen_here.get(row.process) if same_host else None)
         member = _from_row(row, state, reason)
         if status is not None:
-            del supervised[row.role]
+            del supervised[name]
             ended = status.state != "running"
             member = replace(member, restarts=status.restarts, state=_member_state(status) if ended else member.state)
         members.append(member)
@@ -136,13 +137,13 @@ def _member_state(status: ProcessStatus) -> MemberState:
 
 def _from_status(status: ProcessStatus, host: str, now: datetime, *, known: bool) -> FleetMember:
     state, reason = _member_state(status), None
-    if known and state == "running" and status.name in REPORTING_ROLES:
+    if known and state == "running" and status.name in REPORTING_PROCESSES:
         state = "starting" if _is_starting(status, now) else "silent"
         reason = None if state == "starting" else "it does not report"
     return FleetMember(
         process=status.name,
         host=host,
-        role=status.name,
+        role="worker" if status.name.endswith("worker") else status.name,
         pid=status.pid,
         state=state,
         reason=reason,
@@ -270,12 +271,15 @@ def _versions_check(fleet: Sequence[FleetMember], now: datetime) -> Check:
     newest = max((member for member in alive), key=lambda member: member.started_at or now, default=None)
     if newest is None:
         return Check("versions", "ok", "no process reports")
-    old = [member for member in alive if member.version != newest.version]
-    other = [member for member in alive if member.config_hash != newest.config_hash]
-    text = f"DIMS {newest.version}, configuration {str(newest.config_hash)[:8]}"
-    if not old and not other:
-        return Check("versions", "ok", f"all run {text}")
-    parts = [f"{member.process} runs DIMS {member.version}" for member in old[:3]]
-    parts += [f"{member.process} has configuration {str(member.config_hash)[:8]}" for member in other[:3]]
+    groups: dict[str, dict[str, None]] = {_build_of(newest): {}}
+    for member in alive:
+        groups.setdefault(_build_of(member), {})[member.host] = None
+    if len(groups) == 1:
+        return Check("versions", "ok", f"all run {_build_of(newest)}")
+    summary = "; ".join(f"{', '.join(hosts)}: {build}" for build, hosts in groups.items())
     fix = "Deploy the same version and configuration on every host, then restart these processes."
-    return Check("versions", "warning", f"{newest.process} runs {text}; {'; '.join(parts)}", fix)
+    return Check("versions", "warning", f"newest first: {summary}", fix)
+
+
+def _build_of(member: FleetMember) -> str:
+    return f"DIMS {member.version} with configuration {str(member.config_hash)[:8]}"

@@ -52,6 +52,8 @@ class SystemState:
     database: DatabaseState | None = None
     spool: SpoolState = field(default_factory=SpoolState)
     disk_free: dict[str, int] = field(default_factory=dict)
+    can_read: bool = True
+    """Whether this user could read what the supervisor and the servers of this host wrote."""
     expected: bool = True
     """Whether workers should run: they have run before."""
 
@@ -65,7 +67,7 @@ def check_system(config: Config, calls: BoundedCalls | None = None) -> SystemSta
     state = SystemState()
     state.checks.append(data_directory_check(config.home))
     _find_local(config, state)
-    database, broker = check_servers(config, state.servers, calls or BoundedCalls())
+    database, broker = check_servers(config, state.servers, calls or BoundedCalls(), can_read=state.can_read)
     state.database, state.broker = database.facts, broker.facts
     state.expected = _is_expected(state)
     state.checks += (
@@ -101,6 +103,7 @@ def _find_local(config: Config, state: SystemState) -> None:
     except (DimsError, OSError) as error:
         fix = "Run this command as the owner of the data directory."
         state.checks.append(Check("local_stack", "problem", f"cannot be read: {error}", fix))
+        state.can_read = False
     state.servers = ServerUrls(config.database_url or found.database_url, config.broker_url or found.broker_url)
 
 
@@ -113,7 +116,13 @@ class ServerResult:
 
 
 def check_servers(
-    config: Config, servers: ServerUrls, calls: BoundedCalls, *, rights: bool = True, seconds: float = SERVER_SECONDS
+    config: Config,
+    servers: ServerUrls,
+    calls: BoundedCalls,
+    *,
+    rights: bool = True,
+    can_read: bool = True,
+    seconds: float = SERVER_SECONDS,
 ) -> tuple[ServerResult, ServerResult]:
     """Check the database and the broker at the same time. Return their results, in this order.
 
@@ -133,7 +142,7 @@ def check_servers(
         elif name in wanted:
             results.append(ServerResult([unreachable(TimeoutError(f"no answer within {seconds:g} s"))]))
         else:
-            results.append(ServerResult([_missing_server(name, config.home)]))
+            results.append(ServerResult([_missing_server(name, config.home, can_read)]))
     return results[0], results[1]
 
 
@@ -162,7 +171,10 @@ def _beat(state: SystemState) -> float | None:
     return state.broker.beat if state.broker else None
 
 
-def _missing_server(name: str, home: Path) -> Check:
+def _missing_server(name: str, home: Path, can_read: bool) -> Check:
+    if not can_read:
+        fix = f"Run this command as the owner of the data directory, or set DIMS_{name.upper()}_URL."
+        return Check(name, "problem", f"unreachable: its address is in {home}, which you cannot read", fix)
     fix = f"Start it with `dims up`, or set DIMS_{name.upper()}_URL."
     return Check(name, "problem", f"unreachable: it does not run in {home}", fix, f"The {name} does not run")
 
@@ -186,7 +198,11 @@ def _broker_result(config: Config, url: str, rights: bool) -> ServerResult:
 def _is_expected(state: SystemState) -> bool:
     """Return whether workers have run before: here, or on any host of this database or this broker."""
     database, broker = state.database, state.broker
-    if any(status.name not in SERVERS for status in state.processes) or (database and database.ever_ran):
+    if (
+        not state.can_read
+        or any(status.name not in SERVERS for status in state.processes)
+        or (database and database.ever_ran)
+    ):
         return True
     return bool(broker and (broker.has_group or broker.waiting))
 

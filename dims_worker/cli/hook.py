@@ -14,7 +14,8 @@ from dims_producers import git_hook
 from dims_producers.publish import broker_url
 from dims_producers.spool import Spool
 from dims_worker.cli.session import Session, examples, pass_session
-from dims_worker.config import Config, FilesSource
+from dims_worker.config import Config, FilesSource, GitSource
+from dims_worker.errors import ConfigError, UsageError
 
 
 @click.group()
@@ -28,19 +29,35 @@ def hook() -> None:
 
 
 @hook.command()
-@examples("dims hook install", "dims hook install ../other-repository")
-@click.argument("repo", type=click.Path(path_type=Path, file_okay=False), default=".")
+@examples("dims hook install", "dims hook install ../other-repository", "dims hook install --all")
+@click.argument("repo", type=click.Path(path_type=Path, file_okay=False), required=False)
+@click.option("--all", "everywhere", is_flag=True, help="Install in the repository of every git source.")
 @pass_session
-def install(session: Session, repo: Path) -> None:
+def install(session: Session, repo: Path | None, everywhere: bool) -> None:
     """Install the hooks post-commit, post-merge and post-rewrite.
 
     REPO is a git repository. The default is the current folder. Existing hooks are kept and still run. To refresh the
     hooks, install them again.
+
+    The hooks serve all worktrees of a repository. Each worktree reports to its own data directory, or else to that of
+    the main worktree.
     """
-    results = git_hook.install(session.cwd / repo, session.config.home)
-    folder = next(iter(results)).parent
-    click.echo(f"git now reports commits, merges and rewrites to DIMS. The hooks are in {folder}:")
-    click.echo(git_hook.format_result(results))
+    if repo is not None and everywhere:
+        raise UsageError("name a repository, or use --all, not both")
+    config = session.config
+    for folder in _git_folders(config) if everywhere else [session.cwd / (repo or Path())]:
+        results = git_hook.install(folder, config.home)
+        place = next(iter(results)).parent
+        click.echo(f"git now reports commits, merges and rewrites to DIMS. The hooks are in {place}:")
+        click.echo(git_hook.format_result(results))
+
+
+def _git_folders(config: Config) -> list[Path]:
+    """Return the folders of all git sources. Raises ConfigError if there are none."""
+    folders = [config.path_of(each.path) for each in config.sources.values() if isinstance(each, GitSource)]
+    if not folders:
+        raise ConfigError(f"{config.file} has no source of type git. Name a repository: `dims hook install REPO`.")
+    return folders
 
 
 @hook.command()
@@ -79,7 +96,15 @@ def watch(session: Session) -> None:
     def ignored(path: Path) -> bool:
         return path.is_relative_to(home)
 
-    watcher = FolderWatcher(folders, spool, lambda: broker_url(env, config.home), ignored=ignored, stop=stop)
+    repositories = [config.path_of(each.path) for each in config.sources.values() if isinstance(each, GitSource)]
+    watcher = FolderWatcher(
+        folders,
+        spool,
+        lambda: broker_url(env, config.home),
+        ignored=ignored,
+        stop=stop,
+        repositories=[config.project, *repositories],
+    )
     with _reported(config):
         watcher.run()
 

@@ -18,7 +18,7 @@ from dims_worker.cli.session import Session
 from dims_worker.errors import DimsError
 
 SECTIONS = {
-    "Start": ("init", "up", "down", "status", "demo"),
+    "Start": ("init", "up", "down", "status", "doctor", "demo"),
     "Look": (
         "verify",
         "metrics",
@@ -36,7 +36,7 @@ SECTIONS = {
     ),
     "Decide": ("approvals", "baseline"),
     "Report": ("web", "report", "notebook", "exporter"),
-    "Operate": ("config", "migrate", "notify", "enqueue", "hook", "watch"),
+    "Operate": ("config", "migrate", "health", "broker", "notify", "enqueue", "hook", "watch"),
 }
 MODULES = {
     "init": "setup",

@@ -60,7 +60,7 @@ LINE_ORDER = (
     *("ingest", "workers", "beat", "lagging", "versions", "clock", "due", "spool", "disk"),
 )
 """The order of the lines. Others follow."""
-ROLES = ("postgres", "valkey", "ingest", "worker", "beat", "flower", "watch", "web")
+PROCESS_ORDER = ("postgres", "valkey", "ingest", "worker", "slow-worker", "beat", "flower", "watch", "web")
 """The order of the processes. Others follow."""
 STYLES = {"ok": "", "warning": "yellow", "problem": "bold red"}
 
@@ -309,7 +309,8 @@ def _fleet_table(fleet: Sequence[FleetMember], now: datetime) -> Table:
 
 
 def _order(member: FleetMember) -> tuple[int, str]:
-    return (ROLES.index(member.role) if member.role in ROLES else len(ROLES), member.process)
+    name = member.process.partition("@")[0]
+    return (PROCESS_ORDER.index(name) if name in PROCESS_ORDER else len(PROCESS_ORDER), member.process)
 
 
 def _state_cell(member: FleetMember, now: datetime) -> Text:

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from redis.exceptions import RedisError
 
-from dims_producers.publish import PRODUCER_URL
+from dims_producers.broker_refusal import broker_reason
+from dims_producers.publish import PRODUCER_URL, connect
 from dims_worker import local
+from dims_worker.broker.binding import require_broker
 from dims_worker.cli import web
 from dims_worker.cli.follow import follow_until
 from dims_worker.cli.session import EXISTING_FILE, Session, examples, pass_session
 from dims_worker.config import Config, load_config
 from dims_worker.errors import AlreadyRunning, ConfigError, ServiceError
-from dims_worker.formatting import format_clock
+from dims_worker.formatting import format_bytes, format_clock
 from dims_worker.local.flower import flower_access
 from dims_worker.store.engine import engine
+from dims_worker.store.identity import database_identity
 from dims_worker.store.migrations import migrate
 
+NEW_DATABASE_BYTES = 64_000_000
+"""Free space that a new data directory needs: an empty PostgreSQL, and its log."""
+START_BYTES = 2_000_000
+"""Free space that the servers of an existing data directory need to start."""
+BROKER_TIMEOUT = 5.0
 START_TIMEOUT = 90.0
 """Seconds that `dims up --detach` waits until every process runs."""
 
@@ -80,31 +91,68 @@ def up(session: Session, detach: bool, quiet: bool, procfile: Path | None) -> No
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
 
-    def log(line: str) -> None:
+    def report(line: str) -> None:
         session.print_activity(f"{format_clock(datetime.now(UTC))}  {line}")
 
+    def log(line: str) -> None:
+        with suppress(OSError, ValueError):  # the terminal may be closed, and the disk of a log may be full
+            report(line)
+
+    def write(line: str) -> None:
+        with suppress(OSError, ValueError):
+            session.print_activity(line)
+
     config = session.config
-    with local.hold_home(config.home):
+    with _disk_errors(config.home), local.hold_home(config.home):
+        _require_space(config)
+        reloader = ConfigReloader(session, config, log)
         env = {**session.env, **_start_servers(session, log), **ports}
         supervisor = local.Supervisor(
             config.home,
             procfile.read_text() if procfile else procfile_text(),
             env,
             config.project,
-            log,
+            report,
             database=config.database_url is None,
             broker=config.broker_url is None,
-            changed=ConfigReloader(session, config, log).changed,
+            changed=reloader.changed,
+            sweep=lambda: reloader.config.settings.sweep,
         )
         password = " (with a password)" if flower_access(env).auth else ""
         dashboard = web.url(env.get("DIMS_WEB_ADDRESS") or "127.0.0.1", int(env["DIMS_WEB_PORT"]))
         log(f"DIMS is up. Data directory: {config.home}. Flower: {flower_access(env).url}{password}. Stop with Ctrl-C.")
         log(f"dashboard: {dashboard} (sign in with `dims web --link`)")
         if not quiet:
-            arguments = (stop, engine(env["DIMS_DATABASE_URL"]), config, session.print_activity)
+            arguments = (stop, engine(env["DIMS_DATABASE_URL"]), config, write)
             threading.Thread(target=follow_until, args=arguments, daemon=True).start()
         supervisor.run(stop)
         log("DIMS is down. Queued work is kept.")
+
+
+@contextmanager
+def _disk_errors(home: Path) -> Iterator[None]:
+    """Turn an error of the disk into one sentence with its fix. Raises ServiceError."""
+    try:
+        yield
+    except OSError as error:
+        raise ServiceError(
+            f"cannot use the data directory {home}: {local.describe_error(error)}. "
+            "Free some space or correct its permissions, then run `dims up` again."
+        ) from error
+
+
+def _require_space(config: Config) -> None:
+    """Refuse to start with too little space: the servers would only fail later, with long logs. Raises ServiceError."""
+    if config.database_url is not None and config.broker_url is not None:
+        return
+    is_new = config.database_url is None and not (config.home / "pg" / "data").exists()
+    needed = NEW_DATABASE_BYTES if is_new else START_BYTES
+    free = shutil.disk_usage(config.home).free
+    if free < needed:
+        raise ServiceError(
+            f"the disk of {config.home} is full: {format_bytes(free)} are free, and DIMS needs {format_bytes(needed)} "
+            "to start. Free some space, or set DIMS_HOME to a folder on another disk."
+        )
 
 
 def _start_servers(session: Session, log: Callable[[str], None]) -> dict[str, str]:
@@ -119,7 +167,20 @@ def _start_servers(session: Session, log: Callable[[str], None]) -> dict[str, st
     if before != after:
         log(f"migrated the database to revision {after}")
     broker_url = str(config.broker_url or servers.broker_url)
+    _require_own_broker(broker_url, url, log)
     return {"DIMS_CONFIG": str(config.file), "DIMS_DATABASE_URL": url, "DIMS_BROKER_URL": broker_url}
+
+
+def _require_own_broker(broker_url: str, database_url: str, log: Callable[[str], None]) -> None:
+    """Refuse a Redis Cluster, and a broker of another database. If the broker is unreachable, its workers check it.
+
+    Raises WrongBroker.
+    """
+    try:
+        with connect(broker_url, BROKER_TIMEOUT) as redis:
+            require_broker(redis, database_identity(engine(database_url)))
+    except (RedisError, OSError) as error:
+        log(f"the broker is unreachable or refuses, so the workers wait for it: {broker_reason(error)}")
 
 
 class ConfigReloader:

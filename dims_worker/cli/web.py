@@ -120,16 +120,17 @@ def _running_url(home: DataDirectory) -> str:
 
     Raises ServiceError if no dashboard answers.
     """
-    wait_until(lambda: _answers(_read_url(home)) or not _starts(home), START_TIMEOUT)
-    running_url = _read_url(home)
+    wait_until(lambda: answers(read_url(home)) or not _starts(home), START_TIMEOUT)
+    running_url = read_url(home)
     if not running_url:
         raise ServiceError(f"no dashboard is running for {home.path}. Start it with `dims up` or `dims web`.")
-    if not _answers(running_url):
+    if not answers(running_url):
         raise ServiceError(f"no dashboard answers at {running_url}. Start it with `dims up` or `dims web`.")
     return running_url
 
 
-def _read_url(home: DataDirectory) -> str:
+def read_url(home: DataDirectory) -> str:
+    """Return the URL that the running dashboard published in the data directory, or an empty text."""
     return str(read_json(home.run / "web.json").get("url") or "")
 
 
@@ -137,7 +138,8 @@ def _starts(home: DataDirectory) -> bool:
     return any((part.name, part.state) == ("web", "running") for part in local.stack_status(home.path))
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Return whether a dashboard answers at this URL within two seconds."""
     parts = urlsplit(url)
     if not parts.hostname:
         return False

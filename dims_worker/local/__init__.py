@@ -10,7 +10,7 @@ from dims_worker.local.home_lock import hold_home, lock_owner
 from dims_worker.local.procfile import Backoff
 from dims_worker.local.servers import ServerUrls, existing, remember_broker, running, start, stop, temporary_database
 from dims_worker.local.stack_status import ProcessStatus, end_stack, stack_status
-from dims_worker.local.supervisor import Supervisor
+from dims_worker.local.supervisor import Supervisor, describe_error
 
 __all__ = [
     "Backoff",
@@ -18,6 +18,7 @@ __all__ = [
     "ProcessStatus",
     "ServerUrls",
     "Supervisor",
+    "describe_error",
     "end_stack",
     "existing",
     "hold_home",

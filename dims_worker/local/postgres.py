@@ -37,6 +37,15 @@ READY_PATIENCE = 120.0
 STOP_PATIENCE = (45.0, 15.0)
 """Seconds for SIGINT (a fast shutdown), then for SIGQUIT (an immediate one, with recovery at the next start)."""
 
+PROBE_SECONDS = 3
+"""Seconds in which a healthy server accepts a connection."""
+
+ANSWER_PATIENCE = 15.0
+"""Seconds that it may not answer at all before it counts as hung."""
+
+RECOVERY_PATIENCE = 6.0
+"""Seconds that a recovery may lack its startup process. PostgreSQL 18.4 starts no other if that one was killed."""
+
 SETTINGS = {
     "listen_addresses": ports.HOST,
     "unix_socket_directories": "",  # a socket's path may have 107 characters, and a data directory's can be longer
@@ -116,6 +125,42 @@ def running(home: DataDirectory) -> PostgresServer | None:
     return server if server and _accepts(server) else None
 
 
+def silence(server: PostgresServer) -> tuple[str, float] | None:
+    """Return why the server accepts no connection now, and how many seconds that may last. None if it accepts one.
+
+    A refusal, such as "too many clients", is an answer.
+    """
+    import psycopg2
+
+    try:
+        with closing(connect(server, DATABASE, timeout=PROBE_SECONDS)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except psycopg2.Error as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        if "the database system is" in reason:  # starting up, shutting down, in recovery mode (postmaster.c)
+            if "shutting down" in reason or recovers(server.identity):
+                return f"it recovers: {reason}", READY_PATIENCE
+            return f"its startup process is gone, and it waits for it for ever: {reason}", RECOVERY_PATIENCE
+        if "FATAL" not in reason and "ERROR" not in reason:
+            return f"it does not answer: {reason}", ANSWER_PATIENCE
+    return None
+
+
+def recovers(identity: Identity) -> bool:
+    """Return whether the startup process runs, which replays the log after a crash."""
+    psutil = process.load_psutil()
+    try:
+        children = psutil.Process(identity.pid).children()
+        return any("startup" in " ".join(child.cmdline()) for child in children)
+    except psutil.Error:
+        return True  # a process that ends right now: the next probe knows more
+
+
+def end_silent(identity: Identity) -> None:
+    """End a server that does not answer, so that it can be started again. Its log keeps every commit."""
+    identity.end((signal.SIGQUIT, 3.0), (signal.SIGKILL, 5.0))
+
+
 def existing(home: DataDirectory) -> PostgresServer | None:
     """Return the server whose process runs in this data directory, even if it does not answer. Does not connect."""
     identity = main_process(home)
@@ -137,7 +182,7 @@ def stop(home: DataDirectory) -> Identity | None:
     return identity
 
 
-def connect(server: PostgresServer, database: str) -> extensions.connection:
+def connect(server: PostgresServer, database: str, *, timeout: int = 10) -> extensions.connection:
     """Connect with psycopg2. Every option is given, because PG* variables would fill in those that are not."""
     import psycopg2
 
@@ -147,7 +192,8 @@ def connect(server: PostgresServer, database: str) -> extensions.connection:
         user=USER,
         password=server.password,
         dbname=database,
-        connect_timeout=10,
+        connect_timeout=timeout,
+        tcp_user_timeout=timeout * 1000,
         sslmode="disable",
         gssencmode="disable",
         options="",

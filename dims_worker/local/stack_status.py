@@ -31,6 +31,8 @@ class ProcessStatus:
     since: datetime | None
     restarts: int
     state: str
+    reason: str | None = None
+    """Why the supervisor last restarted it."""
 
 
 def stack_status(home: Path) -> list[ProcessStatus]:
@@ -45,13 +47,14 @@ def stack_status(home: Path) -> list[ProcessStatus]:
     supervised = supervisor is not None and supervisor == Identity.from_json(saved.get("supervisor"))
     up = existing_servers(directory)  # a server that hangs would delay the answer
     restarts = {entry["name"]: int(entry["restarts"]) for entry in saved.get("servers", [])}
+    reasons = {entry["name"]: entry.get("reason") for entry in saved.get("servers", [])} if supervised else {}
     statuses = []
     for key, server in (("postgres", up.postgres), ("valkey", up.valkey)):
         count = restarts.get(key, 0) if supervised else 0
         if server is not None:
-            statuses.append(_running(key, server.identity, count, "running"))
+            statuses.append(_running(key, server.identity, count, "running", reasons.get(key)))
         elif key in read_json(directory.servers_json) or key in restarts:  # else the configuration names other servers
-            statuses.append(ProcessStatus(key, None, None, count, "stopped"))
+            statuses.append(ProcessStatus(key, None, None, count, "stopped", reasons.get(key)))
     return statuses + [_from_json(entry, supervised) for entry in saved.get("processes", [])]
 
 
@@ -103,13 +106,14 @@ def _end_supervisor(home: Path, timeout: float) -> list[str]:
 def _from_json(entry: Mapping[str, Any], supervised: bool) -> ProcessStatus:
     identity = Identity.from_json(entry)
     name, restarts, state = str(entry["name"]), int(entry["restarts"]), str(entry["state"])
+    reason = entry.get("reason") if supervised else None
     if identity is not None and identity.alive():
-        return _running(name, identity, restarts, "running" if supervised else "orphan")
+        return _running(name, identity, restarts, "running" if supervised else "orphan", reason)
     if state == "running" and supervised:
         state = "waiting"  # it has ended, and its supervisor has not noticed yet
-    return ProcessStatus(name, None, None, restarts, state if supervised or state == "missing" else "stopped")
+    return ProcessStatus(name, None, None, restarts, state if supervised or state == "missing" else "stopped", reason)
 
 
-def _running(name: str, identity: Identity, restarts: int, state: str) -> ProcessStatus:
+def _running(name: str, identity: Identity, restarts: int, state: str, reason: str | None) -> ProcessStatus:
     since = datetime.fromtimestamp(identity.started, UTC)
-    return ProcessStatus(name, identity.pid, since, restarts, state)
+    return ProcessStatus(name, identity.pid, since, restarts, state, reason)

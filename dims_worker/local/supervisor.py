@@ -6,20 +6,25 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from dims_worker.errors import DimsError, ServiceError
 from dims_worker.local import postgres, process, valkey
 from dims_worker.local.home import DataDirectory, read_json, write_json
+from dims_worker.local.log_rotation import LogRotation
 from dims_worker.local.managed_process import RUNNING, WAITING, ManagedProcess
 from dims_worker.local.process import SUPERVISED_BY, Identity
+from dims_worker.local.process_signs import ProcessSigns
 from dims_worker.local.procfile import Backoff, parse
-from dims_worker.local.servers import RunningServers, ServerUrls, start_servers, stop
+from dims_worker.local.server_watch import ServerStart, ServerWatch
+from dims_worker.local.servers import RunningServers, start_servers, stop
 
 TICK = 0.2
 """Seconds between two checks of the processes."""
@@ -27,25 +32,14 @@ TICK = 0.2
 GRACE = 20.0
 """Seconds that a process has to end after SIGTERM. A Celery worker finishes its tasks first."""
 
+HANG_GRACE = 5.0
+"""Seconds that a process that hangs has to end after SIGTERM."""
 
-@dataclass(slots=True)
-class ServerWatch:
-    """One server that the supervisor watches. Times are monotonic seconds."""
+START_AGAIN = 5.0
+"""At most this many seconds between two attempts to start a server, or a process that the system cannot start."""
 
-    key: str
-    title: str
-    identity: Identity | None = None
-    began: float = 0.0
-    due: float | None = None
-    failures: int = 0
-    restarts: int = -1
-
-    def update(self, identity: Identity, now: float) -> None:
-        """Note that the server runs, as this process."""
-        self.due = None
-        if identity != self.identity:
-            self.identity, self.began = identity, now
-            self.restarts += 1
+SAVE_AGAIN = 2.0
+"""Seconds between two attempts to write run/processes.json."""
 
 
 class Supervisor:
@@ -61,6 +55,7 @@ class Supervisor:
         report: called with one sentence for each thing that happens.
         database, broker: whether to run PostgreSQL, Valkey here. False where you use a managed one.
         changed: called at every check. If it returns a reason, the supervisor restarts all processes.
+        sweep: returns the sweep period, in which each process reports itself.
         fast: for tests, see `start`.
         backoff, grace: the waits before a restart, and the seconds that a process has to end.
 
@@ -79,6 +74,7 @@ class Supervisor:
         database: bool = True,
         broker: bool = True,
         changed: Callable[[], str | None] = lambda: None,
+        sweep: Callable[[], timedelta] = lambda: timedelta(seconds=5),
         fast: bool = False,
         backoff: Backoff | None = None,
         grace: float = GRACE,
@@ -99,10 +95,19 @@ class Supervisor:
         self._postgres = ServerWatch("postgres", postgres.NAME)
         self._valkey = ServerWatch("valkey", valkey.NAME)
         self._watches = [watch for watch, wanted in ((self._postgres, database), (self._valkey, broker)) if wanted]
-        self._urls = ServerUrls(None, None)
+        self._signs = ProcessSigns(lambda: self._env.get("DIMS_DATABASE_URL"), sweep)
+        self._up = RunningServers(None, None)
+        self._unreported = 0
+        self._unsaved = False
+        self._save_again = 0.0
+        self._log_rotation = LogRotation(self._home.logs, self._say)
+        self._problems: dict[str, str] = {}
+        """What the supervisor cannot do now, by the name of the step."""
 
     def run(self, stop_event: threading.Event) -> None:
         """Start everything, keep it running until the event is set, then stop everything in reverse order.
+
+        Once everything has started, no error ends this: it reports what it cannot do, and tries again.
 
         Raises:
             ServiceError: a server does not start at the beginning, or does not stop at the end.
@@ -111,31 +116,62 @@ class Supervisor:
         self._home.make()
         try:
             for sentence in end_orphans(self._home, self._grace):
-                self._report(sentence)
-            self._use(self._start_servers())
+                self._say(sentence)
+            if self._watches:
+                up = start_servers(self._home, database=self._database, broker=self._broker, fast=self._fast)
+                self._use(up)
             for managed in self._processes:
                 self._launch(managed)
+            for thread in (self._signs, *(watch.probe for watch in self._watches)):
+                thread.start()
             while not stop_event.wait(TICK):
-                self._check_servers()
-                self._check_processes()
-                if reason := self._changed():
-                    self._restart_processes(reason)
+                self._check()
         finally:
             self._stop()
 
-    def _start_servers(self) -> RunningServers:
-        if not self._watches:
-            return RunningServers(None, None)
-        return start_servers(self._home, database=self._database, broker=self._broker, fast=self._fast)
+    def _check(self) -> None:
+        """Check everything once. One part that fails does not keep the others from being checked."""
+        for watch in self._watches:
+            self._attempt(f"watch {watch.title}", partial(self._check_server, watch))
+        for managed in self._processes:
+            self._attempt(f"watch {managed.name}", partial(self._check_process, managed))
+        self._attempt("read the configuration", self._check_configuration)
+        self._attempt("rotate the logs", partial(self._log_rotation.check, time.monotonic()))
+        if self._unsaved and time.monotonic() >= self._save_again:
+            self._attempt(f"write {self._home.processes_json}", self._write_state)
+
+    def _attempt(self, step: str, action: Callable[[], None]) -> None:
+        """Do one step. Report an error once, such as a full disk, and that it is over. The next check tries again."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - the supervisor survives whatever its processes survive
+            problem = describe_error(error)
+            if self._problems.get(step) != problem:
+                self._problems[step] = problem
+                self._say(f"DIMS cannot {step}: {problem}. It tries again.")
+        else:
+            if self._problems.pop(step, None):
+                self._say(f"DIMS can {step} again.")
+
+    def _say(self, sentence: str) -> None:
+        """Report a sentence. The terminal may be closed, and the disk of a log may be full: that ends nothing."""
+        try:
+            self._report(sentence)
+        except Exception:  # noqa: BLE001 - there is no place left where the error could be reported
+            self._unreported += 1
+        else:
+            lost, self._unreported = self._unreported, 0
+            if lost:
+                self._say(f"{lost} earlier lines could not be written here.")
 
     def _use(self, up: RunningServers) -> None:
         """Watch these servers. If a URL has changed, restart the processes."""
         now = time.monotonic()
         for watch, server in ((self._postgres, up.postgres), (self._valkey, up.valkey)):
             if server is not None:
-                watch.update(server.identity, now)
-        moved = up.urls != self._urls
-        self._urls = up.urls
+                watch.update(server, now)
+        moved = up.urls != self._up.urls
+        self._up = up
         urls = {
             "DIMS_DATABASE_URL": up.urls.database_url,
             "DIMS_BROKER_URL": up.urls.broker_url,
@@ -150,104 +186,154 @@ class Supervisor:
         """Stop all processes before the first one starts, so that none with the old settings runs beside a new one."""
         running = [managed for managed in self._processes if managed.state == RUNNING]
         if running:
-            self._report(f"{reason}, so DIMS restarts all processes.")
+            self._say(f"{reason}, so DIMS restarts all processes.")
         for managed in reversed(running):
-            self._stop_process(managed)
+            self._attempt(f"stop {managed.name}", partial(self._stop_process, managed))
+            managed.start_again(reason, time.monotonic())
         for managed in running:
             self._launch(managed)
 
     def _launch(self, managed: ManagedProcess) -> None:
-        self._home.log(managed.name)  # renames a log that has grown too long
-        now = time.monotonic()
+        """Start a process. If that fails, it is tried again later. Raises ConfigError."""
         try:
-            sentence = managed.start(self._env, self._cwd, now)
-        except ServiceError as error:
-            managed.failures, wait = self._backoff.after(managed.failures, 0.0)
-            managed.state, managed.due = WAITING, now + wait
-            sentence = f"{error} DIMS tries again in {wait:g} s."
+            self._home.log(managed.name)  # renames a log that has grown too long
+            sentence = managed.start(self._env, self._cwd, time.monotonic())
+        except (ServiceError, OSError, subprocess.SubprocessError) as error:
+            problem = describe_error(error)
+            known = managed.state == WAITING and managed.reason == problem
+            wait = managed.postpone(problem, START_AGAIN, time.monotonic())
+            sentence = "" if known else f"{managed.name} does not start: {problem}. DIMS tries again in {wait:g} s."
         self._save()
-        self._report(sentence)
+        if sentence:
+            self._say(sentence)
 
-    def _check_processes(self) -> None:
-        for managed in self._processes:
-            if sentence := managed.check(time.monotonic()):
-                self._save()
-                self._report(sentence)
-            if managed.state == WAITING and time.monotonic() >= managed.due:
-                self._launch(managed)
-
-    def _check_servers(self) -> None:
+    def _check_process(self, managed: ManagedProcess) -> None:
         now = time.monotonic()
-        for watch in self._watches:
-            if watch.due is None and watch.identity is not None and not watch.identity.alive():
-                watch.failures, wait = self._backoff.after(watch.failures, now - watch.began)
-                watch.due = now + wait
-                log = self._home.logs / f"{watch.key}.log"
-                self._save()
-                self._report(
-                    f"{watch.title} (pid {watch.identity.pid}) has ended (log: {log}). DIMS restarts it in {wait:g} s."
-                )
-        due = [watch for watch in self._watches if watch.due is not None and now >= watch.due]
-        if due:
-            self._restart_servers(due)
+        sentence = managed.check(now, self._signs.problems)
+        silent = self._signs.silent.get(managed.popen.pid) if managed.popen else None
+        if silent and now - managed.began > HANG_GRACE:
+            sentence = managed.end_silent(silent, HANG_GRACE, now)
+        if sentence:
+            self._save()
+            self._say(sentence)
+        if managed.state == WAITING and time.monotonic() >= managed.due:
+            self._launch(managed)
 
-    def _restart_servers(self, due: list[ServerWatch]) -> None:
+    def _check_configuration(self) -> None:
+        if reason := self._changed():
+            self._restart_processes(reason)
+
+    def _check_server(self, watch: ServerWatch) -> None:
+        now = time.monotonic()
+        if watch.starting is not None:
+            if not watch.starting.is_alive():
+                self._finish_start(watch, watch.starting)
+        elif watch.due is not None:
+            if now >= watch.due:
+                self._start_server(watch, None)
+        elif watch.identity is not None and not watch.identity.alive():
+            watch.failures, wait = self._backoff.after(watch.failures, now - watch.began)
+            watch.due = now + min(wait, START_AGAIN)
+            watch.reason = f"it has ended after {now - watch.began:.0f} s"
+            log = self._home.logs / f"{watch.key}.log"
+            self._save()
+            self._say(
+                f"{watch.title} (pid {watch.identity.pid}) has ended (log: {log}). "
+                f"DIMS restarts it in {min(wait, START_AGAIN):g} s."
+            )
+        elif watch.probe.hung and watch.probe.hung[0] == watch.identity:
+            identity, watch.reason = watch.probe.hung
+            watch.due = now
+            self._say(f"{watch.title} (pid {identity.pid}) hangs: {watch.reason}. DIMS ends it and starts it again.")
+            self._start_server(watch, identity)
+
+    def _start_server(self, watch: ServerWatch, hung: Identity | None) -> None:
+        """Start a server in a thread: it may have to recover first, and the others need to be watched meanwhile."""
+        database, broker = watch is self._postgres, watch is self._valkey
+        start = partial(start_servers, self._home, database=database, broker=broker, fast=self._fast)
+        watch.starting = ServerStart(watch, start, self._home, hung)
         try:
-            self._use(self._start_servers())
-        except ServiceError as error:
-            now = time.monotonic()
-            for watch in due:
-                watch.failures, wait = self._backoff.after(watch.failures, 0.0)
-                watch.due = now + wait
-            self._report(f"{error}\nDIMS tries again in {wait:g} s.")
+            watch.starting.start()
+        except RuntimeError:  # no memory for a thread
+            watch.starting = None
+            raise
+        self._save()
+
+    def _finish_start(self, watch: ServerWatch, start: ServerStart) -> None:
+        """Watch the server that a thread has started, or try again later."""
+        watch.starting = None
+        if start.result is None:
+            watch.failures, wait = self._backoff.after(watch.failures, 0.0)
+            wait = min(wait, START_AGAIN)
+            watch.due = time.monotonic() + wait
+            problem = describe_error(start.error)
+            if watch.problem != (first := problem.partition("\n")[0]):
+                watch.problem = first
+                self._say(f"{watch.title} does not start: {problem}.\nDIMS tries again in {wait:g} s.")
             return
-        for watch in due:
-            if watch.identity is not None:
-                self._report(f"{watch.title} runs again (pid {watch.identity.pid}).")
+        up = start.result
+        self._use(
+            RunningServers(
+                up.postgres or self._up.postgres,
+                up.valkey or self._up.valkey,
+            )
+        )
+        if watch.identity is not None:
+            self._say(f"{watch.title} runs again (pid {watch.identity.pid}).")
 
     def _stop(self) -> None:
         """End the processes, the Procfile's last one first, then the servers. An error does not stop the rest."""
         failures = []
+        self._signs.stop()
+        for watch in self._watches:
+            watch.probe.stop()
+            if watch.starting is not None:
+                watch.starting.join(postgres.READY_PATIENCE)  # or it would start a server after everything has ended
         for managed in reversed(self._processes):
             try:
                 self._stop_process(managed)
-            except DimsError as error:
-                failures.append(str(error))
+            except (DimsError, OSError) as error:
+                failures.append(describe_error(error))
             self._save()
         try:
             if self._watches:
                 for sentence in stop(self._home.path, database=self._database, broker=self._broker):
-                    self._report(sentence)
+                    self._say(sentence)
             for watch in self._watches:
-                watch.identity = None
+                watch.server = None
             self._save()
-        except DimsError as error:
-            failures.append(str(error))
+        except (DimsError, OSError) as error:
+            failures.append(describe_error(error))
         if failures:
             raise ServiceError(" ".join(failures))
 
     def _stop_process(self, managed: ManagedProcess) -> None:
         if sentence := managed.stop(self._grace):
-            self._report(sentence)
+            self._say(sentence)
 
     def _save(self) -> None:
+        """Write run/processes.json now, or as soon as the disk has space again."""
+        self._unsaved = True
+        self._attempt(f"write {self._home.processes_json}", self._write_state)
+
+    def _write_state(self) -> None:
         """Write run/processes.json: the processes, in the order of their start."""
-        servers = [
-            {
-                "name": watch.key,
-                "state": "stopped" if not watch.identity else RUNNING if watch.due is None else WAITING,
-                "restarts": max(0, watch.restarts),
-                **(watch.identity.to_json() if watch.identity else {"pid": None}),
-            }
-            for watch in self._watches
-        ]
+        self._save_again = time.monotonic() + SAVE_AGAIN
         identity = Identity.of(os.getpid())
         value = {
             "supervisor": identity.to_json() if identity else None,
-            "servers": servers,
+            "servers": [watch.to_json() for watch in self._watches],
             "processes": [managed.to_json() for managed in self._processes],
         }
         write_json(self._home.processes_json, value)
+        self._unsaved = False
+
+
+def describe_error(error: BaseException | None) -> str:
+    """Return an error in words, without a final full stop: `No space left on device: '/data/run/x'`."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error).strip().rstrip(".") or type(error).__name__
 
 
 def end_orphans(home: DataDirectory, grace: float) -> list[str]:

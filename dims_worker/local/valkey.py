@@ -33,6 +33,9 @@ READY_PATIENCE = 120.0
 STOP_PATIENCE = 20.0
 """Seconds between SIGTERM (it writes and ends) and SIGKILL, which loses nothing that was acknowledged."""
 
+ANSWER_PATIENCE = 15.0
+"""Seconds that it may not answer at all before it counts as hung."""
+
 PRODUCER = "dims-producer"
 """The broker's user for producers. It may append to the stream, and nothing else."""
 
@@ -119,6 +122,32 @@ def running(home: DataDirectory) -> ValkeyServer | None:
     identity = main_process(home)
     server = _described(home, identity) if identity else None
     return server if server and _ready(server) else None
+
+
+def silence(server: ValkeyServer) -> tuple[str, float] | None:
+    """Return why the server does not answer now, and how many seconds that may last. None if it answers.
+
+    An error reply, such as LOADING or MISCONF, is an answer.
+    """
+    import redis
+
+    try:
+        with client(server) as opened:
+            opened.ping()
+    except redis.ConnectionError as error:
+        if isinstance(error, redis.BusyLoadingError | redis.AuthenticationError):
+            return None
+        return f"it does not answer: {error}", ANSWER_PATIENCE
+    except redis.TimeoutError as error:
+        return f"it does not answer: {error}", ANSWER_PATIENCE
+    except redis.RedisError:
+        return None
+    return None
+
+
+def end_silent(identity: Identity) -> None:
+    """End a server that does not answer, so that it can be started again. What it acknowledged is on disk."""
+    identity.end((signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
 
 
 def existing(home: DataDirectory) -> ValkeyServer | None:

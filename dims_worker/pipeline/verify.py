@@ -17,6 +17,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from dims_worker import workflows
+from dims_worker.broker.outage_log import DATABASE, outages
+from dims_worker.broker.queues import VERIFY
 from dims_worker.config import Config
 from dims_worker.config.runtime import WORKFLOW
 from dims_worker.domain.backoff import BACKOFF_MAX
@@ -84,6 +86,8 @@ def measure_due(
         measure = _start_measuring(config, claim, options)  # before the thread that renews, because this may fork
         with _renewed(engine, claim, lease):
             measured = measure(stop)
+            if any(reading.method == "failed" for reading in measured.readings.values()) and stop():
+                raise ScanStopped  # a stop of the whole service may have ended the programs that the scan had started
             with transaction(engine) as connection:
                 return record_run(connection, config, measured)
     except (ScanStopped, KeyboardInterrupt, SystemExit):
@@ -207,8 +211,9 @@ def _renewed(engine: Engine, claim: Claim, lease: timedelta) -> Iterator[None]:
                 with transaction(engine) as connection:
                     if not leases.renew_lease(connection, claim, lease):
                         return  # lost: the record transaction notices, and changes nothing
-            except (DimsError, SQLAlchemyError) as error:
-                log.warning("cannot renew the lease of %s; trying again: %s", claim.source, error)
+            except (DimsError, SQLAlchemyError) as error:  # the task itself notices that the database is back
+                reason = " ".join(str(error).split())
+                outages.failed(DATABASE, VERIFY, f"cannot renew the lease of {claim.source}: {reason}")
 
     thread = threading.Thread(target=renew, name=f"lease of {claim.source}", daemon=True)
     thread.start()

@@ -17,7 +17,13 @@ from dims_worker import __version__
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
 from dims_worker.store.engine import transaction
-from dims_worker.store.processes import ProcessIdentity, ProcessProgress, delete_process, record_sign_of_life
+from dims_worker.store.processes import (
+    ProcessIdentity,
+    ProcessProgress,
+    delete_process,
+    record_sign_of_life,
+    report_period,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +49,7 @@ def identify_process(
 
 
 class ProcessReporter(threading.Thread):
-    """Writes the row of this process every `period` until it is stopped, then deletes the row.
+    """Writes the row of this process every sweep period until it is stopped, then deletes the row.
 
     `progress` is called each time, in this thread. Nothing ends the thread: if the database does not accept a row, it
     logs that once, tries again every period, and logs once that it works again.
@@ -53,13 +59,13 @@ class ProcessReporter(threading.Thread):
         self,
         engine: Engine,
         identity: ProcessIdentity,
-        period: timedelta,
+        sweep: timedelta,
         progress: Callable[[], ProcessProgress] = ProcessProgress,
     ) -> None:
         super().__init__(name="process reporter", daemon=True)
         self.identity = identity
         self._engine = engine
-        self._period = period.total_seconds()
+        self._period = report_period(sweep).total_seconds()
         self._progress = progress
         self._stopping = threading.Event()
         self._due = threading.Event()

@@ -12,6 +12,19 @@ KEPT = timedelta(days=1)
 LATELY = timedelta(minutes=1)
 """A process with a sign of life within this time counts as running, so its queue is served."""
 
+LONGEST_PERIOD = timedelta(seconds=30)
+SHORTEST_SILENCE = timedelta(seconds=15)
+
+
+def report_period(sweep: timedelta) -> timedelta:
+    """Return how often a process writes its row: every sweep period, but at least every 30 s."""
+    return min(sweep, LONGEST_PERIOD)
+
+
+def silent_after(sweep: timedelta) -> timedelta:
+    """Return the age of a row from which its process counts as silent: three of its periods, but at least 15 s."""
+    return max(3 * report_period(sweep), SHORTEST_SILENCE)
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
@@ -136,6 +149,14 @@ def serves_queue(connection: Connection, queue: str) -> bool:
         {"queue": queue, "lately": LATELY},
     )
     return bool(row.scalar_one())
+
+
+def problem_of(row: ProcessRow, now: datetime, sweep: timedelta) -> str | None:
+    """Return why a process does not work, or None if it does. `now` is by the clock of the database."""
+    if row.problem:
+        return row.problem
+    age = now - row.seen_at
+    return f"it has given no sign of life for {age.total_seconds():.0f} s" if age > silent_after(sweep) else None
 
 
 def delete_silent_processes(connection: Connection) -> None:

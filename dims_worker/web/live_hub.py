@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from dims_worker.broker.outage_log import DATABASE, outages
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
 from dims_worker.store.approval_requests import RequestVersion, request_versions
@@ -45,6 +46,8 @@ def sse_frame(kind: str, facts: Mapping[str, Any] | None = None) -> bytes:
 CONNECTED = sse_frame("connected")
 UNREACHABLE = sse_frame("unreachable")
 MISSED = sse_frame("missed")
+
+_PART = "live updates"
 
 Stream = asyncio.Queue[bytes | None]
 """The messages for one page. None ends the stream."""
@@ -130,14 +133,14 @@ class LiveHub:
                     send_changes = self._start_following(connection)
                     period = POOLED_POLL_SECONDS if is_pooled(connection) else POLL_SECONDS
                     self._send(CONNECTED)
+                    outages.succeeded(DATABASE, _PART)
                     unreachable, pause = False, RETRY_SECONDS[0]
                     while not self._stopping.is_set():
                         wait_for_notification(connection, period, self._interrupted)
                         send_changes()
                         self._stopping.wait(MIN_SECONDS)
             except (DimsError, SQLAlchemyError) as error:
-                if not unreachable:
-                    log.warning("live updates are paused; reconnecting: %s", str(error).splitlines()[0])
+                outages.failed(DATABASE, _PART, f"live updates are paused: {str(error).splitlines()[0]}")
             except Exception:
                 log.exception("live updates failed; reconnecting")
             if not unreachable and not self._stopping.is_set():

@@ -20,10 +20,10 @@ from dims_worker.broker.queues import INGEST, TICK
 from dims_worker.config import Config, Rule
 from dims_worker.domain import schedule
 from dims_worker.errors import DimsError
+from dims_worker.local.stall import EXIT_STALLED, MAX_PATIENCE, MIN_PATIENCE, OBSERVE_SECONDS, StallDetector
 from dims_worker.store.engine import engine
 from dims_worker.store.process_reporter import ProcessReporter, identify_process
 from dims_worker.store.processes import ProcessProgress
-from dims_worker.worker.stall import EXIT_STALLED, MAX_PATIENCE, MIN_PATIENCE, OBSERVE_SECONDS, StallDetector
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,10 @@ from kombu.entity import Queue
 
 from dims_producers.broker_url import BrokerAddress
 from dims_worker.broker.queues import INGEST, SWEEP, VERIFY, queue_names
+from dims_worker.broker.transport import use_broker_transport
 from dims_worker.config import Config
 from dims_worker.errors import BrokerUnreachable
+from dims_worker.worker import outage_filter
 from dims_worker.worker.beat import rule_schedules
 
 
@@ -21,6 +23,8 @@ def build_app(config: Config) -> Celery:
     """Return a Celery app for this configuration. Raises BrokerUnreachable if no broker is configured."""
     if config.broker_url is None:
         raise BrokerUnreachable("no broker is configured: set DIMS_BROKER_URL, or start one with `dims up`")
+    use_broker_transport()
+    outage_filter.install()
     app = Celery("dims", set_as_current=True)
     app.conf.update(
         **broker_for_celery(config.broker_url),
@@ -36,11 +40,15 @@ def build_app(config: Config) -> Celery:
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_enable_prefetch_count_reduction=False,  # True silences a worker after a reconnect (celery 5.6)
+        # A child is replaced now and then, so that what a library leaks cannot grow for months
+        worker_max_tasks_per_child=10_000,
+        worker_max_memory_per_child=512 * 1024,  # KiB, checked after each task
         worker_consumer="dims_worker.worker.message_guard:MessageGuard",  # refuses and counts what is no wake-up
         worker_cancel_long_running_tasks_on_connection_loss=False,  # True loses tasks (celery 5.6)
         worker_hijack_root_logger=True,
         worker_send_task_events=True,
         task_send_sent_event=True,
+        broker_channel_error_retry=True,  # an error reply is over after a while, like a lost connection
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
@@ -51,7 +59,7 @@ def build_app(config: Config) -> Celery:
             "health_check_interval": 5,
             "global_keyprefix": "",
         },
-        beat_scheduler="dims_worker.worker.beat:ReportedScheduler",
+        beat_scheduler="dims_worker.worker.beat_scheduler:PatientScheduler",
         beat_schedule={
             "sweep": {
                 "task": SWEEP,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import Any
 
 from celery import Celery, bootsteps
@@ -24,6 +25,9 @@ from dims_worker.errors import DimsError
 from dims_worker.events import STREAM
 from dims_worker.pipeline.ingest import ingest_batch, register_config
 from dims_worker.store.engine import check_schema, engine, transaction
+from dims_worker.store.identity import database_identity
+from dims_worker.worker.broker_check import check_broker
+from dims_worker.worker.outage_report import report_failure, report_success
 from dims_worker.worker.progress import progress
 from dims_worker.worker.sweep import SweepTurn, sweep
 from dims_worker.worker.wakeups import WakeupSender, reasons
@@ -50,13 +54,14 @@ class Dispatcher:
         self.planner = Planner(config)
         self.stopped = threading.Event()
         self.problem: str | None = None
+        self.reading = False
 
     def run(self) -> None:
         while not self.stopped.is_set():
             try:
                 self._serve()
             except (DimsError, RedisError, OperationalError, OSError) as error:
-                self._report(str(error) or type(error).__name__)
+                self._report(error)
                 self.stopped.wait(RETRY)
             except Exception:
                 log.exception("the dispatcher failed and starts again")
@@ -65,16 +70,22 @@ class Dispatcher:
     def _serve(self) -> None:
         """Wait on the stream, ingest new events, and sweep when it is time, until something fails."""
         redis = connect(str(self.config.broker_url), timeout=WAIT_MS / 1000 + 3)
+        check_broker(self.config, redis)
         self._register()
         event_stream.ensure_group(redis)
         event_stream.remove_stale_consumers(redis)
-        self._report(None)
+        if self.problem is None:
+            self._report(None)
         sender, turn = WakeupSender(self.app, redis, self.config), SweepTurn(redis)
-        busy = False
+        busy, started = False, time.monotonic()
         while not self.stopped.is_set():
             if turn.is_mine(self.config.settings.sweep):
                 sweep(sender)
                 progress.note_sweep()
+                self._report(None)
+            elif self.problem and time.monotonic() - started > 2 * self.config.settings.sweep.total_seconds():
+                database_identity(self._engine)  # another worker sweeps, so ask both servers ourselves
+                self._report(None)
             following = sender.verify_scheduled(self._engine)
             wait = WAIT_MS / 1000 if following is None else min(WAIT_MS / 1000, following)
             if self.ingests:
@@ -111,11 +122,16 @@ class Dispatcher:
                 register_config(connection, self.config)
         self.registered = True
 
-    def _report(self, problem: str | None) -> None:
-        """Log a change: a new problem, or that there is none."""
-        if problem != self.problem:
-            log.warning("waiting, and trying again: %s", problem) if problem else log.info("reading %s", STREAM)
-        self.problem = problem
+    def _report(self, error: Exception | None) -> None:
+        """Note an error, or that broker and database have served a sweep. Each outage is logged once."""
+        if error is not None:
+            self.problem = report_failure("the dispatcher", error, self.config)
+        else:
+            report_success("the dispatcher")
+            if not self.reading:
+                log.info("reading %s", STREAM)
+            self.problem = None
+        self.reading = error is None
 
 
 class DispatcherStep(bootsteps.StartStopStep):  # type: ignore[misc]

@@ -11,12 +11,13 @@ import logging
 from collections.abc import Callable, Container, Mapping
 from typing import Any
 
-from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.consumer import Consumer
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.utils.url import maybe_sanitize_url
 from redis.exceptions import RedisError
 
 from dims_worker.broker.queues import REFUSED
+from dims_worker.worker.patient_consumer import PatientConsumer
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +25,10 @@ _JSON = "application/json"
 _SHOWN = ("transport", "uri_prefix", "hostname", "port", "virtual_host", "userid", "connect_timeout", "heartbeat")
 
 
-class MessageGuard(CeleryConsumer):  # type: ignore[misc]
+class MessageGuard(PatientConsumer):
     """See the module. The setting `worker_consumer` names this class."""
 
-    class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc]
+    class Blueprint(Consumer.Blueprint):  # type: ignore[misc]
         """Celery's blueprint, without secrets in what `celery inspect stats` and Flower show of the broker."""
 
         def info(self, parent: Any) -> dict[str, Any]:

@@ -34,10 +34,10 @@ from dims_worker.broker.queues import INGEST
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
 from dims_worker.formatting import pluralize
+from dims_worker.local.stall import EXIT_STALLED, StallDetector, observation_period, stall_patience
 from dims_worker.store import leases
 from dims_worker.store.engine import engine, transaction
 from dims_worker.worker.progress import WorkerProgress
-from dims_worker.worker.stall import EXIT_STALLED, StallDetector, observation_period, stall_patience
 
 log = logging.getLogger(__name__)
 

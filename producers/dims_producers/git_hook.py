@@ -8,58 +8,128 @@ the hook then starts Python in the background.
 from __future__ import annotations
 
 import argparse
-import functools
+import contextlib
 import os
-import re
-import shlex
-import subprocess
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dims_producers.git_notes import TYPES
 from dims_producers.home import NAME, find_home, spool_folder
+from dims_producers.hook_managers import manager_of
+from dims_producers.hook_script import (
+    is_ours,
+    refuse_two_others,
+    remove_hook,
+    require_utf8,
+    script,
+    script_places,
+    write_hook,
+)
 from dims_producers.publish import broker_url, publish
+from dims_producers.repository_paths import FOLDER, RepositoryPaths, absolute, record_home, recorded_home
+from dims_producers.repository_spool import send_notes
 from dims_producers.spool import Spool
-from dims_worker.errors import DimsError, NotFound, UsageError
+from dims_worker.errors import DimsError, UsageError
 
 HOOKS = tuple(TYPES)
 """The hooks that `install` writes, by git's names."""
-
-KEPT = ".before-dims"
-"""The suffix for a hook that existed before. Our hook runs it at the end."""
 
 SENDER = "sender.pid"
 """The spool's file with the pid of the sender that a hook started. `watcher.pid` is the same for the watcher."""
 
 
 def install(repo: Path, home: Path, python: str = sys.executable) -> dict[Path, str]:
-    """Install the hooks in `repo` for the spool of `home`. Return what happened to each hook, in words.
+    """Install the hooks in `repo`, and record `home` for its worktree. Return what happened to each hook, in words.
 
-    They go where git looks for them (`core.hooksPath` and linked worktrees are respected). An existing hook is renamed
-    to `NAME.before-dims` and runs after ours. Installing again updates our hooks and changes nothing else.
+    They go where git looks for them (`core.hooksPath` is respected), and serve all worktrees of the repository. Each
+    worktree finds its own data directory. An existing hook is renamed to `NAME.before-dims` and runs after ours.
+    Installing again updates our hooks and changes nothing else.
 
     Raises:
         NotFound: `repo` is not a git repository.
-        UsageError: a path is not UTF-8.
+        UsageError: git runs none of these hooks here (a bare repository), another program writes them, you cannot
+            write them, or a path is not UTF-8. The message contains the fix.
         DimsError: two other hooks would need the same name. Nothing was changed.
     """
-    folder = _hooks_folder(repo)
-    hooks = [folder / name for name in HOOKS]
-    absolute = Path(os.path.abspath(home))  # noqa: PTH100 - keeps symbolic links
-    texts = [_script(hook.name, absolute, python) for hook in hooks]
-    for hook in hooks:
-        _refuse_two_others(hook)
-    folder.mkdir(parents=True, exist_ok=True)
-    return {hook: _write(hook, text) for hook, text in zip(hooks, texts, strict=True)}
+    paths = RepositoryPaths.of(repo)
+    if paths.bare:
+        raise UsageError(
+            f"{repo} is a bare repository, in which git runs no hook of a commit. Install the hooks in the clone or "
+            "worktree where you commit. For pushes, call `dims enqueue dims.git.commit` in its post-receive hook."
+        )
+    home = absolute(Path.cwd(), home)
+    require_utf8(str(home))
+    texts = {name: script(name, python) for name in HOOKS}
+    for name in HOOKS:
+        refuse_two_others(paths.hooks / name)
+    try:
+        return _install(paths, home, texts)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the hooks of {repo}: {error.filename or paths.hooks}: {error.strerror}. Install them as the "
+            "user who owns that folder, or let `core.hooksPath` name one of yours."
+        ) from None
+
+
+def _install(paths: RepositoryPaths, home: Path, texts: Mapping[str, str]) -> dict[Path, str]:
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)  # a hook never creates it: the project may have moved
+    Spool(spool_folder(home)).make()
+    _keep_other_home(paths, home)
+    named = (script_places(paths.hooks / name)[0] for name in HOOKS)
+    for old in {each for each in named if each is not None and each != home}:
+        _take_notes(old, home)
+    record_home(paths.git_dir, paths.top, home)
+    done: dict[Path, str] = {}
+    missing = []
+    for name, text in texts.items():
+        manager = manager_of(paths, paths.hooks / name)
+        if manager is None:
+            paths.hooks.mkdir(parents=True, exist_ok=True)
+            done[paths.hooks / name] = write_hook(paths.hooks / name, text)
+            continue
+        paths.scripts.mkdir(parents=True, exist_ok=True)
+        done[paths.scripts / name] = f"{write_hook(paths.scripts / name, text)}, run by {manager.files[0].name}"
+        if not manager.runs_ours:
+            missing.append(manager.fix)
+    if missing:
+        raise UsageError(
+            f"git does not run all hooks of DIMS in {paths.top} yet, and DIMS does not change files that another "
+            "program writes. Then install again.\n" + "\n".join(missing)
+        )
+    return done
+
+
+def _take_notes(old: Path, home: Path) -> None:
+    """Move the notes of a hook of an earlier version, which wrote on into the old place of a project that moved.
+
+    A real data directory is left alone: it holds more than a spool.
+    """
+    if not old.is_dir() or {path.name for path in old.iterdir()} != {"spool"}:
+        return
+    for note in sorted((old / "spool" / "new").glob("*.git")):
+        shutil.move(note, spool_folder(home) / "new" / note.name)
+
+
+def _keep_other_home(paths: RepositoryPaths, home: Path) -> None:
+    """Record for the main worktree what the hook of an earlier version names, before we replace it from another."""
+    if not paths.linked or recorded_home(paths.common, paths.common.parent) is not None:
+        return
+    named = next((named for name in HOOKS if (named := script_places(paths.hooks / name)[0]) is not None), None)
+    if named is not None and named != home and named.is_dir():
+        record_home(paths.common, None, named)
 
 
 def uninstall(repo: Path) -> dict[Path, str]:
     """Remove our hooks and restore those that existed before. Return what happened to each hook, in words.
 
-    Raises NotFound if `repo` is not a git repository.
+    The hooks of all worktrees are the same files. Raises NotFound if `repo` is not a git repository.
     """
-    return {hook: _remove(hook) for name in HOOKS if _is_ours(hook := _hooks_folder(repo) / name)}
+    paths = RepositoryPaths.of(repo)
+    (paths.git_dir / FOLDER / "home").unlink(missing_ok=True)
+    hooks = [folder / name for name in HOOKS for folder in (paths.hooks, paths.scripts)]
+    return {hook: remove_hook(hook) for hook in hooks if is_ours(hook)}
 
 
 def flush(home: Path, env: Mapping[str, str], *, wait: float = 10.0) -> int:
@@ -88,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> str:
     if args.command == "flush":
-        return f"{_flush_in_background(args.home) if args.background else flush(args.home, os.environ)} sent"
+        return f"{_flush_in_background(args) if args.background else _flush(args)} sent"
     if args.command == "uninstall":
         return format_result(uninstall(args.repo)) or "no DIMS hook is installed"
     return format_result(install(args.repo, args.home or find_home(os.environ, Path.cwd()) or Path.cwd() / NAME))
@@ -100,16 +170,27 @@ def format_result(done: Mapping[Path, str]) -> str:
     return "\n".join(f"{hook.name:<{width}}  {outcome}" for hook, outcome in done.items())
 
 
-def _flush_in_background(home: Path) -> int:
+def _flush(args: argparse.Namespace) -> int:
+    """Send what the hooks left in the repository's own spool, and then the spool of the data directory."""
+    sent = 0
+    if args.repository is not None:
+        spool = args.repository / FOLDER / "spool"
+        sent = send_notes(spool, lambda events: publish(events, broker_url(os.environ, args.home)))
+    return sent + flush(args.home, os.environ)
+
+
+def _flush_in_background(args: argparse.Namespace) -> int:
     """Do what `flush` does, as a hook starts it: in the background, and one process at a time."""
     os.setsid()  # closing the terminal of the commit must not end this process
     os.nice(5)
     try:
-        sent = flush(home, os.environ)
+        sent = _flush(args)
     finally:
         # From now on the next hook starts another sender. A hook that still saw this one has written its note by now.
-        (spool_folder(home) / SENDER).unlink(missing_ok=True)
-    return sent + flush(home, os.environ)
+        for spool in (spool_folder(args.home), *((args.repository / FOLDER / "spool",) if args.repository else ())):
+            with contextlib.suppress(PermissionError):  # the spool of another user has no sender of ours
+                (spool / SENDER).unlink(missing_ok=True)
+    return sent + _flush(args)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     send = commands.add_parser("flush", help="send everything in the spool")
     send.add_argument("--background", action="store_true", help="run in a new session, as the hook does")
+    send.add_argument("--repository", type=Path, help="its shared git directory, which may hold notes too")
     send.add_argument("home", metavar="HOME", type=Path, help="the data directory")
     add = commands.add_parser("install", help="install the hooks")
     add.add_argument("--home", type=Path, help="the data directory (default: DIMS_HOME, else the nearest .dims)")
@@ -124,92 +206,6 @@ def _parser() -> argparse.ArgumentParser:
     for command in (add, remove):
         command.add_argument("repo", metavar="REPO", nargs="?", type=Path, default=Path())
     return parser
-
-
-def _hooks_folder(repo: Path) -> Path:
-    """Return where git looks for the hooks of `repo`. Raises NotFound with git's reason."""
-    command = ["git", "-C", str(repo), "rev-parse", "--git-path", "hooks"]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=10, check=False, env=_env())
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise DimsError(f"cannot run git in {repo}: {error}") from None
-    if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip()
-        raise NotFound(f"{repo} is not a git repository: {reason}")
-    return Path(os.path.abspath(repo / os.fsdecode(done.stdout.removesuffix(b"\n"))))  # noqa: PTH100
-
-
-def _env() -> dict[str, str]:
-    """Return the environment without the variables that point git to another repository."""
-    return {k: v for k, v in os.environ.items() if k not in {"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR"}}
-
-
-def _is_ours(hook: Path) -> bool:
-    try:
-        with hook.open("rb") as file:
-            return f"# DIMS {hook.name} hook".encode() in file.read(200)
-    except OSError:
-        return False
-
-
-def _kept(hook: Path) -> Path:
-    return hook.with_name(f"{hook.name}{KEPT}")
-
-
-def _refuse_two_others(hook: Path) -> None:
-    if os.path.lexists(hook) and not _is_ours(hook) and os.path.lexists(_kept(hook)):
-        raise DimsError(
-            f"{hook} is not a hook of DIMS, and {_kept(hook).name} beside it is an older hook of yours. "
-            "Nothing was changed. Merge the two by hand, then install again."
-        )
-
-
-def _write(hook: Path, text: str) -> str:
-    outcome = "updated" if _is_ours(hook) else "installed"
-    draft = hook.with_name(f"{hook.name}.dims-{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.chmod(0o755)
-    try:
-        if os.path.lexists(hook) and not _is_ours(hook):
-            hook.rename(_kept(hook))
-        draft.replace(hook)
-    finally:
-        draft.unlink(missing_ok=True)
-    return f"{outcome}, runs {_kept(hook).name} after it" if os.path.lexists(_kept(hook)) else outcome
-
-
-def _remove(hook: Path) -> str:
-    if not os.path.lexists(_kept(hook)):
-        hook.unlink()
-        return "removed"
-    _kept(hook).replace(hook)
-    return "removed, the hook from before is restored"
-
-
-@functools.cache
-def _isolation(python: str) -> str:
-    """Return `-I` if Python finds this package with it, else `-P` (it is installed for one user only).
-
-    Either option keeps Python from importing modules of the repository that you commit to.
-    """
-    try:
-        done = subprocess.run(
-            [python, "-I", "-c", "import dims_producers.git_hook"], capture_output=True, timeout=30, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "-I"
-    return "-I" if done.returncode == 0 else "-P"
-
-
-def _script(name: str, home: Path, python: str) -> str:
-    template = Path(__file__).with_name("git_hook.sh").read_text(encoding="utf-8")
-    values = {"@HOOK@": name, "@HOME@": str(home), "@PYTHON@": python, "@ISOLATION@": _isolation(python)}
-    for value in values.values():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise UsageError(f"the path {value!r} is not UTF-8. Use another one.") from None
-    return re.sub("|".join(values), lambda match: shlex.quote(values[match[0]]), template)
 
 
 if __name__ == "__main__":

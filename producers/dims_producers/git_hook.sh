@@ -2,23 +2,25 @@
 # DIMS @HOOK@ hook: writes a note for DIMS about what git did. To remove it, run: dims hook uninstall
 # It uses shell builtins only: you wait for it when you commit, and starting one program takes longer than all of it.
 dims() {
-    home=@HOME@ python=@PYTHON@ head='' ref='' sha='' common='' gitdir=${GIT_DIR:-.git}
-    spool=$home/spool
-
-    # Read the commit from git's own files: HEAD names a ref, and git has just written that ref.
+    python=@PYTHON@ head='' ref='' sha='' common='' gitdir=${GIT_DIR:-.git}
     if [ -f "$gitdir" ]; then
         IFS= read -r gitdir <"$gitdir"
         gitdir=${gitdir#gitdir: }
     fi
+    if [ -f "$gitdir/commondir" ]; then IFS= read -r common <"$gitdir/commondir"; fi
+    case $common in
+    '') common=$gitdir ;;
+    /*) ;;
+    *) common=$gitdir/$common ;;
+    esac
+    find_home
+    if [ -z "$home$recorded" ]; then return; fi # no project of DIMS
+
+    # Read the commit from git's own files: HEAD names a ref, and git has just written that ref.
     IFS= read -r head <"$gitdir/HEAD"
     case $head in
     'ref: '*)
         ref=${head#ref: }
-        if [ -f "$gitdir/commondir" ]; then IFS= read -r common <"$gitdir/commondir"; fi
-        case $common in
-        /*) ;;
-        *) common=$gitdir/$common ;;
-        esac
         if [ -f "$common/$ref" ]; then IFS= read -r sha <"$common/$ref"; fi
         ;;
     *) sha=$head ;;
@@ -48,18 +50,95 @@ dims() {
         [ @HOOK@ = post-commit ] || [ -n "$before" ] || before=$(git rev-parse --verify -q ORIG_HEAD)
     fi
 
-    note 2>/dev/null || { mkdir -p "$spool/new" "$spool/tmp" && note; } || return
+    keep_note || return
 
     # A watcher sends the note at once. So does a sender that an earlier hook started: it removes its pid file and then
     # checks the spool once more. Start a sender only if neither runs.
-    if lives watcher || lives sender; then return; fi
-    "$python" @ISOLATION@ -m dims_producers.git_hook flush --background "$home" 9>>"$spool/sender.pid" &
+    if [ -z "$home" ] || lives watcher || lives sender; then return; fi
+    if ! [ -x "$python" ]; then
+        warning="DIMS does not know this change yet. Its note waits in $spool, because $python is missing. Run: dims hook install"
+        return
+    fi
+    "$python" @ISOLATION@ -m dims_producers.git_hook flush --background --repository "$common" "$home" \
+        9>>"$spool/sender.pid" &
     printf '%s\n9\n' "$!" >"$spool/sender.pid"
+    [ -O "$spool" ] || give "$spool" "$spool/sender.pid"
+}
+
+# Finds the data directory when git runs the hook, so that a project may move, and each linked worktree may have its
+# own. A linked worktree without one uses that of the main worktree.
+find_home() {
+    search "$gitdir" "$PWD"
+    if [ -n "$home$recorded" ] || [ "$common" = "$gitdir" ]; then return; fi
+    here=$PWD
+    if cd "$common/.."; then
+        main=$PWD
+        cd "$here" || return
+        search "$common" "$main"
+    fi
+}
+
+# Sets home to what `dims hook install` recorded in the git directory $1 for the worktree $2, or else to the nearest
+# .dims above $2 that belongs to you.
+search() {
+    home='' recorded='' top=$2
+    if [ -f "$1/dims/home" ]; then
+        IFS= read -r recorded <"$1/dims/home"
+        case $recorded in
+        /*) ;;
+        *) recorded=$2/$recorded ;;
+        esac
+        if [ -d "$recorded" ]; then
+            home=$recorded
+            return
+        fi
+    fi
+    while :; do
+        if [ -d "$top/.dims" ] && [ -O "$top/.dims" ]; then
+            home=$top/.dims
+            return
+        fi
+        [ -n "$top" ] || return
+        top=${top%/*}
+    done
+}
+
+# Writes the note into the spool of the data directory. If that does not accept it, git's own directory keeps the note,
+# from where DIMS sends it too.
+keep_note() {
+    if [ -n "$home" ]; then
+        spool=$home/spool
+        if note 2>/dev/null || { make_spool "$home" && note; }; then return; fi
+        reason="you cannot write to $spool. Run: dims doctor"
+    else
+        reason="the data directory $recorded does not exist. Run: dims hook install"
+    fi
+    spool=$common/dims/spool
+    if note 2>/dev/null || { make_spool "$common" && note; }; then
+        warning="DIMS does not know this change yet. Its note waits in $spool, because $reason"
+    else
+        warning="DIMS does not know this change, because $reason. Nor can you write to $spool. Then run: dims enqueue dims.git.commit"
+        return 1
+    fi
 }
 
 note() {
     printf 'dims-git 2\nhook %s\nsha %s\nbefore %s\nref %s\ndir %s\nroot %s\nend\n' \
-        @HOOK@ "$sha" "$before" "$ref" "$GIT_DIR" "$PWD" >"$spool/new/${sha:-HEAD}-$$.git"
+        @HOOK@ "$sha" "$before" "$ref" "$GIT_DIR" "$PWD" >"$spool/new/${sha:-HEAD}-$$.git" || return
+    [ -O "$spool/new" ] || give "$spool/new" "$spool/new/${sha:-HEAD}-$$.git"
+}
+
+# Creates the folders of the spool below $1.
+make_spool() {
+    mkdir -p "$spool/new" "$spool/tmp" || return
+    [ -O "$1" ] || give "$1" "${spool%/*}" "$spool" "$spool/new" "$spool/tmp"
+}
+
+# Gives files to the owner of the first one. Without it, what root creates here would stop that owner's own commits.
+give() {
+    owner=$(set -- $(ls -ldn "$1") && printf '%s:%s' "$3" "$4")
+    shift
+    chown "$owner" "$@" || :
 }
 
 # Returns whether the process in a pid file is alive. Another process may have the same pid by now, so where /proc
@@ -73,7 +152,7 @@ lives() {
 }
 
 # After a rewrite, git writes pairs of an old and a new commit to standard input. The next hook gets all of them too.
-pairs='' before=''
+pairs='' before='' warning=''
 if [ @HOOK@ = post-rewrite ]; then
     while IFS= read -r pair; do
         before=${pair%% *}
@@ -83,6 +162,7 @@ if [ @HOOK@ = post-rewrite ]; then
 fi
 
 dims "$@" </dev/null >/dev/null 2>&1
+if [ -n "$warning" ]; then printf 'dims: %s\n' "$warning" >&2; fi
 
 # Run the hook that was here before DIMS.
 kept=${0%/*}/@HOOK@.before-dims

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dims_producers.broker_refusal import broker_reason, fix_of_refusal, wrong_type
 from dims_producers.broker_url import TLS_FILES, BrokerAddress
 from dims_worker.errors import BrokerUnreachable, ConfigError
 from dims_worker.events import FIELD, STREAM, Event
@@ -68,10 +69,7 @@ def _connection(url: str, timeout: float) -> Iterator[Redis]:
         with client:
             yield client
     except (RedisError, OSError) as error:
-        raise BrokerUnreachable(
-            f"the broker at {place} is unreachable or refuses: {_reason(error)}. "
-            "Start it with `dims up`, or set DIMS_BROKER_URL."
-        ) from error
+        raise BrokerUnreachable(f"the broker at {place} is unreachable or refuses: {_reason(error)}.") from error
 
 
 def broker_url(env: Mapping[str, str], home: Path | None) -> str:
@@ -138,5 +136,8 @@ def connect(url: str, timeout: float) -> Redis:
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return (text or type(error).__name__).rstrip(".")[:300]
+    """Return what the broker answered and the fix, which is to start it or to name another one if none is known."""
+    if "WRONGTYPE" in str(error):
+        return wrong_type(STREAM, "stream")
+    reason = broker_reason(error)
+    return reason if fix_of_refusal(error) else f"{reason}. Start it with `dims up`, or set DIMS_BROKER_URL"

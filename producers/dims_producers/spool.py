@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from dims_producers.file_owner import give_to_owner, make_folder
 from dims_producers.git_notes import read_notes
 from dims_producers.publish import publish
 from dims_producers.spool_file import Reader, SpoolFile, read_events
@@ -78,6 +79,7 @@ class Spool:
         draft, path = self.tmp / name, self.new / name
         try:
             with draft.open("xb") as file:
+                give_to_owner(file.fileno(), self.folder)
                 file.write(raw)
                 file.flush()
                 os.fsync(file.fileno())
@@ -93,7 +95,7 @@ class Spool:
     def make(self) -> None:
         """Create the folders that are missing."""
         for folder in (self.new, self.tmp):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
 
     def flush(self, send: Callable[[Sequence[Event]], object], *, wait: float = 5.0) -> int:
         """Send the waiting events in their order of arrival, and return how many were sent.
@@ -164,7 +166,7 @@ class Spool:
 
     def _move_to_bad(self, path: Path, reason: object) -> None:
         try:
-            self.bad.mkdir(parents=True, exist_ok=True)
+            make_folder(self.bad)
             target = self.bad / path.name
             if os.path.lexists(target):
                 target = self.bad / f"{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}"
@@ -184,7 +186,9 @@ class Spool:
     @contextlib.contextmanager
     def _locked(self, wait: float) -> Iterator[bool]:
         """Yield True while this thread of this process holds the lock, or False after `wait` seconds."""
-        with (self.folder / "lock").open("ab") as file:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        with os.fdopen(os.open(self.folder / "lock", flags, 0o666), "r+b") as file:
+            give_to_owner(file.fileno(), self.folder)
             yield _flock(file.fileno(), wait)  # closing the file, or the end of the process, releases the lock
 
 

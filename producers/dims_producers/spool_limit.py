@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from dims_producers.file_owner import give_to_owner
 from dims_worker.errors import SpoolFull
 
 MAX_FILES = 100_000
@@ -67,6 +68,7 @@ class SpoolLimit:
         is_full = files >= self._max_files or size >= self._max_bytes
         if is_full:
             self._mark.touch()
+            give_to_owner(self._mark, self._mark.parent)
         else:
             self._mark.unlink(missing_ok=True)
         return is_full

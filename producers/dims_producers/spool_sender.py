@@ -1,11 +1,16 @@
-"""Send what is in a spool while a process runs: soon after a file arrives, and again while any file remains."""
+"""Send what is in a spool while a process runs: soon after a file arrives, and again while any file remains.
+
+Every few seconds it also sends what hooks had to leave in the git directory of a repository.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from dims_producers.publish import check_broker, publish
+from dims_producers.repository_spool import repository_spools, send_notes
 from dims_producers.spool import Spool
 from dims_worker.errors import DimsError
 
@@ -22,11 +27,16 @@ _FIRST_RETRY = 0.5
 
 
 class SpoolSender:
-    """Sends the files of `spool` to the broker at `url()`, which is called each time because it may change."""
+    """Sends the files of `spool`, and the notes in the git directories of `repositories`.
 
-    def __init__(self, spool: Spool, url: Callable[[], str]) -> None:
+    `url()` is the broker's. It is called each time, because it may change.
+    """
+
+    def __init__(self, spool: Spool, url: Callable[[], str], repositories: Sequence[Path] = ()) -> None:
         self._spool = spool
         self._url = url
+        self._repositories = repositories
+        self._refused: dict[Path, str] = {}
         self._woken: float | None = None
         self._failures = 0
         self._next = 0.0
@@ -53,12 +63,28 @@ class SpoolSender:
                 if self._failures:  # before reading many files for nothing
                     check_broker(url)
                 self._spool.flush(lambda events: publish(events, url), wait=1.0)
+            if now >= self._next:
+                self._send_notes()
         except (DimsError, OSError) as error:
             return self._failed(error, now)
         if self._failures and waiting:
             log.info("the broker is reachable again: sent what waited in %s", self._spool.folder)
         self._failures, self._next = 0, now + RETRY
         return True
+
+    def _send_notes(self) -> None:
+        """Send the notes that hooks left in repositories. Logs once per reason what another user's permissions keep."""
+        for spool in repository_spools(self._repositories):
+            try:
+                sent = send_notes(spool, lambda events: publish(events, self._url()))
+            except OSError as error:
+                if self._refused.get(spool) != str(error):
+                    log.warning("the notes of git hooks in %s wait: %s", spool, error)
+                self._refused[spool] = str(error)
+            else:
+                self._refused.pop(spool, None)
+                if sent:
+                    log.info("sent %d changes that git hooks had left in %s", sent, spool)
 
     def _failed(self, error: Exception, now: float) -> bool:
         if not self._failures:

@@ -11,11 +11,12 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from dims_producers.change_batch import ChangeBatch
+from dims_producers.file_owner import give_to_owner
 from dims_producers.producer_name import producer_name
 from dims_producers.spool import Spool
 from dims_producers.spool_sender import SpoolSender
@@ -47,6 +48,7 @@ class FolderWatcher:
     Args:
         ignored: called with an absolute path. `.git` and the data directory around the spool are always ignored.
         send_url: returns the broker's URL. It is called before each attempt and may raise DimsError.
+        repositories: folders of git repositories, whose own spools are sent too.
     """
 
     def __init__(
@@ -58,11 +60,12 @@ class FolderWatcher:
         ignored: Callable[[Path], bool],
         settle: float = 0.3,
         stop: threading.Event,
+        repositories: Sequence[Path] = (),
     ) -> None:
         self._stop = stop
         self._wake = threading.Event()
         self._spool = spool
-        self._sender = SpoolSender(spool, send_url)
+        self._sender = SpoolSender(spool, send_url, repositories)
         home = os.path.realpath(spool.folder.parent)
         self._trees = [
             _WatchedTree(folder, ChangeBatch(settle), home=home, ignored=ignored, wake=self._wake)
@@ -213,6 +216,7 @@ def _pid_file(path: Path) -> Iterator[None]:
     """
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     with draft.open("w+") as file:
+        give_to_owner(file.fileno(), path.parent)
         text = f"{os.getpid()}\n{file.fileno()}\n"
         file.write(text)
         file.flush()

@@ -26,6 +26,10 @@ BEGIN
                 EXECUTE format('GRANT SELECT ON %I TO %I', object.name, role);
             END IF;
             CONTINUE WHEN role <> 'dims_app' OR object.kind = 'v' OR object.name = 'dims_alembic_version';
+            IF object.name = 'dims_database' THEN
+                REVOKE INSERT, UPDATE ON dims_database FROM dims_app; -- the default privileges had granted them
+                CONTINUE;
+            END IF;
             IF object.kind = 'S' THEN
                 EXECUTE format('GRANT USAGE ON SEQUENCE %I TO dims_app', object.name);
             ELSE

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from dims_worker.probes.scan_process.channel import Channel
+from dims_worker.probes.scan_process.message_channel import MessageChannel
 from dims_worker.probes.scan_process.process_tree import kill_descendants
 
 IDLE = 60.0
@@ -23,6 +23,7 @@ IDLE = 60.0
 BEGUN, LOG, PROGRESS, ENDED, RAISED = "begun", "log", "progress", "ended", "raised"
 """The kinds of messages to the parent. Each message is a pair of a kind and a value."""
 
+_inherited_files: list[Any] = []
 _KEPT_SIGNALS = {signal.SIGPIPE, signal.SIGXFSZ}
 """Python ignores these two, so that a write raises an error instead."""
 _PARENT_DECIDES = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -34,7 +35,7 @@ def run_child(connection: socket.socket, inherited: Any) -> NoReturn:
     try:
         _reset_signals()
         _detach(connection.fileno())
-        channel = Channel(connection)
+        channel = MessageChannel(connection)
         _forward_logs(channel)
         _end_with_parent(channel)
         gc.freeze()  # the collector then leaves the memory alone that both processes share
@@ -47,9 +48,9 @@ def run_child(connection: socket.socket, inherited: Any) -> NoReturn:
         os._exit(0)
 
 
-def _serve(channel: Channel, inherited: Any) -> None:
+def _serve(channel: MessageChannel, inherited: Any) -> None:
     """Answer calls until none has come for a while."""
-    while select.select([channel], [], [], IDLE)[0]:
+    while channel.is_readable(IDLE):
         function, arguments, limit = channel.wait_for_message()
         # The kernel ends this process when the limit is over, even if Python code never gives way and the parent is
         # dead. SIGALRM has its default action here, and neither a thread nor a handler takes part.
@@ -64,7 +65,7 @@ def _serve(channel: Channel, inherited: Any) -> None:
         _answer(channel, *answer)
 
 
-def _answer(channel: Channel, kind: str, value: Any) -> None:
+def _answer(channel: MessageChannel, kind: str, value: Any) -> None:
     try:
         channel.send((kind, value))
     except OSError:
@@ -113,7 +114,8 @@ def _detach(own: int) -> None:
                 continue  # the descriptor that listed the folder
             os.dup2(null, descriptor, inheritable=descriptor == 0)
     os.dup2(2, 1)
-    # Fresh objects: another thread of the parent may have held a lock of the old ones
+    # Fresh objects: another thread of the parent may have held a lock of the old ones, which are kept, and not closed
+    _inherited_files.extend((sys.stdin, sys.stdout, sys.stderr))
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
 
@@ -129,7 +131,7 @@ class _ForwardedLog(logging.handlers.QueueHandler):
         self._send((LOG, record))
 
 
-def _forward_logs(channel: Channel) -> None:
+def _forward_logs(channel: MessageChannel) -> None:
     logging.raiseExceptions = False  # the parent may be gone
     for logger in (logging.getLogger(), *logging.Logger.manager.loggerDict.values()):
         if isinstance(logger, logging.Logger) and logger.handlers:
@@ -138,7 +140,7 @@ def _forward_logs(channel: Channel) -> None:
         logging.getLogger().addHandler(_ForwardedLog(channel.send))
 
 
-def _end_with_parent(channel: Channel) -> None:
+def _end_with_parent(channel: MessageChannel) -> None:
     """Watch the connection from a thread. When the parent is gone, end this process and what it has started.
 
     While a pattern holds Python's lock, the thread cannot run. Then the timer of the kernel ends the process.

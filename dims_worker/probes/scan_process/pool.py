@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import selectors
 import signal
 import threading
@@ -28,7 +27,7 @@ GRACE = 3.0
 MARGIN = 1.5
 """Seconds after that at which the kernel kills it, in case that the parent is dead or frozen."""
 BUSY = 0.1
-"""The share of its time for which a call must have used the CPU to count as busy, and not as waiting."""
+"""The share of its time for which a call must have used the CPU to count as busy, where nothing better is known."""
 _TICK = 0.2
 """Seconds between two checks whether the worker stops."""
 
@@ -150,7 +149,7 @@ class ScanPool:
         """Return an idle process that still runs, or None."""
         while self.idle:
             process = self.idle.pop()
-            if not select.select([process], [], [], 0)[0]:
+            if not process.has_ended():
                 return process
             process.kill()  # it has ended, because it had nothing to do for a while
         return None
@@ -191,21 +190,26 @@ class ScanPool:
 
     def _kill_overdue(self, process: ScanProcess) -> None:
         call = self.running.pop(process)
+        computing = process.is_computing()
         _, used = process.kill()
-        call.end(failure=self._overdue(call, used))
+        call.end(failure=self._overdue(call, used, computing))
 
-    def _overdue(self, call: ProcessCall, cpu_used: float) -> Failure:
+    def _overdue(self, call: ProcessCall, cpu_used: float, computing: bool | None = None) -> Failure:
         """Return the failure of a call that did not end in time, with its likely cause."""
         elapsed = time.monotonic() - call.begun_at
-        busy = cpu_used - call.cpu_before > BUSY * elapsed
-        cause = (
-            "It was computing all the time: a pattern such as (a+)+$ can take years. Simplify the patterns, measure "
-            "less, or raise `timeout`"
-            if busy
-            else "It was waiting for a server, a file system or a program that did not answer. Check that they work, "
-            "or raise `timeout`"
-        )
-        return Failure(f"{call.title} took longer than its timeout of {call.timeout:g} s and was killed. {cause}", busy)
+        busy = computing if computing is not None else cpu_used - call.cpu_before > BUSY * elapsed
+        end = _COMPUTING if busy else _WAITING
+        return Failure(f"{call.title} took longer than its timeout of {call.timeout:g} s and {end}", busy)
+
+
+_COMPUTING = (
+    "was killed. It was computing all the time: a pattern such as (a+)+$ can take years. Simplify the patterns, "
+    "measure less, or raise `timeout`"
+)
+_WAITING = (
+    "was killed. It was waiting for a server, a file system or a program that did not answer. Check that they work, "
+    "or raise `timeout`"
+)
 
 
 def _crash_reason(title: str, status: int | None) -> str:

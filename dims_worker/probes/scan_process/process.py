@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -11,16 +10,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dims_worker.probes.scan_process.channel import Channel
 from dims_worker.probes.scan_process.child import run_child
-from dims_worker.probes.scan_process.process_tree import kill_tree
+from dims_worker.probes.scan_process.message_channel import MessageChannel
+from dims_worker.probes.scan_process.process_tree import is_computing, kill_tree
 
 _SEND = 5.0
 """Seconds to send a call. A scan process that does not read it in this time is broken."""
 _PATIENCE = 1.0
 """Seconds to wait for a killed process. One that waits for a dead mount cannot be killed until the mount answers."""
-_unkillable: list[int] = []
-"""Processes that did not end in that time, to be reaped later."""
+_unreaped: list[tuple[int, int]] = []
+"""Processes that did not end in that time, or whose thread has ended: the pid of their parent, and their own."""
 
 
 class ScanProcess:
@@ -31,7 +30,8 @@ class ScanProcess:
 
     def __init__(self, inherited: Any) -> None:
         self.inherited = inherited
-        _reap_unkillable()
+        self.reaped = False
+        _reap_others()
         ours, theirs = socket.socketpair()
         with warnings.catch_warnings():
             # From Python 3.12 on, fork() warns of threads. The child uses no lock that another thread may hold.
@@ -45,8 +45,9 @@ class ScanProcess:
         if self.pid == 0:
             run_child(theirs, inherited)
         theirs.close()
+        self._parent = os.getpid()
         ours.settimeout(_SEND)
-        self._channel = Channel(ours)
+        self._channel = MessageChannel(ours)
 
     def fileno(self) -> int:
         return self._channel.fileno()
@@ -58,6 +59,25 @@ class ScanProcess:
     def receive(self) -> Iterator[tuple[str, Any]]:
         """Yield the messages that have arrived. Raises EOFError if the process has ended."""
         return self._channel.receive()
+
+    def __del__(self) -> None:
+        """End the process of a thread that has ended: it ends when its connection is closed."""
+        channel = getattr(self, "_channel", None)  # missing if the process could not be started
+        if channel is not None and not self.reaped and self._parent == os.getpid():
+            channel.close()
+            self._leave_unreaped()
+
+    def _leave_unreaped(self) -> None:
+        self.reaped = True
+        _unreaped.append((self._parent, self.pid))
+
+    def has_ended(self) -> bool:
+        """Return whether an idle process has ended: it sends nothing, so only the end can be read."""
+        return self._channel.is_readable(0)
+
+    def is_computing(self) -> bool | None:
+        """Return whether it runs or wants to run now, and does not wait. None where the system does not show it."""
+        return is_computing(self.pid)
 
     def kill(self) -> tuple[int | None, float]:
         """Kill the process and everything that it has started.
@@ -75,20 +95,19 @@ class ScanProcess:
         while True:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
+                self.reaped = True
                 return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
             if time.monotonic() > end:
-                _unkillable.append(self.pid)
-                kill_tree(self.pid)
+                self._leave_unreaped()
                 return None, 0.0
             time.sleep(0.002)
 
 
-def _reap_unkillable() -> None:
-    for pid in [*_unkillable]:
-        with contextlib.suppress(ChildProcessError):  # it belongs to the process that forked this one
-            if os.waitpid(pid, os.WNOHANG) == (0, 0):
-                continue
-        _unkillable.remove(pid)
+def _reap_others() -> None:
+    for parent, pid in [*_unreaped]:
+        if parent == os.getpid() and os.waitpid(pid, os.WNOHANG) == (0, 0):
+            continue
+        _unreaped.remove((parent, pid))
 
 
 def describe_end(status: int | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -43,21 +42,38 @@ def descendants(pid: int) -> list[int]:
     return below
 
 
+def is_computing(pid: int) -> bool | None:
+    """Return whether any thread of a process runs or wants to run now. None where the system does not show it."""
+    try:
+        threads = [*(_PROC / str(pid) / "task").iterdir()]
+    except OSError:
+        return None
+    return any(_state_and_parent(thread)[0] == b"R" for thread in threads)
+
+
 def _parents() -> Iterator[tuple[int, int]]:
     """Yield the pid and the parent's pid of every process that is not a zombie."""
     if not _PROC.joinpath("self", "stat").exists():  # macOS
         listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=False)
-        for pid, parent, state in (line.split(None, 2) for line in listed.stdout.splitlines()):
-            if not state.startswith("Z"):
+        for pid, parent, kind in (line.split(None, 2) for line in listed.stdout.splitlines()):
+            if not kind.startswith("Z"):
                 yield int(pid), int(parent)
         return
     for name in os.listdir(_PROC):  # noqa: PTH208 - this is read often, and a Path for each entry costs more
         if name.isdigit():
-            with contextlib.suppress(OSError):
-                # The name in brackets may contain anything, so count from the last bracket
-                fields = (_PROC / name / "stat").read_bytes().rpartition(b")")[2].split()
-                if fields[0] not in b"ZX":
-                    yield int(name), int(fields[1])
+            state, parent_pid = _state_and_parent(_PROC / name)
+            if state not in (b"Z", b"X"):
+                yield int(name), parent_pid
+
+
+def _state_and_parent(folder: Path) -> tuple[bytes, int]:
+    """Return the state of a process or thread, and the pid of its parent. The state is X if it is gone."""
+    try:
+        # The name in brackets may contain anything, so count from the last bracket
+        fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return b"X", 0
+    return fields[0], int(fields[1])
 
 
 def _send(pid: int, number: signal.Signals) -> bool:

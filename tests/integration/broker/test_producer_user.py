@@ -196,7 +196,7 @@ def test_only_the_owner_can_read_the_secrets_and_the_configuration_has_a_hash(br
 
 
 def test_the_command_for_your_own_broker_creates_the_same_user(broker: Broker) -> None:
-    (line,) = re.findall(r"^ACL SETUSER .*$", (REPO / "docs/security.md").read_text(), re.MULTILINE)
+    (line,) = re.findall(r"^ACL SETUSER dims-producer .*$", (REPO / "docs/security.md").read_text(), re.MULTILINE)
     broker.full.execute_command(*line.replace("dims-producer", "other").replace("PASSWORD", "hunter2").split())
     ours, other = broker.full.acl_getuser(valkey.PRODUCER), broker.full.acl_getuser("other")
     assert ours.pop("passwords") != other.pop("passwords")

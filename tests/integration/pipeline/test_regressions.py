@@ -17,6 +17,7 @@ from dims_worker.pipeline import verify
 from dims_worker.pipeline.ingest import ReceivedEnvelope, ingest_stream, register_config, store_events
 from dims_worker.probes import scan
 from dims_worker.probes.base import Deadline, ScanContext
+from dims_worker.probes.scan_process import pool
 from dims_worker.text.activity import MAX_SKIPPED, SKIPPED_SECONDS, ActivityFollower, SequenceTracker
 from tests.conftest import Project
 
@@ -63,9 +64,7 @@ def test_an_event_that_the_database_refuses_is_rejected_alone(
     client.close()
 
 
-def test_a_scan_that_does_not_end_is_abandoned(
-    project: Project, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_scan_that_does_not_end_is_killed(project: Project, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     project.write({"dims.yaml": CONFIG})
     over = threading.Event()
 
@@ -74,14 +73,16 @@ def test_a_scan_that_does_not_end_is_abandoned(
             over.wait(60)
 
     monkeypatch.setattr(scan, "probe_for", lambda kind: Stuck())
-    monkeypatch.setattr(scan, "GRACE", 0.2)
+    monkeypatch.setattr(pool, "GRACE", 0.2)
     with engine.begin() as connection:
         register_config(connection, project.config)
     begun = time.monotonic()
     run = verify.measure_due(engine, project.config, "project")
     over.set()
     assert run is not None
-    assert run.items[0].error == "the scan took longer than its timeout of 0.3 s and was abandoned"
+    assert str(run.items[0].error).startswith(
+        "the scan of project took longer than its timeout of 0.3 s and was killed"
+    )
     assert time.monotonic() - begun < 30  # it would have been a minute
     with engine.connect() as connection:
         assert connection.execute(text("SELECT lease_until FROM dims_sources")).scalar_one() is None

@@ -276,7 +276,9 @@ def report_process(engine: Engine, name: str, **columns: object) -> None:
     """Write the row of a process on another host, as it does itself at each sweep."""
     role, _, host = name.partition("@")
     now = datetime.now(UTC)
-    identity = ProcessIdentity(name, host, role, 7, "1.0", "abc", ("dims.ingest", "dims.verify"), now)
+    identity = ProcessIdentity(
+        name, host, role, 7, "1.0", "abc", ("dims.ingest", "dims.verify", "dims.verify.slow"), now
+    )
     with engine.begin() as connection:
         record_sign_of_life(connection, identity, now=now)
         for column, value in columns.items():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
 
+from dims_worker.config import Config
 from dims_worker.domain.run import Run
 from dims_worker.pipeline import verify
 from dims_worker.pipeline.record import record_run
@@ -361,6 +362,19 @@ def test_a_check_and_a_simultaneous_run_in_both_orders(flow: Flow) -> None:
 # --- verify.serve -------------------------------------------------------------------------------------
 
 
+@dataclass
+class ScanHere:
+    """A scan in the process of the test, so that a probe can call the test."""
+
+    config: Config
+    source: str
+    names: Iterable[str]
+
+    def result(self, stop: object = None) -> ScanResult:
+        metrics = {name: self.config.metrics[name] for name in self.names}
+        return scan.scan_source(self.config, self.source, metrics, Deadline.after(LEASE))[0]
+
+
 class Fake:
     """A probe that returns the values of the test, and calls the test while it measures."""
 
@@ -369,6 +383,7 @@ class Fake:
         self.meanwhile: Callable[[], object] = lambda: None
         self.scans: list[set[str]] = []
         monkeypatch.setattr(scan, "probe_for", lambda _: self)
+        monkeypatch.setattr(verify, "start_scan", ScanHere)
 
     def scan(self, source: object, metrics: dict[str, object], context: ScanContext, deadline: Deadline) -> ScanResult:
         self.scans.append(set(metrics))

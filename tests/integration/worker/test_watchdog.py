@@ -15,11 +15,11 @@ from sqlalchemy import Engine, text
 
 from dims_worker.config import load_config
 from dims_worker.events import FIELD, STREAM, Event
+from dims_worker.local.stall import EXIT_STALLED
 from dims_worker.store.engine import transaction
 from dims_worker.store.processes import process_rows
 from dims_worker.worker.celery_app import build_app
 from dims_worker.worker.progress import WorkerProgress
-from dims_worker.worker.stall import EXIT_STALLED
 from dims_worker.worker.watchdog import WorkerWatchdog
 from tests.conftest import Project, Worker, wait_for
 from tests.integration.helpers import NOW

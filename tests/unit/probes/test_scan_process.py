@@ -20,8 +20,8 @@ import pytest
 from dims_worker.errors import ScanStopped
 from dims_worker.probes.scan_process import child, pool
 from dims_worker.probes.scan_process.pool import AT_ONCE, ProcessCall, ScanPool
-from dims_worker.probes.scan_process.process_tree import descendants
 from tests.conftest import wait_for
+from tests.fixtures.scan_processes import alive, scan_processes
 
 Progress = Callable[[str], None]
 
@@ -39,15 +39,6 @@ def run(scans: ScanPool, function: Callable[..., Any], *arguments: Any, timeout:
     scans.start(call)
     scans.wait(call)
     return call
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process runs. A zombie does not."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return text.rpartition(")")[2].split()[0] not in "ZX"
 
 
 # --- functions that run in a scan process ---------------------------------------------------------------
@@ -107,7 +98,7 @@ def test_what_a_killed_scan_has_started_is_killed_too(scans: ScanPool, tmp_path:
     scans.wait(call)
     assert call.failure is not None
     assert not alive(int(file.read_text()))
-    assert descendants(os.getpid()) == []
+    assert scan_processes() == []
 
 
 def start_programs_blocked(inherited: Any, progress: Progress, file: str) -> None:
@@ -167,7 +158,7 @@ def test_a_stop_kills_every_scan(scans: ScanPool) -> None:
     ticks = iter([False, False, True])
     with pytest.raises(ScanStopped):
         scans.wait(calls[0], lambda: next(ticks))
-    assert descendants(os.getpid()) == []
+    assert scan_processes() == []
     assert all(call.done and call.failure for call in calls)
     assert run(scans, identify, 1).result[2] == 1
 

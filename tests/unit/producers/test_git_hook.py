@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from dims_producers import git_hook
+from dims_producers import git_hook, hook_script
 from dims_producers.git_hook import HOOKS, SENDER, install, main, uninstall
 from dims_producers.git_notes import GitNote, events_of
+from dims_producers.repository_paths import recorded_home
 from dims_producers.spool import Spool
 from dims_producers.watch_files import _pid_file
 from dims_worker.errors import DimsError, NotFound
@@ -103,6 +104,7 @@ def test_git_dir_and_work_tree_may_be_in_different_places(
     (tmp_path / "dot.git/hooks").mkdir(exist_ok=True)
     subprocess.run(["git", "init", "-q", tmp_path / "other"], check=True)
     shutil.copy2(install_one(tmp_path / "other", home), tmp_path / "dot.git/hooks/post-commit")
+    shutil.copytree(tmp_path / "other/.git/dims", tmp_path / "dot.git/dims")
     (repo / "a").touch()
     git(repo, *apart, "add", "a")
     git(repo, *apart, "commit", "-q", "-m", "apart")
@@ -346,11 +348,12 @@ def test_without_a_running_watcher_or_sender_a_flush_is_started(
 ) -> None:
     install(repo, home, str(recorder.program))
     if pid is not None:
-        (home / "spool").mkdir()
         (home / "spool" / file).write_text(pid)
     sha = commit(git, repo)
     assert [note.sha for note in notes(Spool(home / "spool"))] == [sha]  # the folders were created
-    assert recorder.called(1) == [["-I", "-m", "dims_producers.git_hook", "flush", "--background", str(home)]]
+    assert recorder.called(1) == [
+        ["-I", "-m", "dims_producers.git_hook", "flush", "--background", "--repository", ".git", str(home)]
+    ]
 
 
 def test_only_one_sender_is_started_at_a_time(repo: Path, home: Path, git, recorder: Recorder) -> None:
@@ -371,13 +374,20 @@ def test_only_one_sender_is_started_at_a_time(repo: Path, home: Path, git, recor
     assert [note.sha for note in written if note.hook == "post-commit"][:5] == shas[:5] and len(written) == 9
 
 
-def test_a_broken_setup_never_makes_a_commit_fail_or_print(repo: Path, home: Path, git, tmp_path: Path) -> None:
-    (home / "spool").write_text("not a folder")
+def test_a_broken_setup_never_makes_a_commit_fail_and_prints_one_line(
+    repo: Path, home: Path, git, tmp_path: Path
+) -> None:
     install(repo, home, "/no/such/python")
+    shutil.rmtree(home / "spool")
+    (home / "spool").write_text("not a folder")
     (repo / "a").touch()
     git(repo, "add", "a")
-    done = subprocess.run(["git", "-C", repo, "commit", "-q", "-m", "x"], capture_output=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    done = subprocess.run(["git", "-C", repo, "commit", "-q", "-m", "x"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (0, "", 1)
+    assert done.stderr.startswith(
+        "dims: DIMS does not know this change yet. Its note waits in .git/dims/spool, because "
+    )
+    assert [note.sha for note in notes(Spool(repo / ".git/dims/spool"))] == [git(repo, "rev-parse", "HEAD")]
 
 
 def test_main_installs_flushes_and_uninstalls(repo: Path, home: Path, git, capsys, broker, monkeypatch) -> None:
@@ -403,12 +413,12 @@ def test_main_installs_flushes_and_uninstalls(repo: Path, home: Path, git, capsy
 def test_placeholders_in_paths_are_not_replaced(repo: Path, tmp_path: Path, git) -> None:
     home = tmp_path / "@PYTHON@ $(touch x) `y`"
     hook = install_one(repo, home, "/bin/true")
-    assert f"home='{home}'" in hook.read_text()
+    assert recorded_home(repo / ".git", repo) == home and "@" not in hook.read_text().replace('"$@"', "")
     sha = commit(git, repo)
     assert [note.sha for note in notes(Spool(home / "spool"))] == [sha]
 
 
 def test_isolation_falls_back_to_the_user_site() -> None:
-    assert git_hook._isolation("/bin/false") == "-P"
-    assert git_hook._isolation("/no/such/program") == "-I"
-    assert git_hook._isolation(sys.executable) in ("-I", "-P")
+    assert hook_script._isolation("/bin/false") == "-P"
+    assert hook_script._isolation("/no/such/program") == "-I"
+    assert hook_script._isolation(sys.executable) in ("-I", "-P")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import select
 import socket
 import struct
 import threading
@@ -13,7 +14,7 @@ _LENGTH = struct.Struct("!Q")
 _BLOCK = 1 << 18
 
 
-class Channel:
+class MessageChannel:
     """One end of the connection. Several threads may send, one thread receives."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -23,6 +24,12 @@ class Channel:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def is_readable(self, seconds: float) -> bool:
+        """Wait at most this long for a message, or for the end of the connection. Return whether one has come."""
+        ready = select.poll()
+        ready.register(self.fileno(), select.POLLIN)
+        return bool(ready.poll(seconds * 1000))
 
     def close(self) -> None:
         self._socket.close()

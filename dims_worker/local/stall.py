@@ -1,4 +1,4 @@
-"""Decide from observations that a process makes no progress. Workers and beat observe themselves with this."""
+"""Decide from observations that a process makes no progress, or that a server does not answer."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from dims_worker.worker.stall import StallDetector, stall_patience
+from dims_worker.local.stall import StallDetector, stall_patience
 
 REASON = "work waits"
 
