@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tests.chaos.cluster import SUPERVISED
+from contextlib import suppress
+
+import psycopg2
+
+from tests.chaos.cluster import DISKS, SUPERVISED
 from tests.chaos.faults.base import Fault, problem
 
 
@@ -24,6 +28,17 @@ class FullDatabaseDisk(FullDisk):
     name = "full disk: database"
     expected = problem("database|disk")
     disk = "database"
+
+    def inject(self) -> None:
+        super().inject()
+        with suppress(psycopg2.Error):  # the server ends when it cannot write its log
+            self._use_up_log()
+
+    def _use_up_log(self) -> None:
+        """Write to the log until it needs a new file. The server keeps a few files in advance."""
+        with self.cluster.superuser() as cursor:
+            for _ in range(DISKS["database"]):
+                cursor.execute("SELECT pg_logical_emit_message(false, 'chaos', repeat('x', 1000000))")
 
 
 class FullBrokerDisk(FullDisk):
