@@ -48,7 +48,8 @@ FAULTS: tuple[type[Fault], ...] = (
     networks.CutBroker,
     networks.CutDatabase,
     networks.Refused,
-    networks.DeadPlainConnections,
+    networks.DeadBrokerConnections,
+    networks.DeadDatabaseConnections,
     networks.ChangedAddress,
 )
 

@@ -80,9 +80,22 @@ class DeadConnections(NetworkFault):
         self.network.drop_silently()
 
 
-class DeadPlainConnections(DeadConnections):
-    name = "network: connections through proxies die silently"
+class DeadBrokerConnections(DeadConnections):
+    name = "network: connections to the broker die silently"
     host = PLAIN
+
+    def inject(self) -> None:
+        self.network.proxies["broker"].drop_silently()
+
+
+class DeadDatabaseConnections(DeadConnections):
+    """The proxy still acknowledges what it receives, so the kernel of the host notices nothing."""
+
+    name = "network: connections to the database die silently"
+    host = PLAIN
+
+    def inject(self) -> None:
+        self.network.proxies["database"].drop_silently()
 
 
 class ChangedAddress(DeadConnections):
