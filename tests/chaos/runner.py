@@ -131,7 +131,9 @@ class FaultRunner(threading.Thread):
             result.status_right = result.status.meets(fault.expected)
             if result.status_right or result.status_after > self._timing.hold + self._timing.status_patience:
                 break
-            result.earlier.append(f"{result.status_after:.0f} s: exit {result.status.code}, {result.status.named()}")
+            answer = f"exit {result.status.code}, {result.status.named()}"
+            if not result.earlier or not result.earlier[-1].endswith(answer):
+                result.earlier.append(f"{result.status_after:.0f} s: {answer}")
             if self.stopped.wait(0.5):
                 break
         self.stopped.wait(max(0.0, began + self._timing.hold - time.monotonic()))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-import shutil
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import ClassVar
 
 import psycopg2
@@ -45,14 +45,21 @@ class Misconf(BrokerRefuses):
     name = "refusal: broker MISCONF"
 
     def begin(self) -> None:
-        (self.cluster.broker.folder / "dump.rdb").mkdir(exist_ok=True)
+        if self._file.is_file():
+            self._file.unlink()  # of an earlier fault of this kind
+        self._file.mkdir(exist_ok=True)
         self.set("save", "3600 1")
         self._save("err")
 
     def undo(self) -> None:
-        shutil.rmtree(self.cluster.broker.folder / "dump.rdb", ignore_errors=True)
+        if self._file.is_dir():
+            self._file.rmdir()
         self._save("ok")
         self.set("save", "")
+
+    @property
+    def _file(self) -> Path:
+        return self.cluster.broker.folder / "dump.rdb"
 
     def _save(self, wanted: str) -> None:
         """Save now, again and again, until the server reports the wanted result."""
