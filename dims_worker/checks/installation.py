@@ -87,7 +87,7 @@ def _git_check() -> Check:
         done = subprocess.run(["git", "--version"], capture_output=True, text=True, timeout=GIT_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return Check("git", "problem", f"cannot be run: {error}", "Install git where the workers run.")
-    match = re.search(r"(\d+)\.(\d+)\S*", done.stdout)
+    match = re.search(r"\b(\d{1,9})\.(\d{1,9})\b", done.stdout)
     oldest = ".".join(map(str, OLDEST_GIT))
     if match is None or (int(match[1]), int(match[2])) < OLDEST_GIT:
         return Check(

@@ -24,7 +24,7 @@ TIMEOUT = 5.0
 @click.group()
 @examples("dims broker show", "dims broker bind")
 def broker() -> None:
-    """Show or change to which database the broker belongs.
+    """Show or change the database of the broker.
 
     A broker database holds the events of one project. The first worker records its database there, and DIMS refuses
     every other one. Give each project a broker database number of its own, at the end of DIMS_BROKER_URL.
@@ -54,9 +54,9 @@ def show(session: Session) -> None:
 @examples("dims broker bind")
 @pass_session
 def bind(session: Session) -> None:
-    """Record that the broker belongs to the database of this project, whatever it belonged to before.
+    """Record that the broker belongs to the database of this project.
 
-    Run it after you have renamed the database, or replaced it by another one. Make sure that no other project uses
+    Any earlier record is replaced. Run it after you have renamed the database, or replaced it by another one. Make sure that no other project uses
     this broker database: its events would become events of this project.
     """
     with _connected(session) as redis, session.database() as engine:

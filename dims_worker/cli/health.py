@@ -33,7 +33,7 @@ class HealthCheck:
 
 @click.command()
 @examples(
-    "dims health worker               a worker on this host reports itself and makes progress",
+    "dims health worker               a worker on this host makes progress",
     "dims health web --json           the dashboard answers an HTTP request",
     "dims health beat --liveness      for a probe that restarts the container",
 )

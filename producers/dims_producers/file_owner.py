@@ -7,6 +7,7 @@ more.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir()
         give_to_owner(folder, folder.parent)
     if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder")
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
 
 
 def give_to_owner(file: Path | int, folder: Path) -> None:

@@ -52,11 +52,11 @@ def test_procfile_errors_name_the_line(text, reason):
         parse(text)
 
 
-def test_the_procfile_of_the_repository_has_six_processes():
+def test_the_procfile_of_the_repository_has_seven_processes():
     entries = parse((ROOT / "Procfile").read_text())
     assert [entry.name for entry in entries] == ["ingest", "worker", "slow-worker", "beat", "flower", "watch", "web"]
-    assert expand(entries[3].words, {})[-1] == "--conf=config/flowerconfig.py"
-    assert expand(entries[3].words, {"DIMS_FLOWER_CONFIG": "/a b/c.py"})[-1] == "--conf=/a b/c.py"
+    assert expand(entries[4].words, {})[-1] == "--conf=config/flowerconfig.py"
+    assert expand(entries[4].words, {"DIMS_FLOWER_CONFIG": "/a b/c.py"})[-1] == "--conf=/a b/c.py"
 
 
 @pytest.mark.parametrize(
