@@ -42,8 +42,9 @@ wheel: .venv/.dev ## build build/wheel/*.whl and check its content
 	@$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . >/dev/null
 	$(BIN)/check-wheel-contents build/wheel
 
-chaos: .venv/.dev ## kill processes at random for some minutes and check that nothing is lost: make chaos SEED=7
-	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
+chaos: .venv/.dev ## inject faults for about an hour and check that nothing is lost: make chaos SEED=7 FAULTS=40
+	@mkdir -p build
+	@$(BIN)/python -m tests.chaos --report build/chaos.md $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--faults $(FAULTS))
 
 mutate: .venv/.dev ## change code at random and list the changes that no test notices: make mutate SEED=7 MUTANTS=20
 	@$(BIN)/python -m tests.mutation $(if $(SEED),--seed $(SEED)) $(if $(MUTANTS),--mutants $(MUTANTS)) $(if $(ONLY),--only $(ONLY))

@@ -107,7 +107,7 @@ class LocalStack:
             assert all(program.alive() and len(program.leaders) == 1 for program in self.programs.values())
             wait_for(lambda: len(self.programs["worker"].children()) == 2, 10)
         except BaseException:
-            print(ends_of_logs([self.database, self.broker, *self.programs.values()]))
+            print(ends_of_logs([part.log for part in (self.database, self.broker, *self.programs.values())]))
             raise
 
 

@@ -56,6 +56,7 @@ class Checker:
     def _events(self) -> Iterator[str]:
         """Each event is stored exactly once and concerns the right metrics."""
         sent = {entry.event.id: entry for entry in self.world.sent}
+        known = sent | {entry.event.id: entry for entry in self.world.unsure}
         stored = self.rows("SELECT event_id, outcome, reason, metrics FROM dims_event_log")
         numbers = Counter(row.event_id for row in stored)
         lost = sorted(sent.keys() - numbers.keys())
@@ -64,10 +65,10 @@ class Checker:
         if twice := [name for name, number in numbers.items() if number > 1]:
             yield f"{len(twice)} events are stored more than once, such as {twice[:5]}"
         for row in stored:
-            if row.event_id not in sent or row.outcome != "planned":
+            if row.event_id not in known or row.outcome != "planned":
                 yield f"this event was not sent like this: {row}"
-            elif set(row.metrics) != sent[row.event_id].metrics:
-                yield f"event {row.event_id} concerns {row.metrics}, not {sorted(sent[row.event_id].metrics)}"
+            elif set(row.metrics) != known[row.event_id].metrics:
+                yield f"event {row.event_id} concerns {row.metrics}, not {sorted(known[row.event_id].metrics)}"
 
     def _batches(self) -> Iterator[str]:
         """Each ingest batch is served by a good reading, and each generation was requested by a batch."""
@@ -153,6 +154,11 @@ class Checker:
         )
         return row.runs, row.lost, row.failed
 
+    def quarantined(self) -> set[str]:
+        """Return the metrics that were ever quarantined."""
+        rows = self.rows("SELECT DISTINCT metric FROM dims_metrics_history WHERE error LIKE 'quarantined:%'")
+        return {row.metric for row in rows}
+
     def delays(self) -> Delays:
         """Return how long events waited at most."""
         served = {
@@ -163,7 +169,7 @@ class Checker:
                 "AND h.outcome IN ('accepted', 'held'))) AS recorded FROM dims_ingest_batches k GROUP BY 1"
             )
         }
-        done = {entry.event.id: entry.done for entry in self.world.sent}
+        done = {entry.event.id: entry.done for entry in (*self.world.sent, *self.world.unsure)}
         stored = self.rows("SELECT event_id, received_at, batch_id FROM dims_event_log")
         return Delays(
             max((row.received_at - done[row.event_id]).total_seconds() for row in stored),

@@ -8,16 +8,24 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from unittest.mock import patch
 
 import psutil
 
 from dims_worker import local
-from dims_worker.local.home import DataDirectory
+from dims_worker.errors import ServiceError
+from dims_worker.local import postgres, valkey
+from dims_worker.local.home import DataDirectory, read_json
 from dims_worker.local.process import Identity, log_tail
 from dims_worker.local.servers import start_servers
+
+PATIENCE = 90.0
+"""Seconds for which a restarter tries to start its target."""
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str, period: float = 0.05) -> None:
@@ -40,6 +48,24 @@ class Restartable(Protocol):
     def stop(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """What differs from a server of `dims up`."""
+
+    settings: Mapping[str, str]
+    """Settings of PostgreSQL."""
+    lines: str
+    """Lines for the configuration of Valkey."""
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        with (
+            patch.dict(postgres.SETTINGS, self.settings),
+            patch.object(valkey, "CONFIGURATION", valkey.CONFIGURATION + self.lines),
+        ):
+            yield
+
+
 class Server:
     """A durable PostgreSQL (`database`) or Valkey (`broker`) in its own data directory, so that both start at once."""
 
@@ -49,6 +75,8 @@ class Server:
         self.identity: Identity | None = None
         self._home = DataDirectory(home / name)
         self.log = self._home.logs / f"{'postgres' if name == 'database' else 'valkey'}.log"
+        self.folder = self._home.pg if name == "database" else self._home.valkey
+        """Where its data is."""
 
     def start(self) -> None:
         up = start_servers(self._home, database=self.name == "database", broker=self.name == "broker")
@@ -75,11 +103,31 @@ class Server:
         local.stop(self._home.path)
 
 
-class Program:
-    """A process that the test starts: a worker, beat or the watcher."""
+class Worker(Protocol):
+    """A Celery worker, of either host."""
 
-    def __init__(self, name: str, command: Sequence[str], folder: Path, env: Mapping[str, str], log: Path) -> None:
-        self.name, self.log = name, log
+    name: str
+    log: Path
+
+    def main(self) -> int | None: ...
+    def children(self) -> list[int]: ...
+    def kill(self, *, whole: bool = False) -> None: ...
+
+
+class Program:
+    """A process that the test starts: a worker, beat, the watcher or `dims up`."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        env: Mapping[str, str],
+        log: Path,
+        *,
+        grace: float = 15.0,
+    ) -> None:
+        self.name, self.log, self._grace = name, log, grace
         self._command, self._folder, self._env = command, folder, env
         self._log_start = 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -102,6 +150,10 @@ class Program:
 
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
+
+    def main(self) -> int | None:
+        """Return the pid of the main process, or None if it does not run."""
+        return self.process.pid if self.process and self.alive() else None
 
     def children(self) -> list[int]:
         """Return the direct children of the main process: the pool of a worker."""
@@ -129,7 +181,7 @@ class Program:
         if self.process and self.alive():
             self.process.terminate()
             try:
-                self.process.wait(15)
+                self.process.wait(self._grace)
             except subprocess.TimeoutExpired:
                 self.kill(whole=True)
                 self.process.wait(10)
@@ -137,8 +189,33 @@ class Program:
             send(pid, signal.SIGKILL)
 
 
+class SupervisedWorker:
+    """A worker that `dims up` starts and starts again."""
+
+    def __init__(self, name: str, process: str, home: Path) -> None:
+        self.name = name
+        self._process, self._file = process, DataDirectory(home).processes_json
+        self.log = DataDirectory(home).logs / f"{process}.log"
+
+    def main(self) -> int | None:
+        entries = read_json(self._file).get("processes", [])
+        identity = next((Identity.from_json(entry) for entry in entries if entry["name"] == self._process), None)
+        return identity.pid if identity and identity.alive() else None
+
+    def children(self) -> list[int]:
+        return family(pid, recursive=False)[1:] if (pid := self.main()) else []
+
+    def kill(self, *, whole: bool = False) -> None:
+        if pid := self.main():
+            for member in family(pid) if whole else [pid]:
+                send(member, signal.SIGKILL)
+
+
 class Restarter(threading.Thread):
-    """Starts a target again whenever it has ended, after a short random time, until `stop` is called."""
+    """Starts a target again whenever it has ended, after a short random time, until `stop` is called.
+
+    A server that does not start, because its disk is full for example, is tried again for `PATIENCE` seconds.
+    """
 
     def __init__(self, target: Restartable, rng: random.Random, longest: float) -> None:
         super().__init__(name=f"restarter of {target.name}", daemon=True)
@@ -154,10 +231,20 @@ class Restarter(threading.Thread):
                 if not self.target.alive():
                     if self.starts and self._stopped.wait(self._rng.uniform(0, self._longest)):
                         return
-                    self.target.start()
+                    self._start()
                     self.starts += 1
         except Exception as error:  # the run reports it
             self.problem = error
+
+    def _start(self) -> None:
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self.target.start()
+                return
+            except (ServiceError, OSError):
+                if time.monotonic() > end or self._stopped.wait(0.5):
+                    raise
 
     def stop(self) -> None:
         self._stopped.set()
@@ -186,5 +273,5 @@ def _session(pid: int) -> int | None:
         return None
 
 
-def ends_of_logs(targets: Sequence[Restartable], lines: int = 25) -> str:
-    return "\n".join(f"--- end of {target.log.name}\n{log_tail(target.log, lines)}" for target in targets)
+def ends_of_logs(logs: Sequence[Path], lines: int = 25) -> str:
+    return "\n".join(f"--- end of {log}\n{log_tail(log, lines)}" for log in logs)

@@ -29,6 +29,19 @@ SLOW = "slow"
 BASE = "base"
 """A file that never changes."""
 
+PROBES = {"probe": None, **{f"probe_{host}": host for host in HOSTS}}
+"""Fast sources, and the queue of each. Their events measure how soon the service is back after a fault."""
+PROBE, SLOW_SCAN, LONG_SCAN, STARVE, GIL = "chaos.probe", "chaos.slow", "chaos.long", "chaos.starve", "chaos.gil"
+"""The types of events that concern only the sources for certain faults."""
+STARVING = tuple(f"starve{number}" for number in range(8))
+"""More sources with slow scans than both workers have children."""
+LONG = "long"
+"""A source whose scan takes longer than the grace of an operator's stop."""
+PATTERN = "pattern"
+"""A source with a pattern that takes an exponential time on `EVIL` with a backtracking engine."""
+EVIL = "a" * 40 + "b\n"
+HARMLESS = "aaa\n"
+
 LEASE = "3s"
 COUNTED: dict[str, dict[str, Any]] = {
     "files": {"measure": "count"},
@@ -38,19 +51,43 @@ COUNTED: dict[str, dict[str, Any]] = {
 """The metrics of each folder."""
 
 
-def configuration() -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class ScanSeconds:
+    """How long the scans of slow sources take."""
+
+    starve: float = 6.0
+    long: float = 15.0
+
+
+SCANS = ScanSeconds()
+
+
+def configuration(seconds: ScanSeconds) -> dict[str, Any]:
     """Return the content of `dims.yaml`."""
     trees = {name: {"type": "files", "path": name} for name in FILES}
     trees["lake3"] |= {"cooldown": "1500ms"}
     for name in HOSTS:
         trees[name] |= {"queue": name}
-    command = f"sleep 0.4; find {SLOW} -type f | wc -l"
+    command = "sleep {seconds}; find {name} -type f | wc -l"
+    scans = {SLOW: 0.4, LONG: seconds.long, **dict.fromkeys(STARVING, seconds.starve)}
+    for name, queue in PROBES.items():
+        trees[name] = {"type": "files", "path": name} | ({"queue": queue} if queue else {})
+    entries = {"source": PATTERN, "measure": "entries", "entry": "^(a+)+$", "paths": "re.txt"}
     return {
         "settings": {"lease": LEASE, "sweep": "1s"} | ({"orphan": "3s"} if "orphan" in Settings.model_fields else {}),
-        "sources": {**trees, SLOW: {"type": "command"}},
+        "sources": {
+            **trees,
+            **{name: {"type": "command"} for name in scans},
+            PATTERN: {"type": "files", "path": PATTERN, "timeout": "2s"},
+        },
         "metrics": {
             **{name: {what: {"source": name, **options} for what, options in COUNTED.items()} for name in FILES},
-            SLOW: {"files": {"source": SLOW, "command": command, "shell": True}},
+            **{
+                name: {"files": {"source": name, "command": command.format(seconds=time, name=name), "shell": True}}
+                for name, time in scans.items()
+            },
+            **{name: {"files": {"source": name, "measure": "count"}} for name in PROBES},
+            PATTERN: {"entries": entries},
             "all": {
                 "files": {"derive": " + ".join(f"{name}.files" for name in FILES)},
                 "lines": {"derive": " + ".join(f"{name}.lines" for name in FILES)},
@@ -60,9 +97,24 @@ def configuration() -> dict[str, Any]:
         "rules": {
             "changed": {"on": FILES_CHANGED},
             "scraped": {"on": SCRAPER_COMPLETE, "metrics": [f"{SLOW}.*", "lake*.*"]},
+            # It makes beat necessary, and never fires during a run
+            "yearly": {"schedule": "0 0 1 1 *", "metrics": ["probe.*"]},
+            **{
+                event_type.replace(".", "_"): {"on": event_type, "metrics": sorted(metrics)}
+                for event_type, metrics in CONCERNED.items()
+            },
         },
     }
 
+
+CONCERNED: dict[str, frozenset[str]] = {
+    PROBE: frozenset(f"{name}.files" for name in PROBES),
+    SLOW_SCAN: frozenset({f"{SLOW}.files"}),
+    LONG_SCAN: frozenset({f"{LONG}.files"}),
+    STARVE: frozenset(f"{name}.files" for name in STARVING),
+    GIL: frozenset({f"{PATTERN}.entries"}),
+}
+"""The metrics of each type of event that a fault sends."""
 
 SCRAPED = frozenset({f"{SLOW}.files", *(f"{name}.{what}" for name in LAKES for what in COUNTED)})
 """The metrics of the rule `scraped`."""
@@ -82,9 +134,12 @@ class World:
     """A project's folder, and the events that were sent about it."""
 
     folder: Path
+    seconds: ScanSeconds = SCANS
     sent: list[SentEvent] = field(default_factory=list)
     duplicates: int = 0
     """Events that were sent a second time on purpose."""
+    unsure: list[SentEvent] = field(default_factory=list)
+    """Events that the broker did not confirm, so they may be stored or not."""
 
     def make(self) -> None:
         for name in FILES:
@@ -92,8 +147,32 @@ class World:
                 (self.folder / name / kind).mkdir(parents=True)
             # Large, so that the critical bytes drift slowly at first and are held later
             (self.folder / name / "blobs" / BASE).write_bytes(b"x" * 20_000)
-        (self.folder / SLOW).mkdir()
-        (self.folder / "dims.yaml").write_text(yaml.safe_dump(configuration()), encoding="utf-8")
+        for name in (SLOW, LONG, *STARVING, *PROBES, PATTERN):
+            (self.folder / name).mkdir()
+        self.write_pattern(HARMLESS)
+        (self.folder / "dims.yaml").write_text(yaml.safe_dump(configuration(self.seconds)), encoding="utf-8")
+
+    def count(self, source: str) -> int:
+        """Return the number of files in the folder of a source."""
+        return len(list((self.folder / source).iterdir()))
+
+    def write_pattern(self, text: str) -> None:
+        """Write the file that the pattern reads, at once."""
+        draft = self.folder / "re.new"
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(self.folder / PATTERN / "re.txt")
+
+    def give_up(self, event: Event) -> None:
+        """Note that the broker did not confirm an event, and that no program tries again."""
+        self.unsure += [entry for entry in self.sent if entry.event.id == event.id]
+        self.sent = [entry for entry in self.sent if entry.event.id != event.id]
+
+    def sent_by_fault(self, event_type: str) -> Event:
+        """Return a new event of a type in `CONCERNED`, and note it as sent."""
+        done = datetime.now(UTC)
+        event = Event.new(event_type, "chaos", now=done, id=f"fault {len(self.sent)}")
+        self.sent.append(SentEvent(event, CONCERNED[event_type], done))
+        return event
 
     def truth(self) -> dict[str, int]:
         """Return the value of every metric, counted by a simple loop."""
@@ -103,7 +182,10 @@ class World:
             values[f"{name}.files"] = len(text) + len(blobs)
             values[f"{name}.lines"] = sum(path.read_bytes().count(b"\n") for path in text)
             values[f"{name}.bytes"] = sum(len(path.read_bytes()) for path in blobs)
-        values[f"{SLOW}.files"] = len(list((self.folder / SLOW).iterdir()))
+        for name in (SLOW, LONG, *STARVING, *PROBES):
+            values[f"{name}.files"] = self.count(name)
+        lines = (self.folder / PATTERN / "re.txt").read_text(encoding="utf-8").splitlines()
+        values[f"{PATTERN}.entries"] = sum(bool(line) and not line.strip("a") for line in lines)
         values["all.files"] = sum(values[f"{name}.files"] for name in FILES)
         values["all.lines"] = sum(values[f"{name}.lines"] for name in FILES)
         values["all.both"] = values["all.files"] + 2 * values["all.lines"]
