@@ -25,11 +25,19 @@ REMINDER = 600.0
 """Seconds after which an outage that lasts is logged again, with its present reason."""
 
 
+SHORT_OUTAGE = 5.0
+"""A process does not report an outage that is shorter than this many seconds as its problem."""
+FLAPPING = 60.0
+"""An outage that begins within this many seconds after another one has ended is not logged again. A server that
+refuses only some commands seems to come and go with each of them."""
+
+
 @dataclass
 class _Outage:
     since: float
     logged: float
     explained: bool
+    quiet: bool = False
     parts: set[str] = field(default_factory=set)
 
 
@@ -44,6 +52,7 @@ class OutageLog:
         """Forget every outage. A forked process calls this, because what its parent saw is not what it sees."""
         self._lock = threading.Lock()
         self._outages: dict[str, _Outage] = {}
+        self._ended: dict[str, float] = {}
 
     def failed(self, server: str, part: str, reason: str, *, explained: bool = False) -> None:
         """Note that `part` of this process cannot use `server`. The first part of an outage logs it.
@@ -56,9 +65,12 @@ class OutageLog:
             outage = self._outages.get(server)
             first = outage is None
             if outage is None:
-                outage = self._outages[server] = _Outage(now, now, explained)
+                quiet = now - self._ended.get(server, float("-inf")) < FLAPPING
+                outage = self._outages[server] = _Outage(now, now, explained, quiet)
             outage.parts.add(part)
-            due = first or (explained and not outage.explained) or now - outage.logged >= REMINDER
+            due = (
+                (first and not outage.quiet) or (explained and not outage.explained) or now - outage.logged >= REMINDER
+            )
             outage.explained |= explained
             if due:
                 outage.logged = now
@@ -78,11 +90,20 @@ class OutageLog:
             if outage.parts:
                 return
             del self._outages[server]
-        log.warning("%s is back after %s", server, format_duration(timedelta(seconds=self._clock() - outage.since)))
+            self._ended[server] = self._clock()
+        if not outage.quiet or outage.logged > outage.since:
+            log.warning("%s is back after %s", server, format_duration(timedelta(seconds=self._clock() - outage.since)))
 
     def is_out(self, server: str) -> bool:
         """Return whether a part of this process cannot use `server`."""
         return server in self._outages
+
+    def problem(self, server: str) -> str | None:
+        """Return one sentence if `server` has been out for longer than `SHORT_OUTAGE`, and otherwise None."""
+        outage = self._outages.get(server)
+        if outage is None or self._clock() - outage.since < SHORT_OUTAGE:
+            return None
+        return f"it cannot use {server}"
 
 
 outages = OutageLog()

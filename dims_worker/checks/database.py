@@ -29,7 +29,16 @@ CONNECTION_SHARE = 0.9
 """More of the server's connections than this are a warning."""
 DUE_PATIENCE = timedelta(minutes=2)
 """How long a metric may be due, and no worker measures anything, before the workers have a problem."""
-WRITTEN_TABLES = ("dims_event_log", "dims_metrics", "dims_sources", "dims_metrics_history")
+WRITTEN_TABLES = (
+    "dims_event_log",
+    "dims_ingest_batches",
+    "dims_metrics",
+    "dims_sources",
+    "dims_metrics_history",
+    "dims_verification_runs",
+    "dims_approval_requests",
+    "dims_notifications",
+)
 """The tables that every event and every run writes."""
 
 START = "Start it with `dims up`, or correct DIMS_DATABASE_URL."

@@ -267,7 +267,7 @@ def _lagging_check(fleet: Sequence[FleetMember], now: datetime) -> Check:
         return Check("lagging", "ok", "every process gives a sign of life")
     summary = "; ".join(describe_member(member, now) for member in lagging[:3])
     more = f"; and {len(lagging) - 3} more" if len(lagging) > 3 else ""
-    return Check("lagging", "warning", summary + more, "Restart these processes, and read their logs.")
+    return Check("lagging", "problem", summary + more, "Restart these processes, and read their logs.")
 
 
 def _versions_check(fleet: Sequence[FleetMember], now: datetime) -> Check:

@@ -90,8 +90,8 @@ def measure_due(
                 raise ScanStopped  # a stop of the whole service may have ended the programs that the scan had started
             with transaction(engine) as connection:
                 return record_run(connection, config, measured)
-    except (ScanStopped, KeyboardInterrupt, SystemExit):
-        _return_claim(engine, claim)
+    except (ScanStopped, KeyboardInterrupt, SystemExit, DimsError, SQLAlchemyError):
+        _return_claim(engine, claim)  # a database that refuses the record says nothing about the metrics
         raise
 
 

@@ -52,10 +52,10 @@ def connect_args(name: str) -> dict[str, Any]:
         "application_name": name,
         # Notice a server that is gone while the connection is idle, and while a query waits for its answer
         "keepalives": 1,
-        "keepalives_idle": 15,
-        "keepalives_interval": 5,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
         "keepalives_count": 3,
-        "tcp_user_timeout": 30_000,
+        "tcp_user_timeout": 10_000,
     }
 
 

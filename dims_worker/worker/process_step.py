@@ -8,6 +8,7 @@ from typing import Any
 from billiard import current_process
 from celery import bootsteps, signals
 
+from dims_worker.broker.outage_log import BROKER, outages
 from dims_worker.broker.queues import INGEST
 from dims_worker.store.engine import engine
 from dims_worker.store.process_reporter import ProcessReporter, identify_process
@@ -35,7 +36,10 @@ class ProcessStep(bootsteps.StartStopStep):  # type: ignore[misc]
         role = "ingest" if queues == {INGEST} else "worker"
         identity = identify_process(role, config, name=worker.hostname, queues=queues)
         self.reporter = ProcessReporter(
-            engine(config.database_url), identity, config.settings.sweep, lambda: progress.report(watchdog.problem)
+            engine(config.database_url),
+            identity,
+            config.settings.sweep,
+            lambda: progress.report(watchdog.problem or outages.problem(BROKER)),
         )
         self.watchdog = watchdog
         self.reporter.start()

@@ -26,12 +26,15 @@ from typing import Any
 
 from celery.worker import state
 from redis.exceptions import RedisError
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from dims_producers.publish import connect
 from dims_worker.broker import event_stream
 from dims_worker.broker.outage_log import BROKER, outages
 from dims_worker.broker.queues import INGEST
+from dims_worker.checks.bounded import BoundedCalls
+from dims_worker.checks.database import probe_engine
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
 from dims_worker.formatting import pluralize
@@ -47,6 +50,8 @@ RECONNECT_PATIENCE = 90.0
 GRACE = 20.0
 """How long tasks that make progress have to end, as when the supervisor stops the worker."""
 BROKER_SECONDS = 3.0
+ANSWER_SECONDS = 10.0
+"""How long the servers may take to answer one observation. A lock can keep a query waiting, but not one of these."""
 
 
 class WorkerWatchdog(threading.Thread):
@@ -68,6 +73,7 @@ class WorkerWatchdog(threading.Thread):
         self._patience = stall_patience(config.settings.sweep)
         self._detector = StallDetector(observation_period(config.settings.sweep))
         self._stopped = threading.Event()
+        self._calls = BoundedCalls()
 
     def run(self) -> None:
         while not self._stopped.wait(self._detector.period):
@@ -88,7 +94,8 @@ class WorkerWatchdog(threading.Thread):
             if not self._connected():
                 connect(str(self._config.broker_url), timeout=BROKER_SECONDS).ping()
                 return "it does not connect to the broker, which answers", RECONNECT_PATIENCE
-            return self._unserved_work(), self._patience
+            done = self._calls.run({"work": self._unserved_work}, ANSWER_SECONDS)
+            return done["work"] if "work" in done else self._hanging(), self._patience
         except (DimsError, SQLAlchemyError, RedisError, OSError):
             return None, self._patience  # a server is unreachable, and others report that
         except Exception:
@@ -98,6 +105,20 @@ class WorkerWatchdog(threading.Thread):
     def _connected(self) -> bool:
         connection = getattr(getattr(self._worker, "consumer", None), "connection", None)
         return bool(connection is not None and connection.connected)
+
+    def _hanging(self) -> str | None:
+        """Return the reason if the connections of this worker hang, and a new one does not. A network can do that."""
+        done = self._calls.run({"database": self._try_database, "broker": self._try_broker}, ANSWER_SECONDS)
+        if len(done) < 2:
+            return None  # a server hangs, which a restart of this worker does not change
+        return f"its connections have not answered for {ANSWER_SECONDS:g} s, and new ones do"
+
+    def _try_database(self) -> None:
+        with probe_engine(str(self._config.database_url)).connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def _try_broker(self) -> None:
+        connect(str(self._config.broker_url), timeout=BROKER_SECONDS).ping()
 
     def _unserved_work(self) -> str | None:
         with connect(str(self._config.broker_url), timeout=BROKER_SECONDS) as redis:

@@ -84,15 +84,15 @@ def test_a_queue_that_a_source_names_needs_a_worker(config: Config) -> None:
     assert check.public == "No worker measures what is in slow.disk"
 
 
-def test_a_silent_process_is_a_problem_if_it_was_the_only_one_and_else_a_warning(config: Config) -> None:
+def test_a_silent_process_is_a_problem_even_if_others_do_its_work(config: Config) -> None:
     silent = fleet.silent_after(config).total_seconds() + 1
     found = checks(config, all_rows(config, seen_at=NOW - timedelta(seconds=silent)))
-    assert {name for name, check in found.items() if check.state == "problem"} == {"ingest", "workers"}
+    assert {name for name, check in found.items() if check.state == "problem"} == {"ingest", "workers", "lagging"}
     assert "worker@a has been silent for 18 seconds" in found["workers"].summary
     rows = all_rows(config) + all_rows(config, "b", seen_at=NOW - timedelta(seconds=silent))
     found = checks(config, rows)
     assert {name for name, check in found.items() if check.state != "ok"} == {"lagging"}
-    assert found["lagging"].state == "warning"
+    assert found["lagging"].state == "problem"
     assert "worker@b has been silent" in found["lagging"].summary
     rows = all_rows(config) + all_rows(config, "b", seen_at=NOW - timedelta(hours=3))
     assert checks(config, rows)["lagging"].state == "ok"  # its host was removed hours ago
