@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Date,
     DateTime,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     Sequence,
     Table,
     Text,
+    Uuid,
     func,
     text,
 )
@@ -343,4 +345,24 @@ processes = Table(
     Column("problem", Text, comment="why it makes no progress, or NULL if it does"),
     comment="One row per process of DIMS: where it runs, which version and configuration it has, and when it last "
     "made progress.",
+)
+
+database = Table(
+    "dims_database",
+    metadata,
+    Column(
+        "only_row", Boolean, primary_key=True, server_default=text("true"), comment="always true: the table has one row"
+    ),
+    Column(
+        "id",
+        Uuid,
+        nullable=False,
+        server_default=func.gen_random_uuid(),
+        comment="a random id, which comes with a dump of the database",
+    ),
+    Column(
+        "created_at", Instant, nullable=False, server_default=func.clock_timestamp(), comment="when the id was made"
+    ),
+    CheckConstraint("only_row", name="dims_database_only_row_check"),
+    comment="The identity of this database. The broker records it, so that two projects never share a broker database.",
 )

@@ -122,8 +122,9 @@ def _grant(names: dict[str, str]) -> str:
 
 
 def _one_line(orig: Any) -> str:
-    """Return the message of the driver in one line, without the position in the statement."""
-    message = re.split(r"\nLINE \d+:|\nHINT:|\nDETAIL:|\nCONTEXT:|\n\s+This probably means", str(orig))[0]
+    """Return the message of the driver in one line, without its own guesses and the position in the statement."""
+    hints = r"\nLINE \d+:|\nHINT:|\nDETAIL:|\nCONTEXT:|\n\s+This probably means|\n\s+Is the server running"
+    message = re.split(hints, str(orig))[0]
     return " ".join(message.split())
 
 
