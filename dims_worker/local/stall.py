@@ -39,7 +39,7 @@ class StallDetector:
         moved = latest != self._latest
         self._at, self._latest = now, latest
         self._count = 0 if reason is None or late or moved else self._count + 1
-        return self._count >= math.ceil(patience / self.period)
+        return self._count > 0 and self._count >= math.ceil(patience / self.period)
 
 
 def stall_patience(sweep: timedelta) -> float:

@@ -54,7 +54,7 @@ from dims_worker.pipeline import verify
 from dims_worker.store import approval_requests
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.engine import transaction
-from dims_worker.store.models import metadata
+from dims_worker.store.models import database, metadata
 from dims_worker.worker.wakeups import WakeupSender
 from tests.integration.helpers import NOW
 from tests.integration.pipeline import invariants
@@ -100,7 +100,7 @@ class Setup:
 
     def clear(self) -> None:
         with self.engine.begin() as connection:
-            for table in reversed(metadata.sorted_tables):
+            for table in reversed([table for table in metadata.sorted_tables if table is not database]):
                 connection.execute(table.delete())
         self.redis.flushdb()
 

@@ -48,3 +48,9 @@ def test_a_pause_of_the_computer_starts_the_count_again() -> None:
 )
 def test_patience_follows_the_sweep_period_within_limits(sweep: timedelta, patience: float) -> None:
     assert stall_patience(sweep) == patience
+
+
+def test_a_process_that_answers_is_never_stalled_even_without_patience() -> None:
+    detector = StallDetector(period=2.0)
+    assert not any(detector.observe(float(now), None, 1.0, 0.0) for now in range(0, 20, 2))
+    assert detector.observe(20.0, "it hangs", 1.0, 0.0)
