@@ -27,7 +27,7 @@ REMINDER = 600.0
 
 SHORT_OUTAGE = 5.0
 """A process does not report an outage that is shorter than this many seconds as its problem."""
-FLAPPING = 60.0
+FLAPPING = 3.0
 """An outage that begins within this many seconds after another one has ended is not logged again. A server that
 refuses only some commands seems to come and go with each of them."""
 

@@ -78,6 +78,7 @@ class Dispatcher:
             self._report(None)
         sender, turn = WakeupSender(self.app, redis, self.config), SweepTurn(redis)
         busy, started = False, time.monotonic()
+        longest = min(WAIT_MS / 1000, self.config.settings.sweep.total_seconds())
         while not self.stopped.is_set():
             if turn.is_mine(self.config.settings.sweep):
                 sweep(sender)
@@ -87,7 +88,7 @@ class Dispatcher:
                 database_identity(self._engine)  # another worker sweeps, so ask both servers ourselves
                 self._report(None)
             following = sender.verify_scheduled(self._engine)
-            wait = WAIT_MS / 1000 if following is None else min(WAIT_MS / 1000, following)
+            wait = min(longest, longest if following is None else following)
             if self.ingests:
                 busy = self._ingest(sender, busy, wait)
             else:

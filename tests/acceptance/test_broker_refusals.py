@@ -26,6 +26,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from dims_producers.spool import Spool
+from dims_worker.broker.outage_log import FLAPPING
 from dims_worker.events import STREAM
 from dims_worker.store.migrations import migrate
 from tests.chaos.stack import Program, Server, ends_of_logs
@@ -293,6 +294,7 @@ REFUSALS = {
 @pytest.mark.parametrize("name", REFUSALS)
 def test_worker_and_beat_survive_a_refusal(stack: RefusedStack, name: str) -> None:
     refuse, sentence = REFUSALS[name]
+    time.sleep(FLAPPING)  # else the log takes this outage and the last one for one
     before = {each: len(program.log_since_start()) for each, program in stack.programs.items()}
     try:
         with refuse(stack):  # type: ignore[attr-defined]

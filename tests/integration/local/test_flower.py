@@ -214,11 +214,10 @@ def test_without_a_password_flower_only_shows_tasks(project: Project, worker: Wo
     send(project, "custom", argsrepr=ROW, kwargsrepr=MORE)
     send(project, "plain", args=["lake", 1])
     wait_for(lambda: [row["state"] for row in flower.rows() if row["uuid"] != "probe"] == ["SUCCESS", "SUCCESS"])
-    rows = {row["uuid"]: row for row in flower.rows()}
+    rows = {row["uuid"]: row for row in flower.rows() if row["uuid"] != "probe"}  # it may have missed its beginning
     assert {id: (row["args"], row["kwargs"], row["result"], row["name"]) for id, row in rows.items()} == {
         "custom": (ROW, MORE, NOTHING_STORED, INGEST),
         "plain": ("lake, 1", "", NOTHING_STORED, INGEST),
-        "probe": ("", "", NOTHING_STORED, INGEST),
     }
     tasks = flower.get("/tasks")[1]
     assert re.findall(r'data-column="(\w+)"', tasks) == [

@@ -94,9 +94,10 @@ def test_a_dispatcher_that_dies_between_key_and_wakeup(
     queue, and sends the wake-up. Its worker claims what the dispatcher had read."""
     monkeypatch.setattr(event_stream, "BATCH", 1)
     dispatcher = Process("dispatcher", lambda: wakeups.round(flow.config))
-    for _ in ("registers", "sweeps", "deletes old rows"):
-        dispatcher.step()
-        assert dispatcher.halted_at == "BEGIN"
+    while dispatcher.halted_at != "BEGIN" or not wakeups.redis.exists(STREAM):
+        dispatcher.step()  # it has registered, and is about to sweep
+    dispatcher.step()
+    assert dispatcher.halted_at == "BEGIN"  # it has swept, and is about to delete old rows
     send(wakeups.redis, request("m.a", id="e"))
     while dispatcher.halted_at != "send":
         dispatcher.step()
