@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -151,7 +151,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RefusedStack]:
             server.stop()
 
 
-Cause = Callable[[RefusedStack], "contextmanager[None]"]
+Cause = Callable[[RefusedStack], AbstractContextManager[None]]
 
 
 def setting(name: str, refusing: str, accepting: str, *, drop: bool = False) -> Callable[[RefusedStack], object]:
@@ -317,7 +317,8 @@ def test_worker_and_beat_survive_a_refusal(stack: RefusedStack, name: str) -> No
             assert max(outages.values(), default=0) <= LINES, log
     except BaseException:
         print(stack.state())
-        print(ends_of_logs([stack.database, stack.broker, *stack.programs.values()], 60))
+        programs = [program.log for program in stack.programs.values()]
+        print(ends_of_logs([stack.database.log, stack.broker.log, *programs], 60))
         raise
 
 

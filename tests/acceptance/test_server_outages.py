@@ -93,7 +93,7 @@ class LocalStack:
     def beat_ran(self) -> int:
         """Return when the loop of beat last ran, in milliseconds since 1970."""
         latest = "SELECT coalesce(1000 * extract(epoch FROM max(last_sweep_at)), 0)::bigint FROM dims_processes"
-        return self.scalar(f"{latest} WHERE role = 'beat'")
+        return int(str(self.scalar(f"{latest} WHERE role = 'beat'")))
 
     def wait_for_recovery(self, within: float = RECOVERY_SECONDS) -> None:
         """Wait until everything is measured, also a new change with beat frozen. No program may have been restarted."""
@@ -107,7 +107,8 @@ class LocalStack:
             assert all(program.alive() and len(program.leaders) == 1 for program in self.programs.values())
             wait_for(lambda: len(self.programs["worker"].children()) == 2, 10)
         except BaseException:
-            print(ends_of_logs([part.log for part in (self.database, self.broker, *self.programs.values())]))
+            programs = [program.log for program in self.programs.values()]
+            print(ends_of_logs([self.database.log, self.broker.log, *programs]))
             raise
 
 

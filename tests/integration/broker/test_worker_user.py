@@ -102,7 +102,7 @@ def test_everything_works_with_the_user_of_the_guide(
         assert "NOPERM" not in status.stdout + status.stderr
         wait_for(has_beat)
     except BaseException:
-        print(ends_of_logs(programs))
+        print(ends_of_logs([program.log for program in programs]))
         raise
     finally:
         for program in programs:

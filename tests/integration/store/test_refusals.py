@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
@@ -24,6 +25,7 @@ from dims_worker.errors import (
 from dims_worker.store import migrations
 from dims_worker.store.engine import check_schema, new_engine, transaction
 from dims_worker.store.migrations import head_revision, migrate
+from dims_worker.store.revisions import known_revisions
 from dims_worker.store.sessions import SessionSettings
 from tests.conftest import Project
 from tests.integration.helpers import CONFIG, Flow
@@ -264,8 +266,8 @@ def test_tables_of_another_version(project: Project, engine: Engine, revision: s
 
 
 def test_alembic_knows_the_same_revisions() -> None:
-    scripts = migrations.ScriptDirectory.from_config(migrations._config())
-    assert sorted(script.revision for script in scripts.walk_revisions()) == list(migrations.known_revisions())
+    scripts = ScriptDirectory.from_config(migrations._config())
+    assert sorted(script.revision for script in scripts.walk_revisions()) == list(known_revisions())
 
 
 # --- the whole program -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,8 @@ def test_this_installation_is_fine(project: Path, load: Load) -> None:
 
 
 def test_packages_that_do_not_fit_are_a_problem_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = installation.metadata.version
-    monkeypatch.setattr(installation.metadata, "version", lambda name: "5.4.0" if name == "celery" else real(name))
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "5.4.0" if name == "celery" else real(name))
     found = versions_check()
     assert found.state == "problem" and "5.4.0 is installed" in found.summary
     assert found.fix.startswith(f"{sys.executable} -m pip install 'celery")

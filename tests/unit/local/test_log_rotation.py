@@ -71,7 +71,7 @@ def test_a_full_disk_leaves_a_log_until_it_is_four_times_too_long(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(log_rotation.shutil, "copyfileobj", full)
+    monkeypatch.setattr("shutil.copyfileobj", full)
     monkeypatch.setattr(log_rotation, "KEPT", 30)
     log = tmp_path / "worker.log"
     log.write_text("line\n" * 20)
