@@ -45,17 +45,9 @@ class ProcessIdentity:
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessRow:
+class ProcessRow(ProcessIdentity):
     """A row of `dims_processes`. Times without a value: it never did that."""
 
-    process: str
-    host: str
-    role: str
-    pid: int
-    version: str
-    config_hash: str
-    queues: tuple[str, ...]
-    started_at: datetime
     seen_at: datetime
     last_sweep_at: datetime | None
     last_claim_at: datetime | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def checks(
 def all_rows(config: Config, host: str = "a", **values: Any) -> list[ProcessRow]:
     queues = tuple(name for name in queue_names(config) if name != "dims.ingest")
     rows = [row(f"ingest@{host}"), row(f"worker@{host}", queues=queues), row(f"beat@{host}")]
-    return [ProcessRow(**{**{key: getattr(each, key) for key in ProcessRow.__slots__}, **values}) for each in rows]
+    return [replace(each, **values) for each in rows]
 
 
 def test_all_is_fine_while_every_queue_has_a_worker(config: Config) -> None:
