@@ -198,3 +198,9 @@ def test_the_clock_of_each_host_is_compared(config: Config, offset: float, state
     rows = [row("worker@a", clock_offset=0.0), row("worker@b", clock_offset=offset)]
     check = clock_check(SystemState(fleet=fleet.build_fleet(config, rows, [], NOW, HOST)))
     assert (check.state, "b is" in check.summary) == (state, state != "ok")
+
+
+def test_one_process_with_a_wrong_clock_is_not_hidden_by_others_of_its_host(config: Config) -> None:
+    rows = [row("beat@a", clock_offset=600.0), row("worker@a", clock_offset=0.1), row("web@a", clock_offset=-0.2)]
+    check = clock_check(SystemState(fleet=fleet.build_fleet(config, rows, [], NOW, HOST)))
+    assert (check.state, "ahead of the database" in check.summary) == ("problem", True)
