@@ -32,6 +32,8 @@ from redis import Redis
 from dims_worker.broker import event_stream, pending_wakeups
 from dims_worker.broker.queues import INGEST, VERIFY
 from dims_worker.config import Config
+from dims_worker.domain.run import Run
+from dims_worker.errors import DatabaseRefused
 from dims_worker.events import STREAM, Event
 from dims_worker.pipeline import verify
 from dims_worker.worker.wakeups import wakeup_key
@@ -233,6 +235,26 @@ def test_a_check_that_fails_between_two_events(flow: Flow, wakeups: Wakeups, wor
     flow.ask("m.a", "m.b")  # while m.a is due, its failure fails the sum
     served(wakeups, flow.config)
     assert "m.a: it is unreachable" in str(flow.state("m.sum").error)
+
+
+def test_a_record_that_the_database_refuses_costs_no_attempt(
+    flow: Flow, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is alive, and its claim is returned. So the metric is never quarantined for a refusal."""
+
+    def refuse(*_: object) -> Run:
+        raise DatabaseRefused("the user lacks the right to insert into dims_verification_runs")
+
+    flow.ask("m.a")
+    with monkeypatch.context() as patched:
+        patched.setattr(verify, "record_run", refuse)
+        for _ in range(6):
+            with pytest.raises(DatabaseRefused):
+                verify.measure_due(flow.engine, flow.config, "one", at_once=True)
+            assert (flow.state("m.a").attempts, flow.state("m.a").due) == (0, True)
+    run = verify.measure_due(flow.engine, flow.config, "one")
+    assert run is not None
+    assert [(item.metric, item.outcome) for item in run.items if item.metric == "m.a"] == [("m.a", "accepted")]
 
 
 # --- configurations -----------------------------------------------------------------------------------
