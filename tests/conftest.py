@@ -49,6 +49,15 @@ def wait_for(condition: Callable[[], Any], timeout: float = 30.0, period: float 
     return result
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the parts of the chaos test, which take minutes, so that parallel processes share them."""
+    chaos = [item for item in items if item.path.name == "test_chaos.py"]
+    items[:] = [item for item in items if item.path.name != "test_chaos.py"]
+    distance = len(items) // (len(chaos) + 1)
+    for number, item in enumerate(chaos):
+        items.insert(number * distance, item)
+
+
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.ServerUrls]:
     """Run PostgreSQL and Valkey for the session."""
