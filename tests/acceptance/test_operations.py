@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -149,8 +148,10 @@ def test_status_has_a_line_for_each_part(configured: Project, engine: Engine, st
     due = "requested_gen = requested_gen + 1, due_since = now() - interval '1 hour'"
     later = "not_before = now() + interval '1 hour'"
     execute(engine, f"UPDATE dims_metrics SET {due}, {later} WHERE metric = 'code.docs'")
+    silent = "INSERT INTO dims_processes (process, host, role, pid, version, config_hash, started_at, seen_at, "
+    silent += "last_sweep_at) SELECT 'beat@far', 'far', 'beat', 1, '0', '0', ago, ago, ago "
+    execute(engine, silent + "FROM (SELECT now() - interval '10 minutes' AS ago) AS t")
     with Redis.from_url(configured.env["DIMS_BROKER_URL"]) as redis:
-        redis.set("dims:beat", str(time.time() - 600))
         redis.rpush("dims.verify", "x")  # not a message of Celery
     spool = Path(configured.env["DIMS_HOME"]) / "spool" / "new"
     spool.mkdir(parents=True)

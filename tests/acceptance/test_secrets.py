@@ -155,7 +155,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         process = subprocess.Popen(command, cwd=folder, env=stack.env, stdout=output, stderr=output)
         stack.process = process
         try:
-            wait_for(lambda: process.poll() is not None or len(stack.pids()) == 8, 90)
+            wait_for(lambda: process.poll() is not None or len(stack.pids()) == 9, 90)
             assert process.poll() is None, log.read_text()
             yield stack
         finally:
