@@ -49,9 +49,9 @@ EXPECTED_PHRASES = (
     "Connection refused",
     "is not a PostgreSQL URL",
     "not the URL of a broker",
-    "that libpq does not know",
+    "invalid connection option",
     "need rediss://",
-    "Cannot connect to redis://:**@",
+    "the broker is unreachable or refuses",
     "redis://:********@127.0.0.1",
     "transport:redis",
 )
@@ -120,10 +120,10 @@ class LocalStack:
         return text
 
     def inspected(self) -> list[str]:
-        """Return the names of the workers, once Flower knows the details of both."""
+        """Return the names of the workers, once Flower knows the details of all three."""
         answer = self.page("/api/workers?refresh=1").partition("\n\n")[2]
         found = json.loads(answer) if answer.startswith("{") else {}
-        return list(found) if len(found) == 2 and all("stats" in worker for worker in found.values()) else []
+        return list(found) if len(found) == 3 and all("stats" in worker for worker in found.values()) else []
 
     def processes(self) -> list[psutil.Process]:
         """Return every process of the stack, including the servers, which have their own sessions."""
