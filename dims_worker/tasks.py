@@ -41,7 +41,7 @@ from dims_worker.worker.celery_app import build_app
 from dims_worker.worker.outage_report import report_failure, report_success
 from dims_worker.worker.progress import progress
 from dims_worker.worker.slow_scans import WORKER_STOPS, ScanBudget
-from dims_worker.worker.wakeups import Reason, WakeupSender, reasons, wakeup_key
+from dims_worker.worker.wakeups import SENT, Reason, WakeupSender, reasons, wakeup_key
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +95,10 @@ def _task(name: str) -> Callable[[Callable[..., str]], Any]:
 
 def _received(task: str, name: str = "") -> None:
     """Note that a wake-up has arrived, BEFORE its work begins: what happens from now on needs another wake-up."""
-    queue = current_task.request.delivery_info["routing_key"]
-    pending_wakeups.receive(_redis(os.getpid()), queue, wakeup_key(task, name))
+    request = current_task.request
+    sent = (request.headers or {}).get(SENT)
+    queue = request.delivery_info["routing_key"]
+    pending_wakeups.receive(_redis(os.getpid()), queue, wakeup_key(task, name), sent if isinstance(sent, int) else 0)
 
 
 @_task(INGEST)

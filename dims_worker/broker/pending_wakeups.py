@@ -5,9 +5,10 @@ reserves a name before it sends, and sends only if the name was free. A worker r
 so an event that arrives meanwhile sends a new wake-up. So a queue never grows beyond the number of its names, however
 many events arrive, and even if no worker serves it.
 
-A wake-up can be lost: its worker dies, or a person purges the queue. A sweep reserves such a name again. It knows from
-the order of the queue: a name whose wake-up was sent earlier than one that a worker has already received was lost, or
-waits inside a worker that has no free process. A name whose queue is empty was lost, too.
+A wake-up can be lost: its worker dies, or a person purges the queue. A sweep reserves such a name again. It knows
+from the order of the queue: a wake-up that was sent long before one that a worker has already received was lost. If the
+queue is empty, it was lost, too. Each wake-up carries the time at which it was sent. Several senders reserve at once
+and send one after the other, so the order of a queue is right only to within some seconds.
 
 All times are milliseconds by the clock of the broker. If that clock is set back, names with a time in the future count
 as lost.
@@ -33,7 +34,7 @@ _NOW = "local clock = redis.call('TIME') local now = clock[1] * 1000 + math.floo
 _RESERVE = (
     _NOW
     + """
-local free = {}
+local free = {now}
 for i, name in ipairs(ARGV) do
   if redis.call('HSETNX', KEYS[1], name, now) == 1 then free[#free + 1] = name end
 end
@@ -45,10 +46,10 @@ _RESERVE_LOST = (
     + """
 local received = tonumber(redis.call('HGET', KEYS[2], KEYS[3]) or 0)
 if received > now then received = 0 end
-local patience, empty, lost = tonumber(ARGV[1]), redis.call('LLEN', KEYS[3]) == 0, {}
+local patience, empty, lost = tonumber(ARGV[1]), redis.call('LLEN', KEYS[3]) == 0, {now}
 for i = 2, #ARGV do
   local sent = tonumber(redis.call('HGET', KEYS[1], ARGV[i]) or -1)
-  if sent > now or sent < received or (empty and now - sent > patience) then
+  if sent < 0 or sent > now or sent < received - 2 * patience or (empty and now - sent > patience) then
     redis.call('HSET', KEYS[1], ARGV[i], now)
     lost[#lost + 1] = ARGV[i]
   end
@@ -57,11 +58,9 @@ return lost
 """
 )
 _RECEIVE = """
-local sent = redis.call('HGET', KEYS[1], ARGV[2])
-if not sent then return end
 redis.call('HDEL', KEYS[1], ARGV[2])
 local received = redis.call('HGET', KEYS[2], ARGV[1])
-if not received or tonumber(sent) > tonumber(received) then redis.call('HSET', KEYS[2], ARGV[1], sent) end
+if tonumber(ARGV[3]) > tonumber(received or 0) then redis.call('HSET', KEYS[2], ARGV[1], ARGV[3]) end
 """
 _SCHEDULE = (
     _NOW
@@ -85,26 +84,27 @@ return 1
 """
 
 
-def reserve(redis: Redis, queue: str, names: Sequence[str]) -> list[str]:
-    """Reserve names for wake-ups that you send now. Return those that had no wake-up in this queue.
+def reserve(redis: Redis, queue: str, names: Sequence[str]) -> dict[str, int]:
+    """Reserve names for wake-ups that you send now. Return those that had no wake-up in this queue, with the time.
 
     Raises redis's errors.
     """
     return _names(redis.eval(_RESERVE, 1, PREFIX + queue, *part) for part in _parts(names))
 
 
-def reserve_lost(redis: Redis, queue: str, names: Sequence[str], patience_ms: int) -> list[str]:
+def reserve_lost(redis: Redis, queue: str, names: Sequence[str], patience_ms: int) -> dict[str, int]:
     """Reserve those of these names that have no wake-up in this queue, or whose wake-up was lost. Return them.
 
-    An empty queue counts as a lost wake-up after `patience_ms`, because a worker may just have received it.
+    An empty queue counts as a lost wake-up after `patience_ms`, because a worker may just have received it. In a queue
+    that is not empty, a wake-up was lost if one that was sent more than twice that time later has been received.
     """
     keys = (PREFIX + queue, RECEIVED, queue)
     return _names(redis.eval(_RESERVE_LOST, 3, *keys, str(patience_ms), *part) for part in _parts(names))
 
 
-def receive(redis: Redis, queue: str, name: str) -> None:
-    """Note that a worker has received the wake-up of a name. Call this before the work begins."""
-    redis.eval(_RECEIVE, 2, PREFIX + queue, RECEIVED, queue, name)
+def receive(redis: Redis, queue: str, name: str, sent: int) -> None:
+    """Note that a worker has received the wake-up of a name, sent at that time. Call this before the work begins."""
+    redis.eval(_RECEIVE, 2, PREFIX + queue, RECEIVED, queue, name, str(sent))
 
 
 def release(redis: Redis, queue: str, names: Sequence[str]) -> None:
@@ -134,5 +134,5 @@ def _parts(names: Sequence[str]) -> list[Sequence[str]]:
     return [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
 
 
-def _names(answers: Any) -> list[str]:
-    return [name.decode() for answer in answers for name in answer]
+def _names(answers: Any) -> dict[str, int]:
+    return {name.decode(): int(now) for now, *names in answers for name in names}

@@ -26,8 +26,9 @@ from dims_worker.store.metric_states import DueSource
 from dims_worker.store.processes import serves_queue
 from dims_worker.worker.slow_scans import SLOW_SCAN
 
-Reserve = Callable[[str, Sequence[str]], list[str]]
-"""A function of a queue and the names that need a wake-up in it. It returns those for which one is to be sent."""
+Reserve = Callable[[str, Sequence[str]], dict[str, int]]
+"""A function of a queue and the names that need a wake-up in it. It returns those for which one is to be sent, and
+the time to send with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Reason:
     details_command: str = ""
 
 
+SENT = "dims_sent"
+"""The header that holds when a wake-up was sent, by the clock of the broker."""
 STREAM_WAITS = {"": Reason("the stream")}
 
 
@@ -90,28 +93,27 @@ class WakeupSender:
         for queue, reasons in ready.items():
             self._send_all(VERIFY, queue, reasons, reserve)
 
-    def _reserve(self, queue: str, names: Sequence[str]) -> list[str]:
+    def _reserve(self, queue: str, names: Sequence[str]) -> dict[str, int]:
         return pending_wakeups.reserve(self.redis, queue, names)
 
-    def _reserve_lost(self, queue: str, names: Sequence[str]) -> list[str]:
+    def _reserve_lost(self, queue: str, names: Sequence[str]) -> dict[str, int]:
         patience_ms = int(self.config.settings.sweep.total_seconds() * 1000)
         return pending_wakeups.reserve_lost(self.redis, queue, names, patience_ms)
 
     def _send_all(self, task: str, queue: str, reasons: Mapping[str, Reason], reserve: Reserve) -> None:
         """Send a wake-up for each name that `reserve` returns. A name whose wake-up cannot be sent is free again."""
         names = {wakeup_key(task, name): name for name in reasons}
-        unsent = reserve(queue, list(names)) if names else []
+        unsent = reserve(queue, list(names)) if names else {}
         try:
-            while unsent:
-                name = names[unsent[-1]]
-                self._send(task, queue, name, reasons[name])
-                unsent.pop()
+            for key, sent in list(unsent.items()):
+                self._send(task, queue, names[key], reasons[names[key]], sent)
+                del unsent[key]
         except (OperationalError, RedisError):
             with contextlib.suppress(RedisError):  # then a sweep notices that they were lost
-                pending_wakeups.release(self.redis, queue, unsent)
+                pending_wakeups.release(self.redis, queue, list(unsent))
             raise
 
-    def _send(self, task: str, queue: str, name: str, reason: Reason) -> None:
+    def _send(self, task: str, queue: str, name: str, reason: Reason, sent: int) -> None:
         self.app.send_task(
             task,
             args=(name,) if name else (),
@@ -120,6 +122,7 @@ class WakeupSender:
             retry=False,
             argsrepr=reason.text,
             kwargsrepr=reason.details_command,
+            headers={SENT: sent},
         )
 
 

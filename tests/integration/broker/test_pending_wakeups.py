@@ -15,7 +15,15 @@ PATIENCE_MS = 5_000
 
 
 def lost(redis: Redis, *names: str) -> list[str]:
-    return pending_wakeups.reserve_lost(redis, QUEUE, names, PATIENCE_MS)
+    return list(pending_wakeups.reserve_lost(redis, QUEUE, names, PATIENCE_MS))
+
+
+def reserve(redis: Redis, names: list[str], queue: str = QUEUE) -> list[str]:
+    return list(pending_wakeups.reserve(redis, queue, names))
+
+
+def receive(redis: Redis, name: str) -> None:
+    pending_wakeups.receive(redis, QUEUE, name, int(redis.hget(PREFIX + QUEUE, name) or 0))
 
 
 def age(redis: Redis, name: str, milliseconds: int) -> None:
@@ -31,28 +39,28 @@ def waiting(redis: Redis) -> Redis:
 
 
 def test_a_name_is_reserved_once_until_its_wakeup_is_received(redis: Redis) -> None:
-    assert pending_wakeups.reserve(redis, QUEUE, ["a", "b"]) == ["a", "b"]
-    assert pending_wakeups.reserve(redis, QUEUE, ["b", "c"]) == ["c"]
-    assert pending_wakeups.reserve(redis, "dims.verify.slow", ["b"]) == ["b"]
-    pending_wakeups.receive(redis, QUEUE, "b")
-    assert pending_wakeups.reserve(redis, QUEUE, ["a", "b", "c"]) == ["b"]
+    assert reserve(redis, ["a", "b"]) == ["a", "b"]
+    assert reserve(redis, ["b", "c"]) == ["c"]
+    assert reserve(redis, ["b"], "dims.verify.slow") == ["b"]
+    receive(redis, "b")
+    assert reserve(redis, ["a", "b", "c"]) == ["b"]
 
 
 def test_more_names_than_fit_one_call(redis: Redis) -> None:
     names = [f"source {number}" for number in range(2_500)]
-    assert pending_wakeups.reserve(redis, QUEUE, names) == names
-    assert pending_wakeups.reserve(redis, QUEUE, names) == []
+    assert reserve(redis, names) == names
+    assert reserve(redis, names) == []
     assert redis.hlen(PREFIX + QUEUE) == 2_500
 
 
 def test_a_name_whose_wakeup_could_not_be_sent_is_free(redis: Redis) -> None:
-    pending_wakeups.reserve(redis, QUEUE, ["a", "b"])
+    reserve(redis, ["a", "b"])
     pending_wakeups.release(redis, QUEUE, ["a"])
-    assert pending_wakeups.reserve(redis, QUEUE, ["a", "b"]) == ["a"]
+    assert reserve(redis, ["a", "b"]) == ["a"]
 
 
 def test_a_wakeup_that_still_waits_is_not_lost_however_old_it_is(waiting: Redis) -> None:
-    pending_wakeups.reserve(waiting, QUEUE, ["a"])
+    reserve(waiting, ["a"])
     age(waiting, "a", 86_400_000)
     assert lost(waiting, "a") == []
 
@@ -63,7 +71,7 @@ def test_a_name_without_a_wakeup_gets_one(waiting: Redis) -> None:
 
 
 def test_an_empty_queue_has_lost_a_wakeup_after_a_while(redis: Redis) -> None:
-    pending_wakeups.reserve(redis, QUEUE, ["a"])
+    reserve(redis, ["a"])
     assert lost(redis, "a") == []  # a worker may just have received it
     age(redis, "a", PATIENCE_MS + 1)
     assert lost(redis, "a") == ["a"]
@@ -71,11 +79,19 @@ def test_an_empty_queue_has_lost_a_wakeup_after_a_while(redis: Redis) -> None:
 
 
 def test_a_wakeup_that_a_later_one_has_overtaken_is_lost(waiting: Redis) -> None:
-    pending_wakeups.reserve(waiting, QUEUE, ["a", "b", "c"])
-    age(waiting, "a", 20)
-    age(waiting, "b", 10)
-    pending_wakeups.receive(waiting, QUEUE, "b")
+    reserve(waiting, ["a", "b", "c"])
+    age(waiting, "a", 2 * PATIENCE_MS + 1)
+    age(waiting, "c", 2 * PATIENCE_MS - 1_000)  # its sender may have been slower
+    receive(waiting, "b")
     assert lost(waiting, "a", "c") == ["a"]
+
+
+def test_an_old_wakeup_of_a_name_that_was_sent_again_overtakes_no_other(waiting: Redis) -> None:
+    (first,) = pending_wakeups.reserve(waiting, QUEUE, ["a"]).values()
+    reserve(waiting, ["b"])
+    waiting.hset(PREFIX + QUEUE, "a", str(first + 60_000))  # a sweep has sent it again, much later
+    pending_wakeups.receive(waiting, QUEUE, "a", first)
+    assert lost(waiting, "b") == []
 
 
 @pytest.mark.parametrize(
@@ -89,14 +105,14 @@ def test_a_wakeup_that_a_later_one_has_overtaken_is_lost(waiting: Redis) -> None
 def test_a_clock_that_is_set_back_neither_loses_nor_multiplies_wakeups(
     waiting: Redis, set_back: Callable[[Redis], object]
 ) -> None:
-    pending_wakeups.reserve(waiting, QUEUE, ["a"])
+    reserve(waiting, ["a"])
     set_back(waiting)
     first, second = lost(waiting, "a"), lost(waiting, "a")
     assert (len(first) <= 1, second) == (True, [])
 
 
 def test_receiving_an_unknown_wakeup_changes_nothing(redis: Redis) -> None:
-    pending_wakeups.receive(redis, QUEUE, "a")
+    pending_wakeups.receive(redis, QUEUE, "a", 0)
     assert not redis.exists(PREFIX + QUEUE, RECEIVED)
 
 

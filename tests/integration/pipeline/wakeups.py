@@ -59,7 +59,7 @@ class Wakeups:
     def handle(self, config: Config, task: str, source: str = "") -> None:
         """Do what the task does."""
         halt("receive")
-        pending_wakeups.receive(self.redis, task, wakeup_key(task, source))  # both tasks have a queue of their name
+        pending_wakeups.receive(self.redis, task, wakeup_key(task, source), 0)  # both tasks have a queue of their name
         if task == INGEST:
             ingested = ingest.ingest_stream(self.redis, self.engine, Planner(config))
             self._sender(config).verify(self.engine, reasons(ingested))
