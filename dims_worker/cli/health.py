@@ -95,7 +95,7 @@ def _check_row(config: Config, role: str) -> HealthCheck:
     if not working:
         silent = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
         return HealthCheck(role, host, False, f"{silent}. Read its log", names)
-    return HealthCheck(role, host, True, f"{', '.join(working)} works", names)
+    return HealthCheck(role, host, True, f"{', '.join(working)} {'works' if len(working) == 1 else 'work'}", names)
 
 
 def _replaced(rows: list[Any]) -> bool:
