@@ -118,7 +118,7 @@ def test_one_stream_and_paths_only_when_needed(scan: Scan, repo: Path, monkeypat
     assert [("--raw" in args) for args in calls if args[0] == "log"] == [False]
     calls.clear()
     scan(a=metric(), b=metric(paths=["a"]), c=metric("newest_age", paths=["b"]), d=metric("branches"), e=metric("size"))
-    assert sorted(args[0] for args in calls) == ["count-objects", "for-each-ref", "log", "rev-parse", "rev-parse"]
+    assert sorted(args[0] for args in calls) == ["count-objects", "for-each-ref", "log", "rev-parse"]
     assert [("--raw" in args) for args in calls if args[0] == "log"] == [True]
 
 
