@@ -21,7 +21,7 @@ from dims_worker.errors import ConfigError, UsageError
 @click.group()
 @examples("dims hook install", "dims hook uninstall")
 def hook() -> None:
-    """Install or remove the git hooks that report commits to DIMS.
+    """Install or remove the git hooks that report to DIMS what git does.
 
     A hook writes one small file to the spool, a folder of events that wait to be sent, and returns at once. Git never
     waits for DIMS and never fails because of it.
@@ -34,7 +34,7 @@ def hook() -> None:
 @click.option("--all", "everywhere", is_flag=True, help="Install in the repository of every git source.")
 @pass_session
 def install(session: Session, repo: Path | None, everywhere: bool) -> None:
-    """Install the hooks post-commit, post-merge and post-rewrite.
+    """Install the hooks that report commits, merges, rewrites, checkouts, and changes of branches and tags.
 
     REPO is a git repository. The default is the current folder. Existing hooks are kept and still run. To refresh the
     hooks, install them again.
@@ -48,7 +48,7 @@ def install(session: Session, repo: Path | None, everywhere: bool) -> None:
     for folder in _git_folders(config) if everywhere else [session.cwd / (repo or Path())]:
         results = git_hook.install(folder, config.home)
         place = next(iter(results)).parent
-        click.echo(f"git now reports commits, merges and rewrites to DIMS. The hooks are in {place}:")
+        click.echo(f"git now reports to DIMS what it does. The hooks are in {place}:")
         click.echo(git_hook.format_result(results))
 
 
