@@ -231,25 +231,25 @@ def enqueue(
 
 
 def _wait(engine: Engine, config: Config, event: Event, timeout: float) -> list[ServedMetric]:
-    """Return the outcome for each metric of an event once all are measured, and others of their sources are checked.
+    """Return the outcome for each metric of an event once all are measured, and others of their sources are compared.
 
     Raises MeasureError after `timeout` seconds.
     """
     end = time.monotonic() + timeout
-    stored, checks = None, dict[str, int]()
+    stored, generations = None, dict[str, int]()
     while time.monotonic() < end:
         with transaction(engine) as connection:
             if stored is None and (stored := event_by_id(connection, event.id)):
-                others = read_states(connection, Planner(config).plan(event).checked)
-                checks = {name: state.requested_gen for name, state in others.items()}
+                others = read_states(connection, Planner(config).plan(event).compared)
+                generations = {name: state.requested_gen for name, state in others.items()}
             outcomes = served_metrics(connection, stored) if stored else []
-            states = read_states(connection, checks)
-            checked = all(state.measured_gen >= checks[name] or state.error for name, state in states.items())
+            states = read_states(connection, generations)
+            compared = all(state.measured_gen >= generations[name] or state.error for name, state in states.items())
         if stored and stored.outcome != "planned":
             raise NotFound(
                 f"no rule matches it: the event is stored as {stored.outcome} ({stored.reason or stored.type})"
             )
-        if stored and checked and all(outcome.run_id is not None for outcome in outcomes):
+        if stored and compared and all(outcome.run_id is not None for outcome in outcomes):
             return outcomes
         time.sleep(0.1)
     missing = "some of its metrics were not measured" if stored else "the event was not stored"

@@ -57,5 +57,5 @@ class Run:
 
     @classmethod
     def without_changes(cls, trigger: str, source: str | None, as_of: datetime, finished_at: datetime) -> Run:
-        """Return the run of a check that found everything unchanged."""
+        """Return the run of a comparison that found everything unchanged."""
         return cls(0, trigger, source, "ok", as_of, finished_at, 0, ())

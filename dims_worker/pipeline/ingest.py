@@ -106,7 +106,7 @@ class _LogRow:
     payload: str | None = None
     rules: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
-    checked: tuple[str, ...] = ()
+    compared: tuple[str, ...] = ()
     """Other metrics that become due. The log does not name them."""
 
     def columns(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class _LogRow:
         return {name: getattr(self, name) for name in _COLUMNS}
 
 
-_COLUMNS = tuple(column.name for column in fields(_LogRow) if column.name != "checked")
+_COLUMNS = tuple(column.name for column in fields(_LogRow) if column.name != "compared")
 
 
 def register_config(connection: Connection, config: Config, *, whole: bool = True) -> None:
@@ -164,7 +164,7 @@ def store_events(connection: Connection, planner: Planner, received: Sequence[Re
     A known event changes nothing. An event that cannot be ingested is stored as rejected, with the reason.
     """
     rows = [_row(planner, envelope) for envelope in received]
-    batch_id, registered = next_batch_for(connection, sorted({*_concerned(rows), *_checked(rows)}))
+    batch_id, registered = next_batch_for(connection, sorted({*_concerned(rows), *_compared(rows)}))
     if not registered:  # some are new in the configuration
         register_config(connection, planner.config, whole=False)
     inserted = insert_events(connection, [{**row.columns(), "batch_id": batch_id} for row in rows])
@@ -175,9 +175,9 @@ def store_events(connection: Connection, planner: Planner, received: Sequence[Re
         result.rejected += row.outcome == "rejected"
         result.unmatched += row.outcome == "unmatched"
     result.known = len(rows) - len(new)
-    names, checked = _concerned(new), _checked(new)
-    if names or checked:
-        result.generations = raise_generations(connection, names, batch_id, checked)
+    names, compared = _concerned(new), _compared(new)
+    if names or compared:
+        result.generations = raise_generations(connection, names, batch_id, compared)
     result.sources = _pending_sources(planner.config, new)
     ticks = {r.rules[0]: r.event_time for r in new if r.type == SCHEDULE_TICK and r.rules and r.event_time}
     if ticks:
@@ -199,9 +199,9 @@ def _pending_sources(config: Config, rows: Sequence[_LogRow]) -> dict[str, Pendi
     sources_of: dict[tuple[tuple[str, ...], tuple[str, ...]], set[str]] = {}
     pending: dict[str, PendingSource] = {}
     for row in rows:
-        key = row.metrics, row.checked
+        key = row.metrics, row.compared
         if key not in sources_of:
-            names = (*row.metrics, *row.checked)
+            names = (*row.metrics, *row.compared)
             sources_of[key] = {source for name in names if (source := config.source_of(name))}
         for source in sources_of[key]:
             event = PendingSource(1, set(row.rules), (row.event_id or "")[:12])
@@ -214,9 +214,9 @@ def _concerned(rows: Sequence[_LogRow]) -> list[str]:
     return sorted({name for metrics in {row.metrics for row in rows} for name in metrics})
 
 
-def _checked(rows: Sequence[_LogRow]) -> list[str]:
+def _compared(rows: Sequence[_LogRow]) -> list[str]:
     """Return the metrics that the rows make due without naming them."""
-    return sorted({name for metrics in {row.checked for row in rows} for name in metrics})
+    return sorted({name for metrics in {row.compared for row in rows} for name in metrics})
 
 
 def prepare_rows(planner: Planner, received: Sequence[ReceivedEnvelope]) -> list[dict[str, Any]]:
@@ -257,7 +257,7 @@ def _planned(event: Event, plan: Plan, stream_id: str) -> _LogRow:
         data=dict(event.data),
         rules=plan.rules,
         metrics=plan.metrics,
-        checked=plan.checked,
+        compared=plan.compared,
     )
 
 

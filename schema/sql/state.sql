@@ -1,4 +1,4 @@
--- Revision 0004: which generations need a reading, and which only a check of whether the source has changed.
+-- Revision 0004: which generations need a reading, and which only a comparison with the present state.
 
 ALTER TABLE dims_metrics
     ADD COLUMN reading_gen BIGINT DEFAULT '0' NOT NULL,

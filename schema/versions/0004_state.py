@@ -1,4 +1,4 @@
-"""The fourth revision: what each metric was measured from, so that a check can find that nothing has changed."""
+"""The fourth revision: what each metric was measured from, so that DIMS can find that nothing has changed."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ SQL = Path(__file__).parents[1] / "sql"
 
 
 def upgrade() -> None:
-    for name in ("state", "retention"):  # a check moves `as_of`, and retention keeps the reading behind it
+    for name in ("state", "retention"):  # a comparison moves `as_of`, and retention keeps the reading behind it
         op.execute((SQL / f"{name}.sql").read_text(encoding="utf-8"))
 
 

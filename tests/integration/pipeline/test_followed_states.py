@@ -138,7 +138,7 @@ def test_the_metrics_that_an_event_names_get_a_reading_in_any_case(followed: Fol
     assert followed.world.scans == ["m.b"]
 
 
-def test_a_rule_that_names_one_metric_checks_the_others_of_its_source(followed: Followed) -> None:
+def test_a_rule_that_names_one_metric_compares_the_others_of_its_source(followed: Followed) -> None:
     followed.world.values["m.b"] = 25
     followed.serve(event("custom.night"))
     assert followed.world.scans == ["m.a", "m.b"]
@@ -146,14 +146,14 @@ def test_a_rule_that_names_one_metric_checks_the_others_of_its_source(followed: 
 
 def test_the_log_and_the_plan_name_only_what_the_event_concerns(followed: Followed) -> None:
     planned = followed.flow.planner.plan(event("dims.files.changed", root=str(followed.folder), paths=["one/a/x"]))
-    assert (planned.metrics, planned.checked) == (("m.a",), ("m.b", "m.c"))
+    assert (planned.metrics, planned.compared) == (("m.a",), ("m.b", "m.c"))
     followed.changed("one/a/x")
     with transaction(followed.flow.engine) as connection:
         query = "SELECT metrics FROM dims_event_log ORDER BY seq DESC LIMIT 1"
         assert connection.execute(text(query)).scalar_one() == ["m.a"]
 
 
-def test_an_event_elsewhere_checks_nothing(followed: Followed) -> None:
+def test_an_event_elsewhere_compares_nothing(followed: Followed) -> None:
     assert followed.serve(event("dims.files.changed", root="/elsewhere", paths=["one/a/x"])) == []
 
 
@@ -175,7 +175,7 @@ def test_a_value_in_the_middle_of_an_operation_is_not_judged(followed: Followed)
     assert [(item.value, item.outcome) for item in run.items if item.metric == "m.a"] == [(11, "accepted")]
 
 
-def test_a_derived_value_waits_for_the_check_of_its_other_input(followed: Followed) -> None:
+def test_a_derived_value_waits_for_its_other_input(followed: Followed) -> None:
     followed.world.values["m.a"] = 11
     followed.changed("README")
     assert (followed.flow.state("m.sum").value, followed.due()) == (41, 0)
