@@ -16,6 +16,7 @@ from dims_producers.spool import Spool
 from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.config import Config, FilesSource, GitSource
 from dims_worker.errors import ConfigError, UsageError
+from dims_worker.events import GIT_REFS_CHANGED
 
 
 @click.group()
@@ -75,8 +76,9 @@ def uninstall(session: Session, repo: Path) -> None:
 def watch(session: Session) -> None:
     """Report changes of watched folders until you press Ctrl-C.
 
-    It watches the folders under `watch` in the configuration, and sends the events in the spool. `dims up` runs it for
-    you.
+    It watches the folders under `watch` in the configuration, and sends the events in the spool. It also reports when
+    HEAD, a branch, a tag or the index changes in the repository of such a folder or of a git source. `dims up` runs it
+    for you.
     """
     from dims_producers.watch_files import FolderWatcher  # its library is optional
 
@@ -97,6 +99,7 @@ def watch(session: Session) -> None:
         return path.is_relative_to(home)
 
     repositories = [config.path_of(each.path) for each in config.sources.values() if isinstance(each, GitSource)]
+    followed = [*repositories, *folders.values()] if config.reacts_to(GIT_REFS_CHANGED) else []
     watcher = FolderWatcher(
         folders,
         spool,
@@ -104,6 +107,7 @@ def watch(session: Session) -> None:
         ignored=ignored,
         stop=stop,
         repositories=[config.project, *repositories],
+        followed=followed,
     )
     with _reported(config):
         watcher.run()

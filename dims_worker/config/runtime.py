@@ -83,6 +83,11 @@ class Config:
         known = next((each for each in self.configured_workflows if each == short and name in self.scans), None)
         return self.workflows.find(known) if known else None
 
+    def reacts_to(self, kind: str) -> bool:
+        """Return whether a rule matches events of this type."""
+        rules = self.rules.items()
+        return any(kind == name or any(fnmatchcase(kind, pattern) for pattern in rule.on) for name, rule in rules)
+
     def cooldown_of(self, source: str) -> timedelta:
         return timedelta(0) if source.startswith(WORKFLOW) else self.sources[source].cooldown
 

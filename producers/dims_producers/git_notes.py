@@ -26,10 +26,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from dims_producers.git_history import GitRepository, HistoryCommit
 from dims_producers.path_list import bounded_paths
 from dims_producers.producer_name import producer_name
+from dims_producers.repository_paths import find_repository
 from dims_producers.spool_file import SpoolFile
 from dims_worker.errors import EventError
 from dims_worker.events import (
@@ -179,7 +181,7 @@ def refs_event(root: str, id: str, now: datetime) -> Event:
 
     It names no file: DIMS compares the state of all files with the one that it measured last.
     """
-    data = {"root": root, "paths": HISTORY_ALONE}
+    data = {"root": root, **_other_worktrees(root), "paths": HISTORY_ALONE}
     return Event.new(GIT_REFS_CHANGED, producer_name("git", root), id=id, now=now, data=data)
 
 
@@ -207,12 +209,21 @@ def _event(note: GitNote, commit: HistoryCommit | None) -> Event | EventError:
         "branch": branch,
         "subject": _clean(described.subject) if described else None,
         "author": _clean(described.author) if described else None,
+        **_other_worktrees(root),
         "paths": _paths(note, commit),
     }
     try:
         return Event.new(TYPES[note.hook], producer_name("git", root), id=id, now=happened, subject=branch, data=data)
     except EventError as error:
         return error
+
+
+def _other_worktrees(root: str) -> dict[str, list[str]]:
+    """Return the key with the other worktrees of a repository, which have the same branches, or nothing."""
+    found = find_repository(Path(root))
+    tops = {os.path.realpath(top) for top in found.worktrees()} - {root} if found else set()
+    named = bounded_paths(tops)
+    return {"worktrees": named} if named else {}
 
 
 def _paths(note: GitNote, commit: HistoryCommit | None) -> list[str]:

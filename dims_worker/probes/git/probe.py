@@ -90,16 +90,26 @@ class GitProbe(Probe[GitSource, GitMetric]):
         folder, home = changed_paths.resolve_folders(context, source.path)
         if metric.measure == "tracked_files":
             return changed_paths.why_affected(folder, home, change, metric.paths)
-        return "the history changed" if changed_paths.is_related(folder, change) else None
+        if changed_paths.is_related(folder, change):
+            return "the history changed"
+        shared = metric.all_branches or metric.branch or metric.measure in ("branches", "size")
+        return "the history changed in another worktree" if shared and _in_worktree(folder, change) else None
 
     def is_related(self, source: GitSource, change: Change, context: ScanContext) -> bool:
-        """See `Probe.is_related`."""
+        """See `Probe.is_related`. All worktrees of a repository have the same branches."""
         folder, _ = changed_paths.resolve_folders(context, source.path)
-        return isinstance(change, PathsChanged) and changed_paths.is_related(folder, change)
+        if not isinstance(change, PathsChanged):
+            return False
+        return changed_paths.is_related(folder, change) or _in_worktree(folder, change)
 
     def steps_to_compare(self, source: GitSource, metric: GitMetric, change: Change) -> int:
         """See `Probe.steps_to_compare`."""
         return changed_paths.steps_to_compare(change, metric.paths) if metric.measure == "tracked_files" else 0
+
+
+def _in_worktree(folder: str, change: PathsChanged) -> bool:
+    """Return whether the folder is in another worktree of the repository that changed."""
+    return any(f"{folder}/".startswith(f"{top.rstrip('/')}/") for top in change.worktrees)
 
 
 def _measured(
