@@ -57,6 +57,7 @@ class ScanResult:
     readings: tuple[Reading, ...]
     api_calls: int = 0
     crashed: bool = False
+    states: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
