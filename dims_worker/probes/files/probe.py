@@ -6,10 +6,8 @@ import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar
 
 from dims_worker.config import FilesMetric, FilesSource
-from dims_worker.errors import MeasureError
 from dims_worker.probes import changed_paths
 from dims_worker.probes.base import (
     Change,
@@ -37,10 +35,10 @@ _CONTENT_MEASURES = ("lines", "entries")
 """The measures that read the content of files."""
 _MAX_REASONS = 3
 """The number of reasons that an error lists."""
-_TURNS = 3
-"""How often `states` walks a tree to find a moment without changes."""
 _MAX_TURN = 1.0
 """The seconds of a walk after which `states` does not walk again."""
+_CHANGING = "changing"
+"""The state of a pass during which files or folders changed. It equals no other."""
 
 _Patterns = tuple[tuple[str, ...], tuple[str, ...]]
 """The patterns of a metric, and what they exclude."""
@@ -54,21 +52,23 @@ class _Pass:
     selections: Mapping[_Patterns, Selection]
     not_counted: Mapping[_Patterns, NotCounted]
 
-    def states(self, metrics: Mapping[str, FilesMetric]) -> dict[str, str]:
-        """Return the states of the metrics, without those whose files changed too recently."""
+    def states(self, metrics: Mapping[str, FilesMetric]) -> dict[str, str | None]:
+        """Return the state of each metric, or None if its files or folders changed too recently."""
         states = {
-            key: selection.state((*self.not_counted[key].absent, *self.not_counted[key].wrong))
+            key: None
+            if selection.young
+            else selection.state((*self.not_counted[key].absent, *self.not_counted[key].wrong))
             for key, selection in self.selections.items()
-            if not selection.young
         }
-        return {name: states[_key(metric)] for name, metric in metrics.items() if _key(metric) in states}
+        return {name: states[_key(metric)] for name, metric in metrics.items()}
 
 
 class FilesProbe(Probe[FilesSource, FilesMetric]):
     """Measures trees of regular files, without `.git` and the data directory. Links are not followed."""
 
     change_types = PathsChanged
-    follows_state: ClassVar[bool] = True
+    follows_state = True
+    scan_returns_states = True
 
     def scan(
         self, source: FilesSource, metrics: Mapping[str, FilesMetric], context: ScanContext, deadline: Deadline
@@ -78,31 +78,33 @@ class FilesProbe(Probe[FilesSource, FilesMetric]):
         try:
             passed = _pass(source, metrics, context, deadline, reads=True)
         except (FileNotFoundError, NotADirectoryError):
-            reason = f"{printable_path(str(context.path_of(source.path)))} does not exist"
-            return ScanResult(missing_readings(metrics, reason), states=dict.fromkeys(metrics, reason))
+            missing = _no_tree(source, context)
+            return ScanResult(missing_readings(metrics, missing), states=dict.fromkeys(metrics, missing))
         readings = tuple(_reading(name, metric, passed, deadline) for name, metric in metrics.items())
-        return ScanResult(readings, states=passed.states(metrics))
+        states = {name: state or _CHANGING for name, state in passed.states(metrics).items()}
+        return ScanResult(readings, states=states)
 
     def states(
         self, source: FilesSource, metrics: Mapping[str, FilesMetric], context: ScanContext, deadline: Deadline
-    ) -> Mapping[str, str]:
+    ) -> Mapping[str, str | None]:
         """See `Probe.states`. A state is a digest of the paths, sizes, times and inodes of the files that match.
 
-        A metric whose files or folders are changing has no state. After a change, this waits for 0.1 s at most twice.
+        If files or folders have just changed, this waits for 0.1 s and walks once more.
         """
-        for turn in range(1, _TURNS + 1):
-            begun = time.monotonic()
-            try:
-                passed = _pass(source, metrics, context, deadline, reads=False)
-            except (FileNotFoundError, NotADirectoryError):
-                return dict.fromkeys(metrics, f"{printable_path(str(context.path_of(source.path)))} does not exist")
-            except MeasureError:
-                return {}  # so that `scan` measures all, and says what is wrong
-            states = passed.states(metrics)
-            if len(states) == len(metrics) or turn == _TURNS or time.monotonic() - begun > _MAX_TURN:
-                break
+        begun = time.monotonic()
+        states = self._states(source, metrics, context, deadline)
+        if None in states.values() and time.monotonic() - begun < _MAX_TURN:
             time.sleep(min(YOUNG / 1e9, deadline.left))
+            states = self._states(source, metrics, context, deadline)
         return states
+
+    def _states(
+        self, source: FilesSource, metrics: Mapping[str, FilesMetric], context: ScanContext, deadline: Deadline
+    ) -> Mapping[str, str | None]:
+        try:
+            return _pass(source, metrics, context, deadline, reads=False).states(metrics)
+        except (FileNotFoundError, NotADirectoryError):
+            return dict.fromkeys(metrics, _no_tree(source, context))
 
     def touched(self, source: FilesSource, metric: FilesMetric, change: Change, context: ScanContext) -> str | None:
         """See `Probe.touched`. Only paths are compared, so a file that git ignores may touch a metric."""
@@ -113,12 +115,21 @@ class FilesProbe(Probe[FilesSource, FilesMetric]):
             return reason
         return changed_paths.why_affected(folder, home, change, metric.paths, source.exclude + metric.exclude)
 
+    def is_related(self, source: FilesSource, change: Change, context: ScanContext) -> bool:
+        """See `Probe.is_related`."""
+        folder, _ = changed_paths.resolve_folders(context, source.path)
+        return isinstance(change, PathsChanged) and changed_paths.is_related(folder, change)
+
     def steps_to_compare(self, source: FilesSource, metric: FilesMetric, change: Change) -> int:
         """See `Probe.steps_to_compare`."""
         return changed_paths.steps_to_compare(change, (*metric.paths, *source.exclude, *metric.exclude))
 
     def touch_key(self, metric: FilesMetric) -> Hashable:
         return _key(metric)
+
+
+def _no_tree(source: FilesSource, context: ScanContext) -> str:
+    return f"{printable_path(str(context.path_of(source.path)))} does not exist"
 
 
 def _key(metric: FilesMetric) -> _Patterns:

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from dims_worker.config import FilesMetric, FilesSource
-from dims_worker.probes.base import Deadline, ScanContext, ScanResult
+from dims_worker.errors import MeasureError
+from dims_worker.probes.base import Deadline, Reading, ScanContext, readings_by_name
 from dims_worker.probes.files import probe as files_probe
 from dims_worker.probes.files.probe import FilesProbe
+from dims_worker.probes.settled_scan import SettledScan
 
 PROBE = FilesProbe()
 Run = Callable[..., str]
@@ -37,8 +39,8 @@ METRICS = {
 
 
 @pytest.fixture
-def states(context: ScanContext) -> Callable[..., Mapping[str, str]]:
-    def run(metrics: Mapping[str, FilesMetric] = METRICS, **source: Any) -> Mapping[str, str]:
+def states(context: ScanContext) -> Callable[..., Mapping[str, str | None]]:
+    def run(metrics: Mapping[str, FilesMetric] = METRICS, **source: Any) -> Mapping[str, str | None]:
         return PROBE.states(FilesSource(type="files", path="tree", **source), metrics, context, soon())
 
     return run
@@ -85,7 +87,7 @@ def replace(path: Path) -> None:
     ],
 )
 def test_each_change_changes_the_states_that_it_concerns(
-    states: Callable[..., Mapping[str, str]], tree: Path, change: Callable[[Path], object], changed: set[str]
+    states: Callable[..., Mapping[str, str | None]], tree: Path, change: Callable[[Path], object], changed: set[str]
 ) -> None:
     before = states()
     assert before == states()
@@ -96,7 +98,7 @@ def test_each_change_changes_the_states_that_it_concerns(
 
 
 def test_no_content_is_read(
-    states: Callable[..., Mapping[str, str]], tree: Path, monkeypatch: pytest.MonkeyPatch
+    states: Callable[..., Mapping[str, str | None]], tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Any, *_args: Any) -> int:
         raise AssertionError(f"opened {path}")
@@ -106,7 +108,7 @@ def test_no_content_is_read(
 
 
 def test_a_scan_returns_the_states_of_its_own_pass(
-    states: Callable[..., Mapping[str, str]], tree: Path, context: ScanContext
+    states: Callable[..., Mapping[str, str | None]], tree: Path, context: ScanContext
 ) -> None:
     before = states()
     scanned = PROBE.scan(FilesSource(type="files", path="tree"), METRICS, context, soon())
@@ -114,7 +116,7 @@ def test_a_scan_returns_the_states_of_its_own_pass(
 
 
 def test_an_unreadable_folder_is_part_of_the_state(
-    states: Callable[..., Mapping[str, str]], tree: Path, monkeypatch: pytest.MonkeyPatch
+    states: Callable[..., Mapping[str, str | None]], tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = states()
     real = os.scandir
@@ -130,16 +132,16 @@ def test_an_unreadable_folder_is_part_of_the_state(
 
 
 def test_a_file_that_has_just_changed_has_no_state(
-    states: Callable[..., Mapping[str, str]], tree: Path, monkeypatch: pytest.MonkeyPatch
+    states: Callable[..., Mapping[str, str | None]], tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states()  # waits until the files are old enough
     (tree / "a.py").write_text("3\n")
     monkeypatch.setattr(files_probe.time, "sleep", lambda _seconds: (tree / "a.py").write_text("4\n"))
-    assert set(states()) == {"docs", "named"}
+    assert {name for name, state in states().items() if state is None} == {"py", "lines"}
 
 
 def test_states_follow_the_rules_of_git(
-    states: Callable[..., Mapping[str, str]], tree: Path, git: Run, tmp_path: Path
+    states: Callable[..., Mapping[str, str | None]], tree: Path, git: Run, tmp_path: Path
 ) -> None:
     git("init", "-q", at="tree")
     git("init", "-q", at="tree/sub")
@@ -154,8 +156,11 @@ def test_states_follow_the_rules_of_git(
     assert {name for name, each in states(ignore="gitignore").items() if nested[name] != each} == {"docs"}
 
 
-def test_a_source_that_cannot_be_listed_has_no_states(states: Callable[..., Mapping[str, str]], tree: Path) -> None:
-    assert states(ignore="gitignore") == {}
+def test_a_source_that_cannot_be_listed_has_no_states(
+    states: Callable[..., Mapping[str, str | None]], tree: Path
+) -> None:
+    with pytest.raises(MeasureError, match="not in a git repository"):
+        states(ignore="gitignore")
 
 
 # --- changes during a pass ---------------------------------------------------------------------------
@@ -184,20 +189,16 @@ def renaming(pairs: list[tuple[Path, Path]], pause: float) -> Iterator[None]:
         thread.join()
 
 
-def measure(source: FilesSource, metrics: Mapping[str, FilesMetric], context: ScanContext) -> tuple[ScanResult, bool]:
-    """Scan, and return whether the states before, of and after the scan prove its values."""
-    before = PROBE.states(source, metrics, context, soon())
-    scanned = PROBE.scan(source, metrics, context, soon())
-    after = PROBE.states(source, metrics, context, soon())
-    return scanned, all(before.get(m) == scanned.states.get(m) == after.get(m, "none") for m in metrics)
+def measure(source: FilesSource, metrics: Mapping[str, FilesMetric], context: ScanContext) -> dict[str, Reading]:
+    return readings_by_name(SettledScan(PROBE, source, context, soon()).run(metrics, {}).readings)
 
 
 @pytest.mark.parametrize(("moved", "pause"), [(1, 0.0), (40, 0.002)])
 @pytest.mark.parametrize("source", [{}, {"ignore": "gitignore"}])
-def test_a_count_during_renames_is_right_or_not_proven(
+def test_a_count_during_renames_is_right_or_approximate(
     context: ScanContext, tmp_path: Path, git: Run, moved: int, pause: float, source: dict[str, Any]
 ) -> None:
-    """A file that moves between folders may be missed or counted twice, but never with equal states."""
+    """A file that moves between folders may be missed or counted twice, but then the reading says so."""
     git("init", "-q", at=".")
     folders = [tmp_path / "tree" / name for name in "abcdef"]
     for folder in folders:
@@ -209,14 +210,13 @@ def test_a_count_during_renames_is_right_or_not_proven(
     metrics = {"n": metric("count"), "lines": metric("lines")}
     with renaming(pairs, pause):
         for _ in range(3):
-            scanned, proven = measure(where, metrics, context)
-            values = [reading.value for reading in scanned.readings]
-            assert not proven or values == [300, 300]
-    scanned, proven = measure(where, metrics, context)
-    assert proven and [reading.value for reading in scanned.readings] == [300, 300]
+            for reading in measure(where, metrics, context).values():
+                assert reading.value == 300 or reading.method == "approximate", reading
+    results = measure(where, metrics, context).values()
+    assert [(reading.value, reading.method) for reading in results] == [(300, "exact")] * 2
 
 
-def test_a_file_that_grows_while_it_is_read_is_not_proven(
+def test_a_file_that_grows_while_it_is_read_is_approximate(
     context: ScanContext, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     where = FilesSource(type="files", path="tree")
@@ -225,22 +225,19 @@ def test_a_file_that_grows_while_it_is_read_is_not_proven(
     real = os.readv
 
     def grow(fd: int, buffers: Any) -> int:
-        size = real(fd, buffers)
         with (tree / "a.py").open("a") as file:
-            file.write("")
-        os.utime(tree / "a.py")
-        return size
+            file.write("\n")
+        return real(fd, buffers) if os.fstat(fd).st_size < 50 else 0
 
     monkeypatch.setattr(os, "readv", grow)
-    _, proven = measure(where, metrics, context)
-    assert not proven
+    reading = measure(where, metrics, context)["lines"]
+    assert (reading.method, reading.details) == ("approximate", {"changed_while_measured": True})
     monkeypatch.undo()
-    assert measure(where, metrics, context)[1]
+    assert measure(where, metrics, context)["lines"].method == "exact"
 
 
 def test_a_tree_of_many_files_needs_little_memory(context: ScanContext, tmp_path: Path) -> None:
     """Nothing is kept for each file, so a million of them fit."""
-    import tracemalloc
 
     (tmp_path / "tree").mkdir()
     for number in range(2000):
