@@ -26,6 +26,14 @@ def ignoring_rule(folder: str, name: str, deadline: Deadline) -> str | None:
     return None if rule.startswith("!") else f"{file}:{line}: {rule}"
 
 
+def ignored_paths(folder: str, deadline: Deadline) -> Iterator[str]:
+    """Yield what git ignores below a folder of a repository. A folder that is ignored as a whole is one path, which
+    ends with a `/`. Raises GitError."""
+    options = ("-z", "--others", "--ignored", "--exclude-standard", "--directory")
+    for raw in Git(folder, deadline).records("ls-files", *options):
+        yield os.fsdecode(raw)
+
+
 def unopened_folders(git: Git, warnings: str) -> Iterator[tuple[str, str]]:
     """Yield the folders that git could not read, from the folder in which it ran, and why. "" is that folder.
 
