@@ -21,8 +21,8 @@ _CHECK_EVERY = 256
 _LIST = ("ls-files", "-z", "-t", "--stage", "--cached", "--others", "--exclude-standard")
 _OTHER, _SKIPPED = b"?", b"S"
 """The tags of a file that is not in the index, and of one that a sparse checkout leaves out. See git-ls-files(1)."""
-_SUBMODULE = b"160000"
-"""The mode of an entry of the index that stands for a commit of another repository."""
+_SUBMODULE, _LINK = b"160000", b"120000"
+"""The modes of an entry of the index that stands for a commit of another repository, and of a symbolic link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +79,18 @@ class GitListing:
         """Add the files of the repository at a folder, and note the repositories in it."""
         git = Git(f"{self.tree.base}/{folder}", self.tree.deadline)
         is_indexed = False
+        above = f"{folder}/" if folder else ""
         for number, listed in enumerate(_entries(git)):
             if number % _CHECK_EVERY == 0:
                 self.tree.refresh_time()
             is_indexed = is_indexed or listed.tag != _OTHER
-            path = posixpath.join(folder, os.fsdecode(listed.path))
+            path = above + os.fsdecode(listed.path)
             if path.endswith("/"):
                 self._add_repository(path)
             elif listed.mode == _SUBMODULE:
                 self._add_submodule(path)
             else:
-                self._add_listed(path, listed.tag == _SKIPPED)
+                self._add_listed(path, listed)
         warnings = git.warnings
         active = self._folder(folder)
         if not is_indexed and (reason := missing_index(git)):
@@ -156,20 +157,22 @@ class GitListing:
             add_entered(active, folder)
         return self._folders[folder]
 
-    def _add_listed(self, path: str, is_skipped: bool) -> None:
-        if is_skipped and not os.path.lexists(f"{self.tree.base}/{path}"):
+    def _add_listed(self, path: str, listed: _Listed) -> None:
+        if listed.tag == _SKIPPED and not os.path.lexists(f"{self.tree.base}/{path}"):
             if not self._is_unwanted(path):
                 for each in self.selections:
                     each.not_checked_out += each.matches(path)
             return
-        wanted = [each for each in self._folder(path.rpartition("/")[0]) if each.matches(path)]
-        if wanted and not self._is_unwanted(path):
-            self._add_path(path, wanted)
+        active = self._folder(path.rpartition("/")[0])
+        wanted = [each for each in active if each.matches(path)]
+        may_be_link = listed.mode == _LINK or listed.tag == _OTHER
+        if (wanted or (active and may_be_link)) and not self._is_unwanted(path):
+            self._add_path(path, wanted, active)
 
     def _is_unwanted(self, path: str) -> bool:
         return self.tree.excluded(path) or is_never_measured(self.tree.root, path, self.tree.home)
 
-    def _add_path(self, path: str, wanted: Selections) -> None:
+    def _add_path(self, path: str, wanted: Selections, active: Selections) -> None:
         try:
             status = os.lstat(f"{self.tree.base}/{path}")
         except FileNotFoundError:
@@ -178,9 +181,10 @@ class GitListing:
             add_problem(wanted, path, error)
             return
         if stat.S_ISREG(status.st_mode):
-            self.tree.add_file(path, wanted, status)
+            if wanted:
+                self.tree.add_file(path, wanted, status)
         elif stat.S_ISLNK(status.st_mode):
-            self.tree.add_link(path, wanted)
+            self.tree.add_link(path, active)
 
     def _add_ignored(self, selection: Selection) -> None:
         """Add the files that the patterns name without a wildcard, and that git ignores."""
@@ -189,7 +193,7 @@ class GitListing:
             if self._is_unwanted(path) or not selection.matches(path):
                 continue
             if os.path.realpath(place) == os.path.normpath(place) and os.path.isfile(place):  # noqa: PTH113
-                self._add_path(path, [selection])
+                self._add_path(path, [selection], [])
                 selection.ignored |= selection.literals & {path}
 
 
