@@ -9,7 +9,15 @@ from typing import Any
 
 from dims_worker.config import Metric, Source
 from dims_worker.errors import MeasureError
-from dims_worker.probes.base import Deadline, Probe, Reading, ScanContext, ScanResult, readings_by_name
+from dims_worker.probes.base import (
+    Deadline,
+    Probe,
+    Reading,
+    ScanContext,
+    ScanResult,
+    readings_by_name,
+    result_or_error,
+)
 
 TRIES = 3
 """How often DIMS scans a source that changes during each scan."""
@@ -36,7 +44,10 @@ class SettledScan:
 
         A reading during which the source changed each time has the method `approximate`. Raises MeasureError.
         """
-        before = self._states_of(metrics) if known or not self.probe.scan_returns_states else {}
+        needs_states = known or not self.probe.scan_returns_states
+        before = result_or_error(self._states_of, metrics) if needs_states else {}
+        if isinstance(before, MeasureError):
+            before = {}  # the scan says what is wrong, or that the source is absent
         unchanged = frozenset(name for name, state in known.items() if before.get(name) == state)
         pending = {name: metric for name, metric in metrics.items() if name not in unchanged}
         for attempt in range(TRIES):

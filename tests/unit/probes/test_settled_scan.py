@@ -108,6 +108,15 @@ def test_a_state_that_cannot_be_compared_in_time_makes_the_reading_approximate()
     assert {method for _, method in values(settle(probe)).values()} == {"approximate"}
 
 
-def test_a_source_that_cannot_be_read_at_all_fails() -> None:
+def test_a_source_whose_states_cannot_be_read_is_left_to_the_scan() -> None:
+    result = settle(Changing(MeasureError("gone"), {"m.a": "1", "m.b": "1"}), known={"m.a": "1"})
+    assert values(result) == {"m.a": (1, "exact"), "m.b": (1, "exact")}
+
+
+def test_a_source_that_cannot_be_scanned_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> ScanResult:
+        raise MeasureError("gone")
+
+    monkeypatch.setattr(Changing, "scan", fails)
     with pytest.raises(MeasureError, match="gone"):
-        settle(Changing(MeasureError("gone")))
+        settle(Changing({"m.a": "1", "m.b": "1"}))
