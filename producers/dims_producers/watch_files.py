@@ -70,7 +70,11 @@ class FolderWatcher:
         self._stop = stop
         self._wake = threading.Event()
         self._spool = spool
-        self._repositories = [WatchedRepository(folder) for folder in followed]
+        self._repositories = [
+            # The event of a watched folder at the start concerns the repository too
+            WatchedRepository(folder, known=any(_is_related(folder, each) for each in folders.values()))
+            for folder in followed
+        ]
         self._sender = SpoolSender(spool, send_url, repositories, before_send=self._on_send)
         home = os.path.realpath(spool.folder.parent)
         self._trees = [
@@ -187,6 +191,12 @@ def files_event(root: str, paths: list[str], now: datetime) -> Event:
     """Return the event for changed `paths` below `root`. Raises EventError if `root` is not UTF-8."""
     data = {"root": root, "paths": paths}
     return Event.new(FILES_CHANGED, producer_name("watch", root), now=now, data=data)
+
+
+def _is_related(one: Path, other: Path) -> bool:
+    """Return whether one of two folders contains the other."""
+    first, second = (Path(os.path.realpath(folder)) for folder in (one, other))
+    return first.is_relative_to(second) or second.is_relative_to(first)
 
 
 class _WatchedTree:

@@ -28,10 +28,14 @@ RepositoryFiles = frozenset[FileState]
 
 
 class WatchedRepository:
-    """The repository around `folder`, if there is one. Times are seconds of a monotonic clock."""
+    """The repository around `folder`, if there is one. Times are seconds of a monotonic clock.
 
-    def __init__(self, folder: Path) -> None:
+    What changed before the first call of `changed` is unknown, so it reports one. With `known`, another event does.
+    """
+
+    def __init__(self, folder: Path, *, known: bool = False) -> None:
         self._folder = folder
+        self._known = known
         self._root = ""
         self._reported: RepositoryFiles | None = None
         self._last: RepositoryFiles | None = None
@@ -44,11 +48,10 @@ class WatchedRepository:
         return self._root
 
     def changed(self, now: float) -> bool:
-        """Return whether to report a change: the files differ from those reported last, and are at rest.
-
-        The first call reports a change, because DIMS was not watching before.
-        """
+        """Return whether to report a change: the files differ from those reported last, and are at rest."""
         files = self._files()
+        if self._known:
+            self._known, self._reported = False, files
         if files != self._last:
             self._last_change = now
         first, self._last = self._last is None, files

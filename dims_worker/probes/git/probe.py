@@ -15,6 +15,7 @@ from dims_worker.config import GitMetric, GitSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes import changed_paths, glob
 from dims_worker.probes.base import (
+    IN_PROGRESS,
     Change,
     Deadline,
     PathsChanged,
@@ -138,7 +139,7 @@ def _while_in_progress(readings: Mapping[str, Reading], facts: RepositoryFacts) 
     if words is None:
         return dict(readings)
     return {
-        name: reading if reading.error else replace(reading, details={**reading.details, "in_progress": words})
+        name: reading if reading.error else replace(reading, details={**reading.details, IN_PROGRESS: words})
         for name, reading in readings.items()
     }
 

@@ -99,6 +99,14 @@ def test_reading_a_repository_is_no_change(made: Path, git: Git) -> None:
     assert clock.looks(3) == [False, False, False]
 
 
+def test_what_happened_before_may_be_reported_by_another_event(made: Path, git: Git) -> None:
+    clock = Clock(made)
+    clock.repository = WatchedRepository(made, known=True)
+    assert clock.looks(3) == [False, False, False]
+    git(made, "tag", "v1")
+    assert clock.looks(3) == [False, False, True]
+
+
 def test_changes_without_an_end_are_reported_too(made: Path, git: Git) -> None:
     clock = Clock(made)
     clock.looks()

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from dims_worker.config import GitMetric, GitSource
+from dims_worker.config import FilesMetric, FilesSource, GitMetric, GitSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext, readings_by_name
+from dims_worker.probes.files.probe import FilesProbe
 from dims_worker.probes.git.probe import GitProbe
 
 PROBE = GitProbe()
@@ -138,6 +139,17 @@ def test_an_operation_in_progress_is_named(
     assert results["head"].value == int(there("rev-list", "--count", "HEAD"))
     there(*end)
     assert not any("in_progress" in reading.details for reading in scan(path, **metrics).values())
+
+
+@pytest.mark.parametrize("ignore", ["gitignore", None])
+def test_files_that_git_tracks_are_those_of_an_operation_in_progress(
+    repo: Path, git: Run, context: ScanContext, deadline: Deadline, ignore: Any
+) -> None:
+    start_merge(git, repo)
+    source, files = FilesSource(type="files", path="folder", ignore=ignore), FilesMetric(source="tree", measure="count")
+    (reading,) = FilesProbe().scan(source, {"n": files}, context, deadline).readings
+    assert reading.value == 2
+    assert reading.details.get("in_progress") == ("a merge is in progress" if ignore else None)
 
 
 def test_a_missing_index_is_no_zero(scan: Scan, repo: Path, git: Run) -> None:
