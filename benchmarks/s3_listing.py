@@ -95,7 +95,8 @@ class FakeS3Client:
             for key in islice(self._keys, 1000)
         ]
         self._left -= len(page)
-        return {"Contents": page, "IsTruncated": self._left > 0, "NextContinuationToken": str(self._left)}
+        token = {"NextContinuationToken": str(self._left)} if self._left > 0 else {}
+        return {"Contents": page, "KeyCount": len(page), "IsTruncated": self._left > 0, **token}
 
     def get_object(self, **_: Any) -> dict[str, Any]:
         body = mock.Mock()
