@@ -47,15 +47,15 @@ class Stub:
         **_: Any,
     ) -> dict[str, Any]:
         number, _slash, begun_after = ContinuationToken.partition("/")
-        at, StartAfter = int(number), begun_after or StartAfter
-        results = [e for e in self.entries if e["Key"].startswith(Prefix) and e["Key"] > StartAfter]
+        at, after = int(number), begun_after or StartAfter
+        results = [e for e in self.entries if e["Key"].startswith(Prefix) and e["Key"] > after]
         more = len(results) > at + self.page
         page = results[at : at + self.page]
         return {
             "Contents": page,
             "KeyCount": len(page),
             "IsTruncated": more,
-            **({"NextContinuationToken": f"{at + self.page}/{StartAfter}"} if more else {}),
+            **({"NextContinuationToken": f"{at + self.page}/{after}"} if more else {}),
         }
 
     def close(self) -> None: ...
