@@ -93,6 +93,14 @@ def test_only_the_common_prefix_is_listed(store: Store) -> None:
     assert [query.get("prefix") for query in store.lists] == [["feed_"]]
 
 
+def test_a_directory_bucket_without_sessions(store: Store) -> None:
+    bucket = "lake--use1-az4--x-s3"
+    store.fill(bucket, {"raw/a": b"1", "raw/b": b"1", "rax/c": b"1", "z": b"1"})
+    scanned = scan(source(store.url, bucket), a=metric("count", "raw/a"), b=metric("count", "raw/b"))
+    assert (values(scanned), scanned.api_calls) == ({"a": 1, "b": 1}, 1)
+    assert [query.get("prefix") for query in store.lists] == [["raw/"]]
+
+
 KEYS = ["plus + plus", "per%cent%20", "sp ace/é/ü", "🏀/ball.csv", "a&b=c?d#e", "tab\tx", "slash/", "q'\"<>", "日本/語"]
 
 
