@@ -155,7 +155,7 @@ def _listing_queries(metrics: Mapping[str, S3Metric]) -> dict[Hashable, ListingQ
 def _collector_factory(metric: S3Metric) -> CollectorFactory:
     match metric.measure:
         case "missing_days":
-            return CollectorFactory(Days, (metric.date, metric.names))
+            return CollectorFactory(Days, (metric.date, metric.names, metric.prefix))
         case "completeness":
             return CollectorFactory(Ids, (metric.id, metric.min_size))
     return CollectorFactory(ObjectTotals)
