@@ -20,6 +20,8 @@ from dims_worker.probes import glob
 Entry = Mapping[str, Any]
 """An object as S3 lists it: `Key` (text), `Size` (bytes), `LastModified` (an aware datetime), and the optional
 `ETag` and `StorageClass`."""
+Page = list[Entry]
+"""The objects that one LIST call returns."""
 
 _STANDARD = "STANDARD"
 """The storage class of an entry without one."""

@@ -28,6 +28,7 @@ from dims_worker.probes.boto3_client import create_client
 from dims_worker.probes.s3 import completeness, missing_days
 from dims_worker.probes.s3.errors import translate_s3_errors
 from dims_worker.probes.s3.listing import KeyFilter, ObjectTotals
+from dims_worker.probes.s3.page_body import check_page_bodies
 from dims_worker.probes.s3.survey import Survey, expected_keys
 
 Connect = Callable[[S3Source, Deadline], Any]
@@ -35,8 +36,10 @@ Connect = Callable[[S3Source, Deadline], Any]
 
 
 def s3_client(source: S3Source, deadline: Deadline) -> Any:
-    """Create a boto3 client for S3. See `create_client`."""
-    return create_client(source, deadline, "s3")
+    """Create a boto3 client for S3 that checks the pages of listings. See `create_client`."""
+    client = create_client(source, deadline, "s3")
+    check_page_bodies(client)
+    return client
 
 
 class S3Probe(Probe[S3Source, S3Metric]):
@@ -101,7 +104,8 @@ def _counted_prefixes(metric: S3Metric) -> tuple[str, ...]:
 def _getter(client: Any, source: S3Source) -> completeness.Get:
     def get(key: str) -> bytes:
         with translate_s3_errors(source, key):
-            answer = client.get_object(Bucket=source.bucket, Key=key)
+            payer = {"RequestPayer": source.request_payer} if source.request_payer else {}
+            answer = client.get_object(Bucket=source.bucket, Key=key, **payer)
             with contextlib.closing(answer["Body"]) as body:
                 content: bytes = body.read(completeness.MAX_BYTES)
                 return content
