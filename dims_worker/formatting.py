@@ -5,6 +5,7 @@ No other module of dims_worker formats a time, which a test checks. Times are sh
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeGuard
 
@@ -88,12 +89,15 @@ def format_bytes(number: int) -> str:
 
 
 def format_drift(value: Any, baseline: Any, drift: float | None) -> str:
-    """Return `+18.7 %` or `-3.0 %`: the size of the drift, with the direction in which the value moved."""
+    """Return `+18.7 %` or `-3.0 %`: the size of the drift, with the direction in which the value moved.
+
+    A drift is never rounded up to a whole number, which may be a limit, nor to 0: `+14.96 %`, `+0.04 %`.
+    """
     if drift is None:
         return NO_VALUE
     signed = is_number(value) and is_number(baseline) and value != baseline
     sign = ("+" if value > baseline else "-") if signed else ""
-    return f"{sign}{drift:,.1f} %"
+    return f"{sign}{format_percent(drift, math.ceil(drift))}"
 
 
 def format_percent(share: float, *limits: float) -> str:
