@@ -130,6 +130,11 @@ class Planner:
                 planned.setdefault(name, PlannedMetric(name, rule, reason))
         return Plan(rules, tuple(planned[name] for name in sorted(planned)))
 
+    def concerned(self, rule: str, change: Change | None) -> frozenset[str]:
+        """Return what an event that matches the rule concerns, if it describes this change. None: it describes none."""
+        comparison = _Comparison(change, self.context, bounded=False)
+        return frozenset(name for name, _ in self._reasons(rule, comparison)) | self._always[rule].keys()
+
     def _requested_workflow(self, event: Event) -> Plan:
         """Plan a workflow and its metrics. With `check`, the process that requests it measures them itself."""
         requested = str(event.data.get("workflow"))
