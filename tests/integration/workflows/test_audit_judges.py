@@ -124,6 +124,7 @@ def test_an_audit_asks_from_15_percent_on(audited: Audited) -> None:
     person = Decider("ada", "option")
     for request in held.values():
         assert request.reason.endswith("which a person last accepted")
+        assert request.drift_pct == 15 and request.from_person
         decide_request(audited.engine, audited.config, str(request.id), "approved", version=1, person=person, note=None)
     audited.grow_to(1322)  # 14.96 % more than 1150
     audited.tick(3)
