@@ -225,3 +225,8 @@ class Listing:
     def seen(self, name: Hashable) -> int:
         """Return the number of objects below the prefixes of a query, counted or not."""
         return sum(region.seen for region, _ in self._of[name])
+
+    def empty_prefixes(self, prefixes: Iterable[str]) -> list[str]:
+        """Return the prefixes without any object. They are prefixes of queries."""
+        filled = [region.prefix for region in self._regions if region.seen]
+        return [prefix for prefix in prefixes if prefix and not any(each.startswith(prefix) for each in filled)]

@@ -88,8 +88,8 @@ def _page_fields(fields: Mapping[str, str], encoded: bool) -> Iterator[tuple[str
             raise BrokenPage(f"has an invalid KeyCount: {count[:_EXCERPT]!r}")
         yield "KeyCount", int(count)
     if "Prefix" in fields:
-        yield "Prefix", _decoded(fields["Prefix"]) if encoded else fields["Prefix"]
-        yield "PrefixAsSent", fields["Prefix"]
+        yield "Prefix", unquote_plus(fields["Prefix"]) if encoded else fields["Prefix"]
+        yield "PrefixAsSent", fields["Prefix"]  # Ceph encodes keys, but not the prefix
     for name in ("NextContinuationToken", "Name"):
         if fields.get(name):
             yield name, fields[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
@@ -113,13 +114,28 @@ def _getter(client: Any, source: S3Source) -> completeness.Get:
     return get
 
 
+NOT_COUNTED = "old versions, and uploads that are not finished"
+"""What a listing does not contain, although the store may charge for it."""
+
+
 def _reading(name: str, metric: S3Metric, survey: Survey, expectations: completeness.Expectations) -> Reading:
     if metric.measure == "sync_status":
         return survey.problems.get(name) or survey.comparisons[name].reading(name)
     place = " or ".join(prefix or "the bucket" for prefix in metric.prefix)
-    collected = survey.listing.total(name)
     if metric.has_absent and not survey.listing.seen(name):
         return missing_reading(name, metric, f"there are no objects under {place}")
+    reading = _measured(name, metric, survey, expectations, place)
+    empty = survey.listing.empty_prefixes(metric.prefix)
+    if empty and reading.method == "exact":
+        # A prefix with a typing error has no objects, too
+        reading = replace(reading, details={**reading.details, "empty_prefixes": [*map(printable_path, empty)]})
+    return reading
+
+
+def _measured(
+    name: str, metric: S3Metric, survey: Survey, expectations: completeness.Expectations, place: str
+) -> Reading:
+    collected = survey.listing.total(name)
     if metric.measure == "missing_days":
         return missing_days.missing_days_reading(name, metric, collected, place)
     if metric.measure == "completeness":
@@ -130,14 +146,15 @@ def _reading(name: str, metric: S3Metric, survey: Survey, expectations: complete
 
 
 def _totals_reading(name: str, metric: S3Metric, totals: ObjectTotals, place: str) -> Reading:
+    details = {"not_counted": NOT_COUNTED}
     if metric.measure == "count":
-        return exact_reading(name, metric, totals.count)
+        return exact_reading(name, metric, totals.count, details)
     if metric.measure == "bytes":
-        return exact_reading(name, metric, size_in_unit(metric, totals.bytes))
+        return exact_reading(name, metric, size_in_unit(metric, totals.bytes), details)
     if not totals.count:
         return missing_reading(name, metric, f"no object under {place} matches")
     if metric.measure == "mean_size":
-        return exact_reading(name, metric, float(size_in_unit(metric, totals.bytes)) / totals.count)
+        return exact_reading(name, metric, float(size_in_unit(metric, totals.bytes)) / totals.count, details)
     time = totals.newest if metric.measure == "newest_age" else totals.oldest
     assert time is not None
     return exact_reading(name, metric, time.astimezone(UTC).isoformat())
