@@ -8,6 +8,7 @@ gives the same result. Sorted keys are faster, because consecutive keys share a 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -65,6 +66,19 @@ class ObjectTotals:
         self.bytes += other.bytes
         self.newest = max(filter(None, (self.newest, other.newest)), default=None)
         self.oldest = min(filter(None, (self.oldest, other.oldest)), default=None)
+
+
+@dataclass(slots=True)
+class StorageClasses:
+    """The number of objects in each storage class."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, entries: list[Entry]) -> None:
+        self.counts.update([entry.get("StorageClass") or _STANDARD for entry in entries])
+
+    def merge(self, other: StorageClasses) -> None:
+        self.counts += other.counts
 
 
 @dataclass(slots=True)

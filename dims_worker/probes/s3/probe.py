@@ -30,7 +30,7 @@ from dims_worker.probes.s3 import completeness, missing_days
 from dims_worker.probes.s3.errors import translate_s3_errors
 from dims_worker.probes.s3.listing import KeyFilter, ObjectTotals
 from dims_worker.probes.s3.page_body import check_page_bodies
-from dims_worker.probes.s3.survey import Survey, expected_keys
+from dims_worker.probes.s3.survey import Survey, expected_keys, storage_classes
 
 Connect = Callable[[S3Source, Deadline], Any]
 """Creates a client with `list_objects_v2`, `get_object` and `close`, such as the one of boto3."""
@@ -125,11 +125,21 @@ def _reading(name: str, metric: S3Metric, survey: Survey, expectations: complete
     if metric.has_absent and not survey.listing.seen(name):
         return missing_reading(name, metric, f"there are no objects under {place}")
     reading = _measured(name, metric, survey, expectations, place)
-    empty = survey.listing.empty_prefixes(metric.prefix)
-    if empty and reading.method == "exact":
-        # A prefix with a typing error has no objects, too
-        reading = replace(reading, details={**reading.details, "empty_prefixes": [*map(printable_path, empty)]})
-    return reading
+    return (
+        replace(reading, details={**reading.details, **_hints(name, metric, survey)})
+        if reading.error is None
+        else reading
+    )
+
+
+def _hints(name: str, metric: S3Metric, survey: Survey) -> dict[str, Any]:
+    """Return details that show a typing error in the configuration: such a prefix or storage class has no objects."""
+    hints: dict[str, Any] = {}
+    if empty := survey.listing.empty_prefixes(metric.prefix):
+        hints["empty_prefixes"] = [printable_path(prefix) for prefix in empty]
+    if metric.storage_class:
+        hints["storage_classes"] = dict(sorted(survey.listing.total(storage_classes(name)).counts.items()))
+    return hints
 
 
 def _measured(

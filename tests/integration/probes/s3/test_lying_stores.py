@@ -153,6 +153,7 @@ LIES |= {
         "2026-02-30T00:00:00.000Z",
         "0001-01-01T00:00:00Z",
         "Sun, 29 Nov 2026 00:00:00 GMT",
+        "9999-12-31T23:59:59-01:00",
     )
 }
 LIES |= {f"no-{name}-of-an-object": (lambda page, name=name: page.set_of(3, name)) for name in ("Key", "Size")}
@@ -164,6 +165,8 @@ LIES |= {
     "key-that-is-not-utf8": lambda page: page.set_of(3, "Key", "raw/%ff"),
     "IsTruncated-twice": lambda page: page.set("IsTruncated", "false", "true"),
     "more-keys-than-requested": lambda page: page.keys([f"raw/{page.number}{number:04}" for number in range(1001)]),
+    "MaxKeys-smaller-than-KeyCount": lambda page: page.set("MaxKeys", "3"),
+    "MaxKeys-negative": lambda page: page.set("MaxKeys", "-1"),
     "another-prefix": lambda page: page.set("Prefix", "other/"),
     "no-prefix-in-answer": lambda page: page.set("Prefix", ""),
     "keys-of-another-prefix": lambda page: page.keys([f"zzz/{number}" for number in range(4)]),
