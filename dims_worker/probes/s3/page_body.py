@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
@@ -24,7 +24,9 @@ _FIRST_YEAR = 1970
 _EXCERPT = 60
 """How many characters of an unexpected body an error shows."""
 _KEY_FIELDS = frozenset({"Key", "Size", "LastModified", "ETag", "StorageClass"})
-_PAGE_FIELDS = frozenset({"IsTruncated", "KeyCount", "NextContinuationToken", "Prefix", "Name", "EncodingType"})
+_PAGE_FIELDS = frozenset(
+    {"IsTruncated", "KeyCount", "MaxKeys", "NextContinuationToken", "Prefix", "Name", "EncodingType"}
+)
 
 
 class BrokenPage(MeasureError):
@@ -83,13 +85,14 @@ def _page_fields(fields: Mapping[str, str], encoded: bool) -> Iterator[tuple[str
         if truncated not in _BOOLEANS:
             raise BrokenPage(f"has an invalid IsTruncated: {truncated[:_EXCERPT]!r}")
         yield "IsTruncated", _BOOLEANS[truncated]
-    if (count := fields.get("KeyCount")) is not None:
-        if not _WHOLE_NUMBER.fullmatch(count):
-            raise BrokenPage(f"has an invalid KeyCount: {count[:_EXCERPT]!r}")
-        yield "KeyCount", int(count)
+    for name in ("KeyCount", "MaxKeys"):
+        if (number := fields.get(name)) is not None:
+            if not _WHOLE_NUMBER.fullmatch(number):
+                raise BrokenPage(f"has an invalid {name}: {number[:_EXCERPT]!r}")
+            yield name, int(number)
     if "Prefix" in fields:
-        yield "Prefix", _decoded(fields["Prefix"]) if encoded else fields["Prefix"]
-        yield "PrefixAsSent", fields["Prefix"]
+        yield "Prefix", unquote_plus(fields["Prefix"]) if encoded else fields["Prefix"]
+        yield "PrefixAsSent", fields["Prefix"]  # Ceph encodes keys, but not the prefix
     for name in ("NextContinuationToken", "Name"):
         if fields.get(name):
             yield name, fields[name]
@@ -128,7 +131,9 @@ def _instant(text: str) -> datetime | None:
     """Parse a time in ISO 8601 with its zone. None if it is not such a time, or before 1970."""
     try:
         instant = datetime.fromisoformat(text)
-    except ValueError:
+        if instant.tzinfo is not UTC and instant.tzinfo is not None:
+            instant = instant.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
     return None if instant.tzinfo is None or instant.year < _FIRST_YEAR else instant
 

@@ -12,7 +12,16 @@ from dims_worker.config import S3Metric, S3Source
 from dims_worker.config.metrics import ExpectedObjects
 from dims_worker.probes.base import Deadline, Reading, ScanContext
 from dims_worker.probes.s3.completeness import MAX_OBJECTS, Ids
-from dims_worker.probes.s3.listing import CollectorFactory, KeyFilter, Keys, Listing, ListingQuery, ObjectTotals, Page
+from dims_worker.probes.s3.listing import (
+    CollectorFactory,
+    KeyFilter,
+    Keys,
+    Listing,
+    ListingQuery,
+    ObjectTotals,
+    Page,
+    StorageClasses,
+)
 from dims_worker.probes.s3.missing_days import Days
 from dims_worker.probes.s3.pages import (
     WHOLE,
@@ -138,12 +147,19 @@ def expected_keys(name: str) -> Hashable:
     return (name, "expected")
 
 
+def storage_classes(name: str) -> Hashable:
+    """Return the key of the query for the storage classes of all objects below the prefixes of a metric."""
+    return (name, "classes")
+
+
 def _listing_queries(metrics: Mapping[str, S3Metric]) -> dict[Hashable, ListingQuery]:
     queries: dict[Hashable, ListingQuery] = {}
     for name, metric in metrics.items():
         if metric.measure == "sync_status":
             continue
         queries[name] = ListingQuery(metric.prefix, KeyFilter.of(metric), _collector_factory(metric))
+        if metric.storage_class:
+            queries[storage_classes(name)] = ListingQuery(metric.prefix, KeyFilter(), CollectorFactory(StorageClasses))
         if metric.measure == "completeness" and isinstance(metric.expected, ExpectedObjects):
             only_json = KeyFilter(suffix=(".json",))
             queries[expected_keys(name)] = ListingQuery(

@@ -52,6 +52,8 @@ class SyncTotals:
     same: int = 0
     markers: int = 0
     """Empty objects whose keys end in `/`. They represent folders, and no file can equal them."""
+    same_by_size: int = 0
+    """Those of `same` whose content was not compared, because no ETag is an MD5 or `checksum` is off."""
 
     def merge(self, other: SyncTotals) -> None:
         for each in fields(self):
@@ -170,6 +172,7 @@ class SyncMerge:
             return False
         tag = str(entry.get("ETag", "")).strip('"').lower()
         if not self.checksum or not _MD5.fullmatch(tag):
+            self.totals.same_by_size += 1
             return True
         digest = md5(file.path, self.tree.deadline)
         return None if digest is None else digest == tag

@@ -93,7 +93,6 @@ def page_of(bucket: str, query: dict[str, str]) -> Page:
 Lie = Callable[[Page], object]
 LIES: dict[str, Lie] = {}
 HONEST: dict[str, Lie] = {"honest": lambda page: None}
-REFUSALS: dict[str, tuple[Lie, str]] = {}
 
 
 def raw(body: bytes, **headers: str) -> Lie:
@@ -154,6 +153,7 @@ LIES |= {
         "2026-02-30T00:00:00.000Z",
         "0001-01-01T00:00:00Z",
         "Sun, 29 Nov 2026 00:00:00 GMT",
+        "9999-12-31T23:59:59-01:00",
     )
 }
 LIES |= {f"no-{name}-of-an-object": (lambda page, name=name: page.set_of(3, name)) for name in ("Key", "Size")}
@@ -165,6 +165,8 @@ LIES |= {
     "key-that-is-not-utf8": lambda page: page.set_of(3, "Key", "raw/%ff"),
     "IsTruncated-twice": lambda page: page.set("IsTruncated", "false", "true"),
     "more-keys-than-requested": lambda page: page.keys([f"raw/{page.number}{number:04}" for number in range(1001)]),
+    "MaxKeys-smaller-than-KeyCount": lambda page: page.set("MaxKeys", "3"),
+    "MaxKeys-negative": lambda page: page.set("MaxKeys", "-1"),
     "another-prefix": lambda page: page.set("Prefix", "other/"),
     "no-prefix-in-answer": lambda page: page.set("Prefix", ""),
     "keys-of-another-prefix": lambda page: page.keys([f"zzz/{number}" for number in range(4)]),
@@ -191,6 +193,16 @@ ON_TRUNCATED_PAGES: dict[str, Lie] = {
     "last-page-with-token": lambda page: page.set("IsTruncated", "false"),
     "same-token": lambda page: page.set("NextContinuationToken", str(4 * page.number - 4)),
 }
+REFUSALS = {
+    "redirect": (307, b"", "redirects to https://elsewhere.example/raw. Correct `endpoint_url` or `region`"),
+    "login": (302, LOGIN, "redirects to https://elsewhere.example/raw. Correct `endpoint_url` or `region`"),
+    "another-region": (301, b"", "the bucket is in another region. Set `region`"),
+    "bad-gateway": (502, b"<html>bad</html>", "Bad Gateway, and the answer is not one of S3: it has 16 bytes"),
+    "forbidden-by-proxy": (403, LOGIN, "HTTP 403, and the answer is not one of S3: it has 39 bytes"),
+    "unavailable": (503, b"", "refused: Service Unavailable"),
+    "denied": (403, b"<Error><Code>AccessDenied</Code></Error>", "set `request_payer: requester`"),
+    "expired": (400, b"<Error><Code>ExpiredToken</Code></Error>", "the credentials have expired. Log in again"),
+}
 FUTURE = "2031-01-01T00:00:00.000Z"
 HONEST |= {
     "no-namespace": lambda page: setattr(page, "namespace", ""),
@@ -210,6 +222,19 @@ HONEST |= {
 }
 
 
+def refuse(name: str) -> Lie:
+    status, body, _ = REFUSALS[name]
+
+    def lie(page: Page) -> None:
+        page.status, page.raw = status, body
+
+    return lie
+
+
+ALL: dict[str, Lie] = {**LIES, **ON_LATER_PAGES, **ON_TRUNCATED_PAGES, **HONEST, **{n: refuse(n) for n in REFUSALS}}
+NAMES = list(ALL)
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     """The bucket `<lie>--<number>` lies on that page, in path style."""
 
@@ -219,10 +244,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         page = page_of(bucket, dict(parse_qsl(parts.query, keep_blank_values=True)))
         number, _, lie = bucket.partition("-")
         if page.number == int(number) or number == "0":
-            ([*LIES.items(), *ON_LATER_PAGES.items(), *ON_TRUNCATED_PAGES.items(), *HONEST.items()])[int(lie)][1](page)
+            ALL[NAMES[int(lie)]](page)
         body = page.body()
         self.send_response(page.status)
         self.send_header("Content-Length", str(len(body)))
+        if page.status in (302, 307):
+            self.send_header("Location", "https://me:secret@elsewhere.example/raw?token=secret")
         for name, value in page.headers.items():
             self.send_header(name, value)
         self.end_headers()
@@ -231,9 +258,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Keep the output of tests clean."""
-
-
-NAMES = [*LIES, *ON_LATER_PAGES, *ON_TRUNCATED_PAGES, *HONEST]
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +316,16 @@ def test_a_page_that_is_not_what_s3_promises_fails_the_reading(client: Any, url:
     place = f"S3 bucket {page}-{NAMES.index(name)} at {url}: page {page} of prefix raw/"
     assert text.startswith(place), text
     assert len(text) < 500
+
+
+@pytest.mark.parametrize("page", [1, 2])
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_refusal_names_its_reason(client: Any, url: str, name: str, page: int) -> None:
+    with pytest.raises(MeasureError) as caught:
+        scan(client, url, name, page)
+    text = str(caught.value)
+    assert REFUSALS[name][2] in text and "secret" not in text
+    assert (f": page {page} of prefix raw/: " in text) or page == 1
 
 
 @pytest.mark.parametrize("name", HONEST)

@@ -145,6 +145,24 @@ def test_a_prefix_without_objects(store: Store) -> None:
     }
     assert results["mean"].error == "no object under a/ matches"
     assert results["newest"].error == "no object under gone/ matches"
+    assert results["none"].details["empty_prefixes"] == results["size"].details["empty_prefixes"] == ["gone/"]
+    assert "empty_prefixes" not in results["filtered"].details
+    assert results["null"].details == {"absent": "there are no objects under gone/"}
+
+
+def test_a_reading_names_what_it_leaves_out(store: Store) -> None:
+    store.fill("lake", {"a/b/c": b"1", "a/d": b"1", "a/": b""})
+    scanned = scan(
+        source(store.url),
+        n=metric("count", "a/", "raww/"),
+        b=metric("bytes", "a/b/"),
+        all=metric(),
+        deep=metric("count", "a/b"),
+    )
+    results = readings_by_name(scanned.readings)
+    assert (results["n"].value, results["n"].details["empty_prefixes"]) == (3, ["raww/"])
+    assert all("empty_prefixes" not in results[name].details for name in ("b", "all", "deep"))
+    assert results["b"].details["not_counted"] == "old versions, and uploads that are not finished"
 
 
 def test_an_empty_bucket(store: Store) -> None:

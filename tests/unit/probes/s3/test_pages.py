@@ -257,6 +257,7 @@ def test_a_missing_storage_class_is_standard() -> None:
     probe = S3Probe(lambda _source, _deadline: Cold(["cold1", "cold2", "warm"]))
     results = readings_by_name(probe.scan(S3Source(type="s3", bucket="lake"), metrics, CONTEXT, soon()).readings)
     assert {name: reading.value for name, reading in results.items()} == {"cold": 2, "warm": 1, "both": 14}
+    assert results["cold"].details["storage_classes"] == {"GLACIER": 2, "STANDARD": 1}
 
 
 def test_spans_cover_all_keys() -> None:

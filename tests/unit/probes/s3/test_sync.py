@@ -156,6 +156,7 @@ def test_equal_counts_and_different_files(tmp_path: Path) -> None:
         "different": 0,
         "same": 5,
         "markers": 0,
+        "same_by_size": 0,
         "union": 15,
         "sync_drift_pct": pytest.approx(200 / 3),
         "only_local_names": [f"p/{n}" for n in range(5)],
@@ -170,6 +171,7 @@ def test_equal_counts_and_different_files(tmp_path: Path) -> None:
                 "different": 0,
                 "same": 5,
                 "markers": 0,
+                "same_by_size": 0,
                 "union": 15,
                 "sync_drift_pct": pytest.approx(200 / 3),
             }
