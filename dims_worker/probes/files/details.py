@@ -25,7 +25,7 @@ def details_of(selection: Selection, *, sizes: bool) -> dict[str, Any]:
         "symbolic_links": selection.links,
         "not_checked_out": selection.not_checked_out,
         "lfs_pointers": selection.pointers if sizes else 0,
-        "nested_repositories": _names(selection.repositories),
+        "nested_repositories": _names(map(printable_path, selection.repositories)),
         "submodules_not_initialized": _names(map(printable_path, selection.uninitialized)),
     }
     return {name: value for name, value in details.items() if value}

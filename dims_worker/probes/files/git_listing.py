@@ -112,7 +112,7 @@ class GitListing:
         self._repositories.add(path)
         active = [] if self._is_left_out(path) else self._folder(path)
         for each in active:
-            each.repositories.append(printable_path(path))
+            each.repositories.append(path)
         if active:
             self._waiting.append(path)
 

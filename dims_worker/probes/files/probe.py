@@ -31,7 +31,7 @@ from dims_worker.probes.files.details import details_of, ignored_by_git
 from dims_worker.probes.files.git_listing import list_with_git
 from dims_worker.probes.files.named_paths import NamedPaths, NotCounted
 from dims_worker.probes.files.selection import Selection
-from dims_worker.probes.files.tree import YOUNG, Tree, check_root
+from dims_worker.probes.files.tree import COARSE, YOUNG, Tree, check_root
 from dims_worker.probes.git.repository import operation_in_progress
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,6 +41,8 @@ _MAX_REASONS = 3
 """The number of reasons that an error lists."""
 _MAX_TURN = 1.0
 """The seconds of a walk after which `states` does not walk again."""
+_MAX_WAIT = 1.5 * (YOUNG + COARSE) / 1e9
+"""The seconds that `states` waits at most until files and folders are old enough."""
 _CHANGING = "changing"
 """The state of a pass during which files or folders changed. It equals no other."""
 
@@ -60,7 +62,7 @@ class _Pass:
         """Return the state of each metric, or None if its files or folders changed too recently."""
         states = {
             key: None
-            if selection.young
+            if selection.young_until
             else selection.state((*self.not_counted[key].absent, *self.not_counted[key].wrong))
             for key, selection in self.selections.items()
         }
@@ -97,22 +99,26 @@ class FilesProbe(Probe[FilesSource, FilesMetric]):
     ) -> Mapping[str, str | None]:
         """See `Probe.states`. A state is a digest of the paths, sizes, times and inodes of the files that match.
 
-        If files or folders have just changed, this waits for 0.1 s and walks once more.
+        If files or folders have just changed, this waits until they are old enough, mostly for 0.1 s, and walks once
+        more.
         """
         begun = time.monotonic()
-        states = self._states(source, metrics, context, deadline)
-        if None in states.values() and time.monotonic() - begun < _MAX_TURN:
-            time.sleep(min(YOUNG / 1e9, deadline.left))
-            states = self._states(source, metrics, context, deadline)
+        states, young_until = self._states(source, metrics, context, deadline)
+        wait = (young_until - time.time_ns()) / 1e9
+        if young_until and wait < _MAX_WAIT and time.monotonic() - begun < _MAX_TURN:
+            time.sleep(min(max(wait, 0), deadline.left))
+            states, _ = self._states(source, metrics, context, deadline)
         return states
 
     def _states(
         self, source: FilesSource, metrics: Mapping[str, FilesMetric], context: ScanContext, deadline: Deadline
-    ) -> Mapping[str, str | None]:
+    ) -> tuple[Mapping[str, str | None], int]:
+        """Return the states, and until when some files or folders are too young, or 0."""
         try:
-            return _pass(source, metrics, context, deadline, reads=False).states(metrics)
+            passed = _pass(source, metrics, context, deadline, reads=False)
         except (FileNotFoundError, NotADirectoryError):
-            return dict.fromkeys(metrics, _no_tree(source, context))
+            return dict.fromkeys(metrics, _no_tree(source, context)), 0
+        return passed.states(metrics), max((each.young_until for each in passed.selections.values()), default=0)
 
     def touched(self, source: FilesSource, metric: FilesMetric, change: Change, context: ScanContext) -> str | None:
         """See `Probe.touched`. Only paths are compared, so a file that git ignores may touch a metric."""

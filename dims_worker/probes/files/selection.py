@@ -45,8 +45,9 @@ class Selection:
 
     fingerprint: int = 0
     """The sum of the fingerprints of the counted files, so it does not depend on their order."""
-    young: bool = False
-    """Whether a file or a folder changed so recently that another change could leave no trace."""
+    young_until: int = 0
+    """The time, in nanoseconds since 1970, until which a file or a folder is so young that another change could leave
+    no trace. 0 if all are old enough."""
 
     problems: list[str] = field(default_factory=list)
     """The reasons why files may be missing from all totals."""
@@ -151,7 +152,6 @@ def add_vanished(selections: Selections) -> None:
     """Record that a file or folder was removed during the pass."""
     for each in selections:
         each.vanished += 1
-        each.young = True
 
 
 def reason_of(path: str, error: OSError) -> str:

@@ -26,7 +26,7 @@ _CHECK_EVERY = 256
 
 YOUNG = 100_000_000
 """The nanoseconds in which a second change may leave a file with the same times. Clocks of kernels tick slowly."""
-_COARSE = 2_000_000_000
+COARSE = 2_000_000_000
 """The same, for file systems that keep whole seconds, or every second one."""
 
 
@@ -114,7 +114,7 @@ class Tree:
         except FileNotFoundError:
             if not folder:  # an empty tree would be a false 0
                 raise MeasureError(f"{printable_path(self.root)} disappeared during the scan") from None
-            add_vanished(active)
+            self._add_vanished(active)
         except OSError as error:
             add_problem(active, folder or self.root, error)
 
@@ -125,11 +125,16 @@ class Tree:
         try:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
-            add_vanished(wanted)
+            self._add_vanished(wanted)
         except OSError as error:
             add_problem(wanted, path, error)
         else:
             self.add_file(path, wanted, status)
+
+    def _add_vanished(self, selections: Selections) -> None:
+        add_vanished(selections)
+        now = time.time_ns()
+        _note_young(selections, now, now)
 
     def refresh_time(self) -> None:
         """Read the clock, with which the times of files are compared, and check the deadline."""
@@ -145,14 +150,8 @@ class Tree:
         try:
             changed = os.stat(f"{self.base}/{folder}").st_mtime_ns  # noqa: PTH116 - the pass works with str
         except OSError:
-            changed = self._now  # it was readable a moment ago
-        if self._is_young(changed, self._begun):
-            for each in active:
-                each.young = True
-
-    def _is_young(self, changed: int, now: int) -> bool:
-        whole_second = changed % 1_000_000_000 == 0
-        return changed > now - (YOUNG + _COARSE if whole_second else YOUNG)
+            changed = time.time_ns()  # it was readable a moment ago
+        _note_young(active, changed, self._begun)
 
     def add_link(self, path: str, active: Selections) -> None:
         """Note a symbolic link out of the tree that a selection would count, or would enter if it were a folder."""
@@ -169,17 +168,16 @@ class Tree:
         try:
             content = self._content(path, wanted, status.st_size) if self.reads else NOT_READ
         except FileNotFoundError:
-            add_vanished(wanted)
+            self._add_vanished(wanted)
             return
         except OSError as error:
             content = NOT_READ
             for each in wanted:
                 each.unread.append(reason_of(path, error))
-        young = self._is_young(status.st_ctime_ns, self._now)
         number = fingerprint(path, status)
         for each in wanted:
             each.add(path, status, number, content)
-            each.young |= young
+        _note_young(wanted, status.st_ctime_ns, self._now)
 
     def _content(self, path: str, wanted: Selections, size: int) -> Content:
         place = f"{self.base}/{path}"
@@ -187,3 +185,12 @@ class Tree:
         if entry or any(each.reads for each in wanted):
             return self._reader.read(place, size, entry)
         return self._reader.pointer(place, size) if any(each.sizes for each in wanted) else NOT_READ
+
+
+def _note_young(selections: Selections, changed: int, begun: int) -> None:
+    """Note a change since shortly before `begun`. A time in the future is not young: another change would set it to
+    the present."""
+    margin = YOUNG if changed % 1_000_000_000 else YOUNG + COARSE
+    if changed > begun - margin and changed < time.time_ns() + margin:
+        for each in selections:
+            each.young_until = max(each.young_until, changed + margin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -91,6 +92,15 @@ def test_files_of_clones_submodules_and_worktrees_count(
     assert results["py"].details["nested_repositories"] == ["nested", "nested/inner", "sub", "tree", "unborn"]
     assert (results["nested"].value, results["sub"].value, results["ignored"].value) == (5, 3, 0)
     assert (results["top"].value, results["top"].details) == (1, {})
+
+
+def test_a_repository_with_a_name_that_is_not_utf8(scan: Scan, repository: Callable[..., Path], git: Run) -> None:
+    outer = repository("outer", {"a.py": ""})
+    inner = outer / os.fsdecode(b"caf\xe9")
+    write(inner, {"b.py": "1\n"})
+    subprocess.run(["git", "-C", inner, "init", "-q"], check=True)
+    results = scan("outer", py=metric("lines", "**/*.py"))
+    assert (results["py"].value, results["py"].details) == (1, {"nested_repositories": ["caf\\xe9"]})
 
 
 def test_a_repository_that_the_source_excludes_is_not_listed(scan: Scan, repository: Callable[..., Path]) -> None:

@@ -140,6 +140,12 @@ def test_a_file_that_has_just_changed_has_no_state(
     assert {name for name, state in states().items() if state is None} == {"py", "lines"}
 
 
+def test_times_in_the_future_are_no_recent_changes(states: Callable[..., Mapping[str, str | None]], tree: Path) -> None:
+    os.utime(tree / "sub", (4_000_000_000, 4_000_000_000))
+    os.utime(tree / "a.py", (4_000_000_000, 4_000_000_000))
+    assert None not in states().values()
+
+
 def test_states_follow_the_rules_of_git(
     states: Callable[..., Mapping[str, str | None]], tree: Path, git: Run, tmp_path: Path
 ) -> None:

@@ -6,12 +6,15 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from dims_worker.config import load_config
-from dims_worker.workflows import WorkflowOutcome, render_report, run_workflow
+from dims_worker.config import FilesMetric, FilesSource, load_config
+from dims_worker.probes.base import Deadline, ScanContext
+from dims_worker.probes.files.probe import FilesProbe
+from dims_worker.workflows import WorkflowOutcome, render_report, run_workflow, write_report
 
 Inventory = Callable[..., WorkflowOutcome]
 LFS = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0a' * 32}\nsize 5242880\n"
@@ -133,6 +136,32 @@ def test_numbers_equal_those_of_git_and_find(tree: Path, inventory: Inventory, t
     command = ["find", ".", "-name", ".git", "-prune", "-o", "-type", "f", "-name", "*.py", "-print"]
     everything = subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True).stdout.split()
     assert inventory().result["kinds"]["Python"]["files"] == len(everything)
+
+
+def test_the_metrics_of_a_report_that_git_ignores_equal_it(tree: Path, inventory: Inventory, tmp_path: Path) -> None:
+    write(tree, {"a.py": "", "docs/b.md": "", ".gitignore": "FILE_INVENTORY.md\n/reports/\n"})
+    git(tree, "init", "-q")
+    first = inventory(", ignore: gitignore")
+    names = ("FILE_INVENTORY.md", "reports/all.md")
+    metrics = {
+        f"{measure}.{number}": FilesMetric(source="p", measure=measure, paths=(name,), entry="^- `")
+        for number, name in enumerate(names)
+        for measure in ("entries", "newest_age")
+    }
+    context, source = (
+        ScanContext(tmp_path, tmp_path / "home"),
+        FilesSource(type="files", path="tree", ignore="gitignore"),
+    )
+    for written in (False, True):
+        for name in names if written else ():
+            (tree / name).parent.mkdir(exist_ok=True)
+            assert write_report(tree / name, first.result)
+        found = FilesProbe().scan(source, metrics, context, Deadline.after(timedelta(seconds=30))).readings
+        assert {reading.method for reading in found} == {"exact" if written else "failed"}
+    assert {reading.value for reading in found if reading.metric.startswith("entries")} == {3}
+    again = inventory(", ignore: gitignore")
+    assert again.result["totals"] == first.result["totals"]
+    assert "* what git ignores: `FILE_INVENTORY.md`, `reports/`" in left_out_in(again)
 
 
 def test_pointers_have_unknown_lines_and_the_size_of_their_file(tree: Path, inventory: Inventory) -> None:
