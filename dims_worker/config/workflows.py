@@ -34,9 +34,7 @@ class FileInventoryConfig(WorkflowConfig):
     """List the files of a tree: type, lines, size, last change, purpose, functions, classes and imports."""
 
     source: str = Field(description="A source of type `files`.")
-    exclude: Patterns = Field(
-        ("**/backup/**", "**/backups/**", "**/cache/**", "data/**"), description="Paths to leave out."
-    )
+    exclude: Patterns = Field((), description="Paths to leave out. The report names and counts them.")
     stale_after: Duration = Field(timedelta(days=7), description="When the report calls itself stale.")
 
 

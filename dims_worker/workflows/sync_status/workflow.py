@@ -43,11 +43,11 @@ WORKFLOW = Workflow(run, report.markdown)
 
 
 class _SyncListing:
-    """Feeds a comparison with the pages of a listing."""
+    """Feeds a comparison with the pages of a listing. With `sort`, the pages come in any order."""
 
-    def __init__(self, context: WorkflowContext, metric: S3Metric) -> None:
+    def __init__(self, context: WorkflowContext, metric: S3Metric, sort: bool = False) -> None:
         self.comparison = SyncComparison(metric, context.scan_context, context.deadline, math.inf)
-        self._merges = self.comparison.merges()
+        self._merges = self.comparison.merges(sort=sort)
 
     def add(self, entries: list[Entry], /) -> None:
         for merge in self._merges:
@@ -71,7 +71,12 @@ def _compared(context: WorkflowContext, name: str, metric: S3Metric) -> SyncComp
         return None
 
     def read() -> SyncComparison:
-        listing = context.list_bucket(metric.source, metric.listed, lambda: _SyncListing(context, metric))
+        listing = context.list_bucket(
+            metric.source,
+            metric.listed,
+            lambda: _SyncListing(context, metric),
+            lambda: _SyncListing(context, metric, sort=True),
+        )
         listing.finish()
         return listing.comparison
 
