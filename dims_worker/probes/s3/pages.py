@@ -99,7 +99,8 @@ def list_pages(
     list keys in order.
     """
     waiting = [prefix for prefix in prefixes if span.reaches(prefix)]
-    request = _Request(client, source, on_api_call, span.after or "")
+    begin = span.after or ""
+    request = _Request(client, source, on_api_call, begin, place=PagePlace(0, "", begin))
     while waiting:
         page = request.send(common(waiting), _before(waiting[0]))
         request.check_order(page)
@@ -160,7 +161,7 @@ class _Request:
             query["ContinuationToken"] = self._token
         elif self.seen and self.seen >= prefix:
             query["StartAfter"] = self.seen
-        self.place = PagePlace(self.place.number + 1, prefix)
+        self.place = PagePlace(self.place.number + 1, prefix, self.place.after)
         with translate_s3_errors(self.source, page=self.place):
             answer = self._answer(prefix, self.keys, query)
             self.on_api_call()

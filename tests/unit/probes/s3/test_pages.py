@@ -137,6 +137,17 @@ def test_a_store_without_order_is_listed_in_one_stream() -> None:
     assert [each["prefix"] for each in store.api_calls] == [""] * 5
 
 
+def test_an_error_names_the_shard() -> None:
+    class Short(FakeS3):
+        def list_objects_v2(self, **query: Any) -> dict[str, Any]:
+            answer = super().list_objects_v2(**query)
+            return {**answer, "KeyCount": 4} if answer["Contents"][0]["Key"].startswith("b/3") else answer
+
+    store = Short([f"{folder}/{n}" for folder in "abc" for n in range(9)], 3)
+    with pytest.raises(MeasureError, match="page 2 of the whole bucket after b/ has 3 keys, and its KeyCount is 4"):
+        count(store, CONTEXT, soon(), "", shards=["b/"])
+
+
 class DirectoryBucket(FakeS3):
     """Lists in no order, and refuses StartAfter and prefixes that are not folders, as directory buckets do."""
 
