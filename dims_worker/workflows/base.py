@@ -66,6 +66,9 @@ class WorkflowContext:
     quick: bool = False
     options: frozenset[str] = frozenset()
     progress: Progress = no_progress
+    with_metrics: bool = True
+    """Whether the workflow measures its metrics itself, as a check. After an event they are due, and a worker measures
+    and judges them with the other metrics of their sources."""
     readings: list[Reading] = field(default_factory=list)
     api_calls: int = 0
     unreached: dict[str, str] = field(default_factory=dict)
@@ -74,6 +77,11 @@ class WorkflowContext:
     def scan_context(self) -> ScanContext:
         config = self.config
         return ScanContext(config.project, config.home, config.sources, config.prices)
+
+    def add_reading(self, reading: Reading) -> None:
+        """Record a reading of a metric in the run of the workflow, unless a worker measures the metric elsewhere."""
+        if self.with_metrics:
+            self.readings.append(reading)
 
     def reach(self, source: str, scan: Callable[[], T]) -> T | None:
         """Return the result of `scan`. If it raises MeasureError, record the reason and return None.

@@ -35,7 +35,7 @@ def run(context: WorkflowContext) -> dict[str, Any]:
     if comparison is None:
         return {**head, "status": None, "synced": False, "summary": [["status", "unavailable"]], "attention": []}
     reading = comparison.reading(declared.metric)
-    context.readings.append(reading)
+    context.add_reading(reading)
     return {**head, **_parts(source, reading, comparison.differences)}
 
 
@@ -67,7 +67,7 @@ def _compared(context: WorkflowContext, name: str, metric: S3Metric) -> SyncComp
     problem = local_folder_problem(name, metric, context.scan_context)
     if problem is not None:
         context.mark_unreached(LOCAL, problem.error or str(problem.details.get("absent", "absent")))
-        context.readings.append(problem)
+        context.add_reading(problem)
         return None
 
     def read() -> SyncComparison:
@@ -82,7 +82,7 @@ def _compared(context: WorkflowContext, name: str, metric: S3Metric) -> SyncComp
 
     comparison = context.reach(metric.source, read)
     if comparison is None:
-        context.readings.append(Reading.failed(name, metric.shown_unit, context.unreached[metric.source]))
+        context.add_reading(Reading.failed(name, metric.shown_unit, context.unreached[metric.source]))
     return comparison
 
 
