@@ -38,6 +38,8 @@ def commands(source: S3Source, differences: Iterable[KeyDifference]) -> dict[str
     right. `no_object` are files whose names are not UTF-8, so that they cannot exist in S3.
     """
     copy = "aws s3 cp"
+    if source.request_payer:
+        copy += f" --request-payer {source.request_payer}"
     if source.endpoint_url:
         copy += f" --endpoint-url {shell_quote(hide_user(source.endpoint_url))}"
     repairs, overwrite, no_object = [], [], []
