@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dims_worker.config import S3Metric, S3Source
-from dims_worker.config.metrics import ExpectedObjects
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, ScanContext, readings_by_name
 from dims_worker.probes.s3 import page_checks
@@ -203,29 +201,6 @@ def test_the_sample_of_keys_is_bounded_and_notices_pages(monkeypatch: pytest.Mon
     for page in pages:
         with pytest.raises(BrokenPage, match="repeats a key"):
             sample.add(page)
-
-
-def test_requesters_pay_for_each_call(tmp_path: Path) -> None:
-    class Paid(FakeS3):
-        def __init__(self) -> None:
-            super().__init__([f"a/{n}.json" for n in range(9)], 2)
-            self.payers: list[str] = []
-
-        def list_objects_v2(self, **query: Any) -> dict[str, Any]:
-            self.payers.append(query["RequestPayer"])
-            return super().list_objects_v2(**query)
-
-        def get_object(self, RequestPayer: str, **_: Any) -> dict[str, Any]:
-            self.payers.append(RequestPayer)
-            return {"Body": io.BytesIO(b'{"ids": ["1"]}')}
-
-    store, source = Paid(), S3Source(type="s3", bucket="lake", request_payer="requester", shards=("a/5",))
-    metric = S3Metric(
-        source="lake", measure="completeness", prefix="a/", expected=ExpectedObjects(prefix="a/", pointer="ids.*")
-    )
-    (reading,) = S3Probe(lambda _source, _deadline: store).scan(source, {"m": metric}, CONTEXT, soon()).readings
-    assert reading.value == 100
-    assert store.payers == ["requester"] * (len(store.api_calls) + 9)
 
 
 def test_a_refusal_names_the_requester_as_its_fix() -> None:

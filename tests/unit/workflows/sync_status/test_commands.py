@@ -46,3 +46,9 @@ def test_commands_for_each_kind_of_difference() -> None:
         "overwrite": [{"key": "a/3", "up": f"{copy} /data/3 s3://lake/a/3", "down": f"{copy} s3://lake/a/3 /data/3"}],
         "no_object": ["/data/\\xff"],
     }
+
+
+def test_commands_name_the_requester_who_pays() -> None:
+    source = S3Source(type="s3", bucket="lake", request_payer="requester")
+    (command,) = commands(source, [KeyDifference("only_local", "a", "/l/a", 1, None)])["commands"]
+    assert command == "aws s3 cp --request-payer requester /l/a s3://lake/a"
