@@ -229,6 +229,7 @@ def test_a_folder_that_git_ignores_is_an_error_and_not_zero(scan: Scan, reposito
     )
     assert "git ignores it" in str(results["sub"].error)
     assert (results["sql"].value, results["none"].value) == (0, 0)  # each file is ignored, not the folder
+    assert (results["sql"].details, results["none"].details) == ({"ignored_matches": 1}, {})
     assert "git ignores it" in str(scan("outer/build", n=metric("count", "**"))["n"].error)
 
 
