@@ -13,8 +13,7 @@ _UNOPENED = re.compile(r"^warning: could not open directory '(.*)': (.*)$", re.M
 
 
 def ignoring_rule(folder: str, name: str, deadline: Deadline) -> str | None:
-    """Return the rule by which git ignores a name in a folder, as `file:line: pattern`, or None. A name of `.` is the
-    folder itself."""
+    """Return the rule by which git ignores a name in a folder, as `file:line: pattern`, or None."""
     git = Git(folder, deadline)
     try:
         answer = git.text("-c", "core.quotePath=false", "check-ignore", "-v", "--", name)
