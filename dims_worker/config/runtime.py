@@ -68,6 +68,16 @@ class Config:
         return {source: tuple(names) for source, names in by_source.items()}
 
     @cached_property
+    def enabled_metrics(self) -> tuple[str, ...]:
+        """The metrics that DIMS measures by itself. Every output that counts metrics counts these."""
+        return tuple(name for name, metric in self.metrics.items() if metric.enabled)
+
+    @cached_property
+    def disabled_metrics(self) -> tuple[str, ...]:
+        """The metrics that DIMS measures only when a person or a rule names them. Totals leave them out."""
+        return tuple(name for name, metric in self.metrics.items() if not metric.enabled)
+
+    @cached_property
     def scans(self) -> Mapping[str, tuple[str, ...]]:
         """What a worker claims and measures together: the metrics of each source, and each workflow by itself."""
         workflows = (f"{WORKFLOW}{name}" for name in self.configured_workflows)

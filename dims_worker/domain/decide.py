@@ -74,9 +74,11 @@ class Judge:
         """
         broken_limit = self.format_broken_limit(value, now)
         if baseline is None:
-            return self._verdict("new", "none", None, "the first good reading", broken_limit, held=False)
+            return self._verdict(value, "new", "none", None, "the first good reading", broken_limit, held=False)
         if self.is_age:
-            return self._verdict("ok", "none", None, "an age, judged only by its limit", broken_limit, held=False)
+            return self._verdict(
+                value, "ok", "none", None, "an age, judged only by its limit", broken_limit, held=False
+            )
         drift, reason, watched = self._compare(baseline.value, value)
         status = "minor" if drift is None else self._status(drift)
         severity = self._severity(status) if watched else "none"
@@ -85,7 +87,7 @@ class Judge:
             total = holding.drift_pct
             severity = max(severity, self._severity(self._status(total)), key=SEVERITIES.index)
             reason += f"; {self._percent(total)} from {holding.value!r}, which a person last accepted"
-        return self._verdict(status, severity, drift, reason, broken_limit, held=holding is not None)
+        return self._verdict(value, status, severity, drift, reason, broken_limit, held=holding is not None)
 
     def holding_drift(self, baseline: Baseline, value: Value, accepted: Baseline | None) -> HoldingDrift | None:
         """Return the first drift that holds a value for approval: from the baseline, else from what a person last
@@ -101,6 +103,7 @@ class Judge:
 
     def _verdict(
         self,
+        value: Value,
         status: Status,
         severity: Severity,
         drift: float | None,
@@ -112,6 +115,8 @@ class Judge:
         if broken_limit:
             severity = max(severity, "high", key=SEVERITIES.index)
             reason = f"{reason}; {broken_limit}"
+        if unjudged := self.format_unjudged_limit(value):
+            reason = f"{reason}; {unjudged}"
         tier: Tier = "approve" if held else "notify" if at_least(severity, "high") else "auto"
         return Verdict(status, severity, tier, drift, reason)
 
@@ -156,6 +161,14 @@ class Judge:
         """Return a drift with as many decimals as it takes not to round it to a limit that it does not reach."""
         steps = self.policy.thresholds
         return format_percent(drift, self.policy.require_approval_pct, steps.moderate, steps.major, steps.extreme)
+
+    def format_unjudged_limit(self, value: Value) -> str | None:
+        """Return a phrase for the limits `min` and `max` if they cannot judge a value that is no number, else None."""
+        limits = {"min": self.policy.min, "max": self.policy.max}
+        named = " and ".join(f"{key} = {limit:g}" for key, limit in limits.items() if limit is not None)
+        if not named or self.is_age or is_number(value):
+            return None
+        return f"{named} cannot judge it, because {'null' if value is None else f'{value!r:.40}'} is no number"
 
     def format_broken_limit(self, value: Value, now: datetime) -> str | None:
         """Return a phrase for the limit (`min`, `max`, `max_age`) that a value breaks, or None."""

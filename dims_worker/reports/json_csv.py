@@ -37,7 +37,12 @@ def json_document(inventory: InventoryReport) -> dict[str, Any]:
         "since": inventory.since,
         "newest": inventory.newest,
         "verdict": health_sentence(inventory.health),
-        "health": {"metrics": len(inventory.metrics), "well": len(inventory.well), **inventory.health},
+        "health": {
+            "metrics": len(inventory.metrics),
+            "disabled": len(inventory.off),
+            "well": len(inventory.well),
+            **inventory.health,
+        },
         "categories": [
             {
                 "category": category.name,

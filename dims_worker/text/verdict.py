@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dims_worker.analysis.explanation import Comparison, JudgedVerdict
 from dims_worker.config import Policy
-from dims_worker.domain.decide import at_least, drift_pct, reaches_approval
+from dims_worker.domain.decide import Judge, at_least, drift_pct, reaches_approval
 from dims_worker.formatting import format_age, format_exact, format_percent, is_number
 from dims_worker.store.runs import PastReading
 from dims_worker.text.phrases import ExplanationView, Line, format_acceptance
@@ -104,6 +104,9 @@ class _VerdictReasons:
     def _limits(self) -> Iterator[Line]:
         """Yield the absolute limit that the value breaks, or else those that it respects."""
         value, policy, key = self.reading.value, self.policy, self.view.key
+        judge = Judge(policy, is_age=bool(self.view.metric and self.view.metric.is_age))
+        if unjudged := judge.format_unjudged_limit(value):
+            yield "limit", unjudged
         limits = {"min": policy.min, "max": policy.max} if is_number(value) else {}
         written = {name: key(name, format_exact(limit)) for name, limit in limits.items() if limit is not None}
         if policy.max_age is not None and isinstance(value, str):

@@ -50,7 +50,7 @@ LIMIT = integer_parameter("limit", "The most items to return.", 500, 50)
 BEFORE = integer_parameter("before", "Return only older items: the `next` of the previous page.")
 METRICS = (
     text_parameter("category", "Only metrics of this category."),
-    choice_parameter("state", "Only metrics in this state.", list(DOCUMENT_STATES)),
+    choice_parameter("state", "Only enabled metrics in this state.", list(DOCUMENT_STATES)),
     text_parameter("q", "Only metrics whose name or description contains every word. Case does not matter."),
 )
 METRIC = (
@@ -108,7 +108,7 @@ def get_metrics(request: Request) -> Response:
     if category := query["category"]:
         metrics = (metric for metric in metrics if metric["category"] == category)
     if state := query["state"]:
-        metrics = (metric for metric in metrics if DOCUMENT_STATES[state](metric))
+        metrics = (metric for metric in metrics if metric["enabled"] and DOCUMENT_STATES[state](metric))
     for word in (query["q"] or "").casefold().split():
         metrics = [metric for metric in metrics if word in f"{metric['metric']}\n{metric['description']}".casefold()]
     return JsonResponse({"items": list(metrics), "next": None})
