@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dims_worker.config import S3Source
+from dims_worker.formatting import shell_quote
 from dims_worker.probes.base import printable_path
 from dims_worker.probes.boto3_client import hide_user
 from dims_worker.probes.s3.sync import KeyDifference
 from dims_worker.workflows.markdown import escape_invisible
-
-_KEPT = frozenset(" /.,:;=@+-_~#^&*()[]{}<>|?")
-"""Characters besides letters and digits that need no escape in the format of `printf`, whatever the shell."""
-
-
-def shell_quote(word: str) -> str:
-    r"""Quote a word for a POSIX shell: as it is, in '…', or in "$(printf '…')" with octal escapes.
-
-    The escapes are for what a terminal, a browser or the history of a shell may change: invisible characters, text that
-    is not in Unicode form NFC, `!` beside a quote. Names from `os.fsdecode` keep their bytes. Raises ValueError for a
-    word with NUL or with a line break at its end, which no such command can contain.
-    """
-    if "\0" in word or word.endswith("\n"):
-        raise ValueError(f"no shell command can contain the word {word!r}")
-    is_composed = unicodedata.is_normalized("NFC", word)
-    if word.isprintable() and is_composed and not ("'" in word and "!" in word):
-        return shlex.quote(word)
-    text = "".join(_for_printf(character, is_composed) for character in word)
-    text = f"\\055{text[1:]}" if text.startswith("-") else text  # it is no option of `printf`
-    return f"\"$(printf '{text}')\""
-
-
-def _for_printf(character: str, is_composed: bool) -> str:
-    if character.isascii():
-        is_plain = character.isalnum() or character in _KEPT
-    else:
-        is_plain = is_composed and character.isprintable()
-    return character if is_plain else "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
 
 
 def commands(

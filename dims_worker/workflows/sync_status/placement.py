@@ -67,7 +67,7 @@ def _own_problem(difference: KeyDifference, rest: str) -> str | None:
     if difference.s3 is not None and difference.storage_class in ARCHIVED:
         return f"it is archived in {difference.storage_class}: restore the object first, then copy it"
     if rest.endswith("\n"):
-        return "its name ends with a line break, which a shell removes"
+        return "its name ends with a line break, so it has no command on one line"
     if difference.local is None:
         return _no_file_name(rest) or _too_long(difference.path)
     return f"its key is longer than {_MAX_KEY:,} bytes, which S3 refuses" if size > _MAX_KEY else None

@@ -2,8 +2,8 @@
 
 Usage: aws s3 cp [--endpoint-url URL] SOURCE TARGET
 
-It refuses other arguments. It treats paths as the real command does: it makes missing folders, follows links, and puts a
-file into a target that is a folder.
+It refuses other arguments. It treats paths as the real command does: it makes missing folders, follows links, and puts
+a file into a target that is a folder.
 """
 
 from __future__ import annotations
