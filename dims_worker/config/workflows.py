@@ -121,6 +121,9 @@ class AwsInventoryConfig(WorkflowConfig):
     aws: str = Field(description="A source of type `aws`.")
     instance: str | None = Field(None, description="The RDS instance. Without it, the report leaves RDS out.")
     warehouse: str | None = Field(None, description="A source of type `sql`, for the sizes of its tables.")
+    count_timeout: Duration = Field(
+        timedelta(seconds=30), description="How long to count rows. Larger tables get the estimate of the database."
+    )
     depth: int = Field(1, ge=1, le=4, description="How many parts of the key make a prefix.")
     newest: int = Field(10, ge=0, description="How many of the newest uploads of each prefix to name.")
 

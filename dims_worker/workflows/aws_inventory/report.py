@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from dims_worker.formatting import format_bytes
+from dims_worker.workflows.aws_inventory.database import COUNTED, ESTIMATED
 from dims_worker.workflows.markdown import attention_section, code_span, escape_markdown, markdown_table
 
+UNKNOWN = "unknown"
 _NOT_MEASURED = "This part was not measured: its source was not reached."
 
 
@@ -20,7 +22,8 @@ def summary(parts: Mapping[str, Any]) -> list[list[str]]:
         kind = f"{instance['class']}, {instance['engine']} {instance['version']}"
         lines.append([f"RDS {instance['name']}", f"{kind}, {instance['storage_gib']:,} GiB"])
     if parts["database"] is not None:
-        lines.append([f"database {parts['database']['name']}", format_bytes(parts["database"]["bytes"])])
+        size = parts["database"]["bytes"]
+        lines.append([f"database {parts['database']['name']}", UNKNOWN if size is None else format_bytes(size)])
     lines.append(["estimate a month", usd(parts["cost"]["sum_usd"])])
     if parts["paid"] is not None:
         lines.append([f"paid in {parts['paid']['days']} days", money(parts["paid"])])
@@ -28,7 +31,7 @@ def summary(parts: Mapping[str, Any]) -> list[list[str]]:
 
 
 def usd(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:,.2f} USD"
+    return UNKNOWN if value is None else f"{value:,.2f} USD"
 
 
 def money(paid: Mapping[str, Any]) -> str:
@@ -88,16 +91,51 @@ def _database(result: Mapping[str, Any]) -> list[str]:
     if database is None:
         is_left_out = any("database" in each["what"] for each in result["left_out"])
         return [] if is_left_out else [_NOT_MEASURED]
-    rows = [
-        [code_span(each["name"]), each["bytes"], format_bytes(each["bytes"]), each["rows"]]
-        for each in database["tables"]
+    lines = [f"{code_span(database['name'])}: {_database_size(database)}.", ""]
+    views = ", ".join(map(code_span, database.get("views", ())))
+    without = [f"Views store nothing, so they are not in the table: {views}.", ""] if views else []
+    if not database["tables"]:
+        return [*lines, "It has no tables.", "", *without]
+    headers = ["table", "kind", "bytes", "size", "rows", "how the rows are known"]
+    lines += markdown_table(headers, map(_table, database["tables"]), (2, 3, 4))
+    lines.append("")
+    if any(each.get("partition_of") for each in database["tables"]):
+        lines += ["A partitioned table has the sizes and rows of its partitions, which are also listed.", ""]
+    return lines + without
+
+
+def _database_size(database: Mapping[str, Any]) -> str:
+    if database["bytes"] is None:
+        return f"its size is unknown ({escape_markdown(database['bytes_note'])})"
+    return f"{format_bytes(database['bytes'])} ({database['bytes']:,} bytes)"
+
+
+def _table(table: Mapping[str, Any]) -> list[object]:
+    """Return the row of a table. An older version of DIMS stored only its name, size and an estimate of its rows."""
+    kind, size = table.get("kind", "table"), table["bytes"]
+    if table.get("partition_of"):
+        kind = f"{kind}, partition of {code_span(table['partition_of'])}"
+    return [
+        *(code_span(table["name"]), kind, UNKNOWN if size is None else size),
+        escape_markdown(table["bytes_note"]) if size is None else format_bytes(size),
+        UNKNOWN if table["rows"] is None else table["rows"],
+        escape_markdown(rows_note(table)),
     ]
-    lines = [f"{code_span(database['name'])}: {format_bytes(database['bytes'])} ({database['bytes']:,} bytes).", ""]
-    return lines + (
-        markdown_table(["table", "bytes", "size", "rows (estimate)"], rows, (1, 2, 3))
-        if rows
-        else ["It has no tables."]
-    )
+
+
+def rows_note(table: Mapping[str, Any]) -> str:
+    """Return how the rows of a table are known, or why they are not."""
+    method, note = table.get("rows_method", ESTIMATED), table.get("rows_note")
+    if table["rows"] is None or method != ESTIMATED:
+        return "counted" if method == COUNTED else str(note)
+    since, changes = table.get("rows_since"), table.get("rows_uncertainty")
+    words = f"estimate from {since[:10]}" if since else "estimate of unknown age"
+    if changes is None:
+        words += ", with an unknown number of changes since"
+    else:
+        low, high = max(table["rows"] - changes, 0), table["rows"] + changes
+        words += f", {changes:,} changes since: {low:,} to {high:,}"
+    return f"{words} ({note})" if note else words
 
 
 def _cost(result: Mapping[str, Any]) -> list[str]:
