@@ -256,9 +256,5 @@ def _wait(engine: Engine, config: Config, event: Event, timeout: float) -> list[
     missing = "some of its metrics were not measured" if stored else "the event was not stored"
     raise MeasureError(
         f"{missing} within {format_duration(timedelta(seconds=timeout))}. Is `dims up` running? "
-<<<<<<< HEAD
-        f"See how far it got with `dims events show {shell_quote(event_id)}`."
-=======
-        f"See how far it got with `dims events show {event.id}`."
->>>>>>> main
+        f"See how far it got with `dims events show {shell_quote(event.id)}`."
     )

@@ -14,6 +14,10 @@ from dims_worker.config.units import Duration, Size
 WorkflowName = Literal["file-inventory", "local-inventory", "gap-analysis", "aws-inventory", "sync-status", "audit"]
 WORKFLOW_NAMES: tuple[WorkflowName, ...] = get_args(WorkflowName)
 """`audit` runs every other workflow that is configured."""
+WITH_COSTS = "with-costs"
+"""The option of a run that reads the actual cost from Cost Explorer, which charges for each call."""
+WORKFLOW_OPTIONS = (WITH_COSTS,)
+"""The options that a request of a run may name."""
 
 
 class WorkflowConfig(Model):

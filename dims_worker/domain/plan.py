@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from dims_worker.config import Config, DerivedMetric, Source, SourceMetric
+from dims_worker.config import WORKFLOW_OPTIONS, Config, DerivedMetric, Source, SourceMetric
 from dims_worker.config.runtime import WORKFLOW
+from dims_worker.errors import EventError
 from dims_worker.events import MAX_PATHS, S3_PREFIX, SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUESTED, Event
 from dims_worker.probes import probe_for
 from dims_worker.probes.base import Change, KeysChanged, PathsChanged, Probe, ScanContext
@@ -122,7 +123,7 @@ class Planner:
             names = self._measured(self.config.select(_texts(event.data.get("metrics"))))
             return Plan((REQUEST,), tuple(PlannedMetric(name, REQUEST, "was requested") for name in names))
         if event.type == WORKFLOW_REQUESTED:
-            return self._requested_workflow(str(event.data.get("workflow")))
+            return self._requested_workflow(event)
         rules = self._matching(event)
         change = change_of(event)
         bounded = change is not None and self._steps_of_sample * _samples(change) > MAX_STEPS
@@ -156,7 +157,12 @@ class Planner:
         others = {name for source in sources for name in self._comparable.get(source, ())}
         return tuple(sorted(others.difference(planned)))
 
-    def _requested_workflow(self, workflow: str) -> Plan:
+    def _requested_workflow(self, event: Event) -> Plan:
+        """Return the plan of a request to run a workflow. Raises EventError for an unknown option."""
+        workflow, options = str(event.data.get("workflow")), event.data.get("options", [])
+        if not isinstance(options, list) or not all(option in WORKFLOW_OPTIONS for option in options):
+            known = ", ".join(sorted(WORKFLOW_OPTIONS))
+            raise EventError(f"options must be a list of these: {known}. It is {options!r:.80}")
         name = f"{WORKFLOW}{'audit' if workflow == 'all' else workflow}"
         return Plan((REQUEST,), (PlannedMetric(name, REQUEST, "was requested"),) if name in self.config.scans else ())
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from dims_worker.config import AwsInventoryConfig, AwsSource, SqlSource
+from dims_worker.config import WITH_COSTS, AwsInventoryConfig, AwsSource, SqlSource
 from dims_worker.probes.aws.account import AwsAccount, DatabaseInstance
 from dims_worker.probes.base import Deadline
 from dims_worker.workflows.aws_inventory import costs, report
@@ -15,8 +15,6 @@ from dims_worker.workflows.aws_inventory.lake import PrefixCollector
 from dims_worker.workflows.base import Workflow, WorkflowContext
 from dims_worker.workflows.measure_metrics import measure_metrics
 
-WITH_COSTS = "with-costs"
-"""The option that reads the actual cost from Cost Explorer, which charges for each call."""
 DAYS = 30
 COUNTING_SHARE = 0.5
 """The most of the time left that counting rows may take."""
