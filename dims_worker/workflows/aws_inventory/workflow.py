@@ -125,18 +125,20 @@ def _cost(
     context: WorkflowContext, declared: AwsInventoryConfig, lake: Document | None, instance: DatabaseInstance | None
 ) -> Document:
     """Estimate the cost of a month from the configured prices."""
-    prices, missing = context.config.prices, []
+    prices, missing, unknown = context.config.prices, [], []
     lines: list[costs.CostLine] = []
     if lake is None:
         missing.append(declared.lake)
     else:
-        lines.append(costs.lake_line(prices, lake["bytes"]))
+        lines += costs.lake_lines(prices, lake)
     if instance is not None:
         price = instance.price(prices)
         lines += costs.instance_lines(prices, instance.name, instance.kind, price, instance.storage)
+        if instance.storage is None:
+            unknown.append(f"the storage of {instance.name}")
     elif declared.instance is not None:
         missing.append(declared.aws)
-    return costs.estimate(lines, missing)
+    return costs.estimate(lines, missing, unknown, costs.lake_notes(prices, lake) if lake else ())
 
 
 def _paid(context: WorkflowContext, declared: AwsInventoryConfig, left_out: list[dict[str, str]]) -> Document | None:
@@ -154,8 +156,20 @@ def _paid(context: WorkflowContext, declared: AwsInventoryConfig, left_out: list
         "end": cost.end.isoformat(),
         "currency": cost.currency,
         "total": float(cost.total),
+        "usage": float(cost.usage),
+        "credits": float(cost.credits),
         "estimated": cost.estimated,
-        "services": [{"service": name, "amount": float(amount)} for name, amount in cost.by_service.items()],
+        "estimated_days": list(cost.estimated_days),
+        "missing_days": list(cost.missing_days),
+        "services": [
+            {
+                "service": name,
+                "amount": float(cost.by_service[name]),
+                "usage": float(usage),
+                "credits": float(cost.credits_by_service.get(name, 0)),
+            }
+            for name, usage in cost.usage_by_service.items()
+        ],
     }
 
 
