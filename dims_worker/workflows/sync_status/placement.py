@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, printable_path
 from dims_worker.probes.s3.sync import KeyDifference, PairDifferences
 from dims_worker.workflows.markdown import escape_invisible
-
-ARCHIVED = ("GLACIER", "DEEP_ARCHIVE")
-"""Storage classes whose objects cannot be read before they are restored."""
 
 _MAX_NAME = 255
 _MAX_PATH = 4095
@@ -32,8 +29,12 @@ def fold(name: str) -> str:
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
 
 
-def refused_differences(pairs: Sequence[PairDifferences], home: str, deadline: Deadline) -> dict[KeyDifference, str]:
-    """Return the differences without a safe command, and the reason of each. `home` is the data directory of DIMS.
+def refused_differences(
+    pairs: Sequence[PairDifferences], archived: Mapping[str, str], home: str, deadline: Deadline
+) -> dict[KeyDifference, str]:
+    """Return the differences without a safe command, and the reason of each.
+
+    `archived` has the keys that cannot be read, with the reason. `home` is the data directory of DIMS.
 
     A command is safe if it changes nothing but the one object or file that it names, also on a file system that ignores
     letter case or Unicode normal forms. Raises MeasureError if a folder cannot be read.
@@ -48,7 +49,8 @@ def refused_differences(pairs: Sequence[PairDifferences], home: str, deadline: D
             if number % _CHECK_EVERY == 0:
                 deadline.check()
             reason = (
-                _own_problem(each, each.key[len(pair.prefix) :])
+                (None if each.s3 is None else archived.get(each.key))
+                or _own_problem(each, each.key[len(pair.prefix) :])
                 or names.problem(each, pair)
                 or keys.problem(each)
                 or files.problem(each, pair.folder, home)
@@ -59,13 +61,11 @@ def refused_differences(pairs: Sequence[PairDifferences], home: str, deadline: D
 
 
 def _own_problem(difference: KeyDifference, rest: str) -> str | None:
-    """Return why a key has no command, as far as the key and its object show. `rest` is the key after the prefix."""
+    """Return why a key has no command, as far as the key shows. `rest` is the key after the prefix."""
     try:
         size = len(difference.key.encode())
     except UnicodeEncodeError:
         return "its name is not UTF-8, and S3 has no such keys: rename the file first"
-    if difference.s3 is not None and difference.storage_class in ARCHIVED:
-        return f"it is archived in {difference.storage_class}: restore the object first, then copy it"
     if rest.endswith("\n"):
         return "its name ends with a line break, so it has no command on one line"
     if difference.local is None:

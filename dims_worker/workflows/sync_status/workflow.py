@@ -15,6 +15,7 @@ from dims_worker.probes.s3.sync import KINDS, KeyDifference, SyncComparison, loc
 from dims_worker.workflows.base import Workflow, WorkflowContext
 from dims_worker.workflows.measure_metrics import measure_metrics
 from dims_worker.workflows.sync_status import report
+from dims_worker.workflows.sync_status.archived import archived_keys
 from dims_worker.workflows.sync_status.commands import commands
 from dims_worker.workflows.sync_status.placement import refused_differences
 
@@ -40,7 +41,8 @@ def run(context: WorkflowContext) -> dict[str, Any]:
         return {**head, "status": None, "synced": False, "summary": [["status", "unavailable"]], "attention": []}
     reading = comparison.reading(declared.metric)
     context.readings.append(reading)
-    refused = refused_differences(comparison.by_pair, str(context.config.home), context.deadline)
+    archived = archived_keys(context, source, comparison.differences)
+    refused = refused_differences(comparison.by_pair, archived, str(context.config.home), context.deadline)
     return {**head, **_parts(source, reading, comparison.differences, refused)}
 
 

@@ -7,12 +7,19 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from dims_worker import workflows
+from dims_worker.config import S3Source
+from dims_worker.probes.base import Deadline
+from dims_worker.probes.s3.sync import KeyDifference
+from dims_worker.workflows.base import WorkflowContext
+from dims_worker.workflows.sync_status import archived
 from tests.conftest import Lake, Project
 
 BUCKET = "keys"
@@ -193,19 +200,53 @@ def test_local_names_without_a_key_of_their_own(sides: Project, lake: Lake) -> N
 
 
 def test_archived_objects(sides: Project, lake: Lake) -> None:
-    client = __import__("boto3").client("s3", endpoint_url=lake.url)
-    for kind in ("STANDARD", "GLACIER", "DEEP_ARCHIVE", "GLACIER_IR", "STANDARD_IA"):
+    """An archived object has a command only after it is restored. Other cold classes can be read."""
+    client = boto3.client("s3", endpoint_url=lake.url)
+    for kind in ("STANDARD", "GLACIER", "DEEP_ARCHIVE", "GLACIER_IR", "INTELLIGENT_TIERING"):
         for name in ("only", "other"):
             client.put_object(Bucket=BUCKET, Key=f"d/{kind}/{name}", Body=b"x", StorageClass=kind)
         put_local(sides.folder / "copy", {f"{kind}/other": b"longer"})
+    client.put_object(Bucket=BUCKET, Key="d/GLACIER/restored", Body=b"x", StorageClass="GLACIER")
+    client.restore_object(Bucket=BUCKET, Key="d/GLACIER/restored", RestoreRequest={"Days": 9})
     client.close()
     result = check(sides)
     listed = reasons(result)
     assert listed.keys() == {f"{kind}/{name}" for kind in ("GLACIER", "DEEP_ARCHIVE") for name in ("only", "other")}
     assert "archived in DEEP_ARCHIVE: restore" in listed["DEEP_ARCHIVE/only"]
     assert {each["key"] for each in result["overwrite"]} == {
-        f"d/{kind}/other" for kind in ("STANDARD", "GLACIER_IR", "STANDARD_IA")
+        f"d/{kind}/other" for kind in ("STANDARD", "GLACIER_IR", "INTELLIGENT_TIERING")
     }
+    assert files(sides.folder / "copy")["GLACIER/restored"] == b"x"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ({"StorageClass": "INTELLIGENT_TIERING", "ArchiveStatus": "DEEP_ARCHIVE_ACCESS"}, "tier DEEP_ARCHIVE_ACCESS"),
+        ({"StorageClass": "GLACIER", "Restore": 'ongoing-request="true"'}, "has not ended yet"),
+        ({"StorageClass": "GLACIER", "Restore": 'ongoing-request="false", expiry-date="Fri, 2 Jan 2027"'}, None),
+        ({"StorageClass": "INTELLIGENT_TIERING"}, None),
+    ],
+)
+def test_the_state_of_an_archived_object(
+    sides: Project, monkeypatch: pytest.MonkeyPatch, answer: Mapping[str, str], reason: str | None
+) -> None:
+    class Client:
+        def head_object(self, **_: str) -> Mapping[str, str]:
+            return answer
+
+        def close(self) -> None:
+            """Close nothing."""
+
+    monkeypatch.setattr(archived, "s3_client", lambda *_: Client())
+    config = sides.config
+    context = WorkflowContext(config, datetime.now(UTC), Deadline.after(timedelta(seconds=9)))
+    source = config.sources["lake"]
+    assert isinstance(source, S3Source)
+    difference = KeyDifference("only_s3", "d/a", "/copy/a", None, 1, answer["StorageClass"])
+    found = archived.archived_keys(context, source, [difference])
+    assert (found == {}) if reason is None else (reason in found["d/a"])
+    assert context.api_calls == 1
 
 
 def test_pairs_that_share_a_place(sides: Project, lake: Lake) -> None:
