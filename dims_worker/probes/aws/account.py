@@ -116,10 +116,13 @@ class AwsAccount:
         if not answer.get("DBInstances"):
             raise MeasureError(f"{subject} does not exist: check `instance` and `region`")
         instance = answer["DBInstances"][0]
+        kind = instance.get("DBInstanceClass")
+        if not kind:
+            raise MeasureError(f"AWS reports no class for {subject}")
         return DatabaseInstance(
             name=name,
             storage=_storage(instance),
-            kind=str(instance["DBInstanceClass"]),
+            kind=str(kind),
             engine=str(instance.get("Engine", "")),
             engine_version=str(instance.get("EngineVersion", "")),
             status=str(instance.get("DBInstanceStatus", "")),
@@ -136,13 +139,20 @@ class AwsAccount:
             StartTime=midnight - _LOOK_BACK,
             EndTime=midnight + timedelta(days=1),
         )
+        if answer.get("NextToken"):
+            raise MeasureError(f"CloudWatch returned only a part of {subject}: set fewer storage types")
         sizes: dict[datetime, dict[str, int]] = defaultdict(dict)
-        for result in answer["MetricDataResults"]:
-            if result.get("StatusCode", "Complete") != "Complete":
-                raise MeasureError(f"CloudWatch returned only a part of {subject} ({result['StatusCode']})")
-            kind = storage_types[int(result["Id"].removeprefix("q"))]
-            for time, value in zip(result["Timestamps"], result["Values"], strict=True):
-                sizes[time.astimezone(UTC)][kind] = round(value)
+        try:
+            for result in answer["MetricDataResults"]:
+                if result["StatusCode"] != "Complete":
+                    raise MeasureError(f"CloudWatch returned only a part of {subject} ({result['StatusCode']})")
+                kind = storage_types[int(result["Id"].removeprefix("q"))]
+                for time, value in zip(result["Timestamps"], result["Values"], strict=True):
+                    sizes[time.astimezone(UTC)][kind] = round(value)
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            raise MeasureError(
+                f"CloudWatch's answer for {subject} is not valid ({type(error).__name__}: {error})"
+            ) from None
         if not sizes:
             return None
         newest = max(sizes)  # a storage type without a value at that time has no objects any more

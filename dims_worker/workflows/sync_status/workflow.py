@@ -109,6 +109,11 @@ def _parts(
     drift = report.drift(parts["drift_pct"])
     text = f"{differing:,} of {parts['union']:,} files differ ({drift}): {parts['status']}"
     attention = [] if parts["synced"] else [text]
+    attention += [
+        f"nothing was compared: {pair['folder'] or 'the folder'} and the prefix {pair['prefix']!r} are both empty"
+        for pair in parts["pairs"]
+        if not pair["union"]
+    ]
     if without := parts["without_command"]:
         attention.append(f"{pluralize(len(without), 'difference')} cannot be copied safely: the report says why")
     return {**parts, "summary": report.summary(parts), "attention": attention}
