@@ -45,25 +45,41 @@ def worker_name() -> str:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowOptions:
-    """How to run a workflow: quickly or not, with which options, and what receives its progress."""
+    """How to run a workflow: quickly or not, with which options, and what receives its progress.
+
+    `with_metrics` is for a run by hand, which measures the metrics of the workflow as a check. After an event they are
+    due with the workflow, so their sources' claims measure and judge them.
+    """
 
     quick: bool = False
     options: frozenset[str] = frozenset()
     progress: workflows.Progress = workflows.no_progress
+    with_metrics: bool = False
 
     def with_requests(self, requests: Collection[RunRequest]) -> WorkflowOptions:
         """Return these options with those of the events that the run serves.
 
         A retry, or another worker, has only the events. A run is quick if every event wants that.
         """
-        named = [each.options for each in requests if each.type == WORKFLOW_REQUESTED]
-        options = {option for option in WORKFLOW_OPTIONS if any(option in (listed or ()) for listed in named)}
-        quick = bool(requests) and all(each.type == WORKFLOW_REQUESTED and each.quick is True for each in requests)
-        return replace(self, quick=self.quick or quick, options=self.options | options)
+        by_hand = [each for each in requests if each.type == WORKFLOW_REQUESTED]
+        options = {option for option in WORKFLOW_OPTIONS if any(option in (each.options or ()) for each in by_hand)}
+        quick = bool(requests) and all(each in by_hand and each.quick is True for each in requests)
+        with_metrics = any(each.check is True for each in by_hand)
+        return replace(
+            self,
+            quick=self.quick or quick,
+            options=self.options | options,
+            with_metrics=self.with_metrics or with_metrics,
+        )
 
     def start(self, config: Config, workflow: str) -> workflows.RunningWorkflow:
         return workflows.RunningWorkflow(
-            config, workflow, quick=self.quick, options=self.options, progress=self.progress
+            config,
+            workflow,
+            quick=self.quick,
+            options=self.options,
+            progress=self.progress,
+            with_metrics=self.with_metrics,
         )
 
 

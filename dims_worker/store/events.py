@@ -226,18 +226,19 @@ def served_metrics(connection: Connection, event: LoggedEvent) -> list[ServedMet
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """How an event wants a workflow to run. `options` and `quick` are as the event has them, in any form."""
+    """How an event wants a workflow to run. All but the type are as the event has them, in any form."""
 
     type: str
     options: Any
     quick: Any
+    check: Any = None
 
 
 def waiting_requests(connection: Connection, metric: str) -> list[RunRequest]:
     """Return the different requests of the events that a due metric of a workflow waits to serve."""
     rows = connection.execute(
         text(
-            "SELECT DISTINCT e.type, e.data -> 'options', e.data -> 'quick' FROM dims_metrics m "
+            "SELECT DISTINCT e.type, e.data -> 'options', e.data -> 'quick', e.data -> 'check' FROM dims_metrics m "
             # One transaction stores an event and then sets `due_since`, so the event can be a little older
             "JOIN dims_event_log e ON e.received_at >= m.due_since - interval '10 minutes' "
             "AND e.metrics @> ARRAY[m.metric] "

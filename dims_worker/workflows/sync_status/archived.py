@@ -51,9 +51,10 @@ def archived_keys(context: WorkflowContext, source: S3Source, differences: Itera
 def _state_of(context: WorkflowContext, client: Any, source: S3Source, key: str, is_tiered: bool) -> str | None:
     """Return why an object cannot be read, or None if it can."""
     context.api_calls += 1
+    payer = {"RequestPayer": source.request_payer} if source.request_payer else {}
     try:
         with translate_s3_errors(source, key):
-            answer: Mapping[str, Any] = client.head_object(Bucket=source.bucket, Key=key)
+            answer: Mapping[str, Any] = client.head_object(Bucket=source.bucket, Key=key, **payer)
     except MeasureError as error:
         return f"its state is unknown: {error}"
     restore, tier = str(answer.get("Restore", "")), answer.get("ArchiveStatus")

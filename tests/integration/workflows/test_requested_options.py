@@ -84,6 +84,11 @@ def test_the_options_of_all_waiting_requests_hold(account: Project, engine: Engi
     assert WorkflowOptions().with_requests(waiting) == WorkflowOptions(False, frozenset({"with-costs"}))
 
 
+def test_a_retry_of_a_check_measures_the_metrics_of_the_workflow() -> None:
+    requests = [RunRequest(WORKFLOW_REQUESTED, None, False, True), RunRequest(WORKFLOW_REQUESTED, None, None)]
+    assert WorkflowOptions().with_requests(requests) == WorkflowOptions(with_metrics=True)
+
+
 def test_only_requests_of_a_run_have_options() -> None:
     other = [RunRequest("dims.scraper.complete", ["with-costs"], True)]
     assert WorkflowOptions().with_requests(other) == WorkflowOptions()

@@ -35,3 +35,9 @@ def test_commands_for_each_kind_of_difference() -> None:
         ],
         "no_object": ["/data/\\xff"],
     }
+
+
+def test_a_requester_pays_for_the_copies() -> None:
+    lake = S3Source(type="s3", bucket="lake", request_payer="requester")
+    text = commands(lake, [KeyDifference("only_local", "a/1", "/data/1", 1, None)], {})
+    assert text["commands"] == ["aws s3 cp --request-payer requester /data/1 s3://lake/a/1"]
