@@ -39,7 +39,7 @@ def refused_differences(
     A command is safe if it changes nothing but the one object or file that it names, also on a file system that ignores
     letter case or Unicode normal forms. Raises MeasureError if a folder cannot be read.
     """
-    files, names, keys = _LocalNames(), _Collisions(), _KeyCollisions()
+    files, names, keys = _NamesInTheWay(), _Collisions(), _KeyCollisions()
     for pair in pairs:
         names.add(pair)
         keys.add(pair.differences)
@@ -158,7 +158,7 @@ class _KeyCollisions:
         return None
 
 
-class _LocalNames:
+class _NamesInTheWay:
     """Finds what is in the way of a path in a local folder."""
 
     def __init__(self) -> None:
