@@ -1,4 +1,4 @@
-"""Format numbers, values, drifts, times and durations for people, the same way everywhere.
+"""Format numbers, values, drifts, times, durations and words of commands for people, the same way everywhere.
 
 No other module of dims_worker formats a time, which a test checks. Times are shown in UTC.
 """
@@ -6,6 +6,9 @@ No other module of dims_worker formats a time, which a test checks. Times are sh
 from __future__ import annotations
 
 import math
+import os
+import shlex
+import unicodedata
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol, TypeGuard
 
@@ -13,6 +16,8 @@ from dims_worker.config import Metric
 from dims_worker.config.units import AGES
 
 NO_VALUE = "-"
+_UNESCAPED = frozenset(" /.,:;=@+-_~#^&*()[]{}<>|?")
+"""Characters besides letters and digits that need no escape in the format of `printf`, whatever the shell."""
 _ELAPSED_UNITS = ("days", "hours", "minutes", "seconds")
 _COUNTED_UNITS = ("files", "lines", "objects", "commits", "bytes", "games", "hours", "days", "minutes", "weeks")
 
@@ -25,6 +30,33 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 def escape_control(text: object) -> str:
     r"""Escape control characters (`\x1b`), so that a text from outside cannot move the cursor or colour the screen."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(text))
+
+
+def shell_quote(word: str) -> str:
+    r"""Quote a word for any POSIX shell: as it is, in '…', or in "$(printf '…')" with octal escapes.
+
+    The escapes are for what a terminal, a browser or the history of a shell may change: invisible characters, text that
+    is not in Unicode form NFC, `!` beside a quote. Line breaks at the end stay as they are, because `$(…)` would remove
+    them. Names from `os.fsdecode` keep their bytes. Raises ValueError for NUL, which no command can contain.
+    """
+    if "\0" in word:
+        raise ValueError(f"no shell command can contain the word {word!r}")
+    start = word.rstrip("\n")
+    end = f"'{word[len(start) :]}'" if start != word else ""
+    is_composed = unicodedata.is_normalized("NFC", start)
+    if start.isprintable() and is_composed and not ("'" in start and "!" in start):
+        return shlex.quote(start) + end if start or not end else end
+    text = "".join(_for_printf(character, is_composed) for character in start)
+    text = f"\\055{text[1:]}" if text.startswith("-") else text  # it is no option of `printf`
+    return f"\"$(printf '{text}')\"{end}"
+
+
+def _for_printf(character: str, is_composed: bool) -> str:
+    if character.isascii():
+        is_plain = character.isalnum() or character in _UNESCAPED
+    else:
+        is_plain = is_composed and character.isprintable()
+    return character if is_plain else "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
 
 
 def pluralize(count: int, noun: str) -> str:

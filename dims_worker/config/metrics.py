@@ -235,6 +235,9 @@ class AwsMetric(SourceMetric):
         ("StandardStorage",), min_length=1, description="For `bucket_bytes`: CloudWatch's storage types to add up."
     )
     days: int = Field(30, ge=1, le=365, description="For `cost`: how many days before today (UTC).")
+    part: Literal["paid", "usage", "credits"] = Field(
+        "paid", description="For `cost`: what is paid, the usage without credits and refunds, or only these."
+    )
 
     @model_validator(mode="after")
     def _has_required_keys(self) -> Self:

@@ -234,8 +234,9 @@ def size_in_unit(metric: Metric, size: int) -> int | float:
 
 
 def printable_path(path: str) -> str:
-    r"""Make a path safe for JSON: bytes that are not UTF-8 (see `os.fsdecode`) become `\xff`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    r"""Make a path or a key safe for JSON in PostgreSQL: bytes that are not UTF-8 (see `os.fsdecode`) become `\xff`,
+    and NUL becomes `\x00`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\0", r"\x00")
 
 
 def open_regular_file(path: str) -> FileIO:
