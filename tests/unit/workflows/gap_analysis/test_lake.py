@@ -21,7 +21,7 @@ def test_objects_ids_days_and_seasons() -> None:
     holdings.add(page(**{"pbp/0001.csv": 5, "pbp/2.csv": 0, "pbp/3-20130316.csv": 7, "pbp/x.csv": 1, "pbp/": 0}))
     holdings.add(page(**{"schedule/20130316.json": 2, "schedule/171031017.json": 2, "schedule/20131301.json": 2}))
     holdings.add(page(**{"other/1.csv": 9, "schedul": 1}))
-    pbp, schedule = (holding.to_json() for holding in holdings.all)
+    pbp, schedule = holdings.to_json()
     assert (pbp["objects"], pbp["bytes"], pbp["empty"], pbp["games"], pbp["unreadable_names"]) == (
         *(4, 13, 1, 2),
         ["pbp/x.csv"],
@@ -42,7 +42,7 @@ def test_the_season_in_a_key_and_the_longest_prefix_take_precedence() -> None:
     }
     holdings = FeedHoldings(feeds, {"1": "1999-00"})
     holdings.add(page(**{"a/1.csv": 1, "a/by_season/2012-13/1.csv": 1}))
-    assert [holding.to_json()["seasons"][0]["season"] for holding in holdings.all] == ["1999-00", "2012-13"]
+    assert [holding["seasons"][0]["season"] for holding in holdings.to_json()] == ["1999-00", "2012-13"]
 
 
 def test_the_number_of_unreadable_names_is_limited() -> None:
@@ -54,7 +54,7 @@ def test_the_number_of_unreadable_names_is_limited() -> None:
 def test_compare_uses_the_original_ids_of_games() -> None:
     holdings = FeedHoldings({"espn": FEED}, {})
     holdings.add(page(**{"pbp/0001.csv": 1, "pbp/0002.csv": 1, "pbp/0009.csv": 1}))
-    assert compare(holdings.all[0], [1, "0003", None], "play-by-play", {"2": "0002", "3": "0003"}) == {
+    assert compare(holdings.all[0], {"1": "1", "3": "0003"}, "play-by-play", {"2": "0002", "3": "0003"}) == {
         "lake": "espn pbp",
         "database": "play-by-play",
         "both": 1,
@@ -70,7 +70,16 @@ def test_a_report_is_stable_for_odd_names_and_any_order_of_keys() -> None:
             "all": _counts(),
             "seasons": [{"season": name, **_counts()}],
             "missing": [{"id": name, "date": None, "season": name, "lacks": ["play-by-play"], "played": True}],
+            "types": [{"season": name, "type": name, **_counts()}],
             "undated": [name],
+        },
+        "games_table": {
+            "rows_without_id": 1,
+            "values_without_id": {name: 1},
+            "season_column": "last year",
+            "contradictions": [{"id": name, "reason": name}],
+            "several_rows": [name],
+            "played_unknown": [name],
         },
         "lake": None,
         "date_gaps": [],
@@ -84,7 +93,7 @@ def test_a_report_is_stable_for_odd_names_and_any_order_of_keys() -> None:
     assert "\u2028" not in text and "\n# x" not in text and r"\<b\>" in text
     backwards = json.loads(json.dumps(result, sort_keys=True))
     assert gap_analysis_report.markdown(backwards) == text
-    table = [line for line in text.split("\n") if line.startswith("|") and "play-by-play |" in line and "\\n" in line]
+    table = [line for line in text.split("\n") if line.startswith("|") and "| play-by-play |" in line and "\\n" in line]
     assert len(table) == 1
 
 
