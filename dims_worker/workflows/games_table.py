@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, tzinfo
 from typing import Any
 
+from dims_worker.formatting import pluralize
 from dims_worker.probes.ids import IdValues, id_sort_key, id_text
 from dims_worker.workflows.game_status import played_reader
 from dims_worker.workflows.seasons import (
@@ -278,7 +279,7 @@ def table_attention(document: Mapping[str, Any]) -> list[str]:
     sentences = []
     if rows := document["rows_without_id"]:
         values = ", ".join(f"{value} ({count:,})" for value, count in document["values_without_id"].items())
-        sentences.append(f"the games table has {rows:,} rows without an id: {values}")
+        sentences.append(f"the games table has {pluralize(rows, 'row')} without an id: {values}")
     if document["season_column"] == "unclear":
         sentences.append(
             "the column `season` has a single year, and the dates do not show whether it is the first or the last of "
@@ -286,16 +287,16 @@ def table_attention(document: Mapping[str, Any]) -> list[str]:
         )
     if contradictions := document["contradictions"]:
         some = "; ".join(f"{each['id']}: {each['reason']}" for each in contradictions[:3])
-        sentences.append(f"{len(contradictions):,} games contradict themselves: {some}")
+        sentences.append(f"the games table has {pluralize(len(contradictions), 'contradiction')}, such as {some}")
     if dates := document["unreadable_dates"]:
         some = ", ".join(f"{name} ({value})" for name, value in list(dates.items())[:3])
         sentences.append(
-            f"{len(dates):,} games have no readable date, such as {some}: write dates as YYYY-MM-DD in the query"
+            f"the games table has {pluralize(len(dates), 'game')} without a readable date, such as {some}: "
+            "write dates as YYYY-MM-DD in the query"
         )
     if unknown := document["played_unknown"]:
-        some = ", ".join(unknown[:3])
         sentences.append(
-            f"the games table does not say whether {len(unknown):,} games were played, such as {some}. "
-            "DIMS counts them as not played"
+            f"the games table does not say of {pluralize(len(unknown), 'game')} whether it was played, such as "
+            f"{', '.join(unknown[:3])}. DIMS counts it as not played"
         )
     return sentences

@@ -10,9 +10,9 @@ import pytest
 from dims_worker.config import S3Metric, S3Source, SqlSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext
+from dims_worker.probes.ids import normalize_id
 from dims_worker.probes.json_path import resolve_pointer
 from dims_worker.probes.s3 import completeness
-from dims_worker.probes.ids import normalize_id
 from dims_worker.probes.s3.completeness import Expectations, Ids
 from dims_worker.probes.s3.listing import Keys
 
