@@ -270,7 +270,9 @@ def table_document(table: GamesTable) -> dict[str, Any]:
         "contradictions": table.contradictions,
         "several_rows": sorted(table.several_rows, key=id_sort_key),
         "played_unknown": sorted(table.played_unknown, key=id_sort_key),
-        "unreadable_dates": dict(sorted(table.undated.items(), key=lambda item: id_sort_key(item[0]))),
+        "unreadable_dates": [
+            {"id": name, "value": table.undated[name]} for name in sorted(table.undated, key=id_sort_key)
+        ],
     }
 
 
@@ -289,7 +291,7 @@ def table_attention(document: Mapping[str, Any]) -> list[str]:
         some = "; ".join(f"{each['id']}: {each['reason']}" for each in contradictions[:3])
         sentences.append(f"the games table has {pluralize(len(contradictions), 'contradiction')}, such as {some}")
     if dates := document["unreadable_dates"]:
-        some = ", ".join(f"{name} ({value})" for name, value in list(dates.items())[:3])
+        some = ", ".join(f"{each['id']} ({each['value']})" for each in dates[:3])
         sentences.append(
             f"the games table has {pluralize(len(dates), 'game')} without a readable date, such as {some}: "
             "write dates as YYYY-MM-DD in the query"

@@ -15,6 +15,7 @@ _GAMES_EXPLANATION = (
     "This table counts the games of the games table, and what they lack in the warehouse: `coverage` is the share with "
     "rows of play-by-play. Objects of the lake are in the section about feeds, and local files in local-inventory."
 )
+_MOST_CONTRADICTIONS = 100
 _FEEDS_EXPLANATION = (
     "Games of the games table that have an object with content. DIMS goes by the size of an object and does not read "
     "it. local-inventory reads the local files, so it may count fewer."
@@ -105,8 +106,11 @@ def _rows(table: Mapping[str, Any] | None) -> list[str]:
     if table["played_unknown"]:
         lines += ["", f"Not known whether they were played: {_names(table['played_unknown'])}"]
     if table["contradictions"]:
-        rows = [[code_span(each["id"]), escape_markdown(each["reason"])] for each in table["contradictions"]]
+        named = table["contradictions"][:_MOST_CONTRADICTIONS]
+        rows = [[code_span(each["id"]), escape_markdown(each["reason"])] for each in named]
         lines += ["", *markdown_table(["game", "contradiction"], rows)]
+        if rest := len(table["contradictions"]) - len(named):
+            lines += ["", f"{rest:,} more are in the JSON of this result."]
     return lines
 
 

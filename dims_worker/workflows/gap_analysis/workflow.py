@@ -172,10 +172,11 @@ def _date_gaps(
 
 def _feed_games(table: GamesTable, lake: FeedHoldings) -> list[dict[str, Any]]:
     """Return, for each holding and season, the games of the table and those that have an object with content."""
+    known = table.season_of_id().keys()
     return [
         {"feed": holding.feed, "kind": holding.kind, "season": season, **counts, "types": type_coverage(games, ids)}
         for holding in lake.all
-        if (ids := holding.ids.keys()) & table.season_of_id().keys()
+        if (ids := holding.ids.keys()) & known
         for season, games in games_by_season(table.games).items()
         for counts in [coverage(games, ids)]
     ]

@@ -19,6 +19,7 @@ _BLANK = b" \t\r\n\v\f\0"
 _BOM = b"\xef\xbb\xbf"
 _EMPTY_JSON_TEXTS = (b"null", b'""')
 _FORMATS = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".gz"})
+_PARTIAL = frozenset({".tmp", ".part", ".partial", ".crdownload", ".download"})
 _HEADER = re.compile(r"[A-Za-z_][\w .%/#()-]*")
 _CLOSING = {b"{": b"}", b"[": b"]"}
 
@@ -29,16 +30,18 @@ def content_problem(path: str, size: int, least: int) -> str | None:
     `least` is the smallest size in bytes of a file with content. DIMS knows the ends of JSON, JSON Lines, CSV, gzip and
     Parquet. Of other formats it knows only whether a file is empty.
     """
+    suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
+    last = suffixes[-1] if suffixes else ""
     if size < max(least, 1):
         return "empty" if not size else f"smaller than {least:,} B"
+    if last in _PARTIAL:
+        return "a partial download"
     with Path(path).open("rb") as file:
         head = file.read(WHOLE if size <= WHOLE else _ENDS)
         tail = head
         if size > WHOLE:
             file.seek(-_ENDS, io.SEEK_END)
             tail = file.read()
-    suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
-    last = suffixes[-1] if suffixes else ""
     if last == ".gz" and head.startswith(_GZIP):
         return _gzip_problem(head, suffixes[-2] if len(suffixes) > 1 else "") if size <= WHOLE else None
     return _problem(head, tail, last, whole=size <= WHOLE)

@@ -72,7 +72,10 @@ def test_folder_lake_and_database(project: Path, lake: Lake, database_url: str, 
     assert (schedule["first"], schedule["last"], schedule["games"]) == ("2013-03-16", "2013-06-20", None)
     assert "database" not in schedule
     assert team["lake"] == {"prefix": "nothing/", "objects": 0, "bytes": 0}
-    assert outcome.result["attention"] == ["team: 273 local files, 0 objects in the lake."]
+    assert outcome.result["attention"] == [
+        "pbp: season 2012-13 has 85 games, under 100.",  # by its ids, which are those of the NBA
+        "team: 273 local files, 0 objects in the lake.",
+    ]
     assert [(r.metric, r.value) for r in outcome.scanned.readings[1:]] == [("s3_storage.total_objects", 713)]
     assert outcome.scanned.api_calls == len(lake.lists) == 1  # 713 objects, four folders and a metric: one LIST
     text = render_report(outcome.result)

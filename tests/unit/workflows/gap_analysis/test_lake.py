@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from typing import Any
 
 from dims_worker.config import Feed
 from dims_worker.workflows.gap_analysis import report as gap_analysis_report
+from dims_worker.workflows.gap_analysis.games import GapRule, date_gaps
 from dims_worker.workflows.gap_analysis.lake import NAMES, FeedHoldings, compare
 
 FEED = Feed(prefixes={"pbp": "pbp/", "schedule": "schedule/"})
@@ -108,3 +110,35 @@ def _counts() -> dict[str, Any]:
         "first": None,
         "last": None,
     }
+
+
+def test_misnamed_keys_are_named_and_create_no_day_and_no_season() -> None:
+    holdings = FeedHoldings({"espn": FEED}, {}, latest=date(2027, 1, 1))
+    holdings.add(page(**{f"pbp/40116{n:04}.json": 9 for n in range(50)}))
+    wrong = ["pbp/20190101.json", "pbp/notes_20190301.json", "pbp/readme.txt"]
+    holdings.add(page(**dict.fromkeys(wrong, 9)))
+    holdings.add(page(**{"schedule/20130316.json": 2, "schedule/20130317.json": 2}))
+    typos = ["schedule/20130230.json", "schedule/20991231.json", "schedule/401160001.json"]
+    holdings.add(page(**dict.fromkeys(typos, 2)))
+    pbp, schedule = holdings.to_json()
+    assert (pbp["games"], pbp["days"], pbp["unreadable"], pbp["unreadable_names"]) == (50, 0, 3, wrong)
+    assert [season["season"] for season in pbp["seasons"]] == ["unknown"]
+    assert (schedule["days"], schedule["last"], schedule["unreadable_names"]) == (2, "2013-03-17", typos)
+    assert [season["season"] for season in schedule["seasons"]] == ["2012-13", "unknown"]
+
+
+def test_an_id_beside_a_day_and_small_objects() -> None:
+    feed = Feed.model_validate({"prefixes": {"pbp": "pbp/"}, "min_size": 5})
+    holdings = FeedHoldings({"espn": feed}, {})
+    holdings.add(page(**{"pbp/20191022_401160001.json": 9, "pbp/401160002-20191023.json": 9}))
+    holdings.add(page(**{"pbp/20191024_401160003.json": 4, "pbp/0021900001.json": 9}))
+    (pbp,) = holdings.to_json()
+    assert holdings.ids("pbp") == {"401160001", "401160002", "21900001"}
+    assert (pbp["empty"], pbp["days"], [season["season"] for season in pbp["seasons"]]) == (1, 3, ["2019-20"])
+
+
+def test_a_gap_of_a_feed_has_games() -> None:
+    rule = GapRule(7, 5, frozenset({10, 11, 12, 1, 2, 3, 4}))
+    days = [date(2013, 1, 1), date(2013, 1, 31), date(2013, 2, 28)]
+    (gap,) = date_gaps(days, rule, game_days={date(2013, 2, 10), date(2013, 2, 11), date(2013, 5, 1)})
+    assert (gap["first"], gap["game_days"]) == ("2013-02-01", 2)
