@@ -107,8 +107,8 @@ class LocalFolder(Model):
         description="Group 1 is the season in the path, such as `2019-20` or `2019`. For files of no known game.",
     )
     id: Regex | None = Field(
-        r"^0{0,20}(\d{5,20}|\d{9}[A-Za-z]{3})(?![0-9A-Za-z])",
-        description="Group 1 is the id of a game in a file name. `null`: files are not games.",
+        r"^0{0,20}(\d{5,20}|\d{9}[A-Za-z]{3})(?![0-9A-Za-z])|[_-](00\d{8}|\d{9})(?![0-9A-Za-z])",
+        description="The first group that matches is the id of a game in a file name. `null`: files are not games.",
     )
     min_size: Size = Field(1, description="A smaller file has no content, so it is not the data of a game.")
 
@@ -149,7 +149,7 @@ class Feed(Model):
 
     prefixes: dict[str, str] = Field(description="A prefix for `pbp`, `boxscore`, `schedule` and `team_stats`.")
     id: Regex = Field(
-        r"^0*(\d+)(?!\d|-\d\d-\d\d)|[_-]0*(\d{5,})",
+        r"^0*(\d+)(?!\d|-\d\d-\d\d)|[_-](00\d{8}|\d{9})(?!\d)",
         description="The first group that matches is the id of the game in the last part of the key.",
     )
     min_size: Size = Field(1, description="A smaller object has no content, so it is not the data of a game.")

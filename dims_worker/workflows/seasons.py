@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
@@ -19,6 +19,7 @@ _ONE_YEAR = re.compile(r"(?<!\d)(\d{4})(?!\d)", re.ASCII)
 _SEASON_ID = re.compile(r"([1-6])(\d{4})", re.ASCII)
 _NBA_ID = re.compile(r"00([1-6])(\d\d)\d{5}", re.ASCII)
 _NBA_NUMBER = re.compile(r"([1-6])(\d\d)\d{5}", re.ASCII)
+_LIKE_A_DATE = re.compile(r"(19|20)\d{6}", re.ASCII)
 _YEARS = range(1900, 2101)
 
 NBA_TYPES = {"1": "preseason", "2": "regular", "3": "all-star", "4": "playoffs", "5": "play-in", "6": "cup"}
@@ -185,19 +186,28 @@ class NameId:
     nba: NbaId | None
 
 
-def id_in(pattern: re.Pattern[str], name: str, day: date | None, known: Iterable[str] = ()) -> NameId | None:
+def id_in(pattern: re.Pattern[str], name: str, day: date | None, known: Container[str] = ()) -> NameId | None:
     """Return the first id that the pattern matches in a name, or None.
 
-    Digits that are the day of the name are no id, unless they are a `known` id: such a file has all games of a day.
+    Eight digits like those of a date are no id, unless they are a `known` id or have the zeros of an id of the NBA:
+    such a file has all games of a day, or it is misnamed, such as 20130230.
     """
     for match in pattern.finditer(name):
         text = next((group for group in match.groups() if group), None)
         game = normalize_id(text)
         if text is None or game is None:
             continue
-        if day is None or game != f"{day:%Y%m%d}" or game in known:
-            # The group of the pattern may leave the zeros out
-            padded = text if text.startswith("00") else f"00{text}"
-            whole = re.search(rf"(?<!\d){re.escape(padded)}(?!\d)", name) is not None
-            return NameId(game, read_nba_id(padded) if whole else None)
+        # The group of the pattern may leave the zeros out
+        padded = text if text.startswith("00") else f"00{text}"
+        nba = read_nba_id(padded) if _has_number(name, padded) else None
+        like_a_date = _LIKE_A_DATE.fullmatch(game) is not None or (day is not None and game == f"{day:%Y%m%d}")
+        if not like_a_date or nba is not None or game in known:
+            return NameId(game, nba)
     return None
+
+
+def _has_number(name: str, digits: str) -> bool:
+    """Return whether the digits are in a name, and no other digit is beside them."""
+    start = name.find(digits)
+    end = start + len(digits)
+    return start >= 0 and not name[start - 1 : start].isdigit() and not name[end : end + 1].isdigit()

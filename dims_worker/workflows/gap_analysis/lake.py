@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -59,14 +59,14 @@ class FeedHolding:
 
     @property
     def by_id(self) -> bool:
-        """Return whether names have ids. A name with a day only is then misnamed."""
-        return self.kind != BY_DAY and self.with_id > 0
+        """Return whether most names have ids. A name with a day only is then misnamed."""
+        return self.kind != BY_DAY and self.with_id > self.only_day.total()
 
     @property
     def days(self) -> set[date]:
         """Return the days in the names, if the names have days: one with a day among many without shows no gap."""
         if not self.by_id:
-            return {day for day, _ in self.only_day}
+            return {day for day, _ in self.only_day} | self.days_of_ids
         return self.days_of_ids if 2 * self.with_both >= self.with_id else set()
 
     @property
@@ -186,7 +186,7 @@ def _keep(names: list[str], key: str) -> None:
 class _KeyReader:
     """Reads ids, days and seasons from the keys of a feed."""
 
-    def __init__(self, feed: Feed, known: Collection[str]) -> None:
+    def __init__(self, feed: Feed, known: Container[str]) -> None:
         self._id, self._date = re.compile(feed.id), re.compile(feed.date)
         self._season = re.compile(feed.season) if feed.season else None
         self._known = known

@@ -65,17 +65,20 @@ class FileTotals:
     types: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """The ids by the type that an id of the NBA says."""
 
-    def add(self, size: int, day: date | None, game: NameId | None, has_content: bool) -> None:
+    def add(self, size: int, day: date | None, game: NameId | None = None, *, has_content: bool = True) -> None:
         self.files += 1
         self.bytes += size
-        if day is not None:
-            self.first = day if self.first is None else min(self.first, day)
-            self.last = day if self.last is None else max(self.last, day)
+        self.add_day(day)
         if game is not None and has_content:
             self.games.add(game.id)
             if game.nba is not None:
                 self.types[game.nba.type].add(game.id)
         self.empty += game is not None and not has_content
+
+    def add_day(self, day: date | None) -> None:
+        if day is not None:
+            self.first = day if self.first is None else min(self.first, day)
+            self.last = day if self.last is None else max(self.last, day)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form. `games` is None if no name has an id."""
@@ -121,6 +124,16 @@ class NamePatterns:
         return self._known.calendar.season_of(day) if day else None
 
 
+@dataclass(frozen=True, slots=True)
+class DayFile:
+    """A file with a date and no id in its name."""
+
+    path: str
+    size: int
+    day: date
+    season: str | None
+
+
 @dataclass(slots=True)
 class FolderHolding:
     """The totals of a folder."""
@@ -132,11 +145,20 @@ class FolderHolding:
     """Files with the id of a game and without content, with the reason."""
     unrecognized: list[str] = field(default_factory=list)
     """Files whose names have neither an id nor a date. They belong to no season."""
+    day_files: list[DayFile] = field(default_factory=list)
+    """Files with a date and no id in their names."""
     undated: int = 0
     """The number of files without a date in their name."""
     vanished: int = 0
+    with_id: int = 0
+    """The number of files with an id in their names."""
     folder_season: str | None = None
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def by_id(self) -> bool:
+        """Return whether the files are named by the ids of games, and not by days."""
+        return self.with_id > len(self.day_files)
 
 
 def walk(root: str, home: str, folder: LocalFolder, large: int, deadline: Deadline, known: KnownGames) -> FolderHolding:
@@ -160,6 +182,7 @@ def walk(root: str, home: str, folder: LocalFolder, large: int, deadline: Deadli
             continue
         if status.st_size > large:
             holding.large.append((path, status.st_size))
+    _add_day_files(holding)
     return holding
 
 
@@ -169,16 +192,34 @@ def _add_file(holding: FolderHolding, names: NamePatterns, root: str, path: str,
     day = names.day(name)
     game = names.game(name, day)
     problem = content_problem(f"{root}/{path}", size, least) if game is not None else None
-    holding.whole.add(size, day, game, problem is None)
     holding.undated += day is None
     if problem is not None:
         holding.without_content.append((path, problem))
-    if day is None and game is None:
-        holding.unrecognized.append(path)
+    if game is None:
+        holding.whole.add(size, None)
+        if day is None:
+            holding.unrecognized.append(path)
+        else:
+            holding.day_files.append(DayFile(path, size, day, names.season(path, day, None)))
         return
+    holding.with_id += 1
+    holding.whole.add(size, day, game, has_content=problem is None)
     season = names.season(path, day, game)
     if season is not None:
-        holding.seasons.setdefault(season, FileTotals()).add(size, day, game, problem is None)
+        holding.seasons.setdefault(season, FileTotals()).add(size, day, game, has_content=problem is None)
+
+
+def _add_day_files(holding: FolderHolding) -> None:
+    """Add the files with a date and no id to their seasons. Where most names have ids, such a file may be misnamed: it
+    belongs to a season only if that has games."""
+    with_games = frozenset(holding.seasons)
+    for file in holding.day_files:
+        if holding.by_id and file.season not in with_games:
+            holding.unrecognized.append(file.path)
+            continue
+        holding.whole.add_day(file.day)
+        if file.season is not None:
+            holding.seasons.setdefault(file.season, FileTotals()).add(file.size, file.day)
 
 
 def folder_document(
@@ -226,6 +267,8 @@ def _why_not_compared(holding: FolderHolding, known: KnownGames) -> str | None:
     whole = holding.whole
     if not whole.games and not whole.empty:
         return "no file has the id of a game in its name"
+    if not holding.by_id:
+        return "most names have a day and no id"
     if known.games is None:
         return known.unknown_because
     if not known.games:

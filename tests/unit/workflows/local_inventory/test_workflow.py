@@ -74,6 +74,16 @@ def test_games_are_distinct_ids_and_days_are_not_games(data: Path, inventory: In
     assert season["few"]
 
 
+def test_misnamed_files_create_no_day_and_no_season(data: Path, inventory: Inventory) -> None:
+    fill(data, "20130316_0021201082.json", "20130317_0021201083.json")
+    fill(data, "20190101_backup.json", "20139999_x.json", "20991231.json", "notes.txt")
+    folder = only(inventory())
+    assert (folder["first"], folder["last"]) == ("2013-03-16", "2013-03-17")
+    assert [(season["season"], season["files"]) for season in folder["seasons"]] == [("2012-13", 2)]
+    assert folder["unrecognized"] == 4
+    assert folder["unrecognized_names"] == ["20139999_x.json", "20190101_backup.json", "20991231.json", "notes.txt"]
+
+
 def test_files_of_days_have_no_completeness(data: Path, inventory: Inventory) -> None:
     fill(data, "20130318.json")
     outcome = inventory()
