@@ -78,6 +78,9 @@ Patterns = Annotated[
 """A pattern with wildcards or a list of them. What a pattern costs is bounded, because events are compared with it."""
 Regex = Annotated[str, AfterValidator(_check_regex)]
 
+KEY_ID = r"^0*(\d+)(?!\d|-\d\d-\d\d)|(?:_|-)(00\d{8}|\d{9})(?!\d)"
+"""The default pattern for the id in the last part of a key: digits at the begin, or after a day and `_` or `-`."""
+
 
 def _check_zone(value: str) -> str:
     try:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from dims_worker.config.base import Model, Patterns, Regex, TimeZone
+from dims_worker.config.base import KEY_ID, Model, Patterns, Regex, TimeZone
 from dims_worker.config.units import Duration, Size
 
 WorkflowName = Literal["file-inventory", "local-inventory", "gap-analysis", "aws-inventory", "sync-status", "audit"]
@@ -107,7 +107,7 @@ class LocalFolder(Model):
         description="Group 1 is the season in the path, such as `2019-20` or `2019`. For files of no known game.",
     )
     id: Regex | None = Field(
-        r"^0{0,20}(\d{5,20}|\d{9}[A-Za-z]{3})(?![0-9A-Za-z])|[_-](00\d{8}|\d{9})(?![0-9A-Za-z])",
+        r"^0{0,20}(\d{5,20}|\d{9}[A-Za-z]{3})(?![0-9A-Za-z])|(?:_|-)(00\d{8}|\d{9})(?![0-9A-Za-z])",
         description="The first group that matches is the id of a game in a file name. `null`: files are not games.",
     )
     min_size: Size = Field(1, description="A smaller file has no content, so it is not the data of a game.")
@@ -149,7 +149,7 @@ class Feed(Model):
 
     prefixes: dict[str, str] = Field(description="A prefix for `pbp`, `boxscore`, `schedule` and `team_stats`.")
     id: Regex = Field(
-        r"^0*(\d+)(?!\d|-\d\d-\d\d)|[_-](00\d{8}|\d{9})(?!\d)",
+        KEY_ID,
         description="The first group that matches is the id of the game in the last part of the key.",
     )
     min_size: Size = Field(1, description="A smaller object has no content, so it is not the data of a game.")

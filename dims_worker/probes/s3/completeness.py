@@ -54,11 +54,10 @@ class Ids:
     found: set[str] = field(default_factory=set)
 
     def add(self, entries: list[Entry]) -> None:
-        search, least = re.compile(self.pattern).search, self.min_size
+        pattern = re.compile(self.pattern)
         for entry in entries:
-            if entry["Size"] >= least:
-                match = search(entry["Key"].rpartition("/")[2])
-                text = match[1] if match else None
+            if entry["Size"] >= self.min_size:
+                text = _id_text(pattern, entry["Key"].rpartition("/")[2])
                 if not text:
                     continue
                 name = text if text[0] in _PLAIN and text.isdecimal() and text.isascii() else normalize_id(text)
@@ -67,6 +66,18 @@ class Ids:
 
     def merge(self, other: Ids) -> None:
         self.found |= other.found
+
+
+def _id_text(pattern: re.Pattern[str], name: str) -> str | None:
+    """Return the first non-empty group of the pattern. A day is an id only if the pattern matches nothing after it."""
+    match = pattern.search(name)
+    if match is None:
+        return None
+    text = match[1] or next((group for group in match.groups() if group), None)
+    if text and len(text) == len("20130316") and text.startswith(("19", "20")):
+        later = (group for other in pattern.finditer(name, match.end()) for group in other.groups() if group)
+        return next(later, text)
+    return text
 
 
 @dataclass(frozen=True, slots=True)

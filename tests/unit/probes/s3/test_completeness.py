@@ -58,6 +58,16 @@ def test_ids_from_schedules(context: ScanContext, deadline: Deadline) -> None:
     }
 
 
+def test_forms_of_ids_and_values_without_an_id(context: ScanContext, deadline: Deadline) -> None:
+    keys = {"p/20191022_401160001.json": 9, "p/401160002.0.json": 9, "p/0021900001.json": 9, "p/20191022.json": 9}
+    schedule = b'{"games": [{"id": "401160001.0"}, {"id": 401160002.0}, {"id": NaN}, {"id": " 21900001 "}, {"id": ""}]}'
+    reading = read(keys, {"s/1.json": schedule}, context, deadline)
+    assert (reading.value, reading.details["unexpected"]) == (100.0, 1)
+    assert reading.details["values_without_id"] == {"empty": 1, "nan": 1}
+    failed = read(keys, {"s/1.json": b'{"games": [{"id": NaN}]}'}, context, deadline)
+    assert failed.method == "failed" and "values without an id: nan 1 times" in str(failed.error)
+
+
 def test_sizes_and_names(context: ScanContext, deadline: Deadline) -> None:
     keys = {"p/41.csv": 9, "p/42.csv": 1}
     reading = read(keys, {"s/1.json": games("0041", "0042", "007")}, context, deadline, min_size=5, names=1)
