@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from dims_worker import workflows
-from tests.conftest import Lake, Project
+from dims_worker.config import load_config
+from tests.conftest import REPO, Lake, Project
 
 CONFIG = """
 sources:
@@ -127,6 +128,9 @@ def test_games_per_season_and_type_equal_set_arithmetic(
         rows = [{"id": FORMS[form](name), "day": day, "status": status} for name, day, status in world.games]
         rows += [{"id": None, "day": date(2020, 1, 1), "status": "Final"}] * 2
         connection.execute(text("INSERT INTO games VALUES (:id, :day, :status)"), rows)
+        loaded = {name for ids in world.truth.values() for name in ids if chance.random() < 0.7}
+        plays = [{"id": FORMS[form](name)} for name in sorted(loaded)]
+        connection.execute(text("INSERT INTO hoopr_play_by_play VALUES (:id)"), plays)
     lake.put(f"lake-{seed}", {f"pbp/{name}": content for name, content in world.files.items()})
     (project.folder / "pbp").mkdir()
     for name, content in world.files.items():
@@ -162,5 +166,13 @@ def test_games_per_season_and_type_equal_set_arithmetic(
     assert complete.details["values_without_id"] == {"NULL": 2}
     assert gaps["games_table"]["rows_without_id"] == local["games_table"]["rows_without_id"] == 2
     assert [gap for gap in gaps["date_gaps"] if gap["of"] == "espn pbp" and not gap["game_days"]] == []
+    lacking = gaps["games"]["all"]["without_box_score"], gaps["games"]["all"]["without_play_by_play"]
+    assert lacking == (len(everyone), len(everyone - loaded))
+    shipped = load_config(REPO / "config" / "dims.yaml", {}, REPO).metrics
+    for name, count in zip(("missing_games_count", "games_without_pbp"), lacking, strict=True):
+        metric = shipped[f"data_gaps.{name}"].model_dump()
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql(metric["query"]).scalar_one() == count
+            assert len(connection.exec_driver_sql(metric["rows"]).all()) == count
     not_played = {name for name, _, status in world.games if status == "Cancelled"}
     assert gaps["games"]["all"]["not_played"] == len(not_played)
