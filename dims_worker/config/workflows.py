@@ -143,6 +143,12 @@ class LocalInventoryConfig(WorkflowConfig):
     )
     few_games: int = Field(100, description="The report warns of a season with fewer games.")
 
+    @model_validator(mode="after")
+    def _has_warehouse(self) -> Self:
+        if self.games is not None and self.warehouse is None:
+            raise ValueError("`games` is a query of the warehouse: set `warehouse`, too")
+        return self
+
 
 class Feed(Model):
     """A feed of the lake: its prefixes by kind of file."""

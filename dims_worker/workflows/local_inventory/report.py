@@ -25,7 +25,9 @@ def markdown(result: Document) -> str:
     if not result["folders"]:
         return "\n".join([*lines, "No folder is configured.", ""])
     lines += _overview(result)
-    if any(season["expected"] is not None for folder in result["folders"] for season in folder["seasons"]):
+    if result.get("games_table") and any(
+        season["expected"] is not None for folder in result["folders"] for season in folder["seasons"]
+    ):
         lines += [_EXPLANATION, ""]
     for folder in result["folders"]:
         lines += _folder(folder, result)
