@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dims_worker.config.base import Model, Patterns, Regex, Texts
+from dims_worker.config.base import KEY_ID, Model, Patterns, Regex, Texts
 from dims_worker.config.formula import parse_formula
 from dims_worker.config.policy import Thresholds
 from dims_worker.config.units import AGES, BYTES, Duration, Size
@@ -151,7 +151,7 @@ class S3Metric(SourceMetric):
     storage_class: Texts = Field((), description="Only objects of these classes, such as `GLACIER`.")
     names: int = Field(20, ge=0, description="How many names of missing, unreadable or different items DIMS keeps.")
     date: Regex = Field(r"(?<!\d)(\d{8})(?!\d)", description="For `missing_days`: group 1 is the day.")
-    id: Regex = Field(r"^0*(\d+)", description="For `completeness`: group 1 is the id.")
+    id: Regex = Field(KEY_ID, description="For `completeness`: the first group that matches is the id.")
     min_size: Size = Field(1, description="For `completeness`: a smaller object has no content.")
     expected: ExpectedQuery | ExpectedObjects | None = Field(None, description="For `completeness`: the expected ids.")
     local: str | None = Field(None, description="For `sync_status`: the local folder.")
