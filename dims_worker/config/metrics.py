@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dims_worker.config.base import Model, Patterns, Regex, Texts
+from dims_worker.config.base import Model, Patterns, Regex, Texts, TimeZone
 from dims_worker.config.formula import parse_formula
 from dims_worker.config.policy import Thresholds
 from dims_worker.config.units import AGES, BYTES, Duration, Size
@@ -203,7 +203,7 @@ class GitMetric(SourceMetric):
 
 
 class SqlMetric(SourceMetric):
-    """The value in the first row of a query. A pass runs equal queries once."""
+    """The value in the only row of a query. A pass runs equal queries once."""
 
     default_units: ClassVar[dict[str, str]] = {"age": "hours"}
     measure: Literal["value", "age"] = Field("value", description="`age`: the column is a time.")
@@ -212,6 +212,7 @@ class SqlMetric(SourceMetric):
     rows: str | None = Field(None, description="A query whose first column names what the value counts.")
     names: int = Field(20, ge=0, description="How many of `rows` DIMS keeps with the reading.")
     tables: Texts = Field((), description="The tables that the query reads, as a note for people.")
+    timezone: TimeZone = Field("UTC", description="For `age`: the time zone of a time that is stored without one.")
 
 
 class AwsMetric(SourceMetric):
