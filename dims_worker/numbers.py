@@ -91,11 +91,23 @@ def fits_float(number: Number) -> bool:
     return len(exact_decimal(number).normalize(ARITHMETIC).as_tuple().digits) <= FLOAT_DIGITS
 
 
+def magnitude(number: Number) -> Number:
+    """Return the number without its sign, with all its digits."""
+    return number.copy_abs() if isinstance(number, Decimal) else abs(number)
+
+
 def same_number(one: Number, other: Number) -> bool:
     """Return whether two numbers are equal: `12.50` and 12.5 are."""
     if isinstance(one, Decimal) or isinstance(other, Decimal):
         return exact_decimal(one) == exact_decimal(other)
     return one == other
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Return whether two values are equal: equal numbers, or texts, truth values or nulls of the same type."""
+    if is_number(one) and is_number(other):
+        return same_number(one, other)
+    return type(one) is type(other) and bool(one == other)
 
 
 def less_than(one: Number, other: Number) -> bool:
@@ -125,6 +137,11 @@ def ratio(part: Number, whole: Number) -> float:
             raise OverflowError("the ratio is too large")
         return result
     return part / whole
+
+
+def value_text(value: Any) -> str:
+    """Return a value for a sentence: a number with all its digits, and any other value as Python writes it."""
+    return digits_of(value) if isinstance(value, Decimal) else repr(value)
 
 
 _MARK = f"decimal-{secrets.token_hex(16)}-"

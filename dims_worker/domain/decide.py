@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Literal
 
 from dims_worker.config import Config, Policy
 from dims_worker.config.units import AGES
 from dims_worker.formatting import format_age, is_number
+from dims_worker.numbers import difference, exact_decimal, less_than, magnitude, ratio, same_number, value_text
 from dims_worker.probes.base import Value
 
 Status = Literal["new", "ok", "minor", "moderate", "major", "extreme", "failed"]
@@ -73,7 +75,7 @@ class Judge:
             if watched_total and self._needs_person(total):
                 held = True
                 severity = max(severity, self._severity(self._status(total or 0)), key=SEVERITIES.index)
-                reason += f"; {total:.1f} % from {accepted.value!r}, which a person last accepted"
+                reason += f"; {total:.1f} % from {value_text(accepted.value)}, which a person last accepted"
         return self._verdict(status, severity, drift, reason, broken_limit, held=held)
 
     def _verdict(
@@ -97,7 +99,7 @@ class Judge:
         drift = drift_pct(old, new, self.policy.min_abs)
         if not (is_number(old) and is_number(new)):
             return drift, "unchanged" if drift == 0 else "different, which counts as 100 %", True
-        if new == old:
+        if same_number(new, old):
             return 0.0, "unchanged", True
         way = "up" if new > old else "down"
         noise = self.noise(old, new)
@@ -111,11 +113,11 @@ class Judge:
 
     def noise(self, old: Value, new: Value) -> Literal["direction", "min_abs"] | None:
         """Return the policy key that makes a change of numbers noise, or None if policy watches the change."""
-        if not (is_number(old) and is_number(new)) or old == new:
+        if not (is_number(old) and is_number(new)) or same_number(old, new):
             return None
         if self.policy.direction not in ("both", "up" if new > old else "down"):
             return "direction"
-        return "min_abs" if abs(new - old) < self.policy.min_abs else None
+        return "min_abs" if less_than(magnitude(difference(new, old)), self.policy.min_abs) else None
 
     def _status(self, drift: float) -> Status:
         limits = self.policy.thresholds
@@ -141,7 +143,7 @@ class Judge:
             return f"{format_age(age)} old, more than max_age = {format_age(self.policy.max_age)}"
         if key is None:
             return None
-        return f"{value} is {'below' if key == 'min' else 'above'} {key} = {getattr(self.policy, key):g}"
+        return f"{value_text(value)} is {'below' if key == 'min' else 'above'} {key} = {getattr(self.policy, key):g}"
 
     def broken_limit(self, value: Value, now: datetime) -> Literal["min", "max", "max_age"] | None:
         """Return the limit of policy that a value breaks at `now`, or None."""
@@ -149,11 +151,11 @@ class Judge:
             max_age = self.policy.max_age
             old = max_age is not None and isinstance(value, str) and now - datetime.fromisoformat(value) > max_age
             return "max_age" if old else None
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not is_number(value):
             return None
-        if self.policy.min is not None and value < self.policy.min:
+        if self.policy.min is not None and less_than(value, self.policy.min):
             return "min"
-        return "max" if self.policy.max is not None and value > self.policy.max else None
+        return "max" if self.policy.max is not None and less_than(self.policy.max, value) else None
 
 
 def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
@@ -164,13 +166,15 @@ def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
     """
     if not (is_number(old) and is_number(new)):
         return 0.0 if type(old) is type(new) and old == new else 100.0
-    if old == new:
+    if same_number(old, new):
         return 0.0
     if old == 0:
-        return 100.0 if abs(new) >= min_abs else None
+        return None if less_than(magnitude(new), min_abs) else 100.0
     try:
-        change = abs(new - old)  # multiply first if that cannot overflow: 29 of 100 is 29 %, not 28.99…
-        drift = change * 100 / abs(old) if change < 1e300 else change / abs(old) * 100
+        change = magnitude(
+            difference(new, old)
+        )  # multiply first if that cannot overflow: 29 of 100 is 29 %, not 28.99…
+        drift = ratio(change * 100, magnitude(old)) if change < 1e300 else ratio(change, magnitude(old)) * 100
         return min(drift, DRIFT_CAP)
     except OverflowError:
         return DRIFT_CAP
@@ -192,4 +196,7 @@ def inside_band(anchor: Value, value: Value, tolerance_pct: float) -> bool:
     """Return whether a value lies in a request's band: within `tolerance_pct` of the value first proposed."""
     if not (is_number(anchor) and is_number(value)):
         return type(anchor) is type(value) and anchor == value
+    if isinstance(value, Decimal) or isinstance(anchor, Decimal):
+        reach = exact_decimal(anchor).copy_abs() * exact_decimal(tolerance_pct) / 100
+        return exact_decimal(difference(value, anchor)).copy_abs() <= reach
     return abs(value - anchor) <= abs(anchor) * tolerance_pct / 100

@@ -19,4 +19,6 @@ def checked_text(text: str, origin: str) -> str:
 
 
 def text_too_long(size: int, origin: str) -> MeasureError:
-    return MeasureError(f"{origin} a text of {size:,} bytes, more than {MAX_TEXT >> 10} KiB: return a number or a shorter text")
+    return MeasureError(
+        f"{origin} a text of {size:,} bytes, more than {MAX_TEXT >> 10} KiB: return a number or a shorter text"
+    )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import signal
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 from dims_worker.config import CommandMetric, CommandSource
 from dims_worker.errors import MeasureError
+from dims_worker.numbers import Number, exact_decimal, loads, number_of, parse_fraction
 from dims_worker.probes.base import (
     Deadline,
     Probe,
@@ -28,6 +29,7 @@ from dims_worker.probes.base import (
 )
 from dims_worker.probes.command.process import ProgramResult, run_program
 from dims_worker.probes.json_path import resolve_pointer
+from dims_worker.probes.text_values import checked_text
 
 _AT_ONCE = 4
 _INTEGER = re.compile(r"[+-]?[0-9]{1,300}")
@@ -97,7 +99,7 @@ def _value(metric: CommandMetric, output: str) -> Value:
     printed = output.strip()
     match metric.parse:
         case "text":
-            return printed
+            return checked_text(printed, "printed")
         case "json":
             assert metric.pointer is not None
             return _pointed(printed, metric.pointer)
@@ -108,12 +110,21 @@ def _value(metric: CommandMetric, output: str) -> Value:
         case "number":
             if not _NUMBER.fullmatch(printed) or not math.isfinite(float(printed)):
                 raise ValueError(f"printed {_quoted(printed)}, which is not a number")
-            return int(printed) if _INTEGER.fullmatch(printed) else float(printed)
+            return _measured(int(printed) if _INTEGER.fullmatch(printed) else parse_fraction(printed), "printed")
+
+
+def _measured(number: Number, origin: str) -> Number:
+    """Return the number. Raises ValueError if it is too large, or has too many digits, to be a measurement."""
+    try:
+        number_of(exact_decimal(number))
+    except ValueError as error:
+        raise ValueError(f"{origin} {error}") from None
+    return number
 
 
 def _pointed(printed: str, pointer: str) -> Value:
     try:
-        document = json.loads(printed, parse_constant=_no_constant)
+        document = loads(printed, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise ValueError(f"printed {_quoted(printed)}, which is not JSON") from None
     try:
@@ -127,12 +138,11 @@ def _pointed(printed: str, pointer: str) -> Value:
             raise LookupError(f"the JSON has null at {pointer}")
         case bool() as value:
             return value
-        case int() | float() as value:
-            if not abs(value) < 1e300:
-                raise ValueError(f"the JSON has a number at {pointer} that is too large")
-            return value
+        case int() | float() | Decimal() as value:
+            return _measured(value, f"the JSON has at {pointer}")
         case str() as value:
-            return _text(value.encode("utf-8", "backslashreplace"))  # JSON can contain half a surrogate pair
+            readable = _text(value.encode("utf-8", "backslashreplace"))  # JSON can contain half a surrogate pair
+            return checked_text(readable, f"the JSON has at {pointer}")
         case _:
             raise ValueError(f"the JSON has a list or an object at {pointer}, not a single value")
 

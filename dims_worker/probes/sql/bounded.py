@@ -10,7 +10,7 @@ from dims_worker.errors import MeasureError
 from dims_worker.probes.sql.values import MAX_NAME, ServerType, name_text, of_server
 from dims_worker.probes.text_values import MAX_TEXT, text_too_long
 
-_INTERVAL, _VOID = 1186, 2278
+_INET, _INTERVAL, _VOID = 869, 1186, 2278
 """The numbers of these types in pg_type, the same in every PostgreSQL."""
 
 _SECONDS = (
@@ -30,7 +30,7 @@ class ServerColumn:
 
 def description(inner: str) -> str:
     """Return a query with the columns of `inner` and without rows."""
-    return f"SELECT * FROM (\n{inner}\n) AS dims_query LIMIT 0"
+    return f"SELECT * FROM (\n{inner}\n) AS dims_query LIMIT 0"  # noqa: S608 - the query of the user
 
 
 def columns(described: Sequence[Any]) -> Sequence[ServerColumn]:
@@ -45,7 +45,7 @@ def values(inner: str, described: Sequence[ServerColumn]) -> str:
         written = _text(f"c{number}", column)
         size = f"octet_length({written})"
         parts.append(f"CASE WHEN {size} <= {MAX_TEXT} THEN {written} END, {size}, {_TYPE.format(type=column.type)}")
-    return f"SELECT {', '.join(parts)} FROM {_from(inner, described)} LIMIT 2"
+    return f"SELECT {', '.join(parts)} FROM {_from(inner, described)} LIMIT 2"  # noqa: S608 - the query of the user
 
 
 def cells(row: Sequence[Any]) -> Iterator[Any]:
@@ -70,7 +70,7 @@ def names(inner: str, described: Sequence[ServerColumn]) -> str:
     """Return a query for all rows: of the first column its text, cut, and its type."""
     written = _text("c1", described[0]) if described else "NULL"
     kind = _TYPE.format(type=described[0].type) if described else "NULL"
-    return f"SELECT left({written}, {MAX_NAME + 1}) AS name, {kind} AS kind FROM {_from(inner, described)}"
+    return f"SELECT left({written}, {MAX_NAME + 1}) AS name, {kind} AS kind FROM {_from(inner, described)}"  # noqa: S608 - the query of the user
 
 
 def name_of(row: Sequence[Any]) -> str:
@@ -88,10 +88,12 @@ def _from(inner: str, described: Sequence[ServerColumn]) -> str:
     # OFFSET 0 makes the server compute each column once, however often it is used
     names = ", ".join(f"c{number}" for number in range(1, len(described) + 1))
     alias = f"dims_row({names})" if names else "dims_row"
-    return f"(SELECT * FROM (\n{inner}\n) AS dims_query OFFSET 0) AS {alias}"
+    return f"(SELECT * FROM (\n{inner}\n) AS dims_query OFFSET 0) AS {alias}"  # noqa: S608 - the query of the user
 
 
 def _text(name: str, column: ServerColumn) -> str:
     if column.type == _VOID:
         return "NULL::text"
+    if column.type == _INET:
+        return f"CASE WHEN {name} IS NOT NULL THEN format('%s', {name}) END"  # a cast would add /32
     return f"({_SECONDS.format(x=name)})" if column.type == _INTERVAL else f"{name}::text"

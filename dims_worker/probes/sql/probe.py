@@ -98,7 +98,9 @@ def _reading(name: str, metric: SqlMetric, answers: Answers) -> Reading:
         if not metric.is_age:
             return exact_reading(name, metric, value_of(cell, metric.unit), details)
         instant, assumed = instant_of(cell, metric.timezone)
-        return exact_reading(name, metric, instant, details | ({"assumed_timezone": metric.timezone} if assumed else {}))
+        return exact_reading(
+            name, metric, instant, details | ({"assumed_timezone": metric.timezone} if assumed else {})
+        )
     except MeasureError as error:
         return Reading.failed(name, metric.shown_unit, str(error))
     except LookupError as error:

@@ -1,8 +1,8 @@
 """Find tables that were emptied, rewritten or exchanged after the snapshot of a transaction.
 
-TRUNCATE, ALTER TABLE and an exchange of names are not MVCC-safe (PostgreSQL manual, section 13.6): a transaction with an
-older snapshot sees the new table, but none of its rows. So a query can return 0 rows at a moment at which the table was
-never empty.
+TRUNCATE, ALTER TABLE and an exchange of names are not MVCC-safe (PostgreSQL manual, section 13.6): a transaction with
+an older snapshot sees the new table, but none of its rows. So a query can return 0 rows although the table was never
+empty.
 
 A query keeps a lock on everything that it read until its savepoint is rolled back. PostgreSQL lists these locks in
 pg_locks, also for the tables behind views, partitions and functions. Such a lock also keeps others from replacing the
@@ -13,8 +13,8 @@ waits longer than the query itself takes.
 from __future__ import annotations
 
 # A row of a system catalog that the snapshot sees, and that a committed transaction has replaced, shows that the table
-# is no longer the one of the snapshot. pg_class has a row for each table (TRUNCATE, VACUUM FULL, CLUSTER, RENAME, ATTACH
-# PARTITION), pg_rewrite for each view (CREATE OR REPLACE VIEW), pg_inherits for each child of a table (DETACH PARTITION).
+# is no longer the one of the snapshot. pg_class has a row for each table (TRUNCATE, VACUUM FULL, CLUSTER, RENAME,
+# ATTACH PARTITION), pg_rewrite for each view (CREATE OR REPLACE VIEW), pg_inherits for each child of a table (DETACH).
 # VACUUM, ANALYZE and CREATE INDEX change these rows in place, so they do not count.
 # xmax has 32 bits. The snapshot's own number completes it: the two differ by less than 2^31.
 REPLACED_TABLES = """

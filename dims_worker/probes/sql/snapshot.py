@@ -98,7 +98,9 @@ class SnapshotQuery:
         if inner is None:
             result = self._rows(query, keep, limit)
             return replace(result, rows=tuple((name_text(row[0]),) for row in result.rows))
-        result = self._rows(bounded.names(inner, self._described(inner, limit)), keep, limit)
+        with self._guarded(limit):
+            described = self._columns(inner)
+            result = self._fetch(bounded.names(inner, described), keep, limit)
         return replace(result, rows=tuple((bounded.name_of(row),) for row in result.rows))
 
     def first(self, query: str, limit: Deadline | None = None) -> QueryResult:
@@ -107,29 +109,34 @@ class SnapshotQuery:
         On PostgreSQL, the server keeps back a value that is too long. A cell that cannot be a measurement is a
         MeasureError with the reason. Without a stream, PostgreSQL can use parallel plans.
         """
-        limit = limit or self._deadline
         inner = self._subquery(query)
-        if inner is None:
-            with self._result(query, limit) as result:
-                rows = result.fetchmany(2)
-                return QueryResult(tuple(result.keys()), tuple(tuple(row) for row in rows[:1]), len(rows))
-        columns = self._described(inner, limit)
-        with self._result(bounded.values(inner, columns), limit) as result:
-            rows = result.fetchall()
-            first = tuple(bounded.cells(rows[0])) if rows else None
-        return QueryResult(tuple(column.name for column in columns), () if first is None else (first,), len(rows))
+        with self._guarded(limit or self._deadline):
+            if inner is None:
+                with self._run(query) as result:
+                    names, rows = tuple(result.keys()), [tuple(row) for row in result.fetchmany(2)]
+            else:
+                described = self._columns(inner)
+                names = tuple(column.name for column in described)
+                with self._run(bounded.values(inner, described)) as result:
+                    rows = [tuple(bounded.cells(row)) for row in result]
+        return QueryResult(names, tuple(rows[:1]), len(rows))
 
     def _subquery(self, query: str) -> str | None:
         """Return the query as it can be in FROM, on PostgreSQL. Raises MeasureError for a query that does not read."""
         check_read_only(query)
         return as_subquery(query) if self._postgresql else None
 
-    def _described(self, inner: str, limit: Deadline) -> Sequence[bounded.ServerColumn]:
-        with self._result(bounded.description(inner), limit, reads=False) as result:
+    def _columns(self, inner: str) -> Sequence[bounded.ServerColumn]:
+        with self._run(bounded.description(inner)) as result:
             return bounded.columns(result.cursor.description)
 
     def _rows(self, query: str, keep: int | None, limit: Deadline) -> QueryResult:
-        with self._result(query, limit, stream=keep is not None) as result:
+        with self._guarded(limit):
+            return self._fetch(query, keep, limit)
+
+    def _fetch(self, query: str, keep: int | None, limit: Deadline) -> QueryResult:
+        """Return all rows, or the first `keep`, from a stream, and the number of all."""
+        with self._run(query, stream=keep is not None) as result:
             kept: list[tuple[Any, ...]] = []
             total = 0
             while page := result.fetchmany(_PAGE):
@@ -140,22 +147,24 @@ class SnapshotQuery:
             return QueryResult(tuple(result.keys()), tuple(kept), total)
 
     @contextlib.contextmanager
-    def _result(
-        self, query: str, limit: Deadline, *, stream: bool = False, reads: bool = True
-    ) -> Iterator[CursorResult[Any]]:
+    def _run(self, query: str, *, stream: bool = False) -> Iterator[CursorResult[Any]]:
+        # Without parameters, % and : in the query have no special meaning
+        options = {"no_parameters": True, "stream_results": stream, "max_row_buffer": _PAGE}
+        with contextlib.closing(self._connection.exec_driver_sql(query, execution_options=options)) as result:
+            if not result.returns_rows:
+                raise MeasureError("the query returns no rows")
+            yield result
+
+    @contextlib.contextmanager
+    def _guarded(self, limit: Deadline) -> Iterator[None]:
+        """Run one query of a metric: within its limit, with clear errors, and without an effect on the next one."""
         self._check_time(limit)
         if self._lost:
             raise MeasureError(self._lost)
-        # Without parameters, % and : in the query have no special meaning
-        options = {"no_parameters": True, "stream_results": stream, "max_row_buffer": _PAGE}
         try:
             with self._bounded(limit):
-                with contextlib.closing(self._connection.exec_driver_sql(query, execution_options=options)) as result:
-                    if not result.returns_rows:
-                        raise MeasureError("the query returns no rows")
-                    yield result
-                if reads:
-                    self._check_tables()
+                yield
+                self._check_tables()
         except MeasureError:
             raise
         except Exception as error:  # noqa: BLE001 - drivers also raise other errors, such as ValueError
@@ -167,8 +176,8 @@ class SnapshotQuery:
         """Raise TablesReplaced if the query read tables that others replaced after the snapshot was taken."""
         if self._postgresql and (replaced := list(self._connection.exec_driver_sql(REPLACED_TABLES).scalars())):
             raise TablesReplaced(
-                f"{', '.join(replaced)} changed while DIMS measured, in a way that hides rows from a query that has begun "
-                "(TRUNCATE, ALTER TABLE, DROP, an exchange of names or partitions). Measure again when the load is over"
+                f"{', '.join(replaced)} changed while DIMS measured, in a way that hides rows from a query that has "
+                "begun (TRUNCATE, ALTER TABLE, DROP, an exchange of names or partitions). Measure again after the load"
             )
 
     def _check_time(self, limit: Deadline) -> None:
@@ -179,8 +188,8 @@ class SnapshotQuery:
     def _too_long(self, limit: Deadline) -> QueryTookTooLong:
         whole = self._deadline.timeout.total_seconds()
         return QueryTookTooLong(
-            f"the query took longer than its share of the time, {limit.timeout.total_seconds():.3g} s of {whole:g} s. Make "
-            "it faster, or raise `timeout` of the source"
+            f"the query took longer than its share of the time, {limit.timeout.total_seconds():.3g} s of {whole:g} s. "
+            "Make it faster, or raise `timeout` of the source"
         )
 
     @contextlib.contextmanager
@@ -225,8 +234,8 @@ class SnapshotQuery:
         code = getattr(getattr(error, "orig", None), "pgcode", None)
         if code == _LOCKED:
             return QueryTookTooLong(
-                "the query waited for a table that another session has locked, for example with TRUNCATE or ALTER TABLE. "
-                "Measure again when that session has ended"
+                "the query waited for a table that another session has locked, for example with TRUNCATE or ALTER "
+                "TABLE. Measure again when that session has ended"
             )
         if limit.over:
             return self._too_long(limit)
@@ -266,7 +275,10 @@ def open_snapshot(source: SqlSource, context: ScanContext, deadline: Deadline) -
 def query_rows(
     source: SqlSource, query: str, context: ScanContext, deadline: Deadline, keep: int | None = None
 ) -> QueryResult:
-    """Run one query in its own snapshot, and in a second one if its tables were replaced meanwhile. See `SnapshotQuery.__call__`."""
+    """Run one query in its own snapshot, and in a second one if its tables were replaced meanwhile.
+
+    See `SnapshotQuery.__call__`.
+    """
     try:
         with open_snapshot(source, context, deadline) as snapshot:
             return snapshot(query, keep)

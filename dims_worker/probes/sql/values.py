@@ -28,6 +28,7 @@ _UNUSABLE = {
     "bytea": "which is binary: write octet_length(x) or encode(x, 'hex')",
     "void": "which is no value: write a query that returns one",
 }
+_UNUSABLE["record"] = "a row: name one of its columns"
 _UNUSABLE["jsonb"] = _UNUSABLE["json"]
 _UNUSABLE_CATEGORIES = {
     "A": "an array: write cardinality(x), x[1] or array_to_string(x, ',')",
@@ -82,8 +83,7 @@ def _instant(written: str) -> datetime:
     """Return the time that PostgreSQL wrote in its ISO format."""
     if written.lstrip("-") == "infinity":
         raise MeasureError(
-            f"the query returns the time {written!r}. Leave it out, for example with "
-            "max(x) FILTER (WHERE isfinite(x))"
+            f"the query returns the time {written!r}. Leave it out, for example with max(x) FILTER (WHERE isfinite(x))"
         )
     if written.endswith("BC"):
         raise MeasureError(f"the query returns {written!r}, a time before the year 1")
@@ -99,8 +99,8 @@ def _interval(written: str) -> timedelta:
         raise MeasureError(f"the query returns the interval {seconds.lower()!r}, which is not a measurement")
     if months != "0":
         raise MeasureError(
-            f"the query returns an interval of {months} months, and a month has no fixed length: subtract two times, or "
-            "write EXTRACT(epoch FROM x), which counts 30 days for a month"
+            f"the query returns an interval of {months} months, and a month has no fixed length: subtract two times, "
+            "or write EXTRACT(epoch FROM x), which counts 30 days for a month"
         )
     try:
         return timedelta(microseconds=int(Decimal(seconds) * 1_000_000))
@@ -138,7 +138,7 @@ def value_of(cell: Any, unit: str | None) -> Value:
         case timedelta():
             return _in_unit(cell, unit)
         case bytes() | memoryview():
-            raise MeasureError("the query returns bytes, not a number: write a function that returns their length or hex")
+            raise MeasureError("the query returns bytes, not a number: return their length, or hex as text")
         case _:
             kind = type(cell).__name__
             raise MeasureError(f"the query returns {kind}, not a number, text, truth value or time: write a CAST")
@@ -147,7 +147,8 @@ def value_of(cell: Any, unit: str | None) -> Value:
 def _in_unit(span: timedelta, unit: str | None) -> Value:
     if unit not in AGES:
         raise MeasureError(
-            f"the query returns an interval: set `unit` to {', '.join(AGES)}, or write EXTRACT(epoch FROM x) for seconds"
+            f"the query returns an interval: set `unit` to {', '.join(AGES)}, or write EXTRACT(epoch FROM x), which "
+            "returns seconds"
         )
     microseconds = span // timedelta(microseconds=1)
     whole, rest = divmod(microseconds, int(AGES[unit] * 1_000_000))
@@ -187,7 +188,9 @@ def _moment(cell: Any) -> datetime:
         case int() | float() | Decimal() if not isinstance(cell, bool):
             raise MeasureError(f"the query returns {type(cell).__name__}, which is not a time: {_EPOCH}")
         case timedelta():
-            raise MeasureError("the query returns an interval, which is not a time: return the time that it counts from")
+            raise MeasureError(
+                "the query returns an interval, which is not a time: return the time that it counts from"
+            )
         case _:
             raise MeasureError(f"the query returns {type(cell).__name__}, which is not a time: write a CAST")
 

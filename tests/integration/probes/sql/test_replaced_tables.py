@@ -145,7 +145,9 @@ def test_other_changes_leave_the_value_of_the_snapshot(url: str, engine: Engine)
 
 
 def test_a_change_before_the_pass_does_not_count(url: str, engine: Engine) -> None:
-    execute(engine, f"TRUNCATE games; {RELOAD}; ALTER TABLE parts DETACH PARTITION parts_1; BEGIN; TRUNCATE other; ROLLBACK")
+    execute(
+        engine, f"TRUNCATE games; {RELOAD}; ALTER TABLE parts DETACH PARTITION parts_1; BEGIN; TRUNCATE other; ROLLBACK"
+    )
     with open_snapshot(source(url), CONTEXT, within()) as snapshot:
         for query, value in (("games", 600), ("parts", 0), ("other", 0), ("playoffs", 600)):
             assert count(snapshot, f"SELECT count(*) FROM {query}") == value
@@ -221,9 +223,7 @@ def test_a_query_that_waits_too_long_for_a_lock_names_it(url: str, engine: Engin
     assert "another session has locked" in str(readings["box"].error)
 
 
-def test_a_table_that_is_replaced_all_the_time_fails(
-    url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_that_is_replaced_all_the_time_fails(url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     real = SnapshotQuery.first
 
     def first(self: SnapshotQuery, query: str, limit: Deadline | None = None) -> object:

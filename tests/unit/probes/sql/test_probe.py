@@ -23,7 +23,7 @@ from dims_worker.probes.base import Deadline, Reading, ScanContext, readings_by_
 from dims_worker.probes.sql.probe import SqlProbe
 from dims_worker.probes.sql.snapshot import open_snapshot, query_rows
 from dims_worker.probes.sql.statement import as_subquery, check_read_only
-from dims_worker.probes.sql.values import ServerType, instant_of, of_server, value_of
+from dims_worker.probes.sql.values import instant_of, value_of
 
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
@@ -192,9 +192,7 @@ def test_more_than_one_row_fails(scan: Scan) -> None:
 
 
 def test_a_text_over_64_kib_fails_alone(scan: Scan) -> None:
-    readings = scan(
-        long=metric("SELECT printf('%.*c', 65537, 'x')"), fits=metric("SELECT printf('%.*c', 65536, 'x')")
-    )
+    readings = scan(long=metric("SELECT printf('%.*c', 65537, 'x')"), fits=metric("SELECT printf('%.*c', 65536, 'x')"))
     assert "a text of 65,537 bytes, more than 64 KiB" in str(readings["long"].error)
     assert readings["fits"].value == "x" * 65536
 
