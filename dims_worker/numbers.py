@@ -51,7 +51,7 @@ def number_of(written: str | Decimal) -> Number:
     if not exact.is_finite():
         raise ValueError(f"{exact}, which is not a measurement")
     if exact and not exact.adjusted() < math.log10(LARGEST):
-        raise ValueError(f"{exact:.3g}, which is not a measurement: the limit is {LARGEST:g}")
+        raise ValueError(f"{exact:.3g}, which is not a measurement, because it is too large: the limit is {LARGEST:g}")
     if len(exact.as_tuple().digits) > MAX_DIGITS or exact.adjusted() < -MAX_DIGITS:
         raise ValueError(f"{exact:.3g} with more than {MAX_DIGITS:,} digits: round it")
     return int(exact) if _exponent(exact) >= 0 else _with_fraction(exact)

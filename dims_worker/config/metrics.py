@@ -211,7 +211,9 @@ class SqlMetric(SourceMetric):
     column: str | None = Field(None, description="The column to take, if the query returns several.")
     rows: str | None = Field(None, description="A query whose first column names what the value counts.")
     names: int = Field(20, ge=0, description="How many of `rows` DIMS keeps with the reading.")
-    tables: Texts = Field((), description="The tables that the query reads, as a note for people.")
+    tables: Texts = Field(
+        (), description="The tables that the query reads, as a note for people. DIMS finds them itself."
+    )
     timezone: TimeZone = Field("UTC", description="For `age`: the time zone of a time that is stored without one.")
 
 

@@ -59,7 +59,8 @@ def of_server(written: str, kind: ServerType) -> Any:
     if kind.category in _AS_TEXT_CATEGORIES or kind.name in _AS_TEXT or kind.name.startswith("reg"):
         return written
     why = _UNUSABLE.get(kind.name) or _UNUSABLE_CATEGORIES.get(kind.category) or "write CAST(x AS text)"
-    raise MeasureError(f"the query returns {kind.name}, {why}")
+    name = f"{kind.name.removeprefix('_')}[]" if kind.category == "A" else kind.name
+    raise MeasureError(f"the query returns {name}, {why}")
 
 
 def _number(written: str) -> Value:
@@ -71,7 +72,7 @@ def _number(written: str) -> Value:
 
 
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity", "nan", "inf", "-inf")
-_FINITE = "Leave such values out, for example with FILTER (WHERE x < 'Infinity') or NULLIF(x, 'NaN')"
+_FINITE = "Leave such values out, for example with FILTER (WHERE abs(x) < 'Infinity')"
 
 
 def _float(written: str) -> float:
@@ -86,7 +87,7 @@ def _instant(written: str) -> datetime:
             f"the query returns the time {written!r}. Leave it out, for example with max(x) FILTER (WHERE isfinite(x))"
         )
     if written.endswith("BC"):
-        raise MeasureError(f"the query returns {written!r}, a time before the year 1")
+        raise MeasureError(f"the query returns {written!r}, a time before the year 1: leave such times out")
     try:
         return datetime.fromisoformat(written)
     except ValueError:

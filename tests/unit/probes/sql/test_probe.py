@@ -6,11 +6,12 @@ import json
 import sqlite3
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from pydantic import SecretStr
 from dims_worker.config import SqlMetric, SqlSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext, readings_by_name
-from dims_worker.probes.sql.probe import SqlProbe
-from dims_worker.probes.sql.snapshot import open_snapshot, query_rows
+from dims_worker.probes.sql.probe import SqlProbe, _run_in_shares
+from dims_worker.probes.sql.snapshot import QueryTookTooLong, open_snapshot, query_rows
 from dims_worker.probes.sql.statement import as_subquery, check_read_only
 from dims_worker.probes.sql.values import instant_of, value_of
 
@@ -374,3 +375,30 @@ def test_a_file_that_is_not_a_database(scan: Scan, games: Path) -> None:
     games.write_text("a text, and a long one at that" * 100)
     readings = scan(a=metric("SELECT 1 FROM games"))
     assert readings["a"].error == "the query failed: file is not a database"
+
+
+def run_in_shares(durations: Mapping[str, float], seconds: float, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """Run calls that take this long, by a clock that only they move. Return each result, or "late"."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def call(name: str, share: Deadline) -> str:
+        if durations[name] > share.left:
+            now[0] += share.left
+            raise QueryTookTooLong("late")
+        now[0] += durations[name]
+        return name
+
+    answers = _run_in_shares(
+        {name: partial(call, name) for name in durations}, Deadline.after(timedelta(seconds=seconds))
+    )
+    assert now[0] <= seconds + 0.01
+    return {name: str(answer) for name, answer in answers.items()}
+
+
+def test_a_slow_query_has_the_time_that_the_others_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_in_shares({"a": 3.9, "b": 0.1, "c": 0.1}, 6, monkeypatch) == {"a": "late", "b": "b", "c": "c"}
+    assert run_in_shares({"a": 3.5, "b": 0.1, "c": 0.1}, 6, monkeypatch) == {"a": "a", "b": "b", "c": "c"}
+    assert run_in_shares({"a": 0.1, "b": 5.5}, 6, monkeypatch) == {"a": "a", "b": "b"}
+    assert run_in_shares({"a": 99, "b": 99, "c": 0.1}, 6, monkeypatch) == {"a": "late", "b": "late", "c": "c"}
+    assert run_in_shares({"a": 59}, 60, monkeypatch) == {"a": "a"}
