@@ -126,19 +126,6 @@ def difference(number: Number, other: Number) -> Number:
     return number - other
 
 
-def ratio(part: Number, whole: Number) -> float:
-    """Return part / whole. Raises ZeroDivisionError, and OverflowError if a float cannot hold the result."""
-    if isinstance(part, Decimal) or isinstance(whole, Decimal):
-        if not whole:
-            raise ZeroDivisionError("division by zero")
-        with localcontext(ARITHMETIC):
-            result = float(exact_decimal(part) / exact_decimal(whole))
-        if not math.isfinite(result):
-            raise OverflowError("the ratio is too large")
-        return result
-    return part / whole
-
-
 def value_text(value: Any) -> str:
     """Return a value for a sentence: a number with all its digits, and any other value as Python writes it."""
     return digits_of(value) if isinstance(value, Decimal) else repr(value)

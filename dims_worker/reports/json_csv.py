@@ -12,7 +12,7 @@ from dims_worker.analysis.health import MetricHealth, health_labels, health_sent
 from dims_worker.numbers import digits_of
 from dims_worker.reports.inventory import InventoryReport
 from dims_worker.text import metric_values
-from dims_worker.text.json_documents import facts, json_text
+from dims_worker.text.json_documents import facts, json_text, request_document
 from dims_worker.workflows import registry
 
 COLUMNS = (
@@ -51,8 +51,10 @@ def json_document(inventory: InventoryReport) -> dict[str, Any]:
             for category in inventory.categories
         ],
         "off": list(inventory.off),
-        "requests": [facts(row) | {"decide": metric_values.decide_command(row)} for row in inventory.requests],
-        "decided": [facts(row) for row in inventory.decided],
+        "requests": [
+            request_document(row) | {"decide": metric_values.decide_command(row)} for row in inventory.requests
+        ],
+        "decided": [request_document(row) for row in inventory.decided],
         "drifts": [facts(row) for row in inventory.drifts],
         "runs": [facts(row) for row in inventory.runs],
         "events": [facts(row) for row in inventory.events],
