@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import signal
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -32,6 +34,7 @@ from dims_worker.probes.json_path import resolve_pointer
 from dims_worker.probes.text_values import checked_text
 
 _AT_ONCE = 4
+_THREADS = 64
 _INTEGER = re.compile(r"[+-]?[0-9]{1,300}")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -49,7 +52,10 @@ class CommandProbe(Probe[CommandSource, CommandMetric]):
     def scan(
         self, source: CommandSource, metrics: Mapping[str, CommandMetric], context: ScanContext, deadline: Deadline
     ) -> ScanResult:
-        """See `Probe.scan`. A few programs run in parallel. If the folder is missing, all metrics report it."""
+        """See `Probe.scan`. A few programs run in parallel. Those that hang do not keep the others from running.
+
+        If the folder is missing, all metrics report it.
+        """
         deadline.check()
         folder = context.path_of(source.cwd)
         if not folder.is_dir():
@@ -57,14 +63,49 @@ class CommandProbe(Probe[CommandSource, CommandMetric]):
                 missing_readings(metrics, f"{printable_path(str(folder))} is not a folder: check `cwd` of the source")
             )
         commands = list(dict.fromkeys(metric.command for metric in metrics.values()))
-        with ThreadPoolExecutor(_AT_ONCE, "command") as pool:
-            results = pool.map(lambda command: result_or_error(_run, command, folder, deadline), commands)
+        slots = _Slots(_AT_ONCE, deadline.left / max(1, math.ceil(len(commands) / _AT_ONCE)))
+        with ThreadPoolExecutor(max(1, min(len(commands), _THREADS)), "command") as pool:
+            results = pool.map(lambda command: result_or_error(_run, command, folder, deadline, slots), commands)
             ended = dict(zip(commands, results, strict=True))
         return ScanResult(tuple(_reading(name, metric, ended[metric.command]) for name, metric in metrics.items()))
 
 
-def _run(command: Command, folder: Path, deadline: Deadline) -> ProgramResult:
-    return run_program(["/bin/sh", "-c", command] if isinstance(command, str) else command, folder, deadline)
+class _Slots:
+    """Lets a few programs run at once. One that takes longer than its share runs on, but no other waits for it.
+
+    So programs that hang fail alone.
+    """
+
+    def __init__(self, at_once: int, share: float) -> None:
+        self._free = threading.Semaphore(at_once)
+        self._share = share
+
+    @contextlib.contextmanager
+    def take(self, deadline: Deadline) -> Iterator[None]:
+        """Wait for a slot. Raises MeasureError if there is none before the deadline."""
+        if not self._free.acquire(timeout=deadline.left):
+            deadline.check()
+            raise MeasureError("the program could not be started in time: raise `timeout` of the source")
+        held = threading.Lock()
+
+        def release() -> None:
+            if held.acquire(blocking=False):  # only once: when the share is over, or when the program has ended
+                self._free.release()
+
+        timer = threading.Timer(self._share, release)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            release()
+
+
+def _run(command: Command, folder: Path, deadline: Deadline, slots: _Slots) -> ProgramResult:
+    arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else command
+    with slots.take(deadline):
+        return run_program(arguments, folder, deadline)
 
 
 def _reading(name: str, metric: CommandMetric, ended: ProgramResult | MeasureError) -> Reading:

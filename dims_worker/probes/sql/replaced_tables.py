@@ -14,7 +14,8 @@ from __future__ import annotations
 
 # A row of a system catalog that the snapshot sees, and that a committed transaction has replaced, shows that the table
 # is no longer the one of the snapshot. pg_class has a row for each table (TRUNCATE, VACUUM FULL, CLUSTER, RENAME,
-# ATTACH PARTITION), pg_rewrite for each view (CREATE OR REPLACE VIEW), pg_inherits for each child of a table (DETACH).
+# ATTACH PARTITION), pg_rewrite for each view (CREATE OR REPLACE VIEW), pg_inherits for each child of a table (DETACH),
+# pg_namespace for each schema (RENAME).
 # VACUUM, ANALYZE and CREATE INDEX change these rows in place, so they do not count.
 # xmax has 32 bits. The snapshot's own number completes it: the two differ by less than 2^31.
 REPLACED_TABLES = """
@@ -37,6 +38,11 @@ WITH used AS (
     SELECT used.oid, child.xmax::text::bigint
     FROM used JOIN pg_catalog.pg_inherits AS child ON child.inhparent = used.oid
     WHERE child.xmax <> '0'
+    UNION ALL
+    SELECT used.oid, namespace.xmax::text::bigint
+    FROM used JOIN pg_catalog.pg_class AS class ON class.oid = used.oid
+    JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = class.relnamespace
+    WHERE namespace.xmax <> '0'
 ), replaced AS (
     SELECT oid, next + (((xid - (next & 4294967295)) + 2147483648) & 4294967295) - 2147483648 AS xid
     FROM ended, snapshot

@@ -231,7 +231,8 @@ class SnapshotQuery:
             return over
         if self._lost:
             return MeasureError(self._lost)
-        code = getattr(getattr(error, "orig", None), "pgcode", None)
+        orig = getattr(error, "orig", None)
+        code = getattr(orig, "pgcode", None) or getattr(orig, "sqlstate", None)  # psycopg2, psycopg 3
         if code == _LOCKED:
             return QueryTookTooLong(
                 "the query waited for a table that another session has locked, for example with TRUNCATE or ALTER "

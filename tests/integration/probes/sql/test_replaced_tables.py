@@ -66,6 +66,10 @@ _REPLACED = (
         "SELECT count(*) FROM parts",
     ),
     ("ALTER TABLE heir NO INHERIT elders", "SELECT count(*) FROM elders"),
+    (
+        "CREATE SCHEMA IF NOT EXISTS live; CREATE TABLE live.games (id int)",  # which was created after the snapshot
+        "SELECT count(*) FROM live.games",
+    ),
 )
 _NOT_REPLACED = (
     "INSERT INTO games SELECT n FROM generate_series(501, 600) AS n",
@@ -133,6 +137,17 @@ def test_a_table_that_was_replaced_fails_the_query(engine: Engine, database_url:
                 with pytest.raises(TablesReplaced, match=r"changed while DIMS measured.*Measure again"):
                     assert run(query) is change  # which names the change if nothing is raised
             assert count(snapshot, "SELECT 7") == 7
+
+
+def test_an_exchange_of_schemas_is_noticed(url: str, engine: Engine) -> None:
+    execute(engine, "CREATE SCHEMA live; CREATE TABLE live.games (id int)")
+    execute(engine, "CREATE SCHEMA new; CREATE TABLE new.games (id int)")
+    with open_snapshot(source(url), CONTEXT, within()) as snapshot:
+        assert count(snapshot, "SELECT count(*) FROM live.games") == 0
+        execute(engine, "INSERT INTO new.games VALUES (1)")
+        execute(engine, "BEGIN; ALTER SCHEMA live RENAME TO old; ALTER SCHEMA new RENAME TO live; COMMIT")
+        with pytest.raises(TablesReplaced, match=r"live\.games changed"):
+            snapshot.first("SELECT count(*) FROM live.games")
 
 
 def test_other_changes_leave_the_value_of_the_snapshot(url: str, engine: Engine) -> None:

@@ -263,3 +263,11 @@ def test_numbers_keep_all_their_digits(scan: Scan) -> None:
     assert str(readings["zeros"].value) == "12.50" and readings["plain"].value == 100000.0
     assert "more than 1,000 digits" in str(readings["many"].error)
     assert "a text of 70,000 bytes" in str(readings["text"].error)
+
+
+def test_programs_that_hang_fail_alone(scan: Scan) -> None:
+    slow = {f"slow{n}": metric("sleep", "60", str(n)) for n in range(5)}
+    quick = {f"quick{n}": metric("expr", "0", "+", str(n)) for n in range(1, 4)}
+    readings = scan(seconds=4, **slow, **quick)
+    assert [readings[name].value for name in quick] == [1, 2, 3]
+    assert all("timeout" in str(readings[name].error) for name in slow)
