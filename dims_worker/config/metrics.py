@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dims_worker.config.base import KEY_ID, Model, Patterns, Regex, Texts
+from dims_worker.config.base import KEY_ID, Model, Patterns, Regex, Texts, TimeZone
 from dims_worker.config.formula import parse_formula
 from dims_worker.config.policy import Thresholds
 from dims_worker.config.units import AGES, BYTES, Duration, Size
@@ -213,7 +213,7 @@ class GitMetric(SourceMetric):
 
 
 class SqlMetric(SourceMetric):
-    """The value in the first row of a query. A pass runs equal queries once."""
+    """The value in the only row of a query. A pass runs equal queries once."""
 
     default_units: ClassVar[dict[str, str]] = {"age": "hours"}
     measure: Literal["value", "age"] = Field("value", description="`age`: the column is a time.")
@@ -221,7 +221,10 @@ class SqlMetric(SourceMetric):
     column: str | None = Field(None, description="The column to take, if the query returns several.")
     rows: str | None = Field(None, description="A query whose first column names what the value counts.")
     names: int = Field(20, ge=0, description="How many of `rows` DIMS keeps with the reading.")
-    tables: Texts = Field((), description="The tables that the query reads, as a note for people.")
+    tables: Texts = Field(
+        (), description="The tables that the query reads, as a note for people. DIMS finds them itself."
+    )
+    timezone: TimeZone = Field("UTC", description="For `age`: the time zone of a time that is stored without one.")
 
 
 class AwsMetric(SourceMetric):
