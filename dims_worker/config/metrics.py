@@ -201,7 +201,7 @@ class GitMetric(SourceMetric):
     since: date | None = Field(None, description="Commits of this day (UTC) and later.")
     until: date | None = Field(None, description="Commits before this day (UTC).")
     message: Regex | None = Field(None, description="Commits whose subject line matches.")
-    author: Regex | None = Field(None, description="Commits whose author, `Name <mail>`, matches.")
+    author: Regex | None = Field(None, description="Commits whose author matches: `Name <mail>`, after `.mailmap`.")
     ignore_case: bool = Field(False, description="Ignore case in `message` and `author`.")
     paths: Patterns = Field(("**",), min_length=1, description="Path patterns of tracked or changed files.")
 

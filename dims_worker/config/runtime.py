@@ -121,6 +121,11 @@ class Config:
             if isinstance(metric, SourceMetric) and metric.enabled and not metric.sources.isdisjoint(sources)
         )
 
+    def reacts_to(self, kind: str) -> bool:
+        """Return whether a rule matches events of this type."""
+        rules = self.rules.items()
+        return any(kind == name or any(fnmatchcase(kind, pattern) for pattern in rule.on) for name, rule in rules)
+
     def cooldown_of(self, source: str) -> timedelta:
         return timedelta(0) if source.startswith(WORKFLOW) else self.sources[source].cooldown
 

@@ -122,6 +122,8 @@ class PathsChanged:
     paths: tuple[str, ...] = ()
     history: bool = False
     """Whether the history of a repository changed too, as it does with a commit."""
+    worktrees: tuple[str, ...] = ()
+    """The tops of other worktrees of that repository. They have the same branches, but their own HEAD."""
 
     def unknown(self) -> PathsChanged:
         """Return the same change without its paths."""

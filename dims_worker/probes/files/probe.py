@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+from dims_producers.repository_paths import find_repository
 from dims_worker.config import FilesMetric, FilesSource
 from dims_worker.probes import changed_paths
 from dims_worker.probes.base import (
+    IN_PROGRESS,
     Change,
     Deadline,
     PathsChanged,
@@ -29,6 +32,7 @@ from dims_worker.probes.files.git_listing import list_with_git
 from dims_worker.probes.files.named_paths import NamedPaths, NotCounted
 from dims_worker.probes.files.selection import Selection
 from dims_worker.probes.files.tree import COARSE, YOUNG, Tree, check_root
+from dims_worker.probes.git.repository import operation_in_progress
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CONTENT_MEASURES = ("lines", "entries")
@@ -83,7 +87,11 @@ class FilesProbe(Probe[FilesSource, FilesMetric]):
         except (FileNotFoundError, NotADirectoryError):
             missing = _no_tree(source, context)
             return ScanResult(missing_readings(metrics, missing), states=dict.fromkeys(metrics, missing))
-        readings = tuple(_reading(name, metric, passed, deadline) for name, metric in metrics.items())
+        details = _in_progress(context.path_of(source.path)) if source.ignore else {}
+        readings = tuple(
+            replace(reading, details={**reading.details, **details}) if details and not reading.error else reading
+            for reading in (_reading(name, metric, passed, deadline) for name, metric in metrics.items())
+        )
         states = {name: state or _CHANGING for name, state in passed.states(metrics).items()}
         return ScanResult(readings, states=states)
 
@@ -172,6 +180,16 @@ def _selections(metrics: Mapping[str, FilesMetric]) -> dict[_Patterns, Selection
         if metric.measure == "entries":
             selection.entry.add(metric.entry)
     return selections
+
+
+def _in_progress(folder: Path) -> dict[str, str]:
+    """Return the detail of an operation that git has not ended in the repository around a folder.
+
+    The files that git tracks may be those of another commit meanwhile.
+    """
+    found = find_repository(folder)
+    words = operation_in_progress(found.git_dir) if found else None
+    return {IN_PROGRESS: words} if words else {}
 
 
 def _reading(name: str, metric: FilesMetric, passed: _Pass, deadline: Deadline) -> Reading:
