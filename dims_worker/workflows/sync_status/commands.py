@@ -27,8 +27,6 @@ def commands(
         copy += f" --request-payer {source.request_payer}"
     if source.endpoint_url:
         copy += f" --endpoint-url {shell_quote(hide_user(source.endpoint_url))}"
-    if source.request_payer:
-        copy += f" --request-payer {source.request_payer}"
     repairs, overwrite, without, no_object = [], [], [], []
     for each in dict.fromkeys(differences):  # pairs may overlap
         if each in refused:
