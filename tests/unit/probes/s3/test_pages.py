@@ -179,6 +179,8 @@ def test_directory_buckets(bucket: str, prefixes: tuple[str, ...]) -> None:
 
 def test_a_page_that_a_store_without_order_repeats() -> None:
     class Repeating(DirectoryBucket):
+        first: Any = None
+
         def list_objects_v2(self, **query: Any) -> dict[str, Any]:
             answer = super().list_objects_v2(**query)
             if len(self.api_calls) == 4:
