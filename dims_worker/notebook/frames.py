@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,8 @@ class NotebookData(AbstractContextManager["NotebookData"]):
         metric = self.config.metrics.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return value
+        if isinstance(value, Decimal):
+            return float(value)  # to calculate with; `value` keeps all digits
         if not isinstance(value, str) or metric is None or not metric.is_age:
             return None
         try:

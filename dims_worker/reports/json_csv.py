@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from dims_worker.analysis.health import MetricHealth, health_labels, health_sentence
+from dims_worker.numbers import digits_of
 from dims_worker.reports.inventory import InventoryReport
 from dims_worker.text import metric_values
 from dims_worker.text.json_documents import facts, json_text, request_document
@@ -131,6 +133,8 @@ def _csv_cell(value: Any) -> Any:
         return "true" if value else "false"
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, Decimal):
+        return digits_of(value)
     if isinstance(value, str):
         return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
     return value

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -177,7 +178,7 @@ class PrometheusCollector(Collector):
             if declared.is_age:
                 seconds = age_of(value if isinstance(value, str) else None, now)
                 return None if seconds is None else seconds / AGES[declared.shown_unit]
-            return float(value) if isinstance(value, int | float) else None
+            return float(value) if isinstance(value, int | float | Decimal) else None
         except (OverflowError, ValueError):  # an integer too large for a float, or a text that is not a time
             return None
 

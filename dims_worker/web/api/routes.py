@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from dims_worker.analysis.health import DOCUMENT_STATES
 from dims_worker.errors import BrokerUnreachable, NotFound
 from dims_worker.events import MAX_TEXT
 from dims_worker.formatting import format_number
+from dims_worker.numbers import dumps
 from dims_worker.store.approval_requests import list_requests
 from dims_worker.store.events import list_events
 from dims_worker.store.history import metric_trend
@@ -87,7 +87,7 @@ class JsonResponse(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(_to_json(content), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return dumps(_to_json(content), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _to_json(value: Any) -> Any:
