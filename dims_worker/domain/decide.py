@@ -20,6 +20,8 @@ Tier = Literal["auto", "notify", "approve"]
 
 SEVERITIES: tuple[Severity, ...] = ("none", "low", "medium", "high", "urgent")
 _STATUSES: tuple[Status, ...] = ("ok", "minor", "moderate", "major", "extreme")
+BY_PERSON = "which a person last accepted"
+"""The end of the part of a reason that names the value which a person last accepted."""
 DRIFT_CAP = 1e9
 """The largest drift, in percent. JSON has no infinity, and beyond this a number adds no information."""
 DRIFT_DECIMALS = 9
@@ -87,7 +89,7 @@ class Judge:
         if holding and holding.from_person:
             total = holding.drift_pct
             severity = max(severity, self._severity(self._status(total)), key=SEVERITIES.index)
-            reason += f"; {self._percent(total)} from {value_text(holding.value)}, which a person last accepted"
+            reason += f"; {self._percent(total)} from {value_text(holding.value)}, {BY_PERSON}"
         return self._verdict(value, status, severity, drift, reason, broken_limit, held=holding is not None)
 
     def holding_drift(self, baseline: Baseline, value: Value, accepted: Baseline | None) -> HoldingDrift | None:
