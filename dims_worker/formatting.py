@@ -10,21 +10,19 @@ import os
 import shlex
 import unicodedata
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Protocol, TypeGuard
+from decimal import Decimal
+from typing import Any, Protocol
 
 from dims_worker.config import Metric
 from dims_worker.config.units import AGES
+from dims_worker.numbers import Number, fits_float, same_number
+from dims_worker.numbers import is_number as is_number  # noqa: PLC0414 - others import it from here
 
 NO_VALUE = "-"
 _UNESCAPED = frozenset(" /.,:;=@+-_~#^&*()[]{}<>|?")
 """Characters besides letters and digits that need no escape in the format of `printf`, whatever the shell."""
 _ELAPSED_UNITS = ("days", "hours", "minutes", "seconds")
 _COUNTED_UNITS = ("files", "lines", "objects", "commits", "bytes", "games", "hours", "days", "minutes", "weeks")
-
-
-def is_number(value: Any) -> TypeGuard[int | float]:
-    """Return whether a value is an int or a float. A bool is not a number here."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def escape_control(text: object) -> str:
@@ -69,17 +67,26 @@ def count_metrics(count: int) -> str:
     return pluralize(count, "metric")
 
 
-def format_number(value: float, precision: int | None = None) -> str:
+def format_number(value: Number, precision: int | None = None) -> str:
     """Return `172,726` or `3.25`: `precision` decimals, or else up to four significant digits."""
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, Decimal) and fits_float(value):
+        value = float(value)
     if precision is not None:
         return f"{value:,.{precision}f}"
-    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.1f}"
+    return f"{value:,.4g}" if -1000 < value < 1000 else f"{value:,.1f}"
 
 
-def format_exact(value: float) -> str:
-    """Return a number to calculate with, with up to ten significant digits: `172,726`, `3.256789`."""
+def format_exact(value: Number) -> str:
+    """Return a number to calculate with, with up to ten significant digits: `172,726`, `3.256789`.
+
+    A number that a float cannot hold has all its digits.
+    """
+    if isinstance(value, Decimal):
+        if not fits_float(value):
+            return f"{value:,f}"
+        value = float(value)
     if isinstance(value, int) or (value == int(value) and abs(value) < 1e15):
         return f"{int(value):,}"
     return f"{value:,.10g}"
@@ -127,7 +134,7 @@ def format_drift(value: Any, baseline: Any, drift: float | None) -> str:
     """
     if drift is None:
         return NO_VALUE
-    signed = is_number(value) and is_number(baseline) and value != baseline
+    signed = is_number(value) and is_number(baseline) and not same_number(value, baseline)
     sign = ("+" if value > baseline else "-") if signed else ""
     return f"{sign}{format_percent(drift, math.ceil(drift))}"
 

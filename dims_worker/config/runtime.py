@@ -71,6 +71,16 @@ class Config:
         return {source: tuple(names) for source, names in by_source.items()}
 
     @cached_property
+    def enabled_metrics(self) -> tuple[str, ...]:
+        """The metrics that DIMS measures by itself. Every output that counts metrics counts these."""
+        return tuple(name for name, metric in self.metrics.items() if metric.enabled)
+
+    @cached_property
+    def disabled_metrics(self) -> tuple[str, ...]:
+        """The metrics that DIMS measures only when a person or a rule names them. Totals leave them out."""
+        return tuple(name for name, metric in self.metrics.items() if not metric.enabled)
+
+    @cached_property
     def scans(self) -> Mapping[str, tuple[str, ...]]:
         """What a worker claims and measures together: the metrics of each source, and each workflow by itself."""
         workflows = (f"{WORKFLOW}{name}" for name in self.configured_workflows)
@@ -110,6 +120,11 @@ class Config:
             for name, metric in self.metrics.items()
             if isinstance(metric, SourceMetric) and metric.enabled and not metric.sources.isdisjoint(sources)
         )
+
+    def reacts_to(self, kind: str) -> bool:
+        """Return whether a rule matches events of this type."""
+        rules = self.rules.items()
+        return any(kind == name or any(fnmatchcase(kind, pattern) for pattern in rule.on) for name, rule in rules)
 
     def cooldown_of(self, source: str) -> timedelta:
         return timedelta(0) if source.startswith(WORKFLOW) else self.sources[source].cooldown

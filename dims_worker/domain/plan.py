@@ -266,7 +266,9 @@ def change_of(event: Event) -> Change | None:
             return KeysChanged(bucket, (key,) if isinstance(key, str) and key else _scope(data.get("keys")))
     root = data.get("root")
     if isinstance(root, str) and root:
-        return PathsChanged(root, _scope(data.get("paths")), history=event.type.startswith("dims.git."))
+        history = event.type.startswith("dims.git.")
+        worktrees = _scope(data.get("worktrees")) if history else ()
+        return PathsChanged(root, _scope(data.get("paths")), history=history, worktrees=worktrees)
     return None
 
 

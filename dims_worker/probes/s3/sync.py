@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -264,7 +264,9 @@ class SyncComparison:
                 totals.merge(merge.totals)
             everything.merge(totals)
             pairs.append({"folder": pair.folder, "prefix": pair.prefix, **_numbers(totals)})
-        details = {**_numbers(everything), **self._names(), "pairs": pairs}
+        details: dict[str, Any] = {**_numbers(everything), **self._names(), "pairs": pairs}
+        if empty := [pair["prefix"] for pair in pairs if not _objects(pair)]:
+            details["empty_prefixes"] = [printable_path(prefix) for prefix in empty]
         return exact_reading(name, self.metric, status_of(everything.drift_pct), details)
 
     def _names(self) -> dict[str, list[str]]:
@@ -296,6 +298,10 @@ def local_folder_problem(name: str, metric: S3Metric, context: ScanContext) -> R
 def _numbers(totals: SyncTotals) -> dict[str, Any]:
     numbers = {each.name: getattr(totals, each.name) for each in fields(totals)}
     return {**numbers, "union": totals.union, "sync_drift_pct": totals.drift_pct}
+
+
+def _objects(numbers: Mapping[str, Any]) -> int:
+    return sum(numbers[name] for name in ("only_s3", "different", "same", "markers"))
 
 
 def _prefix(pair: Pair) -> str:

@@ -23,10 +23,10 @@ def commands(
     names are not UTF-8, so that they cannot exist in S3.
     """
     copy = "aws s3 cp"
-    if source.endpoint_url:
-        copy += f" --endpoint-url {shell_quote(hide_user(source.endpoint_url))}"
     if source.request_payer:
         copy += f" --request-payer {source.request_payer}"
+    if source.endpoint_url:
+        copy += f" --endpoint-url {shell_quote(hide_user(source.endpoint_url))}"
     repairs, overwrite, without, no_object = [], [], [], []
     for each in dict.fromkeys(differences):  # pairs may overlap
         if each in refused:
