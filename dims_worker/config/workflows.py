@@ -16,6 +16,10 @@ WORKFLOW_NAMES: tuple[WorkflowName, ...] = get_args(WorkflowName)
 AUDIT: WorkflowName = "audit"
 """The workflow that runs every other one that is configured."""
 SYNC_STATUS: WorkflowName = "sync-status"
+WITH_COSTS = "with-costs"
+"""The option of a run that reads the actual cost from Cost Explorer, which charges for each call."""
+WORKFLOW_OPTIONS = (WITH_COSTS,)
+"""The options that a request of a run may name."""
 
 
 class WorkflowConfig(Model):
@@ -211,6 +215,9 @@ class AwsInventoryConfig(WorkflowConfig):
     aws: str = Field(description="A source of type `aws`.")
     instance: str | None = Field(None, description="The RDS instance. Without it, the report leaves RDS out.")
     warehouse: str | None = Field(None, description="A source of type `sql`, for the sizes of its tables.")
+    count_timeout: Duration = Field(
+        timedelta(seconds=30), description="How long to count rows. Larger tables get the estimate of the database."
+    )
     depth: int = Field(1, ge=1, le=4, description="How many parts of the key make a prefix.")
     newest: int = Field(10, ge=0, description="How many of the newest uploads of each prefix to name.")
 

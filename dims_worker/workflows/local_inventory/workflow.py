@@ -10,6 +10,7 @@ from dims_worker.config import Metric, S3Metric, SqlMetric, SqlSource
 from dims_worker.config.workflows import LocalInventoryConfig
 from dims_worker.errors import MeasureError
 from dims_worker.formatting import format_bytes, pluralize
+from dims_worker.numbers import is_number, value_text
 from dims_worker.probes.base import Reading, printable_path
 from dims_worker.probes.sql.snapshot import open_snapshot
 from dims_worker.workflows.base import Workflow, WorkflowContext
@@ -148,9 +149,11 @@ def _number(context: WorkflowContext, source: str, reading: Reading) -> int | No
     if reading.error is not None:
         context.mark_unreached(source, reading.error)
         return None
-    if isinstance(reading.value, bool) or not isinstance(reading.value, int | float):
+    if not is_number(reading.value) or reading.value != int(reading.value):
         folder = reading.metric.rpartition("/")[0]
-        context.mark_unreached(source, f"the query of {folder} returned {reading.value!r}, which is not a count")
+        context.mark_unreached(
+            source, f"the query of {folder} returned {value_text(reading.value)}, which is not a count"
+        )
         return None
     return int(reading.value)
 
