@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from dims_worker import __version__
 from dims_worker.checks.check import Check, State, worst_state
 from dims_worker.config import Config, GitSource
 from dims_worker.errors import DimsError
-from dims_worker.formatting import pluralize
+from dims_worker.formatting import pluralize, shell_quote
 
 PYTHON_SECONDS = 5.0
 _VERSION = "import dims_producers.git_hook, dims_worker; print(dims_worker.__version__)"
@@ -80,7 +79,7 @@ def _as_check(finding: HookFinding) -> Check:
 
 
 def _findings(config: Config, paths: RepositoryPaths, *, run_python: bool) -> Iterator[HookFinding]:
-    install = f"dims hook install {shlex.quote(str(paths.top or paths.git_dir))}"
+    install = f"dims hook install {shell_quote(str(paths.top or paths.git_dir))}"
     if paths.bare:
         if "dims" not in text_of(paths.hooks / "post-receive"):
             fix = f"Call `dims enqueue {TYPES['post-commit']}` in {paths.hooks / 'post-receive'}."
@@ -118,7 +117,7 @@ def _hook_finding(
     if not hook.is_file():
         return found("problem", f"runs {hook}, which does not exist", install)
     if not os.access(hook, os.X_OK):
-        return found("problem", "is not executable, so git ignores it", f"chmod +x {shlex.quote(str(hook))}")
+        return found("problem", "is not executable, so git ignores it", f"chmod +x {shell_quote(str(hook))}")
     return _script_finding(config, hook, install, found, run_python=run_python)
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 from dims_worker.config import Config, Policy
 from dims_worker.config.units import AGES
 from dims_worker.formatting import format_age, format_percent, is_number
+from dims_worker.numbers import Number, less_than, same_number, value_text
 from dims_worker.probes.base import Value
 
 Status = Literal["new", "ok", "minor", "moderate", "major", "extreme", "failed"]
@@ -19,6 +20,8 @@ Tier = Literal["auto", "notify", "approve"]
 
 SEVERITIES: tuple[Severity, ...] = ("none", "low", "medium", "high", "urgent")
 _STATUSES: tuple[Status, ...] = ("ok", "minor", "moderate", "major", "extreme")
+BY_PERSON = "which a person last accepted"
+"""The end of the part of a reason that names the value which a person last accepted."""
 DRIFT_CAP = 1e9
 """The largest drift, in percent. JSON has no infinity, and beyond this a number adds no information."""
 DRIFT_DECIMALS = 9
@@ -74,9 +77,11 @@ class Judge:
         """
         broken_limit = self.format_broken_limit(value, now)
         if baseline is None:
-            return self._verdict("new", "none", None, "the first good reading", broken_limit, held=False)
+            return self._verdict(value, "new", "none", None, "the first good reading", broken_limit, held=False)
         if self.is_age:
-            return self._verdict("ok", "none", None, "an age, judged only by its limit", broken_limit, held=False)
+            return self._verdict(
+                value, "ok", "none", None, "an age, judged only by its limit", broken_limit, held=False
+            )
         drift, reason, watched = self._compare(baseline.value, value)
         status = "minor" if drift is None else self._status(drift)
         severity = self._severity(status) if watched else "none"
@@ -84,8 +89,8 @@ class Judge:
         if holding and holding.from_person:
             total = holding.drift_pct
             severity = max(severity, self._severity(self._status(total)), key=SEVERITIES.index)
-            reason += f"; {self._percent(total)} from {holding.value!r}, which a person last accepted"
-        return self._verdict(status, severity, drift, reason, broken_limit, held=holding is not None)
+            reason += f"; {self._percent(total)} from {value_text(holding.value)}, {BY_PERSON}"
+        return self._verdict(value, status, severity, drift, reason, broken_limit, held=holding is not None)
 
     def holding_drift(self, baseline: Baseline, value: Value, accepted: Baseline | None) -> HoldingDrift | None:
         """Return the first drift that holds a value for approval: from the baseline, else from what a person last
@@ -101,6 +106,7 @@ class Judge:
 
     def _verdict(
         self,
+        value: Value,
         status: Status,
         severity: Severity,
         drift: float | None,
@@ -112,6 +118,8 @@ class Judge:
         if broken_limit:
             severity = max(severity, "high", key=SEVERITIES.index)
             reason = f"{reason}; {broken_limit}"
+        if unjudged := self.format_unjudged_limit(value):
+            reason = f"{reason}; {unjudged}"
         tier: Tier = "approve" if held else "notify" if at_least(severity, "high") else "auto"
         return Verdict(status, severity, tier, drift, reason)
 
@@ -120,7 +128,7 @@ class Judge:
         drift = drift_pct(old, new, self.policy.min_abs)
         if not (is_number(old) and is_number(new)):
             return drift, "unchanged" if drift == 0 else "different, which counts as 100 %", True
-        if new == old:
+        if same_number(new, old):
             return 0.0, "unchanged", True
         way = "up" if new > old else "down"
         noise = self.noise(old, new)
@@ -134,7 +142,7 @@ class Judge:
 
     def noise(self, old: Value, new: Value) -> Literal["direction", "min_abs"] | None:
         """Return the policy key that makes a change of numbers noise, or None if policy watches the change."""
-        if not (is_number(old) and is_number(new)) or old == new:
+        if not (is_number(old) and is_number(new)) or same_number(old, new):
             return None
         if self.policy.direction not in ("both", "up" if new > old else "down"):
             return "direction"
@@ -157,6 +165,14 @@ class Judge:
         steps = self.policy.thresholds
         return format_percent(drift, self.policy.require_approval_pct, steps.moderate, steps.major, steps.extreme)
 
+    def format_unjudged_limit(self, value: Value) -> str | None:
+        """Return a phrase for the limits `min` and `max` if they cannot judge a value that is no number, else None."""
+        limits = {"min": self.policy.min, "max": self.policy.max}
+        named = " and ".join(f"{key} = {limit:g}" for key, limit in limits.items() if limit is not None)
+        if not named or self.is_age or is_number(value):
+            return None
+        return f"{named} cannot judge it, because {'null' if value is None else f'{value!r:.40}'} is no number"
+
     def format_broken_limit(self, value: Value, now: datetime) -> str | None:
         """Return a phrase for the limit (`min`, `max`, `max_age`) that a value breaks, or None."""
         key = self.broken_limit(value, now)
@@ -166,7 +182,7 @@ class Judge:
             return f"{format_age(age)} old, more than max_age = {format_age(self.policy.max_age)}"
         if key is None:
             return None
-        return f"{value} is {'below' if key == 'min' else 'above'} {key} = {getattr(self.policy, key):g}"
+        return f"{value_text(value)} is {'below' if key == 'min' else 'above'} {key} = {getattr(self.policy, key):g}"
 
     def broken_limit(self, value: Value, now: datetime) -> Literal["min", "max", "max_age"] | None:
         """Return the limit of policy that a value breaks at `now`, or None."""
@@ -174,11 +190,11 @@ class Judge:
             max_age = self.policy.max_age
             old = max_age is not None and isinstance(value, str) and now - datetime.fromisoformat(value) > max_age
             return "max_age" if old else None
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not is_number(value):
             return None
-        if self.policy.min is not None and value < self.policy.min:
+        if self.policy.min is not None and less_than(value, self.policy.min):
             return "min"
-        return "max" if self.policy.max is not None and value > self.policy.max else None
+        return "max" if self.policy.max is not None and less_than(self.policy.max, value) else None
 
 
 def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
@@ -192,10 +208,10 @@ def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
     """
     if not (is_number(old) and is_number(new)):
         return 0.0 if type(old) is type(new) and old == new else 100.0
-    if old == new:
+    if same_number(old, new):
         return 0.0
     if old == 0:
-        return 100.0 if abs(new) >= min_abs else None
+        return 100.0 if abs(_exact(new)) >= _exact(min_abs) else None
     before = _exact(old)
     drift = abs(_exact(new) - before) * 100 / abs(before)
     if drift >= DRIFT_CAP:
@@ -210,7 +226,7 @@ def reaches_approval(policy: Policy, old: Value, new: Value, drift: float) -> bo
     return drift >= policy.require_approval_pct or (drift > 0 and not has_ratio)
 
 
-def _exact(number: float) -> Fraction:
+def _exact(number: Number) -> Fraction:
     """Return the decimal number that a float is printed as, which is the one that was measured."""
     return Fraction(repr(number)) if isinstance(number, float) else Fraction(number)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,7 @@ def run_git(repo: Path, *args: str) -> str:
         if "dubious ownership" in reason:
             raise DimsError(
                 f"git does not trust {repo}, which belongs to another user. Run the command as that user, or, if you "
-                f"trust it: git config --global --add safe.directory '{absolute(Path.cwd(), repo)}'"
+                f"trust it: git config --global --add safe.directory {shlex.quote(str(absolute(Path.cwd(), repo)))}"
             )
         raise NotFound(f"{repo} is not a git repository: {reason or f'git {args[0]} failed'}")
     return os.fsdecode(done.stdout.removesuffix(b"\n"))

@@ -27,7 +27,7 @@ from dims_worker.probes.base import (
     printable_path,
     size_in_unit,
 )
-from dims_worker.probes.files.details import details_of, ignored_by_git
+from dims_worker.probes.files.details import details_of, ignored_by_git, ignored_matches
 from dims_worker.probes.files.git_listing import list_with_git
 from dims_worker.probes.files.named_paths import NamedPaths, NotCounted
 from dims_worker.probes.files.selection import Selection
@@ -55,6 +55,7 @@ class _Pass:
     """The result of a pass over a tree: a selection for each combination of patterns."""
 
     root: str
+    use_git: bool
     selections: Mapping[_Patterns, Selection]
     not_counted: Mapping[_Patterns, NotCounted]
 
@@ -162,8 +163,11 @@ def _pass(
     tree = Tree(root, home, source.exclude, deadline, reads)
     every = list(selections.values())
     list_with_git(tree, every) if source.ignore else tree.walk(every)
-    names = NamedPaths(root, source.ignore is not None, deadline)
-    return _Pass(root, selections, {key: names.not_counted(selection) for key, selection in selections.items()})
+    use_git = source.ignore is not None
+    names = NamedPaths(root, use_git, deadline)
+    return _Pass(
+        root, use_git, selections, {key: names.not_counted(selection) for key, selection in selections.items()}
+    )
 
 
 def _selections(metrics: Mapping[str, FilesMetric]) -> dict[_Patterns, Selection]:
@@ -207,6 +211,8 @@ def _reading(name: str, metric: FilesMetric, passed: _Pass, deadline: Deadline) 
         details["absent"] = _join_reasons(absent)
     if ignored := ignored_by_git(passed.root, selection, deadline):
         details["ignored_by_git"] = ignored
+    if passed.use_git and not selection.count and (matches := ignored_matches(passed.root, selection, deadline)):
+        details["ignored_matches"] = matches
     try:
         return exact_reading(name, metric, _value(metric, selection), details)
     except OverflowError:

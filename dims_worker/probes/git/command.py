@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO
 
 from dims_worker.errors import MeasureError
+from dims_worker.formatting import shell_quote
 from dims_worker.probes.base import Deadline, printable_path
 
 _BLOCK = 1 << 16
@@ -129,7 +130,7 @@ def _explain(folder: str, output: str, code: int) -> str:
     if "dubious ownership" in output:
         return (
             f"git does not trust {place}, which belongs to another user (dubious ownership). If you trust it: "
-            f"git config --global --add safe.directory '{place}'"
+            f"git config --global --add safe.directory {shell_quote(folder)}"
         )
     if "promisor remote" in output or "lazy fetching disabled" in output:
         return (
