@@ -12,9 +12,10 @@ from sqlalchemy import Connection, Engine
 
 from dims_worker.config import Config
 from dims_worker.domain.decide import Baseline, Judge, drift_pct
-from dims_worker.errors import NotAllowed, NotFound, Refused, UsageError
+from dims_worker.errors import MeasureError, NotAllowed, NotFound, Refused, UsageError
 from dims_worker.numbers import exact_decimal, is_number, number_of, value_text
 from dims_worker.probes.base import Reading, Value
+from dims_worker.probes.text_values import checked_text
 from dims_worker.store import approval_requests, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.engine import clock, transaction
@@ -157,7 +158,9 @@ def _require_valid(config: Config, baseline: BaselineInput, state: MetricState) 
         Reading(name, value, "", "exact")
         if is_number(value):
             number_of(exact_decimal(value))
-    except ValueError as error:
+        if isinstance(value, str) and checked_text(value, "it is") != value:
+            raise ValueError("a text cannot contain NUL, which PostgreSQL does not store")
+    except (ValueError, MeasureError) as error:
         raise UsageError(f"{name}: {error}") from None
     if state.as_of is not None and value is not None and state.value is not None:
         kind, last_kind = _kind(value), _kind(state.value)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -43,13 +42,13 @@ def git_hook_checks(config: Config, *, run_python: bool = False) -> Iterator[Che
 
     With `run_python`, this also starts the Python of the hooks, which takes a moment, and compares its version.
     """
-    rules = sorted(name for name, rule in config.rules.items() if _reacts_to_commits(name, rule.on))
+    needed = any(config.reacts_to(kind) for kind in TYPES.values())
     seen: set[Path] = set()
     for source, each in config.sources.items():
         if not isinstance(each, GitSource):
             continue
         name, folder = f"hooks of {source}", config.path_of(each.path)
-        if not rules:
+        if not needed:
             yield Check(name, "ok", "no rule reacts to commits, so none is needed")
             continue
         try:
@@ -60,10 +59,6 @@ def git_hook_checks(config: Config, *, run_python: bool = False) -> Iterator[Che
             yield _summarized(name, folder, list(_findings(config, paths, run_python=run_python)))
         except (DimsError, OSError) as error:
             yield Check(name, "warning", f"cannot be checked: {error}", f"Correct `path` of the source {source}.")
-
-
-def _reacts_to_commits(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(kind == name or any(fnmatchcase(kind, pattern) for pattern in patterns) for kind in TYPES.values())
 
 
 def _summarized(name: str, folder: Path, findings: list[HookFinding]) -> Check:

@@ -35,7 +35,7 @@ def hook() -> None:
 @click.option("--all", "everywhere", is_flag=True, help="Install in the repository of every git source.")
 @pass_session
 def install(session: Session, repo: Path | None, everywhere: bool) -> None:
-    """Install the hooks that report commits, checkouts, and changes of refs.
+    """Install the hooks that report what git does.
 
     REPO is a git repository. The default is the current folder. Existing hooks are kept and still run. To refresh the
     hooks, install them again.

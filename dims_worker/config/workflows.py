@@ -71,6 +71,7 @@ SeasonStart = Annotated[
 ]
 """The day on which a season begins."""
 
+DEFAULT_GAMES = "SELECT game_id, game_date FROM games ORDER BY 1, 2"
 DEFAULT_STARTS = {"default": "07-01", "2020-21": "2020-12-01", "2021-22": "2021-08-01"}
 """The NBA's seasons: the season 2019-20 ended in October 2020, and the season 2020-21 in July 2021."""
 
@@ -134,7 +135,7 @@ class LocalInventoryConfig(WorkflowConfig):
     games: str | None = Field(
         None,
         description="A query of the warehouse for id and date of every game, as in gap_analysis. "
-        "Without it: `warehouse` and `games` of gap_analysis.",
+        "Without it: that of gap_analysis, or else the table `games` of the warehouse, if there is one.",
     )
     timezone: TimeZone | None = Field(
         None, description="The time zone of game days, such as `America/New_York`. Without it: that of gap_analysis."
@@ -181,7 +182,7 @@ class GapAnalysisConfig(WorkflowConfig):
     warehouse: str | None = Field(None, description="A source of type `sql`.")
     lake: str | None = Field(None, description="A source of type `s3`.")
     games: str = Field(
-        "SELECT game_id, game_date FROM games ORDER BY 1, 2",
+        DEFAULT_GAMES,
         description="A query for id and date of every game. It may also return `season`, `type` and `played`.",
     )
     timezone: TimeZone = Field(

@@ -157,7 +157,7 @@ def read_games_table(
 
 
 def _read_rows(rows: Iterable[Mapping[str, Any]], zone: tzinfo, today: date, table: GamesTable) -> list[_Row]:
-    rows = list(rows)
+    rows = [{str(column).lower(): value for column, value in row.items()} for row in rows]
     has_status = bool(rows) and "played" in rows[0]
     played_of = played_reader(row["played"] for row in rows) if has_status else None
     read = []

@@ -8,7 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from dims_worker.config import WorkflowsSection
-from dims_worker.config.workflows import DEFAULT_STARTS, GapAnalysisConfig, LocalInventoryConfig
+from dims_worker.config.workflows import DEFAULT_GAMES, DEFAULT_STARTS, GapAnalysisConfig, LocalInventoryConfig
 from dims_worker.errors import MeasureError
 from dims_worker.probes.sql.snapshot import SnapshotQuery
 from dims_worker.workflows.base import WorkflowContext
@@ -24,6 +24,8 @@ class GamesSource:
     query: str | None
     calendar: SeasonCalendar
     zone: ZoneInfo
+    is_default: bool = False
+    """Whether the query is the default one, and not of the configuration. The warehouse may have no such table."""
 
     def read(self, snapshot: SnapshotQuery, context: WorkflowContext) -> GamesTable:
         """Run the query. Raises MeasureError."""
@@ -44,7 +46,8 @@ def games_of_gap_analysis(declared: GapAnalysisConfig) -> GamesSource:
 
 
 def games_of_local_inventory(declared: LocalInventoryConfig, workflows: WorkflowsSection) -> GamesSource:
-    """Return the games table of local-inventory: its own, or else that of gap-analysis, so that both agree."""
+    """Return the games table of local-inventory: its own, or else that of gap-analysis, so that both agree, or else the
+    table `games` of its warehouse."""
     other = workflows.gap_analysis
     starts = declared.season_starts or (other.season_starts if other else DEFAULT_STARTS)
     zone = ZoneInfo(declared.timezone or (other.timezone if other else "UTC"))
@@ -52,6 +55,8 @@ def games_of_local_inventory(declared: LocalInventoryConfig, workflows: Workflow
         return GamesSource(declared.warehouse, declared.games, calendar_of(starts), zone)
     if other is not None and other.warehouse is not None:
         return GamesSource(other.warehouse, other.games, calendar_of(starts), zone)
+    if declared.warehouse is not None:
+        return GamesSource(declared.warehouse, DEFAULT_GAMES, calendar_of(starts), zone, is_default=True)
     return GamesSource(None, None, calendar_of(starts), zone)
 
 

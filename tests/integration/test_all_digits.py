@@ -148,5 +148,7 @@ def test_a_baseline_by_hand_keeps_its_digits(flow: Flow, engine: Engine) -> None
     person = Decider("ana", "option")
     set_baselines(engine, flow.config, [BaselineInput("m.fraction", EXPONENT + 1, "by hand")], person)
     assert flow.state("m.fraction").baseline == EXPONENT + 1
-    with pytest.raises(UsageError, match="not a measurement"):
-        set_baselines(engine, flow.config, [BaselineInput("m.fraction", Decimal("1e400"), "by hand")], person)
+    refused = {"not a measurement": Decimal("1e400"), "more than 64 KiB": "x" * 65537, "cannot contain NUL": "a\0b"}
+    for reason, value in refused.items():
+        with pytest.raises(UsageError, match=reason):
+            set_baselines(engine, flow.config, [BaselineInput("m.fraction", value, "by hand")], person)

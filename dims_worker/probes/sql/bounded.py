@@ -15,7 +15,7 @@ _INET, _INTERVAL, _VOID = 869, 1186, 2278
 
 _SECONDS = (
     "CASE WHEN isfinite({x}) THEN (extract(year FROM {x}) * 12 + extract(month FROM {x}))::bigint::text || ' ' || "
-    "extract(epoch FROM {x})::text ELSE '0 Infinity' END"
+    "extract(epoch FROM {x})::text WHEN {x} IS NOT NULL THEN '0 Infinity' END"
 )
 _TYPE = "(SELECT typname || ' ' || typcategory::text FROM pg_catalog.pg_type WHERE oid = {type})"
 
@@ -68,7 +68,7 @@ def _cell(written: str | None, size: int | None, kind: str) -> Any:
 
 def names(inner: str, described: Sequence[ServerColumn]) -> str:
     """Return a query for all rows: of the first column its text, cut, and its type."""
-    written = _text("c1", described[0]) if described else "NULL"
+    written = "c1::text" if described and described[0].type != _VOID else "NULL::text"
     kind = _TYPE.format(type=described[0].type) if described else "NULL"
     return f"SELECT left({written}, {MAX_NAME + 1}) AS name, {kind} AS kind FROM {_from(inner, described)}"  # noqa: S608 - the query of the user
 

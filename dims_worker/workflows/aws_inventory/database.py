@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dims_worker.config import SqlSource
@@ -203,16 +202,20 @@ def _counted(
 
 
 def _count(relation: Relation, snapshot: SnapshotQuery, counting: Deadline) -> RowNumber:
+    """Count the rows of a relation, in half of the time left. So a locked one leaves time for the others."""
+    share = Deadline.after(timedelta(seconds=counting.left / 2))
     try:
-        ((rows,),) = snapshot(relation.count_query).rows
+        ((rows,),) = snapshot(relation.count_query, limit=share).rows
     except MeasureError as error:
-        return relation.estimated_rows(_why_not_counted(error, counting))
+        return relation.estimated_rows(_why_not_counted(error, counting, share))
     return RowNumber(int(rows), COUNTED)
 
 
-def _why_not_counted(error: MeasureError, counting: Deadline) -> str:
-    if time.monotonic() > counting.at:
+def _why_not_counted(error: MeasureError, counting: Deadline, share: Deadline | None = None) -> str:
+    if counting.over:
         return f"the time for counting, {counting.timeout.total_seconds():g} s, was over"
+    if share is not None and share.over:
+        return f"counting it takes longer than {share.timeout.total_seconds():.3g} s"
     return f"it cannot be counted: {error}"
 
 

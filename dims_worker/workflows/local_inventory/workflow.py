@@ -77,7 +77,15 @@ def _known_games(context: WorkflowContext, declared: LocalInventoryConfig) -> tu
         with open_snapshot(source, context.scan_context, context.deadline) as snapshot:
             return where.read(snapshot, context)
 
-    table = context.reach(where.warehouse, read)
+    if where.is_default:
+        try:
+            table: GamesTable | None = read()
+        except MeasureError as error:
+            why = str(error).partition("\n")[0]
+            reason = f"no games table is configured (set `games` of local_inventory), and by default {why}"
+            return None, replace(unknown, unknown_because=reason)
+    else:
+        table = context.reach(where.warehouse, read)
     if table is None:
         return None, replace(unknown, unknown_because="the games table was not reached")
     return table, KnownGames.of(table, today)

@@ -81,8 +81,8 @@ def _commands(result: Mapping[str, Any]) -> list[str]:
 
 
 def _without(difference: Mapping[str, str]) -> list[str]:
-    kind = dict(_KINDS)[difference["kind"]].lower()
-    return [code_span(difference["key"]), kind, escape_prose(difference["reason"])]
+    title = dict(_KINDS)[difference["kind"]]
+    return [code_span(difference["key"]), title[0].lower() + title[1:], escape_prose(difference["reason"])]
 
 
 def _block(commands: Sequence[str]) -> list[str]:

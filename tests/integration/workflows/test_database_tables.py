@@ -97,7 +97,25 @@ def test_a_table_that_takes_too_long_leaves_the_numbers_of_smaller_ones(
     tables = by_name(read(url_of(wh), counting=3))
     assert (tables["never"]["rows"], tables["nothing"]["rows"]) == (5_000, 0)
     assert (tables["grown"]["rows"], tables["grown"]["rows_method"]) == (1_000, "estimate")
-    assert "the time for counting, 3 s, was over" in tables["grown"]["rows_note"]
+    assert "counting it takes longer than 1." in tables["grown"]["rows_note"]
+
+
+def test_a_locked_table_leaves_time_for_the_others(wh: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    grown(wh)
+    names: list[str] = []
+
+    def lock_before_counting(relation: Relation) -> str:
+        if not names:
+            locked.connection.exec_driver_sql("LOCK TABLE never")
+        names.append(relation.name)
+        return f"SELECT count(*) FROM ONLY public.{relation.name}"
+
+    monkeypatch.setattr(Relation, "count_query", property(lock_before_counting))
+    with wh.connect() as connection, connection.begin() as locked:
+        tables = by_name(read(url_of(wh), counting=4))
+    assert names == ["nothing", "never", "grown"]
+    assert (tables["nothing"]["rows"], tables["grown"]["rows"]) == (0, 100_000)
+    assert tables["never"]["rows"] is None and "another session has locked" in tables["never"]["rows_note"]
 
 
 def test_partitions_add_up_and_views_are_left_out(wh: Engine) -> None:

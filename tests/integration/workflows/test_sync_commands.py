@@ -168,7 +168,7 @@ def test_keys_without_a_place_of_their_own(sides: Project, lake: Lake) -> None:
     assert "symbolic link" in listed["link/inner.txt"] and "is a folder" in listed["same"]
     assert "needs a folder" in listed["both"] and "names a folder" in listed["full/"]
     report = workflows.render_report(result)
-    assert f"## Without a command: {len(listed)}" in report and "| `d//b.txt` | only in s3 |" in report
+    assert f"## Without a command: {len(listed)}" in report and "| `d//b.txt` | only in S3 |" in report
     assert files(sides.folder / "copy")["b.txt"] == b"mine" == objects()["d/b.txt"]
 
 

@@ -234,6 +234,11 @@ def test_several_rows_of_a_game_are_resolved_in_any_order() -> None:
     assert only(without_status).day == date(2021, 3, 5)
 
 
+def test_letter_case_of_columns_does_not_matter() -> None:
+    game = only(table(("1", "2025-11-14", 2026, "Postponed"), third="Season", fourth="PLAYED"))
+    assert (game.season, game.played) == ("2025-26", False)
+
+
 def test_rows_without_an_id_are_counted() -> None:
     read = table((None, "2021-03-05"), (float("nan"), "2021-03-05"), ("", "2021-03-05"), ("1", "2021-03-05"))
     assert [game.id for game in read.games] == ["1"]

@@ -185,7 +185,7 @@ def test_settings_of_a_query_are_undone(games: str) -> None:
 def test_a_slow_query_is_stopped_at_the_server(games: str, engine: Engine) -> None:
     begun = time.monotonic()
     readings = scan(
-        games, 1, first=metric("SELECT 1"), slow=metric("SELECT pg_sleep(60)::text"), last=metric("SELECT 2")
+        games, 3, first=metric("SELECT 1"), slow=metric("SELECT pg_sleep(60)::text"), last=metric("SELECT 2")
     )
     assert time.monotonic() - begun < 30  # the query alone takes a minute
     assert (readings["first"].value, readings["last"].value) == (1, 2)

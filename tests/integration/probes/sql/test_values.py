@@ -172,6 +172,8 @@ def test_rows_and_columns(url: str) -> None:
     queries = {
         "no row": ("SELECT 1 WHERE false", "the query returns no row"),
         "null": ("SELECT NULL::int", "the query returns NULL"),
+        "no money": ("SELECT NULL::money", "the query returns NULL"),
+        "no interval": ("SELECT NULL::interval", "the query returns NULL"),
         "rows": ("VALUES (1), (2)", "more than one row: aggregate them, or add ORDER BY and LIMIT 1"),
         "columns": ("SELECT 1 AS a, 2 AS b", "2 columns. Set `column` to one of a, b"),
         "twice": ("SELECT 1 AS a, 2 AS a", "2 columns. Set `column` to one of a, a"),
@@ -194,9 +196,13 @@ def test_names_are_text_of_limited_length(url: str) -> None:
             "long": metric("1", rows="SELECT repeat('x', 5000000) FROM generate_series(1, 3)", names=3),
             "null": metric("1", rows="SELECT NULL::int"),
             "money": metric("1", rows="SELECT 12.5::numeric::money"),
+            "span": metric("1", rows="SELECT interval '36 hours'"),
+            "nothing": metric("1", rows="SELECT pg_sleep(0)"),
         },
     )
     assert readings["times"].details == {"rows": ["2026-11-30T00:00:00+00:00", "infinity"], "rows_total": 2}
     assert readings["long"].details == {"rows": ["x" * 1000 + "…"] * 3, "rows_total": 3}
     assert readings["null"].details == {"rows": ["None"], "rows_total": 1}
+    assert readings["span"].details == {"rows": ["36:00:00"], "rows_total": 1}
+    assert readings["nothing"].details == {"rows": ["None"], "rows_total": 1}
     assert readings["money"].details == {"rows": ["$12.50"], "rows_total": 1}

@@ -268,6 +268,6 @@ def test_numbers_keep_all_their_digits(scan: Scan) -> None:
 def test_programs_that_hang_fail_alone(scan: Scan) -> None:
     slow = {f"slow{n}": metric("sleep", "60", str(n)) for n in range(5)}
     quick = {f"quick{n}": metric("expr", "0", "+", str(n)) for n in range(1, 4)}
-    readings = scan(seconds=4, **slow, **quick)
+    readings = scan(seconds=5, **slow, **quick)
     assert [readings[name].value for name in quick] == [1, 2, 3]
     assert all("timeout" in str(readings[name].error) for name in slow)

@@ -323,7 +323,7 @@ def test_queries_that_do_not_read(query: str) -> None:
 
 
 def test_a_query_without_end_is_stopped(scan: Scan) -> None:
-    readings = scan(seconds=1, first=metric("SELECT 1"), endless=metric(FOREVER), last=metric("SELECT 2"))
+    readings = scan(seconds=2, first=metric("SELECT 1"), endless=metric(FOREVER), last=metric("SELECT 2"))
     assert (readings["first"].value, readings["last"].value) == (1, 2)
     assert "timeout" in str(readings["endless"].error)
 

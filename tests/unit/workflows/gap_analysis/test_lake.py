@@ -97,6 +97,9 @@ def test_a_report_is_stable_for_odd_names_and_any_order_of_keys() -> None:
     assert gap_analysis_report.markdown(backwards) == text
     table = [line for line in text.split("\n") if line.startswith("|") and "| play-by-play |" in line and "\\n" in line]
     assert len(table) == 1
+    of_an_earlier_version = {key: value for key, value in result.items() if key != "games_table"}
+    of_an_earlier_version["games"] = {key: value for key, value in result["games"].items() if key != "types"}
+    assert "# Missing games" in gap_analysis_report.markdown(of_an_earlier_version)
 
 
 def _counts() -> dict[str, Any]:

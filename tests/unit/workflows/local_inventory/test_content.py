@@ -43,6 +43,7 @@ LARGE = b"[" + b'{"id": 1},\n' * (WHOLE // 10) + b"{}]\n"
         ("1.json.part", JSON, "a partial download"),
         ("1", JSON[:4], None),
     ],
+    ids=lambda each: each if isinstance(each, str) else "",  # compressed content has a time in it
 )
 def test_content(tmp_path: Path, name: str, content: bytes, problem: str | None) -> None:
     path = tmp_path / name

@@ -84,6 +84,19 @@ def test_misnamed_files_create_no_day_and_no_season(data: Path, inventory: Inven
     assert folder["unrecognized_names"] == ["20139999_x.json", "20190101_backup.json", "20991231.json", "notes.txt"]
 
 
+def test_a_result_of_an_earlier_version_is_rendered(data: Path, inventory: Inventory) -> None:
+    fill(data, "20130316_0021201082.json")
+    result = json.loads(json.dumps(inventory().result))
+    new = {"empty", "unrecognized", "unrecognized_names", "without_content", "foreign", "foreign_ids", "not_compared"}
+    new |= {"not_played", "missing_ids", "types", "regular_games", "declared_games"}
+    (folder,) = result["folders"]
+    for document in (folder, *folder["seasons"]):
+        for key in new & document.keys():
+            del document[key]
+    del result["games_table"]
+    assert "| 2012-13 | 1 |" in render_report(result)
+
+
 def test_files_of_days_have_no_completeness(data: Path, inventory: Inventory) -> None:
     fill(data, "20130318.json")
     outcome = inventory()
