@@ -230,7 +230,7 @@ def explanation_document(config: Config, explanation: Explanation) -> dict[str, 
         "inputs": [_columns(each) for each in explanation.inputs],
         **evidence_document(explanation.evidence, explanation.gaps),
         "request": request_document(explanation.request) if explanation.request else None,
-        "decisions": [_columns(each) for each in explanation.decisions],
+        "decisions": [request_document(each) for each in explanation.decisions],
     }
 
 
