@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 
 from dims_worker.analysis.evidence import Gap, named_gaps
 from dims_worker.config import Config, Metric
-from dims_worker.domain.decide import SEVERITIES, Judge, age_of
-from dims_worker.formatting import count_metrics, display_unit, is_number
+from dims_worker.domain.decide import SEVERITIES, Judge, age_of, is_future
+from dims_worker.formatting import count_metrics, display_unit, is_number, parse_instant
 from dims_worker.store import metric_states, point_in_time
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.history import Day, Point
@@ -68,6 +68,12 @@ class MetricHealth:
     def well(self) -> bool:
         """Whether it has no problem. To be due is not a problem."""
         return not any(applies(self) for state, applies in HEALTH_STATES.items() if state != "due")
+
+    @property
+    def in_future(self) -> bool:
+        """Whether it is an age whose instant was in the future when it was measured."""
+        instant = parse_instant(self.state.value) if self.declared.is_age else None
+        return instant is not None and self.state.as_of is not None and is_future(instant, self.state.as_of)
 
     @property
     def compared(self) -> bool:
@@ -174,18 +180,25 @@ def _health(
     judge = Judge.of(config, state.metric)
     policy = judge.policy
     stale = bool(policy.stale_after and state.as_of and now - state.as_of > policy.stale_after)
-    broken = judge.format_broken_limit(state.value, now) if state.as_of else None
+    broken = judge.format_broken_limit(state.value, now, state.as_of) if state.as_of else None
     declared, source = config.metrics[state.metric], config.source_of(state.metric)
     if before and not declared.is_age and before.unit != state.unit:
         before = None
     return MetricHealth(state.metric, declared, source, state, policy.critical, stale, broken, request, before, days)
 
 
+IN_FUTURE = "in the future"
+"""The label of an age whose instant was ahead of the clock when it was measured. That breaks its limit."""
+
+
 def health_labels(health: MetricHealth, *, lasting: bool = False) -> list[str]:
     """Return the problems of a metric, worst first. `lasting` leaves out those that arise only because time passes."""
     labels = [f"waits: request {health.request.id}"] if health.request else []
     labels += ["failed"] if health.failed else []
-    labels += ["beyond its limit"] if health.broken and not (lasting and health.declared.is_age) else []
+    if health.in_future:
+        labels += [IN_FUTURE]
+    elif health.broken and not (lasting and health.declared.is_age):
+        labels += ["beyond its limit"]
     labels += [] if lasting or not health.stale else ["stale"]
     labels += [str(health.state.status)] if health.drifted and not health.request else []
     labels += [] if health.measured or health.failed else ["not measured yet"]

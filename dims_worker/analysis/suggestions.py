@@ -25,7 +25,7 @@ from typing import Any
 
 from dims_worker.config import Policy
 from dims_worker.config.policy import Thresholds
-from dims_worker.domain.decide import Baseline, Judge, drift_pct
+from dims_worker.domain.decide import Baseline, Judge, age_of, drift_pct
 from dims_worker.formatting import format_age, is_number
 from dims_worker.probes.base import Value
 
@@ -142,11 +142,7 @@ def _spans(accepted: Sequence[AcceptedReading]) -> Iterator[PolicyAdvice]:
 
 
 def _ages(accepted: Sequence[AcceptedReading]) -> Iterator[PolicyAdvice]:
-    ages = [
-        (reading.as_of - datetime.fromisoformat(reading.value)).total_seconds()
-        for reading in accepted
-        if isinstance(reading.value, str)
-    ]
+    ages = [age for reading in accepted if (age := age_of(reading.value, reading.as_of)) is not None]
     if len(ages) > FEWEST:
         usual = timedelta(seconds=quantile(ages, 0.99))
         yield PolicyAdvice("max_age", _span(1.5 * usual), f"in 99 % of its readings it was {format_age(usual)} or less")

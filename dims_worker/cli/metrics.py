@@ -17,7 +17,7 @@ from dims_worker.store.engine import clock, transaction
 from dims_worker.store.metric_states import states_of
 from dims_worker.store.runs import list_runs, readings_of
 from dims_worker.text.json_documents import facts, metric_document
-from dims_worker.text.readings import reading_json
+from dims_worker.text.readings import limit_text, reading_json
 
 
 @click.command()
@@ -29,7 +29,8 @@ def metrics(session: Session, pattern: str, as_json: bool) -> None:
     """List the metrics with their last reading, baseline and state.
 
     PATTERN limits the list, and `*` matches anything. A state is `ok`, or one or more of: `due` (an event waits for a
-    reading), `stale` (the reading is too old), `held` (a value waits for approval), `failed` and `off`.
+    reading), `stale` (the reading is too old), `held` (a value waits for approval), `failed`, `beyond its limit`, `in
+    the future` (of a time), the size of a drift, `not measured yet` and `off`.
     """
     names = sorted(session.select_metrics([pattern]))
     with session.database() as engine, transaction(engine) as connection:
@@ -53,6 +54,9 @@ def _state_text(row: dict[str, Any]) -> str:
     flags = [flag for flag in ("stale", "due") if row[flag]]
     flags += [f"held: request {row['request']}"] if row["request"] else []
     flags += [f"failed: {escape_control(row['error'])}"] if row["error"] else []
+    flags += [limit_text(row["beyond"])] if row["beyond"] else []
+    flags += [row["status"]] if row["drifted"] and not row["request"] else []
+    flags += [] if row["as_of"] or row["error"] else ["not measured yet"]
     flags += [] if row["enabled"] else ["off"]
     return ", ".join(flags) or "ok"
 

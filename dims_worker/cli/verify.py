@@ -11,6 +11,7 @@ from typing import Any
 import click
 from sqlalchemy import Engine
 
+from dims_worker.analysis.health import IN_FUTURE
 from dims_worker.cli import ci_formats
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.session import Session, examples, json_option, pass_session
@@ -27,7 +28,7 @@ from dims_worker.pipeline.verify import check_now, measure_due, worker_name
 from dims_worker.store import leases, metric_states
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import PastReading, readings_of
-from dims_worker.text.readings import reading_json
+from dims_worker.text.readings import broken_limit_text, reading_json
 
 FORMATS = ("text", "json", "github", "junit")
 FORMAT_HELP = "Use `github` (annotations) or `junit` (XML) in a build."
@@ -93,7 +94,7 @@ def verify(
     else:
         if not quiet:
             session.out.print(readings_table(config, items, now, verbose=verbose))
-        session.print_text(summary_line(runs, items))
+        session.print_text(summary_line(config, runs, items))
     exit_with(exit_code(items, fail_on))
 
 
@@ -187,7 +188,7 @@ def _print_for_build(
     if form == "junit":
         click.echo(ci_formats.junit(session.config, items, now, fail_on, duration(runs).total_seconds()))
         return
-    for line in ci_formats.github(session.config, items, now, fail_on, summary_line(runs, items)):
+    for line in ci_formats.github(session.config, items, now, fail_on, summary_line(session.config, runs, items)):
         click.echo(line)
 
 
@@ -199,10 +200,19 @@ def duration(runs: Sequence[Run]) -> timedelta:
     return sum((run.finished_at - run.as_of for run in runs), timedelta(0))
 
 
-def summary_line(runs: Sequence[Run], items: Sequence[RunReading]) -> str:
-    """Return one line: `run 3 ok: 12 metrics in 230 ms: 11 ok, 1 moderate`."""
-    counts = Counter("held" if item.outcome == "held" else item.status or item.outcome for item in items)
+def summary_line(config: Config, runs: Sequence[Run], items: Sequence[RunReading]) -> str:
+    """Return one line: `run 3 ok: 12 metrics in 230 ms: 10 ok, 1 moderate, 1 beyond its limit`."""
+    counts = Counter(_summary_word(config, item) for item in items)
     results = ", ".join(f"{count:,} {word}" for word, count in counts.items()) or "nothing to measure"
     numbers = ", ".join(str(run.run_id) for run in runs)
     metrics = pluralize(len(items), "metric")
     return f"run {numbers} {status_of(runs)}: {metrics} in {format_duration(duration(runs))}: {results}"
+
+
+def _summary_word(config: Config, item: RunReading) -> str:
+    """Return what the summary counts a reading as. A value that breaks a limit is not ok, whatever its drift is."""
+    if item.outcome == "held":
+        return "held"
+    if broken := broken_limit_text(config, item):
+        return IN_FUTURE if broken.startswith(IN_FUTURE) else "beyond its limit"
+    return item.status or item.outcome

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, text
 
 from dims_worker import local
 from dims_worker.config import Config, load_config
-from dims_worker.config.units import AGES
+from dims_worker.domain.decide import age_of
 from dims_worker.formatting import pluralize
 from dims_worker.notebook import queries, recommendations, workflow_frames
 from dims_worker.store.engine import clock, engine, transaction
@@ -257,10 +257,7 @@ class NotebookData(AbstractContextManager["NotebookData"]):
             return value
         if not isinstance(value, str) or metric is None or not metric.is_age:
             return None
-        try:
-            return (now - datetime.fromisoformat(value)).total_seconds() / AGES[metric.shown_unit]
-        except (ValueError, TypeError):  # the metric was not an age when this was measured
-            return None
+        return age_of(value, now, metric.shown_unit)
 
     def _state(self, row: Mapping[str, Any], now: datetime) -> str:
         if row["error"] is not None:

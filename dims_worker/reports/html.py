@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dims_worker import __version__
 from dims_worker.analysis.evidence import Gap
-from dims_worker.analysis.health import MetricHealth, health_labels, health_sentence
+from dims_worker.analysis.health import IN_FUTURE, MetricHealth, health_labels, health_sentence
 from dims_worker.formatting import format_drift
 from dims_worker.reports import svg_charts
 from dims_worker.reports.inventory import InventoryReport, WorkflowResult, trend_days
@@ -27,7 +27,7 @@ MAX_LENGTH = 400
 """Longer texts are cut. `dims report json` has them whole."""
 MAX_NAMES = 60
 """A gap lists at most this many names."""
-PROBLEMS = ("failed", "beyond its limit", "stale", "not measured yet")
+PROBLEMS = ("failed", "beyond its limit", IN_FUTURE, "stale", "not measured yet")
 """The labels of a metric that has a row under "Needs attention"."""
 
 

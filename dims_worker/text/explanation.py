@@ -14,6 +14,7 @@ from dims_worker.formatting import (
     format_age,
     format_ago,
     format_exact,
+    format_remaining,
     format_value,
     is_number,
     pluralize,
@@ -49,7 +50,8 @@ def format_health(explanation: Explanation) -> str:
     done = done_text(reading)
     if reading.outcome == "held":
         done = f"held{': ' if explanation.request else ', but '}{_request_state(explanation)}"
-    limit = f", beyond {explanation.judged.limit}" if explanation.judged and explanation.judged.limit else ""
+    broken = explanation.judged.limit if explanation.judged else None
+    limit = ", in the future" if broken == "future" else f", beyond {broken}" if broken else ""
     return f"{done if not status or done.startswith(status) else f'{status}, {done}'}{limit}"
 
 
@@ -107,7 +109,7 @@ def _problem_lines(view: ExplanationView) -> Iterator[Line]:
     if state.error:
         attempts = f"; {pluralize(state.failures, 'failure')} in a row" if state.failures else ""
         if state.not_before and state.not_before > now:
-            attempts += f", next attempt in {format_age(state.not_before - now)}"
+            attempts += f", next attempt {format_remaining(state.not_before, now)}"
         yield "failed", f"{format_ago(state.failed_at, now)}: {escape_control(state.error)}{attempts}"
     if state.due:
         yield "due", f"has waited {format_age(now - (state.due_since or now))} for a measurement"
@@ -183,7 +185,7 @@ def _format_outcome(view: ExplanationView, reading: PastReading) -> str:
 def _request_lines(view: ExplanationView, request: ApprovalRequest) -> Iterator[Line]:
     now, policy = view.explanation.now, view.explanation.policy
     band = f"; a reading of {view.band(request.anchor, policy)} updates it" if policy else ""
-    expires = f"; it expires in {format_age(request.expires_at - now)}" if request.expires_at else ""
+    expires = f"; it expires {format_remaining(request.expires_at, now)}" if request.expires_at else ""
     opened = f"opened {format_ago(request.opened_at, now)}"
     yield "request", f"{request.id}, version {request.version}, {opened}{band}{expires}"
     yield "decide", decision_hint(request)

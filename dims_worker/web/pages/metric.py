@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from dims_worker.analysis.evidence import NamedGap
 from dims_worker.analysis.explanation import Explanation, explain_metric
+from dims_worker.analysis.health import IN_FUTURE
 from dims_worker.config import Config, DerivedMetric, Policy
 from dims_worker.config.formula import PRICES
 from dims_worker.config.policy import Thresholds
@@ -34,7 +35,7 @@ from dims_worker.store.runs import PastReading, newest_readings
 from dims_worker.text.evidence import placed_lines
 from dims_worker.text.explanation import format_health, verdict_reasons
 from dims_worker.text.phrases import ExplanationView
-from dims_worker.text.readings import done_text
+from dims_worker.text.readings import broken_limit_text, done_text
 from dims_worker.web.context import web_context
 from dims_worker.web.pages.approvals import RequestCard
 from dims_worker.web.trend_chart import SPANS, trend_charts
@@ -94,7 +95,8 @@ def state_labels(explanation: Explanation) -> list[str]:
     labels = (
         (f"waits: request {request.id}" if request else "", request),
         ("failed", state.error),
-        ("beyond its limit", judged and judged.limit),
+        (IN_FUTURE, judged and judged.limit == "future"),
+        ("beyond its limit", judged and judged.limit and judged.limit != "future"),
         ("stale", explanation.stale),
         (status or "", status in ("moderate", "major", "extreme") and not request),
         ("not measured yet", explanation.reading is None and not state.error),
@@ -130,7 +132,7 @@ class HistoryRow:
     def of(cls, config: Config, reading: PastReading) -> HistoryRow:
         failed, metric = reading.method == "failed", config.metrics.get(reading.metric)
         value = NO_VALUE if failed else format_value(reading.value, reading.unit, metric, reading.as_of)
-        outcome = f"failed: {reading.error}" if failed else done_text(reading)
+        outcome = f"failed: {reading.error}" if failed else done_text(reading, broken_limit_text(config, reading))
         return cls(reading, value, format_drift(reading.value, reading.baseline, reading.drift_pct), outcome)
 
 

@@ -84,7 +84,7 @@ def test_invalid_sizes_are_refused(wrong: Any):
         (5400, "1.5 hours"),
         (362_880, "4.2 days"),
         (1_209_600, "2 weeks"),
-        (-7200, "-2 hours"),
+        (-7200, "in 2 hours"),
     ],
 )
 def test_words(seconds: float, shown: str):
