@@ -92,9 +92,9 @@ def parse_instant(value: Any) -> datetime | None:
 
 
 def _format_age_value(age: timedelta, unit: str) -> str:
-    """Return an age in its unit, `51.0 hours`, or `in 4 years` for an instant in the future."""
+    """Return an age in its unit, `51.0 hours`, or `in 4.09 years` for an instant in the future."""
     if age < -FUTURE_TOLERANCE:
-        return format_elapsed(age)
+        return format_age(age)
     return f"{max(0.0, age.total_seconds()) / AGES[unit]:,.1f} {unit}"
 
 

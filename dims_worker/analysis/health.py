@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 
 from dims_worker.analysis.evidence import Gap, named_gaps
 from dims_worker.config import Config, Metric
-from dims_worker.domain.decide import SEVERITIES, Judge, age_of, is_future
-from dims_worker.formatting import count_metrics, display_unit, is_number, parse_instant
+from dims_worker.domain.decide import IN_FUTURE, SEVERITIES, Judge, Limit, age_of
+from dims_worker.formatting import count_metrics, display_unit, is_number
 from dims_worker.store import metric_states, point_in_time
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.history import Day, Point
@@ -24,7 +24,8 @@ class MetricHealth:
     """The current state of a metric.
 
     `before` is its value at the `since` of the report, if it had the same unit. `broken` is the limit that its value
-    breaks, as text. `marks` are the notable readings of its trend.
+    breaks, as text. `marks` are the notable readings of its trend. `limit_when_measured` is the limit that the value
+    broke when it was measured. An age can break one later, because time passes.
     """
 
     metric: str
@@ -38,6 +39,7 @@ class MetricHealth:
     before: PastValue | None
     days: Sequence[Day]
     marks: Sequence[Point] = ()
+    limit_when_measured: Limit | None = None
 
     @property
     def name(self) -> str:
@@ -72,8 +74,7 @@ class MetricHealth:
     @property
     def in_future(self) -> bool:
         """Whether it is an age whose instant was in the future when it was measured."""
-        instant = parse_instant(self.state.value) if self.declared.is_age else None
-        return instant is not None and self.state.as_of is not None and is_future(instant, self.state.as_of)
+        return self.limit_when_measured == "future"
 
     @property
     def compared(self) -> bool:
@@ -181,14 +182,23 @@ def _health(
     policy = judge.policy
     stale = bool(policy.stale_after and state.as_of and now - state.as_of > policy.stale_after)
     broken = judge.format_broken_limit(state.value, now, state.as_of) if state.as_of else None
+    at_once = judge.broken_limit(state.value, state.as_of) if state.as_of else None
     declared, source = config.metrics[state.metric], config.source_of(state.metric)
     if before and not declared.is_age and before.unit != state.unit:
         before = None
-    return MetricHealth(state.metric, declared, source, state, policy.critical, stale, broken, request, before, days)
-
-
-IN_FUTURE = "in the future"
-"""The label of an age whose instant was ahead of the clock when it was measured. That breaks its limit."""
+    return MetricHealth(
+        state.metric,
+        declared,
+        source,
+        state,
+        policy.critical,
+        stale,
+        broken,
+        request,
+        before,
+        days,
+        limit_when_measured=at_once,
+    )
 
 
 def health_labels(health: MetricHealth, *, lasting: bool = False) -> list[str]:
@@ -197,7 +207,7 @@ def health_labels(health: MetricHealth, *, lasting: bool = False) -> list[str]:
     labels += ["failed"] if health.failed else []
     if health.in_future:
         labels += [IN_FUTURE]
-    elif health.broken and not (lasting and health.declared.is_age):
+    elif health.limit_when_measured if lasting else health.broken:
         labels += ["beyond its limit"]
     labels += [] if lasting or not health.stale else ["stale"]
     labels += [str(health.state.status)] if health.drifted and not health.request else []

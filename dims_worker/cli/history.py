@@ -106,6 +106,9 @@ def _print_chart(
         return f"{format_number(value, declared.precision if declared else None)} {unit}".strip()
 
     plain = "utf" not in session.out.encoding.lower()
+    without = sum(point.value is None and point.outcome != "failed" for point in points)
+    if without:
+        session.print_text(f"{pluralize(without, 'reading')} not drawn: absent, or in the future. See --table.")
     for line in draw_chart(points, max(since, points[0].at), now, width, label, plain=plain):
         session.out.print(line, no_wrap=True, overflow="ignore", crop=False, soft_wrap=True)
 

@@ -11,13 +11,12 @@ from typing import Any
 import click
 from sqlalchemy import Engine
 
-from dims_worker.analysis.health import IN_FUTURE
 from dims_worker.cli import ci_formats
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import readings_table
 from dims_worker.config import Config, SourceMetric
-from dims_worker.domain.decide import SEVERITIES, Severity, at_least
+from dims_worker.domain.decide import IN_FUTURE, SEVERITIES, Severity, at_least
 from dims_worker.domain.plan import Planner
 from dims_worker.domain.run import Run, RunReading
 from dims_worker.errors import MeasureError, NotFound, UsageError

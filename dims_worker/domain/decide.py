@@ -19,6 +19,8 @@ Limit = Literal["min", "max", "max_age", "future"]
 
 SEVERITIES: tuple[Severity, ...] = ("none", "low", "medium", "high", "urgent")
 _STATUSES: tuple[Status, ...] = ("ok", "minor", "moderate", "major", "extreme")
+IN_FUTURE = "in the future"
+"""The label of an age whose instant was ahead of the clock when it was measured, and how its broken limit begins."""
 DRIFT_CAP = 1e9
 """The largest drift, in percent. JSON has no infinity, and beyond this a number adds no information."""
 
@@ -152,8 +154,8 @@ class Judge:
         assert instant is not None
         if key == "future":
             ahead = format_age(instant - (measured or now))
-            advice = "check the clock and the time zone of what wrote it"
-            return f"in the future: {format_utc(instant)} was {ahead} ahead when DIMS read it; {advice}"
+            advice = "check the clock and the time zone that it was written with"
+            return f"{IN_FUTURE}: {format_utc(instant)} was {ahead} ahead when DIMS read it; {advice}"
         assert self.policy.max_age is not None
         return f"{format_age(now - instant)} old, more than max_age = {format_age(self.policy.max_age)}"
 

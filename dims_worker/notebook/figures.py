@@ -20,7 +20,10 @@ BLUE, SKY, GREEN, ORANGE, RED, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#E69F0
 GREY, PALE, INK, LINE = "#8A8F98", "#C9CED6", "#1F2933", "#E6E9ED"
 OUTCOMES = {"accepted": BLUE, "held": ORANGE, "rejected": RED, "failed": PURPLE, "looked": GREY}
 SYMBOLS = {"accepted": "circle", "held": "diamond", "rejected": "x", "failed": "triangle-up", "looked": "circle-open"}
-METRICS = {"ok": GREEN, "due": SKY, "stale": GREY, "failed": PURPLE, "held": ORANGE, "never": PALE}
+METRICS = {
+    **{"ok": GREEN, "due": SKY, "stale": GREY, "failed": PURPLE, "held": ORANGE, "never": PALE},
+    **{"in the future": RED, "beyond its limit": RED},
+}
 REQUESTS = {"open": ORANGE, "approved": BLUE, "rejected": RED, "superseded": GREY, "withdrawn": SKY, "expired": PALE}
 RUNS = {"ok": GREEN, "partial": PURPLE, "superseded": GREY}
 """The colours of the outcomes of readings, and of the states of metrics, requests and runs."""

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, text
 
 from dims_worker import local
 from dims_worker.config import Config, load_config
-from dims_worker.domain.decide import age_of
+from dims_worker.domain.decide import IN_FUTURE, Judge, age_of
 from dims_worker.formatting import pluralize
 from dims_worker.notebook import queries, recommendations, workflow_frames
 from dims_worker.store.engine import clock, engine, transaction
@@ -82,14 +82,16 @@ class NotebookData(AbstractContextManager["NotebookData"]):
         """Return a row per metric, only those in `state` if it is given.
 
         Columns: metric, category, name, value, number, unit, baseline, baseline_number, as_of, age_hours, status,
-        severity, drift_pct, state (the first that applies of `failed`, `held`, `never`, `stale`, `due`, `ok`),
-        critical, failures, error, request, baseline_as_of.
+        severity, drift_pct, state (the first that applies of `failed`, `held`, `never`, `in the future`, `beyond its
+        limit`, `stale`, `due`, `ok`), critical, failures, error, request, baseline_as_of, beyond (the limit that the
+        value breaks, as text).
         """
         now, rows = self._read(queries.LATEST)
         chosen = [row for row in rows if fnmatchcase(row["metric"], pattern)]
         for row in chosen:
             self._add_numbers(row, now)
             row["critical"] = self._policy(row["metric"], "critical") or False
+            row["beyond"] = self._broken_limit(row, now)
             row["state"] = self._state(row, now)
         return frame([row for row in chosen if state in (None, row["state"])], recommendations.LATEST)
 
@@ -259,6 +261,11 @@ class NotebookData(AbstractContextManager["NotebookData"]):
             return None
         return age_of(value, now, metric.shown_unit)
 
+    def _broken_limit(self, row: Mapping[str, Any], now: datetime) -> str | None:
+        if row["metric"] not in self.config.metrics or row["as_of"] is None:
+            return None
+        return Judge.of(self.config, row["metric"]).format_broken_limit(row["value"], now, row["as_of"])
+
     def _state(self, row: Mapping[str, Any], now: datetime) -> str:
         if row["error"] is not None:
             return "failed"
@@ -266,6 +273,8 @@ class NotebookData(AbstractContextManager["NotebookData"]):
             return "held"
         if row["as_of"] is None:
             return "never"
+        if row["beyond"]:
+            return IN_FUTURE if row["beyond"].startswith(IN_FUTURE) else "beyond its limit"
         stale_after = self._policy(row["metric"], "stale_after")
         if stale_after and now - row["as_of"] > stale_after:
             return "stale"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dims_worker import __version__
 from dims_worker.analysis.evidence import Gap
-from dims_worker.analysis.health import IN_FUTURE, MetricHealth, health_labels, health_sentence
+from dims_worker.analysis.health import MetricHealth, health_labels, health_sentence
+from dims_worker.domain.decide import IN_FUTURE
 from dims_worker.formatting import format_drift
 from dims_worker.reports import svg_charts
 from dims_worker.reports.inventory import InventoryReport, WorkflowResult, trend_days

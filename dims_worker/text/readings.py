@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dims_worker.analysis.health import IN_FUTURE
 from dims_worker.config import Config
-from dims_worker.domain.decide import Judge, age_of
+from dims_worker.domain.decide import IN_FUTURE, Judge, age_of
 from dims_worker.domain.run import RunReading
 from dims_worker.formatting import escape_control
 from dims_worker.store.runs import PastReading

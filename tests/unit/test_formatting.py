@@ -92,10 +92,10 @@ def test_numbers(value: float, precision: int | None, shown: str):
         ("2026-11-22T06:30:00+00:00", "hours", None, "2026-11-22T06:30:00+00:00"),
         ("1970-01-01T00:00:00+00:00", "days", DAYS, "20,779.4 days"),
         ("2026-11-22T09:04:59+00:00", "hours", AGE, "0.0 hours"),
-        ("2026-11-22T09:05:01+00:00", "hours", AGE, "in 5 minutes"),
+        ("2026-11-22T09:05:01+00:00", "hours", AGE, "in 5.02 minutes"),
         ("2026-11-22T18:00:00", "hours", AGE, "in 9 hours"),
-        ("2030-12-24T12:00:00+00:00", "days", DAYS, "in 4 years"),
-        ("9999-12-31T23:59:59.999999-12:00", "days", DAYS, "in 7,972 years"),
+        ("2030-12-24T12:00:00+00:00", "days", DAYS, "in 4.09 years"),
+        ("9999-12-31T23:59:59.999999-12:00", "days", DAYS, "in 7,973 years"),
         ("synced", "days", DAYS, "synced"),
     ],
 )
@@ -208,7 +208,6 @@ def test_remaining_times(hours: float, shown: str):
 
 
 TEN_THOUSAND_YEARS = timedelta(days=3_652_500)
-FIRST, LAST = datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59)
 
 
 @given(st.timedeltas(-TEN_THOUSAND_YEARS, TEN_THOUSAND_YEARS))
@@ -217,7 +216,7 @@ def test_no_duration_has_an_exponent_or_a_minus_sign(span: timedelta):
         assert not re.search(r"\de[+-]?\d|-\d|inf|nan", shown), shown
 
 
-@given(st.datetimes(FIRST, LAST, timezones=st.just(UTC)), st.sampled_from([AGE, DAYS]))
+@given(st.datetimes(timezones=st.just(UTC)), st.sampled_from([AGE, DAYS]))
 def test_no_age_has_an_exponent_or_a_minus_sign(instant: datetime, metric: FilesMetric):
     shown = format_value(instant.isoformat(), metric.shown_unit, metric, NOW)
     assert not re.search(r"\de[+-]?\d|-", shown), shown

@@ -15,11 +15,11 @@ from starlette.routing import Route
 
 from dims_worker.analysis.evidence import NamedGap
 from dims_worker.analysis.explanation import Explanation, explain_metric
-from dims_worker.analysis.health import IN_FUTURE
 from dims_worker.config import Config, DerivedMetric, Policy
 from dims_worker.config.formula import PRICES
 from dims_worker.config.policy import Thresholds
 from dims_worker.config.runtime import WORKFLOW
+from dims_worker.domain.decide import IN_FUTURE
 from dims_worker.errors import NotFound
 from dims_worker.formatting import (
     NO_VALUE,
