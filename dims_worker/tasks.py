@@ -135,6 +135,8 @@ def verify_task(source: str) -> str:
         log.warning("cannot write the report of %s; `dims workflow NAME --last` shows the result: %s", source, error)
     sender.notify(sorted(config.notify.on.keys() & run.channels))
     sender.verify(_engine(), {source: Reason("more is due")})
+    if not run.run_id:
+        return "nothing had changed"
     return f"dims runs {run.run_id}: {pluralize(len(run.items), 'reading')}, {run.status}"
 
 

@@ -33,6 +33,7 @@ from dims_worker.formatting import (
 )
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.events import LoggedEvent, ServedMetric, event_by_id, find_events, list_events, served_metrics
+from dims_worker.store.metric_states import read_states
 from dims_worker.text.events import event_from_log, format_event, format_served
 from dims_worker.text.json_documents import event_document, facts
 
@@ -216,7 +217,7 @@ def enqueue(
     if not wait:
         return
     with session.database() as engine:
-        outcomes = _wait(engine, event.id, timeout)
+        outcomes = _wait(engine, config, event, timeout)
     for outcome in outcomes:
         drift = format_drift(outcome.value, outcome.baseline, outcome.drift_pct)
         value = _value(config, outcome)
@@ -229,23 +230,30 @@ def enqueue(
     exit_with(int(severe or any(outcome.outcome == "held" for outcome in outcomes)))
 
 
-def _wait(engine: Engine, event_id: str, timeout: float) -> list[ServedMetric]:
-    """Return the outcome for each metric of an event once all are measured. Raises MeasureError after `timeout` s."""
+def _wait(engine: Engine, config: Config, event: Event, timeout: float) -> list[ServedMetric]:
+    """Return the outcome for each metric of an event once all are measured, and others of their sources are compared.
+
+    Raises MeasureError after `timeout` seconds.
+    """
     end = time.monotonic() + timeout
-    stored = None
+    stored, generations = None, dict[str, int]()
     while time.monotonic() < end:
         with transaction(engine) as connection:
-            stored = stored or event_by_id(connection, event_id)
+            if stored is None and (stored := event_by_id(connection, event.id)):
+                others = read_states(connection, Planner(config).plan(event).compared)
+                generations = {name: state.requested_gen for name, state in others.items()}
             outcomes = served_metrics(connection, stored) if stored else []
+            states = read_states(connection, generations)
+            compared = all(state.measured_gen >= generations[name] or state.error for name, state in states.items())
         if stored and stored.outcome != "planned":
             raise NotFound(
                 f"no rule matches it: the event is stored as {stored.outcome} ({stored.reason or stored.type})"
             )
-        if stored and all(outcome.run_id is not None for outcome in outcomes):
+        if stored and compared and all(outcome.run_id is not None for outcome in outcomes):
             return outcomes
         time.sleep(0.1)
     missing = "some of its metrics were not measured" if stored else "the event was not stored"
     raise MeasureError(
         f"{missing} within {format_duration(timedelta(seconds=timeout))}. Is `dims up` running? "
-        f"See how far it got with `dims events show {event_id}`."
+        f"See how far it got with `dims events show {event.id}`."
     )

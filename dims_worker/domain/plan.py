@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -37,10 +37,15 @@ class PlannedMetric:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The rules that an event matched and the metrics that it concerns, in alphabetical order."""
+    """The rules that an event matched and the metrics that it concerns, in alphabetical order.
+
+    `compared` are other metrics of the same sources. They are measured if their state differs from the one that they
+    were measured from, because an event says where to look, and not what is there.
+    """
 
     rules: tuple[str, ...]
     planned: tuple[PlannedMetric, ...]
+    compared: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -102,6 +107,11 @@ class Planner:
             name: self._grouped(config.select(rule.metrics or (() if rule.workflows else ("*",))))
             for name, rule in config.rules.items()
         }
+        self._comparable = {
+            source: tuple(name for name in names if config.metric_of(name).enabled)
+            for source, names in config.metrics_by_source.items()
+            if probe_for(config.sources[source].type).follows_state
+        }
         self._rules_of: dict[str, tuple[str, ...]] = {}
         groups = {group.key: group for groups in self._candidates.values() for group in groups}
         self._steps_of_sample = sum(map(_steps_of_sample, groups.values()))
@@ -124,7 +134,27 @@ class Planner:
             for workflow in self.config.rules[rule].workflows:
                 name = f"{WORKFLOW}{workflow}"
                 planned.setdefault(name, PlannedMetric(name, rule, "the rule runs it"))
-        return Plan(rules, tuple(planned[name] for name in sorted(planned)))
+        compared = self._compared(planned, self._related_sources(rules, change))
+        return Plan(rules, tuple(planned[name] for name in sorted(planned)), compared)
+
+    def _related_sources(self, rules: Iterable[str], change: Change | None) -> set[str]:
+        """Return the sources that follow their state, where the change happened, and that a rule has metrics of."""
+        if change is None or not self._comparable:
+            return set()
+        names = {group.metric.source for rule in rules for group in self._candidates[rule]} & self._comparable.keys()
+        return {
+            name
+            for name in names
+            if probe_for(self.config.sources[name].type).is_related(self.config.sources[name], change, self.context)
+        }
+
+    def _compared(self, planned: Collection[str], related: set[str]) -> tuple[str, ...]:
+        """Return the metrics whose state to compare: of the sources of planned metrics, and of those in `related`."""
+        if not self._comparable:
+            return ()
+        sources = related | {source for name in planned if (source := self.config.source_of(name))}
+        others = {name for source in sources for name in self._comparable.get(source, ())}
+        return tuple(sorted(others.difference(planned)))
 
     def _requested_workflow(self, workflow: str) -> Plan:
         name = f"{WORKFLOW}{'audit' if workflow == 'all' else workflow}"

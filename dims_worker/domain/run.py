@@ -41,7 +41,8 @@ class Run:
     """A recorded run.
 
     `trigger` is `event`, or `verify` for a check without a lease, which sets no baseline except a first one.
-    `channels` are the channels with notifications to send.
+    `channels` are the channels with notifications to send. `run_id` is 0 if nothing was recorded, because nothing had
+    changed.
     """
 
     run_id: int
@@ -53,3 +54,8 @@ class Run:
     api_calls: int
     items: tuple[RunReading, ...]
     channels: tuple[str, ...] = ()
+
+    @classmethod
+    def without_changes(cls, trigger: str, source: str | None, as_of: datetime, finished_at: datetime) -> Run:
+        """Return the run of a comparison that found everything unchanged."""
+        return cls(0, trigger, source, "ok", as_of, finished_at, 0, ())

@@ -106,13 +106,15 @@ class _LogRow:
     payload: str | None = None
     rules: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    compared: tuple[str, ...] = ()
+    """Other metrics that become due. The log does not name them."""
 
     def columns(self) -> dict[str, Any]:
         """Return the fields by name, without the deep copy that `asdict` makes of an event's data."""
         return {name: getattr(self, name) for name in _COLUMNS}
 
 
-_COLUMNS = tuple(column.name for column in fields(_LogRow))
+_COLUMNS = tuple(column.name for column in fields(_LogRow) if column.name != "compared")
 
 
 def register_config(connection: Connection, config: Config, *, whole: bool = True) -> None:
@@ -162,7 +164,7 @@ def store_events(connection: Connection, planner: Planner, received: Sequence[Re
     A known event changes nothing. An event that cannot be ingested is stored as rejected, with the reason.
     """
     rows = [_row(planner, envelope) for envelope in received]
-    batch_id, registered = next_batch_for(connection, _concerned(rows))
+    batch_id, registered = next_batch_for(connection, sorted({*_concerned(rows), *_compared(rows)}))
     if not registered:  # some are new in the configuration
         register_config(connection, planner.config, whole=False)
     inserted = insert_events(connection, [{**row.columns(), "batch_id": batch_id} for row in rows])
@@ -173,8 +175,9 @@ def store_events(connection: Connection, planner: Planner, received: Sequence[Re
         result.rejected += row.outcome == "rejected"
         result.unmatched += row.outcome == "unmatched"
     result.known = len(rows) - len(new)
-    if names := _concerned(new):
-        result.generations = raise_generations(connection, names, batch_id)
+    names, compared = _concerned(new), _compared(new)
+    if names or compared:
+        result.generations = raise_generations(connection, names, batch_id, compared)
     result.sources = _pending_sources(planner.config, new)
     ticks = {r.rules[0]: r.event_time for r in new if r.type == SCHEDULE_TICK and r.rules and r.event_time}
     if ticks:
@@ -193,12 +196,14 @@ def _is_new(row: _LogRow, inserted: set[tuple[str, str, str, str]]) -> bool:
 
 def _pending_sources(config: Config, rows: Sequence[_LogRow]) -> dict[str, PendingSource]:
     """Return what is due by source. Many rows concern the same metrics, so each set is resolved once."""
-    sources_of: dict[tuple[str, ...], set[str]] = {}
+    sources_of: dict[tuple[tuple[str, ...], tuple[str, ...]], set[str]] = {}
     pending: dict[str, PendingSource] = {}
     for row in rows:
-        if row.metrics not in sources_of:
-            sources_of[row.metrics] = {source for name in row.metrics if (source := config.source_of(name))}
-        for source in sources_of[row.metrics]:
+        key = row.metrics, row.compared
+        if key not in sources_of:
+            names = (*row.metrics, *row.compared)
+            sources_of[key] = {source for name in names if (source := config.source_of(name))}
+        for source in sources_of[key]:
             event = PendingSource(1, set(row.rules), (row.event_id or "")[:12])
             pending.setdefault(source, PendingSource()).add(event)
     return pending
@@ -207,6 +212,11 @@ def _pending_sources(config: Config, rows: Sequence[_LogRow]) -> dict[str, Pendi
 def _concerned(rows: Sequence[_LogRow]) -> list[str]:
     """Return the metrics that the rows concern. Many rows concern the same metrics, so each set is read once."""
     return sorted({name for metrics in {row.metrics for row in rows} for name in metrics})
+
+
+def _compared(rows: Sequence[_LogRow]) -> list[str]:
+    """Return the metrics that the rows make due without naming them."""
+    return sorted({name for metrics in {row.compared for row in rows} for name in metrics})
 
 
 def prepare_rows(planner: Planner, received: Sequence[ReceivedEnvelope]) -> list[dict[str, Any]]:
@@ -247,6 +257,7 @@ def _planned(event: Event, plan: Plan, stream_id: str) -> _LogRow:
         data=dict(event.data),
         rules=plan.rules,
         metrics=plan.metrics,
+        compared=plan.compared,
     )
 
 

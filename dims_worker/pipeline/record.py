@@ -18,7 +18,7 @@ from dims_worker.domain.backoff import BACKOFF_MAX, retry_delay
 from dims_worker.domain.decide import FAILED, Baseline, Judge, Verdict, inside_band
 from dims_worker.domain.run import Outcome, Run, RunReading
 from dims_worker.notifications.outbox import write_run_notifications
-from dims_worker.probes.base import Reading, Value
+from dims_worker.probes.base import IN_PROGRESS, Reading
 from dims_worker.probes.derived import derive_reading
 from dims_worker.store import leases, metric_states
 from dims_worker.store.engine import clock
@@ -45,6 +45,10 @@ class Measurement:
     crashed: bool = False
     """Whether the scan crashed or blocked its process. The attempt then counts, so that DIMS finds the metric that
     is the cause by measuring metrics alone, and the others go on."""
+    states: Mapping[str, str] = field(default_factory=dict)
+    """What the readings were measured from."""
+    unchanged: frozenset[str] = frozenset()
+    """The metrics that have no reading, because they would be measured from the same state as the last time."""
 
 
 def record_run(connection: Connection, config: Config, measured: Measurement) -> Run:
@@ -60,7 +64,7 @@ def record_run(connection: Connection, config: Config, measured: Measurement) ->
             readings = measured.readings.values()
             items = [_superseded(reading, measured.as_of, "its lease was lost") for reading in readings]
             return _write(connection, measured, items, {})
-    return _record(connection, config, measured, config.dependents(measured.readings))
+    return _record(connection, config, measured, config.dependents({*measured.readings, *measured.unchanged}))
 
 
 def compute_missing_derived(connection: Connection, config: Config, worker: str) -> Run | None:
@@ -81,14 +85,18 @@ def compute_missing_derived(connection: Connection, config: Config, worker: str)
 
 
 def _record(connection: Connection, config: Config, measured: Measurement, dependents: tuple[str, ...]) -> Run:
-    names = {*measured.readings, *dependents}
+    names = {*measured.readings, *measured.unchanged, *dependents}
     locked = metric_states.lock_states(connection, names)
     recording = _Recording(config, measured, locked, clock(connection))
+    for name in sorted(measured.unchanged):
+        recording.confirm(name)
     items = [recording.apply(reading) for reading in measured.readings.values()]
     # Read after the derived rows are locked, so that two runs with one input each cannot miss each other's value
     others = metric_states.read_states(connection, config.with_inputs(dependents) - names)
     items += [item for name in dependents if (item := recording.apply_derived(name, {**others, **locked}))]
     metric_states.save_states(connection, list(locked.values()))
+    if measured.unchanged and not items:
+        return Run.without_changes(measured.trigger, measured.source, measured.as_of, recording.now)
     return _write(connection, measured, items, locked, config)
 
 
@@ -101,6 +109,7 @@ class _Recording:
     states: dict[str, MetricState]
     now: datetime
     applied: set[str] = field(default_factory=set)
+    confirmed: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
 
     def is_check(self, name: str) -> bool:
@@ -132,6 +141,19 @@ class _Recording:
             return self._failed(state, reading, self.measured.as_of, generation)
         return self._judge(state, reading, self.measured.as_of, generation)
 
+    def confirm(self, name: str) -> None:
+        """Note that a metric has still the value of its last reading, because what it reads has not changed."""
+        state, claim = self.states[name], self.measured.claim
+        assert claim is not None
+        if state.changed(self.config.definitions[name]):
+            return
+        state.attempts = 0
+        if state.as_of is None or self.measured.as_of <= state.as_of:
+            return
+        self.confirmed.add(name)
+        state.as_of = self.measured.as_of
+        self._update_schedule(state, claim, claim.generations[name], failed=False)
+
     def _update_schedule(self, state: MetricState, claim: Claim, generation: int, *, failed: bool) -> None:
         """Set when a metric is measured again, after a reading under a claim."""
         if failed:
@@ -150,16 +172,18 @@ class _Recording:
         metric = self.config.metrics[name]
         assert isinstance(metric, DerivedMetric)
         # New in the configuration, or defined otherwise: a worker with the registered configuration computes it
-        if name not in self.states or self.states[name].changed(self.config.definitions[name]):
-            return None
+        is_old = name not in self.states or self.states[name].changed(self.config.definitions[name])
         inputs = [known[read] for read in sorted(metric.inputs) if read in known]
-        if any(state.as_of is None and state.error is None for state in inputs) or len(inputs) < len(metric.inputs):
+        never = any(state.as_of is None and state.error is None for state in inputs)
+        if is_old or never or len(inputs) < len(metric.inputs):
             return None
         latest = {state.metric: self._latest(state, known) for state in inputs}
         reading = derive_reading(name, metric, latest, self.config.price_of)
         state = self.states[name]
         failed = {name for name, read in latest.items() if read.method == "failed"}
         as_of = min((s.failed_at if s.metric in failed else s.as_of) or self.measured.as_of for s in inputs)
+        if not self.config.with_inputs([name]) & (self.applied | self.failed):
+            return self._confirm_derived(state, reading, as_of, known)
         # Without a baseline it is newly defined, and its older readings do not count
         if state.as_of and state.baseline_as_of and as_of < state.as_of and reading.method != "failed":
             return _superseded(reading, as_of, "a newer reading is recorded already")
@@ -171,6 +195,21 @@ class _Recording:
         self.applied.add(name)
         return self._judge(state, reading, as_of, None)
 
+    def _confirm_derived(
+        self, state: MetricState, reading: Reading, as_of: datetime, known: Mapping[str, MetricState]
+    ) -> RunReading | None:
+        """Note that the inputs of a derived metric were found unchanged. It is judged if it had to wait for that."""
+        metric = self.config.metrics[state.metric]
+        assert isinstance(metric, DerivedMetric)
+        if any(self._still_due(read, known) for read in metric.inputs) or reading.method == "failed":
+            return None
+        if state.error is not None or (reading.value, reading.unit) != (state.value, state.unit):
+            self.applied.add(state.metric)
+            return self._judge(state, reading, as_of, None)
+        self.confirmed.add(state.metric)
+        state.as_of = max(as_of, state.as_of or as_of)
+        return None
+
     def _still_due(self, name: str, known: Mapping[str, MetricState]) -> bool:
         """Return whether a newer reading of an input is expected. In a check, its own readings are final. A derived
         input is due while one of its own inputs is."""
@@ -179,7 +218,7 @@ class _Recording:
         metric = self.config.metrics[name]
         if isinstance(metric, DerivedMetric):
             if name in self.states:
-                return name not in self.applied
+                return name not in self.applied | self.confirmed
             return any(self._still_due(read, known) for read in metric.inputs)
         return name in known and known[name].due
 
@@ -193,35 +232,38 @@ class _Recording:
 
     def _failed(self, state: MetricState, reading: Reading, as_of: datetime, generation: int | None) -> RunReading:
         self.failed.add(state.metric)
-        state.error, state.failed_at = reading.error, as_of
+        state.error, state.failed_at, state.state = reading.error, as_of, None
         return _item(reading, as_of, generation, state, FAILED, "failed")
 
     def _judge(self, state: MetricState, reading: Reading, as_of: datetime, generation: int | None) -> RunReading:
         baseline = Baseline(state.baseline) if state.baseline_as_of is not None else None
         accepted = Baseline(state.accepted) if state.accepted_as_of is not None else None
         verdict = Judge.of(self.config, state.metric).decide(baseline, reading.value, accepted, self.now)
-        item = _item(reading, as_of, generation, state, verdict, self._outcome(state, reading.value, as_of, verdict))
+        item = _item(reading, as_of, generation, state, verdict, self._outcome(state, reading, as_of, verdict))
         state.error = state.failed_at = None
         state.details = dict(reading.details) or None
         state.value, state.unit, state.method, state.as_of = reading.value, reading.unit, reading.method, as_of
         state.status, state.severity, state.drift_pct = verdict.status, verdict.severity, verdict.drift_pct
+        # What was only looked at is measured again under a claim, because it was not accepted
+        state.state = None if item.outcome == "looked" else self.measured.states.get(state.metric)
         if item.outcome == "accepted":
             state.accept(
                 reading.value, as_of, by_person=baseline is None
             )  # the first value counts as accepted by a person
         return item
 
-    def _outcome(self, state: MetricState, value: Value, as_of: datetime, verdict: Verdict) -> Outcome:
-        if verdict.status == "new":
+    def _outcome(self, state: MetricState, reading: Reading, as_of: datetime, verdict: Verdict) -> Outcome:
+        in_progress = IN_PROGRESS in reading.details
+        if verdict.status == "new" and not in_progress:
             return "accepted"
         baseline_is_newer = state.baseline_as_of is not None and as_of < state.baseline_as_of  # a person set it
-        if self.is_check(state.metric) or baseline_is_newer:
+        if in_progress or self.is_check(state.metric) or baseline_is_newer:
             return "looked"
         if verdict.tier != "approve":
             return "accepted"
         if state.rejected_as_of is None:
             return "held"
-        if inside_band(state.rejected, value, self.config.policy_of(state.metric).tolerance_pct):
+        if inside_band(state.rejected, reading.value, self.config.policy_of(state.metric).tolerance_pct):
             return "rejected"  # a person has rejected this band already
         state.rejected = state.rejected_as_of = None
         return "held"

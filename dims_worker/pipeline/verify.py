@@ -70,10 +70,10 @@ def measure_due(
 ) -> Run | None:
     """Claim the due metrics of a source, measure them and record the run. None if there was nothing to claim.
 
-    `at_once` ignores cooldown and back-off, for a person who asks for it. `options` are for a workflow. `claimed` is
-    called once a claim is committed. `stop` is called while a scan runs. Once it returns True, or you press Ctrl-C, the
-    scan is killed and the claim is returned uncounted, so that the metrics are due at once for another worker. `stop`
-    raises ScanStopped.
+    The run has no readings and no number if nothing had changed. `at_once` ignores cooldown and back-off, for a person
+    who asks for it. `options` are for a workflow. `claimed` is called once a claim is committed. `stop` is called while
+    a scan runs. Once it returns True, or you press Ctrl-C, the scan is killed and the claim is returned uncounted, so
+    that the metrics are due at once for another worker. `stop` raises ScanStopped.
     """
     lease = config.settings.lease
     with transaction(engine) as connection:
@@ -122,7 +122,7 @@ def _start_measuring(
             return _measured(claim, outcome.scanned, outcome.result)
 
         return measure_workflow
-    scan = start_scan(config, claim.source, claim.generations)
+    scan = start_scan(config, claim.source, claim.generations, claim.states)
     return lambda stop: _measured(claim, scan.result(stop))
 
 
@@ -137,6 +137,8 @@ def _measured(claim: Claim, scanned: ScanResult, result: Mapping[str, Any] | Non
         claim=claim,
         result=result,
         crashed=scanned.crashed,
+        states=scanned.states,
+        unchanged=scanned.unchanged,
     )
 
 
@@ -195,9 +197,12 @@ def check_now(engine: Engine, config: Config, names: Iterable[str]) -> Run:
         return record_run(connection, config, measured)
 
 
-def start_scan(config: Config, source: str, names: Iterable[str]) -> Scan:
-    """Start to scan a source in a scan process. Every name gets a reading, a failed one if it cannot be measured."""
-    return Scan(config, source, names)
+def start_scan(config: Config, source: str, names: Iterable[str], known: Mapping[str, str] | None = None) -> Scan:
+    """Start to scan a source in a scan process. Every name gets a reading, a failed one if it cannot be measured.
+
+    A metric whose state is the `known` one gets none: nothing has changed since it was measured.
+    """
+    return Scan(config, source, names, known=known)
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from dims_worker.config.units import BYTES
 from dims_worker.errors import MeasureError
 
 Value = int | float | str | bool | None
-Method = Literal["exact", "derived", "failed"]
+Method = Literal["exact", "approximate", "derived", "failed"]
+"""`approximate`: the source changed while it was measured, each time that DIMS tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,15 @@ class ScanResult:
     """The result of one pass over a source: a reading for each requested metric, and the number of API calls.
 
     `crashed`: the process that scanned died, or computed without an end. One of the metrics may be the cause.
+    `states` are the states that the readings were measured from (see `Probe.states`). `unchanged` are metrics without a
+    reading, because their state is the one of their last reading.
     """
 
     readings: tuple[Reading, ...]
     api_calls: int = 0
     crashed: bool = False
+    states: Mapping[str, str] = field(default_factory=dict)
+    unchanged: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,10 @@ class KeysChanged:
 
 Change = PathsChanged | KeysChanged
 
+IN_PROGRESS = "in_progress"
+"""The detail of a reading that was taken in the middle of an operation, such as a rebase: it names the operation. The
+reading is shown, but it is not accepted as the baseline, and it opens no approval request."""
+
 S = TypeVar("S", bound=Source)
 M = TypeVar("M", bound=Metric)
 T = TypeVar("T")
@@ -136,6 +145,13 @@ class Probe(ABC, Generic[S, M]):
 
     change_types: ClassVar[type[PathsChanged] | type[KeysChanged] | tuple[()]] = ()
     """The kind of change that `touched` can answer for. With (), only rules that name a metric affect it."""
+
+    follows_state: ClassVar[bool] = False
+    """Whether `states` answers. An event about such a source then makes all its metrics due, and those that have not
+    changed are not measured. So a change whose event never came is found too."""
+
+    scan_returns_states: ClassVar[bool] = False
+    """Whether `scan` returns the states that it saw. Otherwise DIMS asks for them before each scan."""
 
     @abstractmethod
     def scan(self, source: S, metrics: Mapping[str, M], context: ScanContext, deadline: Deadline) -> ScanResult:
@@ -148,6 +164,22 @@ class Probe(ABC, Generic[S, M]):
     def touched(self, source: S, metric: M, change: Change, context: ScanContext) -> str | None:
         """Return why the change can alter this metric, in a few words, or None if it cannot. Pure."""
         return None
+
+    def states(
+        self, source: S, metrics: Mapping[str, M], context: ScanContext, deadline: Deadline
+    ) -> Mapping[str, str | None]:
+        """Return the present state of what each metric reads. Equal states mean an equal value.
+
+        This reads no content of files. None means that the state is too recent to rely on: a file that changes twice
+        within a tick of the clock may have the same size and times, so a measure that reads content has no state until
+        the files are at rest. A metric that is left out has no state at all, and is measured each time.
+        Raises MeasureError like `scan`.
+        """
+        return {}
+
+    def is_related(self, source: S, change: Change, context: ScanContext) -> bool:
+        """Return whether the change happened where the source is, whatever its paths are. Pure."""
+        return False
 
     def steps_to_compare(self, source: S, metric: M, change: Change) -> int:
         """Return a bound of the steps that `touched` takes. A step is about 5 ns."""

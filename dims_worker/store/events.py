@@ -54,22 +54,29 @@ def insert_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
     return {(row[0], row[1], row[2], row[3]) for row in inserted}
 
 
-def raise_generations(connection: Connection, names: Sequence[str], batch_id: int) -> dict[str, int]:
+def raise_generations(
+    connection: Connection, names: Sequence[str], batch_id: int, compared: Sequence[str] = ()
+) -> dict[str, int]:
     """Raise the generation of each metric by one, and record it under the batch. Locks rows in order of their names.
 
-    Returns the new generations by metric, without retired metrics and those that have no row.
+    The metrics in `compared` become due too, but no event names them. They need a reading only if their state differs
+    from the one that they were measured from.
+    Returns the new generations of `names` by metric, without retired metrics and those that have no row.
     """
     raised = connection.execute(
         text(
             "WITH locked AS MATERIALIZED ("
-            '  SELECT metric FROM dims_metrics WHERE metric = ANY(:names) ORDER BY metric COLLATE "C" FOR UPDATE'
+            "  SELECT metric, metric = ANY(:names) AS is_named FROM dims_metrics "
+            '  WHERE metric = ANY(:names) OR metric = ANY(:compared) ORDER BY metric COLLATE "C" FOR UPDATE'
             "), raised AS (UPDATE dims_metrics m SET requested_gen = m.requested_gen + 1, "
+            "reading_gen = CASE WHEN locked.is_named THEN m.requested_gen + 1 ELSE m.reading_gen END, "
             "due_since = CASE WHEN m.requested_gen > m.measured_gen THEN m.due_since ELSE clock_timestamp() END "
-            "FROM locked WHERE m.metric = locked.metric AND m.retired_at IS NULL RETURNING m.metric, m.requested_gen) "
+            "FROM locked WHERE m.metric = locked.metric AND m.retired_at IS NULL "
+            "RETURNING m.metric, m.requested_gen, locked.is_named) "
             "INSERT INTO dims_ingest_batches (batch_id, metric, generation) "
-            "SELECT :batch, metric, requested_gen FROM raised RETURNING metric, generation"
+            "SELECT :batch, metric, requested_gen FROM raised WHERE is_named RETURNING metric, generation"
         ),
-        {"names": list(names), "batch": batch_id},
+        {"names": list(names), "compared": list(compared), "batch": batch_id},
     )
     return {row.metric: row.generation for row in raised}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -38,6 +38,7 @@ class Claim:
     """The right to measure a source's due metrics. `generations` were read BEFORE the measurement.
 
     `quarantined`: its only metric has crashed too many workers, and this worker must not measure it.
+    `states` are what some of the metrics were measured from. Those need no reading if that is still their state.
     """
 
     source: str
@@ -45,6 +46,7 @@ class Claim:
     as_of: datetime
     generations: Mapping[str, int]
     quarantined: bool = False
+    states: Mapping[str, str] = field(default_factory=dict)
 
 
 def claim_source(
@@ -68,7 +70,9 @@ def claim_source(
         return None
     due = connection.execute(  # again, with the source locked: another worker may have recorded a run in between
         text(
-            f"SELECT metric, requested_gen, attempts FROM dims_metrics m WHERE {_DUE} "
+            "SELECT metric, requested_gen, attempts, "
+            "CASE WHEN reading_gen <= measured_gen AND error IS NULL THEN state END AS state "
+            f"FROM dims_metrics m WHERE {_DUE} "
             'ORDER BY metric COLLATE "C" FOR UPDATE'
         ),
         parameters,
@@ -85,7 +89,14 @@ def claim_source(
         {"source": source, "holder": holder, "lease": lease, "names": [metric.metric for metric in chosen]},
     ).scalar_one()
     generations = {metric.metric: metric.requested_gen for metric in chosen}
-    return Claim(source, row.lease_epoch + 1, as_of, generations, quarantined=chosen[0].attempts >= QUARANTINE_AFTER)
+    return Claim(
+        source,
+        row.lease_epoch + 1,
+        as_of,
+        generations,
+        quarantined=chosen[0].attempts >= QUARANTINE_AFTER,
+        states={metric.metric: metric.state for metric in chosen if metric.state is not None},
+    )
 
 
 def _choose_metrics(due: Sequence[Row[Any]], epoch: int) -> Sequence[Row[Any]]:

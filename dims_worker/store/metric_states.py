@@ -45,6 +45,7 @@ class MetricState:
     accepted_as_of: datetime | None = None
     rejected: Any = None
     rejected_as_of: datetime | None = None
+    state: str | None = None
 
     @property
     def due(self) -> bool:
@@ -109,7 +110,7 @@ def register_metrics(connection: Connection, rows: Iterable[Mapping[str, Any]]) 
             "baseline = NULL, baseline_as_of = NULL, accepted = NULL, accepted_as_of = NULL, "
             "rejected = NULL, rejected_as_of = NULL, "
             # Failures belong to the old definition
-            "failures = 0, attempts = 0, not_before = NULL, error = NULL, failed_at = NULL "
+            "failures = 0, attempts = 0, not_before = NULL, error = NULL, failed_at = NULL, state = NULL "
             f"FROM {recordset(metrics, names)} WHERE m.metric = r.metric"
         ),
         {"rows": rows_as_json(listed[name] for name in changed if name in known)},

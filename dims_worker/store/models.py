@@ -81,6 +81,16 @@ metrics = Table(
     ),
     Column("due_since", Instant, comment="every event that waits for a reading came at this time or later"),
     Column("retired_at", Instant, comment="when it was no longer configured; it is never due"),
+    Column(
+        "reading_gen",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="the last generation that needs a reading; a later one needs one only if the state differs",
+    ),
+    Column(
+        "state", Text, comment="what its latest accepted reading was measured from; NULL: unknown, so it is measured"
+    ),
     Index("dims_metrics_due", "source", postgresql_where=text("requested_gen > measured_gen")),
     comment="The current state of each metric. Due while requested_gen > measured_gen.",
 )

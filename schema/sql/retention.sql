@@ -3,7 +3,7 @@
 -- themselves. A batch is small and the tables are not, so the plan is fixed: row by row and by index, whatever the
 -- statistics say.
 
-CREATE FUNCTION dims_prune_readings(before timestamp with time zone, at_most integer) RETURNS bigint
+CREATE OR REPLACE FUNCTION dims_prune_readings(before timestamp with time zone, at_most integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
@@ -19,6 +19,9 @@ BEGIN
             AND h.id NOT IN (
                 (SELECT l.id FROM dims_metrics_history l WHERE l.metric = m.metric
                     ORDER BY l.as_of DESC, l.id DESC LIMIT 1)
+                UNION ALL
+                (SELECT g.id FROM dims_metrics_history g WHERE g.metric = m.metric AND g.method <> 'failed'
+                    AND g.outcome <> 'superseded' ORDER BY g.as_of DESC, g.id DESC LIMIT 1)
                 UNION ALL
                 (SELECT a.id FROM dims_metrics_history a WHERE a.metric = m.metric
                     AND a.outcome IN ('accepted', 'approved') ORDER BY a.as_of DESC, a.id DESC LIMIT 1)
@@ -37,7 +40,7 @@ COMMENT ON FUNCTION dims_prune_readings IS
     'Deletes readings that began before that time, and at least 7 days ago. Kept for ever: each metric''s newest reading, its newest good and its newest accepted one, and the readings of approval requests. Returns how many were deleted.';
 REVOKE EXECUTE ON FUNCTION dims_prune_readings FROM PUBLIC;
 
-CREATE FUNCTION dims_prune_events(before timestamp with time zone, at_most integer) RETURNS bigint
+CREATE OR REPLACE FUNCTION dims_prune_events(before timestamp with time zone, at_most integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
@@ -65,7 +68,7 @@ COMMENT ON FUNCTION dims_prune_events IS
     'Deletes events that were received before that time, and at least 7 days ago, and ingest batches that no event belongs to any more. Kept: events that still wait for a reading. Returns how many events were deleted.';
 REVOKE EXECUTE ON FUNCTION dims_prune_events FROM PUBLIC;
 
-CREATE FUNCTION dims_prune_runs(before timestamp with time zone, at_most integer) RETURNS bigint
+CREATE OR REPLACE FUNCTION dims_prune_runs(before timestamp with time zone, at_most integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$

@@ -68,6 +68,11 @@ class FilesProbe(Probe[FilesSource, FilesMetric]):
             return reason
         return changed_paths.why_affected(folder, home, change, metric.paths, source.exclude + metric.exclude)
 
+    def is_related(self, source: FilesSource, change: Change, context: ScanContext) -> bool:
+        """See `Probe.is_related`."""
+        folder, _ = changed_paths.resolve_folders(context, source.path)
+        return isinstance(change, PathsChanged) and changed_paths.is_related(folder, change)
+
     def steps_to_compare(self, source: FilesSource, metric: FilesMetric, change: Change) -> int:
         """See `Probe.steps_to_compare`."""
         return changed_paths.steps_to_compare(change, (*metric.paths, *source.exclude, *metric.exclude))

@@ -72,6 +72,11 @@ class GitProbe(Probe[GitSource, GitMetric]):
             return changed_paths.why_affected(folder, home, change, metric.paths)
         return "the history changed" if changed_paths.is_related(folder, change) else None
 
+    def is_related(self, source: GitSource, change: Change, context: ScanContext) -> bool:
+        """See `Probe.is_related`."""
+        folder, _ = changed_paths.resolve_folders(context, source.path)
+        return isinstance(change, PathsChanged) and changed_paths.is_related(folder, change)
+
     def steps_to_compare(self, source: GitSource, metric: GitMetric, change: Change) -> int:
         """See `Probe.steps_to_compare`."""
         return changed_paths.steps_to_compare(change, metric.paths) if metric.measure == "tracked_files" else 0

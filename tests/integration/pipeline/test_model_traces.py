@@ -60,7 +60,7 @@ def test_every_trace_has_its_test() -> None:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     """Replaces the folders: numbers that the test changes."""
     simulated = World()
-    monkeypatch.setattr(verify, "start_scan", lambda config, _, names: Scan(simulated, config, tuple(names)))
+    monkeypatch.setattr(verify, "start_scan", lambda config, _, names, *known: Scan(simulated, config, tuple(names)))
     return simulated
 
 

@@ -139,7 +139,7 @@ class Protocol(RuleBasedStateMachine):
             (event_stream, "BATCH", 2),
             (event_stream, "STALE_CONSUMER_MS", -1),  # every consumer counts as stale
             (event_stream, "consumer_name", lambda: process.name if (process := current()) else "test"),
-            (verify, "start_scan", lambda config, _, names: Scan(self.world, config, tuple(names))),
+            (verify, "start_scan", lambda config, _, names, *known: Scan(self.world, config, tuple(names))),
             # Every sweep sends every wake-up again, and none is sent by the clock, so that equal walks end equally
             (WakeupSender, "_reserve_lost", lambda sender, queue, names: reserve_lost(sender.redis, queue, names, -1)),
             (pending_wakeups, "pop_scheduled", lambda _: ([], None)),

@@ -69,6 +69,8 @@ def test_a_scan_that_does_not_end_is_killed(project: Project, engine: Engine, mo
     over = threading.Event()
 
     class Stuck:
+        follows_state = False
+
         def scan(self, source: S3Source, metrics: object, context: ScanContext, deadline: Deadline) -> None:
             over.wait(60)
 

@@ -93,6 +93,8 @@ def test_a_scan_that_waits_blames_no_metric(project: Project, engine: Engine, mo
     flow.ask("m.good")
 
     class Waiting:
+        follows_state = False
+
         def scan(self, *_: object) -> None:
             threading.Event().wait(60)
 
@@ -109,6 +111,8 @@ def test_a_scan_process_that_dies_fails_its_metrics_and_counts(
     flow.ask("m.good")
 
     class Dying:
+        follows_state = False
+
         def scan(self, *_: object) -> None:
             os.kill(os.getpid(), 9)
 

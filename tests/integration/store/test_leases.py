@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -369,10 +369,11 @@ class ScanHere:
     config: Config
     source: str
     names: Iterable[str]
+    known: Mapping[str, str] | None = None
 
     def result(self, stop: object = None) -> ScanResult:
         metrics = {name: self.config.metrics[name] for name in self.names}
-        return scan.scan_source(self.config, self.source, metrics, Deadline.after(LEASE))[0]
+        return scan.scan_source(self.config, self.source, metrics, Deadline.after(LEASE), self.known)[0]
 
 
 class Fake:
@@ -380,6 +381,7 @@ class Fake:
 
     def __init__(self, flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
         self.flow = flow
+        self.follows_state = False
         self.meanwhile: Callable[[], object] = lambda: None
         self.scans: list[set[str]] = []
         monkeypatch.setattr(scan, "probe_for", lambda _: self)
