@@ -31,6 +31,7 @@ from dims_worker.text.readings import broken_limit_text, reading_json
 
 FORMATS = ("text", "json", "github", "junit")
 FORMAT_HELP = "Use `github` (annotations) or `junit` (XML) in a build."
+METRIC_HELP = "Measure only this metric; `*` matches any text. With --category, the name within the category is enough."
 FAIL_ON_HELP = "Exit with code 1 for drift of this severity or a higher one."
 EXIT_CODES = (
     "Exit codes: 0 success, 1 drift at or above --fail-on or a held value, 2 wrong usage or configuration, "
@@ -46,7 +47,7 @@ EXIT_CODES = (
     "dims verify --format junit > dims.xml",
 )
 @click.option("--category", "-c", "categories", multiple=True, help="Measure only this category. Repeatable.")
-@click.option("--metric", "-m", "metrics", multiple=True, help="Measure only this metric; `*` matches any text.")
+@click.option("--metric", "-m", "metrics", multiple=True, help=METRIC_HELP)
 @click.option("--update", is_flag=True, help="Move baselines as the policy allows, and hold the rest for approval.")
 @click.option("--fail-on", type=click.Choice(SEVERITIES[1:]), default="high", show_default=True, help=FAIL_ON_HELP)
 @click.option("--quiet", "-q", is_flag=True, help="Print only one line.")
@@ -98,15 +99,32 @@ def verify(
 
 
 def select_metrics(session: Session, categories: Sequence[str], patterns: Sequence[str]) -> frozenset[str]:
-    """Return the metrics that the options name. Raises NotFound for an option that matches nothing."""
+    """Return the metrics that the options name. Raises NotFound for an option that matches nothing.
+
+    A pattern without a category (`total_objects`) names a metric of the categories. Otherwise the options add up.
+    """
     known = {name.partition(".")[0] for name in session.config.metrics}
     for category in categories:
         if category not in known:
             raise NotFound(f"there is no category {category}. The categories are {', '.join(sorted(known))}.")
+    if categories and patterns and not any("." in pattern for pattern in patterns):
+        patterns, categories = _patterns_in(session.config, categories, patterns), ()
     names = session.select_metrics([*patterns, *(f"{category}.*" for category in categories)] or ["*"])
     if not names:
         raise NotFound(f"{session.config.file} declares no metric that is enabled")
     return names
+
+
+def _patterns_in(config: Config, categories: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """Return the patterns with their categories. Raises NotFound for a pattern that matches in none of them."""
+    found = []
+    for pattern in patterns:
+        inside = [full for category in categories if config.select([full := f"{category}.{pattern}"])]
+        if not inside:
+            where = " or ".join(categories)
+            raise NotFound(f"no metric of {where} is called {pattern}. List the metrics with `dims metrics`.")
+        found += inside
+    return found
 
 
 def request(engine: Engine, config: Config, names: frozenset[str]) -> list[Run]:

@@ -30,7 +30,12 @@ from dims_worker.store import leases, metric_states
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import RunRow, last_result, result_of, runs_by_number
 
-ALIASES = {"all": "audit"}
+ALIASES = {
+    "all": "audit",
+    **{"13": "file-inventory", "45": "local-inventory", "46": "gap-analysis", "47": "aws-inventory"},
+    "49": "sync-status",
+}
+"""Other names of workflows. The original DIMS had numbers."""
 SYNC_STATUS = "sync-status"
 STYLES = {"ok": "green", "attention": "yellow", "failed": "magenta"}
 MOST_SENTENCES = 10

@@ -192,9 +192,9 @@ def test_each_view_and_function_has_a_comment_and_the_callers_rights(flow: Flow)
     )
     functions = flow.rows(
         "SELECT proname, obj_description(oid) AS comment, prosecdef, provolatile FROM pg_proc "
-        "WHERE proname LIKE 'dims_metric%'"
+        "WHERE proname LIKE 'dims\\_%metric\\_%'"
     )
-    assert (len(views), len(functions)) == (3, 2)
+    assert (len(views), len(functions)) == (4, 3)
     assert all(row.comment for row in (*views, *functions))
     assert {(row.prosecdef, row.provolatile) for row in functions} == {(False, "s")}
 
