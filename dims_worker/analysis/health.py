@@ -13,6 +13,7 @@ from dims_worker.analysis.evidence import Gap, named_gaps
 from dims_worker.config import Config, Metric
 from dims_worker.domain.decide import IN_FUTURE, SEVERITIES, Judge, Limit, age_of
 from dims_worker.formatting import count_metrics, display_unit, is_number
+from dims_worker.probes.reading_notes import left_out, reading_doubts
 from dims_worker.store import metric_states, point_in_time
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.history import Day, Point
@@ -94,6 +95,16 @@ class MetricHealth:
         change = now - then
         # A difference that only rounding makes is no change: 0.1 + 0.2 is not exactly 0.3.
         return 0 if isinstance(change, float) and abs(change) < NOISE * abs(now) else change
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why the value may not be the whole truth: it is approximate, or its folder is absent."""
+        return reading_doubts(self.state.method, self.state.details) if self.measured else []
+
+    @property
+    def left_out(self) -> list[str]:
+        """What the value leaves out, as text."""
+        return left_out(self.state.details) if self.measured else []
 
     @property
     def gaps(self) -> tuple[Gap, ...]:

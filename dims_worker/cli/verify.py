@@ -24,6 +24,7 @@ from dims_worker.events import VERIFY_REQUESTED, Event
 from dims_worker.formatting import format_duration, pluralize
 from dims_worker.pipeline.ingest import ReceivedEnvelope, register_config, store_events
 from dims_worker.pipeline.verify import check_now, measure_due, worker_name
+from dims_worker.probes.reading_notes import reading_doubts
 from dims_worker.store import leases, metric_states
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import PastReading, readings_of
@@ -227,9 +228,11 @@ def summary_line(config: Config, runs: Sequence[Run], items: Sequence[RunReading
 
 
 def _summary_word(config: Config, item: RunReading) -> str:
-    """Return what the summary counts a reading as. A value that breaks a limit is not ok, whatever its drift is."""
+    """Return what the summary counts a reading as. A value that breaks a limit is not ok, whatever its drift is, and
+    neither is a doubtful one: it is `absent`, `approximate`, or `measured while a rebase is in progress`."""
     if item.outcome == "held":
         return "held"
     if broken := broken_limit_text(config, item):
         return IN_FUTURE if broken.startswith(IN_FUTURE) else "beyond its limit"
-    return item.status or item.outcome
+    doubts = reading_doubts(item.method, item.details) if item.status in ("ok", "new") else []
+    return doubts[0].partition(":")[0] if doubts else item.status or item.outcome

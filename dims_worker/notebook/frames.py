@@ -83,8 +83,8 @@ class NotebookData(AbstractContextManager["NotebookData"]):
 
         Columns: metric, category, name, value, number, unit, baseline, baseline_number, as_of, age_hours, status,
         severity, drift_pct, state (the first that applies of `failed`, `held`, `never`, `in the future`, `beyond its
-        limit`, `stale`, `due`, `ok`), critical, failures, error, request, baseline_as_of, beyond (the limit that the
-        value breaks, as text).
+        limit`, `stale`, `due`, `ok`), critical, failures, error, request, baseline_as_of, method (`exact`, `derived`,
+        or `approximate`: the source changed while it was measured), beyond (the limit that the value breaks, as text).
         """
         now, rows = self._read(queries.LATEST)
         chosen = [row for row in rows if fnmatchcase(row["metric"], pattern)]

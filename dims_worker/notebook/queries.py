@@ -13,7 +13,7 @@ OPEN = """DO $$
 $$"""
 LATEST = (
     "SELECT metric, category, name, value, unit, baseline, as_of, extract(epoch FROM age)::float8 / 3600 AS age_hours, "
-    "status, severity, drift_pct, due, failures, error, request, baseline_as_of FROM dims_metrics_latest "
+    "status, severity, drift_pct, due, failures, error, request, baseline_as_of, method FROM dims_metrics_latest "
     "WHERE retired_at IS NULL ORDER BY metric"
 )
 HISTORY_COLUMNS = (

@@ -10,7 +10,7 @@ import pandas as pd
 LATEST = (
     *("metric", "category", "name", "value", "number", "unit", "baseline", "baseline_number", "as_of", "age_hours"),
     *("status", "severity", "drift_pct", "state", "critical", "failures", "error", "request", "baseline_as_of"),
-    "beyond",
+    *("method", "beyond"),
 )
 VOLATILITY = ("metric", "days", "mean", "stddev", "volatility_pct", "mean_drift_pct")
 ADVICE = ("kind", "metric", "value", "unit", "what_to_do")

@@ -8,6 +8,7 @@ from dims_worker.config import DerivedMetric
 from dims_worker.config.formula import parse_formula
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Reading, Value
+from dims_worker.probes.reading_notes import ABSENT, inherited_doubts
 
 
 def derive_reading(
@@ -27,8 +28,9 @@ def derive_reading(
             reasons.append(reason)
     if reasons:
         return Reading.failed(name, metric.shown_unit, "; ".join(reasons))
+    details = inherited_doubts({used: inputs[used] for used in sorted(metric.inputs) if used in inputs})
     try:
-        return Reading(name, parse_formula(metric.derive).value(values), metric.shown_unit, "derived")
+        return Reading(name, parse_formula(metric.derive).value(values), metric.shown_unit, "derived", None, details)
     except (MeasureError, ValueError) as error:  # ValueError: floats that are too large give infinity
         return Reading.failed(name, metric.shown_unit, str(error))
 
@@ -43,6 +45,8 @@ def _value_of(used: str, inputs: Mapping[str, Reading], prices: Mapping[str, flo
     if reading is None or reading.method == "failed":
         return None, f"{source}: {reading.error if reading else 'has no reading'}"
     value = reading.details.get(detail[0]) if detail else reading.value
+    if value is None:
+        return None, f"{used} is null: {reading.details.get(ABSENT) or 'it has no value'}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value, f"{used}: {value!r:.40} is not a number"
     return value, None

@@ -16,6 +16,7 @@ from dims_worker.workflows import registry
 COLUMNS = (
     *("metric", "category", "name", "value", "unit", "baseline", "before", "change", "drift_pct", "status"),
     *("severity", "critical", "state", "request", "as_of", "instant", "baseline_as_of", "error", "description"),
+    *("method", "notes"),
 )
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """A spreadsheet reads a text that starts with one of these as a formula (OWASP, CSV Injection)."""
@@ -97,6 +98,8 @@ def metric_row(metric: MetricHealth, now: datetime) -> dict[str, Any]:
         "baseline_as_of": state.baseline_as_of,
         "error": state.error,
         "description": metric.declared.description,
+        "method": state.method,
+        "notes": "; ".join([*metric.doubts, *(f"left out: {text}" for text in metric.left_out)]) or None,
     }
 
 

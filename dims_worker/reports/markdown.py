@@ -51,6 +51,7 @@ def render_master(inventory: InventoryReport) -> str:
     ]
     for category in inventory.categories:
         lines += _category(category, inventory)
+    lines += _left_out(inventory.metrics)
     if inventory.off:
         lines += ["## Off", "", "DIMS measures these only when you name them.", ""]
         lines += [*(f"- {code_span(name)}" for name in inventory.off), ""]
@@ -154,6 +155,7 @@ def _row(metric: MetricHealth, newest_day: str) -> list[object]:
     labels = health_labels(metric, lasting=True) or ["ok"]
     if state.as_of and format_day(state.as_of) != newest_day:
         labels.append(f"from {format_day(state.as_of)}")
+    labels += metric.doubts
     has_baseline = state.baseline_as_of is not None and not metric.declared.is_age
     return [
         f"**{code_span(metric.name)}**" if metric.critical else code_span(metric.name),
@@ -185,6 +187,18 @@ def _brief(metric: MetricHealth | None) -> str:
         return ""
     worst = [f" (**{escape_markdown(label)}**)" for label in health_labels(metric, lasting=True)[:1]]
     return escape_markdown(metric_instant(metric, metric.state.value)) + "".join(worst)
+
+
+def _left_out(metrics: Sequence[MetricHealth]) -> Iterator[str]:
+    """Yield what readings leave out, with the metrics that do."""
+    by_text: dict[str, list[str]] = {}
+    for metric in metrics:
+        for text in metric.left_out:
+            by_text.setdefault(text, []).append(code_span(metric.metric))
+    if by_text:
+        yield from ("## Left out", "", "These readings do not count everything.", "")
+        yield from (f"- {escape_markdown(text)}: {', '.join(names)}" for text, names in by_text.items())
+        yield ""
 
 
 def _missing(metric: MetricHealth) -> Iterator[str]:

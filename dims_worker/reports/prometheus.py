@@ -31,6 +31,7 @@ from dims_worker.errors import DimsError
 from dims_worker.events import OWN_TYPES, STREAM
 from dims_worker.formatting import display_unit
 from dims_worker.local import ServerUrls
+from dims_worker.probes.base import IN_PROGRESS
 from dims_worker.store import metric_states
 from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.counters import count_events, count_runs
@@ -155,6 +156,8 @@ class PrometheusCollector(Collector):
         stale = _gauge("dims_metric_stale", "Unmeasured for longer than stale_after.", "metric")
         failed = _gauge("dims_metric_failed", "Whether the last attempt failed.", "metric")
         beyond = _gauge("dims_metric_beyond_limit", "Beyond min, max or max_age, or in the future.", "metric")
+        about = "Approximate, or measured during an operation such as a rebase."
+        approximate = _gauge("dims_metric_approximate", about, "metric")
         for state in states:
             declared = self.config.metrics[state.metric]
             if not declared.enabled and state.as_of is None:
@@ -170,8 +173,10 @@ class PrometheusCollector(Collector):
                 stale.add_metric([state.metric], float(bool(stale_after and now - state.as_of > stale_after)))
                 broken = Judge.of(self.config, state.metric).broken_limit(state.value, now, state.as_of)
                 beyond.add_metric([state.metric], float(broken is not None))
+                unsettled = state.method == "approximate" or IN_PROGRESS in (state.details or {})
+                approximate.add_metric([state.metric], float(unsettled))
             failed.add_metric([state.metric], float(state.error is not None))
-        return [value, baseline, measured, stale, failed, beyond]
+        return [value, baseline, measured, stale, failed, beyond, approximate]
 
     def _number(self, name: str, value: object, now: datetime) -> float | None:
         """Return a number or a boolean as a float and an age in its unit; None for every other value."""

@@ -19,6 +19,7 @@ from dims_worker.formatting import (
     is_number,
     pluralize,
 )
+from dims_worker.probes.reading_notes import left_out, reading_doubts
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.runs import PastReading
 from dims_worker.text.evidence import evidence_document, evidence_lines, gap_lines
@@ -94,6 +95,10 @@ def _reading_lines(view: ExplanationView) -> Iterator[Line]:
         check = ", a check" if _is_check(explanation) else ""
         when = f"measured {ago_with_time(reading.as_of, now)}, run {reading.run_id}{source}{check}"
         yield "reading", f"{view.value(reading.value)}{since}, {when}"
+        for doubt in reading_doubts(reading.method, reading.details):
+            yield "note", escape_control(doubt)
+        for text in left_out(reading.details):
+            yield "left out", escape_control(text)
     if retired_at := explanation.state.retired_at:
         effect = "its data stays, and it is never due"
         if explanation.policy:

@@ -8,6 +8,7 @@ from dims_worker.config import Config
 from dims_worker.domain.decide import IN_FUTURE, Judge, age_of
 from dims_worker.domain.run import RunReading
 from dims_worker.formatting import escape_control
+from dims_worker.probes.reading_notes import reading_doubts
 from dims_worker.store.runs import PastReading
 from dims_worker.text.events import DONE
 
@@ -26,12 +27,12 @@ def broken_limit_text(config: Config, reading: JudgedReading) -> str | None:
 def done_text(reading: JudgedReading, broken: str | None = None) -> str:
     """Return what DIMS did with a reading: `ok`, `new: first baseline`, `held: waits for approval`.
 
-    `broken` is the limit that its value breaks, as text: such a reading is not `ok`.
+    `broken` is the limit that its value breaks, as text: such a reading is not `ok`. Doubts about the value follow.
     """
     done = _done(reading)
-    if broken is None:
-        return done
-    return limit_text(broken) if done == "ok" else f"{done}; {limit_text(broken)}"
+    if broken is not None:
+        done = limit_text(broken) if done == "ok" else f"{done}; {limit_text(broken)}"
+    return escape_control("; ".join([done, *reading_doubts(reading.method, reading.details)]))
 
 
 def limit_text(broken: str) -> str:

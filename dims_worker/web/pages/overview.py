@@ -153,7 +153,7 @@ def _problem_group(rows: Sequence[MetricRow]) -> ProblemGroup:
 
 def _row(health: MetricHealth, data: OverviewData, *, with_sparkline: bool = True) -> MetricRow:
     line = data.lines.get(health.metric) if with_sparkline else None
-    reason = "; ".join(text for text in (health.state.error, health.broken) if text)
+    reason = "; ".join(text for text in (health.state.error, health.broken, *health.doubts) if text)
     return MetricRow(
         health,
         metric_value(health, health.state.value, data.now),
