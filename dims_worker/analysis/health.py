@@ -226,6 +226,11 @@ def health_labels(health: MetricHealth, *, lasting: bool = False) -> list[str]:
     return labels
 
 
+def shown_labels(health: MetricHealth, *, lasting: bool = False) -> list[str]:
+    """Return what to show as the state: its problems, or else the doubts about its value, or else `ok`."""
+    return health_labels(health, lasting=lasting) or [doubt.partition(":")[0] for doubt in health.doubts] or ["ok"]
+
+
 def health_sentence(health: dict[str, list[str]]) -> str:
     """Return the first sentence of a report: `1 value waits for approval; 4 metrics could not be measured.`"""
     problems = []

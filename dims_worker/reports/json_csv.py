@@ -7,7 +7,7 @@ import io
 from datetime import datetime
 from typing import Any
 
-from dims_worker.analysis.health import MetricHealth, health_labels, health_sentence
+from dims_worker.analysis.health import MetricHealth, health_sentence, shown_labels
 from dims_worker.reports.inventory import InventoryReport
 from dims_worker.text import metric_values
 from dims_worker.text.json_documents import facts, json_text
@@ -91,7 +91,7 @@ def metric_row(metric: MetricHealth, now: datetime) -> dict[str, Any]:
         "status": metric.status,
         "severity": state.severity,
         "critical": metric.critical,
-        "state": ", ".join(health_labels(metric)) or "ok",
+        "state": ", ".join(shown_labels(metric)),
         "request": metric.request.id if metric.request else None,
         "as_of": state.as_of,
         "instant": state.value if is_age else None,

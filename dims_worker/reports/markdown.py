@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from dims_worker.analysis.evidence import Gap
-from dims_worker.analysis.health import MetricHealth, health_labels
+from dims_worker.analysis.health import MetricHealth, health_labels, shown_labels
 from dims_worker.formatting import (
     NO_VALUE,
     count_metrics,
@@ -152,10 +152,9 @@ def _category(category: CategoryHealth, inventory: InventoryReport) -> Iterator[
 def _row(metric: MetricHealth, newest_day: str) -> list[object]:
     """Return a metric's row. It has the day of its reading only where other metrics are newer."""
     state = metric.state
-    labels = health_labels(metric, lasting=True) or ["ok"]
+    labels = [*health_labels(metric, lasting=True), *metric.doubts] or ["ok"]
     if state.as_of and format_day(state.as_of) != newest_day:
         labels.append(f"from {format_day(state.as_of)}")
-    labels += metric.doubts
     has_baseline = state.baseline_as_of is not None and not metric.declared.is_age
     return [
         f"**{code_span(metric.name)}**" if metric.critical else code_span(metric.name),
@@ -185,7 +184,7 @@ def _brief(metric: MetricHealth | None) -> str:
     """Return a metric's value and its worst label."""
     if metric is None:
         return ""
-    worst = [f" (**{escape_markdown(label)}**)" for label in health_labels(metric, lasting=True)[:1]]
+    worst = [f" (**{escape_markdown(label)}**)" for label in shown_labels(metric, lasting=True)[:1] if label != "ok"]
     return escape_markdown(metric_instant(metric, metric.state.value)) + "".join(worst)
 
 

@@ -30,6 +30,7 @@ from dims_worker.formatting import (
     format_value,
     is_number,
 )
+from dims_worker.probes.reading_notes import reading_doubts
 from dims_worker.reports import svg_charts
 from dims_worker.store.runs import PastReading, newest_readings
 from dims_worker.text.evidence import placed_lines
@@ -102,7 +103,9 @@ def state_labels(explanation: Explanation) -> list[str]:
         ("not measured yet", explanation.reading is None and not state.error),
         ("retired", state.retired_at),
     )
-    return [label for label, applies in labels if applies] or ["ok"]
+    reading = explanation.reading
+    doubts = reading_doubts(reading.method, reading.details) if reading else []
+    return [label for label, applies in labels if applies] or [doubt.partition(":")[0] for doubt in doubts] or ["ok"]
 
 
 def _input_rows(view: ExplanationView) -> Iterator[dict[str, Any]]:
