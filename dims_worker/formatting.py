@@ -5,8 +5,9 @@ No other module of dims_worker formats a time, which a test checks. Times are sh
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from dims_worker.config import Metric
 from dims_worker.config.units import AGES, FUTURE_TOLERANCE
@@ -117,12 +118,39 @@ def format_bytes(number: int) -> str:
 
 
 def format_drift(value: Any, baseline: Any, drift: float | None) -> str:
-    """Return `+18.7 %` or `-3.0 %`: the size of the drift, with the direction in which the value moved."""
+    """Return `+18.7 %` or `-3.0 %`: the size of the drift, with the direction in which the value moved.
+
+    A drift is never rounded up to a whole number, which may be a limit, nor to 0: `+14.96 %`, `+0.04 %`.
+    """
     if drift is None:
         return NO_VALUE
     signed = is_number(value) and is_number(baseline) and value != baseline
     sign = ("+" if value > baseline else "-") if signed else ""
-    return f"{sign}{drift:,.1f} %"
+    return f"{sign}{format_percent(drift, math.ceil(drift))}"
+
+
+class ComparedValue(Protocol):
+    """An approval request: a value, the drift that holds it, and the value that this is the drift from."""
+
+    @property
+    def value(self) -> Any: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def drift_pct(self) -> float | None: ...
+    @property
+    def compared_with(self) -> Any: ...
+    @property
+    def from_person(self) -> bool: ...
+
+
+def format_holding_drift(request: ComparedValue, metric: Metric | None, now: datetime) -> str:
+    """Return the drift that holds a value: `+18.7 %`, or `+15.0 % from 100 GB` if that is not the baseline but the
+    value that a person last accepted."""
+    drift = format_drift(request.value, request.compared_with, request.drift_pct)
+    if not request.from_person:
+        return drift
+    return f"{drift} from {format_value(request.compared_with, request.unit, metric, now)}"
 
 
 def format_percent(share: float, *limits: float) -> str:

@@ -19,7 +19,7 @@ from dims_worker.formatting import display_unit
 from dims_worker.probes.base import Value
 from dims_worker.store import approval_requests, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
-from dims_worker.store.baselines import Acceptance, accepted_since, last_accepted
+from dims_worker.store.baselines import Acceptance, accepted_since, change_span, last_accepted
 from dims_worker.store.engine import clock
 from dims_worker.store.metric_states import MetricState
 from dims_worker.store.runs import PastReading, RunRow, newest_reading, reading_at, runs_by_number
@@ -117,6 +117,7 @@ def explain_metric(connection: Connection, config: Config, metric: str) -> Expla
     is_age = declared is not None and declared.is_age
     inputs = _inputs(connection, config, declared) if isinstance(declared, DerivedMetric) else ()
     requests = approval_requests.list_requests(connection, limit=50, metric=metric)
+    waiting = next((request for request in requests if request.state == "open"), None)
     return Explanation(
         metric=metric,
         unit=display_unit(config.metric_of(metric) if configured else None, state.unit),
@@ -132,9 +133,9 @@ def explain_metric(connection: Connection, config: Config, metric: str) -> Expla
         judged=judged,
         formula=declared.derive if isinstance(declared, DerivedMetric) else None,
         inputs=inputs,
-        evidence=None if is_age else _evidence(connection, config, reading, run, against),
+        evidence=None if is_age else _evidence(connection, config, reading, run, against, waiting),
         gaps=named_gaps(reading.details, reading.value) if reading else (),
-        request=next((request for request in requests if request.state == "open"), None),
+        request=waiting,
         decisions=tuple(request for request in requests if request.state in _DECIDED)[:DECISIONS],
     )
 
@@ -143,15 +144,24 @@ def explain_request(
     connection: Connection, config: Config, request: ApprovalRequest
 ) -> tuple[Evidence | None, list[Gap]]:
     """Return the evidence and gaps of the value that a request proposes. A baseline set by hand has none."""
-    if request.baseline_as_of is None or request.run_id is None:
+    change = _change_of(connection, request)
+    if change is None:
         return None, []
-    (run,) = runs_by_number(connection, [request.run_id])
-    against = last_accepted(connection, request.metric, request.baseline_as_of)
-    known = against is not None and against.begun < run.started_at  # exclude the value of this request
-    after = against.begun if against and known else request.baseline_as_of
-    change = ValueChange(request.baseline, request.value, after, run.started_at)
     details = (request.evidence or {}).get("details")
     return gather_evidence(connection, config, request.metric, change), list(named_gaps(details, request.value))
+
+
+def _change_of(connection: Connection, request: ApprovalRequest) -> ValueChange | None:
+    """Return the change that a request is about, in the span that its evidence counts. None if set by hand."""
+    if request.baseline_as_of is None or request.run_id is None:
+        return None
+    stored = request.evidence or {}
+    if "after" in stored:
+        after, until = (datetime.fromisoformat(stored[key]) for key in ("after", "until"))
+    else:
+        (run,) = runs_by_number(connection, [request.run_id])
+        after, until = change_span(connection, request.metric, request.baseline_as_of, run.started_at)
+    return ValueChange(request.baseline, request.value, after, until)
 
 
 def _provisional(connection: Connection, state: MetricState, reading: PastReading | None) -> PastReading | None:
@@ -234,10 +244,20 @@ def _inputs(connection: Connection, config: Config, metric: DerivedMetric) -> tu
 
 
 def _evidence(
-    connection: Connection, config: Config, reading: PastReading | None, run: RunRow | None, against: Acceptance | None
+    connection: Connection,
+    config: Config,
+    reading: PastReading | None,
+    run: RunRow | None,
+    against: Acceptance | None,
+    request: ApprovalRequest | None,
 ) -> Evidence | None:
-    """Return the evidence for the change since the baseline, or None if a person set the baseline after the run."""
+    """Return the evidence for the change since the baseline, or None if a person set the baseline after the run.
+
+    A held reading has the evidence of its request, so that both count the same events.
+    """
     if reading is None or run is None or against is None or against.begun >= run.started_at:
         return None
+    if request and reading.outcome == "held" and (asked := _change_of(connection, request)):
+        return gather_evidence(connection, config, reading.metric, asked)
     change = ValueChange(against.value, reading.value, against.begun, run.started_at)
     return gather_evidence(connection, config, reading.metric, change)

@@ -8,12 +8,14 @@ from typing import Any
 from sqlalchemy import Connection
 
 from dims_worker.config import Config
-from dims_worker.domain.decide import inside_band
+from dims_worker.domain.decide import Baseline, HoldingDrift, Judge, inside_band
 from dims_worker.domain.run import RunReading
 from dims_worker.store import approval_requests
+from dims_worker.store.baselines import change_span
 from dims_worker.store.engine import clock
 from dims_worker.store.events import events_between
 from dims_worker.store.metric_states import MetricState
+from dims_worker.store.runs import runs_by_number
 
 EVIDENCE = 50
 """The most events that a request names."""
@@ -35,26 +37,34 @@ def update_requests(
             if known:
                 approval_requests.close_request(connection, known.id, "withdrawn")
             continue
-        facts = _facts(item, states[name], run_id)
+        state, holding = states[name], _holding_drift(config, item, states[name])
+        facts = _facts(item, state, run_id, holding)
         if known and inside_band(known.anchor, item.value, config.policy_of(name).tolerance_pct):
-            changed = (known.value, known.baseline_version) != (item.value, states[name].baseline_version)
-            facts |= {"evidence": _evidence(connection, config, item, states[name])} if changed else {}
+            seen = (known.value, known.baseline_version, known.compared_with)
+            changed = seen != (item.value, state.baseline_version, holding.value if holding else item.baseline)
+            facts |= {"evidence": _evidence(connection, config, item, state, run_id, holding)} if changed else {}
             approval_requests.update_request(connection, known.id, facts, changed=changed)
             continue
         if known:
             approval_requests.close_request(connection, known.id, "superseded")
         expire = config.policy_of(name).expire_after
-        facts |= {"evidence": _evidence(connection, config, item, states[name])}
+        facts |= {"evidence": _evidence(connection, config, item, state, run_id, holding)}
         facts |= {"expires_at": clock(connection) + expire if expire else None}
         approval_requests.insert_request(connection, {"metric": name, **facts})
 
 
-def _facts(item: RunReading, state: MetricState, run_id: int) -> dict[str, Any]:
+def _holding_drift(config: Config, item: RunReading, state: MetricState) -> HoldingDrift | None:
+    """Return the drift that holds a value. It may be the drift from what a person last accepted."""
+    accepted = Baseline(state.accepted) if state.accepted_as_of else None
+    return Judge.of(config, item.metric).holding_drift(Baseline(item.baseline), item.value, accepted)
+
+
+def _facts(item: RunReading, state: MetricState, run_id: int, holding: HoldingDrift | None) -> dict[str, Any]:
     return {
         "value": item.value,
         "unit": item.unit,
         "as_of": item.as_of,
-        "drift_pct": item.drift_pct,
+        "drift_pct": holding.drift_pct if holding else item.drift_pct,
         "severity": item.severity,
         "reason": item.reason,
         "run_id": run_id,
@@ -64,10 +74,29 @@ def _facts(item: RunReading, state: MetricState, run_id: int) -> dict[str, Any]:
     }
 
 
-def _evidence(connection: Connection, config: Config, item: RunReading, state: MetricState) -> dict[str, Any]:
-    """Return the evidence beside the numbers: the events since the baseline (their number, and the newest by their
-    number in the log) and the details of the reading, such as gaps."""
+def _evidence(
+    connection: Connection,
+    config: Config,
+    item: RunReading,
+    state: MetricState,
+    run_id: int,
+    holding: HoldingDrift | None,
+) -> dict[str, Any]:
+    """Return the evidence beside the numbers: the events in the span of the change (their number, and the newest by
+    their number in the log), the details of the reading, such as gaps, and what a person last accepted, if the value
+    is held for its drift from that.
+
+    The span ends with the reading that first had this value. Later readings of the same value do not extend it.
+    """
     reads = sorted(config.with_inputs([item.metric])) if item.metric in config.metrics else [item.metric]
-    since = state.baseline_as_of or item.as_of
-    number, newest = events_between(connection, reads, since, item.as_of, EVIDENCE)
-    return {"events": number, "newest": [event.seq for event in newest], "details": item.details}
+    (run,) = runs_by_number(connection, [run_id])
+    after, until = change_span(connection, item.metric, state.baseline_as_of or item.as_of, run.started_at)
+    number, newest = events_between(connection, reads, after, until, EVIDENCE)
+    return {
+        "events": number,
+        "newest": [event.seq for event in newest],
+        "after": after.isoformat(),
+        "until": until.isoformat(),
+        "details": item.details,
+        **({approval_requests.COMPARED: holding.value} if holding and holding.from_person else {}),
+    }

@@ -11,6 +11,7 @@ from dims_worker.checks.check import Check
 from dims_worker.checks.file_access import file_access_checks, ports_check
 from dims_worker.checks.git_hooks import git_hook_checks
 from dims_worker.checks.installation import installation_checks
+from dims_worker.checks.judging import judging_checks
 from dims_worker.checks.producers import guarded
 from dims_worker.checks.server_setup import broker_setup_checks, database_setup_checks
 from dims_worker.checks.sources import source_checks
@@ -34,6 +35,7 @@ def doctor_checks(config: Config, env: Mapping[str, str], calls: BoundedCalls | 
             "hooks": partial(git_hook_checks, config, run_python=True),
             **{name: partial(_single, check) for name, check in notification_checks(config).items()},
             "watching": partial(watching_checks, config),
+            "critical metrics": partial(judging_checks, config),
         },
         HOST: {
             "installation": partial(installation_checks, config, env),

@@ -30,6 +30,7 @@ from dims_worker.probes.base import Deadline, ScanContext
 from dims_worker.probes.boto3_client import create_client
 from dims_worker.probes.git.command import Git, GitError
 from dims_worker.probes.s3.errors import translate_s3_errors
+from dims_worker.probes.s3.pages import list_one_key
 from dims_worker.probes.s3.probe import s3_client
 from dims_worker.probes.sql.snapshot import query_rows
 
@@ -78,9 +79,10 @@ def _s3(config: Config, name: str, source: S3Source, deadline: Deadline) -> str:
     prefixes = [prefix for metric in s3_metrics(config, name) for prefix in metric.listed]
     with translate_s3_errors(source):
         client = s3_client(source, deadline)
-    with contextlib.closing(client), translate_s3_errors(source):
-        client.list_objects_v2(Bucket=source.bucket, Prefix=min(prefixes, default=""), MaxKeys=1)
-    return f"lists the bucket {source.bucket}"
+    with contextlib.closing(client):
+        named = list_one_key(client, source, min(prefixes, default=""))
+    alias = f", which calls itself {named}" if named != source.bucket else ""
+    return f"lists the bucket {source.bucket}{alias}"
 
 
 def s3_metrics(config: Config, source: str) -> list[S3Metric]:

@@ -15,12 +15,19 @@ from dims_worker.approvals.decisions import Choice, Decider, decide_request, loa
 from dims_worker.cli.explain import print_lines
 from dims_worker.cli.session import Session, examples, json_option, limit_option, pass_session
 from dims_worker.cli.tables import plain_table
-from dims_worker.formatting import NO_VALUE, escape_control, format_ago, format_drift, format_remaining, format_value
+from dims_worker.formatting import (
+    NO_VALUE,
+    escape_control,
+    format_ago,
+    format_holding_drift,
+    format_remaining,
+    format_value,
+)
 from dims_worker.store.approval_requests import ApprovalRequest, list_requests, open_requests
 from dims_worker.store.engine import clock, transaction
 from dims_worker.text.evidence import evidence_document, evidence_lines, gap_lines
 from dims_worker.text.explanation import decision_hint
-from dims_worker.text.json_documents import facts
+from dims_worker.text.json_documents import request_document
 from dims_worker.text.phrases import reason_text
 
 
@@ -45,7 +52,7 @@ def list_(session: Session, everything: bool, as_json: bool) -> None:
         requests = list_requests(connection, limit=200) if everything else list(open_requests(connection).values())
         now = clock(connection)
     if as_json:
-        session.print_json({"requests": [facts(request) for request in requests]})
+        session.print_json({"requests": [request_document(request) for request in requests]})
         return
     if not requests:
         session.out.print("no request waits for a decision")
@@ -54,7 +61,7 @@ def list_(session: Session, everything: bool, as_json: bool) -> None:
     table = plain_table(*columns, numbers=("request", "baseline", "proposed", "drift"))
     for request in requests:
         values = [_value(session, request, value, now) for value in (request.baseline, request.value)]
-        drift = format_drift(request.value, request.baseline, request.drift_pct)
+        drift = _drift(session, request, now)
         opened = format_ago(request.opened_at, now)
         state = Text(request.state, "yellow" if request.state == "open" else "dim")
         table.add_row(str(request.id), request.metric, *values, drift, request.severity, opened, state)
@@ -77,7 +84,7 @@ def show(session: Session, request: str, as_json: bool) -> None:
             evidence, gaps = explain_request(connection, session.config, loaded)
             now = clock(connection)
     if as_json:
-        session.print_json({**facts(loaded), **evidence_document(evidence, gaps)})
+        session.print_json({**request_document(loaded), **evidence_document(evidence, gaps)})
         return
     print_request(session, loaded, now)
     print_lines(session, [*(evidence_lines(evidence, now) if evidence else ()), *gap_lines(gaps)])
@@ -86,7 +93,7 @@ def show(session: Session, request: str, as_json: bool) -> None:
 def print_request(session: Session, request: ApprovalRequest, now: datetime) -> None:
     """Print a request and how to decide it."""
     proposed = _value(session, request, request.value, now)
-    drift = format_drift(request.value, request.baseline, request.drift_pct)
+    drift = _drift(session, request, now)
     run = f", run {request.run_id}" if request.run_id is not None else ""
     expires = f"; expires {format_remaining(request.expires_at, now)}" if request.expires_at else ""
     session.print_text(f"request {request.id}, version {request.version}: {request.metric}", "bold")
@@ -121,7 +128,7 @@ def history(session: Session, metric: str | None, limit: int, as_json: bool) -> 
         now = clock(connection)
     requests = [request for request in listed if request.state != "open"]
     if as_json:
-        session.print_json({"requests": [facts(request) for request in requests]})
+        session.print_json({"requests": [request_document(request) for request in requests]})
         return
     if not requests:
         session.out.print("no request has been decided yet")
@@ -130,7 +137,7 @@ def history(session: Session, metric: str | None, limit: int, as_json: bool) -> 
     table = plain_table(*columns, numbers=("request", "baseline", "value", "drift"))
     for request in requests:
         values = _baseline(session, request, now), _value(session, request, request.value, now)
-        drift = format_drift(request.value, request.baseline, request.drift_pct)
+        drift = _drift(session, request, now)
         state = "set by hand" if request.kind == "baseline" else request.state
         when, note = format_ago(request.decided_at, now), escape_control(request.note or "")
         table.add_row(str(request.id), request.metric, *values, drift, state, _decided_by(request), when, note)
@@ -204,6 +211,10 @@ approvals.add_command(_decision_command("rejected", "reject", "Reject a request:
 
 def _value(session: Session, request: ApprovalRequest, value: object, now: datetime) -> str:
     return format_value(value, request.unit, session.config.metrics.get(request.metric), now)
+
+
+def _drift(session: Session, request: ApprovalRequest, now: datetime) -> str:
+    return format_holding_drift(request, session.config.metrics.get(request.metric), now)
 
 
 def _baseline(session: Session, request: ApprovalRequest, now: datetime) -> str:

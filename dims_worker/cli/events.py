@@ -37,6 +37,11 @@ from dims_worker.store.metric_states import read_states
 from dims_worker.text.events import event_from_log, format_event, format_served
 from dims_worker.text.json_documents import event_document, facts
 
+SECONDS = 60.0
+"""How long --wait waits by default, beside cooldowns and workflows."""
+TIMEOUT_HELP = (
+    f"Seconds for --wait. Default: {SECONDS:g}, and as long as the cooldown of a source and the timeout of a workflow."
+)
 MOST_LEFT_ALONE = 12
 """Without --verbose, `dims events show` names at most this many metrics that an event left alone."""
 
@@ -187,7 +192,7 @@ def plan(
 @click.option("--data", help="The data of the event, a JSON object. @FILE reads a file, - reads standard input.")
 @click.option("--from-file", metavar="FILE|-", help="Send one event for each line of JSON. - reads standard input.")
 @click.option("--wait", is_flag=True, help="Wait until the event is measured, and print the verdicts.")
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=60, show_default=True, help="Seconds for --wait.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), help=TIMEOUT_HELP)
 @pass_session
 def enqueue(
     session: Session,
@@ -196,7 +201,7 @@ def enqueue(
     data: str | None,
     from_file: str | None,
     wait: bool,
-    timeout: float,
+    timeout: float | None,
 ) -> None:
     """Send an event and print its id.
 
@@ -244,18 +249,19 @@ events.add_command(
 )
 
 
-def _wait(engine: Engine, config: Config, event: Event, timeout: float) -> list[ServedMetric]:
+def _wait(engine: Engine, config: Config, event: Event, timeout: float | None) -> list[ServedMetric]:
     """Return the outcome for each metric of an event once all are measured, and others of their sources are compared.
 
     Raises MeasureError after `timeout` seconds.
     """
-    end = time.monotonic() + timeout
+    begun, seconds = time.monotonic(), timeout or SECONDS
     stored, generations = None, dict[str, int]()
-    while time.monotonic() < end:
+    while time.monotonic() < begun + seconds:
         with transaction(engine) as connection:
             if stored is None and (stored := event_by_id(connection, event.id)):
                 others = read_states(connection, Planner(config).plan(event).compared)
                 generations = {name: state.requested_gen for name, state in others.items()}
+                seconds += _allowed_delay(config, stored.metrics) if timeout is None else 0
             outcomes = served_metrics(connection, stored) if stored else []
             states = read_states(connection, generations)
             compared = all(state.measured_gen >= generations[name] or state.error for name, state in states.items())
@@ -268,6 +274,15 @@ def _wait(engine: Engine, config: Config, event: Event, timeout: float) -> list[
         time.sleep(0.1)
     missing = "some of its metrics were not measured" if stored else "the event was not stored"
     raise MeasureError(
-        f"{missing} within {format_duration(timedelta(seconds=timeout))}. Is `dims up` running? "
+        f"{missing} within {format_duration(timedelta(seconds=seconds))}. Is `dims up` running? "
         f"See how far it got with `dims events show {event.id}`."
     )
+
+
+def _allowed_delay(config: Config, names: Sequence[str]) -> float:
+    """Return how long these metrics and workflows may take by the configuration: the longest cooldown of a source, and
+    the longest timeout of a workflow."""
+    sources = {source for name in names if (source := config.source_of(name))}
+    workflows = [declared.timeout for source in sources if (declared := config.workflow_of(source))]
+    cooldowns = [config.cooldown_of(source) for source in sources]
+    return (max(cooldowns, default=timedelta(0)) + max(workflows, default=timedelta(0))).total_seconds()

@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 
+from dims_worker.checks.judging import FIX
 from dims_worker.cli.init_template import draft_config
 from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.config import DerivedMetric, SourceMetric, config_schema, load_config
+from dims_worker.domain.unjudged import unjudged_metrics
 from dims_worker.errors import UsageError, naming_file
 from dims_worker.formatting import pluralize
 from dims_worker.store.migrations import migrate as migrate_database
@@ -70,7 +72,8 @@ def config() -> None:
 def check(session: Session) -> None:
     """Check the configuration and print every error at once.
 
-    An error names its file, line and key, and the exit code is 2.
+    An error names its file, line and key, and the exit code is 2. For a valid configuration, the command warns about
+    each critical metric that no event or schedule ever judges. The exit code is 0 then.
     """
     loaded = session.config
     counts = {"source": len(loaded.sources), "metric": len(loaded.metrics), "rule": len(loaded.rules)}
@@ -78,6 +81,11 @@ def check(session: Session) -> None:
     for name, channel in loaded.notify.channels.items():
         if not channel.on:
             click.echo(f"the channel {name} is off: its url is empty")
+    unjudged = unjudged_metrics(loaded)
+    for metric in unjudged:
+        click.echo(f"warning: no event or schedule judges the critical metric {metric}")
+    if unjudged:
+        click.echo(f"fix: {FIX}")
 
 
 @config.command("schema")

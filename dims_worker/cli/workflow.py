@@ -20,6 +20,7 @@ from dims_worker.cli.session import FILE, Session, examples, json_option, pass_s
 from dims_worker.cli.tables import plain_table
 from dims_worker.config import Config
 from dims_worker.config.runtime import WORKFLOW
+from dims_worker.config.workflows import AUDIT, SYNC_STATUS
 from dims_worker.domain.plan import Planner
 from dims_worker.errors import MeasureError, NotFound, UsageError
 from dims_worker.events import WORKFLOW_REQUESTED, Event
@@ -31,12 +32,11 @@ from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import RunRow, last_result, result_of, runs_by_number
 
 ALIASES = {
-    "all": "audit",
+    "all": AUDIT,
     **{"13": "file-inventory", "45": "local-inventory", "46": "gap-analysis", "47": "aws-inventory"},
     "49": "sync-status",
 }
 """Other names of workflows. The original DIMS had numbers."""
-SYNC_STATUS = "sync-status"
 STYLES = {"ok": "green", "attention": "yellow", "failed": "magenta"}
 MOST_SENTENCES = 10
 """At most this many sentences are printed. The report contains all of them."""
@@ -125,19 +125,21 @@ def _run_with_progress(session: Session, engine: Engine, name: str, quick: bool,
         def show_progress(step: str) -> None:
             status.update(f"{name}: {escape(escape_control(step))}")
 
-        options = WorkflowOptions(quick, frozenset({"with-costs"} if with_costs else ()), show_progress)
+        wanted = frozenset({"with-costs"} if with_costs else ())
+        options = WorkflowOptions(quick, wanted, show_progress, with_metrics=True)
         return _run(engine, session.config, name, options)
 
 
 def _run(engine: Engine, config: Config, name: str, options: WorkflowOptions) -> RecordedResult:
-    """Store an event that requests the workflow, and run it in this process, under its lease.
+    """Store an event that requests the workflow, and run it in this process, under its lease. This is a check: the
+    workflow measures its metrics itself, and they are not due.
 
     It waits for no back-off. If a worker holds the lease, the run of that worker can serve the request, with the
     configured options.
     """
     source = f"{WORKFLOW}{name}"
     producer = f"dims:workflow.{worker_name()}"
-    event = Event.new(WORKFLOW_REQUESTED, producer, now=datetime.now(UTC), data={"workflow": name})
+    event = Event.new(WORKFLOW_REQUESTED, producer, now=datetime.now(UTC), data={"workflow": name, "check": True})
     with transaction(engine) as connection:
         register_config(connection, config, whole=False)
         stored = store_events(connection, Planner(config), [ReceivedEnvelope("", event.to_json().encode())])

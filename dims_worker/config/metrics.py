@@ -61,6 +61,11 @@ class SourceMetric(Metric):
     measure: str = Field(description="What to measure of it.")
 
     @property
+    def sources(self) -> frozenset[str]:
+        """The sources that a measurement reads: its own, and any other that it compares with."""
+        return frozenset({self.source})
+
+    @property
     def is_age(self) -> bool:
         return self.measure in ("newest_age", "oldest_age", "age")
 
@@ -152,6 +157,11 @@ class S3Metric(SourceMetric):
     local: str | None = Field(None, description="For `sync_status`: the local folder.")
     pairs: tuple[Pair, ...] = Field((), description="For `sync_status`: which folder should equal which prefix.")
     checksum: bool = Field(True, description="For `sync_status`: compare MD5 with the ETag if the ETag is an MD5.")
+
+    @property
+    def sources(self) -> frozenset[str]:
+        expected = self.expected
+        return super().sources | ({expected.source} if isinstance(expected, ExpectedQuery) else set())
 
     @model_validator(mode="after")
     def _has_required_keys(self) -> Self:

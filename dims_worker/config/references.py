@@ -76,6 +76,8 @@ def _check_patterns(
 def _check_rules(document: YamlDocument, config: Config, written: set[str]) -> None:
     for name, rule in config.rules.items():
         _check_patterns(document, config, ("rules", name, "metrics"), rule.metrics, written)
+        for source in rule.sources:
+            _check_source(document, config, ("rules", name, "sources"), source, Source)
         for workflow in rule.workflows:
             if workflow not in config.configured_workflows:
                 key = workflow.replace("-", "_")

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 from pydantic import Field, field_validator, model_validator
 
-from dims_worker.config.base import Model, Patterns
+from dims_worker.config.base import Model, Patterns, Texts
 from dims_worker.config.workflows import WorkflowName
 
 
@@ -32,9 +32,15 @@ class Rule(Model):
     timezone: str = Field("UTC", description="The time zone of the schedule, such as `Europe/Berlin`.")
     catch_up: bool = Field(True, description="Make up for the latest missed tick.")
     metrics: Patterns = Field(
-        (), description="Patterns of metric names. By default all metrics, or none if `workflows` is set."
+        (), description="Patterns of metric names. By default all, or none if `sources` or `workflows` is set."
     )
-    workflows: tuple[WorkflowName, ...] = Field((), description="Workflows to run.")
+    sources: Texts = Field((), description="Also the metrics that read these sources, such as a query's source.")
+    workflows: tuple[WorkflowName, ...] = Field((), description="Workflows to run. Their `metrics` are due too.")
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns of metric names: those of `metrics`, or `*` if the rule names nothing at all."""
+        return self.metrics or (() if self.sources or self.workflows else ("*",))
 
     @model_validator(mode="after")
     def _has_trigger(self) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -19,7 +19,14 @@ from dims_worker.config.rules import Rule
 from dims_worker.config.settings import Settings
 from dims_worker.config.sources import Source
 from dims_worker.config.web import WebSection
-from dims_worker.config.workflows import WORKFLOW_NAMES, WorkflowConfig, WorkflowName, WorkflowsSection
+from dims_worker.config.workflows import (
+    AUDIT,
+    SYNC_STATUS,
+    WORKFLOW_NAMES,
+    WorkflowConfig,
+    WorkflowName,
+    WorkflowsSection,
+)
 from dims_worker.events import is_name
 
 WORKFLOW = "workflow."
@@ -82,6 +89,24 @@ class Config:
         short = name.removeprefix(WORKFLOW)
         known = next((each for each in self.configured_workflows if each == short and name in self.scans), None)
         return self.workflows.find(known) if known else None
+
+    def workflow_metrics(self, name: WorkflowName) -> frozenset[str]:
+        """Return the metrics that a workflow measures. An audit also measures those of the workflows that it runs."""
+        parts = self.configured_workflows if name == AUDIT else (name,)
+        patterns: list[str] = []
+        for part in parts:
+            declared = self.workflows.find(part)
+            patterns += declared.metrics if declared else ()
+        compared = self.workflows.sync_status if SYNC_STATUS in parts else None
+        return self.select([*patterns, compared.metric] if compared else patterns)
+
+    def readers_of(self, sources: Collection[str]) -> frozenset[str]:
+        """Return the enabled metrics that read any of these sources, also as what they compare with."""
+        return frozenset(
+            name
+            for name, metric in self.metrics.items()
+            if isinstance(metric, SourceMetric) and metric.enabled and not metric.sources.isdisjoint(sources)
+        )
 
     def cooldown_of(self, source: str) -> timedelta:
         return timedelta(0) if source.startswith(WORKFLOW) else self.sources[source].cooldown

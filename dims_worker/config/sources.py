@@ -23,7 +23,7 @@ class Source(Model):
     @property
     def definition(self) -> str:
         """The keys that decide what is measured, as JSON. Time limits, queues and prices are not among them."""
-        ignored = {"description", "timeout", "cooldown", "queue", "shards", "list_price"}
+        ignored = {"description", "timeout", "cooldown", "queue", "shards", "ordered", "request_payer", "list_price"}
         return self.model_dump_json(exclude=ignored, exclude_defaults=True)
 
 
@@ -35,6 +35,8 @@ class S3Source(Source):
     endpoint_url: str | None = Field(None, description="The URL of a service other than AWS.")
     region: str | None = Field(None, description="The bucket's region. Without it, boto3 decides.")
     shards: Texts = Field((), description="Prefixes to list in parallel. Each costs one more LIST call at most.")
+    ordered: bool = Field(True, description="`false`: the store does not list keys in order.")
+    request_payer: Literal["requester"] | None = Field(None, description="`requester`: you pay for the requests.")
     list_price: float = Field(0.005, ge=0, description="The price of 1,000 LIST calls, in USD.")
 
 

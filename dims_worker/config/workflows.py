@@ -13,13 +13,17 @@ from dims_worker.config.units import Duration, Size
 
 WorkflowName = Literal["file-inventory", "local-inventory", "gap-analysis", "aws-inventory", "sync-status", "audit"]
 WORKFLOW_NAMES: tuple[WorkflowName, ...] = get_args(WorkflowName)
-"""`audit` runs every other workflow that is configured."""
+AUDIT: WorkflowName = "audit"
+"""The workflow that runs every other one that is configured."""
+SYNC_STATUS: WorkflowName = "sync-status"
 
 
 class WorkflowConfig(Model):
     """The keys of every workflow."""
 
-    metrics: Patterns = Field((), description="Metrics to measure and record in the same run.")
+    metrics: Patterns = Field(
+        (), description="Metrics that are due with the workflow. A run by hand measures them itself."
+    )
     report: str | None = Field(
         None, description="The report file, relative to the project. `.json`: JSON, else Markdown."
     )
@@ -30,9 +34,7 @@ class FileInventoryConfig(WorkflowConfig):
     """List the files of a tree: type, lines, size, last change, purpose, functions, classes and imports."""
 
     source: str = Field(description="A source of type `files`.")
-    exclude: Patterns = Field(
-        ("**/backup/**", "**/backups/**", "**/cache/**", "data/**"), description="Paths to leave out."
-    )
+    exclude: Patterns = Field((), description="Paths to leave out. The report names and counts them.")
     stale_after: Duration = Field(timedelta(days=7), description="When the report calls itself stale.")
 
 

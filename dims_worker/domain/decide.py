@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from fractions import Fraction
 from typing import Literal
 
 from dims_worker.config import Config, Policy
 from dims_worker.config.units import AGES, FUTURE_TOLERANCE
-from dims_worker.formatting import format_age, format_utc, is_number, parse_instant
+from dims_worker.formatting import format_age, format_percent, format_utc, is_number, parse_instant
 from dims_worker.probes.base import Value
 
 Status = Literal["new", "ok", "minor", "moderate", "major", "extreme", "failed"]
@@ -23,6 +25,8 @@ IN_FUTURE = "in the future"
 """The label of an age whose instant was ahead of the clock when it was measured, and how its broken limit begins."""
 DRIFT_CAP = 1e9
 """The largest drift, in percent. JSON has no infinity, and beyond this a number adds no information."""
+DRIFT_DECIMALS = 9
+"""The decimals of a drift, in percent. Sums and products of floats, as in a derived metric, are less exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,15 @@ class Baseline:
     """The value that a reading is compared with: the baseline, or the last value a person accepted. It may be null."""
 
     value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingDrift:
+    """The drift that makes a value wait for a person: from the baseline, or from what a person last accepted."""
+
+    value: Value
+    drift_pct: float
+    from_person: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +91,24 @@ class Judge:
         drift, reason, watched = self._compare(baseline.value, value)
         status = "minor" if drift is None else self._status(drift)
         severity = self._severity(status) if watched else "none"
-        held = watched and self._needs_person(drift)
-        if accepted is not None and not held:
-            total, _, watched_total = self._compare(accepted.value, value)
-            if watched_total and self._needs_person(total):
-                held = True
-                severity = max(severity, self._severity(self._status(total or 0)), key=SEVERITIES.index)
-                reason += f"; {total:.1f} % from {accepted.value!r}, which a person last accepted"
-        return self._verdict(status, severity, drift, reason, broken_limit, held=held)
+        holding = self.holding_drift(baseline, value, accepted)
+        if holding and holding.from_person:
+            total = holding.drift_pct
+            severity = max(severity, self._severity(self._status(total)), key=SEVERITIES.index)
+            reason += f"; {self._percent(total)} from {holding.value!r}, which a person last accepted"
+        return self._verdict(status, severity, drift, reason, broken_limit, held=holding is not None)
+
+    def holding_drift(self, baseline: Baseline, value: Value, accepted: Baseline | None) -> HoldingDrift | None:
+        """Return the first drift that holds a value for approval: from the baseline, else from what a person last
+        accepted. None if neither does."""
+        if not self.policy.critical:
+            return None
+        for against, from_person in ((baseline, False), (accepted, True)):
+            if against is not None:
+                drift, _, watched = self._compare(against.value, value)
+                if watched and drift is not None and reaches_approval(self.policy, against.value, value, drift):
+                    return HoldingDrift(against.value, drift, from_person)
+        return None
 
     def _verdict(
         self,
@@ -118,7 +141,7 @@ class Judge:
             return drift, f"changes by less than min_abs = {self.policy.min_abs:g}", False
         if old == 0:
             return drift, "from 0, which counts as 100 %", True
-        return drift, f"{way} {drift:.1f} %", True
+        return drift, f"{way} {self._percent(drift or 0)}", True
 
     def noise(self, old: Value, new: Value) -> Literal["direction", "min_abs"] | None:
         """Return the policy key that makes a change of numbers noise, or None if policy watches the change."""
@@ -126,7 +149,7 @@ class Judge:
             return None
         if self.policy.direction not in ("both", "up" if new > old else "down"):
             return "direction"
-        return "min_abs" if abs(new - old) < self.policy.min_abs else None
+        return "min_abs" if abs(_exact(new) - _exact(old)) < _exact(self.policy.min_abs) else None
 
     def _status(self, drift: float) -> Status:
         limits = self.policy.thresholds
@@ -140,8 +163,10 @@ class Judge:
         stable = self.policy.volatility == "stable"
         return SEVERITIES[min(place + (stable and place > 0), len(SEVERITIES) - 1)]
 
-    def _needs_person(self, drift: float | None) -> bool:
-        return self.policy.critical and drift is not None and drift >= self.policy.require_approval_pct
+    def _percent(self, drift: float) -> str:
+        """Return a drift with as many decimals as it takes not to round it to a limit that it does not reach."""
+        steps = self.policy.thresholds
+        return format_percent(drift, self.policy.require_approval_pct, steps.moderate, steps.major, steps.extreme)
 
     def format_broken_limit(self, value: Value, now: datetime, measured: datetime | None = None) -> str | None:
         """Return a phrase for the limit that a value breaks, or None. The arguments are those of `broken_limit`."""
@@ -191,6 +216,9 @@ def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
 
     Texts, booleans, nulls and values of different types are equal (0) or different (100). From 0 there is no
     ratio: a change of `min_abs` or more counts as 100, and a smaller one has no drift (None).
+
+    The result is exact for the decimals that people see, and rounded to DRIFT_DECIMALS: from 1.2 to 1.38 is 15 %. As
+    floats it would be 14.999999999999993 %, less than a limit of 15. A change is never rounded to no drift.
     """
     if not (is_number(old) and is_number(new)):
         return 0.0 if type(old) is type(new) and old == new else 100.0
@@ -198,12 +226,23 @@ def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
         return 0.0
     if old == 0:
         return 100.0 if abs(new) >= min_abs else None
-    try:
-        change = abs(new - old)  # multiply first if that cannot overflow: 29 of 100 is 29 %, not 28.99…
-        drift = change * 100 / abs(old) if change < 1e300 else change / abs(old) * 100
-        return min(drift, DRIFT_CAP)
-    except OverflowError:
+    before = _exact(old)
+    drift = abs(_exact(new) - before) * 100 / abs(before)
+    if drift >= DRIFT_CAP:
         return DRIFT_CAP
+    return float(round(drift, DRIFT_DECIMALS)) or max(float(drift), sys.float_info.min)
+
+
+def reaches_approval(policy: Policy, old: Value, new: Value, drift: float) -> bool:
+    """Return whether a drift reaches `require_approval_pct`. A change without a ratio, from 0 or of a value that is
+    not a number, always does."""
+    has_ratio = is_number(old) and is_number(new) and old != 0
+    return drift >= policy.require_approval_pct or (drift > 0 and not has_ratio)
+
+
+def _exact(number: float) -> Fraction:
+    """Return the decimal number that a float is printed as, which is the one that was measured."""
+    return Fraction(repr(number)) if isinstance(number, float) else Fraction(number)
 
 
 def at_least(severity: Severity, floor: Severity) -> bool:
@@ -227,4 +266,4 @@ def inside_band(anchor: Value, value: Value, tolerance_pct: float) -> bool:
     """Return whether a value lies in a request's band: within `tolerance_pct` of the value first proposed."""
     if not (is_number(anchor) and is_number(value)):
         return type(anchor) is type(value) and anchor == value
-    return abs(value - anchor) <= abs(anchor) * tolerance_pct / 100
+    return abs(_exact(value) - _exact(anchor)) * 100 <= abs(_exact(anchor)) * _exact(tolerance_pct)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from dims_worker.config import Config, DerivedMetric, Source, SourceMetric
+from dims_worker.config import Config, DerivedMetric, Rule, Source, SourceMetric
 from dims_worker.config.runtime import WORKFLOW
+from dims_worker.config.workflows import AUDIT
 from dims_worker.events import MAX_PATHS, S3_PREFIX, SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUESTED, Event
 from dims_worker.probes import probe_for
 from dims_worker.probes.base import Change, KeysChanged, PathsChanged, Probe, ScanContext
@@ -103,10 +104,14 @@ class Planner:
         self.config = config
         self.context = ScanContext(config.project, config.home, config.sources, config.prices)
         self._candidates = {
-            # A rule with workflows and no metrics concerns only the workflows
-            name: self._grouped(config.select(rule.metrics or (() if rule.workflows else ("*",))))
+            name: self._grouped(config.select(rule.patterns) | self._metrics_of(rule.sources))
             for name, rule in config.rules.items()
         }
+        self._with_workflow = {
+            name: dict.fromkeys(self._measured(config.workflow_metrics(name)), f"the workflow {name} measures it")
+            for name in config.configured_workflows
+        }
+        self._always = {name: self._always_due(rule) for name, rule in config.rules.items()}
         self._comparable = {
             source: tuple(name for name in names if config.metric_of(name).enabled)
             for source, names in config.metrics_by_source.items()
@@ -122,7 +127,7 @@ class Planner:
             names = self._measured(self.config.select(_texts(event.data.get("metrics"))))
             return Plan((REQUEST,), tuple(PlannedMetric(name, REQUEST, "was requested") for name in names))
         if event.type == WORKFLOW_REQUESTED:
-            return self._requested_workflow(str(event.data.get("workflow")))
+            return self._requested_workflow(event)
         rules = self._matching(event)
         change = change_of(event)
         bounded = change is not None and self._steps_of_sample * _samples(change) > MAX_STEPS
@@ -131,9 +136,8 @@ class Planner:
         for rule in rules:
             for name, reason in self._reasons(rule, comparison):
                 planned.setdefault(name, PlannedMetric(name, rule, reason))
-            for workflow in self.config.rules[rule].workflows:
-                name = f"{WORKFLOW}{workflow}"
-                planned.setdefault(name, PlannedMetric(name, rule, "the rule runs it"))
+            for name, reason in self._always[rule].items():
+                planned.setdefault(name, PlannedMetric(name, rule, reason))
         compared = self._compared(planned, self._related_sources(rules, change))
         return Plan(rules, tuple(planned[name] for name in sorted(planned)), compared)
 
@@ -156,9 +160,39 @@ class Planner:
         others = {name for source in sources for name in self._comparable.get(source, ())}
         return tuple(sorted(others.difference(planned)))
 
-    def _requested_workflow(self, workflow: str) -> Plan:
-        name = f"{WORKFLOW}{'audit' if workflow == 'all' else workflow}"
-        return Plan((REQUEST,), (PlannedMetric(name, REQUEST, "was requested"),) if name in self.config.scans else ())
+    def concerned(self, rule: str, change: Change | None) -> frozenset[str]:
+        """Return what an event that matches the rule concerns, if it describes this change. None: it describes none."""
+        comparison = _Comparison(change, self.context, bounded=False)
+        return frozenset(name for name, _ in self._reasons(rule, comparison)) | self._always[rule].keys()
+
+    def _requested_workflow(self, event: Event) -> Plan:
+        """Plan a workflow and its metrics. With `check`, the process that requests it measures them itself."""
+        requested = str(event.data.get("workflow"))
+        short = AUDIT if requested == "all" else requested
+        if short not in self._with_workflow:
+            return Plan((REQUEST,), ())
+        reasons = {f"{WORKFLOW}{short}": "was requested"}
+        if event.data.get("check") is not True:
+            reasons |= self._with_workflow[short]
+        return Plan((REQUEST,), tuple(PlannedMetric(name, REQUEST, reasons[name]) for name in sorted(reasons)))
+
+    def _metrics_of(self, sources: Iterable[str]) -> frozenset[str]:
+        """Return the enabled metrics of some sources."""
+        named = (name for source in sources for name in self.config.metrics_by_source[source])
+        return frozenset(name for name in named if self.config.metrics[name].enabled)
+
+    def _always_due(self, rule: Rule) -> Mapping[str, str]:
+        """Return what a rule concerns whatever the event says has changed, and why: its workflows and their metrics,
+        and the metrics of other sources that read one of the rule's sources."""
+        reasons: dict[str, str] = {}
+        for workflow in rule.workflows:
+            reasons[f"{WORKFLOW}{workflow}"] = "the rule runs it"
+            reasons |= {name: why for name, why in self._with_workflow[workflow].items() if name not in reasons}
+        for name in self.config.readers_of(rule.sources) - self._metrics_of(rule.sources):
+            metric = self.config.metrics[name]
+            assert isinstance(metric, SourceMetric)
+            reasons[name] = f"it reads {', '.join(sorted(metric.sources.intersection(rule.sources)))}"
+        return reasons
 
     def _matching(self, event: Event) -> tuple[str, ...]:
         """Return the rules that an event matches. A tick matches the rule that it names."""
@@ -196,9 +230,10 @@ class Planner:
 
     def _reasons(self, rule: str, comparison: _Comparison) -> Iterator[tuple[str, str]]:
         """Yield the metrics of a rule that a change concerns, and why."""
-        named_reason = "the rule names it" if self.config.rules[rule].metrics else None
+        declared = self.config.rules[rule]
         for group in self._candidates[rule]:
-            if reason := comparison.reason(group, named_reason):
+            named = "the rule names its source" if group.metric.source in declared.sources else None
+            if reason := comparison.reason(group, "the rule names it" if declared.metrics else named):
                 for name in group.names:
                     yield name, reason
 

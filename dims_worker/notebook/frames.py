@@ -83,8 +83,9 @@ class NotebookData(AbstractContextManager["NotebookData"]):
 
         Columns: metric, category, name, value, number, unit, baseline, baseline_number, as_of, age_hours, status,
         severity, drift_pct, state (the first that applies of `failed`, `held`, `never`, `in the future`, `beyond its
-        limit`, `stale`, `due`, `ok`), critical, failures, error, request, baseline_as_of, method (`exact`, `derived`,
-        or `approximate`: the source changed while it was measured), beyond (the limit that the value breaks, as text).
+        limit`, `stale`, `due`, `ok`), critical, failures, error, request, request_drift_pct (the drift that holds it),
+        baseline_as_of, method (`exact`, `derived`, or `approximate`: the source changed while it was measured), beyond
+        (the limit that the value breaks, as text).
         """
         now, rows = self._read(queries.LATEST)
         chosen = [row for row in rows if fnmatchcase(row["metric"], pattern)]
@@ -155,7 +156,8 @@ class NotebookData(AbstractContextManager["NotebookData"]):
         """Return a row per approval request or baseline set by hand, oldest first.
 
         Columns: request, metric, kind, state, version, value, number, unit, baseline, baseline_number, drift_pct,
-        severity, reason, opened_at, decided_at, decided_by, note, hours (until it ended, or until now).
+        compared_with (what this is the drift from: the baseline, or what a person last accepted), severity, reason,
+        opened_at, decided_at, decided_by, note, hours (until it ended, or until now).
         """
         now, rows = self._read(queries.REQUESTS)
         for row in rows:
@@ -299,7 +301,7 @@ def _column(name: str, values: list[Any]) -> pd.Series:
         return pd.Series(values, dtype="Int64")
     if name in ("number", "baseline_number"):
         return numbers(values)
-    if _all_integers(known) and name not in ("value", "baseline"):
+    if _all_integers(known) and name not in ("value", "baseline", "compared_with"):
         return pd.Series(values, dtype="Int64")
     return pd.Series(values, dtype=object)
 

@@ -13,7 +13,8 @@ OPEN = """DO $$
 $$"""
 LATEST = (
     "SELECT metric, category, name, value, unit, baseline, as_of, extract(epoch FROM age)::float8 / 3600 AS age_hours, "
-    "status, severity, drift_pct, due, failures, error, request, baseline_as_of, method FROM dims_metrics_latest "
+    "status, severity, drift_pct, due, failures, error, request, baseline_as_of, method, (SELECT r.drift_pct "
+    "FROM dims_approval_requests r WHERE r.id = request) AS request_drift_pct FROM dims_metrics_latest "
     "WHERE retired_at IS NULL ORDER BY metric"
 )
 HISTORY_COLUMNS = (
@@ -39,11 +40,12 @@ RUNS = (
 )
 REQUEST_COLUMNS = (
     *("request", "metric", "kind", "state", "version", "value", "number", "unit", "baseline", "baseline_number"),
-    *("drift_pct", "severity", "reason", "opened_at", "decided_at", "decided_by", "note", "hours"),
+    *("drift_pct", "compared_with", "severity", "reason", "opened_at", "decided_at", "decided_by", "note", "hours"),
 )
 REQUESTS = (
-    "SELECT id AS request, metric, kind, state, version, value, unit, baseline, drift_pct, severity, reason, "
-    "opened_at, decided_at, decided_by, note, extract(epoch FROM coalesce(decided_at, CASE WHEN state = 'open' "
+    "SELECT id AS request, metric, kind, state, version, value, unit, baseline, drift_pct, "
+    "coalesce(evidence -> 'compared_with', baseline) AS compared_with, severity, reason, opened_at, "
+    "decided_at, decided_by, note, extract(epoch FROM coalesce(decided_at, CASE WHEN state = 'open' "
     "THEN clock_timestamp() ELSE updated_at END) - opened_at)::float8 / 3600 AS hours "
     "FROM dims_approval_requests ORDER BY opened_at, id"
 )

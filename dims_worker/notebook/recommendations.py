@@ -9,8 +9,8 @@ import pandas as pd
 
 LATEST = (
     *("metric", "category", "name", "value", "number", "unit", "baseline", "baseline_number", "as_of", "age_hours"),
-    *("status", "severity", "drift_pct", "state", "critical", "failures", "error", "request", "baseline_as_of"),
-    *("method", "beyond"),
+    *("status", "severity", "drift_pct", "state", "critical", "failures", "error", "request", "request_drift_pct"),
+    *("baseline_as_of", "method", "beyond"),
 )
 VOLATILITY = ("metric", "days", "mean", "stddev", "volatility_pct", "mean_drift_pct")
 ADVICE = ("kind", "metric", "value", "unit", "what_to_do")
@@ -58,7 +58,7 @@ def recommendations(latest: pd.DataFrame, volatile: pd.DataFrame, daily: pd.Data
     volatile = volatile[volatile["volatility_pct"].fillna(0) > VOLATILE_PCT]
     by_kind = (
         _advise("failed", latest[state == "failed"], "failures", "failures", "Fix its source: {0.error}"),
-        _advise("held", latest[state == "held"], "drift_pct", "%", DECIDE),
+        _advise("held", latest[state == "held"], "request_drift_pct", "%", DECIDE),
         _beyond_limit(latest),
         _advise("drift", drifted, "drift_pct", "%", "Find the cause: dims explain {0.metric}"),
         _advise("stale", latest[state == "stale"], "age_hours", "hours", MEASURE),

@@ -9,7 +9,15 @@ from typing import Any, Literal
 
 from dims_worker.config import Config
 from dims_worker.config.runtime import WORKFLOW
-from dims_worker.formatting import escape_control, format_age, format_drift, format_utc, format_value, pluralize
+from dims_worker.formatting import (
+    escape_control,
+    format_age,
+    format_drift,
+    format_holding_drift,
+    format_utc,
+    format_value,
+    pluralize,
+)
 from dims_worker.notifications.rules import ATTENTION, DRIFT, FAILED, HELD, LIMIT, STALE
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.notifications import Notification
@@ -131,7 +139,8 @@ class _AlertText:
 
     def _held(self, alert: Notification) -> tuple[str, str]:
         request = self._request(alert)
-        drift = self._drifted(alert, request.value, request.baseline, request.drift_pct, request.severity)
+        values = f"{self._value(alert, request.baseline)} -> {self._value(alert, request.value)}"
+        drift = f"{values}, {self._holding_drift(request)}, {request.severity}"
         reason = request.reason.partition("; ")[2]  # the part that the numbers do not show
         note = f"; {sanitize(reason, SHORT)}" if reason else ""
         command = f"dims approvals approve {request.id} --version {request.version}"
@@ -139,6 +148,9 @@ class _AlertText:
             f"{drift}: waits for approval since {format_utc(request.opened_at)}{note}",
             f"{command}   (or reject; dims explain {alert.metric})",
         )
+
+    def _holding_drift(self, request: ApprovalRequest) -> str:
+        return sanitize(format_holding_drift(request, self.config.metrics.get(request.metric), self.now), SHORT)
 
     def _drift(self, alert: Notification) -> tuple[str, str]:
         facts = alert.facts
@@ -186,7 +198,7 @@ class _AlertText:
     def _decided(self, alert: Notification) -> str:
         request = self._request(alert)
         proposed, baseline = self._value(alert, request.value), self._value(alert, request.baseline)
-        change = f"{baseline} -> {proposed} ({format_drift(request.value, request.baseline, request.drift_pct)})"
+        change = f"{baseline} -> {proposed} ({self._holding_drift(request)})"
         state = "expired" if request.state == "expired" else f"was {request.state}"
         person = f" by {sanitize(request.decided_by, SHORT)}" if request.decided_by else ""
         note = f": {sanitize(request.note)}" if request.note else ""

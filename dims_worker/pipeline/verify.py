@@ -43,15 +43,25 @@ def worker_name() -> str:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowOptions:
-    """How to run a workflow: quickly or not, with which options, and what receives its progress."""
+    """How to run a workflow: quickly or not, with which options, and what receives its progress.
+
+    `with_metrics` is for a run by hand, which measures the metrics of the workflow as a check. After an event they are
+    due with the workflow, so their sources' claims measure and judge them.
+    """
 
     quick: bool = False
     options: frozenset[str] = frozenset()
     progress: workflows.Progress = workflows.no_progress
+    with_metrics: bool = False
 
     def start(self, config: Config, workflow: str) -> workflows.RunningWorkflow:
         return workflows.RunningWorkflow(
-            config, workflow, quick=self.quick, options=self.options, progress=self.progress
+            config,
+            workflow,
+            quick=self.quick,
+            options=self.options,
+            progress=self.progress,
+            with_metrics=self.with_metrics,
         )
 
 

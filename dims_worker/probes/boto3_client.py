@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from dims_worker.config import AwsSource, S3Source
 from dims_worker.errors import MeasureError
@@ -18,6 +19,7 @@ NO_CREDENTIALS = re.compile(r"Credential|Token|SSO|ProfileNotFound|Unauthorized|
 UNREACHABLE = re.compile(r"Connect|Timeout|HTTPClient|SSL|Proxy|ResponseStreaming")
 """Names of botocore's exceptions, which cannot be caught by class without importing it."""
 
+_AWS = re.compile(r"(^|\.)amazonaws\.com(\.cn)?$")
 _USER = re.compile(r"//[^/@\s]*@")
 
 
@@ -36,12 +38,18 @@ def create_client(source: AwsSource | S3Source, deadline: Deadline, service: str
             connect_timeout=min(_CONNECT, deadline.left),
             read_timeout=min(_READ, deadline.left),
             retries={"mode": "standard", "max_attempts": 4},
+            s3={"disable_s3_express_session_auth": True} if _is_not_aws(source.endpoint_url) else None,
         ),
     )
     # Checked before every attempt, so that retries end with the deadline too
     event = f"before-send.{client.meta.service_model.service_id.hyphenize()}"
     client.meta.events.register(event, lambda **_: deadline.check())
     return client
+
+
+def _is_not_aws(url: str | None) -> bool:
+    """Return whether a URL is that of a service other than AWS, which has no sessions for directory buckets."""
+    return url is not None and not _AWS.search(urlsplit(url).hostname or "")
 
 
 def hide_user(text: str) -> str:

@@ -39,8 +39,19 @@ RUN_COLUMNS = (
     *("api_calls", "worker"),
 )
 REQUEST_COLUMNS = (
-    *("id", "metric", "kind", "state", "version", "value", "unit", "baseline", "drift_pct", "severity", "reason"),
-    *("as_of", "opened_at", "decided_at", "decided_by", "known_by", "note", "expires_at", "run_id"),
+    *("id", "metric", "kind", "state", "version", "value", "unit", "baseline", "drift_pct", "compared_with"),
+    *(
+        "severity",
+        "reason",
+        "as_of",
+        "opened_at",
+        "decided_at",
+        "decided_by",
+        "known_by",
+        "note",
+        "expires_at",
+        "run_id",
+    ),
 )
 EVENT_COLUMNS = ("seq", "received_at", "type", "subject", "producer", "event_id", "event_time", "outcome", "reason")
 WIDTHS = {

@@ -10,7 +10,7 @@ from typing import Any
 from dims_worker.analysis.health import MetricHealth, health_sentence, shown_labels
 from dims_worker.reports.inventory import InventoryReport
 from dims_worker.text import metric_values
-from dims_worker.text.json_documents import facts, json_text
+from dims_worker.text.json_documents import facts, json_text, request_document
 from dims_worker.workflows import registry
 
 COLUMNS = (
@@ -50,8 +50,10 @@ def json_document(inventory: InventoryReport) -> dict[str, Any]:
             for category in inventory.categories
         ],
         "off": list(inventory.off),
-        "requests": [facts(row) | {"decide": metric_values.decide_command(row)} for row in inventory.requests],
-        "decided": [facts(row) for row in inventory.decided],
+        "requests": [
+            request_document(row) | {"decide": metric_values.decide_command(row)} for row in inventory.requests
+        ],
+        "decided": [request_document(row) for row in inventory.decided],
         "drifts": [facts(row) for row in inventory.drifts],
         "runs": [facts(row) for row in inventory.runs],
         "events": [facts(row) for row in inventory.events],

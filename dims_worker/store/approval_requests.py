@@ -13,6 +13,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from dims_worker.store.bulk import dumps
 from dims_worker.store.models import approval_requests
 
+COMPARED = "compared_with"
+"""The key of the evidence that has the value which a person last accepted, if the drift from it holds the request."""
+
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequest:
@@ -42,6 +45,16 @@ class ApprovalRequest:
     decided_by: str | None
     known_by: str | None
     note: str | None
+
+    @property
+    def from_person(self) -> bool:
+        """Whether `drift_pct` is the drift from the value that a person last accepted, and not from the baseline."""
+        return COMPARED in (self.evidence or {})
+
+    @property
+    def compared_with(self) -> Any:
+        """The value that `drift_pct` is the drift from."""
+        return (self.evidence or {}).get(COMPARED, self.baseline)
 
 
 _COLUMNS = ", ".join(ApprovalRequest.__slots__)

@@ -69,6 +69,16 @@ def _fetch(connection: Connection, chosen: str, parameters: dict[str, Any]) -> A
     return Acceptance(*row) if row else None
 
 
+def change_span(
+    connection: Connection, metric: str, baseline_as_of: datetime, measured: datetime
+) -> tuple[datetime, datetime]:
+    """Return the span in which a value changed: from the run that accepted the baseline to the run that `measured`
+    another value. A derived reading is older than its run, by as much as its oldest input."""
+    against = last_accepted(connection, metric, baseline_as_of)
+    known = against is not None and against.begun < measured  # exclude the reading itself, if it was approved
+    return (against.begun if against and known else baseline_as_of), measured
+
+
 def last_accepted(
     connection: Connection, metric: str, until: datetime, *, before: int | None = None, by_person: bool = False
 ) -> Acceptance | None:

@@ -95,6 +95,12 @@ def _values(metric: Metric | None, value: Any, baseline: Any, unit: str, at: dat
     return {**ages, "instant": value}
 
 
+def request_document(request: ApprovalRequest) -> Document:
+    """Return an approval request. `drift_pct` is the drift from `compared_with`: the baseline, or what a person last
+    accepted."""
+    return {**facts(request), "compared_with": request.compared_with}
+
+
 def event_document(event: LoggedEvent) -> Document:
     """Return an event of the log without its data and payload."""
     columns = {name: value for name, value in facts(event).items() if name not in ("data", "payload", "batch_id")}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dims_worker.analysis.explanation import Comparison, JudgedVerdict
 from dims_worker.config import Policy
-from dims_worker.domain.decide import Judge, Limit, at_least, drift_pct
+from dims_worker.domain.decide import Judge, Limit, at_least, drift_pct, reaches_approval
 from dims_worker.formatting import format_age, format_exact, format_percent, is_number
 from dims_worker.store.runs import PastReading
 from dims_worker.text.phrases import ExplanationView, Line, format_acceptance
@@ -143,7 +143,7 @@ class _VerdictReasons:
     def _reaches(self, comparison: Comparison | None) -> bool:
         if comparison is None or comparison.noise or comparison.drift_pct is None:
             return False
-        return comparison.drift_pct >= self.policy.require_approval_pct
+        return reaches_approval(self.policy, comparison.against.value, self.reading.value, comparison.drift_pct)
 
     def _tier(self) -> str:
         verdict, baseline = self.judged.verdict, self.judged.baseline
@@ -153,6 +153,8 @@ class _VerdictReasons:
             comparison = self.judged.person if self._is_for_person() else baseline
             assert comparison is not None and comparison.drift_pct is not None
             base = f" from {_BY_PERSON}" if comparison is self.judged.person else ""
+            if comparison.drift_pct < self.policy.require_approval_pct:
+                return f"it is {critical}, and a change{base} without a ratio always reaches {limit}"
             return f"it is {critical}, and {self._percent(comparison.drift_pct)}{base} reaches {limit}"
         reason = "severity is high or worse" if at_least(verdict.severity, "high") else "severity is below high"
         if baseline is None or baseline.noise or not baseline.drift_pct:

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dims_worker.config.workflows import AUDIT
 from dims_worker.workflows import registry
 from dims_worker.workflows.base import Workflow, WorkflowContext
 from dims_worker.workflows.markdown import escape_markdown, markdown_table
 from dims_worker.workflows.measure_metrics import measure_metrics
-
-NAME = "audit"
 
 
 def run(context: WorkflowContext) -> dict[str, Any]:
     """Return `sections`: the result of each workflow in order. A workflow that fails does not stop the others."""
     sections = []
     for name in context.config.configured_workflows:
-        if name == NAME:
+        if name == AUDIT:
             continue
         outcome = registry.run_workflow(
             context.config,
@@ -26,6 +25,7 @@ def run(context: WorkflowContext) -> dict[str, Any]:
             options=context.options,
             progress=lambda text, name=name: context.progress(f"{name}: {text}"),  # type: ignore[misc]
             deadline=context.deadline,
+            with_metrics=context.with_metrics,
         )
         context.readings += outcome.scanned.readings
         context.api_calls += outcome.scanned.api_calls

@@ -13,8 +13,9 @@ from typing import Any, Protocol, TypeVar
 from dims_worker.config import Config, S3Source
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext, ScanResult
+from dims_worker.probes.s3.errors import translate_s3_errors
 from dims_worker.probes.s3.listing import Entry
-from dims_worker.probes.s3.pages import WHOLE, OutOfOrder, common, disjoint, list_pages
+from dims_worker.probes.s3.pages import WHOLE, disjoint, list_in_order_or_not, list_pages, list_pages_without_order
 from dims_worker.probes.s3.probe import s3_client
 
 Progress = Callable[[str], None]
@@ -65,6 +66,9 @@ class WorkflowContext:
     quick: bool = False
     options: frozenset[str] = frozenset()
     progress: Progress = no_progress
+    with_metrics: bool = True
+    """Whether the workflow measures its metrics itself, as a check. After an event they are due, and a worker measures
+    and judges them with the other metrics of their sources."""
     readings: list[Reading] = field(default_factory=list)
     api_calls: int = 0
     unreached: dict[str, str] = field(default_factory=dict)
@@ -73,6 +77,11 @@ class WorkflowContext:
     def scan_context(self) -> ScanContext:
         config = self.config
         return ScanContext(config.project, config.home, config.sources, config.prices)
+
+    def add_reading(self, reading: Reading) -> None:
+        """Record a reading of a metric in the run of the workflow, unless a worker measures the metric elsewhere."""
+        if self.with_metrics:
+            self.readings.append(reading)
 
     def reach(self, source: str, scan: Callable[[], T]) -> T | None:
         """Return the result of `scan`. If it raises MeasureError, record the reason and return None.
@@ -91,27 +100,43 @@ class WorkflowContext:
         if known is None or reason not in known:
             self.unreached[source] = f"{known}; {reason}" if known else reason
 
-    def list_bucket(self, source: str, prefixes: Iterable[str], create: Callable[[], ConsumerT]) -> ConsumerT:
+    def list_bucket(
+        self,
+        source: str,
+        prefixes: Iterable[str],
+        create: Callable[[], ConsumerT],
+        create_without_order: Callable[[], ConsumerT] | None = None,
+    ) -> ConsumerT:
         """List the objects below the prefixes, and some between them, and return a consumer that got all pages.
 
-        Raises MeasureError. A store that does not keep the order of keys is listed again in one stream.
+        Raises MeasureError. A store that does not keep the order of keys is listed in one stream, and
+        `create_without_order` creates its consumer.
         """
         declared = self.config.sources[source]
         assert isinstance(declared, S3Source)
         wanted = disjoint(prefixes)
-        try:
-            return self._list_bucket(declared, wanted, create())
-        except OutOfOrder:
-            return self._list_bucket(declared, (common(wanted),), create())
+        with translate_s3_errors(declared):
+            client = s3_client(declared, self.deadline)
+        with contextlib.closing(client):
+            return list_in_order_or_not(
+                declared,
+                lambda: self._fill(
+                    declared, create(), list_pages(client, declared, wanted, WHOLE, self._count_api_call)
+                ),
+                lambda: self._fill(
+                    declared,
+                    (create_without_order or create)(),
+                    list_pages_without_order(client, declared, wanted, self._count_api_call),
+                ),
+            )
 
-    def _list_bucket(self, source: S3Source, prefixes: tuple[str, ...], consumer: ConsumerT) -> ConsumerT:
-        with contextlib.closing(s3_client(source, self.deadline)) as client:
-            listed = 0
-            for page in list_pages(client, source, prefixes, WHOLE, self._count_api_call):
-                listed += len(page)
-                consumer.add(page)
-                self.progress(f"listing {source.bucket}: {listed:,} objects")
-                self.deadline.check()
+    def _fill(self, source: S3Source, consumer: ConsumerT, pages: Iterable[list[Entry]]) -> ConsumerT:
+        listed = 0
+        for page in pages:
+            listed += len(page)
+            consumer.add(page)
+            self.progress(f"listing {source.bucket}: {listed:,} objects")
+            self.deadline.check()
         return consumer
 
     def _count_api_call(self) -> None:

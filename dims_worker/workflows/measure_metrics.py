@@ -23,6 +23,9 @@ def measure_metrics(
 ) -> dict[str, Reading]:
     """Measure the metrics that match the patterns, and their inputs. Their readings are added to the context.
 
+    Metrics that have a reading in the context already are not measured again. In a context without metrics, none of
+    them is measured.
+
     `extra` are additional metrics of the workflow, by source and by a name that no configured metric has. They are
     measured in the same passes. Their readings are returned and not recorded. `kinds` limits the scan to sources
     of these types. The context records a source that cannot be reached, and its metrics get failed readings.
@@ -39,7 +42,8 @@ def start_measuring(
 ) -> Callable[[], dict[str, Reading]]:
     """Start what `measure_metrics` does, and return a function that waits for its result."""
     extra = extra or {}
-    named = context.config.with_inputs(context.config.select(patterns))
+    named = context.config.with_inputs(context.config.select(patterns)) if context.with_metrics else frozenset()
+    named -= {reading.metric for reading in context.readings}
     allowed = frozenset(kinds)
     passes: dict[str, Scan] = {}
     for source, declared in context.config.sources.items():

@@ -12,6 +12,7 @@ from typing import Any
 
 from dims_worker.config import Config, WorkflowName
 from dims_worker.config.runtime import WORKFLOW
+from dims_worker.config.workflows import AUDIT
 from dims_worker.errors import MeasureError, NotFound
 from dims_worker.probes.base import Deadline, Reading, ScanResult
 from dims_worker.workflows.base import Progress, Workflow, WorkflowContext, WorkflowOutcome, no_progress, write_changed
@@ -26,7 +27,7 @@ HEAD = ("workflow", "generated_at", "quick", "unreached", "attention", "summary"
 
 
 def _workflow(name: str) -> Workflow:
-    place = "audit" if name == "audit" else f"{name.replace('-', '_')}.workflow"
+    place = "audit" if name == AUDIT else f"{name.replace('-', '_')}.workflow"
     module = importlib.import_module(f"dims_worker.workflows.{place}")
     workflow: Workflow = module.WORKFLOW
     return workflow
@@ -40,9 +41,10 @@ def run_workflow(
     options: frozenset[str] = frozenset(),
     progress: Progress = no_progress,
     deadline: Deadline | None = None,
+    with_metrics: bool = True,
 ) -> WorkflowOutcome:
     """Run a workflow by its name (`gap-analysis`, or `workflow.gap-analysis`), limited by its own timeout and the
-    optional deadline.
+    optional deadline. Unless `with_metrics`, it leaves its metrics to the workers that measure their sources.
 
     Raises NotFound if it is not configured. A source that cannot be reached does not raise. The result names it,
     and the reading of the workflow is failed.
@@ -53,7 +55,7 @@ def run_workflow(
     now = datetime.now(UTC)
     own = Deadline.after(declared.timeout)
     until = deadline if deadline is not None and deadline.at < own.at else own
-    context = WorkflowContext(config, now, until, quick, options, progress)
+    context = WorkflowContext(config, now, until, quick, options, progress, with_metrics)
     parts = _run(short, context)
     result = {**_head(short, now, context.unreached, quick=quick), **parts}
     outcome = _own_reading(f"{WORKFLOW}{short}", context.unreached, bool(parts.get("attention")))

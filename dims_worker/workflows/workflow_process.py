@@ -26,6 +26,7 @@ class RunningWorkflow:
         quick: bool = False,
         options: frozenset[str] = frozenset(),
         progress: Progress = no_progress,
+        with_metrics: bool = True,
     ) -> None:
         short = name.removeprefix(WORKFLOW)
         declared = config.workflow_of(f"{WORKFLOW}{short}")
@@ -33,8 +34,9 @@ class RunningWorkflow:
             raise NotFound(f"the workflow {short} is not configured in {config.file}")
         self._config, self._name, self._quick = config, short, quick
         self._pool = pool_for(config)
+        arguments = (short, quick, options, with_metrics)
         seconds = declared.timeout.total_seconds()
-        self._call = ProcessCall(f"the workflow {short}", _run, (short, quick, options), seconds, progress)
+        self._call = ProcessCall(f"the workflow {short}", _run, arguments, seconds, progress)
         self._pool.start(self._call)
 
     def outcome(self, stop: Callable[[], bool] = never) -> WorkflowOutcome:
@@ -49,5 +51,7 @@ class RunningWorkflow:
         return outcome
 
 
-def _run(config: Config, progress: Progress, name: str, quick: bool, options: frozenset[str]) -> WorkflowOutcome:
-    return run_workflow(config, name, quick=quick, options=options, progress=progress)
+def _run(
+    config: Config, progress: Progress, name: str, quick: bool, options: frozenset[str], with_metrics: bool
+) -> WorkflowOutcome:
+    return run_workflow(config, name, quick=quick, options=options, progress=progress, with_metrics=with_metrics)

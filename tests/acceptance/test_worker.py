@@ -153,7 +153,9 @@ class Slow:
     gate: threading.Event = field(default_factory=threading.Event)
 
     def page(self) -> bytes:
-        entry = "<Contents><Key>k{}</Key><LastModified>2026-11-22T09:00:00.000Z</LastModified><Size>1</Size></Contents>"
+        entry = (
+            "<Contents><Key>k{:03}</Key><LastModified>2026-11-22T09:00:00.000Z</LastModified><Size>1</Size></Contents>"
+        )
         entries = "".join(entry.format(number) for number in range(self.objects))
         return (
             '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'

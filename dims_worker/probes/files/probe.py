@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Hashable, Mapping
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from dims_worker.config import FilesMetric, FilesSource
-from dims_worker.probes import changed_paths, glob
+from dims_worker.probes import changed_paths
 from dims_worker.probes.base import (
     Change,
     Deadline,
@@ -25,39 +24,93 @@ from dims_worker.probes.base import (
     printable_path,
     size_in_unit,
 )
-from dims_worker.probes.files.tree import Selection, Tree, check_root
+from dims_worker.probes.files.details import details_of, ignored_by_git
+from dims_worker.probes.files.git_listing import list_with_git
+from dims_worker.probes.files.named_paths import NamedPaths, NotCounted
+from dims_worker.probes.files.selection import Selection
+from dims_worker.probes.files.tree import COARSE, YOUNG, Tree, check_root
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CONTENT_MEASURES = ("lines", "entries")
 """The measures that read the content of files."""
 _MAX_REASONS = 3
 """The number of reasons that an error lists."""
+_MAX_TURN = 1.0
+"""The seconds of a walk after which `states` does not walk again."""
+_MAX_WAIT = 1.5 * (YOUNG + COARSE) / 1e9
+"""The seconds that `states` waits at most until files and folders are old enough."""
+_CHANGING = "changing"
+"""The state of a pass during which files or folders changed. It equals no other."""
 
 _Patterns = tuple[tuple[str, ...], tuple[str, ...]]
 """The patterns of a metric, and what they exclude."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """The result of a pass over a tree: a selection for each combination of patterns."""
+
+    root: str
+    selections: Mapping[_Patterns, Selection]
+    not_counted: Mapping[_Patterns, NotCounted]
+
+    def states(self, metrics: Mapping[str, FilesMetric]) -> dict[str, str | None]:
+        """Return the state of each metric, or None if its files or folders changed too recently."""
+        states = {
+            key: None
+            if selection.young_until
+            else selection.state((*self.not_counted[key].absent, *self.not_counted[key].wrong))
+            for key, selection in self.selections.items()
+        }
+        return {name: states[_key(metric)] for name, metric in metrics.items()}
 
 
 class FilesProbe(Probe[FilesSource, FilesMetric]):
     """Measures trees of regular files, without `.git` and the data directory. Links are not followed."""
 
     change_types = PathsChanged
+    follows_state = True
+    scan_returns_states = True
 
     def scan(
         self, source: FilesSource, metrics: Mapping[str, FilesMetric], context: ScanContext, deadline: Deadline
     ) -> ScanResult:
         """See `Probe.scan`. Raises MeasureError if the folder is missing and no metric sets `absent:`, if it is not
         a folder, or if it is in no repository and `ignore: gitignore` needs one."""
-        deadline.check()
-        root, home = str(context.path_of(source.path)), str(context.home.resolve())
         try:
-            check_root(root, home)
+            passed = _pass(source, metrics, context, deadline, reads=True)
         except (FileNotFoundError, NotADirectoryError):
-            return ScanResult(missing_readings(metrics, f"{printable_path(root)} does not exist"))
-        selections = _selections(metrics)
-        tree = Tree(root, home, source.exclude, deadline)
-        every = list(selections.values())
-        tree.list_with_git(every) if source.ignore else tree.walk(every)
-        return ScanResult(tuple(_reading(n, m, selections[m.paths, m.exclude], root) for n, m in metrics.items()))
+            missing = _no_tree(source, context)
+            return ScanResult(missing_readings(metrics, missing), states=dict.fromkeys(metrics, missing))
+        readings = tuple(_reading(name, metric, passed, deadline) for name, metric in metrics.items())
+        states = {name: state or _CHANGING for name, state in passed.states(metrics).items()}
+        return ScanResult(readings, states=states)
+
+    def states(
+        self, source: FilesSource, metrics: Mapping[str, FilesMetric], context: ScanContext, deadline: Deadline
+    ) -> Mapping[str, str | None]:
+        """See `Probe.states`. A state is a digest of the paths, sizes, times and inodes of the files that match.
+
+        If files or folders have just changed, this waits until they are old enough, mostly for 0.1 s, and walks once
+        more.
+        """
+        begun = time.monotonic()
+        states, young_until = self._states(source, metrics, context, deadline)
+        wait = (young_until - time.time_ns()) / 1e9
+        if young_until and wait < _MAX_WAIT and time.monotonic() - begun < _MAX_TURN:
+            time.sleep(min(max(wait, 0), deadline.left))
+            states, _ = self._states(source, metrics, context, deadline)
+        return states
+
+    def _states(
+        self, source: FilesSource, metrics: Mapping[str, FilesMetric], context: ScanContext, deadline: Deadline
+    ) -> tuple[Mapping[str, str | None], int]:
+        """Return the states, and until when some files or folders are too young, or 0."""
+        try:
+            passed = _pass(source, metrics, context, deadline, reads=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return dict.fromkeys(metrics, _no_tree(source, context)), 0
+        return passed.states(metrics), max((each.young_until for each in passed.selections.values()), default=0)
 
     def touched(self, source: FilesSource, metric: FilesMetric, change: Change, context: ScanContext) -> str | None:
         """See `Probe.touched`. Only paths are compared, so a file that git ignores may touch a metric."""
@@ -78,42 +131,74 @@ class FilesProbe(Probe[FilesSource, FilesMetric]):
         return changed_paths.steps_to_compare(change, (*metric.paths, *source.exclude, *metric.exclude))
 
     def touch_key(self, metric: FilesMetric) -> Hashable:
-        return metric.paths, metric.exclude
+        return _key(metric)
+
+
+def _no_tree(source: FilesSource, context: ScanContext) -> str:
+    return f"{printable_path(str(context.path_of(source.path)))} does not exist"
+
+
+def _key(metric: FilesMetric) -> _Patterns:
+    return metric.paths, metric.exclude
+
+
+def _pass(
+    source: FilesSource, metrics: Mapping[str, FilesMetric], context: ScanContext, deadline: Deadline, *, reads: bool
+) -> _Pass:
+    """Fill a selection for each combination of patterns. Raises FileNotFoundError or NotADirectoryError if there is no
+    tree, and MeasureError if it cannot be read as a whole."""
+    deadline.check()
+    root, home = str(context.path_of(source.path)), str(context.home.resolve())
+    check_root(root, home)
+    selections = _selections(metrics)
+    tree = Tree(root, home, source.exclude, deadline, reads)
+    every = list(selections.values())
+    list_with_git(tree, every) if source.ignore else tree.walk(every)
+    names = NamedPaths(root, source.ignore is not None, deadline)
+    return _Pass(root, selections, {key: names.not_counted(selection) for key, selection in selections.items()})
 
 
 def _selections(metrics: Mapping[str, FilesMetric]) -> dict[_Patterns, Selection]:
     """Return one selection for all metrics with the same patterns."""
     selections: dict[_Patterns, Selection] = {}
     for metric in metrics.values():
-        selection = selections.setdefault((metric.paths, metric.exclude), Selection(metric.paths, metric.exclude))
+        selection = selections.setdefault(_key(metric), Selection(metric.paths, metric.exclude))
         selection.reads |= metric.measure == "lines"
-        selection.stats |= metric.measure not in ("lines", "count", "entries")
+        selection.sizes |= metric.measure == "bytes"
         if metric.measure == "entries":
             selection.entry.add(metric.entry)
     return selections
 
 
-def _reading(name: str, metric: FilesMetric, selection: Selection, root: str) -> Reading:
+def _reading(name: str, metric: FilesMetric, passed: _Pass, deadline: Deadline) -> Reading:
     """Return the reading of a metric from its selection.
 
     No matching file is a true 0. A file or folder that the patterns name and that does not exist is missing.
     One that exists and was not counted is an error.
     """
-    absent, wrong = _missing_paths(selection, root)
-    problems = selection.problems + (selection.unread if metric.measure in _CONTENT_MEASURES else []) + wrong
+    selection, absent = passed.selections[_key(metric)], passed.not_counted[_key(metric)].absent
+    problems = [*selection.problems, *_problems_of_content(metric, selection), *passed.not_counted[_key(metric)].wrong]
     if problems:
         return Reading.failed(name, metric.shown_unit, _join_reasons(problems))
     if absent and not (metric.absent == 0 and selection.count):  # with `absent: 0` the other files are the total
         return missing_reading(name, metric, _join_reasons(absent))
     if metric.is_age and not selection.count:
         return missing_reading(name, metric, f"no file matches {', '.join(metric.paths)}")
-    details: dict[str, Any] = {"vanished": selection.vanished} if selection.vanished else {}
+    details = details_of(selection, sizes=metric.measure == "bytes")
     if absent:
         details["absent"] = _join_reasons(absent)
+    if ignored := ignored_by_git(passed.root, selection, deadline):
+        details["ignored_by_git"] = ignored
     try:
         return exact_reading(name, metric, _value(metric, selection), details)
     except OverflowError:
         return Reading.failed(name, metric.shown_unit, "the modification time of a file is outside the years 1 to 9999")
+
+
+def _problems_of_content(metric: FilesMetric, selection: Selection) -> list[str]:
+    if metric.measure in _CONTENT_MEASURES:
+        return selection.unread
+    return selection.unsized if metric.measure == "bytes" else []
 
 
 def _value(metric: FilesMetric, selection: Selection) -> Value:
@@ -136,35 +221,6 @@ def _instant(nanoseconds: int | None) -> str:
     return (_EPOCH + timedelta(microseconds=(nanoseconds or 0) // 1000)).isoformat()
 
 
-def _missing_paths(selection: Selection, root: str) -> tuple[list[str], list[str]]:
-    """Return what the patterns name and the pass did not count, each with the reason: what does not exist, and
-    what exists."""
-    folders = {glob.folder_of(path) for path in selection.paths if not glob.is_literal(path)} - {""}
-    absent: list[str] = []
-    wrong: list[str] = []
-    for path in sorted(selection.named - selection.literals) + sorted(folders):
-        try:
-            reason = _reason_not_counted(f"{root}/{path}", path in folders)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            absent.append(f"{printable_path(path)}: {error.strerror}")
-        except OSError as error:
-            wrong.append(f"{printable_path(path)}: {error.strerror}")
-        else:
-            if reason:
-                wrong.append(f"{printable_path(path)}: {reason}")
-    return absent, wrong
-
-
-def _reason_not_counted(path: str, wanted_folder: bool) -> str | None:
-    """Return why the file or folder at a path was not counted, or None for a folder that was. Raises OSError."""
-    mode = os.lstat(path).st_mode
-    if os.path.realpath(path) != os.path.normpath(path):
-        return "is a symbolic link or in one, and links are not followed"
-    if stat.S_ISDIR(mode) == wanted_folder:
-        return None if wanted_folder else "is left out: ignored, excluded, or not a regular file"
-    return "is not a folder" if wanted_folder else "is a folder: write `/**` at the end to count all files in it"
-
-
-def _join_reasons(reasons: list[str]) -> str:
+def _join_reasons(reasons: Sequence[str]) -> str:
     more = f" and {len(reasons) - _MAX_REASONS} more" if len(reasons) > _MAX_REASONS else ""
     return "; ".join(reasons[:_MAX_REASONS]) + more

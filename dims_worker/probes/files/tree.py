@@ -1,75 +1,33 @@
-"""One pass over a tree of files for many selections: walk it, or let git list its files."""
+"""One walk over a tree of files for many selections."""
 
 from __future__ import annotations
 
 import os
-import re
 import stat
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import BufferedReader, FileIO
 
 from dims_worker.errors import MeasureError
 from dims_worker.probes import glob
-from dims_worker.probes.base import Deadline, open_regular_file, printable_path
-from dims_worker.probes.changed_paths import is_never_measured
-from dims_worker.probes.git.command import Git, GitError
+from dims_worker.probes.base import Deadline, printable_path
+from dims_worker.probes.files.content import NOT_READ, Content, ContentReader
+from dims_worker.probes.files.selection import (
+    Selections,
+    add_entered,
+    add_problem,
+    add_vanished,
+    fingerprint,
+    reason_of,
+)
 
-_BLOCK = 1 << 18
 _CHECK_EVERY = 256
 """The number of entries between two checks of the deadline."""
 
-_UNOPENED = re.compile(r"^warning: could not open directory '(.*)': (.*)$", re.MULTILINE)
-
-
-@dataclass(slots=True)
-class Selection:
-    """The files of some patterns, and the totals of a pass. One selection serves all metrics with its patterns.
-
-    A pass always counts files. `reads` requests lines, `entry` the lines that match these regular expressions,
-    and `stats` sizes and times.
-    """
-
-    paths: tuple[str, ...]
-    exclude: tuple[str, ...] = ()
-    reads: bool = False
-    entry: set[str] = field(default_factory=set)
-    stats: bool = False
-
-    count: int = 0
-    lines: int = 0
-    entries: Counter[str] = field(default_factory=Counter)
-    """The number of lines that match each regular expression of `entry`."""
-    bytes: int = 0
-    newest: int | None = None
-    """In nanoseconds since 1970, like `oldest`."""
-    oldest: int | None = None
-    vanished: int = 0
-    literals: set[str] = field(default_factory=set)
-    """The counted files that a pattern without a wildcard names."""
-    problems: list[str] = field(default_factory=list)
-    """The reasons why files may be missing from all totals."""
-    unread: list[str] = field(default_factory=list)
-    """The reasons why lines are missing."""
-
-    matches: glob.Test = field(init=False)
-    covers: glob.Test = field(init=False)
-    reaches: glob.Test = field(init=False)
-    named: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.matches = glob.matcher(self.paths, self.exclude)
-        self.reaches = glob.reach(self.paths)
-        self.covers = glob.cover(self.exclude)
-        self.named = frozenset("/".join(glob.parts(path)) for path in self.paths if glob.is_literal(path))
-
-    def enters(self, folder: str) -> bool:
-        """Return whether a file below the folder can belong to the selection."""
-        return self.reaches(folder) and not self.covers(folder)
-
-
-Selections = Sequence[Selection]
+YOUNG = 100_000_000
+"""The nanoseconds in which a second change may leave a file with the same times. Clocks of kernels tick slowly."""
+COARSE = 2_000_000_000
+"""The same, for file systems that keep whole seconds, or every second one."""
 
 
 def check_root(root: str, home: str) -> None:
@@ -91,19 +49,28 @@ def check_root(root: str, home: str) -> None:
 
 @dataclass(slots=True)
 class Tree:
-    """The folder `root`, without `home` and what `exclude` matches."""
+    """The folder `root`, without `home` and what `exclude` matches. With `reads`, a pass reads what selections need.
+
+    A pass sees one moment, its begin, unless a folder or a file changed since then. Each change leaves a young time:
+    a rename in both folders, a write in the file. So a selection is `young` if its totals may mix two moments.
+    """
 
     root: str
     home: str
     exclude: tuple[str, ...]
     deadline: Deadline
-    _buffer: bytearray = field(default_factory=lambda: bytearray(_BLOCK))
-    _base: str = field(init=False)
-    _excluded: glob.Test = field(init=False)
+    reads: bool = True
+    base: str = field(init=False)
+    excluded: glob.Test = field(init=False)
+    _reader: ContentReader = field(init=False)
+    _begun: int = field(init=False)
+    _now: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self._base = self.root.rstrip("/")
-        self._excluded = glob.matcher(self.exclude)
+        self.base = self.root.rstrip("/")
+        self.excluded = glob.matcher(self.exclude)
+        self._reader = ContentReader(self.deadline)
+        self._begun = self._now = time.time_ns()
 
     def walk(self, selections: Selections) -> None:
         """Fill the selections from the regular files of the tree. Symbolic links are not followed.
@@ -114,180 +81,116 @@ class Tree:
         waiting: list[tuple[str, Selections]] = [("", selections)]
         while waiting:
             folder, active = waiting.pop()
+            self.refresh_time()
+            add_entered(active, folder)
             for entry, path in self._entries(folder, active):
                 try:
                     is_folder, is_file = entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
                 except OSError as error:
-                    _add_problem(active, path, error)
+                    add_problem(active, path, error)
                     continue
                 if is_file:
                     self._add_walked(entry, path, active)
-                elif is_folder and not covered(path) and f"{self._base}/{path}" != self.home:
+                elif not is_folder:
+                    if entry.is_symlink():
+                        self.add_link(path, active)
+                elif not covered(path) and f"{self.base}/{path}" != self.home:
                     below = [each for each in active if each.enters(path)]
                     if below:
                         waiting.append((path, below))
+            self.check_folder(folder, active)
 
     def _entries(self, folder: str, active: Selections) -> Iterator[tuple[os.DirEntry[str], str]]:
         """Yield the entries of a folder and their paths from the root. Record a problem if it cannot be read."""
         self.deadline.check()
         before = f"{folder}/" if folder else ""
         try:
-            with os.scandir(f"{self._base}/{folder}") as entries:
+            with os.scandir(f"{self.base}/{folder}") as entries:
                 for number, entry in enumerate(entries, start=1):
                     if number % _CHECK_EVERY == 0:
-                        self.deadline.check()
+                        self.refresh_time()
                     if entry.name != ".git":
                         yield entry, before + entry.name
         except FileNotFoundError:
             if not folder:  # an empty tree would be a false 0
                 raise MeasureError(f"{printable_path(self.root)} disappeared during the scan") from None
-            _count_vanished(active)
+            self._add_vanished(active)
         except OSError as error:
-            _add_problem(active, folder or self.root, error)
+            add_problem(active, folder or self.root, error)
 
     def _add_walked(self, entry: os.DirEntry[str], path: str, active: Selections) -> None:
         wanted = [each for each in active if each.matches(path)]
-        if not wanted or self._excluded(path):
+        if not wanted or self.excluded(path):
             return
         try:
-            needs_stat = any(each.stats for each in wanted)
-            status = entry.stat(follow_symlinks=False) if needs_stat else None
+            status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
-            _count_vanished(wanted)
+            self._add_vanished(wanted)
         except OSError as error:
-            _add_problem(wanted, path, error)
+            add_problem(wanted, path, error)
         else:
-            self._add_file(path, wanted, status)
+            self.add_file(path, wanted, status)
 
-    def list_with_git(self, selections: Selections) -> None:
-        """Fill the selections from all files that git does not ignore, tracked or not.
+    def _add_vanished(self, selections: Selections) -> None:
+        add_vanished(selections)
+        now = time.time_ns()
+        _note_young(selections, now, now)
 
-        Raises MeasureError if the root is in no repository, or git is missing.
+    def refresh_time(self) -> None:
+        """Read the clock, with which the times of files are compared, and check the deadline."""
+        self._now = time.time_ns()
+        self.deadline.check()
+
+    def check_folder(self, folder: str, active: Selections) -> None:
+        """Note whether entries of a folder, which has just been listed, changed since the pass began.
+
+        A file that moves from a folder that is not listed yet to one that is listed would not count, and one that
+        moves the other way would count twice. Either way, the folder that is listed later has changed by then.
         """
-        git = Git(self.root, self.deadline)
-        folders: dict[str, Selections] = {"": selections}
-        seen: set[bytes] = set()
         try:
-            for raw in git.records("ls-files", "-z", "--cached", "--others", "--exclude-standard"):
-                if raw in seen:  # a conflict has up to three entries
-                    continue
-                seen.add(raw)
-                if len(seen) % _CHECK_EVERY == 0:
-                    self.deadline.check()
-                path = os.fsdecode(raw)
-                active = self._folder(path.rpartition("/")[0], folders)
-                wanted = [each for each in active if each.matches(path)]
-                if wanted and not self._excluded(path) and not is_never_measured(self.root, path, self.home):
-                    self._listed(path, wanted)
-        except GitError as error:
-            raise MeasureError(f"{error} (`ignore: gitignore` needs git. Remove it to count all files)") from None
-        self._note_unopened_folders(git, selections)
+            changed = os.stat(f"{self.base}/{folder}").st_mtime_ns  # noqa: PTH116 - the pass works with str
+        except OSError:
+            changed = time.time_ns()  # it was readable a moment ago
+        _note_young(active, changed, self._begun)
 
-    def _folder(self, folder: str, known: dict[str, Selections]) -> Selections:
-        """Return the selections that a folder's files can belong to. None do if the folder, or one above it, was
-        replaced with a symbolic link, which the index of git does not show."""
-        if folder not in known:
-            above = self._folder(folder.rpartition("/")[0], known)
-            active: Selections = [each for each in above if each.enters(folder)]
-            try:
-                if active and not stat.S_ISDIR(os.lstat(f"{self._base}/{folder}").st_mode):
-                    active = ()
-            except (FileNotFoundError, NotADirectoryError):
-                active = ()
-            except OSError as error:
-                _add_problem(active, folder, error)
-                active = ()
-            known[folder] = active
-        return known[folder]
+    def add_link(self, path: str, active: Selections) -> None:
+        """Note a symbolic link out of the tree that a selection would count, or would enter if it were a folder."""
+        place = f"{self.base}/{path}"
+        if f"{os.path.realpath(place)}/".startswith(f"{self.base}/"):
+            return  # what it leads to counts where it is
+        is_folder = os.path.isdir(place)  # noqa: PTH112 - the pass works with str
+        for each in active:
+            if (each.enters(path) if is_folder else each.matches(path)) and not self.excluded(path):
+                each.links += 1
 
-    def _listed(self, path: str, wanted: Selections) -> None:
-        try:
-            status = os.lstat(f"{self._base}/{path}")
-        except FileNotFoundError:
-            return  # deleted, but still in the index
-        except OSError as error:
-            _add_problem(wanted, path, error)
-            return
-        if stat.S_ISREG(status.st_mode):
-            self._add_file(path, wanted, status)
-
-    def _note_unopened_folders(self, git: Git, selections: Selections) -> None:
-        """Record the folders that git could not read. It only warns, with paths from the top of the repository."""
-        unopened = _UNOPENED.findall(git.warnings)
-        if not unopened:
-            return
-        prefix = git.text("rev-parse", "--show-prefix")
-        for path, reason in unopened:
-            folder = path.removeprefix(prefix).rstrip("/")
-            for each in selections:
-                if not folder or not path.startswith(prefix) or each.enters(folder):
-                    each.problems.append(f"{folder or self.root}: {reason}")
-
-    def _add_file(self, path: str, wanted: Selections, status: os.stat_result | None) -> None:
+    def add_file(self, path: str, wanted: Selections, status: os.stat_result) -> None:
         """Add one file to the selections. It is opened once for all of them."""
-        lines, entries = 0, Counter[str]()
+        try:
+            content = self._content(path, wanted, status.st_size) if self.reads else NOT_READ
+        except FileNotFoundError:
+            self._add_vanished(wanted)
+            return
+        except OSError as error:
+            content = NOT_READ
+            for each in wanted:
+                each.unread.append(reason_of(path, error))
+        number = fingerprint(path, status)
+        for each in wanted:
+            each.add(path, status, number, content)
+        _note_young(wanted, status.st_ctime_ns, self._now)
+
+    def _content(self, path: str, wanted: Selections, size: int) -> Content:
+        place = f"{self.base}/{path}"
         entry = {pattern for each in wanted for pattern in each.entry}
         if entry or any(each.reads for each in wanted):
-            try:
-                lines, entries = self._read(f"{self._base}/{path}", entry)
-            except FileNotFoundError:
-                _count_vanished(wanted)
-                return
-            except OSError as error:
-                for each in wanted:
-                    each.unread.append(_reason(path, error))
-        for each in wanted:
-            each.count += 1
-            each.lines += lines
-            for pattern in each.entry:
-                each.entries[pattern] += entries[pattern]
-            if path in each.named:
-                each.literals.add(path)
-            if status is not None:
-                changed = status.st_mtime_ns
-                each.bytes += status.st_size
-                if each.newest is None or changed > each.newest:
-                    each.newest = changed
-                if each.oldest is None or changed < each.oldest:
-                    each.oldest = changed
-
-    def _read(self, path: str, entry: set[str]) -> tuple[int, Counter[str]]:
-        """Return the newlines of a file, as `wc -l` counts them, and the lines that match each of `entry`."""
-        with open_regular_file(path) as file:
-            return self._entries_of(file, entry) if entry else (self._lines(file), Counter())
-
-    def _lines(self, file: FileIO) -> int:
-        buffer, lines = self._buffer, 0
-        while size := os.readv(file.fileno(), [buffer]):
-            lines += buffer.count(b"\n", 0, size)
-            self.deadline.check()
-        return lines
-
-    def _entries_of(self, file: FileIO, entry: set[str]) -> tuple[int, Counter[str]]:
-        """Match line by line. Invalid UTF-8 is replaced, and a line longer than a block is matched in parts."""
-        searches = [(pattern, re.compile(pattern).search) for pattern in sorted(entry)]
-        matches: Counter[str] = Counter()
-        lines = 0
-        with BufferedReader(file, _BLOCK) as document:
-            for number, raw in enumerate(iter(lambda: document.readline(_BLOCK), b"")):
-                if number % _CHECK_EVERY == 0:
-                    self.deadline.check()
-                lines += raw.endswith(b"\n")
-                line = raw.decode(errors="replace").rstrip("\r\n")
-                for pattern, search in searches:
-                    matches[pattern] += search(line) is not None
-        return lines, matches
+            return self._reader.read(place, size, entry)
+        return self._reader.pointer(place, size) if any(each.sizes for each in wanted) else NOT_READ
 
 
-def _reason(path: str, error: OSError) -> str:
-    return f"{printable_path(path)}: {error.strerror or error}"
-
-
-def _add_problem(selections: Selections, path: str, error: OSError) -> None:
-    for each in selections:
-        each.problems.append(_reason(path, error))
-
-
-def _count_vanished(selections: Selections) -> None:
-    for each in selections:
-        each.vanished += 1
+def _note_young(selections: Selections, changed: int, begun: int) -> None:
+    """Note a change since shortly before `begun`. A time in the future is not young: another change would set it to
+    the present."""
+    margin = YOUNG if changed % 1_000_000_000 else YOUNG + COARSE
+    if changed > begun - margin and changed < time.time_ns() + margin:
+        for each in selections:
+            each.young_until = max(each.young_until, changed + margin)

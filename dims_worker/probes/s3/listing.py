@@ -8,6 +8,7 @@ gives the same result. Sorted keys are faster, because consecutive keys share a 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +21,8 @@ from dims_worker.probes import glob
 Entry = Mapping[str, Any]
 """An object as S3 lists it: `Key` (text), `Size` (bytes), `LastModified` (an aware datetime), and the optional
 `ETag` and `StorageClass`."""
+Page = list[Entry]
+"""The objects that one LIST call returns."""
 
 _STANDARD = "STANDARD"
 """The storage class of an entry without one."""
@@ -63,6 +66,19 @@ class ObjectTotals:
         self.bytes += other.bytes
         self.newest = max(filter(None, (self.newest, other.newest)), default=None)
         self.oldest = min(filter(None, (self.oldest, other.oldest)), default=None)
+
+
+@dataclass(slots=True)
+class StorageClasses:
+    """The number of objects in each storage class."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, entries: list[Entry]) -> None:
+        self.counts.update([entry.get("StorageClass") or _STANDARD for entry in entries])
+
+    def merge(self, other: StorageClasses) -> None:
+        self.counts += other.counts
 
 
 @dataclass(slots=True)
@@ -223,3 +239,8 @@ class Listing:
     def seen(self, name: Hashable) -> int:
         """Return the number of objects below the prefixes of a query, counted or not."""
         return sum(region.seen for region, _ in self._of[name])
+
+    def empty_prefixes(self, prefixes: Iterable[str]) -> list[str]:
+        """Return the prefixes without any object. They are prefixes of queries."""
+        filled = [region.prefix for region in self._regions if region.seen]
+        return [prefix for prefix in prefixes if prefix and not any(each.startswith(prefix) for each in filled)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
@@ -28,15 +29,18 @@ from dims_worker.probes.boto3_client import create_client
 from dims_worker.probes.s3 import completeness, missing_days
 from dims_worker.probes.s3.errors import translate_s3_errors
 from dims_worker.probes.s3.listing import KeyFilter, ObjectTotals
-from dims_worker.probes.s3.survey import Survey, expected_keys
+from dims_worker.probes.s3.page_body import check_page_bodies
+from dims_worker.probes.s3.survey import Survey, expected_keys, storage_classes
 
 Connect = Callable[[S3Source, Deadline], Any]
 """Creates a client with `list_objects_v2`, `get_object` and `close`, such as the one of boto3."""
 
 
 def s3_client(source: S3Source, deadline: Deadline) -> Any:
-    """Create a boto3 client for S3. See `create_client`."""
-    return create_client(source, deadline, "s3")
+    """Create a boto3 client for S3 that checks the pages of listings. See `create_client`."""
+    client = create_client(source, deadline, "s3")
+    check_page_bodies(client)
+    return client
 
 
 class S3Probe(Probe[S3Source, S3Metric]):
@@ -101,7 +105,8 @@ def _counted_prefixes(metric: S3Metric) -> tuple[str, ...]:
 def _getter(client: Any, source: S3Source) -> completeness.Get:
     def get(key: str) -> bytes:
         with translate_s3_errors(source, key):
-            answer = client.get_object(Bucket=source.bucket, Key=key)
+            payer = {"RequestPayer": source.request_payer} if source.request_payer else {}
+            answer = client.get_object(Bucket=source.bucket, Key=key, **payer)
             with contextlib.closing(answer["Body"]) as body:
                 content: bytes = body.read(completeness.MAX_BYTES)
                 return content
@@ -109,13 +114,38 @@ def _getter(client: Any, source: S3Source) -> completeness.Get:
     return get
 
 
+NOT_COUNTED = "old versions, and uploads that are not finished"
+"""What a listing does not contain, although the store may charge for it."""
+
+
 def _reading(name: str, metric: S3Metric, survey: Survey, expectations: completeness.Expectations) -> Reading:
     if metric.measure == "sync_status":
         return survey.problems.get(name) or survey.comparisons[name].reading(name)
     place = " or ".join(prefix or "the bucket" for prefix in metric.prefix)
-    collected = survey.listing.total(name)
     if metric.has_absent and not survey.listing.seen(name):
         return missing_reading(name, metric, f"there are no objects under {place}")
+    reading = _measured(name, metric, survey, expectations, place)
+    return (
+        replace(reading, details={**reading.details, **_hints(name, metric, survey)})
+        if reading.error is None
+        else reading
+    )
+
+
+def _hints(name: str, metric: S3Metric, survey: Survey) -> dict[str, Any]:
+    """Return details that show a typing error in the configuration: such a prefix or storage class has no objects."""
+    hints: dict[str, Any] = {}
+    if empty := survey.listing.empty_prefixes(metric.prefix):
+        hints["empty_prefixes"] = [printable_path(prefix) for prefix in empty]
+    if metric.storage_class:
+        hints["storage_classes"] = dict(sorted(survey.listing.total(storage_classes(name)).counts.items()))
+    return hints
+
+
+def _measured(
+    name: str, metric: S3Metric, survey: Survey, expectations: completeness.Expectations, place: str
+) -> Reading:
+    collected = survey.listing.total(name)
     if metric.measure == "missing_days":
         return missing_days.missing_days_reading(name, metric, collected, place)
     if metric.measure == "completeness":
@@ -126,14 +156,15 @@ def _reading(name: str, metric: S3Metric, survey: Survey, expectations: complete
 
 
 def _totals_reading(name: str, metric: S3Metric, totals: ObjectTotals, place: str) -> Reading:
+    details = {"not_counted": NOT_COUNTED}
     if metric.measure == "count":
-        return exact_reading(name, metric, totals.count)
+        return exact_reading(name, metric, totals.count, details)
     if metric.measure == "bytes":
-        return exact_reading(name, metric, size_in_unit(metric, totals.bytes))
+        return exact_reading(name, metric, size_in_unit(metric, totals.bytes), details)
     if not totals.count:
         return missing_reading(name, metric, f"no object under {place} matches")
     if metric.measure == "mean_size":
-        return exact_reading(name, metric, float(size_in_unit(metric, totals.bytes)) / totals.count)
+        return exact_reading(name, metric, float(size_in_unit(metric, totals.bytes)) / totals.count, details)
     time = totals.newest if metric.measure == "newest_age" else totals.oldest
     assert time is not None
     return exact_reading(name, metric, time.astimezone(UTC).isoformat())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +12,26 @@ from dims_worker.config import S3Metric, S3Source
 from dims_worker.config.metrics import ExpectedObjects
 from dims_worker.probes.base import Deadline, Reading, ScanContext
 from dims_worker.probes.s3.completeness import MAX_OBJECTS, Ids
-from dims_worker.probes.s3.listing import CollectorFactory, Entry, KeyFilter, Keys, Listing, ListingQuery, ObjectTotals
+from dims_worker.probes.s3.listing import (
+    CollectorFactory,
+    KeyFilter,
+    Keys,
+    Listing,
+    ListingQuery,
+    ObjectTotals,
+    Page,
+    StorageClasses,
+)
 from dims_worker.probes.s3.missing_days import Days
-from dims_worker.probes.s3.pages import WHOLE, KeySpan, OutOfOrder, common, disjoint, key_spans, list_pages
+from dims_worker.probes.s3.pages import (
+    WHOLE,
+    KeySpan,
+    disjoint,
+    key_spans,
+    list_in_order_or_not,
+    list_pages,
+    list_pages_without_order,
+)
 from dims_worker.probes.s3.sync import SyncComparison, SyncMerge, local_folder_problem
 
 _MAX_LISTERS = 8
@@ -29,7 +46,7 @@ class _Part:
     listing: Listing
     merges: list[SyncMerge]
 
-    def add(self, page: list[Entry]) -> None:
+    def add(self, page: Page) -> None:
         self.listing.add(page)
         for merge in self.merges:
             merge.add(page)
@@ -66,16 +83,15 @@ class Survey:
     def list(self, client: Any, source: S3Source) -> None:
         """List the prefixes of the metrics, split at the shards of the source.
 
-        A store that does not keep the order of keys is listed again in one stream. Raises MeasureError if the
-        bucket cannot be listed, or the deadline is over.
+        A store that does not keep the order of keys is listed in one stream. Raises MeasureError if the bucket
+        cannot be listed, or the deadline is over.
         """
         prefixes = [prefix for metric in self.metrics.values() for prefix in metric.listed]
-        try:
-            self._list(client, source, disjoint(prefixes), key_spans(source.shards))
-        except OutOfOrder:
-            self._reset()
-            self._stopped.clear()
-            self._list(client, source, (common(prefixes),), (WHOLE,))
+        list_in_order_or_not(
+            source,
+            lambda: self._list(client, source, disjoint(prefixes), key_spans(source.shards)),
+            lambda: self._list_without_order(client, source, prefixes),
+        )
         self.deadline.check()
 
     def _list(self, client: Any, source: S3Source, prefixes: tuple[str, ...], spans: Sequence[KeySpan]) -> None:
@@ -90,6 +106,13 @@ class Survey:
         for part in parts:
             self.listing.merge(part.listing)
 
+    def _list_without_order(self, client: Any, source: S3Source, prefixes: Sequence[str]) -> None:
+        self._reset()  # a listing in order may have been tried
+        self._stopped.clear()
+        merges = [merge for each in self.comparisons.values() for merge in each.merges(sort=True)]
+        part = _Part(WHOLE, self.listing, merges)
+        self._collect(list_pages_without_order(client, source, prefixes, self._count_api_call), part)
+
     def _list_in_parallel(
         self, client: Any, source: S3Source, prefixes: tuple[str, ...], parts: Sequence[_Part]
     ) -> None:
@@ -103,7 +126,10 @@ class Survey:
             each.result()
 
     def _part(self, client: Any, source: S3Source, prefixes: tuple[str, ...], part: _Part) -> None:
-        for page in list_pages(client, source, prefixes, part.span, self._count_api_call):
+        self._collect(list_pages(client, source, prefixes, part.span, self._count_api_call), part)
+
+    def _collect(self, pages: Iterable[Page], part: _Part) -> None:
+        for page in pages:
             part.add(page)
             self.deadline.check()
             if self._stopped.is_set():
@@ -121,12 +147,19 @@ def expected_keys(name: str) -> Hashable:
     return (name, "expected")
 
 
+def storage_classes(name: str) -> Hashable:
+    """Return the key of the query for the storage classes of all objects below the prefixes of a metric."""
+    return (name, "classes")
+
+
 def _listing_queries(metrics: Mapping[str, S3Metric]) -> dict[Hashable, ListingQuery]:
     queries: dict[Hashable, ListingQuery] = {}
     for name, metric in metrics.items():
         if metric.measure == "sync_status":
             continue
         queries[name] = ListingQuery(metric.prefix, KeyFilter.of(metric), _collector_factory(metric))
+        if metric.storage_class:
+            queries[storage_classes(name)] = ListingQuery(metric.prefix, KeyFilter(), CollectorFactory(StorageClasses))
         if metric.measure == "completeness" and isinstance(metric.expected, ExpectedObjects):
             only_json = KeyFilter(suffix=(".json",))
             queries[expected_keys(name)] = ListingQuery(
@@ -138,7 +171,7 @@ def _listing_queries(metrics: Mapping[str, S3Metric]) -> dict[Hashable, ListingQ
 def _collector_factory(metric: S3Metric) -> CollectorFactory:
     match metric.measure:
         case "missing_days":
-            return CollectorFactory(Days, (metric.date, metric.names))
+            return CollectorFactory(Days, (metric.date, metric.names, metric.prefix))
         case "completeness":
             return CollectorFactory(Ids, (metric.id, metric.min_size))
     return CollectorFactory(ObjectTotals)

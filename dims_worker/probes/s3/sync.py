@@ -25,6 +25,8 @@ KINDS: tuple[Kind, ...] = ("only_local", "only_s3", "different")
 Status = Literal["synced", "minor_drift", "moderate_drift", "major_drift"]
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
+MAX_SORTED = 1_000_000
+"""The most objects of a pair that are sorted in memory, for a store that does not list them in order."""
 _DISORDER = "the store does not list keys in order, so they cannot be compared with the local files"
 
 
@@ -50,6 +52,8 @@ class SyncTotals:
     same: int = 0
     markers: int = 0
     """Empty objects whose keys end in `/`. They represent folders, and no file can equal them."""
+    same_by_size: int = 0
+    """Those of `same` whose content was not compared, because no ETag is an MD5 or `checksum` is off."""
 
     def merge(self, other: SyncTotals) -> None:
         for each in fields(self):
@@ -78,13 +82,14 @@ class SyncMerge:
     """The merge of one pair over one span of keys: `add` every page in order, then `finish`.
 
     An error is recorded in `failure` and affects only this pair. The first `keep` differences of each kind are
-    kept.
+    kept. With `sort`, pages come in any order: `finish` sorts them, and they are in memory until then.
     """
 
     tree: LocalTree
     wanted: Callable[[str], bool]
     checksum: bool
     keep: float
+    sort: bool = False
     totals: SyncTotals = field(default_factory=SyncTotals)
     kept: list[KeyDifference] = field(default_factory=list)
     failure: str | None = None
@@ -92,6 +97,7 @@ class SyncMerge:
     _file: LocalFile | None = None
     _begun: bool = False
     _last: str = ""
+    _unsorted: list[Entry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._files = self.tree.files(self.wanted)
@@ -103,17 +109,29 @@ class SyncMerge:
             for entry in () if self.failure else page:
                 key: str = entry["Key"]
                 if key.startswith(prefix) and key != prefix:
-                    self._add_object(key, entry)
+                    if self.sort:
+                        self._unsorted.append(entry)
+                    else:
+                        self._add_object(key, entry)
+            if len(self._unsorted) > MAX_SORTED:
+                raise MeasureError(f"more than {MAX_SORTED:,} objects are under {prefix}, and {_DISORDER}")
         except MeasureError as error:
-            self.failure = str(error)
+            self._fail(error)
 
     def finish(self) -> None:
         """End the merge: all remaining files are only local."""
         try:
             if not self.failure:
+                self._unsorted.sort(key=lambda entry: entry["Key"])
+                for entry in self._unsorted:
+                    self._add_object(entry["Key"], entry)
                 self._advance_to(None)
         except MeasureError as error:
-            self.failure = str(error)
+            self._fail(error)
+
+    def _fail(self, error: MeasureError) -> None:
+        self.failure = str(error)
+        self._unsorted.clear()
 
     def _add_object(self, key: str, entry: Entry) -> None:
         if key <= self._last:
@@ -154,6 +172,7 @@ class SyncMerge:
             return False
         tag = str(entry.get("ETag", "")).strip('"').lower()
         if not self.checksum or not _MD5.fullmatch(tag):
+            self.totals.same_by_size += 1
             return True
         digest = md5(file.path, self.tree.deadline)
         return None if digest is None else digest == tag
@@ -179,8 +198,9 @@ class SyncComparison:
     def __post_init__(self) -> None:
         self._merges_of = [(pair, []) for pair in self.metric.pairs]
 
-    def merges(self, span: KeySpan = WHOLE) -> list[SyncMerge]:
-        """Create the merges that a listing of the span fills. Call it for the spans in order."""
+    def merges(self, span: KeySpan = WHOLE, sort: bool = False) -> list[SyncMerge]:
+        """Create the merges that a listing of the span fills. Call it for the spans in order. `sort` is for a
+        listing without order."""
         created = []
         for pair, merges in self._merges_of:
             if span.reaches(prefix := _prefix(pair)):
@@ -188,7 +208,7 @@ class SyncComparison:
                     _folder(self.metric, pair, self.context), prefix, str(self.context.home), self.deadline, span
                 )
                 wanted = KeyFilter(self.metric.match, self.metric.suffix).below((prefix,)).accepts_key
-                merges.append(SyncMerge(tree, wanted, self.metric.checksum, self.keep))
+                merges.append(SyncMerge(tree, wanted, self.metric.checksum, self.keep, sort))
                 created.append(merges[-1])
         return created
 

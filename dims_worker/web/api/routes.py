@@ -26,7 +26,14 @@ from dims_worker.store.events import list_events
 from dims_worker.store.history import metric_trend
 from dims_worker.store.runs import list_runs
 from dims_worker.text.explanation import explanation_document
-from dims_worker.text.json_documents import Document, event_document, facts, metric_documents, point_document
+from dims_worker.text.json_documents import (
+    Document,
+    event_document,
+    facts,
+    metric_documents,
+    point_document,
+    request_document,
+)
 from dims_worker.web.api.cloudevents_http import MAX_BODY, content_mode, parse_envelopes
 from dims_worker.web.api.openapi import openapi_document
 from dims_worker.web.api.query_parameters import (
@@ -126,7 +133,7 @@ def get_runs(request: Request) -> Response:
 
 
 def get_requests(request: Request) -> Response:
-    return _list_response(request, REQUESTS, list_requests, facts, "id")
+    return _list_response(request, REQUESTS, list_requests, request_document, "id")
 
 
 class EventsEndpoint(HTTPEndpoint):

@@ -17,7 +17,7 @@ from dims_worker.analysis.explanation import explain_request
 from dims_worker.approvals.decisions import Choice, Decider, approvers_of, decide_request, may_decide
 from dims_worker.config import Config, Policy
 from dims_worker.errors import DatabaseBusy, NotFound, Refused, UsageError
-from dims_worker.formatting import NO_VALUE, format_drift, format_number, format_value
+from dims_worker.formatting import NO_VALUE, format_holding_drift, format_number, format_value
 from dims_worker.reports import svg_charts
 from dims_worker.store import approval_requests, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
@@ -90,7 +90,7 @@ class RequestCard:
             request,
             NO_VALUE if has_no_baseline else old,
             new,
-            format_drift(request.value, request.baseline, request.drift_pct),
+            format_holding_drift(request, metric, now),
             _reason(request, policy),
             band_text(request.anchor, policy.tolerance_pct if policy else 0, request.unit),
             "" if allowed else ", ".join(approvers_of(config, request.metric)),

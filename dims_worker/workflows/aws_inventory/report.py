@@ -9,6 +9,10 @@ from dims_worker.formatting import format_bytes
 from dims_worker.workflows.markdown import attention_section, code_span, escape_markdown, markdown_table
 
 _NOT_MEASURED = "This part was not measured: its source was not reached."
+_COUNTED = (
+    "Objects of all storage classes and empty objects that show folders are counted. Old versions, and uploads that "
+    "are not finished, are not counted, but you may pay for them."
+)
 
 
 def summary(parts: Mapping[str, Any]) -> list[list[str]]:
@@ -61,7 +65,8 @@ def _lake(result: Mapping[str, Any]) -> list[str]:
         for part in lake["prefixes"]
     ]
     rows.append(["**all**", lake["objects"], lake["bytes"], format_bytes(lake["bytes"]), ""])
-    return markdown_table(["prefix", "objects", "bytes", "size", "storage classes"], rows, (1, 2, 3))
+    table = markdown_table(["prefix", "objects", "bytes", "size", "storage classes"], rows, (1, 2, 3))
+    return [*table, "", _COUNTED]
 
 
 def _uploads(result: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dims_worker.probes.base import Deadline, open_regular_file, printable_path
+from dims_worker.probes.files.content import may_be_pointer, pointer_in
 from dims_worker.workflows.file_inventory import kinds
 from dims_worker.workflows.file_inventory.kinds import FileKind
 from dims_worker.workflows.file_inventory.purpose import defined_names, find_purpose, shorten
@@ -35,6 +36,8 @@ class SourceFile:
     lines: int | None = None
     content: bytes = b""
     notes: list[str] = field(default_factory=list)
+    is_pointer: bool = False
+    """Whether the content is elsewhere, as with Git LFS. `size` is that of the content then."""
 
 
 def read_file(root: str, path: str, deadline: Deadline) -> SourceFile | None:
@@ -47,7 +50,7 @@ def read_file(root: str, path: str, deadline: Deadline) -> SourceFile | None:
         status = os.lstat(place)
         if not stat.S_ISREG(status.st_mode):
             return None
-        if kinds.is_data(kind, status.st_size) if kind else not kinds.may_be_script(path):
+        if kinds.is_data(kind, path, status.st_size) if kind else not kinds.may_be_script(path):
             return OTHER
         file.size, file.changed = status.st_size, _day(status.st_mtime)
         file.content, file.lines = _content(place, deadline)
@@ -61,6 +64,10 @@ def read_file(root: str, path: str, deadline: Deadline) -> SourceFile | None:
         if shebang_kind is None:
             return OTHER
         file.kind = shebang_kind
+    if may_be_pointer(file.size) and (pointer := pointer_in(file.content)):
+        file.size = file.size if pointer.size is None else pointer.size
+        file.content, file.lines, file.is_pointer = b"", None, True
+        file.notes.append(pointer.pointer or "")
     return None if file.content.startswith(_OWN_REPORT) else file
 
 
@@ -101,8 +108,9 @@ def inventory_entry(file: SourceFile, modules: Modules, changed: str | None) -> 
         "more_names": 0,
         "imports": {},
         "notes": file.notes,
+        "pointer": file.is_pointer,
     }
-    if file.size > _MAX_CONTENT:
+    if file.size > _MAX_CONTENT and not file.is_pointer:
         file.notes.append("only the first 1,048,576 bytes were analyzed")
     if file.content and not kinds.is_secret(file.path):
         purpose, names, entry["imports"] = _describe(file, modules)

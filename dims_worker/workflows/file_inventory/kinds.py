@@ -26,6 +26,9 @@ LEFT_OUT = (
 _DATA = 256 * 1024
 """A `.json`, `.xml` or `.txt` file with more bytes is data."""
 
+_DATA_FOLDER = "data/"
+"""Here a file of a kind that is otherwise configuration or text is data. Scripts, SQL and Markdown are not."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
@@ -132,8 +135,10 @@ def kind_by_shebang(path: str, head: bytes) -> FileKind | None:
     return _adjusted_to_location(_BY_END[_PROGRAMS[shebang[1]]], path, path.rpartition("/")[2]) if shebang else None
 
 
-def is_data(kind: FileKind, size: int) -> bool:
-    """Return whether a file of this kind is so large that it is data."""
+def is_data(kind: FileKind, path: str, size: int) -> bool:
+    """Return whether a file of this kind is data: because it is large, or in the top folder `data`."""
+    if path.startswith(_DATA_FOLDER) and (kind.category == "configuration" or kind.name == "text"):
+        return True
     return size > _DATA and kind.name in ("JSON", "XML", "text") and kind.category != "build"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -18,7 +18,7 @@ def markdown(result: Document) -> str:
     if not result["reached"]:
         return "There is no inventory, because the source was not reached.\n"
     attention = attention_section(result["attention"], "*")  # "*", because only the lines of files start with "-"
-    lines = [*attention, *_summary(result), *_totals(result)]
+    lines = [*attention, *_summary(result), *_totals(result), *_left_out(result["left_out"])]
     for category, heading in CATEGORIES.items():
         files = [file for file in result["files"] if file["category"] == category]
         if files:
@@ -62,6 +62,38 @@ def _totals(result: Document) -> list[str]:
         *markdown_table(("kind", "files", "lines", "size"), rows(result["kinds"], {}) + end, numbers),
         "",
     ]
+
+
+def _left_out(left_out: Document) -> list[str]:
+    """Return the section about files that are not listed. Its lines start with "*", like all but those of files."""
+    lines = [_pattern(each) for each in left_out["patterns"]]
+    if left_out["source_exclude"]:
+        lines.append(f"what the source excludes: {', '.join(map(code_span, left_out['source_exclude']))}")
+    if count := left_out["ignored_by_git"]["paths"]:
+        lines.append(f"what git ignores: {_names(left_out['ignored_by_git']['names'], count)}")
+    if count := left_out["symbolic_links"]:
+        lines.append(f"{pluralize(count, 'symbolic link')} out of the tree")
+    if count := left_out["not_checked_out"]:
+        lines.append(f"{pluralize(count, 'file')} that a sparse checkout leaves out")
+    lines += [
+        f"{code_span(path)}, a submodule that is not initialized. Run git submodule update --init"
+        for path in left_out["submodules_not_initialized"]
+    ]
+    lines.append("this report")
+    return ["## Left out", "", *(f"* {line}" for line in lines), ""]
+
+
+def _pattern(left_out: Document) -> str:
+    line = f"{code_span(left_out['pattern'])}: {pluralize(left_out['files'], 'file')}"
+    if not left_out["scripts"]:
+        return line
+    names = _names(left_out["names"], left_out["scripts"])
+    return f"{line}, of which {left_out['scripts']:,} scripts, tests or SQL: {names}"
+
+
+def _names(names: Sequence[str], count: int) -> str:
+    more = count - len(names)
+    return ", ".join(map(code_span, names)) + (f" and {more:,} more" if more else "")
 
 
 def _folder(file: Document) -> str:

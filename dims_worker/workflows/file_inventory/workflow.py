@@ -6,6 +6,7 @@ import contextlib
 import gc
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -17,12 +18,10 @@ from dims_worker.workflows.file_inventory import report
 from dims_worker.workflows.file_inventory.entry import OTHER, inventory_entry, read_file
 from dims_worker.workflows.file_inventory.kinds import CATEGORIES, LEFT_OUT
 from dims_worker.workflows.file_inventory.python_source import Modules
-from dims_worker.workflows.file_inventory.tree import last_commits, paths_below
+from dims_worker.workflows.file_inventory.tree import MAX_NAMES, TreePaths, last_commits, paths_below
 from dims_worker.workflows.measure_metrics import measure_metrics
 
 _CHECK_EVERY = 200
-_MAX_NAMES = 5
-"""The number of files that a sentence about a problem names."""
 
 
 def run(context: WorkflowContext) -> dict[str, Any]:
@@ -60,6 +59,7 @@ _NOTHING: dict[str, Any] = {
     "others": 0,
     "dates": None,
     "not_looked_into": [],
+    "left_out": {},
 }
 
 
@@ -70,11 +70,12 @@ def _inventory(context: WorkflowContext) -> dict[str, Any]:
     source = context.config.sources[declared.source]
     assert isinstance(source, FilesSource)
     root = str(context.config.path_of(source.path).resolve())
-    exclude = (*source.exclude, *declared.exclude, *LEFT_OUT)
+    exclude = (*declared.exclude, *LEFT_OUT)
     home = str(context.config.home.resolve())
-    tree = paths_below(root, home, exclude, context.deadline, use_git=source.ignore is not None)
+    use_git = source.ignore is not None
+    tree = paths_below(root, home, exclude, context.deadline, use_git=use_git, source_exclude=source.exclude)
     modules = Modules(path for path in tree.paths if path.endswith((".py", ".pyi", ".ipynb")))
-    dates, reason = last_commits(root, tree.paths, context.deadline)
+    dates, reason = last_commits(root, tree.paths, tree.repositories, context.deadline)
     with _without_garbage_collection():
         entries = list(_entries(context, root, tree.paths, modules, dates))
     files = [entry for entry in entries if entry]
@@ -85,6 +86,19 @@ def _inventory(context: WorkflowContext) -> dict[str, Any]:
         "others": len(entries) - len(files),
         "dates": reason,
         "not_looked_into": sorted(map(printable_path, tree.problems)),
+        "left_out": _left_out(tree, source.exclude),
+    }
+
+
+def _left_out(tree: TreePaths, source_exclude: tuple[str, ...]) -> dict[str, Any]:
+    """Return what the inventory leaves out, besides files of other kinds."""
+    return {
+        "patterns": [asdict(each) | {"names": list(each.names)} for each in tree.left_out],
+        "source_exclude": list(source_exclude),
+        "ignored_by_git": {"paths": tree.ignored[0], "names": list(tree.ignored[1])},
+        "symbolic_links": tree.links,
+        "not_checked_out": tree.not_checked_out,
+        "submodules_not_initialized": sorted(map(printable_path, tree.uninitialized)),
     }
 
 
@@ -139,18 +153,25 @@ def _totals(files: list[dict[str, Any]]) -> dict[str, Any]:
 def _attention(inventory: Mapping[str, Any]) -> list[str]:
     """Return what needs attention, a sentence each."""
     files = inventory["files"]
-    unread = [file["path"] for file in files if file["lines"] is None]
+    unread = [file["path"] for file in files if file["lines"] is None and not file["pointer"]]
+    pointers = [file["path"] for file in files if file["pointer"]]
     broken = [
         file["path"] for file in files if any(note.startswith(("syntax", "cannot be p")) for note in file["notes"])
     ]
     sentences = [f"{problem}: its files are not included." for problem in inventory["not_looked_into"]]
     if unread:
         sentences.append(f"{pluralize(len(unread), 'file')} cannot be read: {_first(unread)}.")
+    if pointers:
+        what = "is a pointer" if len(pointers) == 1 else "are pointers"
+        sentences.append(
+            f"{pluralize(len(pointers), 'file')} {what}, so the lines are unknown: {_first(pointers)}. "
+            "Run git lfs pull, or git annex get."
+        )
     if broken:
         sentences.append(f"{pluralize(len(broken), 'Python file')} cannot be parsed: {_first(broken)}.")
     return sentences
 
 
 def _first(paths: list[str]) -> str:
-    more = f" and {len(paths) - _MAX_NAMES:,} more" if len(paths) > _MAX_NAMES else ""
-    return ", ".join(paths[:_MAX_NAMES]) + more
+    more = f" and {len(paths) - MAX_NAMES:,} more" if len(paths) > MAX_NAMES else ""
+    return ", ".join(paths[:MAX_NAMES]) + more

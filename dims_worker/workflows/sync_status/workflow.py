@@ -35,7 +35,7 @@ def run(context: WorkflowContext) -> dict[str, Any]:
     if comparison is None:
         return {**head, "status": None, "synced": False, "summary": [["status", "unavailable"]], "attention": []}
     reading = comparison.reading(declared.metric)
-    context.readings.append(reading)
+    context.add_reading(reading)
     return {**head, **_parts(source, reading, comparison.differences)}
 
 
@@ -43,11 +43,11 @@ WORKFLOW = Workflow(run, report.markdown)
 
 
 class _SyncListing:
-    """Feeds a comparison with the pages of a listing."""
+    """Feeds a comparison with the pages of a listing. With `sort`, the pages come in any order."""
 
-    def __init__(self, context: WorkflowContext, metric: S3Metric) -> None:
+    def __init__(self, context: WorkflowContext, metric: S3Metric, sort: bool = False) -> None:
         self.comparison = SyncComparison(metric, context.scan_context, context.deadline, math.inf)
-        self._merges = self.comparison.merges()
+        self._merges = self.comparison.merges(sort=sort)
 
     def add(self, entries: list[Entry], /) -> None:
         for merge in self._merges:
@@ -67,17 +67,22 @@ def _compared(context: WorkflowContext, name: str, metric: S3Metric) -> SyncComp
     problem = local_folder_problem(name, metric, context.scan_context)
     if problem is not None:
         context.mark_unreached(LOCAL, problem.error or str(problem.details.get("absent", "absent")))
-        context.readings.append(problem)
+        context.add_reading(problem)
         return None
 
     def read() -> SyncComparison:
-        listing = context.list_bucket(metric.source, metric.listed, lambda: _SyncListing(context, metric))
+        listing = context.list_bucket(
+            metric.source,
+            metric.listed,
+            lambda: _SyncListing(context, metric),
+            lambda: _SyncListing(context, metric, sort=True),
+        )
         listing.finish()
         return listing.comparison
 
     comparison = context.reach(metric.source, read)
     if comparison is None:
-        context.readings.append(Reading.failed(name, metric.shown_unit, context.unreached[metric.source]))
+        context.add_reading(Reading.failed(name, metric.shown_unit, context.unreached[metric.source]))
     return comparison
 
 

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from dims_worker.analysis.explanation import explain_metric, explain_request
 from dims_worker.approvals.decisions import BaselineInput, Choice, Decider, decide_request, load_request, set_baselines
 from dims_worker.errors import NotAllowed, NotFound, Refused, UsageError
+from dims_worker.formatting import format_holding_drift
 from dims_worker.store.approval_requests import ApprovalRequest, expire_requests
 from dims_worker.store.engine import transaction
-from tests.integration.helpers import CONFIG, Flow
+from dims_worker.text.json_documents import request_document
+from tests.integration.helpers import CONFIG, NOW, Flow
 
 ADA = Decider("ada", "environment")
 Make = Callable[[str], Flow]
@@ -259,3 +262,46 @@ def test_the_evidence_of_a_derived_metric_are_the_events_of_its_inputs(make_flow
     request = flow.open("m.sum")
     assert request is not None
     assert dict(request.evidence or {})["events"] >= 1
+
+
+# --- the drift that holds a value ---------------------------------------------------------------------------
+
+
+def test_a_request_has_the_drift_that_holds_it_and_what_this_is_compared_with(flow: Flow) -> None:
+    """14 % is accepted. One more step of 0.88 % is held at 15 % from the value that a person last accepted."""
+    flow.serve(c=100)
+    flow.serve(c=114)
+    assert flow.open("m.c") is None
+    flow.serve(c=115)
+    request = flow.open("m.c")
+    assert request is not None
+    assert (request.baseline, request.drift_pct, request.compared_with, request.from_person) == (114, 15, 100, True)
+    assert format_holding_drift(request, None, NOW) == "+15.0 % from 100 files"
+    assert request_document(request)["compared_with"] == 100
+    flow.serve(c=116)  # in the band
+    updated = flow.open("m.c")
+    assert updated is not None
+    assert (updated.id, updated.drift_pct, updated.compared_with) == (request.id, 16, 100)
+
+
+def test_a_request_is_compared_with_the_baseline_if_that_holds_it(flow: Flow) -> None:
+    flow.serve(c=100)
+    flow.serve(c=130)
+    request = flow.open("m.c")
+    assert request is not None
+    assert (request.drift_pct, request.compared_with, request.from_person) == (30, 100, False)
+    assert format_holding_drift(request, None, NOW) == "+30.0 %"
+
+
+def test_a_request_counts_the_same_events_everywhere_however_often_its_value_is_measured_again(flow: Flow) -> None:
+    flow.serve(c=100)
+    flow.serve(c=150)
+    for _ in range(3):
+        flow.serve(c=150)
+    request = flow.open("m.c")
+    assert request is not None
+    with transaction(flow.engine) as connection:
+        evidence, _ = explain_request(connection, flow.config, request)
+        explained = explain_metric(connection, flow.config, "m.c").evidence
+    assert evidence is not None and explained is not None
+    assert (request.evidence or {})["events"] == evidence.reported.number == explained.reported.number == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ BOTH = judge_of(volatility="stable", critical=True)
 NOISE = judge_of(min_abs=10, critical=True)
 ONLY_UP, ONLY_DOWN = judge_of(direction="up", critical=True), judge_of(direction="down", critical=True)
 RANGE = judge_of(min=90, max=110)
+ONLY_TWICE = judge_of(require_approval_pct=200, critical=True)
 OWN = judge_of(thresholds=Thresholds(moderate=1, major=2, extreme=3), require_approval_pct=2.5, critical=True)
 
 VERDICTS: list[tuple[str, Judge, Any, Any, str, str, str, float | None]] = [
@@ -93,6 +95,16 @@ VERDICTS: list[tuple[str, Judge, Any, Any, str, str, str, float | None]] = [
     ("at max", RANGE, 110, 110, "ok", "none", "auto", 0),
     ("above max, a minor drift", RANGE, 110, 111, "minor", "high", "notify", 10 / 11),
     ("a limit lowers nothing", RANGE, 100, 200, "extreme", "urgent", "notify", 100),
+    ("15.0 % of decimals", CRITICAL, 1.2, 1.38, "major", "high", "approve", 15),
+    ("14.9 % of decimals", CRITICAL, 1.2, 1.3788, "moderate", "medium", "auto", 14.9),
+    ("15.0 % of GB, downwards", CRITICAL, 4.6, 3.91, "major", "high", "approve", 15),
+    ("15.0 % of a negative number", CRITICAL, -1.2, -1.38, "major", "high", "approve", 15),
+    ("15.0 % of a sum of floats", CRITICAL, 0.1 + 0.2, 0.345, "major", "high", "approve", 15),
+    ("min_abs of decimals", judge_of(min_abs=0.1), 0.2, 0.3, "extreme", "urgent", "notify", 50),
+    ("a text, however large the limit", ONLY_TWICE, "v1", "v2", "extreme", "urgent", "approve", 100),
+    ("from zero, however large the limit", ONLY_TWICE, 0, 3, "extreme", "urgent", "approve", 100),
+    ("to null, however large the limit", ONLY_TWICE, 3, None, "extreme", "urgent", "approve", 100),
+    ("a number below a large limit", ONLY_TWICE, 1, 2, "extreme", "urgent", "notify", 100),
     ("a text has no limits", RANGE, "x", "x", "ok", "none", "auto", 0),
 ]
 
@@ -104,6 +116,21 @@ def test_verdict(case: tuple[str, Judge, Any, Any, str, str, str, float | None])
     assert [verdict.status, verdict.severity, verdict.tier] == expected
     assert verdict.drift_pct == (drift if drift is None else pytest.approx(drift))
     assert verdict.reason
+
+
+@given(st.integers(1, 10**9), st.integers(0, 6), st.sampled_from([115, 85]))
+def test_exactly_15_percent_of_any_decimal_number(digits: int, decimals: int, factor: int):
+    """A value is the float of the decimal number that people see. The limit is met exactly, whatever the decimals."""
+    before = Decimal(digits).scaleb(-decimals)
+    after = before * factor / 100
+    assert drift_pct(float(before), float(after)) == 15
+    assert drift_pct(-float(before), -float(after)) == 15
+    assert drift_pct(float(before), float(before * Decimal("1.149"))) == 14.9
+
+
+def test_a_drift_below_a_limit_is_not_written_as_the_limit():
+    verdict = CRITICAL.decide(Baseline(100.0), 114.96, None, NOW)
+    assert (verdict.tier, verdict.reason) == ("auto", "up 14.96 %")
 
 
 @pytest.mark.parametrize("part", range(1, 100))
@@ -235,10 +262,10 @@ def test_age_of():
     ("old", "new", "drift"),
     [
         (1e308, 1.5e308, 50),  # 100 times the change is too large for a float, but the drift is not
-        (-1e308, 1e308, DRIFT_CAP),  # the change is too large for a float
+        (-1e308, 1e308, 200),  # the change is too large for a float, but the drift is not
         (1, 10**400, DRIFT_CAP),  # the integer is too large for a float
         (1.0, 10**400, DRIFT_CAP),
-        (10**400, 1.0, DRIFT_CAP),
+        (10**400, 1.0, 100),
         (1e-300, 1e300, DRIFT_CAP),
     ],
     ids=["100 times the change", "the change", "an integer", "from a float", "to a float", "the ratio"],

@@ -295,3 +295,85 @@ def test_what_takes_too_many_steps_is_concerned_and_not_compared(tmp_path: Path,
     assert compared == patterns[:allowed]  # each at most once, although two rules match
     assert plan.metrics == tuple(f"c.m{number}" for number in range(allowed, len(patterns)))  # none of `there`
     assert {planned.reason for planned in plan.planned} == {"the event names too much to compare it"}
+
+
+WORKFLOWS = """
+sources:
+  lake: {type: s3, bucket: lake}
+  local: {type: files, path: local}
+  other: {type: files, path: other}
+  warehouse: {type: sql, url: "postgresql://127.0.0.1:1/none"}
+metrics:
+  s3:
+    all: {source: lake, measure: count}
+    complete: {source: lake, measure: completeness, prefix: games/, expected: {source: warehouse, query: SELECT 1}}
+    sync: {source: lake, measure: sync_status, local: local, pairs: [{folder: a, prefix: a/}]}
+  gaps:
+    games: {source: warehouse, query: SELECT 1}
+    off: {source: warehouse, query: SELECT 1, enabled: false}
+  local:
+    size: {source: local, measure: bytes}
+    total: {derive: local.size + other.size}
+  other:
+    size: {source: other, measure: bytes}
+workflows:
+  gap_analysis: {warehouse: warehouse, metrics: ["gaps.*"]}
+  local_inventory: {metrics: local.total}
+  sync_status: {metric: s3.sync}
+  audit: {metrics: s3.all}
+rules:
+  audit: {schedule: "0 0 1 * *", workflows: [audit]}
+  sync: {schedule: "0 9 * * *", workflows: [sync-status]}
+  scraped: {on: dims.scraper.complete, sources: [warehouse]}
+  local: {on: dims.files.changed, sources: [local]}
+  uploaded: {on: "com.amazonaws.s3.*", workflows: [gap-analysis]}
+"""
+
+
+@pytest.fixture(scope="module")
+def with_workflows(tmp_path_factory: pytest.TempPathFactory) -> Planner:
+    folder = tmp_path_factory.mktemp("workflows")
+    (folder / "dims.yaml").write_text(WORKFLOWS)
+    return Planner(load_config(None, {"DIMS_DATABASE_URL": ""}, folder))
+
+
+PARTS = {"gaps.games", "local.size", "other.size", "s3.sync", "s3.all"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "concerned"),
+    [
+        ("dims.schedule.tick", {"rule": "audit"}, {"workflow.audit"} | PARTS),
+        ("audit", {}, {"workflow.audit"} | PARTS),
+        ("dims.schedule.tick", {"rule": "sync"}, {"workflow.sync-status", "s3.sync"}),
+        ("dims.workflow.requested", {"workflow": "all"}, {"workflow.audit"} | PARTS),
+        (
+            "dims.workflow.requested",
+            {"workflow": "local-inventory"},
+            {"workflow.local-inventory", "local.size", "other.size"},
+        ),
+        ("dims.workflow.requested", {"workflow": "audit", "check": True}, {"workflow.audit"}),
+        ("dims.workflow.requested", {"workflow": "aws-inventory"}, set()),
+        ("dims.workflow.requested", {"workflow": ["audit"]}, set()),
+        ("dims.workflow.requested", {}, set()),
+        ("dims.scraper.complete", {}, {"gaps.games", "s3.complete"}),
+        ("dims.scraper.complete", {"bucket": "lake", "keys": ["x/1"]}, {"gaps.games", "s3.complete"}),
+        ("dims.files.changed", {"root": "{root}/local", "paths": ["a"]}, {"local.size"}),
+        ("dims.files.changed", {"root": "{root}/other", "paths": ["a"]}, set()),
+        ("com.amazonaws.s3.ObjectCreated:Put", {"bucket": "lake", "key": "x"}, {"workflow.gap-analysis", "gaps.games"}),
+    ],
+)
+def test_metrics_of_workflows_and_sources_are_due(
+    with_workflows: Planner, kind: str, data: dict[str, Any], concerned: set[str]
+) -> None:
+    root = str(with_workflows.config.project)
+    filled = json.loads(json.dumps(data).replace("{root}", root))
+    assert set(with_workflows.plan(event(kind, **filled)).metrics) == concerned
+
+
+def test_the_plan_says_which_workflow_measures_a_metric(with_workflows: Planner) -> None:
+    reasons = {each.metric: each.reason for each in with_workflows.plan(event("audit")).planned}
+    assert reasons["workflow.audit"] == "the rule runs it"
+    assert reasons["s3.all"] == "the workflow audit measures it"
+    scraped = {each.metric: each.reason for each in with_workflows.plan(event("dims.scraper.complete")).planned}
+    assert scraped == {"gaps.games": "the event does not say what changed", "s3.complete": "it reads warehouse"}

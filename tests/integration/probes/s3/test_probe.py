@@ -93,6 +93,14 @@ def test_only_the_common_prefix_is_listed(store: Store) -> None:
     assert [query.get("prefix") for query in store.lists] == [["feed_"]]
 
 
+def test_a_directory_bucket_without_sessions(store: Store) -> None:
+    bucket = "lake--use1-az4--x-s3"
+    store.fill(bucket, {"raw/a": b"1", "raw/b": b"1", "rax/c": b"1", "z": b"1"})
+    scanned = scan(source(store.url, bucket), a=metric("count", "raw/a"), b=metric("count", "raw/b"))
+    assert (values(scanned), scanned.api_calls) == ({"a": 1, "b": 1}, 1)
+    assert [query.get("prefix") for query in store.lists] == [["raw/"]]
+
+
 KEYS = ["plus + plus", "per%cent%20", "sp ace/é/ü", "🏀/ball.csv", "a&b=c?d#e", "tab\tx", "slash/", "q'\"<>", "日本/語"]
 
 
@@ -137,6 +145,24 @@ def test_a_prefix_without_objects(store: Store) -> None:
     }
     assert results["mean"].error == "no object under a/ matches"
     assert results["newest"].error == "no object under gone/ matches"
+    assert results["none"].details["empty_prefixes"] == results["size"].details["empty_prefixes"] == ["gone/"]
+    assert "empty_prefixes" not in results["filtered"].details
+    assert results["null"].details == {"absent": "there are no objects under gone/"}
+
+
+def test_a_reading_names_what_it_leaves_out(store: Store) -> None:
+    store.fill("lake", {"a/b/c": b"1", "a/d": b"1", "a/": b""})
+    scanned = scan(
+        source(store.url),
+        n=metric("count", "a/", "raww/"),
+        b=metric("bytes", "a/b/"),
+        all=metric(),
+        deep=metric("count", "a/b"),
+    )
+    results = readings_by_name(scanned.readings)
+    assert (results["n"].value, results["n"].details["empty_prefixes"]) == (3, ["raww/"])
+    assert all("empty_prefixes" not in results[name].details for name in ("b", "all", "deep"))
+    assert results["b"].details["not_counted"] == "old versions, and uploads that are not finished"
 
 
 def test_an_empty_bucket(store: Store) -> None:
@@ -215,7 +241,9 @@ def test_a_silent_server_is_abandoned_at_the_deadline() -> None:
 
 @pytest.mark.usefixtures("store")
 def test_a_temporary_error_is_retried() -> None:
-    page = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+    page = (
+        "<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated><Prefix></Prefix></ListBucketResult>"
+    )
     with answering(lambda n: http(503, "") if n == 1 else http(200, page)) as (url, seen):
         scanned = scan(source(url), n=metric())
     assert (values(scanned), scanned.api_calls, len(seen)) == ({"n": 0}, 1, 2)
@@ -275,15 +303,20 @@ class Stub:
         at = datetime(2025, 1, 1, tzinfo=UTC)
         entries = [{"Key": key, "Size": 1, "LastModified": at} for key in self.pages[number]]
         more = number + 1 < len(self.pages)
-        return {"Contents": entries, "IsTruncated": more, "NextContinuationToken": str(number + 1), **self.answer}
+        token = {"NextContinuationToken": str(number + 1)} if more else {}
+        return {"Contents": entries, "KeyCount": len(entries), "IsTruncated": more, **token, **self.answer}
 
     def close(self) -> None:
         self.closed = True
 
 
-def read(client: Stub, deadline: Deadline | None = None, /, **metrics: S3Metric) -> dict[str, Reading]:
+def read(
+    client: Stub, deadline: Deadline | None = None, /, ordered: bool = True, **metrics: S3Metric
+) -> dict[str, Reading]:
     probe = S3Probe(lambda _source, _deadline: client)
-    return readings_by_name(probe.scan(source("http://x"), metrics, CONTEXT, deadline or within(5)).readings)
+    return readings_by_name(
+        probe.scan(source("http://x", ordered=ordered), metrics, CONTEXT, deadline or within(5)).readings
+    )
 
 
 def test_keys_may_come_in_any_order() -> None:
@@ -297,7 +330,7 @@ def test_keys_may_come_in_any_order() -> None:
         "two": metric("count", "z", "a/b/c/", "a/b/"),
     }
     client = Stub(keys)
-    results = {name: reading.value for name, reading in read(client, **metrics).items()}
+    results = {name: reading.value for name, reading in read(client, ordered=False, **metrics).items()}
     assert results == {"all": 140, "a": 60, "ab": 40, "z": 20, "ball": 20, "two": 60}
     assert client.closed
 
@@ -317,7 +350,7 @@ def test_the_deadline_is_checked_between_pages() -> None:
             return super().list_objects_v2(ContinuationToken)
 
     with pytest.raises(MeasureError, match="timeout"):
-        read(Slow(["a"] * 1000), within(0.12), n=metric())
+        read(Slow([f"{n:04}" for n in range(1000)]), within(0.12), n=metric())
 
 
 # --- the real lake ------------------------------------------------------------------------------------

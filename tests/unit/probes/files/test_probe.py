@@ -267,7 +267,7 @@ def test_gitignore(scan: Scan, tmp_path: Path, git: Run, monkeypatch: pytest.Mon
     (tmp_path / "swap").rename(tmp_path / "moved")
     (tmp_path / "swap").symlink_to("moved")  # the index still has swap/e.py
     tree({"other/x.py": ""}, tmp_path)
-    git("init", "-q", at="other")  # the files of another repository do not count
+    git("init", "-q", at="other")  # its files are in the tree, and its git does not ignore them
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
     source = {"ignore": "gitignore", "exclude": ["moved/**"]}
     results = scan(
@@ -277,8 +277,11 @@ def test_gitignore(scan: Scan, tmp_path: Path, git: Run, monkeypatch: pytest.Mon
         all=metric("bytes"),
         ignored=metric("lines", "sub/c.log", absent=0),
     )
-    assert (results["py"].value, results["log"].value, results["all"].value) == (2, 1, 2 + 2 + 2 + 13)
-    assert "left out" in str(results["ignored"].error)
+    assert (results["py"].value, results["log"].value, results["all"].value) == (3, 1, 2 + 2 + 2 + 13)
+    assert (results["ignored"].value, results["ignored"].details["ignored_by_git"]) == (
+        1,
+        ["sub/c.log (.gitignore:1: *.log)"],
+    )
     below = scan("sub", source=source, n=metric(), b=metric("lines", "b.py"))
     assert (below["n"].value, below["b"].value) == (2, 1)
 

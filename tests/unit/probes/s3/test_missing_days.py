@@ -14,8 +14,8 @@ from dims_worker.probes.s3.missing_days import Days, missing_between, read_day
 
 
 def read(*keys: str, **more: Any) -> Reading:
-    metric = S3Metric(source="lake", measure="missing_days", prefix="s/", **more)
-    halves = [Days(metric.date, metric.names), Days(metric.date, metric.names)]
+    metric = S3Metric(source="lake", measure="missing_days", **{"prefix": "s/", **more})
+    halves = [Days(metric.date, metric.names, metric.prefix) for _ in range(2)]
     for number, key in enumerate(keys):
         halves[number % 2].add([{"Key": key}])
     halves[0].merge(halves[1])
@@ -65,6 +65,87 @@ def test_names_without_a_day_are_not_an_error() -> None:
 def test_a_custom_pattern() -> None:
     assert read("s/201304080ATL.html", "s/201304100BOS.html", date=r"^(\d{8})0[A-Z]{3}").value == 1
     assert read("s/x.json", date="x(y)?").error
+
+
+@pytest.mark.parametrize("prefix", ["s/", "s/dt=", "s", ""])
+def test_days_in_hive_partitions(prefix: str) -> None:
+    keys = [f"s/dt=2026-11-{day}/part-{n}-2026112{n}.parquet" for day in ("26", "28", "30") for n in range(3)]
+    reading = read(*keys, "s/dt=__HIVE_DEFAULT_PARTITION__/part-0.parquet", prefix=prefix)
+    assert (reading.value, reading.details["days"]) == (2, 3)
+    assert reading.details["missing"] == ["2026-11-27", "2026-11-29"]
+    assert reading.details["unreadable_names"] == ["s/dt=__HIVE_DEFAULT_PARTITION__/part-0.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "pattern"),
+    [
+        ("dt=2026-11-{:02}", None),
+        ("dt=202611{:02}", None),
+        ("ds=2026-11-{:02}/hour=10", None),
+        ("game_date=202611{:02}", None),
+        ("region=eu/date=2026-11-{:02}/source=20011231", None),
+        ("dt=2026-11-{:02} 10%3A00%3A00", None),
+        ("dt=2026-11-{:02}T10", None),
+        ("dt=2026-11-{:02}-10", None),
+        ("dt=202611{:02}10", None),
+        ("year=2026/month=11/day={:02}", None),
+        ("year=2026/month=11/day={}", None),
+        ("Year=2026/Month=11/Day={:02}/hour=3", None),
+        ("year=2026/month=11/day=2026-11-{:02}", None),
+        ("2026-11-{:02}", None),
+        ("202611{:02}", None),
+        ("2026/11/{:02}", None),
+        ("2026/11/{:02}/10", None),
+        ("logs/2026/11/{:02}", None),
+        ("dt=2026-11-{:02}", r"(\d{4}-\d\d-\d\d)"),
+        ("2026-11-{:02}", r"(\d{4}-\d\d-\d\d)"),
+        ("dt=2026-11-{:02}", r"dt=(\d{4}-\d\d-\d\d)/"),
+        ("ingest_date=2026-12-01/event_date=2026-11-{:02}", r"event_date=(\d{4}-\d\d-\d\d)"),
+        ("dt=2026-11-{:02}", r"(\d{8})_batch"),
+    ],
+)
+def test_days_in_folders(folder: str, pattern: str | None) -> None:
+    keys = [f"s/{folder.format(day)}/part-{n}.parquet" for day in (4, 5, 7) for n in range(2)]
+    reading = read(*keys, **({"date": pattern} if pattern else {}))
+    assert (reading.value, reading.error) == (1, None)
+    assert reading.details["missing"] == ["2026-11-06"]
+    assert (reading.details["days"], reading.details["unreadable"]) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "ingest_date=2026-12-01/event_date=2026-11-28",
+        "game_id=20131104",
+        "year=2026/month=11",
+        "year=2026/month=13/day=1",
+        "dt=2026-02-30",
+        "2026/11",
+        "20261332",
+    ],
+)
+def test_folders_without_one_day(folder: str) -> None:
+    assert "(1 names have none)" in str(read(f"s/{folder}/part.parquet").error)
+
+
+def test_folders_above_the_prefix_have_no_day() -> None:
+    assert read("s-2020-01-01/2026/a", prefix="s-2020-01-01/").error
+    keys = ["x/dt=2020-01-01/dt=2026-11-28/a", "x/dt=2020-01-01/dt=2026-11-29/a"]
+    assert read(*keys, prefix="x/dt=2020-01-01/").value == 0
+
+
+def test_a_folder_of_8_digits_is_a_day_only_if_no_key_has_another() -> None:
+    reading = read("s/20010101/a", "s/2026-11-28/a", "s/2026-11-30/a")
+    assert (reading.value, reading.details["unreadable_names"]) == (1, ["s/20010101/a"])
+
+
+def test_folder_markers_are_no_days() -> None:
+    reading = read("s/dt=2026-11-28/a", "s/dt=2026-11-29/", "s/dt=2026-11-29_$folder$", "s/dt=2026-11-30/a")
+    assert (reading.value, reading.details["missing"], reading.details["unreadable"]) == (1, ["2026-11-29"], 2)
+
+
+def test_a_number_before_the_day() -> None:
+    assert read("s/99999999-20130101.json", "s/99999999-20130103.json").details["missing"] == ["2013-01-02"]
 
 
 def test_keys_without_any_day_fail() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -10,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dims_worker.config import S3Metric, S3Source
+from dims_worker.config.metrics import ExpectedObjects
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, ScanContext, readings_by_name
+from dims_worker.probes.s3 import page_checks
+from dims_worker.probes.s3.page_body import BrokenPage
 from dims_worker.probes.s3.pages import KeySpan, disjoint, key_spans
 from dims_worker.probes.s3.probe import S3Probe
 
@@ -46,13 +51,14 @@ class FakeS3:
         results = keys[start : start + self.page]
         entries = [{"Key": k, "Size": len(k), "LastModified": AT, "ETag": '"-"'} for k in results]
         more = len(keys) > start + len(results)
-        return {"Contents": entries, "IsTruncated": more, **({"NextContinuationToken": results[-1]} if more else {})}
+        token = {"NextContinuationToken": results[-1]} if more else {}
+        return {"Contents": entries, "KeyCount": len(entries), "IsTruncated": more, **token}
 
     def close(self) -> None: ...
 
 
 def count(
-    store: Any, context: ScanContext, deadline: Deadline, *prefixes: str, shards: Iterable[str] = ()
+    store: Any, context: ScanContext, deadline: Deadline, *prefixes: str, shards: Iterable[str] = (), **more: Any
 ) -> list[Any]:
     """The counts of a scan with one metric for each prefix, followed by the number of its API calls."""
     metrics = {
@@ -60,7 +66,7 @@ def count(
         for number, prefix in enumerate(prefixes)
         for measure in ("count", "bytes")
     }
-    source = S3Source(type="s3", bucket="lake", shards=tuple(shards))
+    source = S3Source(type="s3", **{"bucket": "lake", "shards": tuple(shards), **more})
     scanned = S3Probe(lambda _source, _deadline: store).scan(source, metrics, context, deadline)
     return [*(reading.value for reading in scanned.readings), scanned.api_calls]
 
@@ -125,10 +131,102 @@ def test_a_key_that_is_a_shard_or_a_prefix_itself() -> None:
 def test_a_store_without_order_is_listed_in_one_stream() -> None:
     keys = [f"{folder}/{n}" for folder in "abc" for n in range(10)]
     store = FakeS3(keys, 7, order=lambda results: results[::-1])
-    *results, api_calls = count(store, CONTEXT, soon(), "a/", "c/", shards=["b/"])
+    *results, api_calls = count(store, CONTEXT, soon(), "a/", "c/", shards=["b/"], ordered=False)
     assert results == [10, 30, 10, 30]
-    assert api_calls == len(store.api_calls)
-    assert [each["prefix"] for each in store.api_calls[-5:]] == [""] * 5
+    assert api_calls == len(store.api_calls) == 5
+    assert [each["prefix"] for each in store.api_calls] == [""] * 5
+
+
+class DirectoryBucket(FakeS3):
+    """Lists in no order, and refuses StartAfter and prefixes that are not folders, as directory buckets do."""
+
+    def __init__(self, keys: Iterable[str], page: int = 1000) -> None:
+        super().__init__(keys, page, order=lambda results: sorted(results, key=lambda key: key[::-1]))
+
+    def list_objects_v2(self, **query: Any) -> dict[str, Any]:
+        if "StartAfter" in query:
+            raise refusal("NotImplemented", 501)
+        if query["Prefix"] and not query["Prefix"].endswith("/"):
+            raise refusal("InvalidRequest", 400)
+        return super().list_objects_v2(**query)
+
+
+def refusal(code: str, status: int) -> Exception:
+    answer: Any = {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "ListObjectsV2")
+
+
+@pytest.mark.parametrize("bucket", ["lake", "lake--use1-az4--x-s3"])
+@pytest.mark.parametrize("prefixes", [("raw/",), ("ra",), ("raw/", "z"), ("rax/", "raw/"), ("",), ("raw/0", "raw/1")])
+def test_directory_buckets(bucket: str, prefixes: tuple[str, ...]) -> None:
+    keys = [*(f"raw/{n:02}" for n in range(20)), *(f"rax/{n}" for n in range(5)), "z"]
+    store = DirectoryBucket(keys, 7)
+    *results, api_calls = count(store, CONTEXT, soon(), *prefixes, shards=["raw/1"], bucket=bucket)
+    assert results == true(keys, prefixes)
+    assert api_calls == len(store.api_calls) <= 5
+    if bucket != "lake":
+        assert not any(call["after"] for call in store.api_calls)
+
+
+def test_a_page_that_a_store_without_order_repeats() -> None:
+    class Repeating(DirectoryBucket):
+        def list_objects_v2(self, **query: Any) -> dict[str, Any]:
+            answer = super().list_objects_v2(**query)
+            if len(self.api_calls) == 4:
+                answer["Contents"] = self.first
+            self.first = answer["Contents"] if len(self.api_calls) == 1 else self.first
+            return answer
+
+    store = Repeating([f"raw/{n:02}" for n in range(50)], 7)
+    with pytest.raises(MeasureError, match="page 4 of prefix raw/ repeats a key of a page before it"):
+        count(store, CONTEXT, soon(), "raw/", ordered=False)
+
+
+def test_the_sample_of_keys_is_bounded_and_notices_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_checks, "_SAMPLED_KEYS", 500)
+    sample = page_checks.KeySample()
+    pages: list[Any] = [[{"Key": f"{page}/{n}"} for n in range(1000)] for page in range(20)]
+    for page in pages:
+        sample.add(page)
+    assert len(sample._known) <= 500
+    for page in pages:
+        with pytest.raises(BrokenPage, match="repeats a key"):
+            sample.add(page)
+
+
+def test_requesters_pay_for_each_call(tmp_path: Path) -> None:
+    class Paid(FakeS3):
+        def __init__(self) -> None:
+            super().__init__([f"a/{n}.json" for n in range(9)], 2)
+            self.payers: list[str] = []
+
+        def list_objects_v2(self, **query: Any) -> dict[str, Any]:
+            self.payers.append(query["RequestPayer"])
+            return super().list_objects_v2(**query)
+
+        def get_object(self, RequestPayer: str, **_: Any) -> dict[str, Any]:
+            self.payers.append(RequestPayer)
+            return {"Body": io.BytesIO(b'{"ids": ["1"]}')}
+
+    store, source = Paid(), S3Source(type="s3", bucket="lake", request_payer="requester", shards=("a/5",))
+    metric = S3Metric(
+        source="lake", measure="completeness", prefix="a/", expected=ExpectedObjects(prefix="a/", pointer="ids.*")
+    )
+    (reading,) = S3Probe(lambda _source, _deadline: store).scan(source, {"m": metric}, CONTEXT, soon()).readings
+    assert reading.value == 100
+    assert store.payers == ["requester"] * (len(store.api_calls) + 9)
+
+
+def test_a_refusal_names_the_requester_as_its_fix() -> None:
+    class Refusing(FakeS3):
+        def list_objects_v2(self, **query: Any) -> dict[str, Any]:
+            raise refusal("AccessDenied", 403)
+
+    fix = "If its requesters pay, set `request_payer: requester`"
+    with pytest.raises(MeasureError, match=fix):
+        count(Refusing([]), CONTEXT, soon(), "")
+    with pytest.raises(MeasureError, match=r"Grant s3:ListBucket on the bucket$"):
+        count(Refusing([]), CONTEXT, soon(), "", request_payer="requester")
 
 
 def test_the_failure_of_a_shard_fails_the_scan() -> None:
@@ -159,6 +257,7 @@ def test_a_missing_storage_class_is_standard() -> None:
     probe = S3Probe(lambda _source, _deadline: Cold(["cold1", "cold2", "warm"]))
     results = readings_by_name(probe.scan(S3Source(type="s3", bucket="lake"), metrics, CONTEXT, soon()).readings)
     assert {name: reading.value for name, reading in results.items()} == {"cold": 2, "warm": 1, "both": 14}
+    assert results["cold"].details["storage_classes"] == {"GLACIER": 2, "STANDARD": 1}
 
 
 def test_spans_cover_all_keys() -> None:

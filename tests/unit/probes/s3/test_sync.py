@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dims_worker.config import S3Metric, S3Source
+from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext
+from dims_worker.probes.s3 import sync
 from dims_worker.probes.s3.local_tree import LocalTree
 from dims_worker.probes.s3.pages import KeySpan
 from dims_worker.probes.s3.probe import S3Probe
@@ -41,16 +43,19 @@ class Stub:
         self,
         Prefix: str,
         StartAfter: str = "",
-        ContinuationToken: str = "0",
+        ContinuationToken: str = "0/",
         **_: Any,
     ) -> dict[str, Any]:
-        at = int(ContinuationToken)
-        results = [e for e in self.entries if e["Key"].startswith(Prefix) and e["Key"] > StartAfter]
+        number, _slash, begun_after = ContinuationToken.partition("/")
+        at, after = int(number), begun_after or StartAfter
+        results = [e for e in self.entries if e["Key"].startswith(Prefix) and e["Key"] > after]
         more = len(results) > at + self.page
+        page = results[at : at + self.page]
         return {
-            "Contents": results[at : at + self.page],
+            "Contents": page,
+            "KeyCount": len(page),
             "IsTruncated": more,
-            **({"NextContinuationToken": str(at + self.page)} if more else {}),
+            **({"NextContinuationToken": f"{at + self.page}/{after}"} if more else {}),
         }
 
     def close(self) -> None: ...
@@ -68,11 +73,11 @@ def fill(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def compare(
-    root: Path, client: Any, shards: tuple[str, ...] = (), **more: Any
+    root: Path, client: Any, shards: tuple[str, ...] = (), ordered: bool = True, **more: Any
 ) -> tuple[Reading, list[KeyDifference] | None]:
     context = ScanContext(root, root / ".dims")
     metric = S3Metric(source="lake", measure="sync_status", **{"local": "lake", "pairs": [PAIR], **more})
-    source = S3Source(type="s3", bucket="b", shards=shards)
+    source = S3Source(type="s3", bucket="b", shards=shards, ordered=ordered)
     deadline = Deadline.after(timedelta(seconds=30))
     (reading,) = S3Probe(lambda _s, _d: client).scan(source, {"m": metric}, context, deadline).readings
     survey = Survey({"m": metric.model_copy(update={"names": sys.maxsize})}, context, deadline)
@@ -151,6 +156,7 @@ def test_equal_counts_and_different_files(tmp_path: Path) -> None:
         "different": 0,
         "same": 5,
         "markers": 0,
+        "same_by_size": 0,
         "union": 15,
         "sync_drift_pct": pytest.approx(200 / 3),
         "only_local_names": [f"p/{n}" for n in range(5)],
@@ -165,6 +171,7 @@ def test_equal_counts_and_different_files(tmp_path: Path) -> None:
                 "different": 0,
                 "same": 5,
                 "markers": 0,
+                "same_by_size": 0,
                 "union": 15,
                 "sync_drift_pct": pytest.approx(200 / 3),
             }
@@ -252,8 +259,23 @@ def test_a_missing_folder(tmp_path: Path) -> None:
 
 def test_a_listing_out_of_order_fails(tmp_path: Path) -> None:
     fill(tmp_path / "lake/f", {"a": b"1", "b": b"1"})
-    reading, results = compare(tmp_path, Stub(objects({"b": b"1", "a": b"1"}), in_order=False))
-    assert "does not list keys in order" in str(reading.error) and results is None
+    with pytest.raises(MeasureError, match="lists keys out of order: p/a after p/b"):
+        compare(tmp_path, Stub(objects({"b": b"1", "a": b"1"}), in_order=False))
+
+
+def test_a_store_without_order_is_compared_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "lake/f", {"a": b"1", "b": b"1", "d": b"1"})
+    store = Stub(objects({"c": b"1", "b": b"1", "a": b"2"}), page=2, in_order=False)
+    reading, results = compare(tmp_path, store, ordered=False)
+    assert results is not None and reading.details["same"] == 1
+    assert [(each.kind, each.key) for each in results] == [
+        ("different", "p/a"),
+        ("only_s3", "p/c"),
+        ("only_local", "p/d"),
+    ]
+    monkeypatch.setattr(sync, "MAX_SORTED", 2)
+    reading, results = compare(tmp_path, store, ordered=False)
+    assert "more than 2 objects are under p/" in str(reading.error) and results is None
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
