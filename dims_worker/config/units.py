@@ -54,8 +54,9 @@ def parse_size(value: Any) -> int:
 
 
 def duration_as_config(span: timedelta) -> str:
-    """Return a duration in seconds, as the configuration writes it: `60s`."""
-    return f"{span.total_seconds():g}s"
+    """Return a duration in seconds, as the configuration writes it: `60s`, `31536000s`, `0.25s`."""
+    seconds = span / timedelta(seconds=1)
+    return f"{int(seconds)}s" if seconds.is_integer() else f"{seconds:.6f}".rstrip("0") + "s"
 
 
 Duration = Annotated[

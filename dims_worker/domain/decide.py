@@ -10,7 +10,7 @@ from typing import Literal
 
 from dims_worker.config import Config, Policy
 from dims_worker.config.units import AGES, FUTURE_TOLERANCE
-from dims_worker.formatting import format_age, format_percent, format_utc, is_number, parse_instant
+from dims_worker.formatting import format_age, format_exact, format_percent, format_utc, is_number, parse_instant
 from dims_worker.probes.base import Value
 
 Status = Literal["new", "ok", "minor", "moderate", "major", "extreme", "failed"]
@@ -138,7 +138,7 @@ class Judge:
         if noise == "direction":
             return drift, f"goes {way}, but policy watches only {self.policy.direction}", False
         if noise == "min_abs":
-            return drift, f"changes by less than min_abs = {self.policy.min_abs:g}", False
+            return drift, f"changes by less than min_abs = {format_exact(self.policy.min_abs)}", False
         if old == 0:
             return drift, "from 0, which counts as 100 %", True
         return drift, f"{way} {self._percent(drift or 0)}", True
@@ -174,7 +174,9 @@ class Judge:
         if key is None:
             return None
         if key in ("min", "max"):
-            return f"{value} is {'below' if key == 'min' else 'above'} {key} = {getattr(self.policy, key):g}"
+            assert is_number(value)
+            limit = format_exact(getattr(self.policy, key))
+            return f"{format_exact(value)} is {'below' if key == 'min' else 'above'} {key} = {limit}"
         instant = parse_instant(value)
         assert instant is not None
         if key == "future":

@@ -69,4 +69,6 @@ def test_the_guide_lists_all_views_functions_and_tables(engine: Engine) -> None:
         there = {row[0] for row in connection.execute(text(query))}
     listed = {name for row in rows(PAGE, "table") for name in SPAN.findall(row[0])} | set(RELATIONS)
     assert listed == there
-    assert set(re.findall(r"\bdims_(?:get_)?metric\w*|\bdims_(?:pending|recent|approval_log)\w*", " ".join(QUERIES))) == set(RELATIONS)
+    assert set(
+        re.findall(r"\bdims_(?:get_)?metric\w*|\bdims_(?:pending|recent|approval_log)\w*", " ".join(QUERIES))
+    ) == set(RELATIONS)
