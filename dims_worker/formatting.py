@@ -231,6 +231,15 @@ def format_age(span: timedelta) -> str:
     return f"{sign}{seconds:.1f} seconds"
 
 
+def format_limit(span: timedelta) -> str:
+    """Return a configured duration exactly, in the largest unit that divides it: `400 days`, `2 weeks`."""
+    seconds = span / timedelta(seconds=1)
+    for unit, factor in reversed(AGES.items()):
+        if seconds >= factor and (seconds / factor).is_integer():
+            return pluralize(int(seconds / factor), unit.removesuffix("s"))
+    return format_age(span)
+
+
 def _significant(amount: float) -> str:
     """Return a positive number with three significant digits or, from 1,000 on, with all of its whole part."""
     decimals = 2 if amount < 9.995 else 1 if amount < 99.95 else 0

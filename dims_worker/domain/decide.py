@@ -10,7 +10,15 @@ from typing import Literal
 
 from dims_worker.config import Config, Policy
 from dims_worker.config.units import AGES, FUTURE_TOLERANCE
-from dims_worker.formatting import format_age, format_exact, format_percent, format_utc, is_number, parse_instant
+from dims_worker.formatting import (
+    format_age,
+    format_exact,
+    format_limit,
+    format_percent,
+    format_utc,
+    is_number,
+    parse_instant,
+)
 from dims_worker.probes.base import Value
 
 Status = Literal["new", "ok", "minor", "moderate", "major", "extreme", "failed"]
@@ -184,7 +192,7 @@ class Judge:
             advice = "check the clock and the time zone that it was written with"
             return f"{IN_FUTURE}: {format_utc(instant)} was {ahead} ahead when DIMS read it; {advice}"
         assert self.policy.max_age is not None
-        return f"{format_age(now - instant)} old, more than max_age = {format_age(self.policy.max_age)}"
+        return f"{format_age(now - instant)} old, more than max_age = {format_limit(self.policy.max_age)}"
 
     def broken_limit(self, value: Value, now: datetime, measured: datetime | None = None) -> Limit | None:
         """Return the limit that a value breaks at `now`, or None.

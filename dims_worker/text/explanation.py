@@ -14,6 +14,7 @@ from dims_worker.formatting import (
     format_age,
     format_ago,
     format_exact,
+    format_limit,
     format_remaining,
     format_value,
     is_number,
@@ -119,7 +120,7 @@ def _problem_lines(view: ExplanationView) -> Iterator[Line]:
     if state.due:
         yield "due", f"has waited {format_age(now - (state.due_since or now))} for a measurement"
     if explanation.stale and explanation.policy and explanation.policy.stale_after and state.as_of:
-        limit = view.key("stale_after", format_age(explanation.policy.stale_after))
+        limit = view.key("stale_after", format_limit(explanation.policy.stale_after))
         yield "stale", f"not measured for {format_age(now - state.as_of)}, longer than {limit}: no event arrived"
     if explanation.provisional:
         due = ", ".join(each.name for each in explanation.inputs if each.due) or "an input"

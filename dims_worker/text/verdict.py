@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dims_worker.analysis.explanation import Comparison, JudgedVerdict
 from dims_worker.config import Policy
 from dims_worker.domain.decide import Judge, Limit, at_least, drift_pct, reaches_approval
-from dims_worker.formatting import format_age, format_exact, format_percent, is_number
+from dims_worker.formatting import format_exact, format_limit, format_percent, is_number
 from dims_worker.store.runs import PastReading
 from dims_worker.text.phrases import ExplanationView, Line, format_acceptance
 
@@ -107,7 +107,7 @@ class _VerdictReasons:
         limits = {"min": policy.min, "max": policy.max} if is_number(value) else {}
         written = {name: key(name, format_exact(limit)) for name, limit in limits.items() if limit is not None}
         if policy.max_age is not None and isinstance(value, str):
-            written["max_age"] = key("max_age", format_age(policy.max_age))
+            written["max_age"] = key("max_age", format_limit(policy.max_age))
         if self.judged.limit:
             yield "limit", self._broken_limit(self.judged.limit, written)
         elif written:

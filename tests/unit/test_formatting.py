@@ -25,6 +25,7 @@ from dims_worker.formatting import (
     format_duration,
     format_elapsed,
     format_exact,
+    format_limit,
     format_number,
     format_percent,
     format_remaining,
@@ -200,6 +201,21 @@ def test_ages(hours: float, shown: str):
 )
 def test_ages_of_years_and_in_the_future(days: float, shown: str):
     assert format_age(timedelta(days=days)) == shown
+
+
+@pytest.mark.parametrize(
+    ("hours", "shown"),
+    [
+        (48, "2 days"),
+        (102, "102 hours"),
+        (24, "1 day"),
+        (24 * 400, "400 days"),
+        (24 * 14, "2 weeks"),
+        (1e-4, "0.4 seconds"),
+    ],
+)
+def test_limits_are_exact(hours: float, shown: str):
+    assert format_limit(timedelta(hours=hours)) == shown
 
 
 @pytest.mark.parametrize(("hours", "shown"), [(1.5, "in 1.5 hours"), (0, "now"), (-3, "now")])

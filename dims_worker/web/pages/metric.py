@@ -23,9 +23,9 @@ from dims_worker.domain.decide import IN_FUTURE
 from dims_worker.errors import NotFound
 from dims_worker.formatting import (
     NO_VALUE,
-    format_age,
     format_drift,
     format_exact,
+    format_limit,
     format_number,
     format_value,
     is_number,
@@ -172,7 +172,7 @@ def _format_setting(value: Any) -> str:
     if isinstance(value, Thresholds):
         return ", ".join(f"{key} {format_number(limit)} %" for key, limit in value)
     if isinstance(value, timedelta):
-        return format_age(value)
+        return format_limit(value)
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "anyone"
     if isinstance(value, bool):
