@@ -18,7 +18,7 @@ from dims_worker import local
 
 COMMITS = 50
 PAUSE = 0.3
-MAX_MS = 4.0
+MAX_MS = 6.0
 ENV = {
     **{name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "DIMS_"))},
     "GIT_CONFIG_GLOBAL": os.devnull,

@@ -26,6 +26,8 @@ FIELD = "event"
 GIT_COMMIT = "dims.git.commit"
 GIT_MERGE = "dims.git.merge"
 GIT_REWRITE = "dims.git.rewrite"
+GIT_CHECKOUT = "dims.git.checkout"
+GIT_REFS_CHANGED = "dims.git.refs_changed"
 FILES_CHANGED = "dims.files.changed"
 SCRAPER_COMPLETE = "dims.scraper.complete"
 SCHEDULE_TICK = "dims.schedule.tick"
@@ -35,6 +37,8 @@ OWN_TYPES = (
     GIT_COMMIT,
     GIT_MERGE,
     GIT_REWRITE,
+    GIT_CHECKOUT,
+    GIT_REFS_CHANGED,
     FILES_CHANGED,
     SCRAPER_COMPLETE,
     SCHEDULE_TICK,

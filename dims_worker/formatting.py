@@ -1,4 +1,4 @@
-"""Format numbers, values, drifts, times and durations for people, the same way everywhere.
+"""Format numbers, values, drifts, times, durations and words of commands for people, the same way everywhere.
 
 No other module of dims_worker formats a time, which a test checks. Times are shown in UTC.
 """
@@ -6,13 +6,21 @@ No other module of dims_worker formats a time, which a test checks. Times are sh
 from __future__ import annotations
 
 import math
+import os
+import shlex
+import unicodedata
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Protocol, TypeGuard
+from decimal import Decimal
+from typing import Any, Protocol
 
 from dims_worker.config import Metric
 from dims_worker.config.units import AGES, FUTURE_TOLERANCE
+from dims_worker.numbers import Number, fits_float, same_number
+from dims_worker.numbers import is_number as is_number  # noqa: PLC0414 - others import it from here
 
 NO_VALUE = "-"
+_UNESCAPED = frozenset(" /.,:;=@+-_~#^&*()[]{}<>|?")
+"""Characters besides letters and digits that need no escape in the format of `printf`, whatever the shell."""
 _YEAR = 365.25 * AGES["days"]
 _ROUNDS_TO_ONE = 0.9995
 """The smallest number that three significant digits round to 1: 59.98 seconds are a minute."""
@@ -22,14 +30,36 @@ _ELAPSED_UNITS = ("days", "hours", "minutes", "seconds")
 _COUNTED_UNITS = ("files", "lines", "objects", "commits", "bytes", "games", "hours", "days", "minutes", "weeks")
 
 
-def is_number(value: Any) -> TypeGuard[int | float]:
-    """Return whether a value is an int or a float. A bool is not a number here."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def escape_control(text: object) -> str:
     r"""Escape control characters (`\x1b`), so that a text from outside cannot move the cursor or colour the screen."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(text))
+
+
+def shell_quote(word: str) -> str:
+    r"""Quote a word for any POSIX shell: as it is, in '…', or in "$(printf '…')" with octal escapes.
+
+    The escapes are for what a terminal, a browser or the history of a shell may change: invisible characters, text that
+    is not in Unicode form NFC, `!` beside a quote. Line breaks at the end stay as they are, because `$(…)` would remove
+    them. Names from `os.fsdecode` keep their bytes. Raises ValueError for NUL, which no command can contain.
+    """
+    if "\0" in word:
+        raise ValueError(f"no shell command can contain the word {word!r}")
+    start = word.rstrip("\n")
+    end = f"'{word[len(start) :]}'" if start != word else ""
+    is_composed = unicodedata.is_normalized("NFC", start)
+    if start.isprintable() and is_composed and not ("'" in start and "!" in start):
+        return shlex.quote(start) + end if start or not end else end
+    text = "".join(_for_printf(character, is_composed) for character in start)
+    text = f"\\055{text[1:]}" if text.startswith("-") else text  # it is no option of `printf`
+    return f"\"$(printf '{text}')\"{end}"
+
+
+def _for_printf(character: str, is_composed: bool) -> str:
+    if character.isascii():
+        is_plain = character.isalnum() or character in _UNESCAPED
+    else:
+        is_plain = is_composed and character.isprintable()
+    return character if is_plain else "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
 
 
 def pluralize(count: int, noun: str) -> str:
@@ -42,17 +72,26 @@ def count_metrics(count: int) -> str:
     return pluralize(count, "metric")
 
 
-def format_number(value: float, precision: int | None = None) -> str:
+def format_number(value: Number, precision: int | None = None) -> str:
     """Return `172,726` or `3.25`: `precision` decimals, or else up to four significant digits."""
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, Decimal) and fits_float(value):
+        value = float(value)
     if precision is not None:
         return f"{value:,.{precision}f}"
-    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.1f}"
+    return f"{value:,.4g}" if -1000 < value < 1000 else f"{value:,.1f}"
 
 
-def format_exact(value: float) -> str:
-    """Return a number to calculate with, with up to ten significant digits: `172,726`, `3.256789`."""
+def format_exact(value: Number) -> str:
+    """Return a number to calculate with, with up to ten significant digits: `172,726`, `3.256789`.
+
+    A number that a float cannot hold has all its digits.
+    """
+    if isinstance(value, Decimal):
+        if not fits_float(value):
+            return f"{value:,f}"
+        value = float(value)
     if isinstance(value, int) or (value == int(value) and abs(value) < 1e15):
         return f"{int(value):,}"
     return f"{value:,.10g}"
@@ -124,7 +163,7 @@ def format_drift(value: Any, baseline: Any, drift: float | None) -> str:
     """
     if drift is None:
         return NO_VALUE
-    signed = is_number(value) and is_number(baseline) and value != baseline
+    signed = is_number(value) and is_number(baseline) and not same_number(value, baseline)
     sign = ("+" if value > baseline else "-") if signed else ""
     return f"{sign}{format_percent(drift, math.ceil(drift))}"
 

@@ -15,6 +15,7 @@ from dims_worker.config.units import parse_since
 from dims_worker.domain.decide import drift_pct
 from dims_worker.errors import ConfigError, NotFound
 from dims_worker.formatting import is_number
+from dims_worker.numbers import Number, difference, same_value
 from dims_worker.store import snapshots
 from dims_worker.store.engine import clock
 from dims_worker.store.snapshots import LatestRequest, SnapshotValue
@@ -40,7 +41,7 @@ class MetricDifference:
     kind: Literal["changed", "new", "retired"]
     then: SnapshotValue | None
     now: SnapshotValue | None
-    change: int | float | None
+    change: Number | None
     drift_pct: float | None
     decision: LatestRequest | None
 
@@ -108,7 +109,7 @@ def _is_workflow(config: Config, name: str) -> bool:
 def _same(then: SnapshotValue | None, now: SnapshotValue | None) -> bool:
     if then is None or now is None:
         return then is now
-    return bool(then.value == now.value) and isinstance(then.value, bool) == isinstance(now.value, bool)
+    return same_value(then.value, now.value)
 
 
 def _difference(
@@ -116,7 +117,7 @@ def _difference(
 ) -> MetricDifference:
     if then is None or now is None:
         return MetricDifference(name, "new" if then is None else "retired", then, now, None, None, decision)
-    change = now.value - then.value if is_number(then.value) and is_number(now.value) else None
+    change = difference(now.value, then.value) if is_number(then.value) and is_number(now.value) else None
     metric = config.metrics.get(name)
     drift = None if metric is not None and metric.is_age else drift_pct(then.value, now.value)
     return MetricDifference(name, "changed", then, now, change, drift, decision)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from dims_worker.config import Config, S3Metric, SourceMetric
 from dims_worker.domain.decide import drift_pct
-from dims_worker.events import SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUESTED
+from dims_worker.events import GIT_REFS_CHANGED, SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUESTED
 from dims_worker.probes import probe_for
 from dims_worker.probes.base import Value
 from dims_worker.store import change_events
@@ -127,7 +127,7 @@ def summarize_events(
     return ReportedEvents(
         number=sum(types.values()),
         commits=tuple(commits),
-        number_of_commits=sum(number for kind, number in types.items() if kind.startswith(GIT)),
+        number_of_commits=sum(number for kind, number in types.items() if _names_commit(kind)),
         uploads=by_prefix(folders),
         others=others,
         requested={kind: number for kind, number in types.items() if kind in RUN_REQUESTS},
@@ -136,7 +136,11 @@ def summarize_events(
 
 def _is_detailed(kind: str) -> bool:
     """Return whether events of a type are listed one by one or by their keys."""
-    return kind.startswith((GIT, change_events.CREATED, *change_events.REMOVED))
+    return _names_commit(kind) or kind.startswith((change_events.CREATED, *change_events.REMOVED))
+
+
+def _names_commit(kind: str) -> bool:
+    return kind.startswith(GIT) and kind != GIT_REFS_CHANGED
 
 
 def by_prefix(folders: Sequence[Folder]) -> tuple[Folder, ...]:

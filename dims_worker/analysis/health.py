@@ -13,6 +13,7 @@ from dims_worker.analysis.evidence import Gap, named_gaps
 from dims_worker.config import Config, Metric
 from dims_worker.domain.decide import IN_FUTURE, SEVERITIES, Judge, Limit, age_of
 from dims_worker.formatting import count_metrics, display_unit, is_number
+from dims_worker.numbers import Number, difference
 from dims_worker.probes.reading_notes import left_out, reading_doubts
 from dims_worker.store import metric_states, point_in_time
 from dims_worker.store.approval_requests import ApprovalRequest
@@ -85,16 +86,16 @@ class MetricHealth:
         return self.before.as_of != self.state.as_of or not (self.failed or self.stale)
 
     @property
-    def change(self) -> int | float | None:
+    def change(self) -> Number | None:
         """The change since `before` in the unit of the metric, or None if there is none to report."""
         if self.before is None or not self.compared:
             return None
         now, then = self.state.value, self.before.value
         if not (is_number(now) and is_number(then)):
             return None
-        change = now - then
+        change = difference(now, then)
         # A difference that only rounding makes is no change: 0.1 + 0.2 is not exactly 0.3.
-        return 0 if isinstance(change, float) and abs(change) < NOISE * abs(now) else change
+        return 0 if isinstance(change, float) and abs(change) < NOISE * abs(float(now)) else change
 
     @property
     def doubts(self) -> list[str]:
@@ -110,7 +111,7 @@ class MetricHealth:
     def gaps(self) -> tuple[Gap, ...]:
         return named_gaps(self.state.details, self.state.value)
 
-    def number(self, value: Any, now: datetime) -> int | float | None:
+    def number(self, value: Any, now: datetime) -> Number | None:
         """Return a value as a number, an age in its unit at `now`, or None if it is not a number."""
         if self.declared.is_age:
             return age_of(value, now, self.unit)

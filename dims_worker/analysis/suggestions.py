@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -27,6 +28,7 @@ from dims_worker.config import Policy
 from dims_worker.config.policy import Thresholds
 from dims_worker.domain.decide import Baseline, Judge, age_of, drift_pct
 from dims_worker.formatting import format_age, format_exact, is_number
+from dims_worker.numbers import Number, difference, same_number
 from dims_worker.probes.base import Value
 
 FEWEST = 20
@@ -93,11 +95,16 @@ def _count_notified(policy: Policy, accepted: Sequence[AcceptedReading], *, is_a
     return notified
 
 
+def _step(old: Number, new: Number) -> float:
+    step = difference(new, old)
+    return abs(float(step)) if isinstance(step, Decimal) else abs(step)
+
+
 def _changes(policy: Policy, accepted: Sequence[AcceptedReading]) -> Iterator[PolicyAdvice]:
     pairs = [(old.value, new.value) for old, new in pairwise(accepted) if is_number(old.value) and is_number(new.value)]
     if len(pairs) < FEWEST:
         return
-    moved = sum(old != new for old, new in pairs)
+    moved = sum(not same_number(old, new) for old, new in pairs)
     stable = moved * 10 <= len(pairs)
     yield PolicyAdvice(
         "volatility",
@@ -105,8 +112,8 @@ def _changes(policy: Policy, accepted: Sequence[AcceptedReading]) -> Iterator[Po
         f"{moved:,} of {len(pairs):,} readings differ from the previous one",
     )
     drifts = [drift for old, new in pairs if (drift := drift_pct(old, new)) is not None]
-    steps = [abs(new - old) for old, new in pairs if new != old]
-    values = [abs(new) for _, new in pairs]
+    steps = [_step(old, new) for old, new in pairs if not same_number(new, old)]
+    values = [abs(float(new)) if isinstance(new, Decimal) else abs(new) for _, new in pairs]
     if steps and median(values) < SMALL and all(isinstance(value, int) for value in values):
         usual = math.floor(quantile(steps, 0.95))
         yield PolicyAdvice(
@@ -114,7 +121,7 @@ def _changes(policy: Policy, accepted: Sequence[AcceptedReading]) -> Iterator[Po
             usual + 1,
             f"95 % of its steps are {usual:,} or less, and its median is {format_exact(median(values))}",
         )
-        drifts = [drift for old, new in pairs if abs(new - old) > usual and (drift := drift_pct(old, new)) is not None]
+        drifts = [drift for old, new in pairs if _step(old, new) > usual and (drift := drift_pct(old, new)) is not None]
     yield from _thresholds(policy, drifts or [0.0])
 
 

@@ -12,8 +12,10 @@ from sqlalchemy import Connection, Engine
 
 from dims_worker.config import Config
 from dims_worker.domain.decide import Baseline, Judge, drift_pct
-from dims_worker.errors import NotAllowed, NotFound, Refused, UsageError
+from dims_worker.errors import MeasureError, NotAllowed, NotFound, Refused, UsageError
+from dims_worker.numbers import exact_decimal, is_number, number_of, value_text
 from dims_worker.probes.base import Reading, Value
+from dims_worker.probes.text_values import checked_text
 from dims_worker.store import approval_requests, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.engine import clock, transaction
@@ -154,12 +156,17 @@ def _require_valid(config: Config, baseline: BaselineInput, state: MetricState) 
         raise UsageError(f"{name} is an age and has no baseline: set `max_age` in the configuration instead")
     try:
         Reading(name, value, "", "exact")
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+        if is_number(value):
+            number_of(exact_decimal(value))
+        if isinstance(value, str) and checked_text(value, "it is") != value:
+            raise ValueError("a text cannot contain NUL, which PostgreSQL does not store")
+    except (ValueError, MeasureError) as error:
+        raise UsageError(f"{name}: {error}") from None
     if state.as_of is not None and value is not None and state.value is not None:
         kind, last_kind = _kind(value), _kind(state.value)
         if kind != last_kind:
-            raise UsageError(f"{name}: {value!r} is a {kind}, but its last reading is the {last_kind} {state.value!r}")
+            last = value_text(state.value)
+            raise UsageError(f"{name}: {value_text(value)} is a {kind}, but its last reading is the {last_kind} {last}")
 
 
 def _kind(value: Value) -> str:
@@ -190,7 +197,8 @@ def _require_unchanged(request: ApprovalRequest, version: int, state: MetricStat
     if request.version != version or request.baseline_version != state.baseline_version:
         raise Refused(
             f"request {request.id} has changed since version {version}: version {request.version} now proposes "
-            f"{request.value!r} against the baseline {state.baseline!r} ({request.reason}). Review it again"
+            f"{value_text(request.value)} against the baseline {value_text(state.baseline)} ({request.reason}). Review "
+            "it again"
         )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dims_worker.checks.check import Check
 from dims_worker.config import Config
-from dims_worker.formatting import pluralize
+from dims_worker.formatting import pluralize, shell_quote
 from dims_worker.local.ports import HOST, port_is_free
 
 SECRETS = (
@@ -43,11 +42,11 @@ def secrets_check(home: Path) -> Check:
         return Check("secrets", "ok", "only the owner of the data directory can enter it")
     open_files = [path for pattern in SECRETS for path in sorted(home.glob(pattern)) if _is_open(path)]
     if open_files:
-        names = " ".join(shlex.quote(str(path)) for path in open_files)
+        names = " ".join(shell_quote(str(path)) for path in open_files)
         summary = f"other users can read {pluralize(len(open_files), 'file')} with secrets, such as {open_files[0]}"
         return Check("secrets", "problem", summary, f"chmod 600 {names}")
     if mode & stat.S_IWOTH:
-        fix = f"chmod 700 {shlex.quote(str(home))}"
+        fix = f"chmod 700 {shell_quote(str(home))}"
         return Check("secrets", "problem", f"every user can write to {home}, so anyone can send events", fix)
     return Check("secrets", "ok", "only their owner can read the files with secrets")
 
@@ -65,7 +64,7 @@ def configuration_files_check(config: Config) -> Check:
         for path in (file, file.parent):
             if path.stat().st_mode & stat.S_IWOTH and not path.stat().st_mode & stat.S_ISVTX:
                 summary = f"every user can change {path}, and with it the programs that DIMS runs"
-                return Check("configuration", "problem", summary, f"chmod o-w {shlex.quote(str(path))}")
+                return Check("configuration", "problem", summary, f"chmod o-w {shell_quote(str(path))}")
     for file in config.files:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
         number = next((n for n, line in enumerate(lines, 1) if _PASSWORD.search(line.partition(" #")[0])), None)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from dims_worker import __version__
 from dims_worker.checks.check import Check, State, worst_state
 from dims_worker.config import Config, GitSource
 from dims_worker.errors import DimsError
-from dims_worker.formatting import pluralize
+from dims_worker.formatting import pluralize, shell_quote
 
 PYTHON_SECONDS = 5.0
 _VERSION = "import dims_producers.git_hook, dims_worker; print(dims_worker.__version__)"
@@ -44,13 +42,13 @@ def git_hook_checks(config: Config, *, run_python: bool = False) -> Iterator[Che
 
     With `run_python`, this also starts the Python of the hooks, which takes a moment, and compares its version.
     """
-    rules = sorted(name for name, rule in config.rules.items() if _reacts_to_commits(name, rule.on))
+    needed = any(config.reacts_to(kind) for kind in TYPES.values())
     seen: set[Path] = set()
     for source, each in config.sources.items():
         if not isinstance(each, GitSource):
             continue
         name, folder = f"hooks of {source}", config.path_of(each.path)
-        if not rules:
+        if not needed:
             yield Check(name, "ok", "no rule reacts to commits, so none is needed")
             continue
         try:
@@ -61,10 +59,6 @@ def git_hook_checks(config: Config, *, run_python: bool = False) -> Iterator[Che
             yield _summarized(name, folder, list(_findings(config, paths, run_python=run_python)))
         except (DimsError, OSError) as error:
             yield Check(name, "warning", f"cannot be checked: {error}", f"Correct `path` of the source {source}.")
-
-
-def _reacts_to_commits(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(kind == name or any(fnmatchcase(kind, pattern) for pattern in patterns) for kind in TYPES.values())
 
 
 def _summarized(name: str, folder: Path, findings: list[HookFinding]) -> Check:
@@ -85,7 +79,7 @@ def _as_check(finding: HookFinding) -> Check:
 
 
 def _findings(config: Config, paths: RepositoryPaths, *, run_python: bool) -> Iterator[HookFinding]:
-    install = f"dims hook install {shlex.quote(str(paths.top or paths.git_dir))}"
+    install = f"dims hook install {shell_quote(str(paths.top or paths.git_dir))}"
     if paths.bare:
         if "dims" not in text_of(paths.hooks / "post-receive"):
             fix = f"Call `dims enqueue {TYPES['post-commit']}` in {paths.hooks / 'post-receive'}."
@@ -123,7 +117,7 @@ def _hook_finding(
     if not hook.is_file():
         return found("problem", f"runs {hook}, which does not exist", install)
     if not os.access(hook, os.X_OK):
-        return found("problem", "is not executable, so git ignores it", f"chmod +x {shlex.quote(str(hook))}")
+        return found("problem", "is not executable, so git ignores it", f"chmod +x {shell_quote(str(hook))}")
     return _script_finding(config, hook, install, found, run_python=run_python)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from dims_worker.checks.check import Check
-from dims_worker.formatting import format_age, format_bytes, pluralize
+from dims_worker.formatting import format_age, format_bytes, pluralize, shell_quote
 
 ProcessState = Literal["alive", "suspended", "gone"]
 FULL_BYTES = 100_000_000
@@ -61,7 +61,7 @@ def data_directory_check(home: Path) -> Check:
             "data_directory",
             "problem",
             f"{home} belongs to {owner}, and you cannot use it",
-            f"Run this command as {owner}, or give the folder to its user: `chown -R USER {home}`.",
+            f"Run this command as {owner}, or give the folder to its user: `chown -R USER {shell_quote(str(home))}`.",
         )
     return Check("data_directory", "ok", str(home))
 
@@ -122,7 +122,7 @@ def _is_foreign(status: os.stat_result, owner: int) -> bool:
 def spool_check(home: Path, state: SpoolState) -> Check:
     """Return the check of the spool."""
     if state.problem:
-        fix = f"Give the spool to the user who runs DIMS: `chown -R USER {home / 'spool'}`."
+        fix = f"Give the spool to the user who runs DIMS: `chown -R USER {shell_quote(str(home / 'spool'))}`."
         return Check("spool", "problem", state.problem, fix)
     bad = home / "spool" / "bad"
     unread = f"; {pluralize(state.unreadable, 'file')} could not be read: see {bad}" if state.unreadable else ""
@@ -131,7 +131,7 @@ def spool_check(home: Path, state: SpoolState) -> Check:
     if state.foreign:
         owner = owner_of(home)
         summary += f"; {pluralize(len(state.foreign), 'path')} of another user, such as {state.foreign[0]}"
-        return Check("spool", "problem", summary, f"Run `chown -R {owner} {home / 'spool'}` as root.")
+        return Check("spool", "problem", summary, f"Run `chown -R {owner} {shell_quote(str(home / 'spool'))}` as root.")
     if state.full:
         return Check("spool", "problem", f"full, so it accepts no event: {summary}", "Start `dims watch`, which sends.")
     if waited:

@@ -97,8 +97,11 @@ def _git_check() -> Check:
 
 
 def time_zones_check(config: Config) -> Check:
-    """Return whether Python knows the time zones of the rules."""
-    names = sorted({rule.timezone for rule in config.rules.values() if rule.schedule is not None} | {"Europe/Berlin"})
+    """Return whether Python knows the time zones of the rules and workflows."""
+    rules = {rule.timezone for rule in config.rules.values() if rule.schedule is not None}
+    declared = (config.workflows.gap_analysis, config.workflows.local_inventory)
+    games = {each.timezone for each in declared if each is not None and each.timezone is not None}
+    names = sorted(rules | games | {"Europe/Berlin"})
     for name in names:
         try:
             ZoneInfo(name)

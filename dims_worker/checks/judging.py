@@ -14,7 +14,7 @@ FIX = "Name them in a rule with a `schedule`, in the `metrics` of a workflow tha
 
 def judging_checks(config: Config) -> Iterator[Check]:
     """Yield a check that names each critical metric that nothing judges. Without critical metrics, yield none."""
-    critical = [name for name, metric in config.metrics.items() if metric.enabled and config.policy_of(name).critical]
+    critical = [name for name in config.enabled_metrics if config.policy_of(name).critical]
     if not critical:
         return
     if unjudged := unjudged_metrics(config):

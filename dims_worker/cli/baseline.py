@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
+import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,22 @@ from dims_worker.cli.approvals import as_option, decider
 from dims_worker.cli.session import EXISTING_FILE, Session, examples, pass_session
 from dims_worker.errors import UsageError
 from dims_worker.formatting import format_value, pluralize
+from dims_worker.numbers import loads, parse_fraction
 from dims_worker.pipeline.ingest import register_config
 from dims_worker.store.engine import clock, transaction
+
+_FRACTION = re.compile(r"[+-]?[0-9]+\.[0-9]+")
+
+
+class _NumberLoader(yaml.SafeLoader):
+    """Reads YAML in which no number loses a digit."""
+
+
+def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float | Decimal:
+    return parse_fraction(node.value) if _FRACTION.fullmatch(node.value) else loader.construct_yaml_float(node)
+
+
+_NumberLoader.add_constructor("tag:yaml.org,2002:float", _number)
 
 
 @click.group()
@@ -71,7 +86,7 @@ def read_baselines(file: Path, note: str | None) -> list[BaselineInput]:
         if kind == ".csv":
             baselines = list(_parse_csv(file, content, note))
         elif kind in (".yaml", ".yml", ".json"):
-            tree = json.loads(content) if kind == ".json" else yaml.safe_load(content)
+            tree = loads(content) if kind == ".json" else _NumberLoader(content).get_single_data()
             baselines = list(_parse_tree(file, tree, "", note))
         else:
             raise UsageError(f"{file}: cannot be read. Use a .yaml, .json or .csv file.")
@@ -88,7 +103,7 @@ def read_baselines(file: Path, note: str | None) -> list[BaselineInput]:
 def scalar(text: str) -> Any:
     """Return the number, boolean or null that the text is in JSON, or else the text itself."""
     try:
-        value = json.loads(text)
+        value = loads(text)
     except ValueError:
         return text
     return text if isinstance(value, str | list | dict) else value
@@ -118,7 +133,7 @@ def _parse_tree(file: Path, tree: Any, within: str, note: str | None) -> Iterato
 
 
 def _check_scalar(file: Path, name: str, value: Any) -> Any:
-    if value is None or isinstance(value, str | int | float | bool):
+    if value is None or isinstance(value, str | int | float | Decimal | bool):
         return value
     raise UsageError(f"{file}: {name}: a value must be a number, a text, a boolean or null, not {type(value).__name__}")
 

@@ -30,6 +30,7 @@ from dims_worker.formatting import (
     format_utc_seconds,
     format_value,
     pluralize,
+    shell_quote,
 )
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.events import LoggedEvent, ServedMetric, event_by_id, find_events, list_events, served_metrics
@@ -275,7 +276,7 @@ def _wait(engine: Engine, config: Config, event: Event, timeout: float | None) -
     missing = "some of its metrics were not measured" if stored else "the event was not stored"
     raise MeasureError(
         f"{missing} within {format_duration(timedelta(seconds=seconds))}. Is `dims up` running? "
-        f"See how far it got with `dims events show {event.id}`."
+        f"See how far it got with `dims events show {shell_quote(event.id)}`."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -23,6 +24,7 @@ from dims_worker.formatting import (
     format_value,
     pluralize,
 )
+from dims_worker.numbers import is_number
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import PastReading, history_of
 from dims_worker.text.readings import broken_limit_text, done_text, reading_json
@@ -124,8 +126,8 @@ def _chart_value(reading: PastReading, value: Any, is_age: bool) -> float | str 
         return None
     if is_age and isinstance(value, str):
         return age_of(value, reading.as_of, reading.unit)
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER:
-        return value
+    if is_number(value) and -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
+        return float(value) if isinstance(value, Decimal) else value
     if value is None:
         return None if is_age else "null"
     return format_value(value, reading.unit, None, reading.as_of)

@@ -16,12 +16,13 @@ from dims_producers.spool import Spool
 from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.config import Config, FilesSource, GitSource
 from dims_worker.errors import ConfigError, UsageError
+from dims_worker.events import GIT_REFS_CHANGED
 
 
 @click.group()
 @examples("dims hook install", "dims hook uninstall")
 def hook() -> None:
-    """Install or remove the git hooks that report commits to DIMS.
+    """Install or remove the git hooks that report to DIMS what git does.
 
     A hook writes one small file to the spool, a folder of events that wait to be sent, and returns at once. Git never
     waits for DIMS and never fails because of it.
@@ -34,7 +35,7 @@ def hook() -> None:
 @click.option("--all", "everywhere", is_flag=True, help="Install in the repository of every git source.")
 @pass_session
 def install(session: Session, repo: Path | None, everywhere: bool) -> None:
-    """Install the hooks post-commit, post-merge and post-rewrite.
+    """Install the hooks that report what git does.
 
     REPO is a git repository. The default is the current folder. Existing hooks are kept and still run. To refresh the
     hooks, install them again.
@@ -48,7 +49,7 @@ def install(session: Session, repo: Path | None, everywhere: bool) -> None:
     for folder in _git_folders(config) if everywhere else [session.cwd / (repo or Path())]:
         results = git_hook.install(folder, config.home)
         place = next(iter(results)).parent
-        click.echo(f"git now reports commits, merges and rewrites to DIMS. The hooks are in {place}:")
+        click.echo(f"git now reports to DIMS what it does. The hooks are in {place}:")
         click.echo(git_hook.format_result(results))
 
 
@@ -75,8 +76,9 @@ def uninstall(session: Session, repo: Path) -> None:
 def watch(session: Session) -> None:
     """Report changes of watched folders until you press Ctrl-C.
 
-    It watches the folders under `watch` in the configuration, and sends the events in the spool. `dims up` runs it for
-    you.
+    It watches the folders under `watch` in the configuration, and sends the events in the spool. It also reports when
+    HEAD, a branch, a tag or the index changes in the repository of such a folder or of a git source. `dims up` runs it
+    for you.
     """
     from dims_producers.watch_files import FolderWatcher  # its library is optional
 
@@ -97,6 +99,7 @@ def watch(session: Session) -> None:
         return path.is_relative_to(home)
 
     repositories = [config.path_of(each.path) for each in config.sources.values() if isinstance(each, GitSource)]
+    followed = [*repositories, *folders.values()] if config.reacts_to(GIT_REFS_CHANGED) else []
     watcher = FolderWatcher(
         folders,
         spool,
@@ -104,6 +107,7 @@ def watch(session: Session) -> None:
         ignored=ignored,
         stop=stop,
         repositories=[config.project, *repositories],
+        followed=followed,
     )
     with _reported(config):
         watcher.run()

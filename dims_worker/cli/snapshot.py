@@ -45,8 +45,8 @@ def take_command(session: Session, name: str | None, note: str | None, as_json: 
     if as_json:
         session.print_json({"snapshot": name, "metrics": count, "taken_at": now})
     else:
-        metrics = pluralize(count, "metric")
-        session.print_text(f"took the snapshot {name} of {metrics}. Compare with `dims diff --since {name}`.")
+        values = pluralize(count, "value")
+        session.print_text(f"took the snapshot {name} of {values}. Compare with `dims diff --since {name}`.")
 
 
 @snapshot.command("list")
@@ -66,7 +66,7 @@ def list_command(session: Session, as_json: bool) -> None:
             }
         )
         return
-    table = plain_table("snapshot", "taken", "metrics", "kept", "what", numbers=("metrics",))
+    table = plain_table("snapshot", "taken", "values", "kept", "what", numbers=("values",))
     for row in rows:
         kept = pluralize(session.config.settings.snapshot_days, "day") if row.daily else "until deleted"
         note = escape_control(row.note or NO_VALUE)

@@ -22,6 +22,7 @@ from dims_worker.cli.notify import waiting_text
 from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import format_retention, plain_table
 from dims_worker.config import Config, S3Source
+from dims_worker.config.runtime import WORKFLOW
 from dims_worker.domain.decide import Judge
 from dims_worker.errors import DimsError
 from dims_worker.formatting import NO_VALUE, escape_control, format_age, format_ago, pluralize
@@ -173,14 +174,17 @@ def _count(config: Config, url: str) -> Inventory:
         api_calls = api_calls_since(connection, MONTH)
         channels = channel_rows(connection, list(config.notify.channels))
         retention = last_retention_run(connection)
-    failed = [state.metric for state in states if state.error is not None]
-    stale = [state.metric for state in states if _is_stale(config, state, now)]
-    beyond = [state.metric for state in states if _is_beyond(config, state, now)]
-    unmeasured = [state.metric for state in states if _is_unmeasured(config, state)]
+    metrics, workflows = _counted(config, states)
+    failed = [state.metric for state in metrics if state.error is not None]
+    stale = [state.metric for state in metrics if _is_stale(config, state, now)]
+    beyond = [state.metric for state in metrics if _is_beyond(config, state, now)]
+    unmeasured = [state.metric for state in metrics if _is_unmeasured(config, state)]
+    failed_workflows = [state.metric.removeprefix(WORKFLOW) for state in workflows if state.error is not None]
     newest = max((state.as_of for state in states if state.as_of), default=None)
     inventory = Inventory()
     inventory.text |= {
         "database": f"up, {pluralize(events, 'event')}, {rejected:,} rejected; last reading {format_ago(newest, now)}",
+        "metrics": _number_of_metrics(config),
         "failed": _metric_names(failed),
         "stale": _metric_names(stale),
         "beyond_limits": _metric_names(beyond),
@@ -188,6 +192,8 @@ def _count(config: Config, url: str) -> Inventory:
         "requests": f"{pluralize(len(requests), 'request')} waiting for approval" if requests else "none",
         "retention": format_retention(retention),
     }
+    if workflows:
+        inventory.text["workflows"] = f"{len(workflows)} configured; failed: {_metric_names(failed_workflows)}"
     if channels:
         inventory.text["notify"] = "; ".join(_channel_text(row) for row in channels)
     if (listing := _listing_text(config, api_calls)) is not None:
@@ -198,7 +204,12 @@ def _count(config: Config, url: str) -> Inventory:
         "unsent": {row.channel: row.unsent for row in channels},
         "scans": scans,
         "retention_finished": retention.day.isoformat() if retention and retention.finished_at else None,
+        "metrics": len(metrics),
+        "disabled": len(config.disabled_metrics),
+        "workflows": len(workflows),
         "failed": failed,
+        "failed_workflows": failed_workflows,
+        "drifted": [state.metric for state in metrics if state.drifted],
         "stale": stale,
         "beyond_limits": beyond,
         "unmeasured": unmeasured,
@@ -211,17 +222,36 @@ def _count(config: Config, url: str) -> Inventory:
 def _add_due(
     config: Config, inventory: Inventory, states: Sequence[metric_states.MetricState], scans: int, now: datetime
 ) -> None:
-    due = [state for state in states if state.due]
-    oldest = max((now - state.due_since for state in due if state.due_since), default=timedelta(0))
+    metrics, workflows = _counted(config, states)
+    due, due_workflows = ([state for state in group if state.due] for group in (metrics, workflows))
+    oldest = max((now - state.due_since for state in states if state.due and state.due_since), default=timedelta(0))
     late = oldest > LATE_SWEEPS * config.settings.sweep + config.settings.lease
-    waited = f"; the oldest event has waited {format_age(oldest)}" if due else ""
-    summary = f"{len(due)} of {pluralize(len(states), 'metric')}, {pluralize(scans, 'scan')} running{waited}"
+    waited = f"; the oldest event has waited {format_age(oldest)}" if due or due_workflows else ""
+    also = f" and {pluralize(len(due_workflows), 'workflow')}" if due_workflows else ""
+    number = f"{len(due)} of {pluralize(len(metrics), 'metric')}{also}"
+    summary = f"{number}, {pluralize(scans, 'scan')} running{waited}"
     fix = "`dims metrics` shows why each metric is due. Start a worker for its queue, or fix its source."
-    inventory.numbers |= {"due": len(due), "oldest_due_seconds": oldest.total_seconds()}
+    inventory.numbers |= {"due": len(due), "due_workflows": len(due_workflows)}
+    inventory.numbers["oldest_due_seconds"] = oldest.total_seconds()
     if late:
         inventory.checks.append(Check("due", "warning", f"behind: {summary}", fix))
     else:
         inventory.checks.append(Check("due", "ok", summary))
+
+
+def _counted(
+    config: Config, states: Sequence[metric_states.MetricState]
+) -> tuple[list[metric_states.MetricState], list[metric_states.MetricState]]:
+    """Return the states of the metrics that every output counts, which are enabled, and those of the workflows."""
+    enabled = frozenset(config.enabled_metrics)
+    metrics = [state for state in states if state.metric in enabled]
+    return metrics, [state for state in states if state.metric not in config.metrics]
+
+
+def _number_of_metrics(config: Config) -> str:
+    """Return `24 enabled, 3 disabled`."""
+    disabled = f", {len(config.disabled_metrics):,} disabled" if config.disabled_metrics else ""
+    return f"{len(config.enabled_metrics):,} enabled{disabled}"
 
 
 def _channel_text(row: ChannelRow) -> str:

@@ -18,7 +18,7 @@ from dims_worker import workflows
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.session import FILE, Session, examples, json_option, pass_session
 from dims_worker.cli.tables import plain_table
-from dims_worker.config import Config
+from dims_worker.config import WITH_COSTS, Config
 from dims_worker.config.runtime import WORKFLOW
 from dims_worker.config.workflows import AUDIT, SYNC_STATUS
 from dims_worker.domain.plan import Planner
@@ -125,7 +125,7 @@ def _run_with_progress(session: Session, engine: Engine, name: str, quick: bool,
         def show_progress(step: str) -> None:
             status.update(f"{name}: {escape(escape_control(step))}")
 
-        wanted = frozenset({"with-costs"} if with_costs else ())
+        wanted = frozenset({WITH_COSTS} if with_costs else ())
         options = WorkflowOptions(quick, wanted, show_progress, with_metrics=True)
         return _run(engine, session.config, name, options)
 
@@ -134,12 +134,13 @@ def _run(engine: Engine, config: Config, name: str, options: WorkflowOptions) ->
     """Store an event that requests the workflow, and run it in this process, under its lease. This is a check: the
     workflow measures its metrics itself, and they are not due.
 
-    It waits for no back-off. If a worker holds the lease, the run of that worker can serve the request, with the
-    configured options.
+    It waits for no back-off. If a worker holds the lease, a later run can serve the request. The event has its options,
+    so they also hold for that run and for a retry.
     """
     source = f"{WORKFLOW}{name}"
     producer = f"dims:workflow.{worker_name()}"
-    event = Event.new(WORKFLOW_REQUESTED, producer, now=datetime.now(UTC), data={"workflow": name, "check": True})
+    data = {"workflow": name, "check": True, "quick": options.quick, "options": sorted(options.options)}
+    event = Event.new(WORKFLOW_REQUESTED, producer, now=datetime.now(UTC), data=data)
     with transaction(engine) as connection:
         register_config(connection, config, whole=False)
         stored = store_events(connection, Planner(config), [ReceivedEnvelope("", event.to_json().encode())])

@@ -31,7 +31,9 @@ from dims_worker.config.sources import (
 )
 from dims_worker.config.web import ProxySignIn, WebSection
 from dims_worker.config.workflows import (
+    WITH_COSTS,
     WORKFLOW_NAMES,
+    WORKFLOW_OPTIONS,
     AuditConfig,
     AwsInventoryConfig,
     Feed,
@@ -47,7 +49,9 @@ from dims_worker.config.workflows import (
 from dims_worker.config.yaml_document import Problem
 
 __all__ = [
+    "WITH_COSTS",
     "WORKFLOW_NAMES",
+    "WORKFLOW_OPTIONS",
     "AuditConfig",
     "AwsInventoryConfig",
     "AwsMetric",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
@@ -76,3 +77,18 @@ Patterns = Annotated[
 ]
 """A pattern with wildcards or a list of them. What a pattern costs is bounded, because events are compared with it."""
 Regex = Annotated[str, AfterValidator(_check_regex)]
+
+KEY_ID = r"^0*(\d+)(?!\d|-\d\d-\d\d)|(?:_|-)(00\d{8}|\d{9})(?!\d)"
+"""The default pattern for the id in the last part of a key: digits at the begin, or after a day and `_` or `-`."""
+
+
+def _check_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{value!r} is not a time zone; write one such as UTC or Europe/Berlin") from None
+    return value
+
+
+TimeZone = Annotated[str, AfterValidator(_check_zone)]
+"""The name of a time zone, such as `Europe/Berlin`."""

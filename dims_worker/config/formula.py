@@ -7,16 +7,19 @@ reading. `prices.name` names a price from the configuration.
 from __future__ import annotations
 
 import ast
+import copy
 import math
 import operator
 import re
 from collections.abc import Callable, Mapping
+from decimal import Context, Decimal, DecimalException, Inexact, localcontext
 from functools import cache
 from typing import Any
 
 from simpleeval import InvalidExpression, SimpleEval
 
 from dims_worker.errors import MeasureError
+from dims_worker.numbers import ARITHMETIC, Number, exact_decimal, fits_float, is_number, number_of, value_text
 
 PRICES = "prices"
 _DOTTED = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*){1,2}")
@@ -25,14 +28,25 @@ MAX_BITS = 4096
 """The most bits in the integer result of a power: more than a float holds, few enough to compute at once."""
 
 
-def _power(base: float, exponent: float) -> Any:
+def _power(base: Any, exponent: Any) -> Any:
     if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * exponent > MAX_BITS:
         raise OverflowError("a power is too large")
     return base**exponent
 
 
-def _round(number: float, digits: int = 0) -> float:
-    return round(number, max(digits, -400)) if digits else round(number)  # a float has at most 309 digits
+def _round(number: Any, digits: Any = 0) -> Any:
+    return round(number, max(int(digits), -400)) if digits else round(number)  # a float has at most 309 digits
+
+
+def _floor_divide(number: Any, other: Any) -> Any:
+    if not isinstance(number, Decimal):
+        return number // other
+    quotient, rest = divmod(number, other)
+    return quotient - 1 if rest and (rest < 0) != (other < 0) else quotient  # down, as for floats
+
+
+def _modulo(number: Any, other: Any) -> Any:
+    return number - other * _floor_divide(number, other) if isinstance(number, Decimal) else number % other
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {"abs": abs, "max": max, "min": min, "round": _round}
@@ -42,8 +56,8 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
+    ast.FloorDiv: _floor_divide,
+    ast.Mod: _modulo,
     ast.Pow: _power,
     ast.UAdd: operator.pos,
     ast.USub: operator.neg,
@@ -72,25 +86,65 @@ class Formula:
         if not self.inputs:
             raise ValueError("the formula reads no metric; name at least one as category.name")
 
-    def value(self, values: Mapping[str, Any]) -> int | float:
+    def value(self, values: Mapping[str, Any]) -> Number:
         """Return the result for the unrounded `values`, an int if the values and the operators keep ints.
+
+        If a value has more digits than a float, the formula is computed with decimals. So sums and products keep all
+        digits, and quotients 40.
 
         Raises MeasureError if there is no such number: a division by zero, a text among the values, or a
         result that a float cannot hold.
         """
         names = {name: values[name] for name in sorted(self.names)}
-        inputs = ", ".join(f"{name} = {value!r:.40}" for name, value in names.items())
-        if not all(isinstance(value, int | float) for value in names.values()):
+        inputs = ", ".join(f"{name} = {value_text(value):.40}" for name, value in names.items())
+        if not all(isinstance(value, int | float | Decimal) for value in names.values()):
             raise MeasureError(f"cannot compute {self.text!r} with {inputs}: a formula takes only numbers")
-        evaluator = SimpleEval(operators=_OPERATORS, functions=FUNCTIONS, names=names)
         try:
-            result = evaluator.eval(self.text, previously_parsed=self._tree)
-            number = isinstance(result, int | float) and not isinstance(result, bool) and math.isfinite(result)
+            result = self._decimal(names) if any(map(_needs_decimals, names.values())) else self._plain(names)
+            number = is_number(result) and math.isfinite(result)
         except (InvalidExpression, ArithmeticError, TypeError, ValueError, RecursionError) as error:
-            raise MeasureError(f"cannot compute {self.text!r} with {inputs}: {error}") from None
+            raise MeasureError(f"cannot compute {self.text!r} with {inputs}: {_reason(error)}") from None
         if not number:
             raise MeasureError(f"cannot compute {self.text!r} with {inputs}: {result!r:.40} is not a number")
         return result  # type: ignore[no-any-return]
+
+    def _plain(self, names: Mapping[str, Any]) -> Any:
+        evaluator = SimpleEval(operators=_OPERATORS, functions=FUNCTIONS, names=dict(names))
+        return evaluator.eval(self.text, previously_parsed=self._tree)
+
+    def _decimal(self, names: Mapping[str, Any]) -> Any:
+        exact = {name: exact_decimal(value) if is_number(value) else value for name, value in names.items()}
+        evaluator = SimpleEval(operators=_OPERATORS, functions=FUNCTIONS, names=exact)
+        with localcontext(ARITHMETIC) as context:
+            result = evaluator.eval(self.text, previously_parsed=_DecimalConstants().visit(copy.deepcopy(self._tree)))
+            if not isinstance(result, Decimal):
+                return result
+            if context.flags[Inexact]:
+                return float(result) if all(map(fits_float, exact.values())) else number_of(_QUOTIENT.plus(result))
+        return number_of(result)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a formula has no result. The errors of the decimal module have no message for people."""
+    if not isinstance(error, DecimalException):
+        return str(error)
+    return "division by zero" if isinstance(error, ZeroDivisionError) else "the result is not a number, or too large"
+
+
+def _needs_decimals(value: Any) -> bool:
+    return isinstance(value, Decimal) or (type(value) is int and not fits_float(value))
+
+
+_QUOTIENT = Context(prec=40)
+
+
+class _DecimalConstants(ast.NodeTransformer):
+    """Make the constants of a formula decimals: a float has no place among them."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+        assert is_number(node.value)  # see `_names`
+        decimal: Any = exact_decimal(node.value)
+        return ast.copy_location(ast.Constant(decimal), node)
 
 
 class _DottedNames(ast.NodeTransformer):

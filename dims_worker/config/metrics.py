@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dims_worker.config.base import Model, Patterns, Regex, Texts
+from dims_worker.config.base import KEY_ID, Model, Patterns, Regex, Texts, TimeZone
 from dims_worker.config.formula import parse_formula
 from dims_worker.config.policy import Thresholds
 from dims_worker.config.units import AGES, BYTES, Duration, Size
@@ -151,7 +151,7 @@ class S3Metric(SourceMetric):
     storage_class: Texts = Field((), description="Only objects of these classes, such as `GLACIER`.")
     names: int = Field(20, ge=0, description="How many names of missing, unreadable or different items DIMS keeps.")
     date: Regex = Field(r"(?<!\d)(\d{8})(?!\d)", description="For `missing_days`: group 1 is the day.")
-    id: Regex = Field(r"^0*(\d+)", description="For `completeness`: group 1 is the id.")
+    id: Regex = Field(KEY_ID, description="For `completeness`: the first group that matches is the id.")
     min_size: Size = Field(1, description="For `completeness`: a smaller object has no content.")
     expected: ExpectedQuery | ExpectedObjects | None = Field(None, description="For `completeness`: the expected ids.")
     local: str | None = Field(None, description="For `sync_status`: the local folder.")
@@ -201,7 +201,7 @@ class GitMetric(SourceMetric):
     since: date | None = Field(None, description="Commits of this day (UTC) and later.")
     until: date | None = Field(None, description="Commits before this day (UTC).")
     message: Regex | None = Field(None, description="Commits whose subject line matches.")
-    author: Regex | None = Field(None, description="Commits whose author, `Name <mail>`, matches.")
+    author: Regex | None = Field(None, description="Commits whose author matches: `Name <mail>`, after `.mailmap`.")
     ignore_case: bool = Field(False, description="Ignore case in `message` and `author`.")
     paths: Patterns = Field(("**",), min_length=1, description="Path patterns of tracked or changed files.")
 
@@ -213,7 +213,7 @@ class GitMetric(SourceMetric):
 
 
 class SqlMetric(SourceMetric):
-    """The value in the first row of a query. A pass runs equal queries once."""
+    """The value in the only row of a query. A pass runs equal queries once."""
 
     default_units: ClassVar[dict[str, str]] = {"age": "hours"}
     measure: Literal["value", "age"] = Field("value", description="`age`: the column is a time.")
@@ -221,7 +221,10 @@ class SqlMetric(SourceMetric):
     column: str | None = Field(None, description="The column to take, if the query returns several.")
     rows: str | None = Field(None, description="A query whose first column names what the value counts.")
     names: int = Field(20, ge=0, description="How many of `rows` DIMS keeps with the reading.")
-    tables: Texts = Field((), description="The tables that the query reads, as a note for people.")
+    tables: Texts = Field(
+        (), description="The tables that the query reads, as a note for people. DIMS finds them itself."
+    )
+    timezone: TimeZone = Field("UTC", description="For `age`: the time zone of a time that is stored without one.")
 
 
 class AwsMetric(SourceMetric):
@@ -235,6 +238,9 @@ class AwsMetric(SourceMetric):
         ("StandardStorage",), min_length=1, description="For `bucket_bytes`: CloudWatch's storage types to add up."
     )
     days: int = Field(30, ge=1, le=365, description="For `cost`: how many days before today (UTC).")
+    part: Literal["paid", "usage", "credits"] = Field(
+        "paid", description="For `cost`: what is paid, the usage without credits and refunds, or only these."
+    )
 
     @model_validator(mode="after")
     def _has_required_keys(self) -> Self:

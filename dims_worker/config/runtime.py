@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -32,6 +33,8 @@ from dims_worker.events import is_name
 WORKFLOW = "workflow."
 """DIMS claims and records a workflow like a metric with a source of its own. Both are named `workflow.gap-analysis`."""
 _WORKFLOW_OUTCOME = Metric()
+_PRICE_KEY = re.compile(r"[a-z][a-z0-9_]*")
+"""The keys of a mapping of prices that a formula can name."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,16 @@ class Config:
             if isinstance(metric, SourceMetric):
                 by_source[metric.source].append(name)
         return {source: tuple(names) for source, names in by_source.items()}
+
+    @cached_property
+    def enabled_metrics(self) -> tuple[str, ...]:
+        """The metrics that DIMS measures by itself. Every output that counts metrics counts these."""
+        return tuple(name for name, metric in self.metrics.items() if metric.enabled)
+
+    @cached_property
+    def disabled_metrics(self) -> tuple[str, ...]:
+        """The metrics that DIMS measures only when a person or a rule names them. Totals leave them out."""
+        return tuple(name for name, metric in self.metrics.items() if not metric.enabled)
 
     @cached_property
     def scans(self) -> Mapping[str, tuple[str, ...]]:
@@ -108,6 +121,11 @@ class Config:
             if isinstance(metric, SourceMetric) and metric.enabled and not metric.sources.isdisjoint(sources)
         )
 
+    def reacts_to(self, kind: str) -> bool:
+        """Return whether a rule matches events of this type."""
+        rules = self.rules.items()
+        return any(kind == name or any(fnmatchcase(kind, pattern) for pattern in rule.on) for name, rule in rules)
+
     def cooldown_of(self, source: str) -> timedelta:
         return timedelta(0) if source.startswith(WORKFLOW) else self.sources[source].cooldown
 
@@ -135,8 +153,16 @@ class Config:
 
     @cached_property
     def price_of(self) -> Mapping[str, float]:
-        """The prices that a derived metric can use, by `prices.NAME`."""
-        return {f"{PRICES}.{name}": price for name, price in self.prices.items() if not isinstance(price, Mapping)}
+        """The prices that a derived metric can use, by `prices.NAME`, or `prices.NAME.KEY` for one in a mapping."""
+        plain = {f"{PRICES}.{name}": price for name, price in self.prices.items() if not isinstance(price, Mapping)}
+        nested = {
+            f"{PRICES}.{name}.{key.lower()}": price
+            for name, table in self.prices.items()
+            if isinstance(table, Mapping)
+            for key, price in table.items()
+            if _PRICE_KEY.fullmatch(key.lower())
+        }
+        return {**plain, **nested}
 
     def policy_of(self, name: str) -> Policy:
         """Return the policy of a metric: its own keys override its category's, and these the general ones."""

@@ -19,6 +19,7 @@ from dims_worker.formatting import (
     is_number,
     parse_instant,
 )
+from dims_worker.numbers import Number, less_than, same_number, value_text
 from dims_worker.probes.base import Value
 
 Status = Literal["new", "ok", "minor", "moderate", "major", "extreme", "failed"]
@@ -29,6 +30,8 @@ Limit = Literal["min", "max", "max_age", "future"]
 
 SEVERITIES: tuple[Severity, ...] = ("none", "low", "medium", "high", "urgent")
 _STATUSES: tuple[Status, ...] = ("ok", "minor", "moderate", "major", "extreme")
+BY_PERSON = "which a person last accepted"
+"""The end of the part of a reason that names the value which a person last accepted."""
 IN_FUTURE = "in the future"
 """The label of an age whose instant was ahead of the clock when it was measured, and how its broken limit begins."""
 DRIFT_CAP = 1e9
@@ -93,9 +96,11 @@ class Judge:
         """
         broken_limit = self.format_broken_limit(value, now, measured)
         if baseline is None:
-            return self._verdict("new", "none", None, "the first good reading", broken_limit, held=False)
+            return self._verdict(value, "new", "none", None, "the first good reading", broken_limit, held=False)
         if self.is_age:
-            return self._verdict("ok", "none", None, "an age, judged only by its limit", broken_limit, held=False)
+            return self._verdict(
+                value, "ok", "none", None, "an age, judged only by its limit", broken_limit, held=False
+            )
         drift, reason, watched = self._compare(baseline.value, value)
         status = "minor" if drift is None else self._status(drift)
         severity = self._severity(status) if watched else "none"
@@ -103,8 +108,8 @@ class Judge:
         if holding and holding.from_person:
             total = holding.drift_pct
             severity = max(severity, self._severity(self._status(total)), key=SEVERITIES.index)
-            reason += f"; {self._percent(total)} from {holding.value!r}, which a person last accepted"
-        return self._verdict(status, severity, drift, reason, broken_limit, held=holding is not None)
+            reason += f"; {self._percent(total)} from {value_text(holding.value)}, {BY_PERSON}"
+        return self._verdict(value, status, severity, drift, reason, broken_limit, held=holding is not None)
 
     def holding_drift(self, baseline: Baseline, value: Value, accepted: Baseline | None) -> HoldingDrift | None:
         """Return the first drift that holds a value for approval: from the baseline, else from what a person last
@@ -120,6 +125,7 @@ class Judge:
 
     def _verdict(
         self,
+        value: Value,
         status: Status,
         severity: Severity,
         drift: float | None,
@@ -131,6 +137,8 @@ class Judge:
         if broken_limit:
             severity = max(severity, "high", key=SEVERITIES.index)
             reason = f"{reason}; {broken_limit}"
+        if unjudged := self.format_unjudged_limit(value):
+            reason = f"{reason}; {unjudged}"
         tier: Tier = "approve" if held else "notify" if at_least(severity, "high") else "auto"
         return Verdict(status, severity, tier, drift, reason)
 
@@ -139,7 +147,7 @@ class Judge:
         drift = drift_pct(old, new, self.policy.min_abs)
         if not (is_number(old) and is_number(new)):
             return drift, "unchanged" if drift == 0 else "different, which counts as 100 %", True
-        if new == old:
+        if same_number(new, old):
             return 0.0, "unchanged", True
         way = "up" if new > old else "down"
         noise = self.noise(old, new)
@@ -153,7 +161,7 @@ class Judge:
 
     def noise(self, old: Value, new: Value) -> Literal["direction", "min_abs"] | None:
         """Return the policy key that makes a change of numbers noise, or None if policy watches the change."""
-        if not (is_number(old) and is_number(new)) or old == new:
+        if not (is_number(old) and is_number(new)) or same_number(old, new):
             return None
         if self.policy.direction not in ("both", "up" if new > old else "down"):
             return "direction"
@@ -176,15 +184,22 @@ class Judge:
         steps = self.policy.thresholds
         return format_percent(drift, self.policy.require_approval_pct, steps.moderate, steps.major, steps.extreme)
 
+    def format_unjudged_limit(self, value: Value) -> str | None:
+        """Return a phrase for the limits `min` and `max` if they cannot judge a value that is no number, else None."""
+        limits = {"min": self.policy.min, "max": self.policy.max}
+        named = " and ".join(f"{key} = {format_exact(limit)}" for key, limit in limits.items() if limit is not None)
+        if not named or self.is_age or is_number(value):
+            return None
+        return f"{named} cannot judge it, because {'null' if value is None else f'{value!r:.40}'} is no number"
+
     def format_broken_limit(self, value: Value, now: datetime, measured: datetime | None = None) -> str | None:
         """Return a phrase for the limit that a value breaks, or None. The arguments are those of `broken_limit`."""
         key = self.broken_limit(value, now, measured)
         if key is None:
             return None
         if key in ("min", "max"):
-            assert is_number(value)
             limit = format_exact(getattr(self.policy, key))
-            return f"{format_exact(value)} is {'below' if key == 'min' else 'above'} {key} = {limit}"
+            return f"{value_text(value)} is {'below' if key == 'min' else 'above'} {key} = {limit}"
         instant = parse_instant(value)
         assert instant is not None
         if key == "future":
@@ -202,11 +217,11 @@ class Judge:
         """
         if self.is_age:
             return self._broken_age(parse_instant(value), now, measured or now)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not is_number(value):
             return None
-        if self.policy.min is not None and value < self.policy.min:
+        if self.policy.min is not None and less_than(value, self.policy.min):
             return "min"
-        return "max" if self.policy.max is not None and value > self.policy.max else None
+        return "max" if self.policy.max is not None and less_than(self.policy.max, value) else None
 
     def _broken_age(self, instant: datetime | None, now: datetime, measured: datetime) -> Limit | None:
         if instant is None:
@@ -232,10 +247,10 @@ def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
     """
     if not (is_number(old) and is_number(new)):
         return 0.0 if type(old) is type(new) and old == new else 100.0
-    if old == new:
+    if same_number(old, new):
         return 0.0
     if old == 0:
-        return 100.0 if abs(new) >= min_abs else None
+        return 100.0 if abs(_exact(new)) >= _exact(min_abs) else None
     before = _exact(old)
     drift = abs(_exact(new) - before) * 100 / abs(before)
     if drift >= DRIFT_CAP:
@@ -250,7 +265,7 @@ def reaches_approval(policy: Policy, old: Value, new: Value, drift: float) -> bo
     return drift >= policy.require_approval_pct or (drift > 0 and not has_ratio)
 
 
-def _exact(number: float) -> Fraction:
+def _exact(number: Number) -> Fraction:
     """Return the decimal number that a float is printed as, which is the one that was measured."""
     return Fraction(repr(number)) if isinstance(number, float) else Fraction(number)
 

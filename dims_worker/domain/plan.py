@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from dims_worker.config import Config, DerivedMetric, Rule, Source, SourceMetric
+from dims_worker.config import WORKFLOW_OPTIONS, Config, DerivedMetric, Rule, Source, SourceMetric
 from dims_worker.config.runtime import WORKFLOW
 from dims_worker.config.workflows import AUDIT
+from dims_worker.errors import EventError
 from dims_worker.events import MAX_PATHS, S3_PREFIX, SCHEDULE_TICK, VERIFY_REQUESTED, WORKFLOW_REQUESTED, Event
 from dims_worker.probes import probe_for
 from dims_worker.probes.base import Change, KeysChanged, PathsChanged, Probe, ScanContext
@@ -166,7 +167,11 @@ class Planner:
         return frozenset(name for name, _ in self._reasons(rule, comparison)) | self._always[rule].keys()
 
     def _requested_workflow(self, event: Event) -> Plan:
-        """Plan a workflow and its metrics. With `check`, the process that requests it measures them itself."""
+        """Plan a workflow and its metrics. With `check`, the process that requests it measures them itself.
+
+        Raises EventError for an unknown option.
+        """
+        _check_options(event.data.get("options", []))
         requested = str(event.data.get("workflow"))
         short = AUDIT if requested == "all" else requested
         if short not in self._with_workflow:
@@ -261,13 +266,21 @@ def change_of(event: Event) -> Change | None:
             return KeysChanged(bucket, (key,) if isinstance(key, str) and key else _scope(data.get("keys")))
     root = data.get("root")
     if isinstance(root, str) and root:
-        return PathsChanged(root, _scope(data.get("paths")), history=event.type.startswith("dims.git."))
+        history = event.type.startswith("dims.git.")
+        worktrees = _scope(data.get("worktrees")) if history else ()
+        return PathsChanged(root, _scope(data.get("paths")), history=history, worktrees=worktrees)
     return None
 
 
 def _scope(value: Any) -> tuple[str, ...]:
     """Return the paths or keys of an event. () means that they are unknown, or too many to compare."""
     return names if len(names := _texts(value)) <= MAX_PATHS else ()
+
+
+def _check_options(options: Any) -> None:
+    """Raise EventError if these are no options of a workflow."""
+    if not isinstance(options, list) or not all(option in WORKFLOW_OPTIONS for option in options):
+        raise EventError(f"options must be a list of these: {', '.join(WORKFLOW_OPTIONS)}. It is {options!r:.80}")
 
 
 def _texts(value: Any) -> tuple[str, ...]:

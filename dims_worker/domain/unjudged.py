@@ -41,7 +41,7 @@ def unjudged_metrics(config: Config) -> tuple[UnjudgedMetric, ...]:
         for change in _changes(config, declared)
         for name in planner.concerned(rule, change)
     }
-    critical = (name for name, metric in config.metrics.items() if metric.enabled and config.policy_of(name).critical)
+    critical = (name for name in config.enabled_metrics if config.policy_of(name).critical)
     return tuple(found for name in critical if (found := _unjudged(config, name, judged)))
 
 

@@ -20,10 +20,8 @@ BLUE, SKY, GREEN, ORANGE, RED, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#E69F0
 GREY, PALE, INK, LINE = "#8A8F98", "#C9CED6", "#1F2933", "#E6E9ED"
 OUTCOMES = {"accepted": BLUE, "held": ORANGE, "rejected": RED, "failed": PURPLE, "looked": GREY}
 SYMBOLS = {"accepted": "circle", "held": "diamond", "rejected": "x", "failed": "triangle-up", "looked": "circle-open"}
-METRICS = {
-    **{"ok": GREEN, "due": SKY, "stale": GREY, "failed": PURPLE, "held": ORANGE, "never": PALE},
-    **{"in the future": RED, "beyond its limit": RED},
-}
+METRICS = {"ok": GREEN, "due": SKY, "stale": GREY, "failed": PURPLE, "held": ORANGE, "never": PALE}
+METRICS |= {"beyond limits": RED, "drifted": "#F0E442"}
 REQUESTS = {"open": ORANGE, "approved": BLUE, "rejected": RED, "superseded": GREY, "withdrawn": SKY, "expired": PALE}
 RUNS = {"ok": GREEN, "partial": PURPLE, "superseded": GREY}
 """The colours of the outcomes of readings, and of the states of metrics, requests and runs."""
@@ -92,9 +90,9 @@ def _count_by(frame: pd.DataFrame, rows: str, columns: str) -> pd.DataFrame:
 
 def health_chart(latest: pd.DataFrame) -> go.Figure:
     """Draw how many metrics of each category are in which state."""
-    ok = int((latest["state"] == "ok").sum())
+    well = int(latest["state"].isin(("ok", "due")).sum())
     height = 180 + 26 * latest["category"].nunique()
-    figure = _figure("states", f"{ok} of {count_metrics(len(latest))} are ok", "by category and state", height)
+    figure = _figure("states", f"{well} of {count_metrics(len(latest))} are well", "by category and state", height)
     if latest.empty:
         return _without_data(figure, "There are no metrics yet: run dims verify")
     counts = _count_by(latest, "category", "state")

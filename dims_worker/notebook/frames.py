@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from sqlalchemy import Connection, Engine, text
 
 from dims_worker import local
 from dims_worker.config import Config, load_config
-from dims_worker.domain.decide import IN_FUTURE, Judge, age_of
+from dims_worker.domain.decide import Judge, age_of
 from dims_worker.formatting import pluralize
 from dims_worker.notebook import queries, recommendations, workflow_frames
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.history import daily_readings
+from dims_worker.store.metric_states import DRIFTED
 from dims_worker.store.migrations import migrate
 
 _TIMES = {
@@ -79,16 +81,20 @@ class NotebookData(AbstractContextManager["NotebookData"]):
     # --- metrics --------------------------------------------------------------------------------------
 
     def latest(self, pattern: str = "*", state: str | None = None) -> pd.DataFrame:
-        """Return a row per metric, only those in `state` if it is given.
+        """Return a row per metric of the configuration, only those in `state` if it is given.
+
+        These are the metrics that the dashboard counts: without workflows, and a disabled metric only by its full name.
+        The states `ok` and `due` together are those that the dashboard calls well.
 
         Columns: metric, category, name, value, number, unit, baseline, baseline_number, as_of, age_hours, status,
-        severity, drift_pct, state (the first that applies of `failed`, `held`, `never`, `in the future`, `beyond its
-        limit`, `stale`, `due`, `ok`), critical, failures, error, request, request_drift_pct (the drift that holds it),
+        severity, drift_pct, state (the first that applies of `failed`, `held`, `never`, `stale`, `beyond limits`,
+        `drifted`, `due`, `ok`), critical, failures, error, request, request_drift_pct (the drift that holds it),
         baseline_as_of, method (`exact`, `derived`, or `approximate`: the source changed while it was measured), beyond
-        (the limit that the value breaks, as text).
+        (the limit that the value breaks, as text, such as `in the future: …`).
         """
         now, rows = self._read(queries.LATEST)
-        chosen = [row for row in rows if fnmatchcase(row["metric"], pattern)]
+        known = {row["metric"]: row for row in rows}
+        chosen = [known.get(name) or _never_registered(name) for name in sorted(self.config.select([pattern]))]
         for row in chosen:
             self._add_numbers(row, now)
             row["critical"] = self._policy(row["metric"], "critical") or False
@@ -259,6 +265,8 @@ class NotebookData(AbstractContextManager["NotebookData"]):
         metric = self.config.metrics.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return value
+        if isinstance(value, Decimal):
+            return float(value)  # to calculate with; `value` keeps all digits
         if not isinstance(value, str) or metric is None or not metric.is_age:
             return None
         return age_of(value, now, metric.shown_unit)
@@ -269,18 +277,25 @@ class NotebookData(AbstractContextManager["NotebookData"]):
         return Judge.of(self.config, row["metric"]).format_broken_limit(row["value"], now, row["as_of"])
 
     def _state(self, row: Mapping[str, Any], now: datetime) -> str:
-        if row["error"] is not None:
-            return "failed"
-        if row["request"] is not None:
-            return "held"
-        if row["as_of"] is None:
-            return "never"
-        if row["beyond"]:
-            return IN_FUTURE if row["beyond"].startswith(IN_FUTURE) else "beyond its limit"
-        stale_after = self._policy(row["metric"], "stale_after")
-        if stale_after and now - row["as_of"] > stale_after:
-            return "stale"
-        return "due" if row["due"] else "ok"
+        judge = Judge.of(self.config, row["metric"])
+        as_of, stale_after = row["as_of"], judge.policy.stale_after
+        applies = {
+            "failed": row["error"] is not None,
+            "held": row["request"] is not None,
+            "never": as_of is None,
+            "stale": bool(as_of and stale_after and now - as_of > stale_after),
+            "beyond limits": row["beyond"] is not None,
+            "drifted": row["status"] in DRIFTED,
+            "due": row["due"],
+        }
+        return next((state for state, true in applies.items() if true), "ok")
+
+
+def _never_registered(name: str) -> dict[str, Any]:
+    """Return the row of a metric that is configured and not in the database yet."""
+    category, _, short = name.partition(".")
+    unknown = dict.fromkeys(recommendations.LATEST)
+    return {**unknown, "metric": name, "category": category, "name": short, "due": True, "failures": 0}
 
 
 def frame(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from dims_worker.config import Config, SourceMetric
 from dims_worker.domain.plan import Plan, Planner
 from dims_worker.errors import EventError
 from dims_worker.events import FIELD, SCHEDULE_TICK, Event
-from dims_worker.formatting import pluralize
+from dims_worker.formatting import pluralize, shell_quote
 from dims_worker.store import approval_requests, metric_states, schedules
 from dims_worker.store.engine import transaction
 from dims_worker.store.events import insert_events, next_batch, next_batch_for, raise_generations
@@ -59,7 +59,7 @@ class PendingSource:
     @property
     def details_command(self) -> str:
         """The command that shows the last event."""
-        return f"dims events show {self.last}"
+        return f"dims events show {shell_quote(self.last)}"
 
     def __str__(self) -> str:
         return f"{', '.join(sorted(self.rules))} · {pluralize(self.events, 'event')}"
@@ -204,7 +204,7 @@ def _pending_sources(config: Config, rows: Sequence[_LogRow]) -> dict[str, Pendi
             names = (*row.metrics, *row.compared)
             sources_of[key] = {source for name in names if (source := config.source_of(name))}
         for source in sources_of[key]:
-            event = PendingSource(1, set(row.rules), (row.event_id or "")[:12])
+            event = PendingSource(1, set(row.rules), (row.event_id or "")[:12].strip())
             pending.setdefault(source, PendingSource()).add(event)
     return pending
 

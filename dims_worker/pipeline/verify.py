@@ -6,9 +6,9 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from dims_worker import workflows
 from dims_worker.broker.outage_log import DATABASE, outages
 from dims_worker.broker.queues import VERIFY
-from dims_worker.config import Config
+from dims_worker.config import WORKFLOW_OPTIONS, Config
 from dims_worker.config.runtime import WORKFLOW
 from dims_worker.domain.backoff import BACKOFF_MAX
 from dims_worker.domain.run import Run
 from dims_worker.errors import DimsError, ScanStopped
+from dims_worker.events import WORKFLOW_REQUESTED
 from dims_worker.pipeline.record import Measurement, record_run
 from dims_worker.probes.base import Reading, ScanResult, readings_by_name
 from dims_worker.probes.scan import Scan
 from dims_worker.probes.scan_process.pool import never
 from dims_worker.store import leases
 from dims_worker.store.engine import clock, transaction
+from dims_worker.store.events import RunRequest, waiting_requests
 from dims_worker.store.leases import Claim
 from dims_worker.store.runs import result_of
 
@@ -53,6 +55,22 @@ class WorkflowOptions:
     options: frozenset[str] = frozenset()
     progress: workflows.Progress = workflows.no_progress
     with_metrics: bool = False
+
+    def with_requests(self, requests: Collection[RunRequest]) -> WorkflowOptions:
+        """Return these options with those of the events that the run serves.
+
+        A retry, or another worker, has only the events. A run is quick if every event wants that.
+        """
+        by_hand = [each for each in requests if each.type == WORKFLOW_REQUESTED]
+        options = {option for option in WORKFLOW_OPTIONS if any(option in (each.options or ()) for each in by_hand)}
+        quick = bool(requests) and all(each in by_hand and each.quick is True for each in requests)
+        with_metrics = any(each.check is True for each in by_hand)
+        return replace(
+            self,
+            quick=self.quick or quick,
+            options=self.options | options,
+            with_metrics=self.with_metrics or with_metrics,
+        )
 
     def start(self, config: Config, workflow: str) -> workflows.RunningWorkflow:
         return workflows.RunningWorkflow(
@@ -81,14 +99,17 @@ def measure_due(
     """Claim the due metrics of a source, measure them and record the run. None if there was nothing to claim.
 
     The run has no readings and no number if nothing had changed. `at_once` ignores cooldown and back-off, for a person
-    who asks for it. `options` are for a workflow. `claimed` is called once a claim is committed. `stop` is called while
-    a scan runs. Once it returns True, or you press Ctrl-C, the scan is killed and the claim is returned uncounted, so
-    that the metrics are due at once for another worker. `stop` raises ScanStopped.
+    who asks for it. `options` are for a workflow, beside those of the events that it serves. `claimed` is called once a
+    claim is committed. `stop` is called while a scan runs. Once it returns True, or you press Ctrl-C, the scan is
+    killed and the claim is returned uncounted, so that the metrics are due at once for another worker. `stop` raises
+    ScanStopped.
     """
     lease = config.settings.lease
     with transaction(engine) as connection:
         definitions = {name: config.definitions[name] for name in config.scans[source]}
         claim = leases.claim_source(connection, source, definitions, worker_name(), lease, at_once=at_once)
+        if claim is not None and source.startswith(WORKFLOW):
+            options = options.with_requests(waiting_requests(connection, source))
     if claim is None:
         return None
     claimed()

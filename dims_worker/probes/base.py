@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from decimal import Decimal
 from io import FileIO
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -17,7 +18,7 @@ from dims_worker.config import Metric, Source
 from dims_worker.config.units import BYTES
 from dims_worker.errors import MeasureError
 
-Value = int | float | str | bool | None
+Value = int | float | Decimal | str | bool | None
 Method = Literal["exact", "approximate", "derived", "failed"]
 """`approximate`: the source changed while it was measured, each time that DIMS tried."""
 
@@ -27,7 +28,7 @@ class Reading:
     """One measurement of one metric: a value, or the error that prevented it.
 
     The value of an age is its instant in ISO 8601 UTC. The age itself is computed when it is shown. Numbers
-    are unrounded, in `unit`. Raises ValueError for NaN and infinity.
+    are unrounded, in `unit`, with all digits of their source. Raises ValueError for NaN and infinity.
     """
 
     metric: str
@@ -38,7 +39,7 @@ class Reading:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.value, float) and not math.isfinite(self.value):
+        if isinstance(self.value, float | Decimal) and not math.isfinite(self.value):
             raise ValueError(f"{self.metric}: {self.value} is not a measurement")
         if (self.method == "failed") != (self.error is not None):
             raise ValueError(f"{self.metric}: a reading has an error if and only if it failed")
@@ -80,9 +81,19 @@ class Deadline:
         """The seconds left, at least 0.001, so that they can be passed as a timeout."""
         return max(self.at - time.monotonic(), 0.001)
 
+    @property
+    def over(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() > self.at
+
+    def share(self, parts: int) -> Deadline:
+        """Return the deadline of one of `parts` that share the time left."""
+        left = self.left / parts
+        return Deadline(timedelta(seconds=left), time.monotonic() + left)
+
     def check(self) -> None:
         """Raise MeasureError once the time is over."""
-        if time.monotonic() > self.at:
+        if self.over:
             raise MeasureError(f"the scan took longer than its timeout of {self.timeout.total_seconds():g} s")
 
 
@@ -111,6 +122,8 @@ class PathsChanged:
     paths: tuple[str, ...] = ()
     history: bool = False
     """Whether the history of a repository changed too, as it does with a commit."""
+    worktrees: tuple[str, ...] = ()
+    """The tops of other worktrees of that repository. They have the same branches, but their own HEAD."""
 
     def unknown(self) -> PathsChanged:
         """Return the same change without its paths."""
@@ -234,8 +247,9 @@ def size_in_unit(metric: Metric, size: int) -> int | float:
 
 
 def printable_path(path: str) -> str:
-    r"""Make a path safe for JSON: bytes that are not UTF-8 (see `os.fsdecode`) become `\xff`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    r"""Make a path or a key safe for JSON in PostgreSQL: bytes that are not UTF-8 (see `os.fsdecode`) become `\xff`,
+    and NUL becomes `\x00`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\0", r"\x00")
 
 
 def open_regular_file(path: str) -> FileIO:

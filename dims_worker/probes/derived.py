@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dims_worker.config import DerivedMetric
 from dims_worker.config.formula import parse_formula
 from dims_worker.errors import MeasureError
+from dims_worker.numbers import is_number, value_text
 from dims_worker.probes.base import Reading, Value
 from dims_worker.probes.reading_notes import ABSENT, inherited_doubts
 
@@ -47,6 +48,6 @@ def _value_of(used: str, inputs: Mapping[str, Reading], prices: Mapping[str, flo
     value = reading.details.get(detail[0]) if detail else reading.value
     if value is None:
         return None, f"{used} is null: {reading.details.get(ABSENT) or 'it has no value'}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return value, f"{used}: {value!r:.40} is not a number"
+    if not is_number(value):
+        return value, f"{used}: {value_text(value):.40} is not a number"
     return value, None

@@ -115,6 +115,7 @@ def _overview(book: Book, inventory: InventoryReport) -> None:
     sheet.line(["newest reading", inventory.newest])
     sheet.line(["history, drift, runs and events since", inventory.since])
     sheet.line(["metrics", len(inventory.metrics)])
+    sheet.line(["disabled metrics", len(inventory.off)])
     sheet.line(["ok", len(inventory.well)])
     for state, names in inventory.health.items():
         sheet.line([state, len(names), None, ", ".join(names)])

@@ -86,8 +86,9 @@ class InventoryReport:
 
     @property
     def health(self) -> dict[str, list[str]]:
-        """Return the names of the metrics by state. A metric can be in several states."""
-        return group_by_health(self.metrics)
+        """Return the names of the metrics by state. A metric can be in several states. Every open request counts as
+        `waiting`, also that of a metric which has been disabled since."""
+        return group_by_health(self.metrics) | {"waiting": [request.metric for request in self.requests]}
 
     @property
     def well(self) -> list[str]:
@@ -104,7 +105,7 @@ def gather_report(
     """
     point_in_time.begin_read_only(connection)
     now = clock(connection)
-    names = [name for name, metric in config.metrics.items() if metric.enabled]
+    names = config.enabled_metrics
     newest = point_in_time.newest_reading_time(connection, names)
     start = since if isinstance(since, datetime) else ((newest or now) if from_newest else now) - since
     waiting = open_requests(connection)
@@ -124,7 +125,7 @@ def gather_report(
         since=start,
         newest=newest,
         categories=_categories(config, health),
-        off=tuple(name for name, metric in config.metrics.items() if not metric.enabled),
+        off=config.disabled_metrics,
         requests=tuple(waiting.values()),
         decided=tuple(row for row in list_requests(connection, limit=RECENT_ROWS) if row.state != "open"),
         drifts=tuple(point_in_time.recent_drifts(connection, names, start, RECENT_ROWS)),

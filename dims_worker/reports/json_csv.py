@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from dims_worker.analysis.health import MetricHealth, health_sentence, shown_labels
+from dims_worker.numbers import digits_of
 from dims_worker.reports.inventory import InventoryReport
 from dims_worker.text import metric_values
 from dims_worker.text.json_documents import facts, json_text, request_document
@@ -38,7 +40,12 @@ def json_document(inventory: InventoryReport) -> dict[str, Any]:
         "since": inventory.since,
         "newest": inventory.newest,
         "verdict": health_sentence(inventory.health),
-        "health": {"metrics": len(inventory.metrics), "well": len(inventory.well), **inventory.health},
+        "health": {
+            "metrics": len(inventory.metrics),
+            "disabled": len(inventory.off),
+            "well": len(inventory.well),
+            **inventory.health,
+        },
         "categories": [
             {
                 "category": category.name,
@@ -129,6 +136,8 @@ def _csv_cell(value: Any) -> Any:
         return "true" if value else "false"
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, Decimal):
+        return digits_of(value)
     if isinstance(value, str):
         return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
     return value

@@ -43,8 +43,8 @@ def render_master(inventory: InventoryReport) -> str:
     lines = [
         "# Data inventory",
         "",
-        f"{count_metrics(len(inventory.metrics))} in {categories} {'category' if categories == 1 else 'categories'}. "
-        f"{_about(inventory)}",
+        f"{count_metrics(len(inventory.metrics))} in {categories} {'category' if categories == 1 else 'categories'}"
+        f"{f', {len(inventory.off)} disabled' if inventory.off else ''}. {_about(inventory)}",
         "",
         *_waiting(inventory),
         *_failed(inventory.metrics),

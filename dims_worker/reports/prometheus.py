@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -110,13 +111,14 @@ class PrometheusCollector(Collector):
     def _database(self) -> list[Metric]:
         with transaction(engine(self.database_url)) as connection:
             connection.execute(text(f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {int(TIMEOUT * 1000)}"))
-            states = list(metric_states.states_of(connection, self.config.metrics).values())
+            states = list(metric_states.states_of(connection, self.config.definitions).values())
             waiting, now = len(open_requests(connection)), clock(connection)
             events, runs = self._events.count(connection), self._runs.count(connection)
         lag = max((now - state.due_since for state in states if state.due and state.due_since), default=timedelta(0))
         event_counts = self._limit_types(events)
         return [
-            *self._values(states, now),
+            *self._values([state for state in states if state.metric in self.config.metrics], now),
+            *_totals(self.config),
             _counter("dims_events", "Events stored.", ["type", "outcome"], event_counts, [("", "rejected")]),
             _counter("dims_runs", "Runs recorded.", ["status"], runs, [(status,) for status in RUN_STATUSES]),
             GaugeMetricFamily(
@@ -170,6 +172,9 @@ class PrometheusCollector(Collector):
             stale_after = self.config.policy_of(state.metric).stale_after
             if state.as_of:
                 measured.add_metric([state.metric], state.as_of.timestamp())
+            if not declared.enabled:
+                continue  # a disabled metric is neither stale nor failed, and no total counts it
+            if state.as_of:
                 stale.add_metric([state.metric], float(bool(stale_after and now - state.as_of > stale_after)))
                 broken = Judge.of(self.config, state.metric).broken_limit(state.value, now, state.as_of)
                 beyond.add_metric([state.metric], float(broken is not None))
@@ -184,7 +189,7 @@ class PrometheusCollector(Collector):
         try:
             if declared.is_age:
                 return age_of(value if isinstance(value, str) else None, now, declared.shown_unit)
-            return float(value) if isinstance(value, int | float) else None
+            return float(value) if isinstance(value, int | float | Decimal) else None
         except (OverflowError, ValueError):  # an integer too large for a float, or a text that is not a time
             return None
 
@@ -211,6 +216,13 @@ class PrometheusCollector(Collector):
             for name, number in zip([STREAM, *names], pipe.execute(), strict=True):
                 length.add_metric([name], number)
         return [length]
+
+
+def _totals(config: Config) -> list[Metric]:
+    numbers = _gauge("dims_metrics", "Configured metrics. DIMS measures a disabled one only by name.", "state")
+    numbers.add_metric(["enabled"], len(config.enabled_metrics))
+    numbers.add_metric(["disabled"], len(config.disabled_metrics))
+    return [numbers]
 
 
 def _gauge(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:

@@ -7,16 +7,17 @@ XlsxWriter writes row by row to disk (`constant_memory`), so memory does not gro
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dims_worker.errors import UsageError
 from dims_worker.formatting import escape_control, format_number, pluralize
+from dims_worker.numbers import digits_of, dumps, fits_float
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,6 +141,8 @@ class Sheet:
             sheet.write_number(row, column, value, style or (self._book.whole if abs(value) >= 1000 else None))
         elif isinstance(value, float) and math.isfinite(value):
             sheet.write_number(row, column, value, style)
+        elif isinstance(value, Decimal) and fits_float(value):
+            sheet.write_number(row, column, float(value), style)
         elif isinstance(value, datetime) and FIRST_DAY <= value <= LAST_DAY:
             sheet.write_datetime(row, column, value.astimezone(UTC).replace(tzinfo=None), style or self._book.date)
         else:  # always as text, also where it looks like a formula or a link
@@ -150,8 +153,10 @@ def cell_text(value: Any) -> str:
     """Return a value as the text of a cell: lists and mappings as JSON, long texts cut with their length."""
     if isinstance(value, datetime):
         value = value.isoformat()
+    if isinstance(value, Decimal):
+        value = digits_of(value)  # a spreadsheet keeps 15 digits of a number, and all of a text
     if isinstance(value, Mapping | list | tuple):
-        value = json.dumps(value, ensure_ascii=False)
+        value = dumps(value, ensure_ascii=False)
     text = escape_control(value)
     if len(text) <= MAX_CHARACTERS:
         return text

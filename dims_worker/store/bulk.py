@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -10,6 +9,8 @@ from typing import Any
 
 from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
+
+from dims_worker import numbers
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
@@ -27,12 +28,12 @@ def rows_as_json(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def dumps(value: Any) -> str:
-    """Return a value as JSON in which numbers keep their type.
+    """Return a value as JSON in which numbers keep their type and all their digits.
 
     JSONB reads 1e+22 as an integer, but 10000000000000000000000.0 as a float.
     """
     # The values come from JSON or from rows, so they are not circular. The check would take as long as the rest
-    text = json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False, check_circular=False)
+    text = numbers.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False, check_circular=False)
     return _with_all_digits(text) if "e+" in text else text  # Python writes floats from 1e16 on with an exponent
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from dims_worker.events import GIT_REFS_CHANGED
 from dims_worker.store.events import LoggedEvent
 
 MAX_NAMED_KEYS = 3
@@ -55,13 +56,13 @@ def count_by_type(connection: Connection, span: EventSpan) -> dict[str, int]:
 
 
 def commits(connection: Connection, span: EventSpan, limit: int) -> list[LoggedEvent]:
-    """Return the newest git events, newest first."""
+    """Return the newest git events that name a commit, newest first."""
     rows = connection.execute(
         text(
             f"SELECT {', '.join(LoggedEvent.__slots__)} FROM dims_event_log "
-            f"WHERE {_BETWEEN} AND type LIKE 'dims.git.%' ORDER BY seq DESC LIMIT :limit"
+            f"WHERE {_BETWEEN} AND type LIKE 'dims.git.%' AND type <> :refs ORDER BY seq DESC LIMIT :limit"
         ),
-        {**span.parameters, "limit": limit},
+        {**span.parameters, "limit": limit, "refs": GIT_REFS_CHANGED},
     )
     return [LoggedEvent(*row) for row in rows]
 

@@ -14,6 +14,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from dims_worker.errors import DatabaseRefused
+from dims_worker.numbers import loads
+from dims_worker.store.bulk import dumps
 from dims_worker.store.refusals import SCHEMA_CODES, sqlstate_of, translate
 from dims_worker.store.revisions import revision_problem
 from dims_worker.store.sessions import SETTINGS, SessionSettings, prepare_sessions
@@ -36,7 +38,13 @@ def new_engine(url: Any, name: str, *, settings: SessionSettings = SETTINGS, **o
     """
     # DIMS does not use hstore, and looking for it would cost a round trip for each connection
     created = create_engine(
-        url, pool_pre_ping=True, use_native_hstore=False, connect_args=connect_args(name), **options
+        url,
+        pool_pre_ping=True,
+        use_native_hstore=False,
+        connect_args=connect_args(name),
+        json_serializer=dumps,
+        json_deserializer=loads,
+        **options,
     )
     prepare_sessions(created, settings)
     return created

@@ -224,6 +224,32 @@ def served_metrics(connection: Connection, event: LoggedEvent) -> list[ServedMet
     return [ServedMetric(*row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """How an event wants a workflow to run. All but the type are as the event has them, in any form."""
+
+    type: str
+    options: Any
+    quick: Any
+    check: Any = None
+
+
+def waiting_requests(connection: Connection, metric: str) -> list[RunRequest]:
+    """Return the different requests of the events that a due metric of a workflow waits to serve."""
+    rows = connection.execute(
+        text(
+            "SELECT DISTINCT e.type, e.data -> 'options', e.data -> 'quick', e.data -> 'check' FROM dims_metrics m "
+            # One transaction stores an event and then sets `due_since`, so the event can be a little older
+            "JOIN dims_event_log e ON e.received_at >= m.due_since - interval '10 minutes' "
+            "AND e.metrics @> ARRAY[m.metric] "
+            "JOIN dims_ingest_batches k ON k.batch_id = e.batch_id AND k.metric = m.metric "
+            "AND k.generation > m.measured_gen WHERE m.metric = :metric"
+        ),
+        {"metric": metric},
+    )
+    return [RunRequest(*row) for row in rows]
+
+
 _SEARCH_LIMIT = 5000
 """The number of events before the end of a run among which DIMS looks for those that the run served."""
 

@@ -13,6 +13,9 @@ from sqlalchemy import Connection, text
 from dims_worker.store.bulk import recordset, rows_as_json
 from dims_worker.store.models import metrics
 
+DRIFTED = ("moderate", "major", "extreme")
+"""The statuses of a reading that drifted."""
+
 
 @dataclass(slots=True)
 class MetricState:
@@ -54,7 +57,7 @@ class MetricState:
     @property
     def drifted(self) -> bool:
         """Whether the last good reading drifted. An approval resets the status, so an approved value has not."""
-        return self.status in ("moderate", "major", "extreme")
+        return self.status in DRIFTED
 
     def changed(self, definition: str) -> bool:
         """Return whether this row belongs to another definition, or to a retired metric."""

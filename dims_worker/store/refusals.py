@@ -90,6 +90,7 @@ def translate(error: DBAPIError, place: str, user: str | None, database: str | N
     """Return the error to raise instead, or None for an error that is about the data or the statement."""
     message, code = _one_line(error.orig), sqlstate_of(error)
     names = {"user": user or "USER", "database": database or "NAME"}
+    names = {kind: name.replace('"', '""') for kind, name in names.items()}  # as an identifier in quotes
     if "invalid dsn" in message or "invalid connection option" in message:
         return ConfigError(f"{_VARIABLE} has an option that libpq does not know")
     if code is None or code == "08P01":

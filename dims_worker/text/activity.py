@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from dims_worker.config import Config
 from dims_worker.formatting import escape_control, format_clock, format_drift, format_duration, format_value, pluralize
+from dims_worker.numbers import same_value
 from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.events import LoggedEvent, batches_after, events_of_batches, last_batch
 from dims_worker.store.runs import PastReading, RunRow, last_run, list_runs, readings_of, runs_by_number
@@ -151,7 +152,11 @@ class ActivityFollower:
         if reading.outcome == "held" and reading.metric in requests:
             outcome = f"held for approval (dims approvals approve {requests[reading.metric]})"
         if reading.status == "ok":
-            return f"{name} is still {value}: ok" if reading.value == reading.baseline else f"{name} is {value}: ok"
+            return (
+                f"{name} is still {value}: ok"
+                if same_value(reading.value, reading.baseline)
+                else f"{name} is {value}: ok"
+            )
         if reading.status is None:  # not judged yet
             return f"{name} {baseline} -> {value}: {outcome}"
         drift = format_drift(reading.value, reading.baseline, reading.drift_pct)

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from dims_producers.git_notes import HISTORY_ALONE
-from dims_worker.events import Event
+from dims_worker.events import GIT_REFS_CHANGED, Event
 from dims_worker.formatting import escape_control, pluralize
 from dims_worker.store.events import LoggedEvent, ServedMetric
 
@@ -31,6 +31,8 @@ def format_event(event: LoggedEvent) -> str:
     kind, subject = event.type or "", escape_control(event.subject or "")
     if event.outcome == "rejected":
         return f"a rejected event ({escape_control(event.reason)})"
+    if kind == GIT_REFS_CHANGED:
+        return f"refs changed in {escape_control(data.get('root', '?'))}"
     if kind.startswith(GIT):
         branch = f" on {subject}" if subject else ""
         title = f" “{escape_control(data.get('subject', ''))}”" if data.get("subject") else ""
@@ -47,6 +49,8 @@ def format_event(event: LoggedEvent) -> str:
 def format_event_kind(event: LoggedEvent) -> str:
     """Return the kind of an event in one word: `upload`, `commit`, `merge`, `event`."""
     kind = event.type or ""
+    if kind == GIT_REFS_CHANGED:
+        return "change"
     if kind.startswith("com.amazonaws.s3."):
         return {"ObjectCreated": "upload", "ObjectRemoved": "removal"}.get(kind.split(".")[3].split(":")[0], "change")
     return escape_control(kind.removeprefix(GIT)) if kind.startswith(GIT) else "event"

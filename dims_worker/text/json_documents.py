@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
@@ -13,6 +12,7 @@ from dims_worker.config import Config, Metric
 from dims_worker.config.units import AGES
 from dims_worker.domain.decide import Judge, age_of
 from dims_worker.formatting import display_unit
+from dims_worker.numbers import dumps
 from dims_worker.probes.reading_notes import reading_doubts
 from dims_worker.store.approval_requests import ApprovalRequest, open_requests
 from dims_worker.store.engine import clock
@@ -30,7 +30,7 @@ def facts(row: Any) -> Document:
 
 def json_text(document: Any) -> str:
     """Return a document as indented JSON. Numbers keep their type, and times are ISO 8601."""
-    return json.dumps(document, default=_json_default, indent=2, ensure_ascii=False)
+    return dumps(document, default=_json_default, indent=2, ensure_ascii=False)
 
 
 def _json_default(value: Any) -> Any:

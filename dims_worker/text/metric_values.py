@@ -7,6 +7,7 @@ from typing import Any
 
 from dims_worker.analysis.health import MetricHealth
 from dims_worker.formatting import NO_VALUE, format_number, format_utc, format_value, parse_instant
+from dims_worker.numbers import magnitude, same_value
 from dims_worker.store.approval_requests import ApprovalRequest
 
 
@@ -28,13 +29,14 @@ def metric_change(health: MetricHealth) -> str:
         return NO_VALUE
     change = health.change
     if change is None:
-        return "unchanged" if health.before.value == health.state.value else "changed"
+        return "unchanged" if same_value(health.before.value, health.state.value) else "changed"
     if change == 0:
         return "0"
+    size = magnitude(change)
     # Round to the decimals of the value, but never to 0.
-    amount = format_number(abs(change), health.declared.precision)
+    amount = format_number(size, health.declared.precision)
     if not amount.strip("0.,"):
-        amount = f"{abs(change):.2g}"
+        amount = f"{size:.2g}"
     return f"{'+' if change > 0 else '-'}{amount}"
 
 

@@ -17,6 +17,7 @@ from dims_worker.formatting import (
     format_value,
     is_number,
 )
+from dims_worker.numbers import exact_decimal, number_of
 from dims_worker.store.baselines import Acceptance
 
 Line = tuple[str, str]
@@ -58,8 +59,9 @@ def band_text(anchor: Any, tolerance_pct: float, unit: str) -> str:
     """Return the range around the first value of a request, or an empty text if it contains only that value."""
     if not is_number(anchor) or not tolerance_pct or not anchor:
         return ""
-    reach = abs(anchor) * tolerance_pct / 100
-    low, high = anchor - reach, anchor + reach
+    middle = exact_decimal(anchor)
+    reach = middle.copy_abs() * exact_decimal(tolerance_pct) / 100
+    low, high = number_of(middle - reach), number_of(middle + reach)
     if isinstance(anchor, int):
         low, high = math.ceil(low), math.floor(high)
         if low == high:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dims_worker.config import Config
-from dims_worker.domain.decide import IN_FUTURE, Judge, age_of
+from dims_worker.domain.decide import BY_PERSON, IN_FUTURE, Judge, age_of
 from dims_worker.domain.run import RunReading
 from dims_worker.formatting import escape_control
 from dims_worker.probes.reading_notes import reading_doubts
@@ -48,6 +48,10 @@ def _done(reading: JudgedReading) -> str:
         return escape_control(reason)
     if reading.status == "ok" and reading.outcome in ("accepted", "looked"):
         return "ok"
+    if reading.outcome == "held" and reading.reason:
+        # The drift beside it is that from the baseline, which can be nearly 0
+        total = next((part for part in reading.reason.split("; ") if part.endswith(BY_PERSON)), None)
+        return f"held: {escape_control(total)}" if total else DONE["held"]
     return DONE.get(reading.outcome, reading.outcome)
 
 

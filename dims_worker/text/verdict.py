@@ -9,6 +9,7 @@ from dims_worker.analysis.explanation import Comparison, JudgedVerdict
 from dims_worker.config import Policy
 from dims_worker.domain.decide import Judge, Limit, at_least, drift_pct, reaches_approval
 from dims_worker.formatting import format_exact, format_limit, format_percent, is_number
+from dims_worker.numbers import difference, magnitude, same_number
 from dims_worker.store.runs import PastReading
 from dims_worker.text.phrases import ExplanationView, Line, format_acceptance
 
@@ -63,7 +64,7 @@ class _VerdictReasons:
             return f"{formula}; it goes {way}, and only {self.policy.direction} is watched (direction: {origin})"
         if comparison.noise == "min_abs":
             limit = self.view.key("min_abs", format_exact(self.policy.min_abs))
-            return f"{formula}; {format_exact(abs(new - old))} is noise, less than {limit}"
+            return f"{formula}; {format_exact(magnitude(difference(new, old)))} is noise, less than {limit}"
         return formula
 
     def _formula(self, comparison: Comparison) -> str:
@@ -73,12 +74,12 @@ class _VerdictReasons:
             if drift == 0:
                 return f"{self.view.quoted(new)} is unchanged: 0 %"
             return f"{self.view.quoted(old)} became {self.view.quoted(new)}: different, which counts as 100 %"
-        if old == new:
+        if same_number(old, new):
             return "the same value: 0 %"
         change = f"|{format_exact(new)} - {format_exact(old) if old >= 0 else f'({format_exact(old)})'}|"
         if old == 0:
             counted = ", so it counts as 100 %" if drift else ""
-            return f"{change} = {format_exact(abs(new))}; a change from 0 has no ratio{counted}"
+            return f"{change} = {format_exact(magnitude(new))}; a change from 0 has no ratio{counted}"
         divisor = format_exact(old) if old > 0 else f"|{format_exact(old)}|"
         return f"{change} / {divisor} x 100 = {self._percent(drift or 0)}"
 
@@ -104,6 +105,9 @@ class _VerdictReasons:
     def _limits(self) -> Iterator[Line]:
         """Yield the absolute limit that the value breaks, or else those that it respects."""
         value, policy, key = self.reading.value, self.policy, self.view.key
+        judge = Judge(policy, is_age=bool(self.view.metric and self.view.metric.is_age))
+        if unjudged := judge.format_unjudged_limit(value):
+            yield "limit", unjudged
         limits = {"min": policy.min, "max": policy.max} if is_number(value) else {}
         written = {name: key(name, format_exact(limit)) for name, limit in limits.items() if limit is not None}
         if policy.max_age is not None and isinstance(value, str):

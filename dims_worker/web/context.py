@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from dims_worker.config import Config
-from dims_worker.formatting import escape_control, format_utc_short
+from dims_worker.formatting import escape_control, format_utc_short, shell_quote
 from dims_worker.reports.templating import html_environment
 from dims_worker.store import point_in_time
 from dims_worker.store.engine import transaction
@@ -58,7 +58,7 @@ class WebContext:
     def templates(self) -> Environment:
         environment = html_environment("dims_worker.web")
         environment.globals.update(project=self.config.project.name, flower=self.flower)
-        for template_filter in (time_tag, code_spans, breakable_value, breakable_name):
+        for template_filter in (time_tag, code_spans, breakable_value, breakable_name, shell_quote):
             environment.filters[template_filter.__name__] = template_filter
         return environment
 

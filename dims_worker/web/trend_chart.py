@@ -14,6 +14,7 @@ from dims_worker.analysis.health import points_in_unit
 from dims_worker.config import Config, Metric
 from dims_worker.domain.decide import age_of
 from dims_worker.formatting import format_number, format_value, is_number, pluralize
+from dims_worker.numbers import Number
 from dims_worker.reports.svg_charts import ChartMarker, ChartSize, TrendData, baseline_steps, chart_marker, trend_svg
 from dims_worker.store.history import TREND_OUTCOMES, Point, sampled_readings
 from dims_worker.store.metric_states import MetricState
@@ -71,8 +72,8 @@ def _number(metric: Metric | None, value: Any, point: Point) -> float | None:
     return float(value) if _is_drawable(value) else None
 
 
-def _is_drawable(value: Any) -> TypeGuard[int | float]:
-    return is_number(value) and abs(value) < LARGEST
+def _is_drawable(value: Any) -> TypeGuard[Number]:
+    return is_number(value) and -LARGEST < value < LARGEST
 
 
 def _marker(metric: Metric | None, point: Point) -> ChartMarker:

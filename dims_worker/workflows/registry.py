@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from dims_worker.config import Config, WorkflowName
 from dims_worker.config.runtime import WORKFLOW
 from dims_worker.config.workflows import AUDIT
 from dims_worker.errors import MeasureError, NotFound
+from dims_worker.numbers import dumps
 from dims_worker.probes.base import Deadline, Reading, ScanResult
 from dims_worker.workflows.base import Progress, Workflow, WorkflowContext, WorkflowOutcome, no_progress, write_changed
 from dims_worker.workflows.markdown import escape_markdown
@@ -129,7 +130,7 @@ def write_report(path: Path, result: Mapping[str, Any]) -> bool:
     """Write the report of a result: JSON if the name ends in `.json`, otherwise Markdown. Return False if the report
     has not changed: only the modification time of the file is updated then."""
     if path.suffix == ".json":
-        return write_changed(path, json.dumps(result, indent=2, ensure_ascii=False, sort_keys=True) + "\n", _same)
+        return write_changed(path, dumps(result, indent=2, ensure_ascii=False, sort_keys=True) + "\n", _same)
     return write_changed(path, render_report(result), _same)
 
 
@@ -138,7 +139,7 @@ def result_summary(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "summary" in result:
         return [(str(label), str(value)) for label, value in result["summary"]]
     totals = result.get("totals", {})
-    plain = {key: totals[key] for key in sorted(totals) if isinstance(totals[key], int | float | str)}
+    plain = {key: totals[key] for key in sorted(totals) if isinstance(totals[key], int | float | Decimal | str)}
     return [(key.replace("_", " "), value if isinstance(value, str) else f"{value:,}") for key, value in plain.items()]
 
 

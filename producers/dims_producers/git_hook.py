@@ -1,4 +1,4 @@
-"""The git hooks: `install` adds three of them to a repository, and `flush` sends the notes that they write.
+"""The git hooks: `install` adds them to a repository, and `flush` sends the notes that they write.
 
 You wait for a hook when you run `git commit`. So it is a shell script that uses only the shell's builtins: it finds the
 commit in git's own files and writes one note into the spool, in about a millisecond. If no process watches the spool,
@@ -12,10 +12,11 @@ import contextlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dims_producers.git_notes import TYPES
+from dims_producers.git_notes import SETTLE, TYPES
 from dims_producers.home import NAME, find_home, spool_folder
 from dims_producers.hook_managers import manager_of
 from dims_producers.hook_script import (
@@ -38,6 +39,10 @@ HOOKS = tuple(TYPES)
 
 SENDER = "sender.pid"
 """The spool's file with the pid of the sender that a hook started. `watcher.pid` is the same for the watcher."""
+
+
+_ROUNDS = 30
+"""The most times that a sender waits for notes of changed refs. The next hook starts another sender."""
 
 
 def install(repo: Path, home: Path, python: str = sys.executable) -> dict[Path, str]:
@@ -132,8 +137,10 @@ def uninstall(repo: Path) -> dict[Path, str]:
     return {hook: remove_hook(hook) for hook in hooks if is_ours(hook)}
 
 
-def flush(home: Path, env: Mapping[str, str], *, wait: float = 10.0) -> int:
+def flush(home: Path, env: Mapping[str, str], *, wait: float = 10.0, hold: float = 0.0) -> int:
     """Send everything in the spool of `home`, including the notes of the hooks. Return how many events were sent.
+
+    `hold` is as in `Spool.flush`.
 
     Waits up to `wait` seconds for another process that sends. Raises BrokerUnreachable or ConfigError. Events that were
     not sent stay in the spool.
@@ -142,7 +149,7 @@ def flush(home: Path, env: Mapping[str, str], *, wait: float = 10.0) -> int:
     if not len(spool):
         return 0
     url = broker_url(env, home)
-    return spool.flush(lambda events: publish(events, url), wait=wait)
+    return spool.flush(lambda events: publish(events, url), wait=wait, hold=hold)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -170,13 +177,13 @@ def format_result(done: Mapping[Path, str]) -> str:
     return "\n".join(f"{hook.name:<{width}}  {outcome}" for hook, outcome in done.items())
 
 
-def _flush(args: argparse.Namespace) -> int:
+def _flush(args: argparse.Namespace, hold: float = 0.0) -> int:
     """Send what the hooks left in the repository's own spool, and then the spool of the data directory."""
     sent = 0
     if args.repository is not None:
         spool = args.repository / FOLDER / "spool"
-        sent = send_notes(spool, lambda events: publish(events, broker_url(os.environ, args.home)))
-    return sent + flush(args.home, os.environ)
+        sent = send_notes(spool, lambda events: publish(events, broker_url(os.environ, args.home)), hold=hold)
+    return sent + flush(args.home, os.environ, hold=hold)
 
 
 def _flush_in_background(args: argparse.Namespace) -> int:
@@ -184,7 +191,12 @@ def _flush_in_background(args: argparse.Namespace) -> int:
     os.setsid()  # closing the terminal of the commit must not end this process
     os.nice(5)
     try:
-        sent = _flush(args)
+        sent = _flush(args, SETTLE)
+        for _ in range(_ROUNDS):  # a rebase goes on: send a note for what it did in each round
+            if not len(Spool(spool_folder(args.home))):
+                break
+            time.sleep(SETTLE)
+            sent += _flush(args, SETTLE)
     finally:
         # From now on the next hook starts another sender. A hook that still saw this one has written its note by now.
         for spool in (spool_folder(args.home), *((args.repository / FOLDER / "spool",) if args.repository else ())):

@@ -12,6 +12,8 @@ from dims_producers.repository_paths import FOLDER, RepositoryPaths, run_git
 from dims_worker.errors import NotFound
 
 _LEFTHOOK = ("lefthook.yml", "lefthook.yaml", ".lefthook.yml", ".lefthook.yaml", ".config/lefthook.yml")
+_WITH_INPUT = ("post-rewrite", "reference-transaction")
+"""The hooks that git sends a standard input."""
 _LOCAL_LEFTHOOK = ("lefthook-local.yml", ".lefthook-local.yml")
 
 
@@ -32,7 +34,7 @@ class HookManager:
         if self.name != "lefthook":
             return line
         arguments = line.replace('"$@"', "{0}").replace("'", "''")
-        stdin = "use_stdin: true, " if self.hook == "post-rewrite" else ""
+        stdin = "use_stdin: true, " if self.hook in _WITH_INPUT else ""
         return f"{self.hook}: {{commands: {{dims: {{{stdin}run: '{arguments}'}}}}}}"
 
     @property
@@ -49,7 +51,8 @@ def manager_of(paths: RepositoryPaths, hook: Path) -> HookManager | None:
     """Return the program that writes `hook`, or None if DIMS may write it."""
     top = paths.top or paths.common.parent
     folder = hook.parent
-    if folder.name == "_" and ((folder / "h").is_file() or (folder / "husky.sh").is_file()):
+    # husky runs only the hooks that it has a script for, and leaves others in its folder alone
+    if _is_husky(folder) and ((folder / hook.name).is_file() and "# DIMS " not in text_of(hook)[:200]):
         return HookManager("husky", hook.name, (folder.parent / hook.name,))
     text = text_of(hook)
     if "call_lefthook" in text or "LEFTHOOK" in text:
@@ -59,6 +62,10 @@ def manager_of(paths: RepositoryPaths, hook: Path) -> HookManager | None:
     if text and "# DIMS " not in text[:200] and _is_tracked(paths, hook):
         return HookManager("git", hook.name, (hook,))
     return None
+
+
+def _is_husky(folder: Path) -> bool:
+    return folder.name == "_" and ((folder / "h").is_file() or (folder / "husky.sh").is_file())
 
 
 def text_of(file: Path) -> str:

@@ -6,7 +6,9 @@ and so do its HEAD and what DIMS records about it. Hooks belong to the shared on
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,24 +59,50 @@ class RepositoryPaths:
         return self.common / FOLDER / "spool"
 
 
-def find_common(repo: Path) -> Path | None:
-    """Return the git directory that all worktrees of `repo` share, or None if it is in no repository.
+@dataclass(frozen=True, slots=True)
+class FoundRepository:
+    """A repository as git's own files show it. `top` is the folder with `.git`, or a bare repository itself."""
+
+    top: Path
+    git_dir: Path
+    common: Path
+
+    def worktrees(self) -> list[Path]:
+        """Return the top folders of all worktrees, with the main one. Some may not exist any more."""
+        tops = [] if self.common == self.top else [self.common.parent]
+        for file in self.common.glob("worktrees/*/gitdir"):
+            with contextlib.suppress(OSError):  # removed since it was listed
+                text = os.fsdecode(file.read_bytes()).partition("\n")[0]
+                tops.append(absolute(file.parent, text).parent)
+        return tops
+
+
+def find_repository(folder: Path) -> FoundRepository | None:
+    """Return the repository in which `folder` is, or None.
 
     This reads git's own files. Git itself would refuse a repository of another user, and takes longer.
     """
-    folder = absolute(Path.cwd(), repo)
+    folder = absolute(Path.cwd(), folder)
     try:
-        git_dir = next((up / ".git" for up in (folder, *folder.parents) if (up / ".git").exists()), None)
-        if git_dir is None:
-            return folder if (folder / "HEAD").is_file() and (folder / "objects").is_dir() else None
+        top = next((up for up in (folder, *folder.parents) if (up / ".git").exists()), None)
+        if top is None:
+            bare = (folder / "HEAD").is_file() and (folder / "objects").is_dir()
+            return FoundRepository(folder, folder, folder) if bare else None
+        common = git_dir = top / ".git"
         if git_dir.is_file():
             text = git_dir.read_text(encoding="utf-8", errors="surrogateescape")
-            git_dir = absolute(git_dir.parent, text.partition("\n")[0].removeprefix("gitdir: "))
+            common = git_dir = absolute(top, text.partition("\n")[0].removeprefix("gitdir: "))
         if (git_dir / "commondir").is_file():
-            return absolute(git_dir, (git_dir / "commondir").read_text(encoding="utf-8").strip())
+            common = absolute(git_dir, (git_dir / "commondir").read_text(encoding="utf-8").strip())
     except OSError:  # a folder that you may not enter
         return None
-    return git_dir
+    return FoundRepository(top, git_dir, common)
+
+
+def find_common(repo: Path) -> Path | None:
+    """Return the git directory that all worktrees of `repo` share, or None if it is in no repository."""
+    found = find_repository(repo)
+    return None if found is None else found.common
 
 
 def record_home(git_dir: Path, top: Path | None, home: Path) -> None:
@@ -140,7 +168,7 @@ def run_git(repo: Path, *args: str) -> str:
         if "dubious ownership" in reason:
             raise DimsError(
                 f"git does not trust {repo}, which belongs to another user. Run the command as that user, or, if you "
-                f"trust it: git config --global --add safe.directory '{absolute(Path.cwd(), repo)}'"
+                f"trust it: git config --global --add safe.directory {shlex.quote(str(absolute(Path.cwd(), repo)))}"
             )
         raise NotFound(f"{repo} is not a git repository: {reason or f'git {args[0]} failed'}")
     return os.fsdecode(done.stdout.removesuffix(b"\n"))

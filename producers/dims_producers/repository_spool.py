@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dims_producers.git_notes import read_notes
+from dims_producers.git_notes import SHARED, claim_shared, is_covered, read_notes
 from dims_producers.repository_paths import FOLDER, find_common
 from dims_producers.spool_file import SpoolFile
 from dims_worker.events import Event
@@ -37,13 +37,13 @@ def repository_spools(repositories: Sequence[Path]) -> tuple[Path, ...]:
 def count_notes(spool: Path) -> int:
     """Return how many notes wait in the spool of a repository. Raises OSError if you may not read it."""
     try:
-        return sum(1 for entry in os.scandir(spool / "new") if entry.name.endswith(".git"))
+        return sum(1 for entry in os.scandir(spool / "new") if entry.name.endswith(".git") and not is_covered(entry))
     except FileNotFoundError:
         return 0
 
 
-def send_notes(spool: Path, send: Callable[[Sequence[Event]], object]) -> int:
-    """Send the notes in the spool of a repository, oldest first. Return how many were sent.
+def send_notes(spool: Path, send: Callable[[Sequence[Event]], object], *, hold: float = 0.0) -> int:
+    """Send the notes in the spool of a repository, oldest first. Return how many were sent. `hold` is as in `Spool`.
 
     What is not a valid note stays there, with a line in the log. Raises what `send` raises, and OSError if you may not
     read the folder or remove a note.
@@ -56,7 +56,8 @@ def send_notes(spool: Path, send: Callable[[Sequence[Event]], object]) -> int:
         if not os.access(spool / "new", os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "cannot remove what is sent", str(spool / "new"))
         names = [name for name in os.listdir(folder) if name.endswith(".git")]  # noqa: PTH208 - a descriptor
-        files = [file for name in names[:_BATCH] if (file := _read(folder, name)) is not None]
+        claimed = [name for each in names[:_BATCH] if (name := _claim(folder, each, hold)) is not None]
+        files = [file for name in claimed if (file := _read(folder, name)) is not None]
         files.sort(key=lambda file: (file.written, file.name))
         return _send(folder, files, send)
     finally:
@@ -76,6 +77,16 @@ def _send(folder: int, files: Sequence[SpoolFile], send: Callable[[Sequence[Even
         with contextlib.suppress(FileNotFoundError):  # another process has sent it too. DIMS stores it once
             os.unlink(name, dir_fd=folder)
     return len(ready)
+
+
+def _claim(folder: int, name: str, hold: float) -> str | None:
+    """Rename a note that several calls of a hook share. Return the name to read, or None if the note waits."""
+    if not name.startswith(SHARED):
+        return name
+    try:
+        return claim_shared(folder, name, hold)
+    except FileNotFoundError:  # another process has claimed it
+        return None
 
 
 def _read(folder: int, name: str) -> SpoolFile | None:

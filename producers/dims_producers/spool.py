@@ -7,7 +7,8 @@
     FOLDER/full      exists while the spool accepts no more events (see `dims_producers.spool_limit`)
 
 A file of `new/` ends in `.json` (an event) or `.git` (a note, which a git hook writes faster than an event). It is
-removed only after the broker has accepted it. A crash in between sends it twice, with the same id. Format:
+removed only after the broker has accepted it. A crash in between sends it twice, with the same id. A note that several
+calls of a hook share is renamed before it is read (see `dims_producers.git_notes`). Format:
 https://cr.yp.to/proto/maildir.html, and files keep their order of arrival.
 """
 
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dims_producers.file_owner import give_to_owner, make_folder
-from dims_producers.git_notes import read_notes
+from dims_producers.git_notes import SHARED, claim_shared, is_covered, read_notes
 from dims_producers.publish import publish
 from dims_producers.spool_file import Reader, SpoolFile, read_events
 from dims_producers.spool_limit import MAX_BYTES, MAX_FILES, SpoolLimit
@@ -65,7 +66,11 @@ class Spool:
 
     def __len__(self) -> int:
         """Return how many files wait to be sent."""
-        return len(_names(self.new))
+        try:
+            with os.scandir(self.new) as entries:
+                return sum(1 for entry in entries if not entry.name.startswith(".") and not is_covered(entry))
+        except FileNotFoundError:
+            return 0
 
     def put(self, event: Event) -> Path:
         """Store `event`. Once this returns, the event survives a crash and a power cut.
@@ -97,7 +102,7 @@ class Spool:
         for folder in (self.new, self.tmp):
             make_folder(folder)
 
-    def flush(self, send: Callable[[Sequence[Event]], object], *, wait: float = 5.0) -> int:
+    def flush(self, send: Callable[[Sequence[Event]], object], *, wait: float = 5.0, hold: float = 0.0) -> int:
         """Send the waiting events in their order of arrival, and return how many were sent.
 
         One process sends at a time. Files that cannot be read are moved to `bad/`, with a line in the log.
@@ -106,6 +111,7 @@ class Spool:
             send: sends a batch of 1 to 1,000 events. If it raises, the batch and what follows stay in the spool, and
                 `flush` raises the same error.
             wait: seconds to wait for another process that sends. After that, this returns 0.
+            hold: seconds for which a note of changed refs waits in the spool, for a note that says more.
         """
         if not self.folder.is_dir():
             return 0
@@ -113,7 +119,7 @@ class Spool:
         with self._locked(wait) as locked:
             seen: set[str] = set()
             # Repeat until there is no new file: a process that gave up waiting for the lock relies on it.
-            while locked and (names := [name for name in self._in_order() if name not in seen]):
+            while locked and (names := [name for name in self._in_order(hold) if name not in seen]):
                 seen.update(names)
                 files = filter(None, (self._load(self.new / name) for name in names))
                 for group in in_batches(files, lambda file: len(file.raw)):
@@ -126,13 +132,22 @@ class Spool:
                 self._remove_stale()
         return sent
 
-    def _in_order(self) -> list[str]:
-        """Return the names in `new/`, oldest first (by mtime, then name)."""
+    def _in_order(self, hold: float = 0.0) -> list[str]:
+        """Return the names in `new/`, oldest first (by mtime, then name), without shared notes that are younger."""
         files = []
-        for name in _names(self.new):
+        for listed in _names(self.new):
             with contextlib.suppress(OSError):  # sent since it was listed
-                files.append(((self.new / name).lstat().st_mtime_ns, name))
+                name = self._claim(listed, hold) if listed.startswith(SHARED) else listed
+                if name is not None:
+                    files.append(((self.new / name).lstat().st_mtime_ns, name))
         return [name for _, name in sorted(files)]
+
+    def _claim(self, name: str, hold: float) -> str | None:
+        folder = os.open(self.new, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return claim_shared(folder, name, hold)
+        finally:
+            os.close(folder)
 
     def _load(self, path: Path) -> SpoolFile | None:
         try:

@@ -9,10 +9,12 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dims_producers.git_notes import SETTLE
 from dims_producers.publish import check_broker, publish
 from dims_producers.repository_spool import repository_spools, send_notes
 from dims_producers.spool import Spool
 from dims_worker.errors import DimsError
+from dims_worker.events import Event
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +31,18 @@ _FIRST_RETRY = 0.5
 class SpoolSender:
     """Sends the files of `spool`, and the notes in the git directories of `repositories`.
 
-    `url()` is the broker's. It is called each time, because it may change.
+    `url()` is the broker's. It is called each time, because it may change. `before_send` gets each batch of events.
     """
 
-    def __init__(self, spool: Spool, url: Callable[[], str], repositories: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        url: Callable[[], str],
+        repositories: Sequence[Path] = (),
+        before_send: Callable[[Sequence[Event]], object] = lambda events: None,
+    ) -> None:
         self._spool = spool
+        self._before_send = before_send
         self._url = url
         self._repositories = repositories
         self._refused: dict[Path, str] = {}
@@ -62,21 +71,26 @@ class SpoolSender:
                 url = self._url()
                 if self._failures:  # before reading many files for nothing
                     check_broker(url)
-                self._spool.flush(lambda events: publish(events, url), wait=1.0)
+                self._spool.flush(lambda events: self._publish(events, url), wait=1.0, hold=SETTLE)
             if now >= self._next:
                 self._send_notes()
         except (DimsError, OSError) as error:
             return self._failed(error, now)
         if self._failures and waiting:
             log.info("the broker is reachable again: sent what waited in %s", self._spool.folder)
-        self._failures, self._next = 0, now + RETRY
+        self._failures = 0
+        self._next = now + (SETTLE if len(self._spool) else RETRY)  # a note of changed refs waits that long
         return True
+
+    def _publish(self, events: Sequence[Event], url: str) -> None:
+        self._before_send(events)
+        publish(events, url)
 
     def _send_notes(self) -> None:
         """Send the notes that hooks left in repositories. Logs once per reason what another user's permissions keep."""
         for spool in repository_spools(self._repositories):
             try:
-                sent = send_notes(spool, lambda events: publish(events, self._url()))
+                sent = send_notes(spool, lambda events: self._publish(events, self._url()), hold=SETTLE)
             except OSError as error:
                 if self._refused.get(spool) != str(error):
                     log.warning("the notes of git hooks in %s wait: %s", spool, error)

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,10 +18,12 @@ from pathlib import Path
 
 from dims_producers.change_batch import ChangeBatch
 from dims_producers.file_owner import give_to_owner
+from dims_producers.git_notes import TYPES, refs_event
 from dims_producers.producer_name import producer_name
 from dims_producers.spool import Spool
 from dims_producers.spool_sender import SpoolSender
 from dims_producers.watched_folder import SeenChange, WatchedFolder, overflows
+from dims_producers.watched_repository import WatchedRepository
 from dims_worker.errors import EventError
 from dims_worker.events import FILES_CHANGED, Event
 
@@ -49,6 +52,7 @@ class FolderWatcher:
         ignored: called with an absolute path. `.git` and the data directory around the spool are always ignored.
         send_url: returns the broker's URL. It is called before each attempt and may raise DimsError.
         repositories: folders of git repositories, whose own spools are sent too.
+        followed: folders in git repositories. A change of HEAD, a ref or the index of such a repository is an event.
     """
 
     def __init__(
@@ -61,11 +65,17 @@ class FolderWatcher:
         settle: float = 0.3,
         stop: threading.Event,
         repositories: Sequence[Path] = (),
+        followed: Sequence[Path] = (),
     ) -> None:
         self._stop = stop
         self._wake = threading.Event()
         self._spool = spool
-        self._sender = SpoolSender(spool, send_url, repositories)
+        self._repositories = [
+            # The event of a watched folder at the start concerns the repository too
+            WatchedRepository(folder, known=any(_is_related(folder, each) for each in folders.values()))
+            for folder in followed
+        ]
+        self._sender = SpoolSender(spool, send_url, repositories, before_send=self._on_send)
         home = os.path.realpath(spool.folder.parent)
         self._trees = [
             _WatchedTree(folder, ChangeBatch(settle), home=home, ignored=ignored, wake=self._wake)
@@ -101,6 +111,7 @@ class FolderWatcher:
             now = time.monotonic()
             if now >= next_check:
                 self._check(folders)
+                self._follow_repositories(now)
                 next_check = now + _CHECK
             for tree in self._trees:
                 self._store(tree, now)
@@ -131,13 +142,39 @@ class FolderWatcher:
         except EventError as error:
             log.error("cannot report the changes below %s: %s", tree.root, error)
         except OSError as error:
-            if str(error) != self._last_error:
-                log.error("the spool accepts no event, and DIMS tries again: %s", error)
-            self._last_error = str(error)
+            self._log_full(error)
             tree.changes.add(None, time.monotonic() + _DISK_FULL)
         else:
             self._last_error = ""
             self._sender.wake(time.monotonic())
+
+    def _log_full(self, error: OSError) -> None:
+        if str(error) != self._last_error:
+            log.error("the spool accepts no event, and DIMS tries again: %s", error)
+        self._last_error = str(error)
+
+    def _follow_repositories(self, now: float) -> None:
+        """Store one event for each repository whose HEAD, refs or index have changed, unless a hook has reported it."""
+        for repository in self._repositories:
+            if not repository.changed(now):
+                continue
+            root = repository.root
+            try:
+                self._spool.put(refs_event(root, f"refs-watch-{uuid.uuid4().hex}", datetime.now(UTC)))
+            except EventError as error:
+                log.error("cannot report the changes of refs in %s: %s", root, error)
+            except OSError as error:
+                self._log_full(error)
+                continue
+            for each in self._repositories:  # two folders may be in one repository
+                each.reports([root])
+            self._sender.wake(time.monotonic())
+
+    def _on_send(self, events: Sequence[Event]) -> None:
+        """Note that hooks have reported what changed in a repository until now."""
+        roots = [event.data["root"] for event in events if event.type in TYPES.values()]
+        for repository in self._repositories if roots else ():
+            repository.reports(roots)
 
     def _on_spool_change(self, event: SeenChange | None) -> None:
         if event is None or event.event_type in _ARRIVED:
@@ -154,6 +191,12 @@ def files_event(root: str, paths: list[str], now: datetime) -> Event:
     """Return the event for changed `paths` below `root`. Raises EventError if `root` is not UTF-8."""
     data = {"root": root, "paths": paths}
     return Event.new(FILES_CHANGED, producer_name("watch", root), now=now, data=data)
+
+
+def _is_related(one: Path, other: Path) -> bool:
+    """Return whether one of two folders contains the other."""
+    first, second = (Path(os.path.realpath(folder)) for folder in (one, other))
+    return first.is_relative_to(second) or second.is_relative_to(first)
 
 
 class _WatchedTree:

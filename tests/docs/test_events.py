@@ -39,7 +39,7 @@ def test_the_page_on_events_has_a_row_for_every_type_and_no_other() -> None:
 def test_every_event_type_that_a_page_names_exists(page: str) -> None:
     types = event_types()
     groups = "|".join({name.split(".")[1] for name in types})
-    assert set(re.findall(rf"\bdims\.(?:{groups})\.[a-z]+", TEXTS[page])) <= types | {VERIFY_SLOW}
+    assert set(re.findall(rf"\bdims\.(?:{groups})\.[a-z_]+", TEXTS[page])) <= types | {VERIFY_SLOW}
     assert all(name.startswith(events.S3_PREFIX) for name in re.findall(r"\bcom\.amazonaws[\w.:]+", TEXTS[page]))
 
 

@@ -7,14 +7,16 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from typing import Any, Self, TypeVar
 
 from dims_worker.config import AwsSource
 from dims_worker.errors import MeasureError
+from dims_worker.probes.aws.cost_explorer import Cost, CostAnswer, cost_request
 from dims_worker.probes.aws.errors import translate_aws_errors
 from dims_worker.probes.base import Deadline, result_of, result_or_error
 from dims_worker.probes.boto3_client import create_client
+
+__all__ = ["AwsAccount", "BucketSize", "Connect", "Cost", "DatabaseInstance"]
 
 _LOOK_BACK = timedelta(days=3)
 """CloudWatch reports the size of a bucket once a day, up to two days late."""
@@ -29,10 +31,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class DatabaseInstance:
-    """A database instance of RDS. `storage` is the allocated storage in GiB."""
+    """A database instance of RDS. `storage` is the allocated storage in GiB, None if AWS does not report it."""
 
     name: str
-    storage: int
+    storage: int | None
     kind: str
     engine: str
     engine_version: str
@@ -57,22 +59,6 @@ class BucketSize:
     @property
     def bytes(self) -> int:
         return sum(self.by_type.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """The unblended cost from `start` until before `end` (days in UTC), most expensive service first."""
-
-    start: date
-    end: date
-    currency: str
-    by_service: Mapping[str, Decimal]
-    estimated: bool
-    """Whether AWS may still change the amount of some days."""
-
-    @property
-    def total(self) -> Decimal:
-        return sum(self.by_service.values(), Decimal(0))
 
 
 class AwsAccount:
@@ -130,10 +116,13 @@ class AwsAccount:
         if not answer.get("DBInstances"):
             raise MeasureError(f"{subject} does not exist: check `instance` and `region`")
         instance = answer["DBInstances"][0]
+        kind = instance.get("DBInstanceClass")
+        if not kind:
+            raise MeasureError(f"AWS reports no class for {subject}")
         return DatabaseInstance(
             name=name,
-            storage=int(instance["AllocatedStorage"]),
-            kind=str(instance["DBInstanceClass"]),
+            storage=_storage(instance),
+            kind=str(kind),
             engine=str(instance.get("Engine", "")),
             engine_version=str(instance.get("EngineVersion", "")),
             status=str(instance.get("DBInstanceStatus", "")),
@@ -150,13 +139,20 @@ class AwsAccount:
             StartTime=midnight - _LOOK_BACK,
             EndTime=midnight + timedelta(days=1),
         )
+        if answer.get("NextToken"):
+            raise MeasureError(f"CloudWatch returned only a part of {subject}: set fewer storage types")
         sizes: dict[datetime, dict[str, int]] = defaultdict(dict)
-        for result in answer["MetricDataResults"]:
-            if result.get("StatusCode", "Complete") != "Complete":
-                raise MeasureError(f"CloudWatch returned only a part of {subject} ({result['StatusCode']})")
-            kind = storage_types[int(result["Id"].removeprefix("q"))]
-            for time, value in zip(result["Timestamps"], result["Values"], strict=True):
-                sizes[time.astimezone(UTC)][kind] = round(value)
+        try:
+            for result in answer["MetricDataResults"]:
+                if result["StatusCode"] != "Complete":
+                    raise MeasureError(f"CloudWatch returned only a part of {subject} ({result['StatusCode']})")
+                kind = storage_types[int(result["Id"].removeprefix("q"))]
+                for time, value in zip(result["Timestamps"], result["Values"], strict=True):
+                    sizes[time.astimezone(UTC)][kind] = round(value)
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            raise MeasureError(
+                f"CloudWatch's answer for {subject} is not valid ({type(error).__name__}: {error})"
+            ) from None
         if not sizes:
             return None
         newest = max(sizes)  # a storage type without a value at that time has no objects any more
@@ -165,38 +161,23 @@ class AwsAccount:
     def _cost(self, days: int) -> Cost:
         start = self._today - timedelta(days=days)
         subject = f"the cost of {days} days"
-        costs: dict[str, Decimal] = defaultdict(Decimal)
-        currencies: set[str] = set()
-        seen = estimated = False
+        answer = CostAnswer(subject, start, self._today)
         more: dict[str, str] = {}
         for _ in range(_MAX_PAGES):
-            answer = self._call(
-                subject,
-                "ce:GetCostAndUsage",
-                "get_cost_and_usage",
-                TimePeriod={"Start": start.isoformat(), "End": self._today.isoformat()},
-                Granularity="DAILY",
-                Metrics=["UnblendedCost"],
-                GroupBy=[{"Type": "DIMENSION", "Key": "SERVICE"}],
-                **more,
+            page = self._call(
+                subject, "ce:GetCostAndUsage", "get_cost_and_usage", **cost_request(start, self._today), **more
             )
-            for day in answer["ResultsByTime"]:
-                seen, estimated = True, estimated or bool(day.get("Estimated"))
-                for group in day["Groups"]:
-                    amount = group["Metrics"]["UnblendedCost"]
-                    costs[group["Keys"][0]] += Decimal(amount["Amount"])
-                    currencies.add(amount["Unit"])
-            if not (token := answer.get("NextPageToken")):
-                break
+            token = answer.add_page(page)
+            if token is None:
+                return answer.cost()
             more = {"NextPageToken": token}
-        else:
-            raise MeasureError(f"Cost Explorer returned more than {_MAX_PAGES} pages for {subject}: set fewer `days`")
-        if not seen:
-            raise MeasureError(f"Cost Explorer returned no data for {subject}: it has data a day after you enable it")
-        if len(currencies) > 1:
-            raise MeasureError(f"{subject} is in more than one currency: {', '.join(sorted(currencies))}")
-        ranked = sorted(costs.items(), key=lambda item: (-item[1], item[0]))
-        return Cost(start, self._today, next(iter(currencies), "USD"), dict(ranked), estimated)
+        raise MeasureError(f"Cost Explorer returned more than {_MAX_PAGES} pages for {subject}: set fewer `days`")
+
+
+def _storage(instance: Mapping[str, Any]) -> int | None:
+    """Return the allocated storage in GiB. Aurora grows by itself and reports 1, and a new instance may report 0."""
+    storage = instance.get("AllocatedStorage") or None
+    return None if storage is None or str(instance.get("Engine", "")).startswith("aurora") else int(storage)
 
 
 def _size_query(number: int, bucket: str, storage_type: str) -> dict[str, Any]:

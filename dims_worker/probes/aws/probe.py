@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -60,7 +61,7 @@ def _reading(name: str, metric: AwsMetric, account: AwsAccount, context: ScanCon
         case "rds_storage" | "rds_class":
             assert metric.instance is not None  # the configuration requires it
             instance = account.instance(metric.instance)
-            value = instance.kind if metric.measure == "rds_class" else _gibibytes(metric, instance.storage)
+            value = instance.kind if metric.measure == "rds_class" else _gibibytes(metric, instance)
             return exact_reading(name, metric, value, _details(instance, context.prices))
         case "bucket_bytes":
             assert metric.bucket is not None
@@ -79,8 +80,14 @@ def _reading(name: str, metric: AwsMetric, account: AwsAccount, context: ScanCon
             return _cost(name, metric, account.cost(metric.days))
 
 
-def _gibibytes(metric: AwsMetric, storage: int) -> int | float:
-    """Convert GiB to the unit of the metric: an int if that is GiB, as AWS reports it."""
+def _gibibytes(metric: AwsMetric, instance: DatabaseInstance) -> int | float:
+    """Convert GiB to the unit of the metric: an int if that is GiB, as AWS reports it. Raises MeasureError."""
+    storage = instance.storage
+    if storage is None:
+        raise MeasureError(
+            f"AWS reports no allocated storage for {instance.name} ({instance.engine}, {instance.status}). The storage "
+            "of Aurora grows by itself: measure the size of the database with SQL"
+        )
     if BYTES[metric.shown_unit] == BYTES["GiB"]:
         return storage
     return size_in_unit(metric, storage * BYTES["GiB"])
@@ -99,12 +106,18 @@ def _details(instance: DatabaseInstance, prices: Mapping[str, Any]) -> dict[str,
 
 
 def _cost(name: str, metric: AwsMetric, cost: Cost) -> Reading:
-    if cost.currency != metric.shown_unit:
+    if cost.currency and cost.currency != metric.shown_unit:
         raise MeasureError(f"AWS charges in {cost.currency}, not {metric.shown_unit}. Set `unit: {cost.currency}`")
     details = {
         "start": cost.start.isoformat(),
         "end": cost.end.isoformat(),
         "by_service": {service: float(amount) for service, amount in list(cost.by_service.items())[:_TOP]},
+        "usage": float(cost.usage),
+        "credits": float(cost.credits),
         "estimated": cost.estimated,
+        "estimated_days": list(cost.estimated_days),
+        "missing_days": list(cost.missing_days),
     }
-    return exact_reading(name, metric, float(cost.total), details)
+    amount = {"paid": cost.total, "usage": cost.usage, "credits": cost.credits}[metric.part]
+    reading = exact_reading(name, metric, float(amount), details)
+    return replace(reading, method="approximate") if cost.missing_days else reading

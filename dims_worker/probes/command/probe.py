@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import re
 import signal
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 from dims_worker.config import CommandMetric, CommandSource
 from dims_worker.errors import MeasureError
+from dims_worker.numbers import Number, exact_decimal, loads, number_of, parse_fraction
 from dims_worker.probes.base import (
     Deadline,
     Probe,
@@ -28,8 +31,10 @@ from dims_worker.probes.base import (
 )
 from dims_worker.probes.command.process import ProgramResult, run_program
 from dims_worker.probes.json_path import resolve_pointer
+from dims_worker.probes.text_values import checked_text
 
 _AT_ONCE = 4
+_THREADS = 64
 _INTEGER = re.compile(r"[+-]?[0-9]{1,300}")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -47,7 +52,10 @@ class CommandProbe(Probe[CommandSource, CommandMetric]):
     def scan(
         self, source: CommandSource, metrics: Mapping[str, CommandMetric], context: ScanContext, deadline: Deadline
     ) -> ScanResult:
-        """See `Probe.scan`. A few programs run in parallel. If the folder is missing, all metrics report it."""
+        """See `Probe.scan`. A few programs run in parallel. Those that hang do not keep the others from running.
+
+        If the folder is missing, all metrics report it.
+        """
         deadline.check()
         folder = context.path_of(source.cwd)
         if not folder.is_dir():
@@ -55,14 +63,49 @@ class CommandProbe(Probe[CommandSource, CommandMetric]):
                 missing_readings(metrics, f"{printable_path(str(folder))} is not a folder: check `cwd` of the source")
             )
         commands = list(dict.fromkeys(metric.command for metric in metrics.values()))
-        with ThreadPoolExecutor(_AT_ONCE, "command") as pool:
-            results = pool.map(lambda command: result_or_error(_run, command, folder, deadline), commands)
+        slots = _Slots(_AT_ONCE, deadline.left / max(1, math.ceil(len(commands) / _AT_ONCE)))
+        with ThreadPoolExecutor(max(1, min(len(commands), _THREADS)), "command") as pool:
+            results = pool.map(lambda command: result_or_error(_run, command, folder, deadline, slots), commands)
             ended = dict(zip(commands, results, strict=True))
         return ScanResult(tuple(_reading(name, metric, ended[metric.command]) for name, metric in metrics.items()))
 
 
-def _run(command: Command, folder: Path, deadline: Deadline) -> ProgramResult:
-    return run_program(["/bin/sh", "-c", command] if isinstance(command, str) else command, folder, deadline)
+class _Slots:
+    """Lets a few programs run at once. One that takes longer than its share runs on, but no other waits for it.
+
+    So programs that hang fail alone.
+    """
+
+    def __init__(self, at_once: int, share: float) -> None:
+        self._free = threading.Semaphore(at_once)
+        self._share = share
+
+    @contextlib.contextmanager
+    def take(self, deadline: Deadline) -> Iterator[None]:
+        """Wait for a slot. Raises MeasureError if there is none before the deadline."""
+        if not self._free.acquire(timeout=deadline.left):
+            deadline.check()
+            raise MeasureError("the program could not be started in time: raise `timeout` of the source")
+        held = threading.Lock()
+
+        def release() -> None:
+            if held.acquire(blocking=False):  # only once: when the share is over, or when the program has ended
+                self._free.release()
+
+        timer = threading.Timer(self._share, release)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            release()
+
+
+def _run(command: Command, folder: Path, deadline: Deadline, slots: _Slots) -> ProgramResult:
+    arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else command
+    with slots.take(deadline):
+        return run_program(arguments, folder, deadline)
 
 
 def _reading(name: str, metric: CommandMetric, ended: ProgramResult | MeasureError) -> Reading:
@@ -97,7 +140,7 @@ def _value(metric: CommandMetric, output: str) -> Value:
     printed = output.strip()
     match metric.parse:
         case "text":
-            return printed
+            return checked_text(printed, "printed")
         case "json":
             assert metric.pointer is not None
             return _pointed(printed, metric.pointer)
@@ -108,12 +151,21 @@ def _value(metric: CommandMetric, output: str) -> Value:
         case "number":
             if not _NUMBER.fullmatch(printed) or not math.isfinite(float(printed)):
                 raise ValueError(f"printed {_quoted(printed)}, which is not a number")
-            return int(printed) if _INTEGER.fullmatch(printed) else float(printed)
+            return _measured(int(printed) if _INTEGER.fullmatch(printed) else parse_fraction(printed), "printed")
+
+
+def _measured(number: Number, origin: str) -> Number:
+    """Return the number. Raises ValueError if it is too large, or has too many digits, to be a measurement."""
+    try:
+        number_of(exact_decimal(number))
+    except ValueError as error:
+        raise ValueError(f"{origin} {error}") from None
+    return number
 
 
 def _pointed(printed: str, pointer: str) -> Value:
     try:
-        document = json.loads(printed, parse_constant=_no_constant)
+        document = loads(printed, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise ValueError(f"printed {_quoted(printed)}, which is not JSON") from None
     try:
@@ -127,12 +179,11 @@ def _pointed(printed: str, pointer: str) -> Value:
             raise LookupError(f"the JSON has null at {pointer}")
         case bool() as value:
             return value
-        case int() | float() as value:
-            if not abs(value) < 1e300:
-                raise ValueError(f"the JSON has a number at {pointer} that is too large")
-            return value
+        case int() | float() | Decimal() as value:
+            return _measured(value, f"the JSON has at {pointer}")
         case str() as value:
-            return _text(value.encode("utf-8", "backslashreplace"))  # JSON can contain half a surrogate pair
+            readable = _text(value.encode("utf-8", "backslashreplace"))  # JSON can contain half a surrogate pair
+            return checked_text(readable, f"the JSON has at {pointer}")
         case _:
             raise ValueError(f"the JSON has a list or an object at {pointer}, not a single value")
 

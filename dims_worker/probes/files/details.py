@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dims_worker.probes.base import Deadline, printable_path
-from dims_worker.probes.files.git_answers import ignoring_rule
+from dims_worker.probes.files.git_answers import ignored_paths, ignoring_rule
 from dims_worker.probes.files.selection import Selection
 from dims_worker.probes.git.command import GitError
 
@@ -42,6 +42,20 @@ def ignored_by_git(root: str, selection: Selection, deadline: Deadline) -> list[
             rule = str(error)
         found.append(f"{printable_path(path)} ({rule})" if rule else printable_path(path))
     return found
+
+
+def ignored_matches(root: str, selection: Selection, deadline: Deadline) -> int:
+    """Return how many files in the folders that the patterns name would match if git did not ignore them."""
+    count = 0
+    for folder in selection.folders:
+        if any(folder.startswith(f"{above}/") for above in selection.folders):
+            continue
+        try:
+            paths = ignored_paths(f"{root}/{folder}", deadline, whole_folders=False)
+            count += sum(selection.matches(f"{folder}/{path}") for path in paths)
+        except GitError:
+            continue  # the folder is in no repository, so git ignores nothing in it
+    return count
 
 
 def _names(names: Iterable[str]) -> list[str]:

@@ -13,8 +13,7 @@ _UNOPENED = re.compile(r"^warning: could not open directory '(.*)': (.*)$", re.M
 
 
 def ignoring_rule(folder: str, name: str, deadline: Deadline) -> str | None:
-    """Return the rule by which git ignores a name in a folder, as `file:line: pattern`, or None. A name of `.` is the
-    folder itself."""
+    """Return the rule by which git ignores a name in a folder, as `file:line: pattern`, or None."""
     git = Git(folder, deadline)
     try:
         answer = git.text("-c", "core.quotePath=false", "check-ignore", "-v", "--", name)
@@ -26,10 +25,12 @@ def ignoring_rule(folder: str, name: str, deadline: Deadline) -> str | None:
     return None if rule.startswith("!") else f"{file}:{line}: {rule}"
 
 
-def ignored_paths(folder: str, deadline: Deadline) -> Iterator[str]:
-    """Yield what git ignores below a folder of a repository. A folder that is ignored as a whole is one path, which
-    ends with a `/`. Raises GitError."""
-    options = ("-z", "--others", "--ignored", "--exclude-standard", "--directory")
+def ignored_paths(folder: str, deadline: Deadline, *, whole_folders: bool = True) -> Iterator[str]:
+    """Yield what git ignores below a folder of a repository. Raises GitError.
+
+    With `whole_folders`, a folder that is ignored as a whole is one path, which ends with a `/`.
+    """
+    options = ("-z", "--others", "--ignored", "--exclude-standard", *(("--directory",) if whole_folders else ()))
     for raw in Git(folder, deadline).records("ls-files", *options):
         yield os.fsdecode(raw)
 

@@ -74,19 +74,29 @@ class NamedPaths:
         """Return the named folders that git ignores as a whole, so that the patterns can never match."""
         wrong = []
         for folder in sorted(selection.starts):
-            place = f"{self.root}/{folder}".rstrip("/")
-            if place not in self._rules:
-                self._rules[place] = self._rule(place)
-            if rule := self._rules[place]:
+            if rule := self._rule(folder):
                 name = printable_path(folder or self.root)
                 wrong.append(f"{name}: git ignores it ({rule}). Remove this rule, or `ignore: gitignore`")
         return wrong
 
-    def _rule(self, place: str) -> str | None:
+    def _rule(self, folder: str) -> str | None:
+        """Return the rule by which git ignores a folder or one above it, or None.
+
+        The repository that contains a folder decides. A folder in the tree may be a repository of its own.
+        """
+        if folder not in self._rules:
+            above = folder and self._rule(folder.rpartition("/")[0])
+            self._rules[folder] = above or self._own_rule(f"{self.root}/{folder}".rstrip("/"), is_root=not folder)
+        return self._rules[folder]
+
+    def _own_rule(self, place: str, *, is_root: bool) -> str | None:
         if not os.path.isdir(place):  # noqa: PTH112 - the pass works with str
             return None
+        if is_root and os.path.lexists(f"{place}/.git"):
+            return None  # no rule of a repository is about its top folder
+        parent, _, name = place.rpartition("/")
         try:
-            return ignoring_rule(place, ".", self.deadline)
+            return ignoring_rule(parent or "/", name, self.deadline)
         except GitError as error:
             return str(error)
 

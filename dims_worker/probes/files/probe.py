@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+from dims_producers.repository_paths import find_repository
 from dims_worker.config import FilesMetric, FilesSource
 from dims_worker.probes import changed_paths
 from dims_worker.probes.base import (
+    IN_PROGRESS,
     Change,
     Deadline,
     PathsChanged,
@@ -24,11 +27,12 @@ from dims_worker.probes.base import (
     printable_path,
     size_in_unit,
 )
-from dims_worker.probes.files.details import details_of, ignored_by_git
+from dims_worker.probes.files.details import details_of, ignored_by_git, ignored_matches
 from dims_worker.probes.files.git_listing import list_with_git
 from dims_worker.probes.files.named_paths import NamedPaths, NotCounted
 from dims_worker.probes.files.selection import Selection
 from dims_worker.probes.files.tree import COARSE, YOUNG, Tree, check_root
+from dims_worker.probes.git.repository import operation_in_progress
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CONTENT_MEASURES = ("lines", "entries")
@@ -51,6 +55,7 @@ class _Pass:
     """The result of a pass over a tree: a selection for each combination of patterns."""
 
     root: str
+    use_git: bool
     selections: Mapping[_Patterns, Selection]
     not_counted: Mapping[_Patterns, NotCounted]
 
@@ -82,7 +87,11 @@ class FilesProbe(Probe[FilesSource, FilesMetric]):
         except (FileNotFoundError, NotADirectoryError):
             missing = _no_tree(source, context)
             return ScanResult(missing_readings(metrics, missing), states=dict.fromkeys(metrics, missing))
-        readings = tuple(_reading(name, metric, passed, deadline) for name, metric in metrics.items())
+        details = _in_progress(context.path_of(source.path)) if source.ignore else {}
+        readings = tuple(
+            replace(reading, details={**reading.details, **details}) if details and not reading.error else reading
+            for reading in (_reading(name, metric, passed, deadline) for name, metric in metrics.items())
+        )
         states = {name: state or _CHANGING for name, state in passed.states(metrics).items()}
         return ScanResult(readings, states=states)
 
@@ -154,8 +163,11 @@ def _pass(
     tree = Tree(root, home, source.exclude, deadline, reads)
     every = list(selections.values())
     list_with_git(tree, every) if source.ignore else tree.walk(every)
-    names = NamedPaths(root, source.ignore is not None, deadline)
-    return _Pass(root, selections, {key: names.not_counted(selection) for key, selection in selections.items()})
+    use_git = source.ignore is not None
+    names = NamedPaths(root, use_git, deadline)
+    return _Pass(
+        root, use_git, selections, {key: names.not_counted(selection) for key, selection in selections.items()}
+    )
 
 
 def _selections(metrics: Mapping[str, FilesMetric]) -> dict[_Patterns, Selection]:
@@ -168,6 +180,16 @@ def _selections(metrics: Mapping[str, FilesMetric]) -> dict[_Patterns, Selection
         if metric.measure == "entries":
             selection.entry.add(metric.entry)
     return selections
+
+
+def _in_progress(folder: Path) -> dict[str, str]:
+    """Return the detail of an operation that git has not ended in the repository around a folder.
+
+    The files that git tracks may be those of another commit meanwhile.
+    """
+    found = find_repository(folder)
+    words = operation_in_progress(found.git_dir) if found else None
+    return {IN_PROGRESS: words} if words else {}
 
 
 def _reading(name: str, metric: FilesMetric, passed: _Pass, deadline: Deadline) -> Reading:
@@ -189,6 +211,8 @@ def _reading(name: str, metric: FilesMetric, passed: _Pass, deadline: Deadline) 
         details["absent"] = _join_reasons(absent)
     if ignored := ignored_by_git(passed.root, selection, deadline):
         details["ignored_by_git"] = ignored
+    if passed.use_git and not selection.count and (matches := ignored_matches(passed.root, selection, deadline)):
+        details["ignored_matches"] = matches
     try:
         return exact_reading(name, metric, _value(metric, selection), details)
     except OverflowError:

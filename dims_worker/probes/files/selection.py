@@ -118,11 +118,13 @@ class Selection:
             self.unsized.append(reason)
 
     def state(self, reasons: Iterable[str]) -> str:
-        """Return a digest of the counted files, and of why others are missing. Equal states have equal totals."""
+        """Return a digest of the counted files, and of what is left out, and why. Equal states have equal readings."""
         digest = blake2b(digest_size=_DIGEST)
-        digest.update(f"{self.count} {self.fingerprint}".encode())
-        for reason in sorted([*reasons, *self.problems, *self.uninitialized]):
-            digest.update(b"\0" + os.fsencode(reason))
+        digest.update(f"{self.count} {self.fingerprint} {self.links} {self.not_checked_out}".encode())
+        for names in (reasons, self.problems, self.uninitialized, self.repositories, self.ignored):
+            for name in sorted(names):
+                digest.update(b"\0" + os.fsencode(name))
+            digest.update(b"\0\0")
         return f"files-1:{digest.hexdigest()}"
 
 

@@ -13,12 +13,18 @@ from collections.abc import Iterator, Sequence
 from typing import IO
 
 from dims_worker.errors import MeasureError
+from dims_worker.formatting import shell_quote
 from dims_worker.probes.base import Deadline, printable_path
 
 _BLOCK = 1 << 16
 
 # Variables that configure git itself. In a hook, other GIT_ variables point git at the hook's repository.
 _KEPT = re.compile(r"GIT_(EXEC_PATH|TEMPLATE_DIR|CONFIG_(GLOBAL|SYSTEM|NOSYSTEM|COUNT|KEY_\d+|VALUE_\d+))")
+
+
+_MISSING_OBJECT = re.compile(
+    r"bad object|unable to read tree|cannot read commit object|[Cc]ould not read [0-9a-f]{40}|missing (tree|commit)"
+)
 
 
 class GitError(MeasureError):
@@ -72,8 +78,15 @@ class Git:
 
 def _environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or _KEPT.fullmatch(k)}
-    # LC_ALL=C: DIMS parses the messages. Optional locks would disturb a user who works in the repository.
-    return kept | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    # LC_ALL=C: DIMS parses the messages. Optional locks would disturb a user who works in the repository. A partial
+    # clone would fetch what it lacks: an old git refuses that only if no protocol is allowed.
+    return kept | {
+        "LC_ALL": "C",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "",
+    }
 
 
 @contextlib.contextmanager
@@ -117,8 +130,15 @@ def _explain(folder: str, output: str, code: int) -> str:
     if "dubious ownership" in output:
         return (
             f"git does not trust {place}, which belongs to another user (dubious ownership). If you trust it: "
-            f"git config --global --add safe.directory '{place}'"
+            f"git config --global --add safe.directory {shell_quote(folder)}"
         )
+    if "promisor remote" in output or "lazy fetching disabled" in output:
+        return (
+            f"{place} is a partial clone, and this needs objects that it lacks. DIMS never fetches. To fetch all: "
+            f"git config --unset remote.origin.partialclonefilter && git fetch --refetch"
+        )
+    if _MISSING_OBJECT.search(output):
+        return f"{place} is damaged, because an object is missing: {last_line(output)}. Run git fsck there"
     if "not a git repository" in output:
         return f"{place} is not in a git repository. Set `path` to one, or create one with git init"
     return f"git failed in {place}: {last_line(output) or f'exit code {code}'}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from dims_worker.probes.base import (
     result_of,
     result_or_error,
 )
+from dims_worker.probes.ids import IdValues, id_sort_key, normalize_id
 from dims_worker.probes.json_path import resolve_pointer
 from dims_worker.probes.s3.listing import Entry, Keys
 
@@ -29,6 +31,9 @@ MAX_OBJECTS = 20_000
 MAX_BYTES = 32 * 2**20
 """The most bytes of an object that is read for expected ids."""
 _READERS = 8
+
+_NAMED_VALUES = 20
+"""How many different values that are no id the details name."""
 
 _PLAIN = frozenset("123456789")
 """The first digits of numbers without leading zeros. Most ids are such, and `normalize_id` keeps them."""
@@ -49,33 +54,39 @@ class Ids:
     found: set[str] = field(default_factory=set)
 
     def add(self, entries: list[Entry]) -> None:
-        search, least = re.compile(self.pattern).search, self.min_size
+        pattern = re.compile(self.pattern)
         for entry in entries:
-            if entry["Size"] >= least:
-                match = search(entry["Key"].rpartition("/")[2])
-                if match and match[1]:
-                    text = match[1]
-                    self.found.add(text if text[0] in _PLAIN and text.isdecimal() else normalize_id(text))
+            if entry["Size"] >= self.min_size:
+                text = _id_text(pattern, entry["Key"].rpartition("/")[2])
+                if not text:
+                    continue
+                name = text if text[0] in _PLAIN and text.isdecimal() and text.isascii() else normalize_id(text)
+                if name is not None:
+                    self.found.add(name)
 
     def merge(self, other: Ids) -> None:
         self.found |= other.found
 
 
-def normalize_id(value: Any) -> str:
-    """Return an id as text, and a number without leading zeros: `0041200101`, 41200101 and 41200101.0 are the
-    same id."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = str(value).strip()
-    return text.lstrip("0") or "0" if text.isdecimal() else text
+def _id_text(pattern: re.Pattern[str], name: str) -> str | None:
+    """Return the first non-empty group of the pattern. A day is an id only if the pattern matches nothing after it."""
+    match = pattern.search(name)
+    if match is None:
+        return None
+    text = match[1] or next((group for group in match.groups() if group), None)
+    if text and len(text) == len("20130316") and text.startswith(("19", "20")):
+        later = (group for other in pattern.finditer(name, match.end()) for group in other.groups() if group)
+        return next(later, text)
+    return text
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The expected ids, from their normalized to their original form, the number of objects that were read for
-    them, and the number of those `without` ids."""
+    """The expected ids, from their normalized form to the text for people, the number of objects that were read for
+    them, and the number of those `without` ids. `no_ids` are the values that are no id, with their numbers."""
 
     ids: dict[str, str]
+    no_ids: Counter[str] = field(default_factory=Counter)
     objects: int = 0
     without: int = 0
 
@@ -103,7 +114,8 @@ class Expectations:
         from dims_worker.probes.sql import snapshot
 
         rows = snapshot.query_rows(source, wanted.query, self._context, self._deadline).rows
-        return _of(row[0] for row in rows)
+        read = IdValues.of(row[0] for row in rows)
+        return Expected(read.ids, read.without)
 
     def _read(self, wanted: ExpectedObjects, keys: Keys | None) -> Expected:
         sizes = keys.sizes if keys else {}
@@ -112,31 +124,27 @@ class Expectations:
         if large := next((key for key, size in sizes.items() if size > MAX_BYTES), None):
             raise MeasureError(f"{printable_path(large)} has {sizes[large]} bytes: DIMS reads at most {MAX_BYTES}")
         ids: dict[str, str] = {}
+        no_ids: Counter[str] = Counter()
         without = 0
         with ThreadPoolExecutor(_READERS, "expected ids") as pool:
             try:
                 for ids_in in pool.map(lambda key: self._ids_in(key, wanted.pointer), sorted(sizes)):
-                    ids |= ids_in
-                    without += not ids_in
+                    ids |= ids_in.ids
+                    no_ids += ids_in.without
+                    without += not ids_in.ids
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        return Expected(ids, len(sizes), without)
+        return Expected(ids, no_ids, len(sizes), without)
 
-    def _ids_in(self, key: str, pointer: str) -> dict[str, str]:
+    def _ids_in(self, key: str, pointer: str) -> IdValues:
         self._deadline.check()
         try:
             content = json.loads(self._get(key))
         except (ValueError, RecursionError) as error:
             raise MeasureError(f"{printable_path(key)} is not JSON: {error}") from None
         # One odd schedule among thousands must not fail the metric
-        return _of(resolve_pointer(content, pointer, skip_missing=True)).ids
-
-
-def _of(values: Iterable[Any]) -> Expected:
-    """Select the values that are ids: not null, a truth value, an empty text, a list or an object."""
-    ids = (value for value in values if not isinstance(value, bool | list | dict | type(None)) and value != "")
-    return Expected({normalize_id(value): str(value).strip() for value in ids})
+        return IdValues.of(resolve_pointer(content, pointer, skip_missing=True))
 
 
 def completeness_reading(
@@ -149,9 +157,11 @@ def completeness_reading(
     except MeasureError as error:
         return Reading.failed(name, metric.shown_unit, str(error))
     if not expected.ids:
-        return Reading.failed(name, metric.shown_unit, f"no id is expected: {_origin(metric.expected)} returned none")
+        without = f" ({_without(expected)})" if expected.no_ids else ""
+        reason = f"no id is expected: {_origin(metric.expected)} returned none{without}"
+        return Reading.failed(name, metric.shown_unit, reason)
     present = expected.ids.keys() & ids.found
-    missing = sorted(expected.ids.keys() - present, key=_sort_key)
+    missing = sorted(expected.ids.keys() - present, key=id_sort_key)
     details: dict[str, Any] = {
         "expected": len(expected.ids),
         "found": len(present),
@@ -159,14 +169,16 @@ def completeness_reading(
         "missing_ids": [expected.ids[each] for each in missing[: metric.names]],
         "unexpected": len(ids.found) - len(present),
     }
+    if expected.no_ids:
+        details["values_without_id"] = dict(sorted(expected.no_ids.items())[:_NAMED_VALUES])
     if isinstance(metric.expected, ExpectedObjects):
         details |= {"objects_read": expected.objects, "objects_without_ids": expected.without}
     return exact_reading(name, metric, 100 * len(present) / len(expected.ids), details)
 
 
-def _sort_key(text: str) -> tuple[bool, int, str]:
-    """Sort numbers by value, before texts."""
-    return (False, int(text), text) if text.isdecimal() else (True, 0, text)
+def _without(expected: Expected) -> str:
+    values = ", ".join(f"{value} {count:,} times" for value, count in sorted(expected.no_ids.items())[:5])
+    return f"values without an id: {values}"
 
 
 def _origin(wanted: ExpectedQuery | ExpectedObjects) -> str:

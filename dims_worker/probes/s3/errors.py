@@ -36,13 +36,16 @@ _REQUESTER_FIX = "If its requesters pay, set `request_payer: requester`"
 
 @dataclass(frozen=True, slots=True)
 class PagePlace:
-    """A page of a listing: its number, from 1, and the prefix that was requested."""
+    """A page of a listing: its number, from 1, the prefix that was requested, and the key after which the listing
+    begins."""
 
     number: int
     prefix: str
+    after: str = ""
 
     def __str__(self) -> str:
-        return f"page {self.number} of {f'prefix {printable_path(self.prefix)}' if self.prefix else 'the whole bucket'}"
+        place = f"prefix {printable_path(self.prefix)}" if self.prefix else "the whole bucket"
+        return f"page {self.number} of {place}{f' after {printable_path(self.after)}' if self.after else ''}"
 
 
 @contextlib.contextmanager

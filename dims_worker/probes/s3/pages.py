@@ -99,7 +99,8 @@ def list_pages(
     list keys in order.
     """
     waiting = [prefix for prefix in prefixes if span.reaches(prefix)]
-    request = _Request(client, source, on_api_call, span.after or "")
+    begin = span.after or ""
+    request = _Request(client, source, on_api_call, begin, place=PagePlace(0, "", begin))
     while waiting:
         page = request.send(common(waiting), _before(waiting[0]))
         request.check_order(page)
@@ -153,14 +154,14 @@ class _Request:
 
     def send(self, prefix: str, leap: str = "") -> list[Entry]:
         """Return the next page of a prefix, starting after the key `leap` if that comes later."""
-        query = self._payer
+        query: dict[str, str] = {}
         if leap >= prefix and leap > self.seen:
             query["StartAfter"] = self.seen = leap
         elif prefix == self.place.prefix and self._token:
             query["ContinuationToken"] = self._token
         elif self.seen and self.seen >= prefix:
             query["StartAfter"] = self.seen
-        self.place = PagePlace(self.place.number + 1, prefix)
+        self.place = PagePlace(self.place.number + 1, prefix, self.place.after)
         with translate_s3_errors(self.source, page=self.place):
             answer = self._answer(prefix, self.keys, query)
             self.on_api_call()
@@ -174,14 +175,10 @@ class _Request:
         fault = disorder(page, self.seen)
         if fault is not None:
             with translate_s3_errors(self.source, page=self.place):
-                self._answer(self.place.prefix, 1, {"StartAfter": page[0]["Key"], **self._payer})
+                self._answer(self.place.prefix, 1, {"StartAfter": page[0]["Key"]})
                 raise BrokenPage(f"{fault}. If this store does not list keys in order, set `ordered: false`")
         if page:
             self.seen = page[-1]["Key"]
-
-    @property
-    def _payer(self) -> dict[str, str]:
-        return {"RequestPayer": self.source.request_payer} if self.source.request_payer else {}
 
     def _answer(self, prefix: str, keys: int, query: dict[str, str]) -> dict[str, Any]:
         try:

@@ -37,9 +37,13 @@ Connect = Callable[[S3Source, Deadline], Any]
 
 
 def s3_client(source: S3Source, deadline: Deadline) -> Any:
-    """Create a boto3 client for S3 that checks the pages of listings. See `create_client`."""
+    """Create a boto3 client for S3 that checks the pages of listings, and sends `request_payer` with each request.
+    See `create_client`."""
     client = create_client(source, deadline, "s3")
     check_page_bodies(client)
+    if source.request_payer:
+        header = {"x-amz-request-payer": source.request_payer}
+        client.meta.events.register("before-call.s3", lambda params, **_: params["headers"].update(header))
     return client
 
 
@@ -105,8 +109,7 @@ def _counted_prefixes(metric: S3Metric) -> tuple[str, ...]:
 def _getter(client: Any, source: S3Source) -> completeness.Get:
     def get(key: str) -> bytes:
         with translate_s3_errors(source, key):
-            payer = {"RequestPayer": source.request_payer} if source.request_payer else {}
-            answer = client.get_object(Bucket=source.bucket, Key=key, **payer)
+            answer = client.get_object(Bucket=source.bucket, Key=key)
             with contextlib.closing(answer["Body"]) as body:
                 content: bytes = body.read(completeness.MAX_BYTES)
                 return content

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -33,13 +33,26 @@ _DISORDER = "the store does not list keys in order, so they cannot be compared w
 @dataclass(frozen=True, slots=True)
 class KeyDifference:
     """A key that differs. `path` is that of its local file, which may not exist. `local` and `s3` are sizes in bytes,
-    None if that side has no such key. A key with surrogates (see `os.fsdecode`) cannot exist in S3."""
+    None if that side has no such key. A key with surrogates (see `os.fsdecode`) cannot exist in S3. `storage_class` is
+    that of the object, None if S3 reports none."""
 
     kind: Kind
     key: str
     path: str
     local: int | None
     s3: int | None
+    storage_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PairDifferences:
+    """The kept differences between a local folder and a prefix (with its `/`), and the kept keys of empty objects
+    that represent folders."""
+
+    folder: str
+    prefix: str
+    differences: tuple[KeyDifference, ...]
+    markers: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -81,8 +94,9 @@ def status_of(drift_pct: float) -> Status:
 class SyncMerge:
     """The merge of one pair over one span of keys: `add` every page in order, then `finish`.
 
-    An error is recorded in `failure` and affects only this pair. The first `keep` differences of each kind are
-    kept. With `sort`, pages come in any order: `finish` sorts them, and they are in memory until then.
+    An error is recorded in `failure` and affects only this pair. The first `keep` differences of each kind, and the
+    first `keep` keys that represent folders, are kept. With `sort`, pages come in any order: `finish` sorts them, and
+    they are in memory until then.
     """
 
     tree: LocalTree
@@ -92,6 +106,7 @@ class SyncMerge:
     sort: bool = False
     totals: SyncTotals = field(default_factory=SyncTotals)
     kept: list[KeyDifference] = field(default_factory=list)
+    markers: list[str] = field(default_factory=list)
     failure: str | None = None
     _files: Iterator[LocalFile] = field(init=False)
     _file: LocalFile | None = None
@@ -108,7 +123,7 @@ class SyncMerge:
         try:
             for entry in () if self.failure else page:
                 key: str = entry["Key"]
-                if key.startswith(prefix) and key != prefix:
+                if key.startswith(prefix):
                     if self.sort:
                         self._unsorted.append(entry)
                     else:
@@ -140,20 +155,21 @@ class SyncMerge:
         if not self.tree.span.holds(key) or not self.wanted(key):
             return
         if key.endswith("/") and not entry["Size"]:
-            self.totals.markers += 1
+            if key != self.tree.prefix:
+                self._add_marker(key)
             return
         self._advance_to(key)
         file = self._file
         if file is None or file.key != key:
-            self._add_difference("only_s3", key, None, entry["Size"])
+            self._add_difference("only_s3", key, None, entry)
             return
         same = self._is_same(file, entry)
         if same:
             self.totals.same += 1
         elif same is None:
-            self._add_difference("only_s3", key, None, entry["Size"])
+            self._add_difference("only_s3", key, None, entry)
         else:
-            self._add_difference("different", key, file, entry["Size"])
+            self._add_difference("different", key, file, entry)
         self._file = next(self._files, None)
 
     def _advance_to(self, key: str | None) -> None:
@@ -177,12 +193,18 @@ class SyncMerge:
         digest = md5(file.path, self.tree.deadline)
         return None if digest is None else digest == tag
 
-    def _add_difference(self, kind: Kind, key: str, file: LocalFile | None, s3: int | None) -> None:
+    def _add_marker(self, key: str) -> None:
+        self.totals.markers += 1
+        if self.totals.markers <= self.keep:
+            self.markers.append(key)
+
+    def _add_difference(self, kind: Kind, key: str, file: LocalFile | None, entry: Entry | None) -> None:
         count = getattr(self.totals, kind) + 1
         setattr(self.totals, kind, count)
         if count <= self.keep:
             path = file.path if file else f"{self.tree.folder}/{key[len(self.tree.prefix) :]}"
-            self.kept.append(KeyDifference(kind, key, path, file.size if file else None, s3))
+            size, kept_as = (entry["Size"], entry.get("StorageClass")) if entry else (None, None)
+            self.kept.append(KeyDifference(kind, key, path, file.size if file else None, size, kept_as))
 
 
 @dataclass(slots=True)
@@ -217,6 +239,19 @@ class SyncComparison:
         """The kept differences: pair by pair, in the order of the keys."""
         return [difference for _, merges in self._merges_of for merge in merges for difference in merge.kept]
 
+    @property
+    def by_pair(self) -> list[PairDifferences]:
+        """The kept differences of each pair, in the order of the keys."""
+        return [
+            PairDifferences(
+                _folder(self.metric, pair, self.context),
+                _prefix(pair),
+                tuple(difference for merge in merges for difference in merge.kept),
+                tuple(key for merge in merges for key in merge.markers),
+            )
+            for pair, merges in self._merges_of
+        ]
+
     def reading(self, name: str) -> Reading:
         """Return the reading of `sync_status`: the status, with the totals and the first names in the details."""
         failures = [merge.failure for _, merges in self._merges_of for merge in merges if merge.failure]
@@ -229,7 +264,9 @@ class SyncComparison:
                 totals.merge(merge.totals)
             everything.merge(totals)
             pairs.append({"folder": pair.folder, "prefix": pair.prefix, **_numbers(totals)})
-        details = {**_numbers(everything), **self._names(), "pairs": pairs}
+        details: dict[str, Any] = {**_numbers(everything), **self._names(), "pairs": pairs}
+        if empty := [pair["prefix"] for pair in pairs if not _objects(pair)]:
+            details["empty_prefixes"] = [printable_path(prefix) for prefix in empty]
         return exact_reading(name, self.metric, status_of(everything.drift_pct), details)
 
     def _names(self) -> dict[str, list[str]]:
@@ -261,6 +298,10 @@ def local_folder_problem(name: str, metric: S3Metric, context: ScanContext) -> R
 def _numbers(totals: SyncTotals) -> dict[str, Any]:
     numbers = {each.name: getattr(totals, each.name) for each in fields(totals)}
     return {**numbers, "union": totals.union, "sync_drift_pct": totals.drift_pct}
+
+
+def _objects(numbers: Mapping[str, Any]) -> int:
+    return sum(numbers[name] for name in ("only_s3", "different", "same", "markers"))
 
 
 def _prefix(pair: Pair) -> str:

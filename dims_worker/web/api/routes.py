@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from dims_worker.analysis.health import DOCUMENT_STATES
 from dims_worker.errors import BrokerUnreachable, NotFound
 from dims_worker.events import MAX_TEXT
 from dims_worker.formatting import format_number
+from dims_worker.numbers import dumps
 from dims_worker.store.approval_requests import list_requests
 from dims_worker.store.events import list_events
 from dims_worker.store.history import metric_trend
@@ -50,7 +50,7 @@ LIMIT = integer_parameter("limit", "The most items to return.", 500, 50)
 BEFORE = integer_parameter("before", "Return only older items: the `next` of the previous page.")
 METRICS = (
     text_parameter("category", "Only metrics of this category."),
-    choice_parameter("state", "Only metrics in this state.", list(DOCUMENT_STATES)),
+    choice_parameter("state", "Only enabled metrics in this state.", list(DOCUMENT_STATES)),
     text_parameter("q", "Only metrics whose name or description contains every word. Case does not matter."),
 )
 METRIC = (
@@ -87,7 +87,7 @@ class JsonResponse(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(_to_json(content), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return dumps(_to_json(content), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _to_json(value: Any) -> Any:
@@ -108,7 +108,7 @@ def get_metrics(request: Request) -> Response:
     if category := query["category"]:
         metrics = (metric for metric in metrics if metric["category"] == category)
     if state := query["state"]:
-        metrics = (metric for metric in metrics if DOCUMENT_STATES[state](metric))
+        metrics = (metric for metric in metrics if metric["enabled"] and DOCUMENT_STATES[state](metric))
     for word in (query["q"] or "").casefold().split():
         metrics = [metric for metric in metrics if word in f"{metric['metric']}\n{metric['description']}".casefold()]
     return JsonResponse({"items": list(metrics), "next": None})

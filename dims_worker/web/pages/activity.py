@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +18,7 @@ from dims_worker.config.runtime import WORKFLOW
 from dims_worker.domain.plan import explain_plan
 from dims_worker.errors import NotFound
 from dims_worker.formatting import NO_VALUE, escape_control, format_drift, format_value
+from dims_worker.numbers import dumps
 from dims_worker.store import approval_requests
 from dims_worker.store.engine import clock
 from dims_worker.store.events import ServedMetric, event_at, events_served_by, last_event, list_events, served_metrics
@@ -224,7 +224,7 @@ def _pretty_json(data: Mapping[str, Any] | None) -> Markup | None:
     """Return indented JSON. Each line is escaped."""
     if data is None:
         return None
-    lines = json.dumps(data, indent=2, ensure_ascii=False)[:LONGEST_DATA].split("\n")
+    lines = dumps(data, indent=2, ensure_ascii=False)[:LONGEST_DATA].split("\n")
     return Markup("\n").join(escape_control(line) for line in lines)
 
 

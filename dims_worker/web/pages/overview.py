@@ -84,7 +84,7 @@ class ProblemGroup:
 def load_overview(connection: Connection, config: Config) -> OverviewData:
     """Read the health of all enabled metrics in five queries."""
     now = clock(connection)
-    names = [name for name, metric in config.metrics.items() if metric.enabled]
+    names = config.enabled_metrics
     waiting = open_requests(connection)
     health = load_health(connection, config, names, waiting, now=now, since=now - CHANGE_SPAN)
     return OverviewData(now, health, tuple(waiting.values()), daily_lines(connection, names, DAYS))
@@ -105,6 +105,7 @@ def overview_page(request: Request) -> Response:
         "filter": wanted,
         "number_found": len(matches),
         "total": len(every),
+        "number_disabled": len(site.config.disabled_metrics),
         "categories": _categories(matches, data, wanted),
         "disabled": _disabled(site.config, wanted),
         "category_names": list(dict.fromkeys(name.partition(".")[0] for name in site.config.metrics)),
@@ -121,7 +122,7 @@ def _attention(config: Config, data: OverviewData) -> dict[str, object]:
     return {
         "has_readings": any(each.measured or each.failed for each in health),
         "measured_at": max((each.state.as_of for each in health if each.state.as_of), default=None),
-        "verdict": health_sentence(group_by_health(health)),
+        "verdict": health_sentence(group_by_health(health) | {"waiting": [each.metric for each in data.requests]}),
         "cards": [RequestCard.of(config, each, data.now) for each in data.requests[:MAX_REQUESTS]],
         "configured": config.metrics,
         "number_of_requests": len(data.requests),
@@ -187,7 +188,7 @@ def _category(rows: Sequence[MetricRow], all_open: bool) -> CategoryRows:
 
 def _disabled(config: Config, wanted: MetricFilter) -> list[str]:
     """Return the metrics with `enabled: false`, which have no state."""
-    names = (name for name, metric in config.metrics.items() if not metric.enabled and not wanted.state)
+    names = () if wanted.state else config.disabled_metrics
     return [name for name in names if wanted.matches_name(config, name)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -44,10 +44,7 @@ class PrefixTotals:
             "prefix": printable_path(self.prefix),
             "objects": self.objects,
             "bytes": self.bytes,
-            "classes": [
-                {"class": kind, "objects": self.classes[kind], "bytes": self.class_bytes[kind]}
-                for kind in sorted(self.classes)
-            ],
+            "classes": _classes(self.classes, self.class_bytes),
             "newest": [
                 {
                     "key": printable_path(key),
@@ -82,8 +79,18 @@ class PrefixCollector:
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, sorted by prefix."""
         parts = [self._parts[prefix].to_json() for prefix in sorted(self._parts)]
+        objects: Counter[str] = Counter()
+        sizes: Counter[str] = Counter()
+        for part in self._parts.values():
+            objects.update(part.classes)
+            sizes.update(part.class_bytes)
         return {
             "objects": sum(part["objects"] for part in parts),
             "bytes": sum(part["bytes"] for part in parts),
+            "classes": _classes(objects, sizes),
             "prefixes": parts,
         }
+
+
+def _classes(objects: Mapping[str, int], sizes: Mapping[str, int]) -> list[dict[str, Any]]:
+    return [{"class": kind, "objects": objects[kind], "bytes": sizes[kind]} for kind in sorted(objects)]

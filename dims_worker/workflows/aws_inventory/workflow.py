@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any, TypeVar
 
-from dims_worker.config import AwsInventoryConfig, AwsSource, SqlSource
+from dims_worker.config import WITH_COSTS, AwsInventoryConfig, AwsSource, SqlSource
 from dims_worker.probes.aws.account import AwsAccount, DatabaseInstance
-from dims_worker.probes.sql.snapshot import open_snapshot
+from dims_worker.probes.base import Deadline
 from dims_worker.workflows.aws_inventory import costs, report
+from dims_worker.workflows.aws_inventory.database import read_database
 from dims_worker.workflows.aws_inventory.lake import PrefixCollector
 from dims_worker.workflows.base import Workflow, WorkflowContext
 from dims_worker.workflows.measure_metrics import measure_metrics
 
-WITH_COSTS = "with-costs"
-"""The option that reads the actual cost from Cost Explorer, which charges for each call."""
 DAYS = 30
-TABLES = (
-    "SELECT n.nspname || '.' || c.relname AS name, pg_total_relation_size(c.oid) AS bytes, "
-    "greatest(c.reltuples, 0)::bigint AS rows FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-    "WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema') "
-    "AND n.nspname NOT LIKE 'pg\\_%' ORDER BY bytes DESC, name"
-)
-"""Rows are the estimate of the query planner, because counting them would read every table."""
-DATABASE = "SELECT current_database() AS name, pg_database_size(current_database()) AS bytes"
+COUNTING_SHARE = 0.5
+"""The most of the time left that counting rows may take."""
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -120,33 +114,31 @@ def _database(
         left_out.append({"what": part, "why": f"{declared.warehouse} is not PostgreSQL"})
         return None
     context.progress(f"reading the sizes of the tables in {declared.warehouse}")
-
-    def read() -> Document:
-        with open_snapshot(source, context.scan_context, context.deadline) as snapshot:
-            (name, size), *_ = snapshot(DATABASE).rows
-            tables = snapshot(TABLES).rows
-        sizes = [{"name": table, "bytes": int(total), "rows": int(rows)} for table, total, rows in tables]
-        return {"name": name, "bytes": int(size), "tables": sizes}
-
-    return context.reach(declared.warehouse, read)
+    share = timedelta(seconds=context.deadline.left * COUNTING_SHARE)
+    counting = Deadline.after(min(declared.count_timeout, share))
+    return context.reach(
+        declared.warehouse, lambda: read_database(source, context.scan_context, context.deadline, counting)
+    )
 
 
 def _cost(
     context: WorkflowContext, declared: AwsInventoryConfig, lake: Document | None, instance: DatabaseInstance | None
 ) -> Document:
     """Estimate the cost of a month from the configured prices."""
-    prices, missing = context.config.prices, []
+    prices, missing, unknown = context.config.prices, [], []
     lines: list[costs.CostLine] = []
     if lake is None:
         missing.append(declared.lake)
     else:
-        lines.append(costs.lake_line(prices, lake["bytes"]))
+        lines += costs.lake_lines(prices, lake)
     if instance is not None:
         price = instance.price(prices)
         lines += costs.instance_lines(prices, instance.name, instance.kind, price, instance.storage)
+        if instance.storage is None:
+            unknown.append(f"the storage of {instance.name}")
     elif declared.instance is not None:
         missing.append(declared.aws)
-    return costs.estimate(lines, missing)
+    return costs.estimate(lines, missing, unknown, costs.lake_notes(prices, lake) if lake else ())
 
 
 def _paid(context: WorkflowContext, declared: AwsInventoryConfig, left_out: list[dict[str, str]]) -> Document | None:
@@ -164,8 +156,20 @@ def _paid(context: WorkflowContext, declared: AwsInventoryConfig, left_out: list
         "end": cost.end.isoformat(),
         "currency": cost.currency,
         "total": float(cost.total),
+        "usage": float(cost.usage),
+        "credits": float(cost.credits),
         "estimated": cost.estimated,
-        "services": [{"service": name, "amount": float(amount)} for name, amount in cost.by_service.items()],
+        "estimated_days": list(cost.estimated_days),
+        "missing_days": list(cost.missing_days),
+        "services": [
+            {
+                "service": name,
+                "amount": float(cost.by_service[name]),
+                "usage": float(usage),
+                "credits": float(cost.credits_by_service.get(name, 0)),
+            }
+            for name, usage in cost.usage_by_service.items()
+        ],
     }
 
 

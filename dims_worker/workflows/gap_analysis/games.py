@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from operator import attrgetter
 from typing import Any
 
-from dims_worker.probes.s3.completeness import normalize_id
-from dims_worker.workflows.seasons import UNKNOWN, season_named, season_of
-
-_DAY = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)")
-_TRUE = frozenset({"true", "t", "yes", "y", "1"})
+from dims_worker.workflows.coverage import share, type_order
+from dims_worker.workflows.games_table import TableGame
+from dims_worker.workflows.seasons import PLAIN_CALENDAR, UNKNOWN, SeasonCalendar
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +25,7 @@ class Game:
     played: bool
     box_score: bool
     play_by_play: bool
+    type: str = UNKNOWN
 
     @property
     def lacks(self) -> tuple[str, ...]:
@@ -36,47 +34,12 @@ class Game:
         return tuple(name for name, exists in parts if not exists)
 
 
-def day_of(value: Any) -> date | None:
-    """Return the day of a date, a time, or a text that starts with YYYY-MM-DD or YYYYMMDD. None for other values."""
-    if isinstance(value, datetime):
-        return value.date()
-    if isinstance(value, date):
-        return value
-    match = _DAY.match(str(value)) if value is not None else None
-    try:
-        return date(int(match[1]), int(match[2]), int(match[3])) if match else None
-    except ValueError:
-        return None
-
-
-def parse_games(
-    rows: Iterable[Mapping[str, Any]], box_scores: Iterable[Any], play_by_play: Iterable[Any], today: date
-) -> list[Game]:
-    """Return the games of the rows of a query, each id once, sorted by season, day and id.
-
-    The first column of a row is the id, the second the day. The columns `season` and `played` are optional.
-    Without `played`, a game counts as played once its day is over.
-    """
-    with_box_score, with_play_by_play = set(map(normalize_id, box_scores)), set(map(normalize_id, play_by_play))
-    games: dict[str, Game] = {}
-    for row in rows:
-        name, value, *_ = [*row.values(), None]
-        key, day = normalize_id(name), day_of(value)
-        if name is not None and key not in games:
-            season = season_named(str(row.get("season") or "")) or season_of(day)
-            played = _truth(row["played"]) if row.get("played") is not None else day is None or day < today
-            has_box_score, has_play_by_play = key in with_box_score, key in with_play_by_play
-            games[key] = Game(str(name).strip(), day, season, played, has_box_score, has_play_by_play)
-    return sorted(games.values(), key=lambda game: (game.season, game.day or date.max, game.id))
-
-
-def _truth(value: Any) -> bool:
-    return value.strip().lower() in _TRUE if isinstance(value, str) else bool(value)
-
-
-def share(part: int, whole: int) -> float | None:
-    """Return a part in % of the whole, or None if that is 0."""
-    return 100 * part / whole if whole else None
+def with_data(games: Iterable[TableGame], box_scores: Collection[str], play_by_play: Collection[str]) -> list[Game]:
+    """Return the games of the games table, in its order, with what the normalized ids say that each has."""
+    return [
+        Game(game.id, game.day, game.season, game.played, game.key in box_scores, game.key in play_by_play, game.type)
+        for game in games
+    ]
 
 
 def totals(games: Sequence[Game]) -> dict[str, Any]:
@@ -103,6 +66,15 @@ def by_season(games: Iterable[Game]) -> list[dict[str, Any]]:
     return [{"season": season, **totals([*group])} for season, group in groups]
 
 
+def season_types(games: Iterable[Game]) -> list[dict[str, Any]]:
+    """Return the same counts for each season and type of games, in order."""
+    groups: defaultdict[tuple[str, str], list[Game]] = defaultdict(list)
+    for game in games:
+        groups[game.season, game.type].append(game)
+    pairs = sorted(groups, key=lambda pair: (pair[0], type_order(pair[1])))
+    return [{"season": season, "type": kind, **totals(groups[season, kind])} for season, kind in pairs]
+
+
 @dataclass(frozen=True, slots=True)
 class GapRule:
     """When days without a game are a gap: more than `days`, or more than `in_season` in the `months` of the season."""
@@ -112,21 +84,35 @@ class GapRule:
     months: frozenset[int]
 
 
-def date_gaps(days: Iterable[date], rule: GapRule) -> list[dict[str, Any]]:
+def date_gaps(
+    days: Iterable[date],
+    rule: GapRule,
+    calendar: SeasonCalendar = PLAIN_CALENDAR,
+    game_days: Collection[date] | None = None,
+) -> list[dict[str, Any]]:
     """Return the gaps between days: first and last missing day, their number, and when the gap is.
 
-    A gap is `in season` if all its months are months of the season.
+    A gap is `in season` if all its months are months of the season, and it begins and ends in the same season. With
+    `game_days` from the games table, a span without any of them is no gap: there was nothing to miss. `game_days` of a
+    gap is how many it has.
     """
     known = sorted(set(days))
     gaps = []
     for before, after in itertools.pairwise(known):
         missing = (after - before).days - 1
         first, last = before + timedelta(days=1), after - timedelta(days=1)
-        inside = missing > 0 and _months(first, last) <= rule.months
-        if missing > (rule.in_season if inside else rule.days):
-            between = season_of(before) != season_of(after)
-            when = "in season" if inside else "between seasons" if between else "out of season"
-            gaps.append({"first": first.isoformat(), "last": last.isoformat(), "days": missing, "when": when})
+        between = calendar.season_of(before) != calendar.season_of(after)
+        inside = missing > 0 and not between and _months(first, last) <= rule.months
+        if missing <= (rule.in_season if inside else rule.days):
+            continue
+        when = "in season" if inside else "between seasons" if between else "out of season"
+        gap = {"first": first.isoformat(), "last": last.isoformat(), "days": missing, "when": when}
+        if game_days is not None:
+            lost = sum(first <= day <= last for day in game_days)
+            if not lost:
+                continue
+            gap["game_days"] = lost
+        gaps.append(gap)
     return gaps
 
 

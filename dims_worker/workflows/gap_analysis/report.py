@@ -8,7 +8,23 @@ from typing import Any
 
 from dims_worker.formatting import format_percent, pluralize
 from dims_worker.workflows.markdown import attention_section, code_span, escape_markdown, markdown_table
+from dims_worker.workflows.seasons import UNKNOWN
 
+_COUNTS = ("games", "not played", "no box score", "no play-by-play", "missing", "coverage", "first", "last")
+_GAMES_EXPLANATION = (
+    "This table counts the games of the games table, and what they lack in the warehouse: `coverage` is the share with "
+    "rows of play-by-play. Objects of the lake are in the section about feeds, and local files in local-inventory."
+)
+_MOST_CONTRADICTIONS = 100
+_FEEDS_EXPLANATION = (
+    "Games of the games table that have an object with content. DIMS goes by the size of an object and does not read "
+    "it. local-inventory reads the local files, so it may count fewer."
+)
+_CONVENTIONS = {
+    "first year": "the first year of a season",
+    "last year": "the last year of a season, as ESPN does",
+    "both years": "both years of a season",
+}
 _NOT_MEASURED = "This part was not measured: its source is not configured or was not reached."
 
 
@@ -62,20 +78,39 @@ def _games(result: Mapping[str, Any]) -> list[str]:
         return [_NOT_MEASURED]
     rows = [[escape_markdown(season["season"]), *_counts(season)] for season in games["seasons"]]
     rows.append(["**all**", *_counts(games["all"])])
-    headers = [
-        "season",
-        "games",
-        "not played",
-        "no box score",
-        "no play-by-play",
-        "missing",
-        "coverage",
-        "first",
-        "last",
-    ]
-    lines = markdown_table(headers, rows, range(1, 7))
+    lines = markdown_table(["season", *_COUNTS], rows, range(1, 7))
+    by_type = games.get("types", ())  # results of DIMS before 0.3 have no types
+    if any(each["type"] != UNKNOWN for each in by_type):
+        types = [[escape_markdown(each["season"]), escape_markdown(each["type"]), *_counts(each)] for each in by_type]
+        lines += ["", *markdown_table(["season", "type", *_COUNTS], types, range(2, 8))]
     if games["undated"]:
         lines += ["", f"Without a date: {_names(games['undated'])}"]
+    return [_GAMES_EXPLANATION, "", *lines, *_rows(result.get("games_table"))]
+
+
+def _rows(table: Mapping[str, Any] | None) -> list[str]:
+    """Return what the rows of the games table are like, where it matters."""
+    lines: list[str] = []
+    if table is None:
+        return lines
+    if table["season_column"] in _CONVENTIONS:
+        lines += ["", f"The column `season` names {_CONVENTIONS[table['season_column']]}."]
+    if table["rows_without_id"]:
+        values = ", ".join(f"{code_span(value)} ({count:,})" for value, count in table["values_without_id"].items())
+        lines += ["", f"Rows without an id: {table['rows_without_id']:,}, by value: {values}"]
+    if table["several_rows"]:
+        lines += [
+            "",
+            f"Several rows that differ, of which the game that was played counts: {_names(table['several_rows'])}",
+        ]
+    if table["played_unknown"]:
+        lines += ["", f"Not known whether they were played: {_names(table['played_unknown'])}"]
+    if table["contradictions"]:
+        named = table["contradictions"][:_MOST_CONTRADICTIONS]
+        rows = [[code_span(each["id"]), escape_markdown(each["reason"])] for each in named]
+        lines += ["", *markdown_table(["game", "contradiction"], rows)]
+        if rest := len(table["contradictions"]) - len(named):
+            lines += ["", f"{rest:,} more are in the JSON of this result."]
     return lines
 
 
@@ -136,12 +171,18 @@ def _missing(result: Mapping[str, Any]) -> list[str]:
 def _dates(result: Mapping[str, Any]) -> list[str]:
     if result["games"] is None and result["lake"] is None:
         return [_NOT_MEASURED]
-    rows = [[escape_markdown(g["of"]), g["first"], g["last"], g["days"], g["when"]] for g in result["date_gaps"]]
+    rows = [
+        [escape_markdown(g["of"]), g["first"], g["last"], g["days"], g.get("game_days"), g["when"]]
+        for g in result["date_gaps"]
+    ]
     missing = [name for name in ("games", "lake") if result[name] is None]
     note = ["", f"Not included, because it was not reached: {', '.join(missing)}."] if missing else []
     if not rows:
         return ["No gap is longer than the limits.", *note]
-    return [*markdown_table(["of", "first day missing", "last", "days", "when"], rows, (3,)), *note]
+    return [
+        *markdown_table(["of", "first day missing", "last", "days", "days with games", "when"], rows, (3, 4)),
+        *note,
+    ]
 
 
 def _feeds(result: Mapping[str, Any]) -> list[str]:
@@ -151,19 +192,40 @@ def _feeds(result: Mapping[str, Any]) -> list[str]:
     rows = [
         [*_feed_and_kind(each), code_span(each["prefix"]), *(each[name] for name in figures)] for each in result["lake"]
     ]
-    lines = markdown_table(["feed", "kind", "prefix", *figures], rows, (3, 4, 5, 6, 9))
+    heads = ["ids" if name == "games" else name for name in figures]  # ids of other games are among them
+    lines = markdown_table(["feed", "kind", "prefix", *heads], rows, (3, 4, 5, 6, 9))
     seasons = [
         [*_feed_and_kind(each), escape_markdown(season["season"]), season["objects"], season["games"]]
         for each in result["lake"]
         for season in each["seasons"]
     ]
-    lines += ["", *markdown_table(["feed", "kind", "season", "objects", "games"], seasons, (3, 4))] if seasons else []
+    lines += ["", *markdown_table(["feed", "kind", "season", "objects", "ids"], seasons, (3, 4))] if seasons else []
+    lines += _feed_games(result.get("feed_games", ()))
     for each in result["lake"]:
         if each["unreadable"]:
             more = each["unreadable"] - len(each["unreadable_names"])
             rest = f" and {more:,} more" if more else ""
             lines += ["", f"Unreadable in {code_span(each['prefix'])}: {_names(each['unreadable_names'])}{rest}"]
     return lines
+
+
+def _feed_games(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the table of the games that have an object with content, by season and type."""
+    if not rows:
+        return []
+    heads = ["feed", "kind", "season", "type", "games", "expected", "missing", "not played", "complete"]
+    table = []
+    for row in rows:
+        first = [*_feed_and_kind(row), escape_markdown(row["season"])]
+        table.append([*first, "**all**", *_compared(row)])
+        if len(row["types"]) > 1:
+            table += [[*first, escape_markdown(own["type"]), *_compared(own)] for own in row["types"]]
+    return ["", _FEEDS_EXPLANATION, "", *markdown_table(heads, table, range(4, 9))]
+
+
+def _compared(counts: Mapping[str, Any]) -> list[object]:
+    numbers = [counts[name] for name in ("games", "expected", "missing", "not_played")]
+    return [*numbers, format_share(counts["completeness_pct"])]
 
 
 def _feed_and_kind(holding: Mapping[str, Any]) -> list[object]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import date
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
 
 from dims_worker.config import GapAnalysisConfig, SqlSource
-from dims_worker.errors import MeasureError
-from dims_worker.probes.s3.completeness import normalize_id
+from dims_worker.probes.ids import IdValues, normalize_id
 from dims_worker.probes.sql.snapshot import SnapshotQuery, open_snapshot
 from dims_worker.workflows.base import Workflow, WorkflowContext, write_changed
+from dims_worker.workflows.coverage import by_season as games_by_season
+from dims_worker.workflows.coverage import coverage, type_coverage
+from dims_worker.workflows.games_table import GamesTable, table_attention, table_document
 from dims_worker.workflows.gap_analysis import report
 from dims_worker.workflows.gap_analysis.games import (
     Game,
@@ -19,42 +21,57 @@ from dims_worker.workflows.gap_analysis.games import (
     by_season,
     date_gaps,
     download_plan,
-    parse_games,
+    season_types,
     totals,
+    with_data,
 )
 from dims_worker.workflows.gap_analysis.lake import BY_DAY, FeedHolding, FeedHoldings, compare
 from dims_worker.workflows.markdown import escape_invisible
 from dims_worker.workflows.measure_metrics import measure_metrics
+from dims_worker.workflows.seasons import SeasonCalendar
+from dims_worker.workflows.warehouse_games import GamesSource, games_of_gap_analysis, query_rows
+
+AHEAD = timedelta(days=366)
+"""A schedule may name days up to a year ahead. A later day in a name is a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
 class WarehouseGames:
     """The games of one snapshot of the warehouse, and the ids that each query returned."""
 
-    games: list[Game] = field(default_factory=list)
-    box_scores: list[Any] = field(default_factory=list)
-    play_by_play: list[Any] = field(default_factory=list)
-    of_feed: Mapping[str, list[Any]] = field(default_factory=dict)
+    table: GamesTable
+    games: list[Game]
+    box_scores: IdValues
+    play_by_play: IdValues
+    of_feed: Mapping[str, IdValues]
+
+    @property
+    def days(self) -> frozenset[date]:
+        """Return the days with a game that was played."""
+        return frozenset(game.day for game in self.games if game.day is not None and game.played)
 
 
 def run(context: WorkflowContext) -> dict[str, Any]:
-    """Return `games` and `lake` (None: not configured or not reached), `date_gaps`, `lake_and_database`,
-    `targets`, `plan` and `missing_ids`."""
+    """Return `games`, `games_table` and `lake` (None: not configured or not reached), `date_gaps`, `feed_games`,
+    `lake_and_database`, `targets`, `plan` and `missing_ids`."""
     declared = context.config.workflows.gap_analysis
     assert declared is not None
-    warehouse = _warehouse(context, declared)
-    seasons = {normalize_id(game.id): game.season for game in warehouse.games} if warehouse else {}
-    lake = _lake(context, declared, seasons)
+    source = games_of_gap_analysis(declared)
+    warehouse = _warehouse(context, declared, source)
+    lake = _lake(context, declared, warehouse.table if warehouse else GamesTable([], source.calendar, IdValues()))
     measure_metrics(context, declared.metrics)
     games = warehouse.games if warehouse else []
     parts: dict[str, Any] = {
         "games": _to_json(games) if warehouse else None,
-        "lake": [holding.to_json() for holding in lake.all] if lake else None,
-        "date_gaps": _date_gaps(declared, games, lake),
-        "lake_and_database": _lake_and_database(declared, warehouse, lake) if warehouse and lake else [],
+        "games_table": table_document(warehouse.table) if warehouse else None,
+        "lake": lake.to_json() if lake else None,
+        "date_gaps": _date_gaps(declared, warehouse, lake, source.calendar),
+        "feed_games": _feed_games(warehouse.table, lake) if warehouse and lake else [],
+        "lake_and_database": _lake_and_database(warehouse, lake) if warehouse and lake else [],
         "targets": _targets(declared, games) if warehouse else None,
         "plan": _plan(games, lake) if warehouse else None,
         "missing_ids": _write_ids(context, declared, games) if warehouse else None,
+        "timezone": declared.timezone,
     }
     return {**parts, "summary": report.summary(parts), "attention": _attention(parts)}
 
@@ -62,7 +79,9 @@ def run(context: WorkflowContext) -> dict[str, Any]:
 WORKFLOW = Workflow(run, report.markdown)
 
 
-def _warehouse(context: WorkflowContext, declared: GapAnalysisConfig) -> WarehouseGames | None:
+def _warehouse(
+    context: WorkflowContext, declared: GapAnalysisConfig, games_source: GamesSource
+) -> WarehouseGames | None:
     """Read the warehouse in one snapshot. Return None if it is not configured or not reached."""
     if declared.warehouse is None:
         return None
@@ -72,7 +91,7 @@ def _warehouse(context: WorkflowContext, declared: GapAnalysisConfig) -> Warehou
 
     def read() -> WarehouseGames:
         with open_snapshot(source, context.scan_context, context.deadline) as snapshot:
-            rows = _answer(snapshot, "games", declared.games)
+            table = games_source.read(snapshot, context)
             box_scores = _ids(snapshot, "boxscores", declared.boxscores)
             play_by_play = _ids(snapshot, "play_by_play", declared.play_by_play)
             of_feed = {
@@ -80,35 +99,30 @@ def _warehouse(context: WorkflowContext, declared: GapAnalysisConfig) -> Warehou
                 for name, feed in declared.feeds.items()
                 if feed.pbp_query is not None
             }
-        games = parse_games(rows, box_scores, play_by_play, context.now.date())
-        return WarehouseGames(games, box_scores, play_by_play, of_feed)
+        games = with_data(table.games, box_scores.ids.keys(), play_by_play.ids.keys())
+        return WarehouseGames(table, games, box_scores, play_by_play, of_feed)
 
     return context.reach(declared.warehouse, read)
 
 
-def _answer(snapshot: SnapshotQuery, key: str, query: str) -> list[dict[str, Any]]:
-    """Return the rows of a configured query by column. If it fails, the error names its key."""
-    try:
-        answer = snapshot(query)
-    except MeasureError as error:
-        raise MeasureError(f"`{key}`: {error}") from None
-    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+def _ids(snapshot: SnapshotQuery, key: str, query: str) -> IdValues:
+    return IdValues.of(next(iter(row.values())) for row in query_rows(snapshot, key, query))
 
 
-def _ids(snapshot: SnapshotQuery, key: str, query: str) -> list[Any]:
-    return [next(iter(row.values())) for row in _answer(snapshot, key, query)]
-
-
-def _lake(context: WorkflowContext, declared: GapAnalysisConfig, seasons: Mapping[str, str]) -> FeedHoldings | None:
+def _lake(context: WorkflowContext, declared: GapAnalysisConfig, table: GamesTable) -> FeedHoldings | None:
     """List the feeds once. Return None if none is configured or the lake was not reached."""
     if declared.lake is None or not declared.feeds:
         return None
     lake = declared.lake
+    seasons = table.season_of_id()
+    latest = context.now.date() + AHEAD
     context.progress(f"listing {lake}")
 
     def read() -> FeedHoldings:
         prefixes = [prefix for feed in declared.feeds.values() for prefix in feed.prefixes.values()]
-        return context.list_bucket(lake, prefixes, lambda: FeedHoldings(declared.feeds, seasons))
+        return context.list_bucket(
+            lake, prefixes, lambda: FeedHoldings(declared.feeds, seasons, table.calendar, latest)
+        )
 
     return context.reach(lake, read)
 
@@ -127,22 +141,51 @@ def _to_json(games: list[Game]) -> dict[str, Any]:
         if game.lacks
     ]
     undated = [game.id for game in games if game.day is None]
-    return {"all": totals(games), "seasons": by_season(games), "missing": missing, "undated": undated}
+    return {
+        "all": totals(games),
+        "seasons": by_season(games),
+        "types": season_types(games),
+        "missing": missing,
+        "undated": undated,
+    }
 
 
-def _date_gaps(declared: GapAnalysisConfig, games: list[Game], lake: FeedHoldings | None) -> list[dict[str, Any]]:
-    rule = GapRule(declared.gap_days, declared.season_gap_days, frozenset(declared.season_months))
-    days: list[tuple[str, Iterable[date]]] = [("games", (game.day for game in games if game.day))]
-    days += [(holding.name, holding.days) for holding in (lake.all if lake else ())]
-    return [{"of": name, **gap} for name, known in days for gap in date_gaps(known, rule)]
-
-
-def _lake_and_database(
-    declared: GapAnalysisConfig, warehouse: WarehouseGames, lake: FeedHoldings
+def _date_gaps(
+    declared: GapAnalysisConfig,
+    warehouse: WarehouseGames | None,
+    lake: FeedHoldings | None,
+    calendar: SeasonCalendar,
 ) -> list[dict[str, Any]]:
+    """Return the gaps between the days of the games, and of each feed. If the games are known, a feed only has a gap
+    where games were played."""
+    rule = GapRule(declared.gap_days, declared.season_gap_days, frozenset(declared.season_months))
+    gaps = []
+    if warehouse:
+        calendar = warehouse.table.calendar
+        days = [game.day for game in warehouse.games if game.day]
+        gaps += [{"of": "games", **gap} for gap in date_gaps(days, rule, calendar)]
+    for holding in lake.all if lake else ():
+        played = warehouse.days if warehouse else None
+        gaps += [{"of": holding.name, **gap} for gap in date_gaps(holding.days, rule, calendar, played)]
+    return gaps
+
+
+def _feed_games(table: GamesTable, lake: FeedHoldings) -> list[dict[str, Any]]:
+    """Return, for each holding and season, the games of the table and those that have an object with content."""
+    known = table.season_of_id().keys()
+    return [
+        {"feed": holding.feed, "kind": holding.kind, "season": season, **counts, "types": type_coverage(games, ids)}
+        for holding in lake.all
+        if (ids := holding.ids.keys()) & known
+        for season, games in games_by_season(table.games).items()
+        for counts in [coverage(games, ids)]
+    ]
+
+
+def _lake_and_database(warehouse: WarehouseGames, lake: FeedHoldings) -> list[dict[str, Any]]:
     """Compare each holding with the query for the same data. A holding that shares no id with the games uses other
     ids, and is not compared."""
-    original_ids = {normalize_id(game.id): game.id for game in warehouse.games}
+    original_ids = {game.key: game.id for game in warehouse.table.games}
     pairs = []
     for holding in lake.all:
         if holding.kind == BY_DAY:
@@ -157,13 +200,16 @@ def _lake_and_database(
     return pairs
 
 
-def _counterpart(holding: FeedHolding, warehouse: WarehouseGames) -> tuple[list[Any], str]:
+def _counterpart(holding: FeedHolding, warehouse: WarehouseGames) -> tuple[Mapping[str, str], str]:
+    """Return the ids of the database to compare a holding with, and what they are."""
     if holding.kind == "pbp":
         own = warehouse.of_feed.get(holding.feed)
-        return (warehouse.play_by_play, "play-by-play") if own is None else (own, f"play-by-play of {holding.feed}")
+        if own is not None:
+            return own.ids, f"play-by-play of {holding.feed}"
+        return warehouse.play_by_play.ids, "play-by-play"
     if holding.kind == "boxscore":
-        return warehouse.box_scores, "box scores"
-    return [game.id for game in warehouse.games], "games"
+        return warehouse.box_scores.ids, "box scores"
+    return {game.key: game.id for game in warehouse.table.games}, "games"
 
 
 def _targets(declared: GapAnalysisConfig, games: list[Game]) -> list[dict[str, Any]]:
@@ -195,7 +241,9 @@ def _plan(games: list[Game], lake: FeedHoldings | None) -> list[dict[str, Any]]:
 
     def in_lake(game: Game) -> bool:
         key = normalize_id(game.id)
-        return (not game.play_by_play and key in play_by_play) or (not game.box_score and key in box_scores)
+        return key is not None and (
+            (not game.play_by_play and key in play_by_play) or (not game.box_score and key in box_scores)
+        )
 
     return download_plan(games, in_lake)
 
@@ -228,10 +276,11 @@ def _attention(parts: Mapping[str, Any]) -> list[str]:
     ]
     if parts["games"] and not parts["games"]["all"]["games"]:
         sentences.append("the warehouse has no games")
+    sentences += table_attention(parts["games_table"]) if parts["games_table"] else []
     inside = [gap for gap in parts["date_gaps"] if gap["when"] == "in season"]
     sentences += [f"{len(inside):,} gap{'s' if len(inside) > 1 else ''} between dates in season"] if inside else []
     unreadable = sum(holding["unreadable"] for holding in parts["lake"] or ())
-    sentences += [f"{unreadable:,} keys have neither an id nor a date"] if unreadable else []
+    sentences += [f"{unreadable:,} keys have no id or date that DIMS recognizes"] if unreadable else []
     for pair in parts["lake_and_database"]:
         if pair["only_lake"] or pair["only_database"]:
             sentences.append(

@@ -8,7 +8,7 @@ from typing import Any
 
 from dims_worker.formatting import format_percent
 from dims_worker.probes.s3.sync import STATUSES
-from dims_worker.workflows.markdown import code_span, markdown_table
+from dims_worker.workflows.markdown import code_span, escape_prose, markdown_table
 
 _KINDS = (("only_local", "Only local"), ("only_s3", "Only in S3"), ("different", "Different"))
 
@@ -25,6 +25,7 @@ def summary(parts: Mapping[str, Any]) -> list[list[str]]:
         ["drift", drift(parts["drift_pct"])],
         *([title.lower(), f"{len(parts[kind]):,}"] for kind, title in _KINDS),
         ["same", f"{parts['same']:,}"],
+        ["without a command", f"{len(parts['without_command']):,}"],
     ]
 
 
@@ -71,11 +72,17 @@ def _commands(result: Mapping[str, Any]) -> list[str]:
         lines += ["## Files that differ", "", "Decide which side is right. If it is the local one:", ""]
         lines += [*_block([each["up"] for each in result["overwrite"]]), "", "If it is the lake:", ""]
         lines += [*_block([each["down"] for each in result["overwrite"]]), ""]
-    if result["no_object"]:
-        lines += ["## Names that S3 does not allow", "", "These names are not UTF-8. Rename the files first:", ""]
-        lines += [f"- {code_span(path)}" for path in result["no_object"]]
-        lines.append("")
+    # A result that an older version stored has no such list
+    if without := result.get("without_command"):
+        lines += [f"## Without a command: {len(without):,}", ""]
+        lines += ["No copy command can fix these differences safely. Fix each cause first.", ""]
+        lines += markdown_table(["key", "difference", "why"], map(_without, without))
     return lines
+
+
+def _without(difference: Mapping[str, str]) -> list[str]:
+    title = dict(_KINDS)[difference["kind"]]
+    return [code_span(difference["key"]), title[0].lower() + title[1:], escape_prose(difference["reason"])]
 
 
 def _block(commands: Sequence[str]) -> list[str]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from dims_worker.config import S3Metric, S3Source
 from dims_worker.errors import MeasureError
+from dims_worker.formatting import pluralize
 from dims_worker.probes.base import Reading, printable_path
 from dims_worker.probes.s3.listing import Entry
 from dims_worker.probes.s3.sync import KINDS, KeyDifference, SyncComparison, local_folder_problem
 from dims_worker.workflows.base import Workflow, WorkflowContext
 from dims_worker.workflows.measure_metrics import measure_metrics
 from dims_worker.workflows.sync_status import report
+from dims_worker.workflows.sync_status.archived import archived_keys
 from dims_worker.workflows.sync_status.commands import commands
+from dims_worker.workflows.sync_status.placement import refused_differences
 
 LOCAL = "local folders"
 """The name of the unreached source if a local folder is missing."""
@@ -21,7 +25,8 @@ LOCAL = "local folders"
 
 def run(context: WorkflowContext) -> dict[str, Any]:
     """Return `metric`, `bucket`, `synced`, `status`, `drift_pct`, counts, `pairs`, each difference by name, and
-    `commands`. `status` is None if a side was not reached."""
+    `commands`. `without_command` has the differences that no command can fix safely. `status` is None if a side was not
+    reached."""
     declared = context.config.workflows.sync_status
     assert declared is not None
     metric = context.config.metrics[declared.metric]
@@ -36,7 +41,9 @@ def run(context: WorkflowContext) -> dict[str, Any]:
         return {**head, "status": None, "synced": False, "summary": [["status", "unavailable"]], "attention": []}
     reading = comparison.reading(declared.metric)
     context.add_reading(reading)
-    return {**head, **_parts(source, reading, comparison.differences)}
+    archived = archived_keys(context, source, comparison.differences)
+    refused = refused_differences(comparison.by_pair, archived, str(context.config.home), context.deadline)
+    return {**head, **_parts(source, reading, comparison.differences, refused)}
 
 
 WORKFLOW = Workflow(run, report.markdown)
@@ -86,7 +93,9 @@ def _compared(context: WorkflowContext, name: str, metric: S3Metric) -> SyncComp
     return comparison
 
 
-def _parts(source: S3Source, reading: Reading, differences: list[KeyDifference]) -> dict[str, Any]:
+def _parts(
+    source: S3Source, reading: Reading, differences: list[KeyDifference], refused: Mapping[KeyDifference, str]
+) -> dict[str, Any]:
     details = reading.details
     by_kind: dict[str, list[dict[str, Any]]] = {
         kind: [_to_json(each) for each in differences if each.kind == kind] for kind in KINDS
@@ -99,12 +108,19 @@ def _parts(source: S3Source, reading: Reading, differences: list[KeyDifference])
         "union": details["union"],
         "pairs": details["pairs"],
         **by_kind,
-        **commands(source, differences),
+        **commands(source, differences, refused),
     }
     differing = sum(len(names) for names in by_kind.values())
     drift = report.drift(parts["drift_pct"])
     text = f"{differing:,} of {parts['union']:,} files differ ({drift}): {parts['status']}"
     attention = [] if parts["synced"] else [text]
+    attention += [
+        f"nothing was compared: {pair['folder'] or 'the folder'} and the prefix {pair['prefix']!r} are both empty"
+        for pair in parts["pairs"]
+        if not pair["union"]
+    ]
+    if without := parts["without_command"]:
+        attention.append(f"{pluralize(len(without), 'difference')} cannot be copied safely: the report says why")
     return {**parts, "summary": report.summary(parts), "attention": attention}
 
 

@@ -206,8 +206,8 @@ def test_a_workflow_that_computes_without_an_end_is_killed(workflow: Flow) -> No
 
 
 def test_a_scan_of_a_workflow_is_killed_alone(workflow: Flow) -> None:
-    """The rest of the workflow has its result."""
-    run, result = run_workflow(workflow, "workflow.file-inventory")
+    """A run by hand measures the metrics itself. The rest of the workflow has its result."""
+    run, result = run_workflow(workflow, "workflow.file-inventory", with_metrics=True)  # by hand
     assert "the scan of here took longer than its timeout of 1 s and was killed" in result["unreached"]["here"]
     assert "files" in result
     assert errors(run)["m.bad"] is not None

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,10 +25,12 @@ IGNORED = (".pyc", ".tmp")
 
 
 class Running:
-    def __init__(self, folders: dict[str, Path], spool: Spool, url: str) -> None:
+    def __init__(self, folders: dict[str, Path], spool: Spool, url: str, followed: Sequence[Path] = ()) -> None:
         self.stop = threading.Event()
         self.spool = spool
-        watcher = FolderWatcher(folders, spool, lambda: url, ignored=self.ignored, settle=0.15, stop=self.stop)
+        watcher = FolderWatcher(
+            folders, spool, lambda: url, ignored=self.ignored, settle=0.15, stop=self.stop, followed=followed
+        )
         self.thread = threading.Thread(target=watcher.run)
 
     @staticmethod
@@ -68,6 +70,10 @@ def watcher(project: Path, tmp_path: Path, valkey, until) -> Iterator[Running]:
     valkey.client.flushdb()
     yield running
     running.end()
+
+
+def git(repo: Path, *args: str) -> None:
+    subprocess.run(["git", "-C", repo, *args], check=True, capture_output=True)
 
 
 def reported(valkey) -> list[list[str]]:
@@ -196,6 +202,50 @@ def test_the_watcher_sends_the_note_of_the_hook(repo: Path, home: Path, commit, 
     finally:
         running.end()
     assert not (home / "spool/bad").exists()
+
+
+def test_a_repository_without_hooks_is_followed(repo: Path, home: Path, commit, valkey, until) -> None:
+    commit("a")
+    commit("b")
+    running = Running({}, Spool(home / "spool"), valkey.url, followed=[repo, repo / "below"])
+    running.start()
+
+    def refs() -> list[str]:
+        return [e.data["root"] for e in valkey.events() if e.type == "dims.git.refs_changed"]
+
+    try:
+        until(lambda: len(refs()) == 1)  # what happened before is unknown
+        for number, change in enumerate(
+            (["reset", "-q", "--hard", "HEAD~1"], ["branch", "x"], ["branch", "-m", "x", "y"])
+        ):
+            git(repo, *change)
+            until(lambda: len(refs()) == number + 2)  # noqa: B023 - called at once
+        git(repo, "--no-optional-locks", "status")
+        time.sleep(3.5)
+        assert refs() == [os.path.realpath(repo)] * 4
+    finally:
+        running.end()
+
+
+def test_what_a_hook_reports_the_watcher_does_not_report_again(repo: Path, home: Path, commit, valkey, until) -> None:
+    install(repo, home, "/no/such/python")
+    commit("a")
+    running = Running({}, Spool(home / "spool"), valkey.url, followed=[repo])
+    running.start()
+
+    def kinds() -> list[str]:
+        return [e.type.removeprefix("dims.git.") for e in valkey.events()]
+
+    try:
+        until(lambda: sorted(kinds()) == ["commit", "refs_changed"])
+        sha = commit("b")
+        until(lambda: kinds().count("commit") == 2)
+        git(repo, "reset", "-q", "--hard", f"{sha}~1")
+        until(lambda: kinds().count("refs_changed") == 2)
+        time.sleep(3.5)
+        assert sorted(kinds()) == ["commit"] * 2 + ["refs_changed"] * 2
+    finally:
+        running.end()
 
 
 def test_nothing_is_lost_while_the_broker_is_unreachable(project: Path, watcher: Running, valkey, until) -> None:

@@ -86,12 +86,15 @@ def test_the_trends_are_native_charts_with_data(book: Any) -> None:
     assert all(isinstance(day.value, datetime) for day in days["A"][1:])
 
 
+COMPARED = "coalesce(evidence -> 'compared_with', baseline) AS compared_with"
+
+
 @pytest.mark.parametrize(
     ("sheet", "query", "key"),
     [
         ("history", "SELECT * FROM dims_metrics_history", ("metric", "run_id")),
         ("runs", "SELECT * FROM dims_verification_runs", ("run_id",)),
-        ("approvals", "SELECT * FROM dims_approval_requests", ("id",)),
+        ("approvals", f"SELECT *, {COMPARED} FROM dims_approval_requests", ("id",)),
         ("events", "SELECT * FROM dims_event_log", ("seq",)),
         ("drift", "SELECT * FROM dims_metrics_history WHERE status = 'major'", ("metric", "run_id")),
     ],

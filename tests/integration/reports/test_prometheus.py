@@ -33,6 +33,7 @@ from tests.fixtures.long_history import fill
 Samples = dict[tuple[str, ...], float]
 METRICS = {
     "dims_up": {"part"},
+    "dims_metrics": {"state"},
     "dims_metric_value": {"metric", "unit"},
     "dims_metric_baseline": {"metric", "unit"},
     "dims_metric_measured_timestamp_seconds": {"metric"},

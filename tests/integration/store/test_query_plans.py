@@ -108,6 +108,7 @@ EVENTS: dict[str, Ask] = {
     "last_event": events.last_event,
     "last_batch": events.last_batch,
     "events_between": lambda c: events.events_between(c, [ONE], NOW - DAY, NOW, 5),
+    "waiting_requests": lambda c: events.waiting_requests(c, ONE),
     "events_since": lambda c: point_in_time.events_since(c, NOW - DAY),
     "queries.EVENTS": sql(queries.EVENTS, days=1.0),
     "queries.FLOW": sql(queries.FLOW, days=1.0),

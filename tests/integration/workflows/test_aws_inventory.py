@@ -107,6 +107,49 @@ def test_instance_database_and_cost(account: Project, engine: Engine) -> None:
     assert "public.big" in report
 
 
+def test_each_storage_class_has_its_price(account: Project, stored: Callable[[str], Any]) -> None:
+    """A class without a price is named, and it is not counted as STANDARD."""
+    for number in range(4):
+        stored(f"a/{number:04}.csv").set_storage_class("GLACIER")
+    stored("b/deep/1").set_storage_class("DEEP_ARCHIVE")
+    mapping = "s3_gib_month: {STANDARD: 0.023, GLACIER: 0.0036}"
+    account.write({"dims.yaml": CONFIG.replace("s3_gib_month: 0.023", mapping)})
+    result = workflows.run_workflow(account.config, "aws-inventory").result
+    cost = result["cost"]
+    assert [(line["what"], line["usd"]) for line in cost["lines"][:3]] == [
+        ("S3 storage: DEEP_ARCHIVE", None),
+        ("S3 storage: GLACIER", 40 / 2**30 * 0.0036),
+        ("S3 storage: STANDARD", 9971 / 2**30 * 0.023),
+    ]
+    assert (cost["sum_usd"], cost["unpriced"]) == (None, ["s3_gib_month.DEEP_ARCHIVE"])
+    report = workflows.render_report(result)
+    assert "`prices.s3_gib_month.DEEP_ARCHIVE`" in report and "Old versions of objects" in report
+    account.write({"dims.yaml": CONFIG})
+    result = workflows.run_workflow(account.config, "aws-inventory").result
+    assert result["cost"]["sum_usd"] is not None
+    assert "for every storage class, also for DEEP_ARCHIVE (2 bytes), GLACIER (40 bytes)" in "\n".join(
+        result["cost"]["notes"]
+    )
+
+
+def test_the_storage_of_aurora_is_unknown(account: Project, lake: Lake) -> None:
+    """RDS reports 1 GiB for every instance of Aurora, whose storage grows by itself."""
+    rds = boto3.client("rds", endpoint_url=lake.url, region_name="us-east-1")
+    rds.create_db_cluster(
+        DBClusterIdentifier="c", Engine="aurora-postgresql", MasterUsername="nba", MasterUserPassword="not-a-secret"
+    )
+    rds.create_db_instance(
+        DBInstanceIdentifier="aurora",
+        DBClusterIdentifier="c",
+        DBInstanceClass="db.t3.small",
+        Engine="aurora-postgresql",
+    )
+    account.write({"dims.yaml": CONFIG.replace("instance: nba-sim-db", "instance: aurora")})
+    result = workflows.run_workflow(account.config, "aws-inventory").result
+    assert result["instance"]["storage_gib"] is None and result["cost"]["sum_usd"] is None
+    assert "AWS does not report the storage of aurora" in workflows.render_report(result)
+
+
 def test_odd_names_do_not_break_the_report(account: Project) -> None:
     report = workflows.render_report(workflows.run_workflow(account.config, "aws-inventory").result)
     (line,) = [line for line in report.split("\n") if "🏀" in line]

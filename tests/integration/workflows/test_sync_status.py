@@ -70,6 +70,12 @@ def test_synced(sides: Project, lake: Lake) -> None:
     assert outcome.scanned.readings[0].value == "ok"
 
 
+def test_two_empty_sides_are_named(sides: Project) -> None:
+    """Nothing was compared, for example because the prefix is misspelled."""
+    result = workflows.run_workflow(sides.config, "sync-status").result
+    assert result["attention"] == ["nothing was compared: bbref and the prefix 'bbref/' are both empty"]
+
+
 def test_commands_quote_names_for_the_shell(sides: Project, lake: Lake) -> None:
     """bash parses every word of every command as intended, for any name."""
     up, down = HOSTILE[::2], HOSTILE[1::2]

@@ -44,10 +44,21 @@ def apply(fix: str, folder: Path) -> None:
 def test_hooks_that_are_not_installed_are_a_warning(project: Path, load: Load) -> None:
     found = check(load(project))
     assert (found.state, found.name) == ("warning", "hooks of code")
-    assert found.summary == f"post-commit, post-merge, post-rewrite: not installed in {project}/.git/hooks"
+    assert found.summary == f"{', '.join(HOOKS)}: not installed in {project}/.git/hooks"
     assert found.fix == f"dims hook install {project}"
     apply(found.fix, project)
     assert check(load(project), run_python=True).state == "ok"
+
+
+def test_an_earlier_install_with_one_hook_needs_another(project: Path, load: Load) -> None:
+    install(project, project / ".dims", sys.executable)
+    for name in HOOKS[1:]:
+        (project / ".git/hooks" / name).unlink()
+    found = check(load(project))
+    assert found.state == "warning" and found.fix == f"dims hook install {project}"
+    assert found.summary == f"{', '.join(HOOKS[1:])}: not installed in {project}/.git/hooks"
+    apply(found.fix, project)
+    assert check(load(project)).state == "ok"
 
 
 def test_without_a_rule_for_commits_no_hook_is_needed(project: Path, load: Load) -> None:

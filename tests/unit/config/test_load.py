@@ -491,3 +491,17 @@ def test_policy_does_not_change_a_definition(load_text: Load):
 def test_a_category_that_has_no_metric_is_refused(load_text: Load):
     with pytest.raises(InvalidConfig, match="unknown category 'e'"):
         load_text(LAYERS.replace("    c: {require", "    e: {require"))
+
+
+def test_a_formula_can_name_a_price_in_a_mapping(load_text: Load):
+    prices = "prices: {plain: 2, by_class: {STANDARD: 0.023, GLACIER_IR: 0.004, db.t3.micro: 14.6}}\n"
+    config = load_text(HEAD + prices)
+    assert config.price_of == {
+        "prices.plain": 2,
+        "prices.by_class.standard": 0.023,
+        "prices.by_class.glacier_ir": 0.004,
+    }
+    metric = "metrics:\n  c:\n    cost: {derive: c.n * prices.by_class.standard}\n    n: {source: p, measure: count}\n"
+    assert load_text(HEAD + prices + metric).derived
+    with pytest.raises(ConfigError, match=r"prices\.by_class"):
+        load_text(HEAD + prices + metric.replace(".standard", ""))

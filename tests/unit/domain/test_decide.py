@@ -185,6 +185,14 @@ def test_a_first_reading_beyond_a_limit_is_notified():
     assert verdict.reason == "the first good reading; 89 is below min = 90"
 
 
+@pytest.mark.parametrize(("value", "named"), [("7 files", "'7 files'"), (True, "True"), (None, "null")])
+def test_a_limit_that_cannot_judge_a_value_says_so(value: Any, named: str):
+    reason = f"unchanged; min = 90 and max = 110 cannot judge it, because {named} is no number"
+    assert RANGE.decide(Baseline(value), value, None, NOW).reason == reason
+    assert judge_of(max=5).decide(None, value, None, NOW).reason.endswith(f"because {named} is no number")
+    assert PLAIN.format_unjudged_limit(value) is None and RANGE.format_unjudged_limit(7) is None
+
+
 # --- ages -----------------------------------------------------------------------------------------------
 
 

@@ -215,6 +215,12 @@ def test_a_link_to_the_project_is_the_project(config: Config, planner: Planner, 
     ("kind", "subject", "data", "change"),
     [
         ("dims.git.commit", None, {"root": "/r", "paths": ["a"]}, PathsChanged("/r", ("a",), history=True)),
+        (
+            "dims.git.refs_changed",
+            None,
+            {"root": "/r", "paths": [".git"], "worktrees": ["/w"]},
+            PathsChanged("/r", (".git",), history=True, worktrees=("/w",)),
+        ),
         ("dims.files.changed", None, {"root": "/r", "paths": ["a"]}, PathsChanged("/r", ("a",))),
         ("x", None, {"root": "/r"}, PathsChanged("/r")),
         ("com.amazonaws.s3.x", "k", {"bucket": "b"}, KeysChanged("b", ("k",))),

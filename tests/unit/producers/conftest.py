@@ -75,11 +75,25 @@ def commit(git: Git, repo: Path, name: str = "a", *options: str) -> str:
     return git(repo, "rev-parse", "HEAD")
 
 
-def reported(spool: Spool) -> list[tuple[str, str, list[str]]]:
-    """Return what the hooks have reported since the last call: kind, commit, paths."""
+ABOUT_COMMITS = ("dims.git.commit", "dims.git.merge", "dims.git.rewrite")
+
+
+def sent(spool: Spool) -> list[Event]:
+    """Return all events that the hooks have reported since the last call."""
     events: list[Event] = []
     spool.flush(events.extend)
     assert len(spool) == 0 and not spool.bad.exists()
+    return events
+
+
+def about_commits(spool: Spool) -> list[Event]:
+    """Return the events of commits, merges and rewrites since the last call."""
+    return [event for event in sent(spool) if event.type in ABOUT_COMMITS]
+
+
+def reported(spool: Spool) -> list[tuple[str, str, list[str]]]:
+    """Return which commits, merges and rewrites the hooks have reported since the last call: kind, commit, paths."""
+    events = about_commits(spool)
     return [(event.type.removeprefix("dims.git."), event.data["commit"], event.data["paths"]) for event in events]
 
 

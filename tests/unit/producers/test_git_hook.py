@@ -15,7 +15,7 @@ import pytest
 
 from dims_producers import git_hook, hook_script
 from dims_producers.git_hook import HOOKS, SENDER, install, main, uninstall
-from dims_producers.git_notes import GitNote, events_of
+from dims_producers.git_notes import REFS_HOOK, GitNote, events_of
 from dims_producers.repository_paths import recorded_home
 from dims_producers.spool import Spool
 from dims_producers.watch_files import _pid_file
@@ -62,8 +62,9 @@ def test_the_commit_is_known_with_a_detached_head_packed_refs_and_symbolic_refs(
     git(repo, "symbolic-ref", "refs/heads/alias", "refs/heads/main")
     git(repo, "checkout", "-q", "alias")
     third = commit(git, repo)
-    assert [(n.sha, n.ref) for n in notes(watched)][:2] == [(first, "refs/heads/main"), (second, "")]
-    assert notes(watched)[2].sha == third
+    commits = [note for note in notes(watched) if note.hook == "post-commit"]
+    assert [(n.sha, n.ref) for n in commits][:2] == [(first, "refs/heads/main"), (second, "")]
+    assert commits[2].sha == third
     git(repo, "checkout", "-q", "main")
     git(repo, "pack-refs", "--all")
     subprocess.run([repo / ".git/hooks/post-commit"], cwd=repo, check=True)
@@ -178,7 +179,7 @@ def test_two_hooks_of_others_stay_unchanged(repo: Path, home: Path, name: str) -
     assert {path: path.read_bytes() for path in hook.parent.iterdir()} == before
     assert [path.name for path in uninstall(repo)] == [other for other in HOOKS if other != name]
     assert "another" in hook.read_text() and "kept" in kept.read_text()
-    assert sorted(p.name for p in hook.parent.glob("post-*") if p.suffix != ".sample") == [hook.name, kept.name]
+    assert sorted(p.name for p in hook.parent.iterdir() if p.suffix != ".sample") == [hook.name, kept.name]
 
 
 def test_install_and_uninstall_report_what_they_did(repo: Path, home: Path) -> None:
@@ -187,20 +188,29 @@ def test_install_and_uninstall_report_what_they_did(repo: Path, home: Path) -> N
     folder.mkdir(exist_ok=True)
     (folder / "post-merge").write_text(foreign)
     assert git_hook.format_result(install(repo, home)).splitlines() == [
-        "post-commit   installed",
-        "post-merge    installed, runs post-merge.before-dims after it",
-        "post-rewrite  installed",
+        "post-commit            installed",
+        "post-merge             installed, runs post-merge.before-dims after it",
+        "post-rewrite           installed",
+        "post-checkout          installed",
+        "post-applypatch        installed",
+        "reference-transaction  installed",
     ]
     (folder / "post-commit").unlink()
     assert git_hook.format_result(install(repo, home)).splitlines() == [
-        "post-commit   installed",
-        "post-merge    updated, runs post-merge.before-dims after it",
-        "post-rewrite  updated",
+        "post-commit            installed",
+        "post-merge             updated, runs post-merge.before-dims after it",
+        "post-rewrite           updated",
+        "post-checkout          updated",
+        "post-applypatch        updated",
+        "reference-transaction  updated",
     ]
     assert git_hook.format_result(uninstall(repo)).splitlines() == [
-        "post-commit   removed",
-        "post-merge    removed, the hook from before is restored",
-        "post-rewrite  removed",
+        "post-commit            removed",
+        "post-merge             removed, the hook from before is restored",
+        "post-rewrite           removed",
+        "post-checkout          removed",
+        "post-applypatch        removed",
+        "reference-transaction  removed",
     ]
     assert git_hook.format_result(uninstall(repo)) == ""
     assert [p.name for p in folder.iterdir() if p.suffix != ".sample"] == ["post-merge"]
@@ -215,8 +225,7 @@ def test_an_older_install_is_updated(repo: Path, home: Path, git, watched: Spool
     (folder / "post-commit.before-dims").write_text("#!/bin/sh\n# foreign\n")
     assert list(install(repo, home).values()) == [
         "updated, runs post-commit.before-dims after it",
-        "installed",
-        "installed",
+        *["installed"] * (len(HOOKS) - 1),
     ]
     sha = commit(git, repo)
     assert reported(watched) == [("commit", sha, ["a"])]
@@ -246,6 +255,19 @@ def test_a_folder_that_is_not_a_repository_is_refused(tmp_path: Path, home: Path
             call()
 
 
+REFS = ("post-applypatch", REFS_HOOK)
+"""The hooks whose notes only say that refs changed."""
+
+
+def called_with(name: str, first: str, last: str) -> tuple[list[str], str]:
+    """Return the arguments and the input that git gives to a hook."""
+    if name == REFS_HOOK:
+        return ["committed"], f"{first} {last} HEAD\n{first} {last} refs/heads/main\n"
+    if name == "post-checkout":
+        return [first, last, "1"], ""
+    return ["amend"], f"{first} {last} more\n"
+
+
 SHELLS = [path for name in ("dash", "bash", "busybox") if (path := shutil.which(name))]
 
 
@@ -257,7 +279,8 @@ def test_with_a_running_watcher_the_hook_uses_only_builtins(
     first, last = commit(git, repo), commit(git, repo)
     git(repo, "update-ref", "ORIG_HEAD", first)
     hook = install_one(repo, home).with_name(name)
-    command = [shell, *(["sh"] if shell.endswith("busybox") else []), hook, "amend"]
+    arguments, text = called_with(name, first, last)
+    command = [shell, *(["sh"] if shell.endswith("busybox") else []), hook, *arguments]
     with _pid_file(watched.folder / "watcher.pid"):
         for _ in range(2):
             done = subprocess.run(
@@ -266,11 +289,14 @@ def test_with_a_running_watcher_the_hook_uses_only_builtins(
                 env={"PATH": "/nowhere"},
                 capture_output=True,
                 check=False,
-                input=f"{first} {last} more\n".encode(),
+                input=text.encode(),
             )
             assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     # If it needed git, mkdir or Python, which are not on the path, there would be no note.
     written = notes(watched)
+    if name in REFS:  # the second call finds the note of the first
+        assert [(note.hook, note.sha, note.before) for note in written] == [(REFS_HOOK, "", None)]
+        return
     assert {(note.hook, note.sha, note.ref) for note in written} == {(name, last, "refs/heads/main")}
     assert {note.before for note in written} == {None if name == "post-commit" else first} and len(written) == 2
     assert not (watched.folder / "lock").exists() and not (watched.folder / SENDER).exists()
@@ -282,9 +308,11 @@ def test_with_a_running_watcher_the_hook_starts_no_process(
     repo: Path, home: Path, git, watched: Spool, name: str
 ) -> None:
     git(repo, "commit", "-q", "--allow-empty", "-m", "x")
+    sha = git(repo, "rev-parse", "HEAD")
     hook = install_one(repo, home).with_name(name)
-    command = ["strace", "-f", "-e", "trace=process", "/bin/sh", hook]
-    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False, input="a b\n")
+    arguments, text = called_with(name, sha, sha)
+    command = ["strace", "-f", "-e", "trace=process", "/bin/sh", hook, *arguments]
+    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False, input=text)
     assert len(notes(watched)) == 1
     if "execve" not in done.stderr:
         pytest.skip("strace may not trace here")
@@ -347,6 +375,7 @@ def test_without_a_running_watcher_or_sender_a_flush_is_started(
     repo: Path, home: Path, git, recorder: Recorder, pid: str | None, file: str
 ) -> None:
     install(repo, home, str(recorder.program))
+    recorder.living.touch()
     if pid is not None:
         (home / "spool" / file).write_text(pid)
     sha = commit(git, repo)
@@ -368,6 +397,7 @@ def test_only_one_sender_is_started_at_a_time(repo: Path, home: Path, git, recor
     assert len(recorder.called(2)) == 2
     recorder.end()  # without removing its file, as if killed
     assert claim.exists()
+    recorder.living.touch()
     shas.append(commit(git, repo))
     assert len(recorder.called(3)) == 3
     written = notes(Spool(home / "spool"))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dims_producers.git_hook import install, uninstall
+from dims_producers.git_hook import HOOKS, install, uninstall
 from dims_producers.git_notes import GitNote
 from dims_producers.hook_script import script
 from dims_producers.repository_paths import RepositoryPaths, hook_home
@@ -33,8 +33,10 @@ other_user = pytest.mark.skipif(
 
 
 def shas(folder: Path) -> list[str]:
+    """Return the commits of the notes that name one, oldest first."""
     spool = Spool(folder)
-    return [GitNote.parse((spool.new / name).read_bytes(), 0).sha for name in spool._in_order()]
+    notes = [GitNote.parse((spool.new / name).read_bytes(), 0) for name in spool._in_order()]
+    return [note.sha for note in notes if note.hook not in ("post-checkout", "reference-transaction")]
 
 
 def project(folder: Path, git) -> Path:
@@ -190,7 +192,7 @@ def husky(repo: Path, git) -> None:
         '#!/usr/bin/env sh\nn=$(basename "$0")\ns=$(dirname "$(dirname "$0")")/$n\n'
         '[ ! -f "$s" ] && exit 0\nsh -e "$s" "$@"\n'
     )
-    for name in ("post-commit", "post-merge", "post-rewrite"):
+    for name in ("post-commit", "post-merge", "post-rewrite", "post-checkout", "post-applypatch"):
         (stubs / name).write_text('#!/usr/bin/env sh\n. "$(dirname "$0")/h"\n')
         (stubs / name).chmod(0o755)
     git(repo, "config", "core.hooksPath", ".husky/_")
@@ -201,11 +203,13 @@ def test_with_husky_the_install_says_which_line_to_add(tmp_path: Path, repo: Pat
     before = {path: path.read_bytes() for path in (repo / ".husky/_").iterdir()}
     with pytest.raises(UsageError, match="husky writes post-commit again") as refusal:
         install(repo, home, PYTHON)
-    assert {path: path.read_bytes() for path in (repo / ".husky/_").iterdir()} == before
+    assert {path: path.read_bytes() for path in before} == before
     lines = str(refusal.value).splitlines()
     for place, line in zip(lines[1::2], lines[2::2], strict=True):
         Path(place.rpartition(" to ")[2].rstrip(":")).write_text(f"echo theirs\n{line.strip()}\n")
-    assert all("run by post-" in outcome for outcome in install(repo, home, PYTHON).values())
+    outcomes = {path.name: outcome for path, outcome in install(repo, home, PYTHON).items()}
+    assert outcomes.pop("reference-transaction") == "updated"  # husky has no script for it, so it is ours alone
+    assert len(outcomes) == 5 and all("run by post-" in outcome for outcome in outcomes.values())
     assert "theirs" in commit_output(repo)
     first = git(repo, "rev-parse", "HEAD")
     git(repo, "commit", "-q", "--amend", "--allow-empty", "-m", "amended")
@@ -243,7 +247,7 @@ def test_with_lefthook_the_install_says_what_to_add(repo: Path, home: Path) -> N
         install(repo, home, PYTHON)
     assert "call_lefthook" in hook.read_text()
     (repo / "lefthook.yml").write_text(str(e.value).splitlines()[-1].strip() + "\n")
-    assert len(install(repo, home, PYTHON)) == 3
+    assert len(install(repo, home, PYTHON)) == len(HOOKS)
 
 
 def test_pre_commit_and_dims_run_one_another_in_either_order(repo: Path, home: Path, git) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import pytest
+from botocore.exceptions import ClientError
 
 from dims_worker.checks.sources import source_checks
 from dims_worker.config import S3Metric, S3Source
@@ -21,6 +22,7 @@ from dims_worker.probes.base import Deadline, ScanContext, ScanResult, readings_
 from dims_worker.probes.s3.probe import S3Probe, s3_client
 from dims_worker.workflows.aws_inventory.lake import PrefixCollector
 from dims_worker.workflows.base import WorkflowContext
+from dims_worker.workflows.sync_status import workflow as sync_status
 from tests.conftest import Project
 
 KEYS = [f"raw/{number:02}.csv" for number in range(12)]
@@ -336,7 +338,8 @@ def test_what_stores_may_leave_out(client: Any, url: str, name: str) -> None:
     assert results["newest_age"].value == time.astimezone(UTC).isoformat()
 
 
-def test_workflows_and_the_doctor_check_pages_too(project: Project, url: str) -> None:
+def test_workflows_and_the_doctor_check_pages_too(project: Project, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_access(monkeypatch)
     later, first, alias = (NAMES.index(name) for name in ("KeyCount-3", "html", "alias"))
     project.write(
         {
@@ -357,3 +360,44 @@ rules: {{}}
     assert {name: check.state for name, check in found.items()} == {"later": "ok", "first": "problem", "alias": "ok"}
     assert "page 1 of the whole bucket is not a listing" in found["first"].summary
     assert "which calls itself the-name-behind-the-alias" in found["alias"].summary
+
+
+def test_sync_status_of_a_store_without_order(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unordered:
+        """Refuses StartAfter, as directory buckets do."""
+
+        def list_objects_v2(self, **query: Any) -> dict[str, Any]:
+            if "StartAfter" in query:
+                answer: Any = {"Error": {"Code": "NotImplemented"}}
+                raise ClientError(answer, "ListObjectsV2")
+            time = datetime(2026, 11, 29, tzinfo=UTC)
+            page = [{"Key": key, "Size": 1, "LastModified": time} for key in ("raw/c", "raw/a", "raw/b")]
+            return {"Contents": page, "KeyCount": 3, "IsTruncated": False}
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("dims_worker.workflows.base.s3_client", lambda _source, _deadline: Unordered())
+    project.write(
+        {
+            "copy/a": "1",
+            "copy/d": "1",
+            "dims.yaml": """
+sources:
+  lake: {type: s3, bucket: lake}
+metrics:
+  m:
+    s: {source: lake, measure: sync_status, local: copy, pairs: [{folder: ., prefix: raw/}]}
+workflows:
+  sync_status: {metric: m.s}
+rules: {}
+""",
+        }
+    )
+    context = WorkflowContext(project.config, datetime.now(UTC), Deadline.after(timedelta(seconds=60)))
+    result = sync_status.run(context)
+    assert [each["key"] for kind in ("only_local", "only_s3", "different") for each in result[kind]] == [
+        "raw/d",
+        "raw/b",
+        "raw/c",
+    ]
+    assert result["same"] == 1

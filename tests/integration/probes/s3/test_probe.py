@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.httpsession import URLLib3Session
 
 from dims_worker.config import S3Metric, S3Source
 from dims_worker.errors import MeasureError
@@ -99,6 +100,25 @@ def test_a_directory_bucket_without_sessions(store: Store) -> None:
     scanned = scan(source(store.url, bucket), a=metric("count", "raw/a"), b=metric("count", "raw/b"))
     assert (values(scanned), scanned.api_calls) == ({"a": 1, "b": 1}, 1)
     assert [query.get("prefix") for query in store.lists] == [["raw/"]]
+
+
+def test_requesters_pay_for_each_request(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    payers: list[str | None] = []
+    send = URLLib3Session.send
+
+    def recorded(session: Any, request: Any) -> Any:
+        payers.append(request.headers.get("x-amz-request-payer"))
+        assert b"x-amz-request-payer" in request.headers["Authorization"] or payers[-1] is None  # it is signed
+        return send(session, request)
+
+    monkeypatch.setattr(URLLib3Session, "send", recorded)
+    store.fill("lake", {f"a/{n}.json": b'{"ids": [1]}' for n in range(3)})
+    complete = metric("completeness", "a/", expected={"prefix": "a/", "pointer": "ids.*"})
+    scan(source(store.url, request_payer="requester", shards=("a/1",)), m=complete)
+    assert payers == [b"requester"] * (len(store.lists) + 3)
+    payers.clear()
+    scan(source(store.url), m=metric())
+    assert payers == [None]
 
 
 KEYS = ["plus + plus", "per%cent%20", "sp ace/é/ü", "🏀/ball.csv", "a&b=c?d#e", "tab\tx", "slash/", "q'\"<>", "日本/語"]

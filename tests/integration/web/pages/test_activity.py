@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
@@ -134,6 +135,14 @@ def test_an_unmatched_event_shows_how_to_match_it(site: TestClient, flow: Flow) 
     seq = flow.scalar("SELECT seq FROM dims_event_log")
     page = open_page(site, f"/events/{seq}")
     assert "dims plan org.example.other" in page.text and "not affected" in page.text
+
+
+def test_a_hostile_type_is_one_word_of_the_command(site: TestClient, flow: Flow) -> None:
+    flow.store(event("x; touch /tmp/y; $(id)'!\t<b>"))
+    page = open_page(site, f"/events/{flow.scalar('SELECT seq FROM dims_event_log')}")
+    command = page.text.partition("dims plan ")[2].splitlines()[0]
+    done = subprocess.run(["sh", "-c", f"printf '%s' {command}"], capture_output=True, check=True)
+    assert done.stdout == b"x; touch /tmp/y; $(id)'!\t<b>"
 
 
 def test_pages_of_a_list_follow_each_other(site: TestClient, flow: Flow) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -212,11 +213,15 @@ def test_a_timeout_ends_grandchildren_too(command: str, scan: Scan, tmp_path: Pa
 def test_output_is_limited(scan: Scan) -> None:
     readings = scan(
         endless=metric("yes"),
-        full=python("print('x' * (2**20 - 1))", parse="text"),
+        full=python("print('x' * 2**16)", parse="text"),
+        long=python("print('x' * (2**16 + 1))", parse="text"),
+        json=python("print(' ' * 2**19 + '[7]')", parse="json", pointer="0"),
         over=python("print('x' * 2**20)", parse="text"),
     )
     assert readings["endless"].error == "yes printed more than 1 MiB and was stopped"
-    assert len(str(readings["full"].value)) == 2**20 - 1
+    assert len(str(readings["full"].value)) == 2**16
+    assert readings["json"].value == 7
+    assert str(readings["long"].error).startswith("printed a text of 65,537 bytes, more than 64 KiB")
     assert "more than 1 MiB" in str(readings["over"].error)
 
 
@@ -242,3 +247,27 @@ def test_json_pointers() -> None:
     for gone in ("games.2", "games.-1", "games.x", "by.c", "1.*", "", "games.*.name"):
         with pytest.raises(LookupError):
             list(resolve_pointer(document, gone))
+
+
+def test_numbers_keep_all_their_digits(scan: Scan) -> None:
+    digits = "12345678901234567890.1234567890123456789"
+    readings = scan(
+        number=python(f"print('{digits}')", parse="number"),
+        zeros=python("print('12.50')", parse="number"),
+        plain=python("print('1e5')", parse="number"),
+        json=python(f"print('[{digits}, \"x\"]')", parse="json", pointer="0"),
+        many=python("print('0.' + '1' * 1001)", parse="number"),
+        text=python("print('[\"' + 'x' * 70000 + '\"]')", parse="json", pointer="0"),
+    )
+    assert (readings["number"].value, readings["json"].value) == (Decimal(digits), Decimal(digits))
+    assert str(readings["zeros"].value) == "12.50" and readings["plain"].value == 100000.0
+    assert "more than 1,000 digits" in str(readings["many"].error)
+    assert "a text of 70,000 bytes" in str(readings["text"].error)
+
+
+def test_programs_that_hang_fail_alone(scan: Scan) -> None:
+    slow = {f"slow{n}": metric("sleep", "60", str(n)) for n in range(5)}
+    quick = {f"quick{n}": metric("expr", "0", "+", str(n)) for n in range(1, 4)}
+    readings = scan(seconds=5, **slow, **quick)
+    assert [readings[name].value for name in quick] == [1, 2, 3]
+    assert all("timeout" in str(readings[name].error) for name in slow)

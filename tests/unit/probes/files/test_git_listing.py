@@ -229,7 +229,34 @@ def test_a_folder_that_git_ignores_is_an_error_and_not_zero(scan: Scan, reposito
     )
     assert "git ignores it" in str(results["sub"].error)
     assert (results["sql"].value, results["none"].value) == (0, 0)  # each file is ignored, not the folder
+    assert (results["sql"].details, results["none"].details) == ({"ignored_matches": 1}, {})
     assert "git ignores it" in str(scan("outer/build", n=metric("count", "**"))["n"].error)
+
+
+def test_a_repository_in_an_ignored_folder_is_an_error_too(scan: Scan, repository: Callable[..., Path]) -> None:
+    repository("outer", {"a.py": "", ".gitignore": "nested/\n"})
+    repository("outer/nested", {"docs/b.py": "", ".gitignore": ""})
+    results = scan(
+        "outer",
+        py=metric("count", "**/*.py"),
+        nested=metric("count", "nested/**"),
+        deep=metric("count", "nested/docs/*.py"),
+    )
+    assert results["py"].value == 1
+    assert results["nested"].error == (
+        "nested: git ignores it (.gitignore:1: nested/). Remove this rule, or `ignore: gitignore`"
+    )
+    assert "git ignores it (.gitignore:1: nested/)" in str(results["deep"].error)
+
+
+def test_a_repository_that_ignores_all_but_some_files(scan: Scan, repository: Callable[..., Path]) -> None:
+    outer = repository("outer", {".gitignore": "*\n!*.md\n"})
+    names = {"md": metric("count", "**/*.md"), "sub": metric("count", "sub/**")}
+    assert scan("outer", md=names["md"])["md"].value == 0
+    write(outer, {"a.md": "", "a.txt": "", "sub/b.md": ""})
+    results = scan("outer", **names)
+    assert results["md"].value == 1
+    assert "sub: git ignores it (.gitignore:1: *)" in str(results["sub"].error)
 
 
 def test_a_missing_index_is_an_error(scan: Scan, repository: Callable[..., Path], git: Run) -> None:

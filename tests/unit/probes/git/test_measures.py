@@ -118,7 +118,7 @@ def test_one_stream_and_paths_only_when_needed(scan: Scan, repo: Path, monkeypat
     assert [("--raw" in args) for args in calls if args[0] == "log"] == [False]
     calls.clear()
     scan(a=metric(), b=metric(paths=["a"]), c=metric("newest_age", paths=["b"]), d=metric("branches"), e=metric("size"))
-    assert sorted(args[0] for args in calls) == ["count-objects", "for-each-ref", "log", "rev-parse", "rev-parse"]
+    assert sorted(args[0] for args in calls) == ["count-objects", "for-each-ref", "log", "rev-parse"]
     assert [("--raw" in args) for args in calls if args[0] == "log"] == [True]
 
 
@@ -192,3 +192,17 @@ def test_only_a_change_of_history_touches_commits(context: ScanContext, repo: Pa
         history = PathsChanged(str(repo), ("docs/a.md",), history=True)
         assert PROBE.touched(source, each, history, context) == "the history changed"
         assert PROBE.touched(source, each, PathsChanged(str(repo), ("docs/a.md",)), context) is None
+
+
+def test_a_change_in_another_worktree_touches_what_all_worktrees_share(context: ScanContext, repo: Path) -> None:
+    source = GitSource(type="git", path=".")
+    change = PathsChanged("/elsewhere", ("a.py",), history=True, worktrees=(str(repo),))
+    shared = [metric("branches"), metric("size"), metric(all_branches=True), metric("newest_age", branch="main")]
+    own = [metric(), metric("newest_age"), metric(paths=["a.py"]), metric("tracked_files")]
+    reasons = [PROBE.touched(source, each, change, context) for each in (*shared, *own)]
+    assert reasons == ["the history changed in another worktree"] * 4 + [None] * 4
+    assert PROBE.is_related(source, change, context)
+    other = PathsChanged("/elsewhere", history=True, worktrees=(f"{repo}-other",))
+    assert not PROBE.is_related(source, other, context)
+    below = GitSource(type="git", path="sub")
+    assert PROBE.touched(below, shared[0], change, context) == reasons[0]

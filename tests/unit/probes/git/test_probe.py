@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -201,6 +202,11 @@ def test_dubious_ownership_shows_the_fix(scan: Scan, tmp_path: Path, monkeypatch
     _fake_git(tmp_path, f'echo "{text}" >&2; exit 128', monkeypatch)
     with pytest.raises(MeasureError, match=r"another user.*safe\.directory"):
         scan(n=metric())
+
+
+def test_the_fix_quotes_the_folder_for_the_shell() -> None:
+    fix = git_command._explain("/srv/it's; $(id)", "detected dubious ownership in repository", 128)
+    assert shlex.split(fix.partition("If you trust it: ")[2])[-1] == "/srv/it's; $(id)"
 
 
 def test_the_deadline_kills_git_and_what_it_started(

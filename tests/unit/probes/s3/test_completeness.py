@@ -10,9 +10,10 @@ import pytest
 from dims_worker.config import S3Metric, S3Source, SqlSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext
+from dims_worker.probes.ids import normalize_id
 from dims_worker.probes.json_path import resolve_pointer
 from dims_worker.probes.s3 import completeness
-from dims_worker.probes.s3.completeness import Expectations, Ids, normalize_id
+from dims_worker.probes.s3.completeness import Expectations, Ids
 from dims_worker.probes.s3.listing import Keys
 
 SCHEDULES = {"prefix": "s/", "pointer": "games.*.id"}
@@ -49,11 +50,22 @@ def test_ids_from_schedules(context: ScanContext, deadline: Deadline) -> None:
         "expected": 4,
         "found": 2,
         "missing": 2,
-        "missing_ids": ["43", "44.0"],
+        "missing_ids": ["43", "44"],
         "unexpected": 1,
+        "values_without_id": {"NULL": 1, "True": 1},
         "objects_read": 3,
         "objects_without_ids": 1,
     }
+
+
+def test_forms_of_ids_and_values_without_an_id(context: ScanContext, deadline: Deadline) -> None:
+    keys = {"p/20191022_401160001.json": 9, "p/401160002.0.json": 9, "p/0021900001.json": 9, "p/20191022.json": 9}
+    schedule = b'{"games": [{"id": "401160001.0"}, {"id": 401160002.0}, {"id": NaN}, {"id": " 21900001 "}, {"id": ""}]}'
+    reading = read(keys, {"s/1.json": schedule}, context, deadline)
+    assert (reading.value, reading.details["unexpected"]) == (100.0, 1)
+    assert reading.details["values_without_id"] == {"empty": 1, "nan": 1}
+    failed = read(keys, {"s/1.json": b'{"games": [{"id": NaN}]}'}, context, deadline)
+    assert failed.method == "failed" and "values without an id: nan 1 times" in str(failed.error)
 
 
 def test_sizes_and_names(context: ScanContext, deadline: Deadline) -> None:
@@ -139,4 +151,4 @@ def test_pointers_that_skip_missing_values(way: str, results: list[int]) -> None
 
 def test_ids_are_normalized() -> None:
     given = ["0041", 41, 41.0, "41", " 41 ", "000", "0a1", "x-07"]
-    assert list(map(normalize_id, given)) == ["41", "41", "41", "41", "41", "0", "0a1", "x-07"]
+    assert list(map(normalize_id, given)) == ["41", "41", "41", "41", "41", "0", "0A1", "X-07"]

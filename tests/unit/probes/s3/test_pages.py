@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dims_worker.config import S3Metric, S3Source
-from dims_worker.config.metrics import ExpectedObjects
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, ScanContext, readings_by_name
 from dims_worker.probes.s3 import page_checks
@@ -137,6 +135,17 @@ def test_a_store_without_order_is_listed_in_one_stream() -> None:
     assert [each["prefix"] for each in store.api_calls] == [""] * 5
 
 
+def test_an_error_names_the_shard() -> None:
+    class Short(FakeS3):
+        def list_objects_v2(self, **query: Any) -> dict[str, Any]:
+            answer = super().list_objects_v2(**query)
+            return {**answer, "KeyCount": 4} if answer["Contents"][0]["Key"].startswith("b/3") else answer
+
+    store = Short([f"{folder}/{n}" for folder in "abc" for n in range(9)], 3)
+    with pytest.raises(MeasureError, match="page 2 of the whole bucket after b/ has 3 keys, and its KeyCount is 4"):
+        count(store, CONTEXT, soon(), "", shards=["b/"])
+
+
 class DirectoryBucket(FakeS3):
     """Lists in no order, and refuses StartAfter and prefixes that are not folders, as directory buckets do."""
 
@@ -170,6 +179,8 @@ def test_directory_buckets(bucket: str, prefixes: tuple[str, ...]) -> None:
 
 def test_a_page_that_a_store_without_order_repeats() -> None:
     class Repeating(DirectoryBucket):
+        first: Any = None
+
         def list_objects_v2(self, **query: Any) -> dict[str, Any]:
             answer = super().list_objects_v2(**query)
             if len(self.api_calls) == 4:
@@ -192,29 +203,6 @@ def test_the_sample_of_keys_is_bounded_and_notices_pages(monkeypatch: pytest.Mon
     for page in pages:
         with pytest.raises(BrokenPage, match="repeats a key"):
             sample.add(page)
-
-
-def test_requesters_pay_for_each_call(tmp_path: Path) -> None:
-    class Paid(FakeS3):
-        def __init__(self) -> None:
-            super().__init__([f"a/{n}.json" for n in range(9)], 2)
-            self.payers: list[str] = []
-
-        def list_objects_v2(self, **query: Any) -> dict[str, Any]:
-            self.payers.append(query["RequestPayer"])
-            return super().list_objects_v2(**query)
-
-        def get_object(self, RequestPayer: str, **_: Any) -> dict[str, Any]:
-            self.payers.append(RequestPayer)
-            return {"Body": io.BytesIO(b'{"ids": ["1"]}')}
-
-    store, source = Paid(), S3Source(type="s3", bucket="lake", request_payer="requester", shards=("a/5",))
-    metric = S3Metric(
-        source="lake", measure="completeness", prefix="a/", expected=ExpectedObjects(prefix="a/", pointer="ids.*")
-    )
-    (reading,) = S3Probe(lambda _source, _deadline: store).scan(source, {"m": metric}, CONTEXT, soon()).readings
-    assert reading.value == 100
-    assert store.payers == ["requester"] * (len(store.api_calls) + 9)
 
 
 def test_a_refusal_names_the_requester_as_its_fix() -> None:

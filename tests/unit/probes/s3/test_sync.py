@@ -224,6 +224,7 @@ def test_two_empty_sides(tmp_path: Path) -> None:
     (tmp_path / "lake/f").mkdir(parents=True)
     reading, results = compare(tmp_path, Stub({}))
     assert (reading.value, reading.details["sync_drift_pct"], results) == ("synced", 0.0, [])
+    assert reading.details["empty_prefixes"] == ["p/"]
 
 
 def test_links_and_the_data_directory_are_left_out(tmp_path: Path) -> None:

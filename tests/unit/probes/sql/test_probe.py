@@ -6,11 +6,12 @@ import json
 import sqlite3
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from pydantic import SecretStr
 from dims_worker.config import SqlMetric, SqlSource
 from dims_worker.errors import MeasureError
 from dims_worker.probes.base import Deadline, Reading, ScanContext, readings_by_name
-from dims_worker.probes.sql.probe import SqlProbe, _instant, _value
-from dims_worker.probes.sql.snapshot import open_snapshot, query_rows
-from dims_worker.probes.sql.statement import check_read_only
+from dims_worker.probes.sql.probe import SqlProbe, _run_in_shares
+from dims_worker.probes.sql.snapshot import QueryTookTooLong, open_snapshot, query_rows
+from dims_worker.probes.sql.statement import as_subquery, check_read_only
+from dims_worker.probes.sql.values import instant_of, value_of
 
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
@@ -64,8 +66,8 @@ def test_a_value_of_each_type(scan: Scan) -> None:
     readings = scan(
         count=metric("SELECT count(*) FROM games", unit="games"),
         mean=metric("SELECT avg(score) FROM games"),
-        text=metric("SELECT name FROM games ORDER BY id"),
-        named=metric("SELECT id, name FROM games ORDER BY id DESC", column="name"),
+        text=metric("SELECT name FROM games ORDER BY id LIMIT 1"),
+        named=metric("SELECT id, name FROM games ORDER BY id DESC LIMIT 1", column="name"),
         percent=metric("SELECT count(*) AS c FROM games WHERE name LIKE 'game 1%' AND name <> ':id'"),
         half=metric("SELECT char(0) || ' and more'"),
     )
@@ -86,7 +88,9 @@ def test_a_value_of_each_type(scan: Scan) -> None:
     [
         (True, True),
         (10**17, 10**17),
-        (Decimal("5.00"), 5),
+        (Decimal("5.00"), Decimal("5.00")),
+        (Decimal("12.50"), Decimal("12.50")),
+        (Decimal("12345678901234567890.123"), Decimal("12345678901234567890.123")),
         (Decimal("1E+3"), 1000),
         (Decimal("0.25"), 0.25),
         (date(2013, 11, 1), "2013-11-01"),
@@ -94,15 +98,26 @@ def test_a_value_of_each_type(scan: Scan) -> None:
     ],
 )
 def test_values_of_drivers_are_converted(cell: object, value: object) -> None:
-    assert _value(cell) == value and type(_value(cell)) is type(value)
+    result = value_of(cell, None)
+    assert (str(result), type(result)) == (str(value), type(value))
+
+
+@pytest.mark.parametrize("cell", [b"x", [1], Decimal("NaN"), Decimal("1E+400"), float("inf"), Decimal("-Infinity")])
+def test_values_that_are_not_measurements_fail(cell: object) -> None:
+    with pytest.raises(MeasureError, match=r"not a number|not a measurement"):
+        value_of(cell, None)
 
 
 @pytest.mark.parametrize(
-    "cell", [b"x", [1], timedelta(1), Decimal("NaN"), Decimal("1E+400"), float("inf"), Decimal("-Infinity")]
+    ("unit", "value"), [("seconds", 129600), ("minutes", 2160), ("hours", 36), ("days", 1.5), ("weeks", 1.5 / 7)]
 )
-def test_values_that_are_not_measurements_fail(cell: object) -> None:
-    with pytest.raises(ValueError, match=r"not a number|not a measurement"):
-        _value(cell)
+def test_an_interval_is_a_number_in_a_unit_of_time(unit: str, value: float) -> None:
+    assert value_of(timedelta(hours=36), unit) == value
+
+
+def test_an_interval_without_a_unit_of_time_fails() -> None:
+    with pytest.raises(MeasureError, match="set `unit` to seconds, minutes, hours, days, weeks, or write EXTRACT"):
+        value_of(timedelta(hours=36), "games")
 
 
 @pytest.mark.parametrize(
@@ -115,16 +130,41 @@ def test_values_that_are_not_measurements_fail(cell: object) -> None:
     ],
 )
 def test_an_age_is_an_instant_in_utc(cell: object) -> None:
-    assert _instant(cell) == "2013-11-01T20:00:00+00:00"
+    assert instant_of(cell, "UTC")[0] == "2013-11-01T20:00:00+00:00"
+
+
+def test_a_time_without_a_zone_is_in_the_zone_of_the_metric() -> None:
+    assert instant_of("2013-11-01 20:00:00", "Asia/Tokyo") == ("2013-11-01T11:00:00+00:00", True)
+    assert instant_of("2013-11-01 20:00:00Z", "Asia/Tokyo") == ("2013-11-01T20:00:00+00:00", False)
+
+
+@pytest.mark.parametrize(
+    ("cell", "fix"),
+    [
+        ("1796015436", "to_timestamp(x)"),
+        ("1796010121045", "to_timestamp(x)"),  # milliseconds, and an instant in 1796 if read as ISO 8601
+        ("2026-11-29T22:00:00 EST", "CAST(x AS timestamptz)"),
+        ("2026-02-30", "CAST(x AS timestamptz)"),
+        ("infinity", "CAST(x AS timestamptz)"),
+        (1796015436, "to_timestamp(x)"),
+        (Decimal("1796015436.5"), "to_timestamp(x)"),
+        (timedelta(1), "return the time that it counts from"),
+        (True, "write a CAST"),
+    ],
+)
+def test_a_value_that_is_no_time_names_the_cast(cell: object, fix: str) -> None:
+    with pytest.raises(MeasureError) as raised:
+        instant_of(cell, "UTC")
+    assert fix in str(raised.value)
 
 
 def test_an_age_from_a_day_and_from_other_values(scan: Scan) -> None:
-    assert _instant(date(2013, 11, 1)) == "2013-11-01T00:00:00+00:00"
+    assert instant_of(date(2013, 11, 1), "UTC")[0] == "2013-11-01T00:00:00+00:00"
     readings = scan(
-        text=metric("SELECT name FROM games", measure="age"), number=metric("SELECT 20131101", measure="age")
+        text=metric("SELECT name FROM games LIMIT 1", measure="age"), number=metric("SELECT 20131101", measure="age")
     )
-    assert readings["text"].error == "the query returns 'game 1', which is not a time"
-    assert readings["number"].error == "the query returns int, which is not a time"
+    assert str(readings["text"].error).startswith("the query returns 'game 1', which is not a time in ISO 8601")
+    assert str(readings["number"].error).startswith("the query returns int, which is not a time: write to_timestamp(x)")
     assert readings["text"].unit == "hours"
 
 
@@ -144,6 +184,20 @@ def test_no_row_and_null(scan: Scan) -> None:
     assert (readings["age"].value, readings["age"].error) == (None, None)
 
 
+def test_more_than_one_row_fails(scan: Scan) -> None:
+    readings = scan(two=metric("SELECT 1 UNION SELECT 2"), all=metric("SELECT id FROM games"), good=metric("SELECT 3"))
+    assert readings["good"].value == 3
+    for name in ("two", "all"):
+        error = "the query returns more than one row: aggregate them, or add ORDER BY and LIMIT 1"
+        assert readings[name].error == error
+
+
+def test_a_text_over_64_kib_fails_alone(scan: Scan) -> None:
+    readings = scan(long=metric("SELECT printf('%.*c', 65537, 'x')"), fits=metric("SELECT printf('%.*c', 65536, 'x')"))
+    assert "a text of 65,537 bytes, more than 64 KiB" in str(readings["long"].error)
+    assert readings["fits"].value == "x" * 65536
+
+
 def test_the_column_must_be_unambiguous(scan: Scan) -> None:
     readings = scan(
         two=metric("SELECT id, name FROM games"),
@@ -159,7 +213,7 @@ def test_a_query_that_fails_only_fails_its_own_metrics(scan: Scan) -> None:
     readings = scan(
         good=metric("SELECT count(*) FROM games"),
         table=metric("SELECT count(*) FROM teams"),
-        bytes=metric("SELECT raw FROM games"),
+        bytes=metric("SELECT raw FROM games LIMIT 1"),
         again=metric("SELECT count(*) + 1 FROM games"),
     )
     assert (readings["good"].value, readings["again"].value) == (2500, 2501)
@@ -241,6 +295,21 @@ def test_queries_that_read(query: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "inner"),
+    [
+        ("SELECT 1 ; -- the end", "SELECT 1"),
+        ("SELECT ';' -- a; b\n;", "SELECT ';'"),
+        ("VALUES (1)", "VALUES (1)"),
+        ("/* first */ (SELECT 'a;b' AS \"c;\") ;", "/* first */ (SELECT 'a;b' AS \"c;\")"),
+        ("EXPLAIN SELECT 1", None),
+        ("SHOW TimeZone", None),
+    ],
+)
+def test_queries_that_can_be_in_from(query: str, inner: str | None) -> None:
+    assert as_subquery(query) == inner
+
+
+@pytest.mark.parametrize(
     "query",
     [
         *("", ";", "-- nothing", "COMMIT", "INSERT INTO a VALUES (1)", "DO $$ $$", "SET x = 1", "selected"),
@@ -254,10 +323,9 @@ def test_queries_that_do_not_read(query: str) -> None:
 
 
 def test_a_query_without_end_is_stopped(scan: Scan) -> None:
-    readings = scan(seconds=1, first=metric("SELECT 1"), endless=metric(FOREVER), last=metric("SELECT 2"))
-    assert readings["first"].value == 1
-    for late in ("endless", "last"):
-        assert readings[late].error == "the scan took longer than its timeout of 1 s"
+    readings = scan(seconds=2, first=metric("SELECT 1"), endless=metric(FOREVER), last=metric("SELECT 2"))
+    assert (readings["first"].value, readings["last"].value) == (1, 2)
+    assert "timeout" in str(readings["endless"].error)
 
 
 def test_other_probes_can_run_queries(games: Path, context: ScanContext, deadline: Deadline) -> None:
@@ -307,3 +375,30 @@ def test_a_file_that_is_not_a_database(scan: Scan, games: Path) -> None:
     games.write_text("a text, and a long one at that" * 100)
     readings = scan(a=metric("SELECT 1 FROM games"))
     assert readings["a"].error == "the query failed: file is not a database"
+
+
+def run_in_shares(durations: Mapping[str, float], seconds: float, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """Run calls that take this long, by a clock that only they move. Return each result, or "late"."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def call(name: str, share: Deadline) -> str:
+        if durations[name] > share.left:
+            now[0] += share.left
+            raise QueryTookTooLong("late")
+        now[0] += durations[name]
+        return name
+
+    answers = _run_in_shares(
+        {name: partial(call, name) for name in durations}, Deadline.after(timedelta(seconds=seconds))
+    )
+    assert now[0] <= seconds + 0.01
+    return {name: str(answer) for name, answer in answers.items()}
+
+
+def test_a_slow_query_has_the_time_that_the_others_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_in_shares({"a": 3.9, "b": 0.1, "c": 0.1}, 6, monkeypatch) == {"a": "late", "b": "b", "c": "c"}
+    assert run_in_shares({"a": 3.5, "b": 0.1, "c": 0.1}, 6, monkeypatch) == {"a": "a", "b": "b", "c": "c"}
+    assert run_in_shares({"a": 0.1, "b": 5.5}, 6, monkeypatch) == {"a": "a", "b": "b"}
+    assert run_in_shares({"a": 99, "b": 99, "c": 0.1}, 6, monkeypatch) == {"a": "late", "b": "late", "c": "c"}
+    assert run_in_shares({"a": 59}, 60, monkeypatch) == {"a": "a"}

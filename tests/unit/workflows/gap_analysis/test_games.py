@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from dims_worker.probes.s3.completeness import normalize_id
+from dims_worker.probes.ids import normalize_id
+from dims_worker.workflows.coverage import share
+from dims_worker.workflows.games_table import read_day, read_games_table
 from dims_worker.workflows.gap_analysis.games import (
     Game,
     GapRule,
     by_season,
     date_gaps,
-    day_of,
     download_plan,
-    parse_games,
-    share,
     totals,
+    with_data,
 )
 from dims_worker.workflows.gap_analysis.report import format_share, summary, target_value
-from dims_worker.workflows.seasons import UNKNOWN, season_of
+from dims_worker.workflows.seasons import PLAIN_CALENDAR, UNKNOWN, season_of
 
-TODAY = date(2026, 11, 22)
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 RULE = GapRule(7, 5, frozenset({10, 11, 12, 1, 2, 3, 4}))
 
 
@@ -30,10 +30,10 @@ RULE = GapRule(7, 5, frozenset({10, 11, 12, 1, 2, 3, 4}))
     "name, expected",
     [
         *(("0021201048", "21201048"), (21201048, "21201048"), (21201048.0, "21201048"), (" 007 ", "7")),
-        *(("000", "0"), ("201303160BOS", "201303160BOS"), ("00x1", "00x1"), ("", "")),
+        *(("000", "0"), ("201303160BOS", "201303160BOS"), ("00x1", "00X1"), ("", None)),
     ],
 )
-def test_ids_are_normalized(name: Any, expected: str) -> None:
+def test_ids_are_normalized(name: Any, expected: str | None) -> None:
     assert normalize_id(name) == expected
 
 
@@ -56,20 +56,20 @@ def test_season_of(day: date | None, season: str) -> None:
         *((None, None), ("soon", None), (0, None)),
     ],
 )
-def test_day_of(value: Any, day: date | None) -> None:
-    assert day_of(value) == day
+def test_the_day_of_a_value(value: Any, day: date | None) -> None:
+    assert read_day(value, UTC) == day
 
 
 def test_games_and_what_they_lack() -> None:
     rows = [
         {"game_id": "0002", "game_date": "2013-03-17"},
         {"game_id": 1, "game_date": date(2013, 3, 16)},
-        {"game_id": "0001", "game_date": "2013-03-18"},  # the same game again
+        {"game_id": "0001", "game_date": "2013-03-15"},  # the same game again, with an earlier day
         {"game_id": None, "game_date": "2013-03-18"},
         {"game_id": "3", "game_date": None},
         {"game_id": "4", "game_date": "2026-11-22"},  # today, so not over
     ]
-    games = parse_games(rows, ["1", "x"], [2, 1.0], TODAY)
+    games = with_data(read_games_table(rows, PLAIN_CALENDAR, UTC, NOW).games, {"1", "X"}, {"2", "1"})
     assert [(g.id, g.season, g.played, g.lacks) for g in games] == [
         ("1", "2012-13", True, ()),
         ("0002", "2012-13", True, ("box score content",)),
@@ -82,7 +82,8 @@ def test_games_and_what_they_lack() -> None:
     "played, expected", [(True, True), (False, False), (0, False), (3, True), ("f", False), ("True", True)]
 )
 def test_columns_season_and_played_are_used(played: Any, expected: bool) -> None:
-    (game,) = parse_games([{"id": "1", "day": "2013-03-16", "season": "2011_2012", "played": played}], [], [], TODAY)
+    row = {"id": "1", "day": "2013-03-16", "season": "2011_2012", "played": played}
+    (game,) = read_games_table([row], PLAIN_CALENDAR, UTC, NOW).games
     assert (game.season, game.played) == ("2011-12", expected)
 
 

@@ -17,7 +17,7 @@ from dims_worker.config.workflows import LocalFolder
 from dims_worker.formatting import format_bytes
 from dims_worker.workflows import WorkflowOutcome, render_report, run_workflow, write_report
 from dims_worker.workflows.markdown import code_span, escape_markdown, escape_prose, markdown_table
-from dims_worker.workflows.seasons import completeness, date_in, season_named, season_of
+from dims_worker.workflows.seasons import date_in, season_named, season_of
 
 Inventory = Callable[..., WorkflowOutcome]
 
@@ -69,9 +69,32 @@ def test_games_are_distinct_ids_and_days_are_not_games(data: Path, inventory: In
     fill(data, "0021201082_20130316.json", "0021201082_20130316.csv", "0021201083_20130317.json", "20130318.json")
     folder = only(inventory(more=", expected_games: {default: 8}, few_games: 3"))
     (season,) = folder["seasons"]
-    assert (season["files"], season["games"], season["expected"], season["missing"]) == (4, 2, 8, 6)
-    assert season["completeness_pct"] == 25.0
+    assert (season["files"], season["games"], season["declared_games"]) == (4, 2, 8)
+    assert (season["expected"], season["missing"], season["completeness_pct"]) == (None, None, None)
     assert season["few"]
+
+
+def test_misnamed_files_create_no_day_and_no_season(data: Path, inventory: Inventory) -> None:
+    fill(data, "20130316_0021201082.json", "20130317_0021201083.json")
+    fill(data, "20190101_backup.json", "20139999_x.json", "20991231.json", "notes.txt")
+    folder = only(inventory())
+    assert (folder["first"], folder["last"]) == ("2013-03-16", "2013-03-17")
+    assert [(season["season"], season["files"]) for season in folder["seasons"]] == [("2012-13", 2)]
+    assert folder["unrecognized"] == 4
+    assert folder["unrecognized_names"] == ["20139999_x.json", "20190101_backup.json", "20991231.json", "notes.txt"]
+
+
+def test_a_result_of_an_earlier_version_is_rendered(data: Path, inventory: Inventory) -> None:
+    fill(data, "20130316_0021201082.json")
+    result = json.loads(json.dumps(inventory().result))
+    new = {"empty", "unrecognized", "unrecognized_names", "without_content", "foreign", "foreign_ids", "not_compared"}
+    new |= {"not_played", "missing_ids", "types", "regular_games", "declared_games"}
+    (folder,) = result["folders"]
+    for document in (folder, *folder["seasons"]):
+        for key in new & document.keys():
+            del document[key]
+    del result["games_table"]
+    assert "| 2012-13 | 1 |" in render_report(result)
 
 
 def test_files_of_days_have_no_completeness(data: Path, inventory: Inventory) -> None:
@@ -82,16 +105,17 @@ def test_files_of_days_have_no_completeness(data: Path, inventory: Inventory) ->
     assert outcome.result["attention"] == []
 
 
-def test_seasons_in_the_path_and_their_expected_games(data: Path, inventory: Inventory) -> None:
+def test_seasons_in_the_path_and_no_percentage_of_a_guess(data: Path, inventory: Inventory) -> None:
     fill(data, *(f"2019-20/{400_000_000 + n}.json" for n in range(120)), "2020_2021/400278394.json")
     outcome = inventory("pbp: {path: data, season: '(\\d{4}[-_]\\d{2,4})/'}")
     seasons = {season["season"]: season for season in only(outcome)["seasons"]}
     assert (seasons["2019-20"]["games"], seasons["2019-20"]["expected"], seasons["2019-20"]["few"]) == (
         120,
-        1059,
+        None,
         False,
     )
-    assert (seasons["2020-21"]["games"], seasons["2020-21"]["expected"]) == (1, 1080)
+    assert (seasons["2020-21"]["games"], seasons["2020-21"]["completeness_pct"]) == (1, None)
+    assert "Missing games are unknown: no games table is configured" in render_report(outcome.result)
     assert outcome.result["attention"] == ["pbp: season 2020-21 has 1 game, under 100."]
     assert "**under 100 games**" in render_report(outcome.result)
 
@@ -201,12 +225,6 @@ def test_dates() -> None:
     assert date_in(pattern, "171031017") is None
     assert date_in(pattern, "41200101") is None
     assert date_in(re.compile(r"(\d{4})-(\d\d)-(\d\d)"), "2013-03-16.csv") == date(2013, 3, 16)
-
-
-def test_completeness_is_never_above_100() -> None:
-    assert completeness(1315, 1230) == 100.0
-    assert completeness(615, 1230) == 50.0
-    assert completeness(5, None) is None
 
 
 def test_a_pattern_needs_a_group() -> None:
