@@ -24,6 +24,7 @@ from dims_worker.probes.reading_notes import left_out, reading_doubts
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.runs import PastReading
 from dims_worker.text.evidence import evidence_document, evidence_lines, gap_lines
+from dims_worker.text.json_documents import request_document
 from dims_worker.text.metric_values import decide_command
 from dims_worker.text.phrases import ExplanationView, Line, ago_with_time, format_acceptance, reason_text
 from dims_worker.text.readings import done_text, reading_json
@@ -236,8 +237,8 @@ def explanation_document(config: Config, explanation: Explanation) -> dict[str, 
         "formula": explanation.formula,
         "inputs": [_columns(each) for each in explanation.inputs],
         **evidence_document(explanation.evidence, explanation.gaps),
-        "request": _columns(explanation.request),
-        "decisions": [_columns(each) for each in explanation.decisions],
+        "request": request_document(explanation.request) if explanation.request else None,
+        "decisions": [request_document(each) for each in explanation.decisions],
     }
 
 

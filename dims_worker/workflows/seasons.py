@@ -200,7 +200,8 @@ def id_in(pattern: re.Pattern[str], name: str, day: date | None, known: Containe
         # The group of the pattern may leave the zeros out
         padded = text if text.startswith("00") else f"00{text}"
         nba = read_nba_id(padded) if _has_number(name, padded) else None
-        like_a_date = _LIKE_A_DATE.fullmatch(game) is not None or (day is not None and game == f"{day:%Y%m%d}")
+        is_the_day = day is not None and game == day.isoformat().replace("-", "")
+        like_a_date = is_the_day or _LIKE_A_DATE.fullmatch(game) is not None
         if not like_a_date or nba is not None or game in known:
             return NameId(game, nba)
     return None

@@ -193,7 +193,7 @@ def _flush_in_background(args: argparse.Namespace) -> int:
     try:
         sent = _flush(args, SETTLE)
         for _ in range(_ROUNDS):  # a rebase goes on: send a note for what it did in each round
-            if not len(Spool(spool_folder(args.home))):
+            if not Spool(spool_folder(args.home)).holds_notes():
                 break
             time.sleep(SETTLE)
             sent += _flush(args, SETTLE)

@@ -140,7 +140,12 @@ def claim_shared(folder: int, name: str, hold: float) -> str | None:
 
 def is_covered(entry: os.DirEntry[str]) -> bool:
     """Return whether a file of a spool is a shared note about which another note has said more."""
-    return entry.name.startswith(SHARED) and entry.stat(follow_symlinks=False).st_size == len(COVERED)
+    if not entry.name.startswith(SHARED):
+        return False
+    try:
+        return entry.stat(follow_symlinks=False).st_size == len(COVERED)
+    except FileNotFoundError:  # another process has claimed it since it was listed
+        return True
 
 
 def _content(folder: int, name: str) -> bytes:

@@ -68,8 +68,10 @@ class FoundRepository:
     common: Path
 
     def worktrees(self) -> list[Path]:
-        """Return the top folders of all worktrees, with the main one. Some may not exist any more."""
-        tops = [] if self.common == self.top else [self.common.parent]
+        """Return the top folders of the worktrees, with the main one if it is known. Some may not exist any more."""
+        tops = [] if self.common == self.top else [self.top]
+        if self.common.name == ".git":  # neither bare nor a submodule
+            tops.append(self.common.parent)
         for file in self.common.glob("worktrees/*/gitdir"):
             with contextlib.suppress(OSError):  # removed since it was listed
                 text = os.fsdecode(file.read_bytes()).partition("\n")[0]

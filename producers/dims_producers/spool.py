@@ -66,11 +66,18 @@ class Spool:
 
     def __len__(self) -> int:
         """Return how many files wait to be sent."""
+        return len(self._waiting())
+
+    def holds_notes(self) -> bool:
+        """Return whether a note of changed refs waits for one that says more (see `hold` of `flush`)."""
+        return any(name.startswith(SHARED) for name in self._waiting())
+
+    def _waiting(self) -> list[str]:
         try:
             with os.scandir(self.new) as entries:
-                return sum(1 for entry in entries if not entry.name.startswith(".") and not is_covered(entry))
+                return [each.name for each in entries if not each.name.startswith(".") and not is_covered(each)]
         except FileNotFoundError:
-            return 0
+            return []
 
     def put(self, event: Event) -> Path:
         """Store `event`. Once this returns, the event survives a crash and a power cut.

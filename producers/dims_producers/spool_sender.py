@@ -79,7 +79,7 @@ class SpoolSender:
         if self._failures and waiting:
             log.info("the broker is reachable again: sent what waited in %s", self._spool.folder)
         self._failures = 0
-        self._next = now + (SETTLE if len(self._spool) else RETRY)  # a note of changed refs waits that long
+        self._next = now + (SETTLE if self._spool.holds_notes() else RETRY)
         return True
 
     def _publish(self, events: Sequence[Event], url: str) -> None:

@@ -109,9 +109,9 @@ def test_a_note_that_arrives_while_a_sender_ends_is_sent(repo: Path, home: Path,
     late: list[str] = []
     real = git_hook.flush
 
-    def flushed(home: Path, env: dict[str, str]) -> int:
+    def flushed(home: Path, env: dict[str, str], *, hold: float) -> int:
         seen.append(claim.exists())
-        sent = real(home, env)
+        sent = real(home, env, hold=hold)
         if not late:
             late.append(commit("late"))
         return sent
@@ -123,6 +123,17 @@ def test_a_note_that_arrives_while_a_sender_ends_is_sent(repo: Path, home: Path,
         patch.setattr(os, "nice", lambda by: None)
         assert git_hook.main(["flush", "--background", str(home)]) == 0
     assert seen == [True, False] and valkey.events()[-1].id == late[0] and len(spool) == 0
+
+
+def test_a_reset_is_sent_without_a_watcher(repo: Path, home: Path, commit, valkey, until, python_processes) -> None:
+    (home / "producer.env").write_text(f"DIMS_BROKER_URL={valkey.url}\n")
+    install(repo, home)
+    commit("a")
+    commit("b")
+    subprocess.run(["git", "-C", repo, "reset", "-q", "--hard", "HEAD~1"], check=True)
+    until(lambda: sorted(e.type for e in valkey.events()) == ["dims.git.commit"] * 2 + ["dims.git.refs_changed"])
+    until(lambda: not python_processes(str(home)))
+    assert len(Spool(home / "spool")) == 0 and not (home / "spool" / SENDER).exists()
 
 
 def test_a_commit_does_not_wait_for_a_frozen_broker(repo, home: Path, commit, valkey, until, python_processes) -> None:

@@ -147,3 +147,6 @@ def test_all_worktrees_of_a_repository_are_found(made: Path, git: Git, tmp_path:
     git(made, "clone", "-q", "--bare", ".", str(tmp_path / "bare"))
     bare = find_repository(tmp_path / "bare")
     assert bare is not None and bare.worktrees() == []
+    git(tmp_path / "bare", "worktree", "add", "-q", str(tmp_path / "of bare"), "main")
+    found = find_repository(tmp_path / "of bare")
+    assert found is not None and set(found.worktrees()) == {tmp_path / "of bare"}

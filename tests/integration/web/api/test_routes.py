@@ -103,12 +103,13 @@ CHOSEN = [
     ("state=waiting", ["docs.pages"]),
     ("state=failed", ["lake.objects"]),
     ("state=due", ["lake.objects"]),
-    ("state=unmeasured", ["lake.off"]),
+    ("state=unmeasured", []),  # a disabled metric is in no state, as on the dashboard
     ("state=stale", []),
     ("state=limit", []),
     ("q=PAGES", ["docs.pages"]),
     ("q=%3Cb%3Eof", ["docs.pages"]),
-    ("q=lake.O&state=unmeasured", ["lake.off"]),
+    ("q=lake.O", ["lake.objects", "lake.off"]),
+    ("q=lake.O&state=due", ["lake.objects"]),
 ]
 
 
