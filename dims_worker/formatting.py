@@ -14,13 +14,18 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from dims_worker.config import Metric
-from dims_worker.config.units import AGES
+from dims_worker.config.units import AGES, FUTURE_TOLERANCE
 from dims_worker.numbers import Number, fits_float, same_number
 from dims_worker.numbers import is_number as is_number  # noqa: PLC0414 - others import it from here
 
 NO_VALUE = "-"
 _UNESCAPED = frozenset(" /.,:;=@+-_~#^&*()[]{}<>|?")
 """Characters besides letters and digits that need no escape in the format of `printf`, whatever the shell."""
+_YEAR = 365.25 * AGES["days"]
+_ROUNDS_TO_ONE = 0.9995
+"""The smallest number that three significant digits round to 1: 59.98 seconds are a minute."""
+_COUNTED_YEARS, _COUNTED_HOURS = 4, 10
+"""From so many on, a time is in whole years or hours. Shorter ones would lose too much by it."""
 _ELAPSED_UNITS = ("days", "hours", "minutes", "seconds")
 _COUNTED_UNITS = ("files", "lines", "objects", "commits", "bytes", "games", "hours", "days", "minutes", "weeks")
 
@@ -99,9 +104,8 @@ def format_value(value: Any, unit: str | None, metric: Metric | None, now: datet
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        if metric is not None and metric.is_age:
-            seconds = (now - datetime.fromisoformat(value)).total_seconds()
-            return f"{seconds / AGES[metric.shown_unit]:,.1f} {metric.shown_unit}"
+        if metric is not None and metric.is_age and (instant := parse_instant(value)) is not None:
+            return _format_age_value(now - instant, metric.shown_unit)
         return escape_control(value)
     unit = unit or ""
     if value == 1 and unit in _COUNTED_UNITS:
@@ -109,10 +113,35 @@ def format_value(value: Any, unit: str | None, metric: Metric | None, now: datet
     return f"{format_number(value, metric.precision if metric else None)} {unit}".strip()
 
 
+def parse_instant(value: Any) -> datetime | None:
+    """Return the instant that the reading of an age holds, or None for every other value.
+
+    A metric that is an age now can have been something else when it was measured. An instant without a zone is in UTC.
+    So is one that would be outside the years 1 to 9999 in UTC.
+    """
+    try:
+        instant = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    if instant.tzinfo is None:
+        return instant.replace(tzinfo=UTC)
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        return instant.replace(tzinfo=UTC)
+
+
+def _format_age_value(age: timedelta, unit: str) -> str:
+    """Return an age in its unit, `51.0 hours`, or `in 4.09 years` for an instant in the future."""
+    if age < -FUTURE_TOLERANCE:
+        return format_age(age)
+    return f"{max(0.0, age.total_seconds()) / AGES[unit]:,.1f} {unit}"
+
+
 def display_unit(metric: Metric | None, measured_in: str | None) -> str:
     """Return the unit to show: the one that the value was measured in, because the configuration may have changed
     since. An age is stored as an instant, so it takes the unit that is configured now."""
-    if metric is not None and (metric.is_age or measured_in is None):
+    if metric is not None and (measured_in is None or (metric.is_age and measured_in in AGES)):
         return metric.shown_unit
     return measured_in or ""
 
@@ -181,34 +210,80 @@ def format_ago(time: datetime | None, now: datetime) -> str:
 
 
 def format_elapsed(span: timedelta) -> str:
-    """Return an elapsed time in whole numbers of its largest unit: `3 minutes ago`, `in 2 hours`, `just now`."""
+    """Return an elapsed time in whole numbers of its largest unit: `3 minutes ago`, `in 2 hours`, `just now`.
+
+    From four years on, the unit is a year of 365.25 days.
+    """
     seconds = span.total_seconds()
+    amount = _whole_amount(abs(seconds))
+    if amount is None:
+        return "just now"
+    return f"{amount} ago" if seconds > 0 else f"in {amount}"
+
+
+def _whole_amount(seconds: float) -> str | None:
+    if seconds >= _COUNTED_YEARS * _YEAR:
+        return pluralize(int(seconds / _YEAR), "year")
     for unit in _ELAPSED_UNITS:
-        if whole := int(abs(seconds) / AGES[unit]):
-            amount = pluralize(whole, unit.removesuffix("s"))
-            return f"{amount} ago" if seconds > 0 else f"in {amount}"
-    return "just now"
+        if whole := int(seconds / AGES[unit]):
+            return pluralize(whole, unit.removesuffix("s"))
+    return None
+
+
+def format_remaining(time: datetime, now: datetime) -> str:
+    """Return how long it is until a time: `in 1.5 hours`, or `now` for a time that has passed."""
+    return f"in {format_age(time - now)}" if time > now else "now"
 
 
 def format_duration(span: timedelta) -> str:
-    """Return how long an operation took: `230 ms`, `3.1 s`, `2 min 5 s`."""
+    """Return how long an operation took: `230 ms`, `3.1 s`, `2 min 5 s`, `13 h 20 min`, `2 days 5 h`.
+
+    It ended before it began if a clock was set back meanwhile. How long it took is unknown then.
+    """
     seconds = span.total_seconds()
+    if seconds < 0:
+        return "an unknown time"
     if round(seconds * 1000) < 1000:
         return f"{seconds * 1000:.0f} ms"
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes:,} min {rest} s"
+    if minutes < 60 * _COUNTED_HOURS:
+        return f"{minutes:,} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24:,} days {hours % 24} h"
 
 
 def format_age(span: timedelta) -> str:
-    """Return a duration in one unit with three significant digits: `4.25 days`, `1 hour`."""
-    seconds = span.total_seconds()
+    """Return a duration in one unit, with three significant digits: `4.25 days`, `1 hour`, `12,345 years`.
+
+    A negative one is a time that lies ahead: `in 4.09 years`.
+    """
+    seconds = abs(span.total_seconds())
+    sign = "in " if span < timedelta(0) else ""
+    for unit, factor in (("years", _YEAR), *reversed(AGES.items())):
+        if seconds / factor >= _ROUNDS_TO_ONE:
+            amount = _significant(seconds / factor)
+            return f"{sign}{amount} {unit.removesuffix('s') if amount == '1' else unit}"
+    return f"{sign}{seconds:.1f} seconds"
+
+
+def format_limit(span: timedelta) -> str:
+    """Return a configured duration exactly, in the largest unit that divides it: `400 days`, `2 weeks`."""
+    seconds = span / timedelta(seconds=1)
     for unit, factor in reversed(AGES.items()):
-        if abs(seconds) >= factor:
-            amount = f"{seconds / factor:.3g}"
-            return f"{amount} {unit.removesuffix('s') if amount == '1' else unit}"
-    return f"{seconds:.1f} seconds"
+        if seconds >= factor and (seconds / factor).is_integer():
+            return pluralize(int(seconds / factor), unit.removesuffix("s"))
+    return format_age(span)
+
+
+def _significant(amount: float) -> str:
+    """Return a positive number with three significant digits or, from 1,000 on, with all of its whole part."""
+    decimals = 2 if amount < 9.995 else 1 if amount < 99.95 else 0
+    text = f"{amount:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if decimals else text
 
 
 def format_clock(time: datetime) -> str:

@@ -173,7 +173,7 @@ def commands() -> dict[str, click.Command]:
             context = click.Context(command)
             for child in command.list_commands(context):
                 subcommand = command.get_command(context, child)
-                if subcommand is not None:
+                if subcommand is not None and not subcommand.hidden:
                     walk(subcommand, f"{name} {child}")
 
     walk(cli, "dims")

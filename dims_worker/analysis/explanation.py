@@ -13,7 +13,7 @@ from dims_worker.analysis.evidence import Evidence, Gap, ValueChange, gather_evi
 from dims_worker.config import Config, DerivedMetric, Policy
 from dims_worker.config.formula import parse_formula
 from dims_worker.config.policy import Origin
-from dims_worker.domain.decide import Baseline, Judge, Verdict, drift_pct
+from dims_worker.domain.decide import Baseline, Judge, Limit, Verdict, drift_pct
 from dims_worker.errors import NotFound
 from dims_worker.formatting import display_unit
 from dims_worker.probes.base import Value
@@ -50,7 +50,7 @@ class JudgedVerdict:
     verdict: Verdict
     baseline: Comparison | None
     person: Comparison | None
-    limit: Literal["min", "max", "max_age"] | None
+    limit: Limit | None
     policy_changed: bool
 
 
@@ -207,7 +207,7 @@ def judged_by(
     if against is None and reading.status != "new":
         return None
     baseline, by_person = (Baseline(each.value) if each else None for each in (against, person))
-    verdict = judge.decide(baseline, reading.value, by_person, now)
+    verdict = judge.decide(baseline, reading.value, by_person, now, reading.as_of)
     differs = judge.policy.critical and person and against and drift_pct(person.value, against.value) != 0
     as_recorded = (reading.status, reading.severity, reading.tier) == (verdict.status, verdict.severity, verdict.tier)
     set_since = against is not None and against.as_of > reading.as_of
@@ -215,7 +215,7 @@ def judged_by(
         verdict=verdict,
         baseline=_compare(judge, against, reading.value),
         person=_compare(judge, person if differs else None, reading.value),
-        limit=judge.broken_limit(reading.value, now),
+        limit=judge.broken_limit(reading.value, now, reading.as_of),
         policy_changed=not (as_recorded or judge.is_age or set_since),
     )
 

@@ -11,9 +11,10 @@ from sqlalchemy import Connection
 
 from dims_worker.analysis.evidence import Gap, named_gaps
 from dims_worker.config import Config, Metric
-from dims_worker.domain.decide import SEVERITIES, Judge, age_of
+from dims_worker.domain.decide import IN_FUTURE, SEVERITIES, Judge, Limit, age_of
 from dims_worker.formatting import count_metrics, display_unit, is_number
 from dims_worker.numbers import Number, difference
+from dims_worker.probes.reading_notes import left_out, reading_doubts
 from dims_worker.store import metric_states, point_in_time
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.history import Day, Point
@@ -25,7 +26,8 @@ class MetricHealth:
     """The current state of a metric.
 
     `before` is its value at the `since` of the report, if it had the same unit. `broken` is the limit that its value
-    breaks, as text. `marks` are the notable readings of its trend.
+    breaks, as text. `marks` are the notable readings of its trend. `limit_when_measured` is the limit that the value
+    broke when it was measured. An age can break one later, because time passes.
     """
 
     metric: str
@@ -39,6 +41,7 @@ class MetricHealth:
     before: PastValue | None
     days: Sequence[Day]
     marks: Sequence[Point] = ()
+    limit_when_measured: Limit | None = None
 
     @property
     def name(self) -> str:
@@ -71,6 +74,11 @@ class MetricHealth:
         return not any(applies(self) for state, applies in HEALTH_STATES.items() if state != "due")
 
     @property
+    def in_future(self) -> bool:
+        """Whether it is an age whose instant was in the future when it was measured."""
+        return self.limit_when_measured == "future"
+
+    @property
     def compared(self) -> bool:
         """Whether there is a change to report. An age always grows, and a failed or stale metric has no new value."""
         if self.before is None or self.declared.is_age or not self.measured:
@@ -88,6 +96,16 @@ class MetricHealth:
         change = difference(now, then)
         # A difference that only rounding makes is no change: 0.1 + 0.2 is not exactly 0.3.
         return 0 if isinstance(change, float) and abs(change) < NOISE * abs(float(now)) else change
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why the value may not be the whole truth: it is approximate, or its folder is absent."""
+        return reading_doubts(self.state.method, self.state.details) if self.measured else []
+
+    @property
+    def left_out(self) -> list[str]:
+        """What the value leaves out, as text."""
+        return left_out(self.state.details) if self.measured else []
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
@@ -175,22 +193,43 @@ def _health(
     judge = Judge.of(config, state.metric)
     policy = judge.policy
     stale = bool(policy.stale_after and state.as_of and now - state.as_of > policy.stale_after)
-    broken = judge.format_broken_limit(state.value, now) if state.as_of else None
+    broken = judge.format_broken_limit(state.value, now, state.as_of) if state.as_of else None
+    at_once = judge.broken_limit(state.value, state.as_of) if state.as_of else None
     declared, source = config.metrics[state.metric], config.source_of(state.metric)
     if before and not declared.is_age and before.unit != state.unit:
         before = None
-    return MetricHealth(state.metric, declared, source, state, policy.critical, stale, broken, request, before, days)
+    return MetricHealth(
+        state.metric,
+        declared,
+        source,
+        state,
+        policy.critical,
+        stale,
+        broken,
+        request,
+        before,
+        days,
+        limit_when_measured=at_once,
+    )
 
 
 def health_labels(health: MetricHealth, *, lasting: bool = False) -> list[str]:
     """Return the problems of a metric, worst first. `lasting` leaves out those that arise only because time passes."""
     labels = [f"waits: request {health.request.id}"] if health.request else []
     labels += ["failed"] if health.failed else []
-    labels += ["beyond its limit"] if health.broken and not (lasting and health.declared.is_age) else []
+    if health.in_future:
+        labels += [IN_FUTURE]
+    elif health.limit_when_measured if lasting else health.broken:
+        labels += ["beyond its limit"]
     labels += [] if lasting or not health.stale else ["stale"]
     labels += [str(health.state.status)] if health.drifted and not health.request else []
     labels += [] if health.measured or health.failed else ["not measured yet"]
     return labels
+
+
+def shown_labels(health: MetricHealth, *, lasting: bool = False) -> list[str]:
+    """Return what to show as the state: its problems, or else the doubts about its value, or else `ok`."""
+    return health_labels(health, lasting=lasting) or [doubt.partition(":")[0] for doubt in health.doubts] or ["ok"]
 
 
 def health_sentence(health: dict[str, list[str]]) -> str:

@@ -26,8 +26,8 @@ from typing import Any
 
 from dims_worker.config import Policy
 from dims_worker.config.policy import Thresholds
-from dims_worker.domain.decide import Baseline, Judge, drift_pct
-from dims_worker.formatting import format_age, is_number
+from dims_worker.domain.decide import Baseline, Judge, age_of, drift_pct
+from dims_worker.formatting import format_age, format_exact, is_number
 from dims_worker.numbers import Number, difference, same_number
 from dims_worker.probes.base import Value
 
@@ -117,7 +117,9 @@ def _changes(policy: Policy, accepted: Sequence[AcceptedReading]) -> Iterator[Po
     if steps and median(values) < SMALL and all(isinstance(value, int) for value in values):
         usual = math.floor(quantile(steps, 0.95))
         yield PolicyAdvice(
-            "min_abs", usual + 1, f"95 % of its steps are {usual:,} or less, and its median is {median(values):g}"
+            "min_abs",
+            usual + 1,
+            f"95 % of its steps are {usual:,} or less, and its median is {format_exact(median(values))}",
         )
         drifts = [drift for old, new in pairs if _step(old, new) > usual and (drift := drift_pct(old, new)) is not None]
     yield from _thresholds(policy, drifts or [0.0])
@@ -134,7 +136,7 @@ def _thresholds(policy: Policy, drifts: Sequence[float]) -> Iterator[PolicyAdvic
         "major": _plain(major),
         "extreme": _plain(major * default.extreme / default.major),
     }
-    reason = f"95 % of {len(drifts):,} changes are {usual:.2g} % or less, and twice that is {usual * 2:.2g} %"
+    reason = f"95 % of {len(drifts):,} changes are {_short(usual)} % or less, and twice that is {_short(usual * 2)} %"
     yield PolicyAdvice("thresholds", rising, reason)
     if policy.critical:
         yield PolicyAdvice("require_approval_pct", _plain(major), "the same as major")
@@ -149,11 +151,7 @@ def _spans(accepted: Sequence[AcceptedReading]) -> Iterator[PolicyAdvice]:
 
 
 def _ages(accepted: Sequence[AcceptedReading]) -> Iterator[PolicyAdvice]:
-    ages = [
-        (reading.as_of - datetime.fromisoformat(reading.value)).total_seconds()
-        for reading in accepted
-        if isinstance(reading.value, str)
-    ]
+    ages = [age for reading in accepted if (age := age_of(reading.value, reading.as_of)) is not None]
     if len(ages) > FEWEST:
         usual = timedelta(seconds=quantile(ages, 0.99))
         yield PolicyAdvice("max_age", _span(1.5 * usual), f"in 99 % of its readings it was {format_age(usual)} or less")
@@ -174,6 +172,11 @@ def _span(span: timedelta) -> str:
     if span < 2 * DAY:
         return f"{max(1, math.ceil(span / HOUR))}h"
     return f"{math.ceil(span / DAY)}d"
+
+
+def _short(percent: float) -> str:
+    """Return a percentage with two significant digits or, from 100 on, without decimals."""
+    return f"{percent:.2g}" if percent < 99.5 else f"{percent:,.0f}"
 
 
 def _plain(number: float) -> float | int:

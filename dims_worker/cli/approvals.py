@@ -15,7 +15,14 @@ from dims_worker.approvals.decisions import Choice, Decider, decide_request, loa
 from dims_worker.cli.explain import print_lines
 from dims_worker.cli.session import Session, examples, json_option, limit_option, pass_session
 from dims_worker.cli.tables import plain_table
-from dims_worker.formatting import NO_VALUE, escape_control, format_age, format_ago, format_holding_drift, format_value
+from dims_worker.formatting import (
+    NO_VALUE,
+    escape_control,
+    format_ago,
+    format_holding_drift,
+    format_remaining,
+    format_value,
+)
 from dims_worker.store.approval_requests import ApprovalRequest, list_requests, open_requests
 from dims_worker.store.engine import clock, transaction
 from dims_worker.text.evidence import evidence_document, evidence_lines, gap_lines
@@ -88,7 +95,7 @@ def print_request(session: Session, request: ApprovalRequest, now: datetime) -> 
     proposed = _value(session, request, request.value, now)
     drift = _drift(session, request, now)
     run = f", run {request.run_id}" if request.run_id is not None else ""
-    expires = f"; expires in {format_age(request.expires_at - now)}" if request.expires_at else ""
+    expires = f"; expires {format_remaining(request.expires_at, now)}" if request.expires_at else ""
     session.print_text(f"request {request.id}, version {request.version}: {request.metric}", "bold")
     if request.state == "open":
         last = ("decide", decision_hint(request))

@@ -15,7 +15,7 @@ from dims_worker.config import Config
 from dims_worker.domain.decide import SEVERITIES, Severity, at_least
 from dims_worker.domain.run import RunReading
 from dims_worker.formatting import escape_control, format_drift, format_value
-from dims_worker.text.readings import done_text
+from dims_worker.text.readings import broken_limit_text, done_text
 
 Level = Literal["error", "failure", "drift", "fine"]
 
@@ -41,7 +41,8 @@ def annotation_text(config: Config, item: RunReading, now: datetime) -> str:
     metric = config.metrics.get(item.metric)
     value, baseline = (format_value(each, item.unit, metric, now) for each in (item.value, item.baseline))
     comparison = f", baseline {baseline}, {format_drift(item.value, item.baseline, item.drift_pct)}"
-    return f"{value}{comparison if item.drift_pct is not None else ''}: {done_text(item)}"
+    done = done_text(item, broken_limit_text(config, item))
+    return f"{value}{comparison if item.drift_pct is not None else ''}: {done}"
 
 
 def github(

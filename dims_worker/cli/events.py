@@ -236,6 +236,20 @@ def enqueue(
     exit_with(int(severe or any(outcome.outcome == "held" for outcome in outcomes)))
 
 
+@click.pass_context
+def _trigger(ctx: click.Context, /, event_type: str | None, named: str | None, **options: Any) -> None:
+    """Send an event and print its id. `dims enqueue` is the new name."""
+    ctx.invoke(enqueue, event_type=event_type or named, **options)
+
+
+_TYPE_OPTION = click.Option(["--event-type", "named"], help="The same as TYPE.")
+events.add_command(
+    click.Command(
+        "trigger", callback=_trigger, params=[*enqueue.params, _TYPE_OPTION], help=_trigger.__doc__, hidden=True
+    )
+)
+
+
 def _wait(engine: Engine, config: Config, event: Event, timeout: float | None) -> list[ServedMetric]:
     """Return the outcome for each metric of an event once all are measured, and others of their sources are compared.
 

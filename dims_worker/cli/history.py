@@ -13,7 +13,6 @@ from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import STYLES, plain_table
 from dims_worker.cli.terminal_chart import ChartPoint, draw_chart
 from dims_worker.config import Metric
-from dims_worker.config.units import AGES
 from dims_worker.domain.decide import age_of
 from dims_worker.errors import NotFound
 from dims_worker.formatting import (
@@ -28,7 +27,7 @@ from dims_worker.formatting import (
 from dims_worker.numbers import is_number
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import PastReading, history_of
-from dims_worker.text.readings import done_text, reading_json
+from dims_worker.text.readings import broken_limit_text, done_text, reading_json
 
 PIPE_WIDTH = 100
 """Columns of a chart that is written to a pipe."""
@@ -73,7 +72,8 @@ def history(session: Session, metric: str, days: float, as_chart: bool | None, a
 def _print_table(session: Session, readings: list[PastReading], declared: Metric | None) -> None:
     table = plain_table("as of", "run", "value", "drift", "status", "done", numbers=("run", "value", "drift"))
     for reading in readings:
-        value, done = format_value(reading.value, reading.unit, declared, reading.as_of), done_text(reading)
+        value = format_value(reading.value, reading.unit, declared, reading.as_of)
+        done = done_text(reading, broken_limit_text(session.config, reading))
         if reading.method == "failed":
             value, done = "unavailable", f"failed: {escape_control(reading.error)}"
         drift = format_drift(reading.value, reading.baseline, reading.drift_pct)
@@ -108,6 +108,9 @@ def _print_chart(
         return f"{format_number(value, declared.precision if declared else None)} {unit}".strip()
 
     plain = "utf" not in session.out.encoding.lower()
+    without = sum(point.value is None and point.outcome != "failed" for point in points)
+    if without:
+        session.print_text(f"{pluralize(without, 'reading')} not drawn: absent, or in the future. See --table.")
     for line in draw_chart(points, max(since, points[0].at), now, width, label, plain=plain):
         session.out.print(line, no_wrap=True, overflow="ignore", crop=False, soft_wrap=True)
 
@@ -122,8 +125,7 @@ def _chart_value(reading: PastReading, value: Any, is_age: bool) -> float | str 
     if reading.method == "failed":
         return None
     if is_age and isinstance(value, str):
-        seconds = age_of(value, reading.as_of)
-        return None if seconds is None else seconds / AGES[reading.unit]
+        return age_of(value, reading.as_of, reading.unit)
     if is_number(value) and -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
         return float(value) if isinstance(value, Decimal) else value
     if value is None:

@@ -49,6 +49,8 @@ MODULES = {
     "watch": "hook",
 }
 """The module of each command that is not in the module with its own name."""
+OLD_COMMANDS = {"approve": "old_names", "info": "old_names", "update": "old_names"}
+"""The modules of the commands of the original DIMS that work under their old names. The help does not list them."""
 _COMMANDS = [name for commands in SECTIONS.values() for name in commands]
 
 
@@ -75,9 +77,10 @@ class SectionedGroup(click.Group):
         return _COMMANDS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in _COMMANDS and cmd_name not in OLD_COMMANDS:
             return None
-        module = importlib.import_module(f"dims_worker.cli.{MODULES.get(cmd_name, cmd_name)}")
+        name = (MODULES | OLD_COMMANDS).get(cmd_name, cmd_name)
+        module = importlib.import_module(f"dims_worker.cli.{name}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

@@ -17,7 +17,7 @@ from dims_worker.store.engine import clock, transaction
 from dims_worker.store.metric_states import states_of
 from dims_worker.store.runs import list_runs, readings_of
 from dims_worker.text.json_documents import facts, metric_document
-from dims_worker.text.readings import reading_json
+from dims_worker.text.readings import limit_text, reading_json
 
 
 @click.command()
@@ -29,7 +29,9 @@ def metrics(session: Session, pattern: str, as_json: bool) -> None:
     """List the metrics with their last reading, baseline and state.
 
     PATTERN limits the list, and `*` matches anything. A state is `ok`, or one or more of: `due` (an event waits for a
-    reading), `stale` (the reading is too old), `held` (a value waits for approval), `failed` and `off`.
+    reading), `stale` (the reading is too old), `held` (a value waits for approval), `failed`, `beyond its limit`, `in
+    the future` (of a time), the size of a drift, `not measured yet`, `approximate`, `measured while …`, `absent` and
+    `off`.
     """
     names = sorted(session.select_metrics([pattern]))
     with session.database() as engine, transaction(engine) as connection:
@@ -44,7 +46,7 @@ def metrics(session: Session, pattern: str, as_json: bool) -> None:
         state, metric = states[row["metric"]], session.config.metrics[row["metric"]]
         value = format_value(state.value, row["unit"], metric, now) if state.as_of else NO_VALUE
         baseline = format_value(state.baseline, row["unit"], metric, now) if state.baseline_as_of else NO_VALUE
-        text = Text(_state_text(row), STYLES.get(row["status"], ""))
+        text = Text(_state_text(row), STYLES.get(row["status"] or "", ""))
         table.add_row(state.metric, value, baseline, format_ago(state.as_of, now), text)
     session.out.print(table)
 
@@ -53,6 +55,10 @@ def _state_text(row: dict[str, Any]) -> str:
     flags = [flag for flag in ("stale", "due") if row[flag]]
     flags += [f"held: request {row['request']}"] if row["request"] else []
     flags += [f"failed: {escape_control(row['error'])}"] if row["error"] else []
+    flags += [limit_text(row["beyond"])] if row["beyond"] else []
+    flags += [row["status"]] if row["drifted"] and not row["request"] else []
+    flags += [] if row["as_of"] or row["error"] else ["not measured yet"]
+    flags += [escape_control(doubt) for doubt in row["doubts"]]
     flags += [] if row["enabled"] else ["off"]
     return ", ".join(flags) or "ok"
 

@@ -18,7 +18,7 @@ from dims_worker.errors import UsageError
 from dims_worker.formatting import format_number, pluralize
 from dims_worker.notebook import runner
 
-NOTEBOOK_HELP = "Run this notebook. Default: notebooks/dims_explorer.ipynb, then the one that comes with DIMS."
+FILE_HELP = "Run this notebook, such as your own copy. Default: the notebook that comes with DIMS."
 
 
 @click.group(invoke_without_command=True)
@@ -27,7 +27,8 @@ NOTEBOOK_HELP = "Run this notebook. Default: notebooks/dims_explorer.ipynb, then
 def notebook(ctx: click.Context) -> None:
     """Open a notebook with charts and tables in JupyterLab.
 
-    The first call copies the notebook to notebooks/ in the current folder. You can edit this copy.
+    The first call copies the notebook to notebooks/ in the current folder. You can edit this copy. A notebook of your
+    own that has the same name stays as it is: the copy gets another name.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -38,7 +39,7 @@ def notebook(ctx: click.Context) -> None:
             "JupyterLab is not installed: pip install 'dims-worker[notebook]'. Or use `dims notebook export`."
         )
     config = session.config  # an error in the configuration appears here instead of in a cell
-    own = session.cwd / "notebooks" / runner.NAME
+    own = runner.own_copy(session.cwd / "notebooks")
     if not own.exists():
         own.parent.mkdir(exist_ok=True)
         shutil.copyfile(runner.notebook_path(), own)
@@ -51,7 +52,7 @@ def notebook(ctx: click.Context) -> None:
 @examples("dims notebook export", "dims notebook export --excel -o inventory.xlsx")
 @click.option("--html", "form", flag_value="html", default="html", help="Write an HTML page. This is the default.")
 @click.option("--excel", "form", flag_value="excel", help="Write the Excel workbook of the last cell.")
-@click.option("--notebook", "path", type=EXISTING_FILE, help=NOTEBOOK_HELP)
+@click.option("--file", "--notebook", "path", type=EXISTING_FILE, help=FILE_HELP)
 @click.option(
     "-o", "--output", type=FILE, help="Write to this file. Default: dims_explorer.html or dims_explorer.xlsx."
 )
@@ -59,13 +60,18 @@ def notebook(ctx: click.Context) -> None:
 def export(session: Session, form: str, path: Path | None, output: Path | None) -> None:
     """Run the notebook without a browser and write a page or workbook.
 
-    If a cell fails, the error names it and no file is written.
+    It runs the notebook that comes with DIMS. To run your own copy, name it with --file. If a cell fails, the error
+    names it and no file is written.
     """
-    own = session.cwd / "notebooks" / runner.NAME
-    source = path or (own if own.is_file() else runner.notebook_path())
+    source = path or runner.notebook_path()
     target = session.cwd / (output or Path(runner.NAME).with_suffix(".xlsx" if form == "excel" else ".html"))
     if not target.parent.is_dir():
         raise UsageError(f"the folder {target.parent} does not exist. Create it, or choose another --output.")
+    if target.suffix == ".ipynb":
+        raise UsageError(f"{target} is a notebook, which the export would replace. Choose another --output.")
+    if path is None:
+        _name_own(session)
+    done = "replaced" if target.exists() else "wrote"
     with tempfile.TemporaryDirectory(prefix="dims-notebook-") as scratch, session.database() as engine:
         workbook = Path(scratch) / "workbook.xlsx"
         env = {
@@ -82,7 +88,16 @@ def export(session: Session, form: str, path: Path | None, output: Path | None) 
         else:
             raise UsageError(f"{source} wrote no workbook. A cell must write it to the path in {runner.WORKBOOK}.")
     megabytes = format_number(target.stat().st_size / 1e6, 1)
-    session.print_text(f"wrote {target.name}: {megabytes} MB, {pluralize(len(document.cells), 'cell')} run")
+    session.print_text(f"{done} {target.name}: {megabytes} MB, {pluralize(len(document.cells), 'cell')} run")
+
+
+def _name_own(session: Session) -> None:
+    """Say that the notebooks of the project are not exported, and how to export one."""
+    folder = session.cwd / "notebooks"
+    for name in (runner.NAME, runner.OTHER_NAME):
+        if (folder / name).exists():
+            own = Path("notebooks") / name
+            click.echo(f"dims: {own} is not exported. To export it: `dims notebook export --file {own}`", err=True)
 
 
 def _run(session: Session, source: Path, env: dict[str, str]) -> runner.Document:

@@ -12,7 +12,7 @@ from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import plain_table
 from dims_worker.config import Config
 from dims_worker.errors import NotFound, NotSent, UsageError
-from dims_worker.formatting import NO_VALUE, escape_control, format_age, format_ago, pluralize
+from dims_worker.formatting import NO_VALUE, escape_control, format_ago, format_remaining, pluralize
 from dims_worker.notifications import sender
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.notifications import ChannelRow, Notification, channel_rows, list_notifications
@@ -130,7 +130,7 @@ def _channel_text(config: Config, row: ChannelRow, now: datetime) -> str:
         state = "off, its url is empty"
     elif row.failures:
         later = row.not_before and row.not_before > now
-        retry = f", retry in {format_age(row.not_before - now)}" if row.not_before and later else ""
+        retry = f", retry {format_remaining(row.not_before, now)}" if row.not_before and later else ""
         state = f"failed {pluralize(row.failures, 'time')}{retry}: {escape_control(row.error)}"
     return f"{state}; {waiting_text(row)}"
 

@@ -7,7 +7,7 @@ import click
 from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import plain_table
 from dims_worker.domain.schedule import missed_ticks, next_tick
-from dims_worker.formatting import NO_VALUE, format_age, format_ago, format_utc_short
+from dims_worker.formatting import NO_VALUE, format_ago, format_remaining, format_utc_short
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.schedules import missed_since, schedule_states
 
@@ -50,6 +50,6 @@ def schedule(session: Session, as_json: bool) -> None:
         tick, coming = last[name], following[name]
         state = "missed: the next sweep catches up" if name in missed_rules else "ok" if tick else "no tick yet"
         last_text = f"{format_utc_short(tick)}, {format_ago(tick, now)}" if tick else NO_VALUE
-        next_text = f"{format_utc_short(coming)}, in {format_age(coming - now)}"
+        next_text = f"{format_utc_short(coming)}, {format_remaining(coming, now)}"
         table.add_row(name, str(rule.schedule), str(rule.timezone), next_text, last_text, state)
     session.out.print(table)

@@ -23,6 +23,7 @@ from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import format_retention, plain_table
 from dims_worker.config import Config, S3Source
 from dims_worker.config.runtime import WORKFLOW
+from dims_worker.domain.decide import Judge
 from dims_worker.errors import DimsError
 from dims_worker.formatting import NO_VALUE, escape_control, format_age, format_ago, pluralize
 from dims_worker.store import leases, metric_states
@@ -42,7 +43,7 @@ INVENTORY_SECONDS = 3.0
 """How long the database may take to count what is in the inventory."""
 NAMED_METRICS = 3
 """A line names at most this many metrics."""
-LABELS = {"requests": "approvals"}
+LABELS = {"requests": "approvals", "unmeasured": "not measured yet"}
 """The labels of lines whose key in the JSON document differs."""
 SHOWN_CHECKS = ("broker", "queues", "database", "workers", "beat", "due", "spool", "disk")
 """The checks that have a line even if all is well. The others have one only if something is wrong."""
@@ -176,6 +177,8 @@ def _count(config: Config, url: str) -> Inventory:
     metrics, workflows = _counted(config, states)
     failed = [state.metric for state in metrics if state.error is not None]
     stale = [state.metric for state in metrics if _is_stale(config, state, now)]
+    beyond = [state.metric for state in metrics if _is_beyond(config, state, now)]
+    unmeasured = [state.metric for state in metrics if _is_unmeasured(config, state)]
     failed_workflows = [state.metric.removeprefix(WORKFLOW) for state in workflows if state.error is not None]
     newest = max((state.as_of for state in states if state.as_of), default=None)
     inventory = Inventory()
@@ -184,6 +187,8 @@ def _count(config: Config, url: str) -> Inventory:
         "metrics": _number_of_metrics(config),
         "failed": _metric_names(failed),
         "stale": _metric_names(stale),
+        "beyond_limits": _metric_names(beyond),
+        "unmeasured": _metric_names(unmeasured),
         "requests": f"{pluralize(len(requests), 'request')} waiting for approval" if requests else "none",
         "retention": format_retention(retention),
     }
@@ -206,6 +211,8 @@ def _count(config: Config, url: str) -> Inventory:
         "failed_workflows": failed_workflows,
         "drifted": [state.metric for state in metrics if state.drifted],
         "stale": stale,
+        "beyond_limits": beyond,
+        "unmeasured": unmeasured,
         "requests": len(requests),
     }
     _add_due(config, inventory, states, scans, now)
@@ -255,6 +262,17 @@ def _channel_text(row: ChannelRow) -> str:
 def _is_stale(config: Config, state: metric_states.MetricState, now: datetime) -> bool:
     after = config.policy_of(state.metric).stale_after if state.metric in config.metrics else None
     return bool(after and state.as_of and now - state.as_of > after)
+
+
+def _is_beyond(config: Config, state: metric_states.MetricState, now: datetime) -> bool:
+    if state.metric not in config.metrics or state.as_of is None:
+        return False
+    return Judge.of(config, state.metric).broken_limit(state.value, now, state.as_of) is not None
+
+
+def _is_unmeasured(config: Config, state: metric_states.MetricState) -> bool:
+    metric = config.metrics.get(state.metric)
+    return metric is not None and metric.enabled and state.as_of is None
 
 
 def _metric_names(metrics: list[str]) -> str:

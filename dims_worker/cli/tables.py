@@ -12,7 +12,7 @@ from rich.text import Text
 from dims_worker.config import Config
 from dims_worker.formatting import NO_VALUE, escape_control, format_drift, format_value, pluralize
 from dims_worker.store.retention import RetentionRun
-from dims_worker.text.readings import JudgedReading, done_text
+from dims_worker.text.readings import JudgedReading, broken_limit_text, done_text
 
 FOLDED_COLUMNS = ("what", "why", "done", "verdict", "state")
 """Columns of prose, which can take several lines. Names and numbers never fold."""
@@ -26,6 +26,8 @@ STYLES = {
     "failed": "bold magenta",
 }
 """The colour of each status of a reading."""
+BROKEN_STYLE = "bold red"
+"""The colour of a value that breaks a limit, whatever its drift is."""
 
 
 def plain_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
@@ -48,9 +50,11 @@ def readings_table(config: Config, items: Iterable[JudgedReading], now: datetime
     table = plain_table("metric", "value", "baseline", "drift", "done", *extra, numbers=("value", "baseline", "drift"))
     for item in items:
         metric, style = config.metrics.get(item.metric), STYLES.get(item.status or "", "dim")
+        if broken := broken_limit_text(config, item):
+            style = BROKEN_STYLE
         value: str | Text = format_value(item.value, item.unit, metric, now)
         baseline = format_value(item.baseline, item.unit, metric, now)
-        drift, done = format_drift(item.value, item.baseline, item.drift_pct), done_text(item)
+        drift, done = format_drift(item.value, item.baseline, item.drift_pct), done_text(item, broken)
         if item.method == "failed":
             value, drift, done = Text("unavailable", "magenta"), NO_VALUE, f"failed: {escape_control(item.error)}"
         if item.status in (None, "new") or (item.method == "failed" and item.baseline is None):

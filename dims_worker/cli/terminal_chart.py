@@ -94,9 +94,12 @@ class _NumberRows:
         values = [value for point in points for value in (point.value, point.baseline)]
         numbers = [value for value in values if value is not None and not isinstance(value, str)]
         self.low, self.high = min(numbers, default=0), max(numbers, default=0)
+        if not numbers:
+            self.ticks: list[float | None] = [None]
+            return
         rows = ROWS if self.high > self.low else 1
         labelled = {0, rows // 3, rows * 2 // 3, rows - 1}
-        self.ticks: list[float | None] = [self._value_at(row, rows) if row in labelled else None for row in range(rows)]
+        self.ticks = [self._value_at(row, rows) if row in labelled else None for row in range(rows)]
 
     def _value_at(self, row: int, rows: int) -> float:
         if row in (0, rows - 1):  # exactly the measured value: an integer stays an integer

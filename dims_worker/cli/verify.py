@@ -16,7 +16,7 @@ from dims_worker.cli.main import exit_with
 from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import readings_table
 from dims_worker.config import Config, SourceMetric
-from dims_worker.domain.decide import SEVERITIES, Severity, at_least
+from dims_worker.domain.decide import IN_FUTURE, SEVERITIES, Severity, at_least
 from dims_worker.domain.plan import Planner
 from dims_worker.domain.run import Run, RunReading
 from dims_worker.errors import MeasureError, NotFound, UsageError
@@ -24,13 +24,15 @@ from dims_worker.events import VERIFY_REQUESTED, Event
 from dims_worker.formatting import format_duration, pluralize
 from dims_worker.pipeline.ingest import ReceivedEnvelope, register_config, store_events
 from dims_worker.pipeline.verify import check_now, measure_due, worker_name
+from dims_worker.probes.reading_notes import reading_doubts
 from dims_worker.store import leases, metric_states
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import PastReading, readings_of
-from dims_worker.text.readings import reading_json
+from dims_worker.text.readings import broken_limit_text, reading_json
 
 FORMATS = ("text", "json", "github", "junit")
 FORMAT_HELP = "Use `github` (annotations) or `junit` (XML) in a build."
+METRIC_HELP = "Measure only this metric; `*` matches any text. With --category, the name within the category is enough."
 FAIL_ON_HELP = "Exit with code 1 for drift of this severity or a higher one."
 EXIT_CODES = (
     "Exit codes: 0 success, 1 drift at or above --fail-on or a held value, 2 wrong usage or configuration, "
@@ -46,7 +48,7 @@ EXIT_CODES = (
     "dims verify --format junit > dims.xml",
 )
 @click.option("--category", "-c", "categories", multiple=True, help="Measure only this category. Repeatable.")
-@click.option("--metric", "-m", "metrics", multiple=True, help="Measure only this metric; `*` matches any text.")
+@click.option("--metric", "-m", "metrics", multiple=True, help=METRIC_HELP)
 @click.option("--update", is_flag=True, help="Move baselines as the policy allows, and hold the rest for approval.")
 @click.option("--fail-on", type=click.Choice(SEVERITIES[1:]), default="high", show_default=True, help=FAIL_ON_HELP)
 @click.option("--quiet", "-q", is_flag=True, help="Print only one line.")
@@ -93,20 +95,37 @@ def verify(
     else:
         if not quiet:
             session.out.print(readings_table(config, items, now, verbose=verbose))
-        session.print_text(summary_line(runs, items))
+        session.print_text(summary_line(config, runs, items))
     exit_with(exit_code(items, fail_on))
 
 
 def select_metrics(session: Session, categories: Sequence[str], patterns: Sequence[str]) -> frozenset[str]:
-    """Return the metrics that the options name. Raises NotFound for an option that matches nothing."""
+    """Return the metrics that the options name. Raises NotFound for an option that matches nothing.
+
+    A pattern without a category (`total_objects`) names a metric of the categories. Otherwise the options add up.
+    """
     known = {name.partition(".")[0] for name in session.config.metrics}
     for category in categories:
         if category not in known:
             raise NotFound(f"there is no category {category}. The categories are {', '.join(sorted(known))}.")
+    if categories and patterns and not any("." in pattern for pattern in patterns):
+        patterns, categories = _patterns_in(session.config, categories, patterns), ()
     names = session.select_metrics([*patterns, *(f"{category}.*" for category in categories)] or ["*"])
     if not names:
         raise NotFound(f"{session.config.file} declares no metric that is enabled")
     return names
+
+
+def _patterns_in(config: Config, categories: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """Return the patterns with their categories. Raises NotFound for a pattern that matches in none of them."""
+    found = []
+    for pattern in patterns:
+        inside = [full for category in categories if config.select([full := f"{category}.{pattern}"])]
+        if not inside:
+            where = " or ".join(categories)
+            raise NotFound(f"no metric of {where} is called {pattern}. List the metrics with `dims metrics`.")
+        found += inside
+    return found
 
 
 def request(engine: Engine, config: Config, names: frozenset[str]) -> list[Run]:
@@ -187,7 +206,7 @@ def _print_for_build(
     if form == "junit":
         click.echo(ci_formats.junit(session.config, items, now, fail_on, duration(runs).total_seconds()))
         return
-    for line in ci_formats.github(session.config, items, now, fail_on, summary_line(runs, items)):
+    for line in ci_formats.github(session.config, items, now, fail_on, summary_line(session.config, runs, items)):
         click.echo(line)
 
 
@@ -199,10 +218,21 @@ def duration(runs: Sequence[Run]) -> timedelta:
     return sum((run.finished_at - run.as_of for run in runs), timedelta(0))
 
 
-def summary_line(runs: Sequence[Run], items: Sequence[RunReading]) -> str:
-    """Return one line: `run 3 ok: 12 metrics in 230 ms: 11 ok, 1 moderate`."""
-    counts = Counter("held" if item.outcome == "held" else item.status or item.outcome for item in items)
+def summary_line(config: Config, runs: Sequence[Run], items: Sequence[RunReading]) -> str:
+    """Return one line: `run 3 ok: 12 metrics in 230 ms: 10 ok, 1 moderate, 1 beyond its limit`."""
+    counts = Counter(_summary_word(config, item) for item in items)
     results = ", ".join(f"{count:,} {word}" for word, count in counts.items()) or "nothing to measure"
     numbers = ", ".join(str(run.run_id) for run in runs)
     metrics = pluralize(len(items), "metric")
     return f"run {numbers} {status_of(runs)}: {metrics} in {format_duration(duration(runs))}: {results}"
+
+
+def _summary_word(config: Config, item: RunReading) -> str:
+    """Return what the summary counts a reading as. A value that breaks a limit is not ok, whatever its drift is, and
+    neither is a doubtful one: it is `absent`, `approximate`, or `measured while a rebase is in progress`."""
+    if item.outcome == "held":
+        return "held"
+    if broken := broken_limit_text(config, item):
+        return IN_FUTURE if broken.startswith(IN_FUTURE) else "beyond its limit"
+    doubts = reading_doubts(item.method, item.details) if item.status in ("ok", "new") else []
+    return doubts[0].partition(":")[0] if doubts else item.status or item.outcome

@@ -31,7 +31,12 @@ from dims_worker.store import leases, metric_states
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import RunRow, last_result, result_of, runs_by_number
 
-ALIASES = {"all": AUDIT}
+ALIASES = {
+    "all": AUDIT,
+    **{"13": "file-inventory", "45": "local-inventory", "46": "gap-analysis", "47": "aws-inventory"},
+    "49": "sync-status",
+}
+"""Other names of workflows. The original DIMS had numbers."""
 STYLES = {"ok": "green", "attention": "yellow", "failed": "magenta"}
 MOST_SENTENCES = 10
 """At most this many sentences are printed. The report contains all of them."""

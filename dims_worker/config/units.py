@@ -13,6 +13,8 @@ _DECIMAL = {"bytes": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10*
 BYTES = _DECIMAL | {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 """Decimal prefixes are powers of 1,000 and binary ones of 1,024 (IEC 80000-13)."""
 AGES = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400, "weeks": 604800}
+FUTURE_TOLERANCE = timedelta(minutes=5)
+"""An instant that is further ahead of the clock than this is in the future. Clocks of two hosts can differ by less."""
 
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
 
@@ -52,8 +54,9 @@ def parse_size(value: Any) -> int:
 
 
 def duration_as_config(span: timedelta) -> str:
-    """Return a duration in seconds, as the configuration writes it: `60s`."""
-    return f"{span.total_seconds():g}s"
+    """Return a duration in seconds, as the configuration writes it: `60s`, `31536000s`, `0.25s`."""
+    seconds = span / timedelta(seconds=1)
+    return f"{int(seconds)}s" if seconds.is_integer() else f"{seconds:.6f}".rstrip("0") + "s"
 
 
 Duration = Annotated[

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Literal
 
 from dims_worker.config import Config, Policy
-from dims_worker.config.units import AGES
-from dims_worker.formatting import format_age, format_percent, is_number
+from dims_worker.config.units import AGES, FUTURE_TOLERANCE
+from dims_worker.formatting import (
+    format_age,
+    format_exact,
+    format_limit,
+    format_percent,
+    format_utc,
+    is_number,
+    parse_instant,
+)
 from dims_worker.numbers import Number, less_than, same_number, value_text
 from dims_worker.probes.base import Value
 
 Status = Literal["new", "ok", "minor", "moderate", "major", "extreme", "failed"]
 Severity = Literal["none", "low", "medium", "high", "urgent"]
 Tier = Literal["auto", "notify", "approve"]
+Limit = Literal["min", "max", "max_age", "future"]
+"""The limit that a value breaks: a key of the policy, or `future` for an age whose instant lies ahead of the clock."""
 
 SEVERITIES: tuple[Severity, ...] = ("none", "low", "medium", "high", "urgent")
 _STATUSES: tuple[Status, ...] = ("ok", "minor", "moderate", "major", "extreme")
 BY_PERSON = "which a person last accepted"
 """The end of the part of a reason that names the value which a person last accepted."""
+IN_FUTURE = "in the future"
+"""The label of an age whose instant was ahead of the clock when it was measured, and how its broken limit begins."""
 DRIFT_CAP = 1e9
 """The largest drift, in percent. JSON has no infinity, and beyond this a number adds no information."""
 DRIFT_DECIMALS = 9
@@ -69,13 +81,20 @@ class Judge:
     def of(cls, config: Config, name: str) -> Judge:
         return cls(config.policy_of(name), config.metric_of(name).is_age)
 
-    def decide(self, baseline: Baseline | None, value: Value, accepted: Baseline | None, now: datetime) -> Verdict:
-        """Return the verdict on a good reading.
+    def decide(
+        self,
+        baseline: Baseline | None,
+        value: Value,
+        accepted: Baseline | None,
+        now: datetime,
+        measured: datetime | None = None,
+    ) -> Verdict:
+        """Return the verdict at `now` on a good reading that was `measured` then. Default: it was measured now.
 
         `baseline` is the last accepted value, `accepted` the last value that a person accepted. A critical metric is
         judged against both. Otherwise many small steps could add up to a large drift that no person sees.
         """
-        broken_limit = self.format_broken_limit(value, now)
+        broken_limit = self.format_broken_limit(value, now, measured)
         if baseline is None:
             return self._verdict(value, "new", "none", None, "the first good reading", broken_limit, held=False)
         if self.is_age:
@@ -135,7 +154,7 @@ class Judge:
         if noise == "direction":
             return drift, f"goes {way}, but policy watches only {self.policy.direction}", False
         if noise == "min_abs":
-            return drift, f"changes by less than min_abs = {self.policy.min_abs:g}", False
+            return drift, f"changes by less than min_abs = {format_exact(self.policy.min_abs)}", False
         if old == 0:
             return drift, "from 0, which counts as 100 %", True
         return drift, f"{way} {self._percent(drift or 0)}", True
@@ -168,33 +187,53 @@ class Judge:
     def format_unjudged_limit(self, value: Value) -> str | None:
         """Return a phrase for the limits `min` and `max` if they cannot judge a value that is no number, else None."""
         limits = {"min": self.policy.min, "max": self.policy.max}
-        named = " and ".join(f"{key} = {limit:g}" for key, limit in limits.items() if limit is not None)
+        named = " and ".join(f"{key} = {format_exact(limit)}" for key, limit in limits.items() if limit is not None)
         if not named or self.is_age or is_number(value):
             return None
         return f"{named} cannot judge it, because {'null' if value is None else f'{value!r:.40}'} is no number"
 
-    def format_broken_limit(self, value: Value, now: datetime) -> str | None:
-        """Return a phrase for the limit (`min`, `max`, `max_age`) that a value breaks, or None."""
-        key = self.broken_limit(value, now)
-        if key == "max_age":
-            assert isinstance(value, str) and self.policy.max_age is not None
-            age = now - datetime.fromisoformat(value)
-            return f"{format_age(age)} old, more than max_age = {format_age(self.policy.max_age)}"
+    def format_broken_limit(self, value: Value, now: datetime, measured: datetime | None = None) -> str | None:
+        """Return a phrase for the limit that a value breaks, or None. The arguments are those of `broken_limit`."""
+        key = self.broken_limit(value, now, measured)
         if key is None:
             return None
-        return f"{value_text(value)} is {'below' if key == 'min' else 'above'} {key} = {getattr(self.policy, key):g}"
+        if key in ("min", "max"):
+            limit = format_exact(getattr(self.policy, key))
+            return f"{value_text(value)} is {'below' if key == 'min' else 'above'} {key} = {limit}"
+        instant = parse_instant(value)
+        assert instant is not None
+        if key == "future":
+            ahead = format_age(instant - (measured or now))
+            advice = "check the clock and the time zone that it was written with"
+            return f"{IN_FUTURE}: {format_utc(instant)} was {ahead} ahead when DIMS read it; {advice}"
+        assert self.policy.max_age is not None
+        return f"{format_age(now - instant)} old, more than max_age = {format_limit(self.policy.max_age)}"
 
-    def broken_limit(self, value: Value, now: datetime) -> Literal["min", "max", "max_age"] | None:
-        """Return the limit of policy that a value breaks at `now`, or None."""
+    def broken_limit(self, value: Value, now: datetime, measured: datetime | None = None) -> Limit | None:
+        """Return the limit that a value breaks at `now`, or None.
+
+        An instant that was in the future when it was `measured` stays so until it is measured again. Otherwise an
+        age that no one measures would become fresh when its instant comes. Default: it was measured now.
+        """
         if self.is_age:
-            max_age = self.policy.max_age
-            old = max_age is not None and isinstance(value, str) and now - datetime.fromisoformat(value) > max_age
-            return "max_age" if old else None
+            return self._broken_age(parse_instant(value), now, measured or now)
         if not is_number(value):
             return None
         if self.policy.min is not None and less_than(value, self.policy.min):
             return "min"
         return "max" if self.policy.max is not None and less_than(self.policy.max, value) else None
+
+    def _broken_age(self, instant: datetime | None, now: datetime, measured: datetime) -> Limit | None:
+        if instant is None:
+            return None
+        if is_future(instant, measured):
+            return "future"
+        return "max_age" if self.policy.max_age is not None and now - instant > self.policy.max_age else None
+
+
+def is_future(instant: datetime, measured: datetime) -> bool:
+    """Return whether an instant was in the future when it was measured: ahead by more than clocks may differ."""
+    return instant - measured > FUTURE_TOLERANCE
 
 
 def drift_pct(old: Value, new: Value, min_abs: float = 0) -> float | None:
@@ -237,10 +276,15 @@ def at_least(severity: Severity, floor: Severity) -> bool:
 
 
 def age_of(value: Value, now: datetime, unit: str = "seconds") -> float | None:
-    """Return an age at `now` in a unit, from the instant that its reading holds. None if it holds none."""
-    if not isinstance(value, str):
+    """Return an age at `now` in a unit, from the instant that its reading holds.
+
+    None if it holds none, and for an instant in the future, which has no age. An instant that is ahead by less than
+    clocks may differ has the age 0.
+    """
+    instant = parse_instant(value)
+    if instant is None or is_future(instant, now):
         return None
-    return (now.astimezone(UTC) - datetime.fromisoformat(value)).total_seconds() / AGES[unit]
+    return max(timedelta(0), now - instant) / timedelta(seconds=AGES[unit])
 
 
 def inside_band(anchor: Value, value: Value, tolerance_pct: float) -> bool:

@@ -23,8 +23,7 @@ from sqlalchemy import Connection, Engine, text
 
 from dims_worker import local
 from dims_worker.config import Config, load_config
-from dims_worker.config.units import AGES
-from dims_worker.domain.decide import Judge
+from dims_worker.domain.decide import Judge, age_of
 from dims_worker.formatting import pluralize
 from dims_worker.notebook import queries, recommendations, workflow_frames
 from dims_worker.store.engine import clock, engine, transaction
@@ -89,8 +88,9 @@ class NotebookData(AbstractContextManager["NotebookData"]):
 
         Columns: metric, category, name, value, number, unit, baseline, baseline_number, as_of, age_hours, status,
         severity, drift_pct, state (the first that applies of `failed`, `held`, `never`, `stale`, `beyond limits`,
-        `drifted`, `due`, `ok`),
-        critical, failures, error, request, request_drift_pct (the drift that holds it), baseline_as_of.
+        `drifted`, `due`, `ok`), critical, failures, error, request, request_drift_pct (the drift that holds it),
+        baseline_as_of, method (`exact`, `derived`, or `approximate`: the source changed while it was measured), beyond
+        (the limit that the value breaks, as text, such as `in the future: …`).
         """
         now, rows = self._read(queries.LATEST)
         known = {row["metric"]: row for row in rows}
@@ -98,6 +98,7 @@ class NotebookData(AbstractContextManager["NotebookData"]):
         for row in chosen:
             self._add_numbers(row, now)
             row["critical"] = self._policy(row["metric"], "critical") or False
+            row["beyond"] = self._broken_limit(row, now)
             row["state"] = self._state(row, now)
         return frame([row for row in chosen if state in (None, row["state"])], recommendations.LATEST)
 
@@ -268,10 +269,12 @@ class NotebookData(AbstractContextManager["NotebookData"]):
             return float(value)  # to calculate with; `value` keeps all digits
         if not isinstance(value, str) or metric is None or not metric.is_age:
             return None
-        try:
-            return (now - datetime.fromisoformat(value)).total_seconds() / AGES[metric.shown_unit]
-        except (ValueError, TypeError):  # the metric was not an age when this was measured
+        return age_of(value, now, metric.shown_unit)
+
+    def _broken_limit(self, row: Mapping[str, Any], now: datetime) -> str | None:
+        if row["metric"] not in self.config.metrics or row["as_of"] is None:
             return None
+        return Judge.of(self.config, row["metric"]).format_broken_limit(row["value"], now, row["as_of"])
 
     def _state(self, row: Mapping[str, Any], now: datetime) -> str:
         judge = Judge.of(self.config, row["metric"])
@@ -281,7 +284,7 @@ class NotebookData(AbstractContextManager["NotebookData"]):
             "held": row["request"] is not None,
             "never": as_of is None,
             "stale": bool(as_of and stale_after and now - as_of > stale_after),
-            "beyond limits": bool(as_of and judge.format_broken_limit(row["value"], now)),
+            "beyond limits": row["beyond"] is not None,
             "drifted": row["status"] in DRIFTED,
             "due": row["due"],
         }

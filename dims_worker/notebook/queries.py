@@ -13,7 +13,7 @@ OPEN = """DO $$
 $$"""
 LATEST = (
     "SELECT metric, category, name, value, unit, baseline, as_of, extract(epoch FROM age)::float8 / 3600 AS age_hours, "
-    "status, severity, drift_pct, due, failures, error, request, baseline_as_of, (SELECT r.drift_pct "
+    "status, severity, drift_pct, due, failures, error, request, baseline_as_of, method, (SELECT r.drift_pct "
     "FROM dims_approval_requests r WHERE r.id = request) AS request_drift_pct FROM dims_metrics_latest "
     "WHERE retired_at IS NULL ORDER BY metric"
 )

@@ -10,7 +10,7 @@ import pandas as pd
 LATEST = (
     *("metric", "category", "name", "value", "number", "unit", "baseline", "baseline_number", "as_of", "age_hours"),
     *("status", "severity", "drift_pct", "state", "critical", "failures", "error", "request", "request_drift_pct"),
-    "baseline_as_of",
+    *("baseline_as_of", "method", "beyond"),
 )
 VOLATILITY = ("metric", "days", "mean", "stddev", "volatility_pct", "mean_drift_pct")
 ADVICE = ("kind", "metric", "value", "unit", "what_to_do")
@@ -50,8 +50,8 @@ def volatility(daily: pd.DataFrame) -> pd.DataFrame:
 def recommendations(latest: pd.DataFrame, volatile: pd.DataFrame, daily: pd.DataFrame) -> pd.DataFrame:
     """Return what to do: the most urgent kind first, within a kind the largest value first.
 
-    Columns: kind (`failed`, `held`, `drift`, `stale`, `volatile`, `never changed`), metric, value and its unit (%,
-    hours, days, failures), what_to_do.
+    Columns: kind (`failed`, `held`, `limit`, `drift`, `stale`, `volatile`, `never changed`), metric, value and its unit
+    (%, hours, days, failures, or those of the metric), what_to_do.
     """
     state, drift = latest["state"], latest["drift_pct"].fillna(0)
     drifted = latest[(drift > DRIFT_PCT) & ~state.isin(("held", "failed"))]
@@ -59,6 +59,7 @@ def recommendations(latest: pd.DataFrame, volatile: pd.DataFrame, daily: pd.Data
     by_kind = (
         _advise("failed", latest[state == "failed"], "failures", "failures", "Fix its source: {0.error}"),
         _advise("held", latest[state == "held"], "request_drift_pct", "%", DECIDE),
+        _beyond_limit(latest),
         _advise("drift", drifted, "drift_pct", "%", "Find the cause: dims explain {0.metric}"),
         _advise("stale", latest[state == "stale"], "age_hours", "hours", MEASURE),
         _advise("volatile", volatile, "volatility_pct", "%", CONFIGURE),
@@ -73,6 +74,13 @@ def _advise(kind: str, frame: pd.DataFrame, column: str, unit: str, what_to_do: 
     """Yield advice for each row, the largest value of `column` first. `{0.metric}` in the text is the row's metric."""
     for row in frame.sort_values(column, ascending=False).itertuples():
         yield kind, row.metric, getattr(row, column), unit, what_to_do.format(row)
+
+
+def _beyond_limit(latest: pd.DataFrame) -> Advice:
+    """Yield the metrics beyond a limit. An instant in the future has no value."""
+    for row in latest[latest["beyond"].notna()].itertuples():
+        number = row.number if pd.notna(row.number) else None
+        yield "limit", row.metric, number, row.unit, f"Find the cause: dims explain {row.metric}. It is {row.beyond}"
 
 
 def _unchanged(daily: pd.DataFrame) -> Advice:

@@ -21,6 +21,11 @@ RENDERER = "plotly_mimetype+notebook"
 CELL_SECONDS = 600
 MISSING = "the notebook needs {}, which is not installed. Run: pip install 'dims-worker[notebook]'"
 
+OTHER_NAME = "dims_worker_explorer.ipynb"
+"""The name of the copy in a folder that has a notebook of its own under `NAME`, such as that of the original DIMS."""
+LIBRARY = "dims_worker.notebook"
+"""The package that every copy of the notebook imports, so a notebook without it is not such a copy."""
+
 Progress = Callable[[int, int], None]
 """A function that takes the number of finished cells and of all cells."""
 
@@ -38,6 +43,23 @@ def notebook_path() -> Path:
         if path.is_file():
             return path
     raise DimsError(f"{NAME} is missing from {package}. Install DIMS again.")
+
+
+def own_copy(folder: Path) -> Path:
+    """Return the path of the copy that belongs to a project, in its folder of notebooks. It may not exist yet.
+
+    A notebook that has the same name but is not a copy is left alone. Raises UsageError if both names are taken.
+    """
+    for path in (folder / NAME, folder / OTHER_NAME):
+        if not path.exists() or _is_copy(path):
+            return path
+    raise UsageError(
+        f"{folder / NAME} and {folder / OTHER_NAME} are not copies of the notebook of DIMS. Rename one of them."
+    )
+
+
+def _is_copy(path: Path) -> bool:
+    return path.is_file() and LIBRARY.encode() in path.read_bytes()
 
 
 def run_notebook(

@@ -11,9 +11,9 @@ from dims_worker.config import Config
 from dims_worker.config.runtime import WORKFLOW
 from dims_worker.formatting import (
     escape_control,
-    format_age,
     format_drift,
     format_holding_drift,
+    format_limit,
     format_utc,
     format_value,
     pluralize,
@@ -181,7 +181,7 @@ class _AlertText:
         as_of = datetime.fromisoformat(alert.facts["as_of"])
         stale_after = timedelta(seconds=alert.facts["stale_after"])
         return (
-            f"not measured since {format_utc(as_of)}, longer than {format_age(stale_after)}",
+            f"not measured since {format_utc(as_of)}, longer than {format_limit(stale_after)}",
             f"dims verify --metric {alert.metric} --update",
         )
 

@@ -43,7 +43,7 @@ def write_run_notifications(
     signals = {}
     for item in concerned:
         good = item.outcome != "failed"
-        broken = Judge.of(config, item.metric).format_broken_limit(item.value, now) if good else None
+        broken = Judge.of(config, item.metric).format_broken_limit(item.value, now, item.as_of) if good else None
         request = requests[item.metric].id if item.metric in requests else None
         signals[item.metric] = rules.signals_of_reading(item, states[item.metric].failures, request, broken)
     return _write(connection, _transitions(connection, config, signals), run_id)
@@ -107,16 +107,17 @@ def _stale(connection: Connection, config: Config) -> dict[str, AlertState]:
 
 
 def _aged(connection: Connection, config: Config) -> dict[str, AlertState | None]:
-    """Return the state of each age with a limit. A feed that died exceeds its limit without an event."""
-    names = [
-        name
-        for name, metric in config.metrics.items()
-        if metric.enabled and metric.is_age and config.policy_of(name).max_age is not None
-    ]
+    """Return the state of each age. A feed that died exceeds its limit without an event."""
+    names = [name for name, metric in config.metrics.items() if metric.enabled and metric.is_age]
     now = clock(connection)
     latest = notifications.latest_values(connection, names) if names else {}
-    broken = {name: Judge.of(config, name).format_broken_limit(value, now) for name, (value, _) in latest.items()}
-    return {name: rules.beyond_limit(*latest[name], limit) if limit else None for name, limit in broken.items()}
+    broken = {
+        name: Judge.of(config, name).format_broken_limit(last.value, now, last.as_of) for name, last in latest.items()
+    }
+    return {
+        name: rules.beyond_limit(latest[name].value, latest[name].unit, limit) if limit else None
+        for name, limit in broken.items()
+    }
 
 
 def _write(connection: Connection, changes: Iterable[AlertTransition], run_id: int | None) -> tuple[str, ...]:

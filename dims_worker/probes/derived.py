@@ -9,6 +9,7 @@ from dims_worker.config.formula import parse_formula
 from dims_worker.errors import MeasureError
 from dims_worker.numbers import is_number, value_text
 from dims_worker.probes.base import Reading, Value
+from dims_worker.probes.reading_notes import ABSENT, inherited_doubts
 
 
 def derive_reading(
@@ -28,8 +29,9 @@ def derive_reading(
             reasons.append(reason)
     if reasons:
         return Reading.failed(name, metric.shown_unit, "; ".join(reasons))
+    details = inherited_doubts({used: inputs[used] for used in sorted(metric.inputs) if used in inputs})
     try:
-        return Reading(name, parse_formula(metric.derive).value(values), metric.shown_unit, "derived")
+        return Reading(name, parse_formula(metric.derive).value(values), metric.shown_unit, "derived", None, details)
     except (MeasureError, ValueError) as error:  # ValueError: floats that are too large give infinity
         return Reading.failed(name, metric.shown_unit, str(error))
 
@@ -44,6 +46,8 @@ def _value_of(used: str, inputs: Mapping[str, Reading], prices: Mapping[str, flo
     if reading is None or reading.method == "failed":
         return None, f"{source}: {reading.error if reading else 'has no reading'}"
     value = reading.details.get(detail[0]) if detail else reading.value
+    if value is None:
+        return None, f"{used} is null: {reading.details.get(ABSENT) or 'it has no value'}"
     if not is_number(value):
         return value, f"{used}: {value_text(value):.40} is not a number"
     return value, None

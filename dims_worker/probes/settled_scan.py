@@ -18,13 +18,12 @@ from dims_worker.probes.base import (
     readings_by_name,
     result_or_error,
 )
+from dims_worker.probes.reading_notes import CHANGED
 
 TRIES = 3
 """How often DIMS scans a source that changes during each scan."""
 REST = 0.12
 """Seconds to wait for files to be at rest. It is longer than the tick of the clock that stamps files."""
-CHANGED = "changed_while_measured"
-"""The detail of an approximate reading."""
 
 
 @dataclass(slots=True)

@@ -58,7 +58,7 @@ WIDTHS = {
     16: ("value", "baseline", "before"),
     20: ("source", "instant", "worker", "state", "category"),
     34: ("name", "producer", "note", "type", "subject"),
-    40: ("metric", "reason", "error", "description", "event_id"),
+    40: ("metric", "reason", "error", "description", "event_id", "notes"),
 }
 """The columns by their width in characters. Times are 20 wide, other columns 12."""
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dims_worker import __version__
 from dims_worker.analysis.evidence import Gap
-from dims_worker.analysis.health import MetricHealth, health_labels, health_sentence
+from dims_worker.analysis.health import MetricHealth, health_labels, health_sentence, shown_labels
+from dims_worker.domain.decide import IN_FUTURE
 from dims_worker.formatting import format_drift
 from dims_worker.reports import svg_charts
 from dims_worker.reports.inventory import InventoryReport, WorkflowResult, trend_days
@@ -27,7 +28,7 @@ MAX_LENGTH = 400
 """Longer texts are cut. `dims report json` has them whole."""
 MAX_NAMES = 60
 """A gap lists at most this many names."""
-PROBLEMS = ("failed", "beyond its limit", "stale", "not measured yet")
+PROBLEMS = ("failed", "beyond its limit", IN_FUTURE, "stale", "not measured yet")
 """The labels of a metric that has a row under "Needs attention"."""
 
 
@@ -63,9 +64,10 @@ def environment() -> Environment:
         sparkline=svg_charts.sparkline,
         trend=svg_charts.metric_trend_svg,
     )
-    values = (current_value, decide_command, format_row_drift, gap_title, health_labels, label_counts, metric_change)
+    values = (current_value, decide_command, format_row_drift, gap_title, metric_change)
+    labels = (health_labels, label_counts, shown_labels)
     results = (result_notes, registry.result_status, registry.result_summary)
-    environment.filters.update({function.__name__: function for function in (*values, *results)})
+    environment.filters.update({function.__name__: function for function in (*values, *labels, *results)})
     return environment
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from dims_worker.analysis.health import MetricHealth, health_labels, health_sentence
+from dims_worker.analysis.health import MetricHealth, health_sentence, shown_labels
 from dims_worker.numbers import digits_of
 from dims_worker.reports.inventory import InventoryReport
 from dims_worker.text import metric_values
@@ -18,6 +18,7 @@ from dims_worker.workflows import registry
 COLUMNS = (
     *("metric", "category", "name", "value", "unit", "baseline", "before", "change", "drift_pct", "status"),
     *("severity", "critical", "state", "request", "as_of", "instant", "baseline_as_of", "error", "description"),
+    *("method", "notes"),
 )
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """A spreadsheet reads a text that starts with one of these as a formula (OWASP, CSV Injection)."""
@@ -99,13 +100,15 @@ def metric_row(metric: MetricHealth, now: datetime) -> dict[str, Any]:
         "status": metric.status,
         "severity": state.severity,
         "critical": metric.critical,
-        "state": ", ".join(health_labels(metric)) or "ok",
+        "state": ", ".join(shown_labels(metric)),
         "request": metric.request.id if metric.request else None,
         "as_of": state.as_of,
         "instant": state.value if is_age else None,
         "baseline_as_of": state.baseline_as_of,
         "error": state.error,
         "description": metric.declared.description,
+        "method": state.method,
+        "notes": "; ".join([*metric.doubts, *(f"left out: {text}" for text in metric.left_out)]) or None,
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from dims_worker.analysis.evidence import Gap
-from dims_worker.analysis.health import MetricHealth, health_labels
+from dims_worker.analysis.health import MetricHealth, health_labels, shown_labels
 from dims_worker.formatting import (
     NO_VALUE,
     count_metrics,
@@ -52,6 +52,7 @@ def render_master(inventory: InventoryReport) -> str:
     ]
     for category in inventory.categories:
         lines += _category(category, inventory)
+    lines += _left_out(inventory.metrics)
     if inventory.off:
         lines += ["## Off", "", "DIMS measures these only when you name them.", ""]
         lines += [*(f"- {code_span(name)}" for name in inventory.off), ""]
@@ -152,7 +153,7 @@ def _category(category: CategoryHealth, inventory: InventoryReport) -> Iterator[
 def _row(metric: MetricHealth, newest_day: str) -> list[object]:
     """Return a metric's row. It has the day of its reading only where other metrics are newer."""
     state = metric.state
-    labels = health_labels(metric, lasting=True) or ["ok"]
+    labels = [*health_labels(metric, lasting=True), *metric.doubts] or ["ok"]
     if state.as_of and format_day(state.as_of) != newest_day:
         labels.append(f"from {format_day(state.as_of)}")
     has_baseline = state.baseline_as_of is not None and not metric.declared.is_age
@@ -184,8 +185,20 @@ def _brief(metric: MetricHealth | None) -> str:
     """Return a metric's value and its worst label."""
     if metric is None:
         return ""
-    worst = [f" (**{escape_markdown(label)}**)" for label in health_labels(metric, lasting=True)[:1]]
+    worst = [f" (**{escape_markdown(label)}**)" for label in shown_labels(metric, lasting=True)[:1] if label != "ok"]
     return escape_markdown(metric_instant(metric, metric.state.value)) + "".join(worst)
+
+
+def _left_out(metrics: Sequence[MetricHealth]) -> Iterator[str]:
+    """Yield what readings leave out, with the metrics that do."""
+    by_text: dict[str, list[str]] = {}
+    for metric in metrics:
+        for text in metric.left_out:
+            by_text.setdefault(text, []).append(code_span(metric.metric))
+    if by_text:
+        yield from ("## Left out", "", "These readings do not count everything.", "")
+        yield from (f"- {escape_markdown(text)}: {', '.join(names)}" for text, names in by_text.items())
+        yield ""
 
 
 def _missing(metric: MetricHealth) -> Iterator[str]:

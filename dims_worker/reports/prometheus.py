@@ -27,12 +27,12 @@ from dims_worker.broker.queues import queue_names
 from dims_worker.checks.bounded import BoundedCalls
 from dims_worker.checks.system import check_services
 from dims_worker.config import Config
-from dims_worker.config.units import AGES
-from dims_worker.domain.decide import age_of
+from dims_worker.domain.decide import Judge, age_of
 from dims_worker.errors import DimsError
 from dims_worker.events import OWN_TYPES, STREAM
 from dims_worker.formatting import display_unit
 from dims_worker.local import ServerUrls
+from dims_worker.probes.base import IN_PROGRESS
 from dims_worker.store import metric_states
 from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.counters import count_events, count_runs
@@ -147,11 +147,19 @@ class PrometheusCollector(Collector):
         return [ok, seen, offset]
 
     def _values(self, states: Iterable[metric_states.MetricState], now: datetime) -> list[Metric]:
-        value = _gauge("dims_metric_value", "The last good value in its unit; an age as it is now.", "metric", "unit")
+        value = _gauge(
+            "dims_metric_value",
+            "The last good value in its unit; an age as it is now.",
+            "metric",
+            "unit",
+        )
         baseline = _gauge("dims_metric_baseline", "The last accepted value.", "metric", "unit")
         measured = _gauge("dims_metric_measured_timestamp_seconds", "When the last good value was measured.", "metric")
         stale = _gauge("dims_metric_stale", "Unmeasured for longer than stale_after.", "metric")
         failed = _gauge("dims_metric_failed", "Whether the last attempt failed.", "metric")
+        beyond = _gauge("dims_metric_beyond_limit", "Beyond min, max or max_age, or in the future.", "metric")
+        about = "Approximate, or measured during an operation such as a rebase."
+        approximate = _gauge("dims_metric_approximate", about, "metric")
         for state in states:
             declared = self.config.metrics[state.metric]
             if not declared.enabled and state.as_of is None:
@@ -168,16 +176,19 @@ class PrometheusCollector(Collector):
                 continue  # a disabled metric is neither stale nor failed, and no total counts it
             if state.as_of:
                 stale.add_metric([state.metric], float(bool(stale_after and now - state.as_of > stale_after)))
+                broken = Judge.of(self.config, state.metric).broken_limit(state.value, now, state.as_of)
+                beyond.add_metric([state.metric], float(broken is not None))
+                unsettled = state.method == "approximate" or IN_PROGRESS in (state.details or {})
+                approximate.add_metric([state.metric], float(unsettled))
             failed.add_metric([state.metric], float(state.error is not None))
-        return [value, baseline, measured, stale, failed]
+        return [value, baseline, measured, stale, failed, beyond, approximate]
 
     def _number(self, name: str, value: object, now: datetime) -> float | None:
         """Return a number or a boolean as a float and an age in its unit; None for every other value."""
         declared = self.config.metrics[name]
         try:
             if declared.is_age:
-                seconds = age_of(value if isinstance(value, str) else None, now)
-                return None if seconds is None else seconds / AGES[declared.shown_unit]
+                return age_of(value if isinstance(value, str) else None, now, declared.shown_unit)
             return float(value) if isinstance(value, int | float | Decimal) else None
         except (OverflowError, ValueError):  # an integer too large for a float, or a text that is not a time
             return None

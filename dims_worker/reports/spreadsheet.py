@@ -32,6 +32,8 @@ LAST_FROZEN_ROW = 20
 """A frozen header further down would leave no room for the rows under it."""
 FIRST_DAY = datetime(1900, 3, 1, tzinfo=UTC)
 """Excel treats 1900 as a leap year, so it shows earlier dates wrong."""
+LAST_DAY = datetime(9999, 12, 31, tzinfo=UTC)
+"""Excel rounds a later time of this day up to the year 10000, which it shows as an error."""
 MAX_WIDTH, WIDTH_SAMPLE = 60, 200
 """A column of a frame is as wide as its first rows need, up to a limit."""
 
@@ -141,7 +143,7 @@ class Sheet:
             sheet.write_number(row, column, value, style)
         elif isinstance(value, Decimal) and fits_float(value):
             sheet.write_number(row, column, float(value), style)
-        elif isinstance(value, datetime) and value >= FIRST_DAY:
+        elif isinstance(value, datetime) and FIRST_DAY <= value <= LAST_DAY:
             sheet.write_datetime(row, column, value.astimezone(UTC).replace(tzinfo=None), style or self._book.date)
         else:  # always as text, also where it looks like a formula or a link
             sheet.write_string(row, column, cell_text(value), style)

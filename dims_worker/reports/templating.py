@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 CHIP_STYLES = {
     "ok": ("accepted", "approved", "ok"),
     "warn": ("attention", "held", "moderate", "open", "stale"),
-    "bad": ("beyond its limit", "extreme", "major", "rejected"),
+    "bad": ("beyond its limit", "in the future", "extreme", "major", "rejected"),
     "lost": ("failed", "partial"),
 }
 """The states by their CSS class. Every other state is `quiet`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -121,16 +121,24 @@ def stale_metrics(connection: Connection, after: Mapping[str, timedelta]) -> dic
     return {row.metric: row.as_of for row in rows}
 
 
-def latest_values(connection: Connection, metrics: Collection[str]) -> dict[str, tuple[Any, str]]:
-    """Return the latest good values of these metrics, with their units."""
+class LatestValue(NamedTuple):
+    """The last good value of a metric, and when it was measured."""
+
+    value: Any
+    unit: str
+    as_of: datetime
+
+
+def latest_values(connection: Connection, metrics: Collection[str]) -> dict[str, LatestValue]:
+    """Return the last good values of these metrics."""
     rows = connection.execute(
         text(
-            "SELECT metric, value, unit FROM dims_metrics "
+            "SELECT metric, value, unit, as_of FROM dims_metrics "
             "WHERE metric = ANY(:metrics) AND retired_at IS NULL AND as_of IS NOT NULL"
         ),
         {"metrics": list(metrics)},
     )
-    return {row.metric: (row.value, row.unit) for row in rows}
+    return {row.metric: LatestValue(row.value, row.unit, row.as_of) for row in rows}
 
 
 def orphaned_notifications(connection: Connection, channels: Collection[str]) -> list[tuple[Notification, bool]]:

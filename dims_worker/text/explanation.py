@@ -14,10 +14,13 @@ from dims_worker.formatting import (
     format_age,
     format_ago,
     format_exact,
+    format_limit,
+    format_remaining,
     format_value,
     is_number,
     pluralize,
 )
+from dims_worker.probes.reading_notes import left_out, reading_doubts
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.runs import PastReading
 from dims_worker.text.evidence import evidence_document, evidence_lines, gap_lines
@@ -50,7 +53,8 @@ def format_health(explanation: Explanation) -> str:
     done = done_text(reading)
     if reading.outcome == "held":
         done = f"held{': ' if explanation.request else ', but '}{_request_state(explanation)}"
-    limit = f", beyond {explanation.judged.limit}" if explanation.judged and explanation.judged.limit else ""
+    broken = explanation.judged.limit if explanation.judged else None
+    limit = ", in the future" if broken == "future" else f", beyond {broken}" if broken else ""
     return f"{done if not status or done.startswith(status) else f'{status}, {done}'}{limit}"
 
 
@@ -93,6 +97,10 @@ def _reading_lines(view: ExplanationView) -> Iterator[Line]:
         check = ", a check" if _is_check(explanation) else ""
         when = f"measured {ago_with_time(reading.as_of, now)}, run {reading.run_id}{source}{check}"
         yield "reading", f"{view.value(reading.value)}{since}, {when}"
+        for doubt in reading_doubts(reading.method, reading.details):
+            yield "note", escape_control(doubt)
+        for text in left_out(reading.details):
+            yield "left out", escape_control(text)
     if retired_at := explanation.state.retired_at:
         effect = "its data stays, and it is never due"
         if explanation.policy:
@@ -108,12 +116,12 @@ def _problem_lines(view: ExplanationView) -> Iterator[Line]:
     if state.error:
         attempts = f"; {pluralize(state.failures, 'failure')} in a row" if state.failures else ""
         if state.not_before and state.not_before > now:
-            attempts += f", next attempt in {format_age(state.not_before - now)}"
+            attempts += f", next attempt {format_remaining(state.not_before, now)}"
         yield "failed", f"{format_ago(state.failed_at, now)}: {escape_control(state.error)}{attempts}"
     if state.due:
         yield "due", f"has waited {format_age(now - (state.due_since or now))} for a measurement"
     if explanation.stale and explanation.policy and explanation.policy.stale_after and state.as_of:
-        limit = view.key("stale_after", format_age(explanation.policy.stale_after))
+        limit = view.key("stale_after", format_limit(explanation.policy.stale_after))
         yield "stale", f"not measured for {format_age(now - state.as_of)}, longer than {limit}: no event arrived"
     if explanation.provisional:
         due = ", ".join(each.name for each in explanation.inputs if each.due) or "an input"
@@ -184,7 +192,7 @@ def _format_outcome(view: ExplanationView, reading: PastReading) -> str:
 def _request_lines(view: ExplanationView, request: ApprovalRequest) -> Iterator[Line]:
     now, policy = view.explanation.now, view.explanation.policy
     band = f"; a reading of {view.band(request.anchor, policy)} updates it" if policy else ""
-    expires = f"; it expires in {format_age(request.expires_at - now)}" if request.expires_at else ""
+    expires = f"; it expires {format_remaining(request.expires_at, now)}" if request.expires_at else ""
     opened = f"opened {format_ago(request.opened_at, now)}"
     yield "request", f"{request.id}, version {request.version}, {opened}{band}{expires}"
     yield "decide", decision_hint(request)

@@ -13,6 +13,7 @@ from dims_worker.config.units import AGES
 from dims_worker.domain.decide import Judge, age_of
 from dims_worker.formatting import display_unit
 from dims_worker.numbers import dumps
+from dims_worker.probes.reading_notes import reading_doubts
 from dims_worker.store.approval_requests import ApprovalRequest, open_requests
 from dims_worker.store.engine import clock
 from dims_worker.store.events import LoggedEvent
@@ -49,12 +50,13 @@ def metric_documents(connection: Connection, config: Config, names: Collection[s
 def metric_document(config: Config, state: MetricState, request: ApprovalRequest | None, now: datetime) -> Document:
     """Return the state of a metric at `now`.
 
-    An age is a number in its unit, with the instant beside it. `beyond` is the limit that the value breaks, as text.
+    An age is a number in its unit, with the instant beside it. An instant in the future has no age: the number is
+    null. `beyond` is the limit that the value breaks, as text. `doubts` say why the value may not be the whole truth.
     `request` is the number of the open approval request.
     """
     name = state.metric
     metric = config.metric_of(name) if name in config.definitions else None
-    policy = config.policy_of(name) if metric else None
+    policy, judge = (config.policy_of(name), Judge.of(config, name)) if metric else (None, None)
     stale = bool(policy and policy.stale_after and state.as_of and now - state.as_of > policy.stale_after)
     return {
         "metric": name,
@@ -70,7 +72,9 @@ def metric_document(config: Config, state: MetricState, request: ApprovalRequest
         "failed": state.error is not None,
         "error": state.error,
         "due": state.due,
-        "beyond": Judge.of(config, name).format_broken_limit(state.value, now) if metric and state.as_of else None,
+        "beyond": judge.format_broken_limit(state.value, now, state.as_of) if judge and state.as_of else None,
+        "method": state.method,
+        "doubts": reading_doubts(state.method, state.details),
         "request": request.id if request else None,
         "critical": bool(policy and policy.critical),
         "enabled": bool(metric and metric.enabled),

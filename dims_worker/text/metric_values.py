@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dims_worker.analysis.health import MetricHealth
-from dims_worker.formatting import NO_VALUE, format_number, format_utc, format_value
+from dims_worker.formatting import NO_VALUE, format_number, format_utc, format_value, parse_instant
 from dims_worker.numbers import magnitude, same_value
 from dims_worker.store.approval_requests import ApprovalRequest
 
@@ -18,8 +18,8 @@ def metric_value(health: MetricHealth, value: Any, now: datetime) -> str:
 
 def metric_instant(health: MetricHealth, value: Any) -> str:
     """Return a value as text that changes only with a new measurement: an age as the instant where it begins."""
-    if health.declared.is_age and isinstance(value, str):
-        return f"since {format_utc(datetime.fromisoformat(value))}"
+    if health.declared.is_age and (instant := parse_instant(value)) is not None:
+        return f"{'at' if health.in_future else 'since'} {format_utc(instant)}"
     return metric_value(health, value, datetime.now(UTC))
 
 

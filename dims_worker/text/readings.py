@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from dims_worker.config import Config
-from dims_worker.domain.decide import BY_PERSON, age_of
+from dims_worker.domain.decide import BY_PERSON, IN_FUTURE, Judge, age_of
 from dims_worker.domain.run import RunReading
 from dims_worker.formatting import escape_control
+from dims_worker.probes.reading_notes import reading_doubts
 from dims_worker.store.runs import PastReading
 from dims_worker.text.events import DONE
 
@@ -16,8 +17,30 @@ JudgedReading = RunReading | PastReading
 _COLUMNS = "metric value unit baseline drift_pct status severity tier method as_of error outcome reason details"
 
 
-def done_text(reading: JudgedReading) -> str:
-    """Return what DIMS did with a reading: `ok`, `new: first baseline`, `held: waits for approval`."""
+def broken_limit_text(config: Config, reading: JudgedReading) -> str | None:
+    """Return the limit of the current policy that a reading broke when it was measured, as text, or None."""
+    if reading.method == "failed" or reading.metric not in config.metrics:
+        return None
+    return Judge.of(config, reading.metric).format_broken_limit(reading.value, reading.as_of)
+
+
+def done_text(reading: JudgedReading, broken: str | None = None) -> str:
+    """Return what DIMS did with a reading: `ok`, `new: first baseline`, `held: waits for approval`.
+
+    `broken` is the limit that its value breaks, as text: such a reading is not `ok`. Doubts about the value follow.
+    """
+    done = _done(reading)
+    if broken is not None:
+        done = limit_text(broken) if done == "ok" else f"{done}; {limit_text(broken)}"
+    return escape_control("; ".join([done, *reading_doubts(reading.method, reading.details)]))
+
+
+def limit_text(broken: str) -> str:
+    """Return a broken limit with its name: `in the future: …`, or `beyond its limit: 5 is above max = 4`."""
+    return broken if broken.startswith(IN_FUTURE) else f"beyond its limit: {broken}"
+
+
+def _done(reading: JudgedReading) -> str:
     if reading.status == "new" and reading.outcome == "accepted":
         return "new: first baseline"
     if reading.outcome == "superseded" and reading.reason:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dims_worker.analysis.explanation import Comparison, JudgedVerdict
 from dims_worker.config import Policy
-from dims_worker.domain.decide import Judge, at_least, drift_pct, reaches_approval
-from dims_worker.formatting import format_age, format_exact, format_percent, is_number
+from dims_worker.domain.decide import Judge, Limit, at_least, drift_pct, reaches_approval
+from dims_worker.formatting import format_exact, format_limit, format_percent, is_number
 from dims_worker.numbers import difference, magnitude, same_number
 from dims_worker.store.runs import PastReading
 from dims_worker.text.phrases import ExplanationView, Line, format_acceptance
@@ -111,11 +111,19 @@ class _VerdictReasons:
         limits = {"min": policy.min, "max": policy.max} if is_number(value) else {}
         written = {name: key(name, format_exact(limit)) for name, limit in limits.items() if limit is not None}
         if policy.max_age is not None and isinstance(value, str):
-            written["max_age"] = key("max_age", format_age(policy.max_age))
+            written["max_age"] = key("max_age", format_limit(policy.max_age))
         if self.judged.limit:
-            yield "limit", f"{self.view.value(value)} is {_BEYOND[self.judged.limit]} {written[self.judged.limit]}"
+            yield "limit", self._broken_limit(self.judged.limit, written)
         elif written:
             yield "limit", f"{self.view.value(value)} is within {' and '.join(written.values())}"
+
+    def _broken_limit(self, limit: Limit, written: Mapping[str, str]) -> str:
+        """Return the limit that the value breaks. `written` are the keys of the policy with their values."""
+        value = self.reading.value
+        if limit == "future":
+            judge, now = Judge(self.policy, is_age=True), self.view.explanation.now
+            return judge.format_broken_limit(value, now, self.reading.as_of) or ""
+        return f"{self.view.value(value)} is {_BEYOND[limit]} {written[limit]}"
 
     def _severity(self) -> str:
         status, baseline = self.judged.verdict.status, self.judged.baseline

@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 
 from dims_worker.analysis.health import points_in_unit
 from dims_worker.config import Config, Metric
-from dims_worker.config.units import AGES
 from dims_worker.domain.decide import age_of
 from dims_worker.formatting import format_number, format_value, is_number, pluralize
 from dims_worker.numbers import Number
@@ -69,8 +68,7 @@ def trend_data(
 def _number(metric: Metric | None, value: Any, point: Point) -> float | None:
     """Return a value as a number, or None. An age is in its unit, as it was when the reading began."""
     if metric is not None and metric.is_age:
-        seconds = age_of(value, point.as_of)
-        return None if seconds is None else seconds / AGES[metric.shown_unit]
+        return age_of(value, point.as_of, metric.shown_unit)
     return float(value) if _is_drawable(value) else None
 
 

@@ -18,9 +18,9 @@ END
 $$;
 
 DROP PROCEDURE dims_grant;
-DROP FUNCTION dims_metric_trend, dims_metric_stats;
+DROP FUNCTION dims_metric_trend, dims_metric_stats, dims_get_metric_trend;
 DROP FUNCTION dims_prune_readings, dims_prune_events, dims_prune_runs;
-DROP VIEW dims_metrics_latest, dims_pending_approvals, dims_recent_drift;
+DROP VIEW dims_metrics_latest, dims_pending_approvals, dims_recent_drift, dims_approval_log;
 DROP TABLE
     dims_approval_requests,
     dims_channels,

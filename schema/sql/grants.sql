@@ -7,7 +7,9 @@ BEGIN
     FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('dims_app', 'dims_reader') LOOP
         EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), role);
         EXECUTE format('ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT SELECT ON TABLES TO %I', current_schema(), role);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION dims_metric_trend, dims_metric_stats TO %I', role);
+        EXECUTE format(
+            'GRANT EXECUTE ON FUNCTION dims_metric_trend, dims_metric_stats, dims_get_metric_trend TO %I', role
+        );
         IF role = 'dims_app' THEN
             EXECUTE format(
                 'ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT INSERT, UPDATE ON TABLES TO dims_app', current_schema()
@@ -24,6 +26,9 @@ BEGIN
         LOOP
             IF object.kind <> 'S' THEN
                 EXECUTE format('GRANT SELECT ON %I TO %I', object.name, role);
+            END IF;
+            IF role = 'dims_app' AND object.kind = 'v' THEN
+                EXECUTE format('REVOKE INSERT, UPDATE ON %I FROM dims_app', object.name); -- as for dims_database below
             END IF;
             CONTINUE WHEN role <> 'dims_app' OR object.kind = 'v' OR object.name = 'dims_alembic_version';
             IF object.name = 'dims_database' THEN

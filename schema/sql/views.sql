@@ -1,7 +1,8 @@
--- What users query: three views and two functions (docs/sql.md). Each JSONB value comes three ways: as it is, as a
--- number, and as a text.
+-- What users query: views and functions (docs/api.md). Each JSONB value comes three ways: as it is, as a number, and as
+-- a text. The last columns of the first three views, and what follows "The old names", have the names of the original
+-- DIMS. Revision 0005 runs this file again on older databases, so a view can only gain columns at its end.
 
-CREATE VIEW dims_metrics_latest AS
+CREATE OR REPLACE VIEW dims_metrics_latest AS
 SELECT
     m.metric,
     split_part(m.metric, '.', 1) AS category,
@@ -26,12 +27,15 @@ SELECT
     m.error,
     m.failed_at,
     r.id AS request,
-    m.retired_at
+    m.retired_at,
+    split_part(m.metric, '.', 1) AS metric_category,
+    substr(m.metric, strpos(m.metric, '.') + 1) AS metric_name,
+    CASE WHEN jsonb_typeof(m.value) = 'number' THEN m.value::numeric END AS numeric_value
 FROM dims_metrics m LEFT JOIN dims_approval_requests r ON r.metric = m.metric AND r.state = 'open';
 COMMENT ON VIEW dims_metrics_latest IS
     'Each metric: its last good reading, its baseline, and what is wrong with it. The configuration says when a reading is stale, and the database does not know it: compare age.';
 
-CREATE VIEW dims_pending_approvals AS
+CREATE OR REPLACE VIEW dims_pending_approvals AS
 SELECT
     r.id AS request,
     r.version,
@@ -55,14 +59,17 @@ SELECT
     now() - r.opened_at AS waiting,
     r.updated_at,
     r.expires_at,
-    r.run_id
+    r.run_id,
+    split_part(r.metric, '.', 1) AS metric_category,
+    substr(r.metric, strpos(r.metric, '.') + 1) AS metric_name,
+    CASE WHEN jsonb_typeof(r.value) = 'number' THEN r.value::numeric END AS numeric_value
 FROM dims_approval_requests r
 WHERE r.state = 'open';
 COMMENT ON VIEW dims_pending_approvals IS
     'What waits for a person''s approval. `dims approvals approve REQUEST --version VERSION` decides.';
 
 -- OFFSET 0 keeps the subquery apart, so that it reads each metric by the history's index, however long the history is
-CREATE VIEW dims_recent_drift AS
+CREATE OR REPLACE VIEW dims_recent_drift AS
 SELECT
     m.metric,
     split_part(m.metric, '.', 1) AS category,
@@ -84,7 +91,10 @@ SELECT
     h.severity,
     h.tier,
     h.outcome,
-    h.reason
+    h.reason,
+    split_part(m.metric, '.', 1) AS metric_category,
+    substr(m.metric, strpos(m.metric, '.') + 1) AS metric_name,
+    CASE WHEN jsonb_typeof(h.value) = 'number' THEN h.value::numeric END AS numeric_value
 FROM dims_metrics m CROSS JOIN LATERAL (
     SELECT * FROM dims_metrics_history h
     WHERE h.metric = m.metric
@@ -97,7 +107,7 @@ COMMENT ON VIEW dims_recent_drift IS
 
 -- BEGIN ATOMIC binds a function to its tables, whatever the caller's search_path, and lets the planner inline it
 
-CREATE FUNCTION dims_metric_trend(category text, metric text, days double precision DEFAULT 30)
+CREATE OR REPLACE FUNCTION dims_metric_trend(category text, metric text, days double precision DEFAULT 30)
 RETURNS TABLE (
     as_of timestamptz,
     value jsonb,
@@ -138,7 +148,7 @@ END;
 COMMENT ON FUNCTION dims_metric_trend IS
     'A metric''s readings of the last days, oldest first. outcome shows which ones are held, rejected, or failed (these have no value). change: since the previous reading.';
 
-CREATE FUNCTION dims_metric_stats(category text, metric text, days double precision DEFAULT 30)
+CREATE OR REPLACE FUNCTION dims_metric_stats(category text, metric text, days double precision DEFAULT 30)
 RETURNS TABLE (
     n bigint,
     first numeric,
@@ -195,3 +205,55 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION dims_metric_stats IS
     'Statistics of a metric''s good readings of the last days, including held and rejected ones, the number of readings per outcome, and the baseline. stddev: of the sample. One row, with n = 0 if there is none.';
+
+-- The old names
+
+CREATE OR REPLACE VIEW dims_approval_log AS
+SELECT
+    r.id,
+    split_part(r.metric, '.', 1) AS metric_category,
+    substr(r.metric, strpos(r.metric, '.') + 1) AS metric_name,
+    r.baseline #>> '{}' AS old_value,
+    r.value #>> '{}' AS new_value,
+    r.drift_pct::numeric AS drift_pct,
+    CASE WHEN r.state = 'open' THEN 'pending' ELSE r.state END AS status,
+    r.severity,
+    CASE WHEN r.kind = 'baseline' THEN r.decided_by ELSE 'DIMS' END AS requested_by,
+    r.opened_at AS requested_at,
+    r.decided_by AS reviewed_by,
+    r.decided_at AS reviewed_at,
+    r.note AS review_notes,
+    r.state = 'approved' AS auto_applied,
+    r.run_id AS verification_run_id,
+    r.evidence AS metadata,
+    r.opened_at AS created_at
+FROM dims_approval_requests r;
+COMMENT ON VIEW dims_approval_log IS
+    'Every approval request under the column names of the original DIMS. status: pending, approved, rejected, superseded, withdrawn, expired.';
+
+CREATE OR REPLACE FUNCTION dims_get_metric_trend(p_category text, p_metric text, p_days double precision DEFAULT 30)
+RETURNS TABLE (
+    date date,
+    value text,
+    numeric_value numeric,
+    verification_method text,
+    recorded_at timestamptz,
+    outcome text
+)
+LANGUAGE sql STABLE SECURITY INVOKER PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT
+        (h.as_of AT TIME ZONE 'UTC')::date,
+        h.value #>> '{}',
+        CASE WHEN jsonb_typeof(h.value) = 'number' THEN h.value::numeric END,
+        h.method,
+        h.as_of,
+        h.outcome
+    FROM dims_metrics_history h
+    WHERE h.metric = p_category || '.' || p_metric
+        AND h.as_of > now() - make_interval(secs => least(p_days, 36500) * 86400)
+        AND h.outcome NOT IN ('superseded', 'failed')
+    ORDER BY h.as_of, h.id;
+END;
+COMMENT ON FUNCTION dims_get_metric_trend IS
+    'The old name of dims_metric_trend: a metric''s good readings of the last days, oldest first. A failed reading has no value, so it has no row here.';

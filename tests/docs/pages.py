@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
-from dims_worker.cli.main import cli
+from dims_worker.cli.events import events
+from dims_worker.cli.main import OLD_COMMANDS, cli
 
 REPO = Path(__file__).parents[2]
 DOCS = sorted((REPO / "docs").rglob("*.md"))
@@ -97,13 +98,22 @@ def command_tree() -> dict[str, click.Command]:
             for child in command.list_commands(context):
                 subcommand = command.get_command(context, child)
                 assert subcommand is not None
-                walk(subcommand, f"{name} {child}".strip())
+                if not subcommand.hidden:
+                    walk(subcommand, f"{name} {child}".strip())
 
     walk(cli, "")
     return named
 
 
+def old_commands() -> dict[str, click.Command]:
+    """Return the commands that work under a name of the original DIMS. Only the quick reference lists them."""
+    context = click.Context(cli)
+    old = {name: cli.get_command(context, name) for name in OLD_COMMANDS}
+    return {name: command for name, command in old.items() if command} | {"events trigger": events.commands["trigger"]}
+
+
 TREE = command_tree()
+OLD = old_commands()
 
 
 def needs_subcommand(name: str) -> bool:
@@ -119,6 +129,9 @@ def calls(text: str) -> Iterator[str]:
 
 def resolve(words: str) -> str | None:
     """Return the command that a line begins with: `events show ID` -> `events show`. None: there is none."""
+    for old in OLD:
+        if f"{words} ".startswith(f"{old} "):
+            return old
     name = ""
     for word in words.split():
         longer = f"{name} {word}".strip()

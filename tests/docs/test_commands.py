@@ -7,8 +7,9 @@ import pytest
 
 from dims_producers import enqueue
 from dims_worker.cli.main import SECTIONS, cli
+from dims_worker.cli.workflow import ALIASES
 from dims_worker.config import WORKFLOW_NAMES
-from tests.docs.pages import OPTION, TEXTS, TREE, calls, each_page, needs_subcommand, resolve, sections, spans
+from tests.docs.pages import OLD, OPTION, TEXTS, TREE, calls, each_page, needs_subcommand, resolve, sections, spans
 
 HELP = {"--help", "-h"}
 
@@ -28,7 +29,8 @@ def test_each_command_that_a_page_names_exists_with_its_options(page: str) -> No
     wrong = []
     for call in calls(TEXTS[page]):
         name = resolve(call)
-        if name is None or not set(OPTION.findall(call)) <= options(TREE[name]) | options(cli) | HELP:
+        old = page != "docs/quick_reference.md" and name in OLD
+        if name is None or old or not set(OPTION.findall(call)) <= options((TREE | OLD)[name]) | options(cli) | HELP:
             wrong.append(call)
     assert not wrong
 
@@ -77,6 +79,13 @@ def test_every_workflow_is_named_where_commands_are(name: str) -> None:
 def test_the_quick_reference_names_every_command() -> None:
     named = {name for call in calls(TEXTS["docs/quick_reference.md"]) if (name := resolve(call))}
     assert {name for name in TREE if name and not needs_subcommand(name)} <= named
+
+
+def test_the_quick_reference_lists_every_old_name() -> None:
+    _, _, section = TEXTS["docs/quick_reference.md"].partition("## The old names")
+    listed = {resolve(call) for call in calls(section)}
+    assert set(OLD) <= listed
+    assert all(f"`dims workflow {number}`" in section for number in ALIASES if number.isdigit())
 
 
 def test_a_call_is_resolved_to_its_command() -> None:

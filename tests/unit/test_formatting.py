@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
@@ -24,8 +25,10 @@ from dims_worker.formatting import (
     format_duration,
     format_elapsed,
     format_exact,
+    format_limit,
     format_number,
     format_percent,
+    format_remaining,
     format_utc,
     format_utc_compact,
     format_utc_seconds,
@@ -88,6 +91,13 @@ def test_numbers(value: float, precision: int | None, shown: str):
         ("2026-11-22T06:30:00+00:00", "hours", AGE, "2.5 hours"),
         ("2026-11-20T09:00:00+00:00", "days", DAYS, "2.0 days"),
         ("2026-11-22T06:30:00+00:00", "hours", None, "2026-11-22T06:30:00+00:00"),
+        ("1970-01-01T00:00:00+00:00", "days", DAYS, "20,779.4 days"),
+        ("2026-11-22T09:04:59+00:00", "hours", AGE, "0.0 hours"),
+        ("2026-11-22T09:05:01+00:00", "hours", AGE, "in 5.02 minutes"),
+        ("2026-11-22T18:00:00", "hours", AGE, "in 9 hours"),
+        ("2030-12-24T12:00:00+00:00", "days", DAYS, "in 4.09 years"),
+        ("9999-12-31T23:59:59.999999-12:00", "days", DAYS, "in 7,973 years"),
+        ("synced", "days", DAYS, "synced"),
     ],
 )
 def test_values_with_units(value: Any, unit: str | None, metric: FilesMetric | None, shown: str):
@@ -135,6 +145,9 @@ def test_ago_and_plurals():
         (7300, "2 hours ago"),
         (87_264, "1 day ago"),
         (86_400 * 1234, "1,234 days ago"),
+        (86_400 * 1492.8, "4 years ago"),
+        (86_400 * 3_652_500, "10,000 years ago"),
+        (-86_400 * 3_652_500, "in 10,000 years"),
         (-7300, "in 2 hours"),
     ],
 )
@@ -153,6 +166,10 @@ def test_elapsed_times_are_whole_numbers(seconds: float, shown: str):
         (59.96, "1 min 0 s"),
         (125, "2 min 5 s"),
         (7325, "122 min 5 s"),
+        (36_000, "10 h 0 min"),
+        (86_400 * 2 + 3700, "2 days 1 h"),
+        (86_400 * 3_652_500, "3,652,500 days 0 h"),
+        (-0.5, "an unknown time"),
     ],
 )
 def test_durations(seconds: float, shown: str):
@@ -165,6 +182,61 @@ def test_durations(seconds: float, shown: str):
 )
 def test_ages(hours: float, shown: str):
     assert format_age(timedelta(hours=hours)) == shown
+
+
+@pytest.mark.parametrize(
+    ("days", "shown"),
+    [
+        (0, "0.0 seconds"),
+        (23.999 / 24, "1 day"),
+        (100, "14.3 weeks"),
+        (365.25, "1 year"),
+        (1492.8, "4.09 years"),
+        (20_787, "56.9 years"),
+        (3_652_500, "10,000 years"),
+        (-0.25, "in 6 hours"),
+        (-1492.8, "in 4.09 years"),
+        (-2_912_109, "in 7,973 years"),
+    ],
+)
+def test_ages_of_years_and_in_the_future(days: float, shown: str):
+    assert format_age(timedelta(days=days)) == shown
+
+
+@pytest.mark.parametrize(
+    ("hours", "shown"),
+    [
+        (48, "2 days"),
+        (102, "102 hours"),
+        (24, "1 day"),
+        (24 * 400, "400 days"),
+        (24 * 14, "2 weeks"),
+        (1e-4, "0.4 seconds"),
+    ],
+)
+def test_limits_are_exact(hours: float, shown: str):
+    assert format_limit(timedelta(hours=hours)) == shown
+
+
+@pytest.mark.parametrize(("hours", "shown"), [(1.5, "in 1.5 hours"), (0, "now"), (-3, "now")])
+def test_remaining_times(hours: float, shown: str):
+    assert format_remaining(NOW + timedelta(hours=hours), NOW) == shown
+
+
+TEN_THOUSAND_YEARS = timedelta(days=3_652_500)
+
+
+@given(st.timedeltas(-TEN_THOUSAND_YEARS, TEN_THOUSAND_YEARS))
+def test_no_duration_has_an_exponent_or_a_minus_sign(span: timedelta):
+    for shown in (format_age(span), format_elapsed(span), format_duration(span), format_remaining(NOW, NOW)):
+        assert not re.search(r"\de[+-]?\d|-\d|inf|nan", shown), shown
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.sampled_from([AGE, DAYS]))
+def test_no_age_has_an_exponent_or_a_minus_sign(instant: datetime, metric: FilesMetric):
+    shown = format_value(instant.isoformat(), metric.shown_unit, metric, NOW)
+    assert not re.search(r"\de[+-]?\d|-", shown), shown
+    assert shown.startswith("in ") == (instant - NOW > timedelta(minutes=5))
 
 
 @pytest.mark.parametrize(

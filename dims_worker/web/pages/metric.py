@@ -19,22 +19,24 @@ from dims_worker.config import Config, DerivedMetric, Policy
 from dims_worker.config.formula import PRICES
 from dims_worker.config.policy import Thresholds
 from dims_worker.config.runtime import WORKFLOW
+from dims_worker.domain.decide import IN_FUTURE
 from dims_worker.errors import NotFound
 from dims_worker.formatting import (
     NO_VALUE,
-    format_age,
     format_drift,
     format_exact,
+    format_limit,
     format_number,
     format_value,
     is_number,
 )
+from dims_worker.probes.reading_notes import reading_doubts
 from dims_worker.reports import svg_charts
 from dims_worker.store.runs import PastReading, newest_readings
 from dims_worker.text.evidence import placed_lines
 from dims_worker.text.explanation import format_health, verdict_reasons
 from dims_worker.text.phrases import ExplanationView
-from dims_worker.text.readings import done_text
+from dims_worker.text.readings import broken_limit_text, done_text
 from dims_worker.web.context import web_context
 from dims_worker.web.pages.approvals import RequestCard
 from dims_worker.web.trend_chart import SPANS, trend_charts
@@ -94,13 +96,16 @@ def state_labels(explanation: Explanation) -> list[str]:
     labels = (
         (f"waits: request {request.id}" if request else "", request),
         ("failed", state.error),
-        ("beyond its limit", judged and judged.limit),
+        (IN_FUTURE, judged and judged.limit == "future"),
+        ("beyond its limit", judged and judged.limit and judged.limit != "future"),
         ("stale", explanation.stale),
         (status or "", status in ("moderate", "major", "extreme") and not request),
         ("not measured yet", explanation.reading is None and not state.error),
         ("retired", state.retired_at),
     )
-    return [label for label, applies in labels if applies] or ["ok"]
+    reading = explanation.reading
+    doubts = reading_doubts(reading.method, reading.details) if reading else []
+    return [label for label, applies in labels if applies] or [doubt.partition(":")[0] for doubt in doubts] or ["ok"]
 
 
 def _input_rows(view: ExplanationView) -> Iterator[dict[str, Any]]:
@@ -130,7 +135,7 @@ class HistoryRow:
     def of(cls, config: Config, reading: PastReading) -> HistoryRow:
         failed, metric = reading.method == "failed", config.metrics.get(reading.metric)
         value = NO_VALUE if failed else format_value(reading.value, reading.unit, metric, reading.as_of)
-        outcome = f"failed: {reading.error}" if failed else done_text(reading)
+        outcome = f"failed: {reading.error}" if failed else done_text(reading, broken_limit_text(config, reading))
         return cls(reading, value, format_drift(reading.value, reading.baseline, reading.drift_pct), outcome)
 
 
@@ -167,7 +172,7 @@ def _format_setting(value: Any) -> str:
     if isinstance(value, Thresholds):
         return ", ".join(f"{key} {format_number(limit)} %" for key, limit in value)
     if isinstance(value, timedelta):
-        return format_age(value)
+        return format_limit(value)
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "anyone"
     if isinstance(value, bool):

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from dims_worker.analysis.health import MetricHealth, group_by_health, health_labels, health_sentence, load_health
+from dims_worker.analysis.health import MetricHealth, group_by_health, health_sentence, load_health, shown_labels
 from dims_worker.config import Config
 from dims_worker.reports import svg_charts
 from dims_worker.store.approval_requests import ApprovalRequest, open_requests
@@ -154,13 +154,13 @@ def _problem_group(rows: Sequence[MetricRow]) -> ProblemGroup:
 
 def _row(health: MetricHealth, data: OverviewData, *, with_sparkline: bool = True) -> MetricRow:
     line = data.lines.get(health.metric) if with_sparkline else None
-    reason = "; ".join(text for text in (health.state.error, health.broken) if text)
+    reason = "; ".join(text for text in (health.state.error, health.broken, *health.doubts) if text)
     return MetricRow(
         health,
         metric_value(health, health.state.value, data.now),
         metric_change(health),
         svg_charts.sparkline_svg(line, DAYS) if line else Markup(),
-        health_labels(health) or ["ok"],
+        shown_labels(health),
         reason,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from dims_worker import local
-from dims_worker.errors import DatabaseForbidden
+from dims_worker.errors import DatabaseForbidden, UsageError
 from dims_worker.notebook import runner
 from dims_worker.notebook.frames import NotebookData
 from tests.conftest import Project
@@ -358,3 +359,41 @@ def test_without_jupyterlab_the_error_has_the_fix(world: World) -> None:
         pytest.skip("JupyterLab is installed here")
     done = world.project.dims("notebook")
     assert done.returncode == 2 and "pip install 'dims-worker[notebook]'" in done.stderr
+
+
+# --- the notebooks of a project -----------------------------------------------------------------------------
+
+
+OWN = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
+"""A notebook that another program made. Running it fails."""
+
+
+def test_the_export_leaves_a_notebook_of_the_same_name_alone(project: Project) -> None:
+    project.write(
+        {"dims.yaml": "sources: {p: {type: files, path: .}}\nmetrics: {m: {a: {source: p, measure: count}}}\n"}
+    )
+    folder = project.folder / "notebooks"
+    folder.mkdir()
+    nbformat.write(OWN, folder / runner.NAME)
+    before = (folder / runner.NAME).read_bytes()
+    done = project.dims("notebook", "export", "-o", "out.html", check=True)
+    assert done.stderr.startswith(f"dims: notebooks/{runner.NAME} is not exported.")
+    assert f"`dims notebook export --file notebooks/{runner.NAME}`" in done.stderr
+    cells = len(nbformat.read(runner.notebook_path(), as_version=4).cells)
+    assert f"{cells} cells run" in done.stdout
+    named = project.dims("notebook", "export", "--file", f"notebooks/{runner.NAME}", "-o", "out.html")
+    assert (named.returncode, "ZeroDivisionError" in named.stderr) == (4, True)
+    refused = project.dims("notebook", "export", "-o", f"notebooks/{runner.NAME}")
+    assert refused.returncode == 2 and "is a notebook, which the export would replace" in refused.stderr
+    assert (folder / runner.NAME).read_bytes() == before
+
+
+def test_the_copy_of_a_project_gets_a_free_name(tmp_path: Path) -> None:
+    assert runner.own_copy(tmp_path).name == runner.NAME
+    shutil.copyfile(runner.notebook_path(), tmp_path / runner.NAME)
+    assert runner.own_copy(tmp_path).name == runner.NAME  # a copy that DIMS made, and a person may have edited
+    nbformat.write(OWN, tmp_path / runner.NAME)
+    assert runner.own_copy(tmp_path).name == runner.OTHER_NAME
+    nbformat.write(OWN, tmp_path / runner.OTHER_NAME)
+    with pytest.raises(UsageError, match="are not copies of the notebook of DIMS"):
+        runner.own_copy(tmp_path)

@@ -39,6 +39,8 @@ METRICS = {
     "dims_metric_measured_timestamp_seconds": {"metric"},
     "dims_metric_stale": {"metric"},
     "dims_metric_failed": {"metric"},
+    "dims_metric_beyond_limit": {"metric"},
+    "dims_metric_approximate": {"metric"},
     "dims_events_total": {"type", "outcome"},
     "dims_event_lag_seconds": set(),
     "dims_runs_total": {"status"},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -11,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from dims_worker.store.migrations import _LOCK, _config, head_revision, migrate
 from dims_worker.store.models import metadata
-from dims_worker.store.revisions import VERSION_TABLE
+from dims_worker.store.revisions import VERSION_TABLE, scripts_folder
 from tests.conftest import wait_for
 from tests.integration.helpers import Threads, outcome
 
@@ -78,6 +80,33 @@ def test_a_downgrade_removes_everything_and_an_upgrade_restores_it(engine: Engin
     assert catalog(engine, CATALOG, BESIDE) == []
     assert migrate(engine) == (None, head_revision())
     assert catalog(engine, CATALOG, BESIDE) == before
+
+
+def views_before_the_old_names() -> str:
+    """Return the views and functions as revisions 0001 to 0004 first made them."""
+    views = (scripts_folder() / "sql" / "views.sql").read_text(encoding="utf-8")
+    own, _, added = views.partition("-- The old names\n")
+    assert added
+    columns = r",\n +split_part\(\w\.metric, .*? AS metric_category,\n.*? AS metric_name,\n.*? AS numeric_value\n"
+    before, count = re.subn(columns, "\n", own)
+    assert count == 3
+    return before
+
+
+@pytest.mark.parametrize("revision", ["0003", "0004"])
+def test_an_upgrade_gives_the_old_names_and_their_rights(engine: Engine, empty: Engine, revision: str) -> None:
+    config = _config()
+    with empty.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        connection.execute(text("DROP VIEW dims_metrics_latest, dims_pending_approvals, dims_recent_drift"))
+        connection.execute(text("DROP VIEW dims_approval_log"))
+        connection.execute(text("DROP FUNCTION dims_metric_trend, dims_metric_stats, dims_get_metric_trend"))
+        connection.exec_driver_sql(views_before_the_old_names())
+        columns = "SELECT count(*) FROM information_schema.columns WHERE column_name = 'metric_category'"
+        assert connection.execute(text(columns)).scalar() == 0
+    assert migrate(empty) == (revision, head_revision())
+    assert catalog(empty, CATALOG, BESIDE) == catalog(engine, CATALOG, BESIDE)
 
 
 def test_two_simultaneous_migrations_take_turns(empty: Engine, engine: Engine, beside: Threads) -> None:

@@ -193,12 +193,16 @@ def test_dims_reader_reads_everything(reader: Engine, engine: Engine, flow: Flow
     flow.serve(c=150)
     tables, views = named(engine, "'r', 'p'"), named(engine, "'v'")
     assert len(tables) >= 8
-    assert views == ["dims_metrics_latest", "dims_pending_approvals", "dims_recent_drift"]
+    assert views == ["dims_approval_log", "dims_metrics_latest", "dims_pending_approvals", "dims_recent_drift"]
     assert "dims_alembic_version" in tables
     for name in (*tables, *views):
         do(reader, f"SELECT * FROM {name}")
     assert do(reader, "SELECT value_number FROM dims_pending_approvals") == [(150,)]
     assert len(do(reader, "SELECT * FROM dims_metric_trend('m', 'c')")) == 2
+    assert do(reader, "SELECT numeric_value FROM dims_get_metric_trend('m', 'c', 30)") == [(100,), (150,)]
+    assert do(reader, "SELECT metric_category, metric_name, old_value, new_value, status FROM dims_approval_log") == [
+        ("m", "c", "100", "150", "pending")
+    ]
     assert do(reader, "SELECT n, held FROM dims_metric_stats('m', 'c')") == [(2, 1)]
 
 

@@ -45,7 +45,7 @@ def ada(engine: Engine) -> Iterator[Engine]:
 
 
 def test_every_query_in_the_guide_returns_a_row_to_a_reader(ada: Engine) -> None:
-    assert len(QUERIES) == len(RELATIONS) == 5
+    assert len(QUERIES) == len(RELATIONS) == 7
     for query in QUERIES:
         with ada.connect() as connection:
             assert connection.execute(text(query)).fetchall(), query
@@ -63,10 +63,12 @@ def test_the_guide_lists_exactly_the_columns_that_exist(engine: Engine, name: st
 def test_the_guide_lists_all_views_functions_and_tables(engine: Engine) -> None:
     query = (
         "SELECT relname FROM pg_class WHERE relkind IN ('r', 'v') AND relname LIKE 'dims\\_%' "
-        "UNION SELECT proname FROM pg_proc WHERE proname LIKE 'dims\\_metric%'"
+        "UNION SELECT proname FROM pg_proc WHERE proname LIKE 'dims\\_%metric\\_%'"
     )
     with engine.connect() as connection:
         there = {row[0] for row in connection.execute(text(query))}
     listed = {name for row in rows(PAGE, "table") for name in SPAN.findall(row[0])} | set(RELATIONS)
     assert listed == there
-    assert set(re.findall(r"\bdims_metric\w*|\bdims_(?:pending|recent)\w*", " ".join(QUERIES))) == set(RELATIONS)
+    assert set(
+        re.findall(r"\bdims_(?:get_)?metric\w*|\bdims_(?:pending|recent|approval_log)\w*", " ".join(QUERIES))
+    ) == set(RELATIONS)

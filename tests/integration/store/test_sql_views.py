@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC
 from decimal import Decimal
 from typing import Any
 
@@ -117,6 +118,33 @@ def test_the_trend_marks_what_was_held_rejected_and_failed(flow: Flow) -> None:
     assert (stats["last_accepted"], stats["last_accepted_as_of"]) == (300, flow.state("m.c").baseline_as_of)
 
 
+def test_the_old_names_give_what_the_new_ones_give(flow: Flow) -> None:
+    for value in (100, 150, Down("away")):
+        flow.serve(c=value)
+    decide_request(flow.engine, flow.config, "m.c", "approved", version=1, person=ADA, note="a new season")
+    flow.serve(c=300, a="text")
+    for view in ("dims_metrics_latest", "dims_pending_approvals", "dims_recent_drift"):
+        rows = all_of(flow, f"SELECT * FROM {view}")
+        assert rows
+        for row in rows:
+            old = row["metric_category"], row["metric_name"], row["numeric_value"]
+            assert old == (row["category"], row["name"], row["value_number"])
+    log = "SELECT metric_category, metric_name, old_value, new_value, status, reviewed_by, review_notes, auto_applied"
+    assert [tuple(row) for row in flow.rows(f"{log} FROM dims_approval_log ORDER BY id")] == [
+        ("m", "c", "100", "150", "approved", "ada", "a new season", True),
+        ("m", "c", "150", "300", "pending", None, None, False),
+    ]
+    trend = "SELECT numeric_value, value, verification_method, outcome FROM dims_get_metric_trend('m', 'c', 30)"
+    assert [tuple(row) for row in flow.rows(trend)] == [  # no row for the failure: it has no value
+        (100, "100", "exact", "accepted"),
+        (150, "150", "exact", "approved"),
+        (300, "300", "exact", "held"),
+    ]
+    named = "SELECT date FROM dims_get_metric_trend(p_category => 'm', p_metric => 'c', p_days => 7)"
+    assert flow.rows(named)[0].date == flow.state("m.c").as_of.astimezone(UTC).date()
+    assert flow.rows("SELECT * FROM dims_get_metric_trend('m', 'missing')") == []
+
+
 def test_the_stats_are_those_of_the_numbers(flow: Flow) -> None:
     for value in (2, 4, 4, 4, 5, 5, 7, 9):
         flow.serve(a=value)
@@ -164,9 +192,9 @@ def test_each_view_and_function_has_a_comment_and_the_callers_rights(flow: Flow)
     )
     functions = flow.rows(
         "SELECT proname, obj_description(oid) AS comment, prosecdef, provolatile FROM pg_proc "
-        "WHERE proname LIKE 'dims_metric%'"
+        "WHERE proname LIKE 'dims\\_%metric\\_%'"
     )
-    assert (len(views), len(functions)) == (3, 2)
+    assert (len(views), len(functions)) == (4, 3)
     assert all(row.comment for row in (*views, *functions))
     assert {(row.prosecdef, row.provolatile) for row in functions} == {(False, "s")}
 

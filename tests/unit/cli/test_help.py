@@ -23,6 +23,8 @@ def walk(command: click.Command, path: Words) -> Iterator[tuple[Words, click.Com
         for name in command.list_commands(context):
             child = command.get_command(context, name)
             assert child is not None
+            if child.hidden:  # an old name of another command, which docs/quick_reference.md lists
+                continue
             yield from walk(child, (*path, name))
 
 

@@ -84,7 +84,7 @@ def test_invalid_sizes_are_refused(wrong: Any):
         (5400, "1.5 hours"),
         (362_880, "4.2 days"),
         (1_209_600, "2 weeks"),
-        (-7200, "-2 hours"),
+        (-7200, "in 2 hours"),
     ],
 )
 def test_words(seconds: float, shown: str):
@@ -102,3 +102,19 @@ def test_a_formatted_percentage_is_on_the_right_side_of_each_limit(drift: float,
     near = any(abs(drift - limit) < 1e-8 for limit in (*limits, 0.0))
     assert near or [shown >= limit for limit in limits] == [drift >= limit for limit in limits]
     assert shown == pytest.approx(drift, abs=0.0500001)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (60, "60s"),
+        (0.25, "0.25s"),
+        (0.000001, "0.000001s"),
+        (1_234_567, "1234567s"),
+        (315_576_000_000, "315576000000s"),
+    ],
+)
+def test_a_duration_is_written_with_all_its_digits(seconds: float, written: str):
+    span = timedelta(seconds=seconds)
+    assert duration_as_config(span) == written
+    assert parse_duration(written) == span

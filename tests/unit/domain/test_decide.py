@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -197,7 +198,13 @@ def test_a_limit_that_cannot_judge_a_value_says_so(value: Any, named: str):
 
 @pytest.mark.parametrize(
     ("hours", "severity", "tier"),
-    [(0, "none", "auto"), (48, "none", "auto"), (48.1, "high", "notify"), (-5, "none", "auto")],
+    [
+        (0, "none", "auto"),
+        (48, "none", "auto"),
+        (48.1, "high", "notify"),
+        (-0.08, "none", "auto"),
+        (-5, "high", "notify"),
+    ],
 )
 def test_an_age_is_judged_only_by_its_limit(hours: float, severity: str, tier: str):
     judge = Judge(Policy(max_age=timedelta(hours=48), critical=True), is_age=True)
@@ -205,6 +212,44 @@ def test_an_age_is_judged_only_by_its_limit(hours: float, severity: str, tier: s
     verdict = judge.decide(Baseline("2020-01-01T00:00:00+00:00"), instant, Baseline("2020-01-01T00:00:00+00:00"), NOW)
     assert (verdict.status, verdict.severity, verdict.tier, verdict.drift_pct) == ("ok", severity, tier, None)
     assert judge.decide(None, instant, None, NOW).status == "new"
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(max_age=timedelta(days=3)), Policy(critical=True)])
+@pytest.mark.parametrize("baseline", [None, Baseline("2020-01-01T00:00:00+00:00")])
+def test_more_than_five_minutes_ahead_breaks_the_limit(policy: Policy, baseline: Baseline | None):
+    judge = Judge(policy, is_age=True)
+    for ahead, limit in ((timedelta(minutes=5), None), (timedelta(minutes=5, seconds=1), "future")):
+        assert judge.broken_limit((NOW + ahead).isoformat(), NOW) == limit
+    verdict = judge.decide(baseline, "2031-01-01T00:00:00+00:00", None, NOW)
+    assert (verdict.severity, verdict.tier) == ("high", "notify")
+    assert "in the future: 2031-01-01 00:00 UTC" in verdict.reason
+    assert "ahead when DIMS read it" in verdict.reason
+
+
+@pytest.mark.parametrize("instant", ["9999-12-31T23:59:59.999999+00:00", "9999-12-31T23:59:59.999999-12:00"])
+def test_the_last_instants_are_in_the_future(instant: str):
+    judge = Judge(is_age=True)
+    assert judge.broken_limit(instant, NOW) == "future"
+    assert re.search(r"in the future: .* was 7,97\d years ahead", judge.format_broken_limit(instant, NOW) or "")
+    assert age_of(instant, NOW) is None
+
+
+def test_what_was_in_the_future_when_it_was_measured_stays_so():
+    judge, instant = Judge(Policy(max_age=timedelta(hours=3)), is_age=True), (NOW + timedelta(hours=9)).isoformat()
+    for later in (0, 10, 100):
+        assert judge.broken_limit(instant, NOW + timedelta(hours=later), NOW) == "future"
+    assert judge.broken_limit(instant, NOW + timedelta(hours=10), NOW + timedelta(hours=10)) is None
+
+
+def test_a_text_that_is_not_an_instant_has_no_age():
+    assert Judge(Policy(max_age=timedelta(0)), is_age=True).broken_limit("synced", NOW) is None
+    assert age_of("synced", NOW) is None
+
+
+def test_the_age_of_an_instant_slightly_ahead_is_zero():
+    assert age_of((NOW + timedelta(minutes=4)).isoformat(), NOW) == 0
+    assert age_of((NOW + timedelta(minutes=6)).isoformat(), NOW) is None
+    assert age_of("1970-01-01T00:00:00+00:00", NOW, "days") == pytest.approx((NOW.timestamp()) / 86_400)
 
 
 def test_an_age_without_a_limit_or_an_instant_is_fine():

@@ -7,6 +7,7 @@ import pytest
 from dims_worker.config import DerivedMetric
 from dims_worker.probes.base import Reading, Value
 from dims_worker.probes.derived import derive_reading
+from dims_worker.probes.reading_notes import reading_doubts
 
 
 def good(name: str, value: Value) -> Reading:
@@ -43,7 +44,7 @@ def test_every_unusable_input_is_named() -> None:
     }
     error = derive_reading("d.x", DerivedMetric(derive="m.a + m.b + m.c + m.d + m.e + m.f"), inputs).error
     assert error is not None
-    for part in ("m.a: the bucket is gone", "m.b: None is not a number", "m.c: '2025", "m.d: True", "m.e: has no"):
+    for part in ("m.a: the bucket is gone", "m.b is null: it has no value", "m.c: '2025", "m.d: True", "m.e: has no"):
         assert part in error
     assert "m.f" not in error
 
@@ -55,3 +56,27 @@ def test_every_unusable_input_is_named() -> None:
 def test_a_result_that_is_not_a_number_fails(text: str, values: dict[str, Value]) -> None:
     reading = of(text, **values)
     assert reading.method == "failed" and reading.error
+
+
+def test_a_formula_inherits_the_doubts_about_its_inputs():
+    metric = DerivedMetric(derive="m.a + m.b + m.c")
+    inputs = {
+        "m.a": Reading("m.a", 1, "files", "approximate", None, {"changed_while_measured": True}),
+        "m.b": Reading("m.b", 2, "files", "exact", None, {"in_progress": "a rebase is in progress"}),
+        "m.c": Reading("m.c", 0, "files", "exact", None, {"absent": "the folder does not exist"}),
+    }
+    reading = derive_reading("m.sum", metric, inputs)
+    assert (reading.value, reading.method) == (3, "derived")
+    assert reading_doubts(reading.method, reading.details) == [
+        "approximate: the source changed while DIMS measured it",
+        "measured while a rebase is in progress",
+        "absent: m.c: the folder does not exist",
+    ]
+    exact = {name: Reading(name, 1, "files", "exact") for name in inputs}
+    assert derive_reading("m.sum", metric, exact).details == {}
+
+
+def test_a_null_input_fails_with_its_reason():
+    inputs = {"m.a": Reading("m.a", None, "files", "exact", None, {"absent": "the folder does not exist"})}
+    reading = derive_reading("m.twice", DerivedMetric(derive="2 * m.a"), inputs)
+    assert (reading.method, reading.error) == ("failed", "m.a is null: the folder does not exist")
