@@ -72,9 +72,10 @@ def raise_generations(
             "reading_gen = CASE WHEN locked.is_named THEN m.requested_gen + 1 ELSE m.reading_gen END, "
             "due_since = CASE WHEN m.requested_gen > m.measured_gen THEN m.due_since ELSE clock_timestamp() END "
             "FROM locked WHERE m.metric = locked.metric AND m.retired_at IS NULL "
-            "RETURNING m.metric, m.requested_gen, locked.is_named) "
-            "INSERT INTO dims_ingest_batches (batch_id, metric, generation) "
-            "SELECT :batch, metric, requested_gen FROM raised WHERE is_named RETURNING metric, generation"
+            "RETURNING m.metric, m.requested_gen, locked.is_named), "
+            "recorded AS (INSERT INTO dims_ingest_batches (batch_id, metric, generation) "
+            "SELECT :batch, metric, requested_gen FROM raised) "
+            "SELECT metric, requested_gen AS generation FROM raised WHERE is_named"
         ),
         {"names": list(names), "compared": list(compared), "batch": batch_id},
     )

@@ -185,7 +185,7 @@ def cause_failures(stack: LocalStack) -> None:
         stack.run("dims_worker status")
         stack.run("dims_worker enqueue any")
         wait_for(lambda name=name, before=before: stack.pids().get(name) not in (None, before[name]), 60)
-    wait_for(lambda: "broker    up" in stack.run("dims_worker status"), 60)
+    wait_for(lambda: re.search(r"broker +up", stack.run("dims_worker status")), 60)
     urls = json.loads((stack.home / "servers.json").read_text())
     broker, database = urllib.parse.urlsplit(urls["broker_url"]), urllib.parse.urlsplit(urls["database_url"])
     wrong = {

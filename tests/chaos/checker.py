@@ -71,11 +71,13 @@ class Checker:
                 yield f"event {row.event_id} concerns {row.metrics}, not {sorted(known[row.event_id].metrics)}"
 
     def _batches(self) -> Iterator[str]:
-        """Each ingest batch is served by a good reading, and each generation was requested by a batch."""
+        """Each ingest batch is served by a good reading of what it names, and each generation was requested by a
+        batch."""
         for row in self.rows(
             "SELECT k.metric, count(*) AS batches FROM dims_ingest_batches k WHERE NOT EXISTS (SELECT 1 "
             "FROM dims_metrics_history h WHERE h.metric = k.metric AND h.generation >= k.generation "
-            "AND h.method <> 'failed' AND h.outcome IN ('accepted', 'held')) GROUP BY 1"
+            "AND h.method <> 'failed' AND h.outcome IN ('accepted', 'held')) AND EXISTS (SELECT 1 "
+            "FROM dims_event_log e WHERE e.batch_id = k.batch_id AND k.metric = ANY(e.metrics)) GROUP BY 1"
         ):
             yield f"{row.batches} batches of {row.metric} are served by no reading"
         for row in self.rows(
@@ -86,7 +88,7 @@ class Checker:
             yield f"{row.metric} has generation {row.requested_gen}, but {row.batches} batches and its registration"
 
     def _metrics(self) -> Iterator[str]:
-        """Each metric has the true value, and its measurement began after the last change that concerns it."""
+        """Each metric has the true value, and was measured, or found unchanged, after its last change began."""
         truth, last = self.world.truth(), self._last()
         rows = self.rows(
             "SELECT m.*, (SELECT max(h.as_of) FROM dims_metrics_history h WHERE h.metric = m.metric "
@@ -99,7 +101,7 @@ class Checker:
                 yield f"{row.metric} is {truth[row.metric]}, but was recorded as {row.value} at {row.as_of}"
             if row.error is not None or row.failures:
                 yield f"{row.metric} has {row.failures} failures: {row.error}"
-            if row.as_of is None or row.as_of != row.recorded:
+            if row.as_of is None or row.recorded is None or row.as_of < row.recorded:
                 yield f"{row.metric}: its state is of {row.as_of}, its history of {row.recorded}"
             elif (done := last.get(row.metric)) and row.as_of <= done:
                 yield f"{row.metric} was last measured at {row.as_of}, and changed at {done}"
