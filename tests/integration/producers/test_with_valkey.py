@@ -86,14 +86,15 @@ def test_senders_do_not_pile_up(repo: Path, home: Path, valkey, until, python_pr
             alive.append(set(python_processes(str(home))))
             time.sleep(0.02)
         shas = burst.stdout.read().split() if burst.stdout else []
-    assert len(shas) == 100 and len(Spool(home / "spool")) == 100
+    # On a slow machine, a change of a ref can be reported before the commit that made it
+    assert len(shas) == 100 and 100 <= len(Spool(home / "spool")) < 120
     assert max(map(len, alive)) <= 2 and len(set[int]().union(*alive)) < 50
     until(lambda: not python_processes(str(home)))
     assert not (home / "spool" / SENDER).exists()
     valkey.start()
     subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "last"], cwd=repo, check=True)
     until(lambda: len(Spool(home / "spool")) == 0)
-    ids = [e.id for e in valkey.events()]
+    ids = [e.id for e in valkey.events() if e.type == "dims.git.commit"]
     assert len(ids) == len(set(ids)) == 101 and set(shas) < set(ids)
     until(lambda: not python_processes(str(home)))
 
