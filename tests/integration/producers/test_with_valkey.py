@@ -42,12 +42,20 @@ def test_publish_to_a_frozen_broker_takes_a_bounded_time(valkey) -> None:
         publish([event("1")], valkey.url, timeout=0.4)  # without a timeout, this call would not return
 
 
+def without_refs(events: list[Event]) -> list[Event]:
+    """Return the events without changes of refs, which a slow machine reports before the commit that made them."""
+    return [event for event in events if event.type != "dims.git.refs_changed"]
+
+
 def test_a_commit_without_a_watcher_is_published(repo, home: Path, commit, valkey, until, python_processes) -> None:
     (home / "producer.env").write_text(f"DIMS_BROKER_URL={valkey.url}\n")
     install(repo, home)
     shas = [commit("one", "sub/two"), commit("three")]  # two in quick succession
-    until(lambda: len(valkey.events()) == 2)
-    assert {e.id: e.data["paths"] for e in valkey.events()} == {shas[0]: ["one", "sub/two"], shas[1]: ["three"]}
+    until(lambda: len(without_refs(valkey.events())) == 2)
+    assert {e.id: e.data["paths"] for e in without_refs(valkey.events())} == {
+        shas[0]: ["one", "sub/two"],
+        shas[1]: ["three"],
+    }
     until(lambda: not python_processes(str(home)))
     assert len(Spool(home / "spool")) == 0 and not (home / "spool/bad").exists()
 
@@ -60,12 +68,12 @@ def test_commits_while_the_broker_is_down_arrive_once_when_it_is_up(
     valkey.stop()
     first, amended = commit("a b"), commit("c", options=("--amend",))
     until(lambda: not python_processes(str(home)))
-    assert len(Spool(home / "spool")) == 3
+    assert len(Spool(home / "spool")) >= 3
     valkey.start()
     third = commit("d")
-    until(lambda: len(valkey.events()) >= 4)
+    until(lambda: len(without_refs(valkey.events())) >= 4)
     until(lambda: not python_processes(str(home)))
-    assert [(e.type.rpartition(".")[2], e.data["commit"], e.data["paths"]) for e in valkey.events()] == [
+    assert [(e.type.rpartition(".")[2], e.data["commit"], e.data["paths"]) for e in without_refs(valkey.events())] == [
         ("commit", first, ["a b"]),
         ("commit", amended, ["a b", "c"]),
         ("rewrite", amended, ["c"]),
@@ -86,7 +94,6 @@ def test_senders_do_not_pile_up(repo: Path, home: Path, valkey, until, python_pr
             alive.append(set(python_processes(str(home))))
             time.sleep(0.02)
         shas = burst.stdout.read().split() if burst.stdout else []
-    # On a slow machine, a change of a ref can be reported before the commit that made it
     assert len(shas) == 100 and 100 <= len(Spool(home / "spool")) < 120
     assert max(map(len, alive)) <= 2 and len(set[int]().union(*alive)) < 50
     until(lambda: not python_processes(str(home)))
@@ -94,7 +101,7 @@ def test_senders_do_not_pile_up(repo: Path, home: Path, valkey, until, python_pr
     valkey.start()
     subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "last"], cwd=repo, check=True)
     until(lambda: len(Spool(home / "spool")) == 0)
-    ids = [e.id for e in valkey.events() if e.type == "dims.git.commit"]
+    ids = [e.id for e in without_refs(valkey.events())]
     assert len(ids) == len(set(ids)) == 101 and set(shas) < set(ids)
     until(lambda: not python_processes(str(home)))
 
@@ -132,7 +139,7 @@ def test_a_reset_is_sent_without_a_watcher(repo: Path, home: Path, commit, valke
     commit("a")
     commit("b")
     subprocess.run(["git", "-C", repo, "reset", "-q", "--hard", "HEAD~1"], check=True)
-    until(lambda: sorted(e.type for e in valkey.events()) == ["dims.git.commit"] * 2 + ["dims.git.refs_changed"])
+    until(lambda: len(without_refs(valkey.events())) == 2 < len(valkey.events()))
     until(lambda: not python_processes(str(home)))
     assert len(Spool(home / "spool")) == 0 and not (home / "spool" / SENDER).exists()
 
@@ -147,7 +154,7 @@ def test_a_commit_does_not_wait_for_a_frozen_broker(repo, home: Path, commit, va
     commit("a")
     assert time.monotonic() - started < 1.0
     valkey.thaw()
-    until(lambda: len(valkey.events()) == 2)
+    until(lambda: len(without_refs(valkey.events())) == 2)
     until(lambda: not python_processes(str(home)))
 
 
