@@ -1,4 +1,4 @@
-"""A complete local stack: PostgreSQL, Valkey, S3, a repository with the Git hook, a worker and `dims web`."""
+"""A complete local stack: PostgreSQL, Valkey, S3, a repository with the Git hook, a worker, beat and `dims web`."""
 
 from __future__ import annotations
 
@@ -135,7 +135,13 @@ def local_stack(database_url: str, broker_url: str, folder: Path) -> Iterator[Lo
             project,
             folder / "worker.log",
             *("-m", "celery", "-A", "dims_worker.tasks", "worker", "-l", "INFO", "-c", "2"),
-            *("-Q", "dims.ingest,dims.verify", "--without-gossip", "--without-mingle"),
+            *("-Q", "dims.ingest,dims.verify,dims.verify.slow", "--without-gossip", "--without-mingle"),
+        )
+        _process(  # without it, each page warns that no beat runs
+            stack,
+            project,
+            folder / "beat.log",
+            *("-m", "celery", "-A", "dims_worker.tasks", "beat", "-s", str(folder / "beat-schedule"), "--pidfile="),
         )
         _process(stack, project, folder / "web.log", *("-m", "dims_worker", "web", "--port", "0"))
         project.dims("hook", "install", check=True)
@@ -161,6 +167,7 @@ def _fill(stack: LocalStack) -> None:
         lambda: stack.served() and stack.scalar("SELECT count(*) FROM dims_verification_runs WHERE result IS NOT NULL")
     )
     wait_for(lambda: stack.scalar("SELECT count(*) FROM dims_event_log WHERE type = 'dims.git.commit'"))
+    wait_for(lambda: stack.scalar("SELECT count(*) FROM dims_processes WHERE role = 'beat'"))
 
 
 def put(env: Mapping[str, str], keys: list[str]) -> None:
