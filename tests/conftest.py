@@ -49,13 +49,28 @@ def wait_for(condition: Callable[[], Any], timeout: float = 30.0, period: float 
     return result
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spread the parts of the chaos test, which take minutes, so that parallel processes share them."""
-    chaos = [item for item in items if item.path.name == "test_chaos.py"]
-    items[:] = [item for item in items if item.path.name != "test_chaos.py"]
-    distance = len(items) // (len(chaos) + 1)
-    for number, item in enumerate(chaos):
-        items.insert(number * distance, item)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let each of several processes begin with a part of the acceptance tests, so that none ends with a long one.
+
+    At first, each process gets an equal part of the list. The tests of a file stay together, because they share what
+    the file starts. Only each part of the chaos test is alone: it takes minutes.
+    """
+    processes = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    if processes == 1:
+        return
+    slow: dict[str, list[pytest.Item]] = {}
+    others: list[pytest.Item] = []
+    for item in items:
+        if item.path.parent.name == "acceptance":
+            slow.setdefault(item.nodeid if item.path.name == "test_chaos.py" else str(item.path), []).append(item)
+        else:
+            others.append(item)
+    size = -(-len(items) // processes)
+    ordered: list[pytest.Item] = []
+    for number in range(processes):
+        begin = [item for group in list(slow.values())[number::processes] for item in group]
+        ordered += begin + [others.pop(0) for _ in range(min(size - len(begin), len(others)))]
+    items[:] = ordered + others
 
 
 @pytest.fixture(scope="session")
