@@ -42,6 +42,7 @@ from redis.exceptions import ResponseError
 from sqlalchemy import Engine, text
 
 from dims_worker.approvals import decisions
+from dims_worker.domain.approvers import Decider
 from dims_worker.broker import event_stream, pending_wakeups
 from dims_worker.broker.pending_wakeups import reserve_lost
 from dims_worker.broker.queues import INGEST, VERIFY
@@ -79,7 +80,7 @@ WALKS = settings(
 
 VALUES = (100, 104, 110, 114, 120, 200)
 """Steps between these may be minor, moderate, major or extreme, and need approval or not."""
-ADA = decisions.Decider("ada", "option")
+ADA = Decider("ada", "option")
 SOURCES = st.sampled_from(["one", "two"])
 NAMED = st.sets(st.sampled_from(["m.a", "m.b", "m.c", "m.sum"]), min_size=1)
 OLDER = st.booleans()
