@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from dims_worker.numbers import same_value
-from dims_worker.store.incidents import Incident, Kind
+from dims_worker.store.incidents import Incident, Kind, Resolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class Step:
     known: Incident | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     new_version: bool = False
+    resolution: Resolution = "recovered"
 
 
 def next_step(condition: Condition, known: Incident | None, now: datetime, quiet: timedelta) -> Step | None:

@@ -42,12 +42,12 @@ from redis.exceptions import ResponseError
 from sqlalchemy import Engine, text
 
 from dims_worker.approvals import decisions
-from dims_worker.domain.approvers import Decider
 from dims_worker.broker import event_stream, pending_wakeups
 from dims_worker.broker.pending_wakeups import reserve_lost
 from dims_worker.broker.queues import INGEST, VERIFY
 from dims_worker.cli import verify as command
 from dims_worker.config import Config, load_config
+from dims_worker.domain.approvers import Decider
 from dims_worker.domain.plan import Planner
 from dims_worker.errors import DatabaseUnreachable, Refused
 from dims_worker.events import SCRAPER_COMPLETE, STREAM, VERIFY_REQUESTED, Event
