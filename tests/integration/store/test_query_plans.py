@@ -17,6 +17,7 @@ from dims_worker.store import (
     baselines,
     change_events,
     events,
+    expectations,
     history,
     leases,
     point_in_time,
