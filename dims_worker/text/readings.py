@@ -57,7 +57,9 @@ def _done(reading: JudgedReading, health: Health | None) -> str:
         return escape_control(reason)
     if health is not None and "failing" in health.flags and reading.method == "failed":
         return ""
-    if (reading.status, reading.outcome) in (("new", "accepted"), ("ok", "accepted"), ("ok", "looked")):
+    if reading.status == "new" and reading.outcome == "accepted":
+        return "" if health is not None and "new" in health.flags else "first baseline"
+    if reading.status == "ok" and reading.outcome in ("accepted", "looked"):
         return ""
     if reading.outcome == "held":
         return _held(reading, health)

@@ -75,7 +75,10 @@ def make_health(config: Config, incidents: Sequence[Incident] = (), now: datetim
 def make_incident(kind: str) -> Incident:
     fields = dict.fromkeys(Incident.__slots__) | {"metric": "raw.objects", "state": "open", "severity": "high"}
     return Incident(
-        **(fields | {"kind": kind, "reason": "down 40 %", "value": 3, "anchor": 5, "opened_at": NOW, "flaps": 0})
+        **(
+            fields
+            | {"kind": kind, "reason": "down 40 %", "value": 3, "anchor": 5, "opened_at": NOW, "flaps": 0, "request": 4}
+        )
     )
 
 
