@@ -300,3 +300,19 @@ def test_exit_code_1_has_its_reason_in_every_format(world: World) -> None:
             assert not re.search(rf"{metric}\b.*: ok\b", out)
     code, out = world.dims("verify", "-m", "m.ok")
     assert code == 0 and "exit code" not in out
+
+
+def test_a_run_shows_the_words_of_its_readings(world: World) -> None:
+    """The run in which the values changed. A later decision changes what the run shows of a held value."""
+    runs = json.loads(world.dims("runs", "--json")[1])["runs"]
+    number = next(run["run_id"] for run in reversed(runs) if run["held"])
+    shown = last_cells(world.dims("runs", str(number))[1])
+    assert re.fullmatch(r"waits for approval: request \d+", shown["m.waiting"])
+    assert shown["m.lost"] == "lost; accepted" and shown["m.drifted"] == "drifted; accepted"
+    assert shown["m.limit"].startswith("beyond its limit: 6 is above max = 5")
+    assert shown["m.ok"] == "ok" and shown["m.rejected"] == "lost; rejected, baseline kept"
+    documents = json.loads(world.dims("runs", str(number), "--json")[1])["metrics"]
+    labels = {document["metric"]: document["label"] for document in documents}
+    assert labels == {name: label_of(text) for name, text in shown.items()}
+    listed = world.dims("approvals", "list")[1]
+    assert "waits for approval" in listed
