@@ -5,33 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from sqlalchemy import Connection, Engine
 
 from dims_worker.config import Config
+from dims_worker.domain.approvers import Decider, require_approver
 from dims_worker.domain.decide import Baseline, Judge, drift_pct
-from dims_worker.errors import MeasureError, NotAllowed, NotFound, Refused, UsageError
+from dims_worker.errors import MeasureError, NotFound, Refused, UsageError
 from dims_worker.numbers import exact_decimal, is_number, number_of, value_text
 from dims_worker.probes.base import Reading, Value
 from dims_worker.probes.text_values import checked_text
-from dims_worker.store import approval_requests, metric_states
+from dims_worker.store import approval_requests, incidents, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.metric_states import MetricState
 from dims_worker.store.runs import set_reading_outcome
 
 Choice = Literal["approved", "rejected"]
-
-
-@dataclass(frozen=True, slots=True)
-class Decider:
-    """A person who decides, and how DIMS knows the name. On the command line: an `option`, the `environment`, or the
-    `system`'s user name. On the dashboard: a `token`, a sign-in `link` or a trusted `proxy`."""
-
-    name: str
-    known_by: Literal["option", "environment", "system", "token", "link", "proxy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +55,29 @@ def decide_request(
     """Approve or reject the version of a request that the reviewer saw.
 
     An approved value becomes the baseline, and the value that a person last accepted. After a rejection, DIMS opens no
-    new request while readings stay in the same band. To repeat a decision changes nothing. Raises NotFound, NotAllowed,
-    and Refused, if the request was decided differently, or if its value or the baseline changed meanwhile.
+    new request while readings stay in the same band. The incident ends with the decision. A rejected value stays
+    visible as an acknowledged drift until it is back.
+
+    To repeat a decision changes nothing. Raises NotFound, NotAllowed, and Refused, if the request was decided
+    differently, or if its value or the baseline changed meanwhile.
     """
     with transaction(engine) as connection:
         metric = _existing(approval_requests.find_request(connection, name), name).metric
-        _require_approver(config, metric, person)
+        require_approver(config, metric, person)
         state = metric_states.lock_states(connection, [metric])[metric]  # before the request, in the order of a run
         request = _existing(approval_requests.find_request(connection, name, lock=True), name)
         if request.state == choice:
             return DecisionResult(request, choice, already=True)
         _require_unchanged(request, version, state)
+        now = clock(connection)
+        decision = {"closed_by": person.name, "known_by": person.known_by, "closing_reason": note}
         if choice == "approved":
             state.accept(request.value, request.as_of, by_person=True)
-            _judge_again(config, state, clock(connection))
+            _judge_again(config, state, now)
+            incidents.settle_incidents(connection, metric, "approved", now, **decision)
         else:
             state.rejected, state.rejected_as_of = request.anchor, request.as_of
+            incidents.keep_as_drift(connection, request, "rejected", now, **decision)
         metric_states.save_states(connection, [state])
         approval_requests.close_request(
             connection, request.id, choice, decided_by=person.name, known_by=person.known_by, note=note
@@ -100,7 +98,7 @@ def set_baselines(
     for baseline in baselines:
         if baseline.metric not in config.metrics:
             raise NotFound(f"no metric is called {baseline.metric}: `dims metrics` lists them")
-        _require_approver(config, baseline.metric, person)
+        require_approver(config, baseline.metric, person)
     names = [baseline.metric for baseline in baselines]
     with transaction(engine) as connection:
         locked = metric_states.lock_states(connection, names)
@@ -120,6 +118,8 @@ def _set(connection: Connection, config: Config, baseline: BaselineInput, state:
     before, before_as_of = state.baseline if state.baseline_as_of else None, state.baseline_as_of
     state.accept(baseline.value, now, by_person=True)
     _judge_again(config, state, now)
+    decision = {"closed_by": person.name, "known_by": person.known_by, "closing_reason": baseline.note}
+    incidents.settle_incidents(connection, baseline.metric, "expected", now, **decision)
     request = {
         "metric": baseline.metric,
         "kind": "baseline",
@@ -171,23 +171,6 @@ def _require_valid(config: Config, baseline: BaselineInput, state: MetricState) 
 
 def _kind(value: Value) -> str:
     return "text" if isinstance(value, str) else "boolean" if isinstance(value, bool) else "number"
-
-
-def approvers_of(config: Config, metric: str) -> tuple[str, ...]:
-    """Return the name patterns of the people who may decide on a metric. Empty: everyone may."""
-    return config.policy_of(metric).approvers if metric in config.metrics else ()
-
-
-def may_decide(config: Config, metric: str, name: str) -> bool:
-    """Return whether a person of this name may decide on a metric."""
-    approvers = approvers_of(config, metric)
-    return not approvers or any(fnmatchcase(name, pattern) for pattern in approvers)
-
-
-def _require_approver(config: Config, metric: str, person: Decider) -> None:
-    if not may_decide(config, metric, person.name):
-        approvers = approvers_of(config, metric)
-        raise NotAllowed(f"{person.name} may not decide on {metric}: its `approvers` are {', '.join(approvers)}")
 
 
 def _require_unchanged(request: ApprovalRequest, version: int, state: MetricState) -> None:
