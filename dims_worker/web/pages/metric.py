@@ -19,7 +19,6 @@ from dims_worker.config import Config, DerivedMetric, Policy
 from dims_worker.config.formula import PRICES
 from dims_worker.config.policy import Thresholds
 from dims_worker.config.runtime import WORKFLOW
-from dims_worker.domain.decide import IN_FUTURE
 from dims_worker.errors import NotFound
 from dims_worker.formatting import (
     NO_VALUE,
@@ -30,13 +29,12 @@ from dims_worker.formatting import (
     format_value,
     is_number,
 )
-from dims_worker.probes.reading_notes import reading_doubts
 from dims_worker.reports import svg_charts
 from dims_worker.store.runs import PastReading, newest_readings
 from dims_worker.text.evidence import placed_lines
 from dims_worker.text.explanation import format_health, verdict_reasons
 from dims_worker.text.phrases import ExplanationView
-from dims_worker.text.readings import broken_limit_text, done_text
+from dims_worker.text.readings import past_reading_text
 from dims_worker.web.context import web_context
 from dims_worker.web.pages.approvals import RequestCard
 from dims_worker.web.trend_chart import SPANS, trend_charts
@@ -91,21 +89,8 @@ def metric_page(request: Request) -> Response:
 
 def state_labels(explanation: Explanation) -> list[str]:
     """Return the labels of a metric's state, most important first. `ok` if there is nothing to report."""
-    state, judged, request = explanation.state, explanation.judged, explanation.request
-    status = judged.verdict.status if judged else state.status
-    labels = (
-        (f"waits: request {request.id}" if request else "", request),
-        ("failed", state.error),
-        (IN_FUTURE, judged and judged.limit == "future"),
-        ("beyond its limit", judged and judged.limit and judged.limit != "future"),
-        ("stale", explanation.stale),
-        (status or "", status in ("moderate", "major", "extreme") and not request),
-        ("not measured yet", explanation.reading is None and not state.error),
-        ("retired", state.retired_at),
-    )
-    reading = explanation.reading
-    doubts = reading_doubts(reading.method, reading.details) if reading else []
-    return [label for label, applies in labels if applies] or [doubt.partition(":")[0] for doubt in doubts] or ["ok"]
+    retired = ["retired"] if explanation.state.retired_at else []
+    return [*explanation.health.labels, *retired]
 
 
 def _input_rows(view: ExplanationView) -> Iterator[dict[str, Any]]:
@@ -135,7 +120,7 @@ class HistoryRow:
     def of(cls, config: Config, reading: PastReading) -> HistoryRow:
         failed, metric = reading.method == "failed", config.metrics.get(reading.metric)
         value = NO_VALUE if failed else format_value(reading.value, reading.unit, metric, reading.as_of)
-        outcome = f"failed: {reading.error}" if failed else done_text(reading, broken_limit_text(config, reading))
+        outcome = past_reading_text(config, reading)
         return cls(reading, value, format_drift(reading.value, reading.baseline, reading.drift_pct), outcome)
 
 
