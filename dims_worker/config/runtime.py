@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dims_worker.config.formula import PRICES
+from dims_worker.config.maintenance import MaintenanceWindow
 from dims_worker.config.metrics import DerivedMetric, Metric, SourceMetric
 from dims_worker.config.notifications import NotifySection
 from dims_worker.config.policy import Origin, Policy, PolicySection, explicit_keys
@@ -57,6 +58,7 @@ class Config:
     prices: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
     workflows: WorkflowsSection = field(default_factory=WorkflowsSection)
     notify: NotifySection = field(default_factory=NotifySection)
+    maintenance: Mapping[str, MaintenanceWindow] = field(default_factory=dict)
     web: WebSection = field(default_factory=WebSection)
     database_url: str | None = field(default=None, repr=False)
     broker_url: str | None = field(default=None, repr=False)
