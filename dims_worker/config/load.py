@@ -193,7 +193,8 @@ def _notify(document: YamlDocument) -> NotifySection:
 
 def _maintenance(document: YamlDocument) -> dict[str, MaintenanceWindow]:
     windows = {
-        name: _model(document, MaintenanceWindow, ("maintenance", name)) for name in _mapping(document, ("maintenance",))
+        name: _model(document, MaintenanceWindow, ("maintenance", name))
+        for name in _mapping(document, ("maintenance",))
     }
     return {name: window for name, window in windows.items() if window}
 

@@ -170,6 +170,12 @@ class Config:
         """Return the policy of a metric: its own keys override its category's, and these the general ones."""
         return self.policy.overridden_by(self._category(name)).overridden_by(self.metric_of(name))
 
+    @cached_property
+    def owners(self) -> Mapping[str, str]:
+        """The owner of each metric and workflow that has one."""
+        found = {name: self.policy_of(name).owner for name in self.definitions}
+        return {name: owner for name, owner in found.items() if owner}
+
     def policy_origins(self, name: str) -> Mapping[str, Origin]:
         """Return the layer that each key of a metric's policy comes from."""
         layers: dict[Origin, dict[str, Any]] = {

@@ -181,7 +181,7 @@ def _limit(inputs: HealthInputs, now: datetime) -> _Finding | None:
 def _drifted(inputs: HealthInputs) -> _Finding | None:
     state, incident = inputs.state, _incident(inputs, "drifted")
     if incident is not None:
-        label = _drift_label(inputs.judge, incident.anchor, incident.value)
+        label = drift_label(inputs.judge, incident.anchor, incident.value)
         since = format_utc(incident.anchor_as_of) if incident.anchor_as_of else format_utc(incident.opened_at)
         flaps = f" It came back {incident.flaps + 1} times." if incident.flaps else ""
         sentence = f"It drifted from the value of {since}: {escape_control(incident.reason)}.{flaps}"
@@ -189,7 +189,7 @@ def _drifted(inputs: HealthInputs) -> _Finding | None:
     if _incident(inputs, "waiting") is not None or not has_unaccepted_drift(state):
         return None
     severity: Severity = state.severity if state.severity in SEVERITIES else "high"
-    label = _drift_label(inputs.judge, state.baseline, state.value)
+    label = drift_label(inputs.judge, state.baseline, state.value)
     return _Finding("drifted", label, "Its latest value drifted from the baseline and is not accepted.", severity)
 
 
@@ -201,7 +201,7 @@ def has_unaccepted_drift(state: MetricState) -> bool:
     return state.severity in SEVERITIES and at_least(state.severity, "high") and state.status != "new"
 
 
-def _drift_label(judge: Judge, before: object, value: object) -> str:
+def drift_label(judge: Judge, before: object, value: object) -> str:
     """Return `lost` for a number that became smaller, unless policy watches only growth, else `drifted`."""
     if judge.policy.direction == "up" or not (is_number(before) and is_number(value)):
         return "drifted"

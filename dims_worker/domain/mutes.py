@@ -70,7 +70,9 @@ def mutes_at(config: Config, rows: Iterable[MuteRow], now: datetime) -> Mapping[
     """Return the mute of each muted name at `now`: the one that lasts longest. `rows`: what people muted."""
     muted: dict[str, Mute] = {}
     active = [row for row in rows if row.is_active(now)]
-    found = [(Mute(row.until, row.reason, row.muted_by, row.id), names_covered(config, [row.pattern])) for row in active]
+    found = [
+        (Mute(row.until, row.reason, row.muted_by, row.id), names_covered(config, [row.pattern])) for row in active
+    ]
     for name, end in open_windows(config.maintenance, now).items():
         window = config.maintenance[name]
         found.append((Mute(end, window.description or "planned", window=name), names_in_window(config, window)))

@@ -60,7 +60,9 @@ def active_mutes(connection: Connection, now: datetime) -> list[MuteRow]:
 
 def list_mutes(connection: Connection, *, limit: int) -> list[MuteRow]:
     """Return the latest mutes, ended ones included, the newest first."""
-    rows = connection.execute(text(f"SELECT {_COLUMNS} FROM dims_mutes ORDER BY id DESC LIMIT :limit"), {"limit": limit})
+    rows = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM dims_mutes ORDER BY id DESC LIMIT :limit"), {"limit": limit}
+    )
     return [MuteRow(*row) for row in rows]
 
 
