@@ -173,7 +173,8 @@ class Config:
     @cached_property
     def owners(self) -> Mapping[str, str]:
         """The owner of each metric and workflow that has one."""
-        found = {name: self.policy_of(name).owner for name in self.definitions}
+        names = (*self.metrics, *(f"{WORKFLOW}{name}" for name in self.configured_workflows))
+        found = {name: self.policy_of(name).owner for name in names}
         return {name: owner for name, owner in found.items() if owner}
 
     def policy_origins(self, name: str) -> Mapping[str, Origin]:
@@ -216,6 +217,8 @@ class Config:
         parts += [f"{name} {rule.model_dump_json()}" for name, rule in self.rules.items()]
         parts += [f"{name} {source.cooldown} {source.queue}" for name, source in self.sources.items()]
         parts += [self.settings.model_dump_json(), repr(sorted(self.prices.items())), *sorted(self.notify.channels)]
+        parts += [f"{name} {window.model_dump_json()}" for name, window in self.maintenance.items()]
+        parts.append(f"{self.notify.max_messages_per_day} {self.notify.quiet_period}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
     def _definition(self, name: str) -> str:

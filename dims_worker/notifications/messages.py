@@ -121,7 +121,7 @@ def compose_message(
 
 def _digest_line(config: Config, count: int) -> str:
     most = pluralize(config.notify.max_messages_per_day, "message")
-    return f"{pluralize(count, 'metric')} had more than {most} in 24 hours. This is the newest state of each."
+    return f"{pluralize(count, 'metric')} reached the limit of {most} in 24 hours. This is the newest state of each."
 
 
 def build_test_message(config: Config, channel: str) -> Message:

@@ -123,6 +123,15 @@ def receives(config: Config, name: str, metric: str) -> bool:
     return any(fnmatchcase(metric, pattern) for pattern in channel.metrics)
 
 
+def owners_without_channel(config: Config) -> Mapping[str, Sequence[str]]:
+    """Return each owner that no channel is named after, with what it owns. Empty if there are no channels."""
+    owned: dict[str, list[str]] = {}
+    for metric, owner in config.owners.items():
+        if config.notify.channels and owner not in config.notify.channels:
+            owned.setdefault(owner, []).append(metric)
+    return owned
+
+
 def channel_wants(channel: Channel, state: AlertState) -> bool:
     """Return whether a channel is notified of this kind of state, whatever the metric."""
     if state.stale:
