@@ -14,6 +14,7 @@ from dims_worker.cli.tables import plain_table
 from dims_worker.config import Config
 from dims_worker.errors import NotFound, NotSent, UsageError
 from dims_worker.formatting import NO_VALUE, escape_control, format_ago, format_remaining, pluralize
+from dims_worker.incidents.overdue import Sweep, sweep_incidents
 from dims_worker.notifications import sender
 from dims_worker.notifications.selection import Selection
 from dims_worker.store.engine import clock, transaction
@@ -70,7 +71,9 @@ def send(session: Session, channel: str | None, digest: bool) -> None:
     names = _channel_names(config, channel)
     with session.database() as engine:
         with transaction(engine) as connection:
-            sender.queue_overdue(connection, config)
+            now = clock(connection)
+            sweep_incidents(connection, config, Sweep(now, now))
+            sender.queue_overdue(connection, config, now)
         for name in names:
             if _is_off(session, name):
                 failed |= channel is not None

@@ -15,7 +15,8 @@ Every configured channel gets its rows, even if this process does not know the U
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -28,8 +29,7 @@ from dims_worker.notifications import rules
 from dims_worker.notifications.mutes import mutes_of
 from dims_worker.notifications.rules import ATTENTION, AlertTransition, MetricSignals
 from dims_worker.store import notifications
-from dims_worker.store.engine import clock
-from dims_worker.store.incidents import RULE, Incident, incidents_by_number, open_incidents
+from dims_worker.store.incidents import RULE, Incident, incidents_by_number, open_incidents, retired_metrics
 from dims_worker.store.metric_states import MetricState, read_states
 from dims_worker.store.notifications import Notification, StateEnd
 
@@ -37,7 +37,12 @@ MUTED = "muted"
 
 
 def write_run_notifications(
-    connection: Connection, config: Config, run_id: int, items: Sequence[RunReading], states: Mapping[str, MetricState]
+    connection: Connection,
+    config: Config,
+    run_id: int,
+    items: Sequence[RunReading],
+    states: Mapping[str, MetricState],
+    now: datetime,
 ) -> tuple[str, ...]:
     """Write the notifications of a run, in its transaction and after its incidents. `states` are the locked rows of
     its metrics. Return the channels that have something to send."""
@@ -47,25 +52,28 @@ def write_run_notifications(
     incidents = open_incidents(connection, _with_inputs(config, concerned))
     explained, by_metric = _explained(config, incidents), _by_metric(incidents)
     signals = {
-        metric: MetricSignals(by_metric.get(metric, ()), states[metric].failures, _attention(item), explained)
+        metric: MetricSignals(by_metric.get(metric, ()), states[metric].failures, _attention(item), explained, now)
         for metric, item in concerned.items()
     }
     values = {metric: {"value": item.value, "unit": item.unit} for metric, item in concerned.items() if not item.error}
     active = notifications.active_notifications(connection, config.notify.channels, concerned)
-    return _write(connection, config, list(_transitions(config, signals, active)), active, run_id, values)
+    writing = _Writing(connection, config, now, run_id, values)
+    return writing.write(list(_transitions(config, signals, active)), active)
 
 
-def write_overdue_notifications(connection: Connection, config: Config) -> None:
-    """Write the notifications that need no reading. Skip locked metrics: the next sweep handles them."""
+def write_overdue_notifications(connection: Connection, config: Config, now: datetime) -> None:
+    """Write the notifications that need no reading, after the sweep of incidents. Skip locked metrics: the next sweep
+    handles them."""
     if not config.notify.channels:
         return
-    changed = {change.metric for change in _changes_without_reading(connection, config)[0]}
+    changed = {change.metric for change in _changes_without_reading(connection, config, now)[0]}
     if changed:
         free = {name for name in changed if name.startswith(RULE)}
         free |= set(notifications.lock_free_metrics(connection, changed - free))
         # Read them again under the lock: another process may have changed them meanwhile
-        changes, active = _changes_without_reading(connection, config)
-        _write(connection, config, [change for change in changes if change.metric in free], active, None, {})
+        changes, active = _changes_without_reading(connection, config, now)
+        writing = _Writing(connection, config, now)
+        writing.write([change for change in changes if change.metric in free], active)
 
 
 def _attention(item: RunReading) -> bool | None:
@@ -108,7 +116,7 @@ def _transitions(
 
 
 def _changes_without_reading(
-    connection: Connection, config: Config
+    connection: Connection, config: Config, now: datetime
 ) -> tuple[list[AlertTransition], list[Notification]]:
     """Return the states that begin or end without a reading, and the states that are active."""
     listed = open_incidents(connection)
@@ -118,74 +126,72 @@ def _changes_without_reading(
     failing = [name for name, own in incidents.items() if any(each.kind == "failing" for each in own)]
     states = read_states(connection, failing) if failing else {}
     workflows = {each.metric for each in active if each.kind == ATTENTION}
-    retired = notifications.retired_metrics(connection, workflows) if workflows else set()
+    retired = retired_metrics(connection, workflows) if workflows else set()
     signals = {
         name: MetricSignals(
             incidents.get(name, ()),
             states[name].failures if name in states else 0,
             False if name in retired else None,
             explained,
+            now,
         )
         for name in sorted(names)
     }
     return list(_transitions(config, signals, active)), active
 
 
-def _write(
-    connection: Connection,
-    config: Config,
-    changes: Sequence[AlertTransition],
-    active: Iterable[Notification],
-    run_id: int | None,
-    values: Mapping[str, Mapping[str, Any]],
-) -> tuple[str, ...]:
-    """Write the changes. `values`: of a run, by metric. Return the channels that have something to send."""
-    if not changes:
-        return ()
-    now = clock(connection)
-    ends = [change for change in changes if change.ends is not None]
-    if ends:
-        unsent = {each.id for each in active if each.sent_at is None}
-        reasons = _reasons_not_to_send(connection, config, [each for each in ends if each.ends in unsent], now)
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """Writes changes at `now`. `run_id` and `values`, by metric, are those of a run."""
+
+    connection: Connection
+    config: Config
+    now: datetime
+    run_id: int | None = None
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def write(self, changes: Sequence[AlertTransition], active: Iterable[Notification]) -> tuple[str, ...]:
+        """Write the changes. `active` are the states before. Return the channels that have something to send."""
+        ends = {change.ends: change for change in changes if change.ends is not None}
+        if ends:  # first: a state may begin again
+            self._end(ends, {each.id for each in active if each.sent_at is None})
+        begins = [
+            {
+                "channel": change.channel,
+                "metric": change.metric,
+                "state": change.begins.state,
+                "facts": dict(change.begins.facts),
+                "run_id": self.run_id,
+                "since": self.now,
+            }
+            for change in changes
+            if change.begins is not None
+        ]
+        if begins:
+            notifications.begin_notifications(self.connection, begins)
+        return tuple(sorted({change.channel for change in changes if change.notify}))
+
+    def _end(self, ends: Mapping[int, AlertTransition], unsent: Collection[int]) -> None:
+        reasons = self._reasons_not_to_send({number: end for number, end in ends.items() if number in unsent})
         endings = {
-            number: StateEnd(values.get(change.metric, {}), change.notify, reasons.get(number))
-            for change in ends
-            if (number := change.ends) is not None
+            number: StateEnd(self.values.get(end.metric, {}), end.notify, reasons.get(number))
+            for number, end in ends.items()
         }
-        notifications.end_notifications(connection, endings, now)
-    begins = [
-        {
-            "channel": change.channel,
-            "metric": change.metric,
-            "state": change.begins.state,
-            "facts": dict(change.begins.facts),
-            "run_id": run_id,
-            "since": now,
-        }
-        for change in changes
-        if change.begins is not None
-    ]
-    if begins:
-        notifications.begin_notifications(connection, begins)
-    return tuple(sorted({change.channel for change in changes if change.notify}))
+        notifications.end_notifications(self.connection, endings, self.now)
 
-
-def _reasons_not_to_send(
-    connection: Connection, config: Config, ends: Sequence[AlertTransition], now: datetime
-) -> dict[int, str]:
-    """Return why no message about a state is sent at all, by its id: it began unsent and ends while its metric is
-    muted, or a person has acknowledged its incident."""
-    if not ends:
-        return {}
-    muted = mutes_of(connection, config, now)
-    incidents = incidents_by_number(connection, [each.incident for each in ends if each.incident is not None])
-    reasons = {}
-    for each in ends:
-        incident = incidents.get(each.incident) if each.incident is not None else None
-        if each.ends is None:
-            continue
-        if each.metric in muted:
-            reasons[each.ends] = MUTED
-        elif incident is not None and incident.acknowledged_at is not None:
-            reasons[each.ends] = rules.ACKNOWLEDGED
-    return reasons
+    def _reasons_not_to_send(self, ends: Mapping[int, AlertTransition]) -> dict[int, str]:
+        """Return why no message about a state is sent at all, by its id: it began unsent and ends while its metric is
+        muted, or a person has acknowledged its incident."""
+        if not ends:
+            return {}
+        muted = mutes_of(self.connection, self.config, self.now)
+        numbers = {end.incident for end in ends.values() if end.incident is not None}
+        incidents = incidents_by_number(self.connection, numbers)
+        reasons = {}
+        for number, end in ends.items():
+            incident = incidents.get(end.incident) if end.incident is not None else None
+            if end.metric in muted:
+                reasons[number] = MUTED
+            elif incident is not None and incident.acknowledged_at is not None:
+                reasons[number] = rules.ACKNOWLEDGED
+        return reasons

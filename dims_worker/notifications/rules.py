@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any, Literal, Protocol
 
@@ -28,6 +29,7 @@ from dims_worker.store.incidents import KINDS, Incident
 
 FLAPPING, ATTENTION = "flapping", "attention"
 ACKNOWLEDGED = "acknowledged"
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +82,18 @@ class MetricSignals:
 
     `incidents`: those that are open or acknowledged. `failures`: of its measurement, in a row. `attention`: whether the
     outcome of a workflow is `attention`; None if there is no new outcome. `explained`: numbers of incidents that begin
-    no state, because the incident of an input explains them.
+    no state, because the incident of an input explains them. `now`: the time at which an incident flaps or not.
     """
 
     incidents: Sequence[Incident] = ()
     failures: int = 0
     attention: bool | None = None
     explained: Collection[int] = frozenset()
+    now: datetime = _LONG_AGO
+
+    def flaps(self, incident: Incident) -> bool:
+        """Return whether an incident flaps: it came back within the quiet period, or has been calm for less."""
+        return incident.flapping and (incident.calm_at is not None or (incident.flapping_until or self.now) > self.now)
 
 
 def attention_of(item: RunReading) -> bool | None:
@@ -160,9 +167,9 @@ def _wanted(channel: Channel, signals: MetricSignals) -> Iterator[AlertState]:
     open_ones = [each for each in signals.incidents if each.state != ACKNOWLEDGED and each.id not in signals.explained]
     for incident in open_ones:
         state = state_of(incident, signals.failures)
-        if not incident.flapping and channel_wants(channel, state):
+        if not signals.flaps(incident) and channel_wants(channel, state):
             yield state
-    flapping = sorted((each for each in open_ones if each.flapping), key=lambda each: KINDS.index(each.kind))
+    flapping = sorted((each for each in open_ones if signals.flaps(each)), key=lambda each: KINDS.index(each.kind))
     for incident in flapping:
         # Each time that it came back, it failed at least once
         state = state_of(incident, max(signals.failures, incident.flaps + 1))
@@ -180,7 +187,7 @@ def _ends(
 ) -> Iterator[AlertTransition]:
     """Yield the active states of a channel that end."""
     lasting = {each.id for each in signals.incidents}
-    flapping = {each.id for each in signals.incidents if each.flapping}
+    flapping = {each.id for each in signals.incidents if signals.flaps(each)}
     replaced = FLAPPING in {*(each.state for each in known), *(state.state for state in wanted)}
     for each in known:
         if each.kind == ATTENTION:

@@ -65,12 +65,15 @@ class SendResult:
         )
 
 
-def queue_overdue(connection: Connection, config: Config) -> list[str]:
-    """Write the notifications that need no reading. Return the channels that have something to send now."""
-    write_overdue_notifications(connection, config)
+def queue_overdue(connection: Connection, config: Config, now: datetime | None = None) -> list[str]:
+    """Write the notifications that need no reading. Return the channels that have something to send now.
+
+    `now` is the time of the database by default.
+    """
+    now = now or clock(connection)
+    write_overdue_notifications(connection, config, now)
     if not config.notify.on:
         return []
-    now = clock(connection)
     pending = notifications.channels_with_pending(connection, config.notify.on)
     return [name for name in pending if read_selection(connection, config, name, now).next_message(now)[0]]
 

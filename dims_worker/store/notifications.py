@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -152,13 +152,37 @@ def _lock(connection: Connection, numbers: Iterable[int]) -> None:
 # --- states that the sweep finds ----------------------------------------------------------------------
 
 
-def retired_metrics(connection: Connection, metrics: Collection[str]) -> set[str]:
-    """Return those of these metrics that are no longer configured."""
+def stale_metrics(connection: Connection, after: Mapping[str, timedelta]) -> dict[str, datetime]:
+    """Return those of these metrics whose latest good reading is older than the given span, with its time."""
     rows = connection.execute(
-        text("SELECT metric FROM dims_metrics WHERE metric = ANY(:metrics) AND retired_at IS NOT NULL"),
+        text(
+            "SELECT m.metric, m.as_of FROM dims_metrics m "
+            "JOIN jsonb_each_text(CAST(:after AS jsonb)) AS a(metric, seconds) ON m.metric = a.metric "
+            "WHERE m.retired_at IS NULL AND m.as_of < clock_timestamp() - a.seconds::float8 * interval '1 second'"
+        ),
+        {"after": dumps({metric: span.total_seconds() for metric, span in after.items()})},
+    )
+    return {row.metric: row.as_of for row in rows}
+
+
+class LatestValue(NamedTuple):
+    """The last good value of a metric, and when it was measured."""
+
+    value: Any
+    unit: str
+    as_of: datetime
+
+
+def latest_values(connection: Connection, metrics: Collection[str]) -> dict[str, LatestValue]:
+    """Return the last good values of these metrics."""
+    rows = connection.execute(
+        text(
+            "SELECT metric, value, unit, as_of FROM dims_metrics "
+            "WHERE metric = ANY(:metrics) AND retired_at IS NULL AND as_of IS NOT NULL"
+        ),
         {"metrics": list(metrics)},
     )
-    return {row.metric for row in rows}
+    return {row.metric: LatestValue(row.value, row.unit, row.as_of) for row in rows}
 
 
 def lock_free_metrics(connection: Connection, metrics: Iterable[str]) -> list[str]:
