@@ -34,6 +34,8 @@ SHORTEST = 400
 """A service that accepts less gets this many characters in parts: the first metric, and what you can do."""
 QUOTED, SHORT = 300, 100
 """The most characters of a text from outside, such as an error, and of one inside a sentence."""
+NAMED_METRICS = 3
+"""A line about a story names at most this many metrics."""
 LOST, DRIFTED, ENDED, CALM = "lost", "drifted", "ended", "calm"
 
 _TITLES: dict[str, tuple[str, str]] = {
@@ -185,18 +187,21 @@ class _AlertText:
 
     def stories(self, entries: Sequence[_Entry]) -> list[str]:
         """Return a line for each story of several metrics: what one run changed."""
-        found: dict[int, Incident] = {}
+        found: dict[int, dict[str, Incident]] = {}
         for entry in entries:
             incident = self._incident(entry.alert)
             if incident is not None and incident.active and self.facts.stories.get(incident.story, 1) > 1:
-                found.setdefault(incident.story, incident)
-        lines = []
-        for story, incident in sorted(found.items()):
-            count = pluralize(self.facts.stories[story], "metric")
-            where = f"run {incident.run_id} affects" if incident.run_id is not None else "DIMS found at the same time:"
-            command = f": dims runs {incident.run_id}" if incident.run_id is not None else ": dims incidents"
-            lines.append(f"{where} {count}{command}")
-        return lines
+                found.setdefault(incident.story, {})[incident.metric] = incident
+        return [self._story(story, members) for story, members in sorted(found.items())]
+
+    def _story(self, story: int, members: Mapping[str, Incident]) -> str:
+        affected, names = self.facts.stories[story], list(members)[:NAMED_METRICS]
+        more = [f"{affected - len(names):,} more"] if affected > len(names) else []
+        listed = f"{pluralize(affected, 'metric')} ({', '.join([*names, *more])})"
+        run = next(iter(members.values())).run_id
+        if run is None:
+            return f"{listed} are affected at the same time: dims incidents"
+        return f"run {run} affects {listed}: dims runs {run}"
 
     def lines(self, entry: _Entry) -> list[str]:
         """Format an entry."""

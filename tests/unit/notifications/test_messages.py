@@ -323,8 +323,8 @@ def test_a_story_of_one_run_says_how_many_metrics_it_affects() -> None:
     rows = [row(each.id, each) for each in (*known, *found)]
     lines = body(*rows, known=facts(*known, *found, stories={3: 9, 5: 2}))
     assert lines[:2] == [
-        "run 7 affects 9 metrics: dims runs 7",
-        "DIMS found at the same time: 2 metrics: dims incidents",
+        "run 7 affects 9 metrics (lake.m3, lake.m4, 7 more): dims runs 7",
+        "2 metrics (lake.m5, lake.m6) are affected at the same time: dims incidents",
     ]
     assert body(rows[0], known=facts(known[0], stories={3: 1}))[0].startswith("lake.m3: ")
 
