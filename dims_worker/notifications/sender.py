@@ -97,23 +97,37 @@ def read_selection(connection: Connection, config: Config, name: str, now: datet
 
 
 def send_pending(
-    engine: Engine, config: Config, name: str, *, at_once: bool = False, digest_now: bool = False
+    engine: Engine,
+    config: Config,
+    name: str,
+    *,
+    at_once: bool = False,
+    digest_now: bool = False,
+    now: datetime | None = None,
 ) -> SendResult:
     """Send the pending notifications of a channel until none is left or sending fails. Skip a channel that is off.
 
-    `at_once` ignores the back-off, for a person who asks for it. `digest_now` sends the digest before it is due.
+    `at_once` ignores the back-off, for a person who asks for it. `digest_now` sends the digest before it is due. `now`
+    is the time of the database by default.
     """
     result, lease = SendResult(), min(LEASE, config.settings.lease)
     channel = config.notify.on.get(name)
     while channel is not None and result.error is None:
         with transaction(engine) as connection:
-            claimed = _claim(connection, config, name, lease, result, at_once=at_once, digest_now=digest_now)
-        if claimed is None:
-            break
-        result.error = _send(engine, config, channel, claimed, lease / 2)
+            failures = notifications.free_channel(connection, name, at_once=at_once)
+            if failures is None:
+                break
+            time = now or clock(connection)
+            selection = read_selection(connection, config, name, time)
+            rows, digest = selection.next_message(time, digest_now=digest_now)
+            result.muted, result.over_limit = len(selection.muted), 0 if digest else len(selection.over_limit)
+            if not rows:
+                break
+            claimed = notifications.claim_channel(connection, name, failures, rows, lease, digest=digest)
+        result.error = _send(engine, config, channel, claimed, lease / 2, now)
         with transaction(engine) as connection:
             if result.error is None:
-                notifications.mark_sent(connection, claimed, clock(connection))
+                notifications.mark_sent(connection, claimed, now or clock(connection))
             else:
                 notifications.mark_failed(connection, claimed, result.error, retry_delay(claimed.failures))
         if result.error is None:
@@ -123,33 +137,17 @@ def send_pending(
     return result
 
 
-def _claim(
-    connection: Connection,
+def _send(
+    engine: Engine,
     config: Config,
-    name: str,
-    lease: timedelta,
-    result: SendResult,
-    *,
-    at_once: bool,
-    digest_now: bool,
-) -> ClaimedChannel | None:
-    """Claim a channel, if it has something to send now and is free. Count in `result` what waits."""
-    failures = notifications.free_channel(connection, name, at_once=at_once)
-    if failures is None:
-        return None
-    now = clock(connection)
-    selection = read_selection(connection, config, name, now)
-    rows, digest = selection.next_message(now, digest_now=digest_now)
-    result.muted, result.over_limit = len(selection.muted), 0 if digest else len(selection.over_limit)
-    if not rows:
-        return None
-    return notifications.claim_channel(connection, name, failures, rows, lease, digest=digest)
-
-
-def _send(engine: Engine, config: Config, channel: Channel, claimed: ClaimedChannel, timeout: timedelta) -> str | None:
+    channel: Channel,
+    claimed: ClaimedChannel,
+    timeout: timedelta,
+    now: datetime | None,
+) -> str | None:
     """Send one message. Return why it failed, or None."""
     with transaction(engine) as connection:
-        facts = _read_facts(connection, claimed.notifications)
+        facts = _read_facts(connection, claimed.notifications, now or clock(connection))
     try:
         transport = Transport(channel.url)
         longest = min(transport.longest, LONGEST)
@@ -160,13 +158,13 @@ def _send(engine: Engine, config: Config, channel: Channel, claimed: ClaimedChan
     return None
 
 
-def _read_facts(connection: Connection, rows: Sequence[Notification]) -> MessageFacts:
+def _read_facts(connection: Connection, rows: Sequence[Notification], now: datetime) -> MessageFacts:
     """Read incidents and requests as they are now: people decide on what they read."""
     incidents = incidents_by_number(connection, {each.incident for each in rows if each.incident is not None})
     numbers = {each.request for each in rows if each.request is not None}
     numbers |= {each.request for each in incidents.values() if each.request is not None}
     stories = count_story_metrics(connection, {each.story for each in incidents.values()})
-    return MessageFacts(clock(connection), incidents, requests_by_number(connection, numbers), stories)
+    return MessageFacts(now, incidents, requests_by_number(connection, numbers), stories)
 
 
 def send_test(config: Config, name: str) -> str:

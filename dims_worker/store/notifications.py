@@ -152,15 +152,15 @@ def _lock(connection: Connection, numbers: Iterable[int]) -> None:
 # --- states that the sweep finds ----------------------------------------------------------------------
 
 
-def stale_metrics(connection: Connection, after: Mapping[str, timedelta]) -> dict[str, datetime]:
-    """Return those of these metrics whose latest good reading is older than the given span, with its time."""
+def stale_metrics(connection: Connection, after: Mapping[str, timedelta], now: datetime) -> dict[str, datetime]:
+    """Return those of these metrics whose latest good reading is older at `now` than the given span, with its time."""
     rows = connection.execute(
         text(
             "SELECT m.metric, m.as_of FROM dims_metrics m "
             "JOIN jsonb_each_text(CAST(:after AS jsonb)) AS a(metric, seconds) ON m.metric = a.metric "
-            "WHERE m.retired_at IS NULL AND m.as_of < clock_timestamp() - a.seconds::float8 * interval '1 second'"
+            "WHERE m.retired_at IS NULL AND m.as_of < :now - a.seconds::float8 * interval '1 second'"
         ),
-        {"after": dumps({metric: span.total_seconds() for metric, span in after.items()})},
+        {"after": dumps({metric: span.total_seconds() for metric, span in after.items()}), "now": now},
     )
     return {row.metric: row.as_of for row in rows}
 
