@@ -36,7 +36,7 @@ SECTIONS = {
     ),
     "Decide": ("approvals", "baseline"),
     "Report": ("web", "report", "notebook", "exporter"),
-    "Operate": ("config", "migrate", "health", "broker", "notify", "enqueue", "hook", "watch"),
+    "Operate": ("config", "migrate", "health", "broker", "notify", "mute", "enqueue", "hook", "watch"),
 }
 MODULES = {
     "init": "setup",

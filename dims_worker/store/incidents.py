@@ -293,3 +293,16 @@ def count_open(connection: Connection) -> dict[tuple[str, str], int]:
         text("SELECT kind, severity, count(*) AS n FROM dims_incidents WHERE state <> 'closed' GROUP BY kind, severity")
     )
     return {(row.kind, row.severity): int(row.n) for row in rows}
+
+
+def count_story_metrics(connection: Connection, stories: Collection[int]) -> dict[int, int]:
+    """Return how many metrics each of these stories affects: incidents that opened in one run are one story."""
+    if not stories:
+        return {}
+    rows = connection.execute(
+        text(
+            "SELECT story, count(DISTINCT metric) AS n FROM dims_incidents WHERE story = ANY(:stories) GROUP BY story"
+        ),
+        {"stories": list(stories)},
+    )
+    return {row.story: int(row.n) for row in rows}
