@@ -71,8 +71,12 @@ class Incident:
 
     @property
     def since(self) -> datetime:
-        """Since when its condition lasts: the reading that opened it, or else when DIMS noticed it."""
-        return self.first_as_of or self.opened_at
+        """Since when its condition lasts: the reading that opened it, or else when DIMS noticed it.
+
+        A silence lasts since the last event or tick of its rule, which is its anchor.
+        """
+        silent = self.anchor_as_of if self.kind == "silence" else None
+        return self.first_as_of or silent or self.opened_at
 
     @property
     def ended_at(self) -> datetime | None:
@@ -308,10 +312,10 @@ def incident_metrics(connection: Connection) -> set[str]:
     return {row.metric for row in connection.execute(text("SELECT DISTINCT metric FROM dims_incidents"))}
 
 
-def incident_versions(connection: Connection) -> dict[int, int]:
-    """Return the version of each incident that is open or acknowledged, by number."""
-    rows = connection.execute(text("SELECT id, version FROM dims_incidents WHERE state <> 'closed'"))
-    return {row.id: row.version for row in rows}
+def active_stages(connection: Connection) -> dict[int, tuple[str, str, int]]:
+    """Return the state, severity and number of flaps of each incident that is open or acknowledged, by number."""
+    rows = connection.execute(text("SELECT id, state, severity, flaps FROM dims_incidents WHERE state <> 'closed'"))
+    return {row.id: (row.state, row.severity, row.flaps) for row in rows}
 
 
 def incidents_after(connection: Connection, number: int, limit: int) -> list[Incident]:

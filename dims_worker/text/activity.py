@@ -15,7 +15,7 @@ from dims_worker.formatting import escape_control, format_clock, format_drift, f
 from dims_worker.numbers import same_value
 from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.events import LoggedEvent, batches_after, events_of_batches, last_batch
-from dims_worker.store.incidents import Incident, incident_versions, incidents_after, incidents_by_number
+from dims_worker.store.incidents import Incident, active_stages, incidents_after, incidents_by_number
 from dims_worker.store.runs import PastReading, RunRow, last_run, list_runs, readings_of, runs_by_number
 from dims_worker.text.events import DONE, format_event, format_event_kind
 from dims_worker.text.incidents import incident_sentence, incident_status
@@ -61,27 +61,27 @@ class IncidentChange:
 
 @dataclass
 class IncidentTracker:
-    """Track the incidents that are not closed, by their versions. `last` is the highest number seen.
+    """Track the state, severity and flaps of the incidents that are not closed. `last` is the highest number seen.
 
     A transaction that draws a low number can commit late, so each unknown number counts as new.
     """
 
-    versions: dict[int, int] = field(default_factory=dict)
+    stages: dict[int, tuple[str, str, int]] = field(default_factory=dict)
     last: int = 0
 
     def start(self, connection: Connection) -> None:
         """Skip everything that is recorded."""
-        self.versions = incident_versions(connection)
+        self.stages = active_stages(connection)
         newest = incidents_after(connection, 0, 1)
         self.last = newest[0].id if newest else 0
 
     def read_changes(self, connection: Connection) -> list[IncidentChange]:
         """Return what changed since the last call, by number."""
-        versions, before = incident_versions(connection), self.versions
-        changed = {number for number, version in versions.items() if before.get(number) != version}
-        found = incidents_by_number(connection, changed | (before.keys() - versions.keys()))
+        stages, before = active_stages(connection), self.stages
+        changed = {number for number, stage in stages.items() if before.get(number) != stage}
+        found = incidents_by_number(connection, changed | (before.keys() - stages.keys()))
         found |= {each.id: each for each in incidents_after(connection, self.last, MAX_NEW_INCIDENTS)}
-        self.versions, self.last = versions, max([self.last, *found])
+        self.stages, self.last = stages, max([self.last, *found])
         return [IncidentChange(found[number], number not in before) for number in sorted(found)]
 
 
