@@ -23,7 +23,7 @@ from dims_worker.text.phrases import Line, ago_with_time
 MAX_OTHERS = 10
 """The most other incidents of a story to name."""
 _ENDS = {
-    "drift": "when the value is back near {before} or inside its expected band, or when you close it",
+    "drift": "when the value is back near {before}{band}, or when you close it",
     "failing": "with the next successful measurement",
     "limit": "when the value is within its limit again",
     "stale": "with the next reading",
@@ -56,7 +56,9 @@ def incident_lines(config: Config, known: IncidentFacts, now: datetime) -> Itera
         yield from evidence_lines(known.evidence, now)
     yield from gap_lines(known.gaps)
     if incident.active:
-        yield "ends", _ENDS[incident.kind].format(before=_value(config, incident, incident.anchor, now))
+        band = " or inside its expected band" if incident.low is not None else ""
+        before = _value(config, incident, incident.anchor, now)
+        yield "ends", _ENDS[incident.kind].format(before=before, band=band)
         yield from next_commands(known)
 
 
@@ -93,7 +95,8 @@ def next_commands(known: IncidentFacts) -> Iterator[Line]:
     if incident.state == "open":
         yield "next", f"{acknowledge_command(incident)}   (you work on it: no more messages)"
     if request is None or request.state != "open":
-        yield "next", f"{close_command(incident)}   (the new values are expected: they teach)"
+        effect = "the new values are expected, and teach" if incident.kind == "drift" else "it is fine until it is over"
+        yield "next", f"{close_command(incident)}   ({effect})"
     if incident.rule is None:
         yield "next", f"dims explain {shell_quote(incident.metric)}"
 
