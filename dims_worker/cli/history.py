@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -27,7 +27,9 @@ from dims_worker.formatting import (
 from dims_worker.numbers import is_number
 from dims_worker.store.approval_requests import ApprovalRequest, open_requests
 from dims_worker.store.engine import clock, transaction
+from dims_worker.store.incidents import Incident, incidents_since
 from dims_worker.store.runs import PastReading, history_of
+from dims_worker.text.incidents import incident_document, incident_span
 from dims_worker.text.readings import past_reading_text, reading_json, request_number
 
 PIPE_WIDTH = 100
@@ -56,18 +58,22 @@ def history(session: Session, metric: str, days: float, as_chart: bool | None, a
     with session.database() as engine, transaction(engine) as connection:
         readings, now = history_of(connection, metric, timedelta(days=days)), clock(connection)
         requests = open_requests(connection, [metric])
+        incidents = incidents_since(connection, metric, now - timedelta(days=days))
     if not readings and declared is None:
         raise NotFound(f"no metric is called {metric}. List the metrics with `dims metrics`.")
     if as_json:
         rows = [{**reading_json(config, reading), "run": reading.run_id} for reading in readings]
-        session.print_json({"metric": metric, "readings": rows})
+        documents = [incident_document(config, incident, now) for incident in incidents]
+        session.print_json({"metric": metric, "readings": rows, "incidents": documents})
         return
     if as_chart is None:
         as_chart = session.out.is_terminal
     if as_chart and readings:
         _print_chart(session, readings, declared, now - timedelta(days=days), now)
     elif not as_chart:
-        _print_table(session, readings, declared, requests)
+        _print_table(session, readings, declared, requests, incidents)
+    for incident in incidents:
+        session.print_text(incident_span(config, incident, now))
     session.print_text(f"{metric}: {pluralize(len(readings), 'reading')} in {days:g} days (times are UTC)")
 
 
@@ -76,8 +82,11 @@ def _print_table(
     readings: list[PastReading],
     declared: Metric | None,
     requests: Mapping[str, ApprovalRequest],
+    incidents: Sequence[Incident],
 ) -> None:
-    table = plain_table("as of", "run", "value", "drift", "status", "state", numbers=("run", "value", "drift"))
+    """Print a row for each reading. The last column names the incidents during which it was measured."""
+    columns = ("as of", "run", "value", "drift", "status", "state", *(("incident",) if incidents else ()))
+    table = plain_table(*columns, numbers=("run", "value", "drift"))
     for reading in readings:
         value = format_value(reading.value, reading.unit, declared, reading.as_of)
         state = past_reading_text(session.config, reading, request_number(reading, requests))
@@ -85,7 +94,9 @@ def _print_table(
             value = "unavailable"
         drift = format_drift(reading.value, reading.baseline, reading.drift_pct)
         status = Text(reading.status or NO_VALUE, STYLES.get(reading.status or "", ""))
-        table.add_row(format_utc_seconds(reading.as_of), str(reading.run_id), value, drift, status, state)
+        during = ", ".join(str(incident.id) for incident in incidents if incident.lasted_at(reading.as_of))
+        cells: list[str | Text] = [format_utc_seconds(reading.as_of), str(reading.run_id), value, drift, status, state]
+        table.add_row(*cells, *((during,) if incidents else ()))
     session.out.print(table)
 
 
