@@ -64,6 +64,8 @@ def metric_document(config: Config, state: MetricState, request: ApprovalRequest
         "description": metric.description if metric else "",
         **_values(metric, state.value, state.baseline, display_unit(metric, state.unit), now),
         "drift_pct": state.drift_pct,
+        "expected_low": state.expected_low,
+        "expected_high": state.expected_high,
         "status": "failed" if state.error else state.status,
         "severity": state.severity,
         "drifted": state.drifted,

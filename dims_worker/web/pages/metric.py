@@ -31,7 +31,6 @@ from dims_worker.formatting import (
     is_number,
 )
 from dims_worker.probes.reading_notes import reading_doubts
-from dims_worker.reports import svg_charts
 from dims_worker.store.runs import PastReading, newest_readings
 from dims_worker.text.evidence import placed_lines
 from dims_worker.text.explanation import format_health, verdict_reasons
@@ -74,7 +73,6 @@ def metric_page(request: Request) -> Response:
         "days": days,
         "spans": SPANS,
         "chart": chart,
-        "legend": svg_charts.legend_html(),
         "rows": [HistoryRow.of(site.config, reading) for reading in readings],
         "reasons": [line for line in verdict_reasons(view) if line[0] != "input"],  # inputs have their own table
         "inputs": list(_input_rows(view)),
