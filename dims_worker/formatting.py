@@ -26,8 +26,6 @@ _ROUNDS_TO_ONE = 0.9995
 """The smallest number that three significant digits round to 1: 59.98 seconds are a minute."""
 _COUNTED_YEARS, _COUNTED_HOURS = 4, 10
 """From so many on, a time is in whole years or hours. Shorter ones would lose too much by it."""
-_WRITTEN_OUT = 1e15
-"""The end of a band from here on has an exponent."""
 _ELAPSED_UNITS = ("days", "hours", "minutes", "seconds")
 _COUNTED_UNITS = ("files", "lines", "objects", "commits", "bytes", "games", "hours", "days", "minutes", "weeks")
 
@@ -99,15 +97,13 @@ def format_exact(value: Number) -> str:
     return f"{value:,.10g}"
 
 
-def format_band(low: float, high: float, *, whole: bool = False, precision: int | None = None) -> str:
-    """Return the band in which a value is expected: `4,310 to 4,470`. `whole`: the values are whole numbers, so it is
-    rounded inwards to those that lie in it."""
-    if whole and abs(low) < _WRITTEN_OUT and abs(high) < _WRITTEN_OUT and math.ceil(low) <= math.floor(high):
-        low, high, precision = math.ceil(low), math.floor(high), None
-    ends = [
-        format_number(end, precision) if abs(end) < _WRITTEN_OUT else f"{end:.4g}" for end in dict.fromkeys((low, high))
-    ]
-    return " to ".join(dict.fromkeys(ends))
+def format_band(low: float, high: float) -> str:
+    """Return an expected band: `4,310 to 4,470`, `0.12 to 0.2`. Large numbers have no decimals."""
+    return f"{_format_bound(low)} to {_format_bound(high)}"
+
+
+def _format_bound(bound: float) -> str:
+    return f"{bound:,.0f}" if abs(bound) >= 100 or bound == round(bound) else f"{bound:,.3g}"
 
 
 def format_value(value: Any, unit: str | None, metric: Metric | None, now: datetime) -> str:

@@ -73,7 +73,6 @@ def history(session: Session, metric: str, days: float, as_chart: bool | None, a
 
 
 def _print_table(session: Session, readings: list[PastReading], declared: Metric | None) -> None:
-    precision = declared.precision if declared else None
     names = ["as of", "run", "value", "expected", "drift", "status", "done"]
     if all(reading.expected_low is None for reading in readings):
         names.remove("expected")
@@ -85,7 +84,7 @@ def _print_table(session: Session, readings: list[PastReading], declared: Metric
             value, done = "unavailable", f"failed: {escape_control(reading.error)}"
         drift = format_drift(reading.value, reading.baseline, reading.drift_pct)
         status = Text(reading.status or NO_VALUE, STYLES.get(reading.status or "", ""))
-        expected = [expected_text(reading, precision) or NO_VALUE] if "expected" in names else []
+        expected = [expected_text(reading) or NO_VALUE] if "expected" in names else []
         table.add_row(format_utc_seconds(reading.as_of), str(reading.run_id), value, *expected, drift, status, done)
     session.out.print(table)
 
