@@ -215,7 +215,8 @@ def judged_by(
 ) -> JudgedVerdict | None:
     """Return the verdict on a good reading under a policy, with the comparisons that lead to it.
 
-    An age is judged at `now`. `expected` is the band for the day of the reading. Return None if the value that the reading was compared with is no longer recorded.
+    An age is judged at `now`. `expected` is the band for the day of the reading. Return None if the value that the
+    reading was compared with is no longer recorded.
     """
     if against is None and reading.status != "new":
         return None

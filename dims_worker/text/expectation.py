@@ -41,12 +41,12 @@ def expectation_lines(view: ExplanationView, learned: LearnedBand, policy: Polic
 
 def _why_none(view: ExplanationView, learned: LearnedBand) -> str:
     if learned.why_none == "age":
-        return "only max_age judges an age"
+        return "it is an age"
     if learned.why_none == "drift":
-        return f"{view.key('expect', 'drift')} judges by the drift alone"
+        return f"{view.key('expect', 'drift')} makes the drift alone count"
     if learned.why_none == "no number":
         return "the value is no number"
-    return f"{learned.values:,} of {MIN_VALUES} daily values are there to learn from"
+    return f"{learned.values:,} of {MIN_VALUES} accepted daily values, so the drift alone counts"
 
 
 def _stock_parts(learned: LearnedBand, band: Expectation) -> str:
