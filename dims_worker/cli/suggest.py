@@ -51,14 +51,16 @@ def suggest(session: Session, pattern: str, days: int, as_json: bool) -> None:
         session.print_json({"suggestions": documents})
         return
     for name, each in suggestions.items():
-        lines = [*suggestion_lines(name, each), *replay_lines(replays[name])]
+        replay = replays[name]
+        lines = [*suggestion_lines(name, each, counted=replay is None), *replay_lines(replay)]
         session.print_text("\n".join(lines))
     if yaml := suggestion_yaml(suggestions):
         session.print_text(f"\n{yaml}")
 
 
-def suggestion_lines(name: str, suggestion: Suggestion) -> list[str]:
-    """Return the sentences about the suggestion for one metric."""
+def suggestion_lines(name: str, suggestion: Suggestion, *, counted: bool = True) -> list[str]:
+    """Return the sentences about the suggestion for one metric. `counted`: how many notifications it would have sent,
+    judged by the drift alone. A replay says it with the expected band."""
     title = f"{name}: {pluralize(suggestion.readings, 'accepted reading')} in {format_age(suggestion.span)}"
     if suggestion.too_few:
         return [title, f"  {suggestion.too_few}"]
@@ -67,7 +69,7 @@ def suggestion_lines(name: str, suggestion: Suggestion) -> list[str]:
     advice = [f"  {each.key}: {yaml_inline(each.value)}: {each.reason}" for each in suggestion.advice]
     then = pluralize(suggestion.then, "notification")
     effect = f"  you would have had {then} with this policy, and {suggestion.today:,} with the current one"
-    return [title, *advice, effect]
+    return [title, *advice, *([effect] if counted else [])]
 
 
 def replay_lines(replay: Replay | None) -> list[str]:
