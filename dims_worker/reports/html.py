@@ -60,7 +60,7 @@ def environment() -> Environment:
     environment.globals.update(
         MAX_NAMES=MAX_NAMES,
         PROBLEMS=PROBLEMS,
-        legend=svg_charts.legend_html,
+        legend=svg_charts.trends_legend_html,
         sparkline=svg_charts.sparkline,
         trend=svg_charts.metric_trend_svg,
     )

@@ -26,6 +26,7 @@ from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.incidents import Incident
 from dims_worker.store.runs import PastReading
 from dims_worker.text.evidence import evidence_document, evidence_lines, gap_lines
+from dims_worker.text.expectation import expectation_document
 from dims_worker.text.incidents import incident_document, incident_sentence, incident_status
 from dims_worker.text.json_documents import health_document, request_document
 from dims_worker.text.metric_values import decide_command
@@ -253,6 +254,7 @@ def explanation_document(config: Config, explanation: Explanation) -> dict[str, 
         "provisional": reading_json(config, explanation.provisional) if explanation.provisional else None,
         "baseline": baseline if state.baseline_as_of else None,
         "verdict": _verdict_document(judged) if judged else None,
+        "expected": expectation_document(explanation.learned),
         "policy": {key: {"value": policy[key], "from": origin} for key, origin in explanation.origins.items()},
         "formula": explanation.formula,
         "inputs": [_columns(each) for each in explanation.inputs],
