@@ -58,6 +58,7 @@ def render_master(inventory: InventoryReport) -> str:
         *_waiting(inventory),
         *_failed(inventory.metrics),
         *_changes(inventory),
+        *_ended_incidents(inventory),
         *_contents(inventory.categories),
     ]
     for category in inventory.categories:
@@ -76,7 +77,7 @@ def render_collection(inventory: InventoryReport) -> str:
     lines = [
         "# Data collection inventory",
         "",
-        f"{pluralize(len(feeds), 'feed')}, {count_metrics(len(metrics))}. {_about(inventory)}",
+        f"{_open_incidents(inventory)} {pluralize(len(feeds), 'feed')}, {count_metrics(len(metrics))}. {_about(inventory)}",
         "",
         *_side_by_side(feeds),
         *_failed(metrics),
@@ -111,6 +112,9 @@ def _incidents(inventory: InventoryReport) -> Iterator[str]:
         heads = ("incident", "state", "severity", "metric", "what", "since", "acknowledged")
         yield from markdown_table(heads, [_incident(reported) for reported in inventory.incidents], (0,))
         yield ""
+
+
+def _ended_incidents(inventory: InventoryReport) -> Iterator[str]:
     if inventory.ended:
         yield from ("## Incidents that ended", "")
         rows = []
