@@ -21,6 +21,7 @@ from dims_worker.store import approval_requests, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.baselines import Acceptance, accepted_since, change_span, last_accepted
 from dims_worker.store.engine import clock
+from dims_worker.store.incidents import Incident, open_incidents
 from dims_worker.store.metric_states import MetricState
 from dims_worker.store.runs import PastReading, RunRow, newest_reading, reading_at, runs_by_number
 
@@ -72,7 +73,7 @@ class Explanation:
 
     `policy` is None if the metric is not configured. `reading` is the last good reading with a verdict, from `run`.
     `provisional` is a newer reading that has no verdict yet. `since` is how the baseline got its value. `decisions`
-    are the newest first.
+    are the newest first. `incidents` are those that are open or acknowledged, oldest first.
     """
 
     metric: str
@@ -93,6 +94,7 @@ class Explanation:
     gaps: tuple[Gap, ...]
     request: ApprovalRequest | None
     decisions: tuple[ApprovalRequest, ...]
+    incidents: tuple[Incident, ...] = ()
 
     @property
     def stale(self) -> bool:
@@ -137,6 +139,7 @@ def explain_metric(connection: Connection, config: Config, metric: str) -> Expla
         gaps=named_gaps(reading.details, reading.value) if reading else (),
         request=waiting,
         decisions=tuple(request for request in requests if request.state in _DECIDED)[:DECISIONS],
+        incidents=tuple(open_incidents(connection, [metric])),
     )
 
 

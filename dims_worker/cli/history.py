@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -26,7 +27,9 @@ from dims_worker.formatting import (
 )
 from dims_worker.numbers import is_number
 from dims_worker.store.engine import clock, transaction
+from dims_worker.store.incidents import Incident, incidents_since
 from dims_worker.store.runs import PastReading, history_of
+from dims_worker.text.incidents import incident_document, incident_span
 from dims_worker.text.readings import broken_limit_text, done_text, reading_json
 
 PIPE_WIDTH = 100
@@ -54,23 +57,31 @@ def history(session: Session, metric: str, days: float, as_chart: bool | None, a
     declared = config.metrics.get(metric)
     with session.database() as engine, transaction(engine) as connection:
         readings, now = history_of(connection, metric, timedelta(days=days)), clock(connection)
+        incidents = incidents_since(connection, metric, now - timedelta(days=days))
     if not readings and declared is None:
         raise NotFound(f"no metric is called {metric}. List the metrics with `dims metrics`.")
     if as_json:
         rows = [{**reading_json(config, reading), "run": reading.run_id} for reading in readings]
-        session.print_json({"metric": metric, "readings": rows})
+        documents = [incident_document(config, incident, now) for incident in incidents]
+        session.print_json({"metric": metric, "readings": rows, "incidents": documents})
         return
     if as_chart is None:
         as_chart = session.out.is_terminal
     if as_chart and readings:
         _print_chart(session, readings, declared, now - timedelta(days=days), now)
     elif not as_chart:
-        _print_table(session, readings, declared)
+        _print_table(session, readings, declared, incidents)
+    for incident in incidents:
+        session.print_text(incident_span(config, incident, now))
     session.print_text(f"{metric}: {pluralize(len(readings), 'reading')} in {days:g} days (times are UTC)")
 
 
-def _print_table(session: Session, readings: list[PastReading], declared: Metric | None) -> None:
-    table = plain_table("as of", "run", "value", "drift", "status", "done", numbers=("run", "value", "drift"))
+def _print_table(
+    session: Session, readings: list[PastReading], declared: Metric | None, incidents: Sequence[Incident]
+) -> None:
+    """Print a row for each reading. The last column names the incidents during which it was measured."""
+    columns = ("as of", "run", "value", "drift", "status", "done", *(("incident",) if incidents else ()))
+    table = plain_table(*columns, numbers=("run", "value", "drift"))
     for reading in readings:
         value = format_value(reading.value, reading.unit, declared, reading.as_of)
         done = done_text(reading, broken_limit_text(session.config, reading))
@@ -78,7 +89,9 @@ def _print_table(session: Session, readings: list[PastReading], declared: Metric
             value, done = "unavailable", f"failed: {escape_control(reading.error)}"
         drift = format_drift(reading.value, reading.baseline, reading.drift_pct)
         status = Text(reading.status or NO_VALUE, STYLES.get(reading.status or "", ""))
-        table.add_row(format_utc_seconds(reading.as_of), str(reading.run_id), value, drift, status, done)
+        during = ", ".join(str(incident.id) for incident in incidents if incident.lasted_at(reading.as_of))
+        cells: list[str | Text] = [format_utc_seconds(reading.as_of), str(reading.run_id), value, drift, status, done]
+        table.add_row(*cells, *((during,) if incidents else ()))
     session.out.print(table)
 
 
