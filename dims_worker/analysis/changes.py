@@ -14,6 +14,7 @@ from dims_worker.analysis.evidence import Evidence, Gap, ValueChange, gather_evi
 from dims_worker.analysis.explanation import explain_request
 from dims_worker.config import Config, Policy
 from dims_worker.domain.decide import drift_pct
+from dims_worker.domain.health import incidents_by_metric
 from dims_worker.numbers import fits_float, is_number
 from dims_worker.store.approval_requests import ApprovalRequest, approved_since
 from dims_worker.store.baselines import Acceptance, last_accepted
@@ -82,9 +83,13 @@ def largest_drifts(connection: Connection, config: Config, since: datetime, limi
     """Return what `recent_changes` returns, without the evidence. It takes five queries, however many they are."""
     drifts = _accepted(connection, config, since)
     largest = heapq.nlargest(limit, drifts, key=lambda drift: (drift.size, drift.drift_pct or 0, drift.accepted_at))
-    incidents = _incidents(connection, {drift.metric for drift in largest}, since)
+    incidents = incidents_by_metric(_incidents(connection, {drift.metric for drift in largest}, since))
     return [
-        replace(drift, incident=_incident_of(drift, incidents), gaps=tuple(named_gaps(drift.details, drift.after)))
+        replace(
+            drift,
+            incident=_incident_of(drift, incidents.get(drift.metric, ())),
+            gaps=tuple(named_gaps(drift.details, drift.after)),
+        )
         for drift in largest
     ]
 
