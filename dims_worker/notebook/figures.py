@@ -137,7 +137,9 @@ def incidents_chart(incidents: pd.DataFrame) -> go.Figure:
             ],
             hovertemplate="%{y}<br>%{customdata[0]}<br>%{customdata[1]}<extra></extra>",
         )
-    return figure.update_layout(xaxis_type="date", yaxis_autorange="reversed")
+    order = _labels(rows["incident"].astype(str) + " " + rows["metric"] + ": " + rows["label"])
+    vertical = {"categoryorder": "array", "categoryarray": order, "autorange": "reversed"}
+    return figure.update_layout(xaxis_type="date", yaxis=vertical)
 
 
 def changes_chart(changes: pd.DataFrame) -> go.Figure:

@@ -105,7 +105,8 @@ INCIDENTS = (
     "NULL AS owner FROM dims_incidents"
 )
 CHANGES = (
-    "SELECT h.*, h.baseline AS before, h.value AS after, NULL AS band_widths, q.id AS request, q.decided_at, i.id AS incident "
+    "SELECT h.*, h.baseline AS before, h.value AS after, NULL AS band_widths, "
+    "q.id AS request, q.decided_at, i.id AS incident "
     "FROM dims_metrics_history h LEFT JOIN dims_approval_requests q USING (metric, run_id) "
     "LEFT JOIN dims_incidents i USING (metric, run_id) "
     "WHERE h.status = 'major' AND h.outcome IN ('accepted', 'approved')"

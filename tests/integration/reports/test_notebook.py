@@ -40,8 +40,8 @@ MORE = """    lines: {source: here, measure: lines, paths: "*.md", volatility: s
     age: {source: here, measure: newest_age, paths: "*.md"}
 """
 FIGURES = """
-    states incidents changes trend trend trend trend trend trend drift_map volatility runs durations requests deciders event_flow
-    event_lag advice gaps sides costs completeness
+    states incidents changes trend trend trend trend trend trend drift_map volatility runs durations requests deciders
+    event_flow event_lag advice gaps sides costs completeness
 """
 DAYS = 60
 
