@@ -131,12 +131,14 @@ def list_incidents(
     state: Literal["active", "open", "acknowledged", "closed", "all"] = "active",
     kind: Kind | None = None,
     metrics: Collection[str] | None = None,
+    category: str | None = None,
     since: datetime | None = None,
     before: int | None = None,
 ) -> list[Incident]:
     """Return the newest incidents, newest first. `active`: open or acknowledged. `since`: changed then or later.
 
-    `before` is the number of the last incident that you have already seen.
+    `category` is the first part of a metric's name. `before` is the number of the last incident that you have already
+    seen.
     """
     rows = connection.execute(
         text(
@@ -144,6 +146,7 @@ def list_incidents(
             "WHERE (:state = 'all' OR state = :state OR (:state = 'active' AND state <> 'closed')) "
             "AND (CAST(:kind AS text) IS NULL OR kind = :kind) "
             "AND (CAST(:metrics AS text[]) IS NULL OR metric = ANY(:metrics)) "
+            "AND (CAST(:category AS text) IS NULL OR starts_with(metric, :category || '.')) "
             "AND (CAST(:since AS timestamptz) IS NULL OR updated_at >= :since) "
             "AND (CAST(:before AS bigint) IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit"
         ),
@@ -151,12 +154,37 @@ def list_incidents(
             "state": state,
             "kind": kind,
             "metrics": None if metrics is None else list(metrics),
+            "category": category,
             "since": since,
             "before": before,
             "limit": limit,
         },
     )
     return [Incident(*row) for row in rows]
+
+
+def incidents_of_story(connection: Connection, story: int) -> list[Incident]:
+    """Return all incidents that opened together, oldest first."""
+    rows = connection.execute(  # no incident of a story is older than its first one, so the primary key helps
+        text(f"SELECT {_COLUMNS} FROM dims_incidents WHERE id >= :story AND story = :story ORDER BY id"),
+        {"story": story},
+    )
+    return [Incident(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentVersion:
+    """What a page shows of an incident that is not closed, as a value to compare."""
+
+    id: int
+    version: int
+    metric: str
+
+
+def incident_versions(connection: Connection) -> list[IncidentVersion]:
+    """Return the versions of the incidents that are open or acknowledged."""
+    rows = connection.execute(text("SELECT id, version, metric FROM dims_incidents WHERE state <> 'closed'"))
+    return [IncidentVersion(*row) for row in rows]
 
 
 def insert_incidents(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Incident]:
