@@ -10,10 +10,12 @@ from rich.text import Text
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.session import Session, examples, json_option, limit_option, pass_session
 from dims_worker.cli.tables import STYLES, plain_table, readings_table
+from dims_worker.domain.health import incidents_by_metric
 from dims_worker.errors import NotFound
 from dims_worker.formatting import NO_VALUE, escape_control, format_ago, format_duration, format_value
 from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.engine import clock, transaction
+from dims_worker.store.incidents import open_incidents
 from dims_worker.store.metric_states import states_of
 from dims_worker.store.runs import list_runs, readings_of
 from dims_worker.text.json_documents import facts, metric_document
@@ -36,7 +38,11 @@ def metrics(session: Session, pattern: str, as_json: bool) -> None:
     names = sorted(session.select_metrics([pattern]))
     with session.database() as engine, transaction(engine) as connection:
         states, requests, now = states_of(connection, names), open_requests(connection, names), clock(connection)
-    rows = [metric_document(session.config, states[name], requests.get(name), now) for name in names]
+        incidents = incidents_by_metric(open_incidents(connection, names))
+    rows = [
+        metric_document(session.config, states[name], incidents.get(name, ()), requests.get(name), now)
+        for name in names
+    ]
     if as_json:
         session.print_json({"metrics": rows})
         return

@@ -11,6 +11,8 @@
 | `new` | it was never measured, or its value is the first one | not measured yet, new |
 | `ok` | it has none of the flags above | ok |
 | `off` | it is disabled: it has no other flag | off |
+
+A doubt about the value takes the place of `ok` in the label: `absent`, `approximate`, `measured while …`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from typing import Literal
 from dims_worker.config import Config
 from dims_worker.domain.decide import IN_FUTURE, SEVERITIES, Judge, Severity, at_least
 from dims_worker.formatting import escape_control, format_age, format_limit, format_utc
-from dims_worker.numbers import is_number, less_than
+from dims_worker.numbers import is_number, less_than, same_value
+from dims_worker.probes.reading_notes import reading_doubts
 from dims_worker.store.incidents import Incident
 from dims_worker.store.metric_states import MetricState
 
@@ -34,6 +37,8 @@ PROBLEMS: tuple[Flag, ...] = ("failing", "waiting", "limit", "drifted", "stale",
 """The flags that need attention."""
 _KINDS = {"failing": "failing", "waiting": "approval", "limit": "limit", "drifted": "drift", "stale": "stale"}
 """The kind of incident behind each flag."""
+_OFF = "It is disabled, so DIMS measures it only by name."
+_RETIRED = "The configuration no longer has it, so DIMS does not measure it."
 ACKNOWLEDGED = "acknowledged"
 NOT_MEASURED = "not measured yet"
 LATE_SWEEPS = 3
@@ -45,8 +50,9 @@ class Health:
     """The health of a metric.
 
     `flags` are the worst first, and never empty. `label` names the worst flag, with `, acknowledged` if a person has
-    acknowledged every incident of the metric. `labels` name all flags. `sentence` explains the worst one. `severity` is
-    that of its worst problem. `incidents` are those that are open or acknowledged.
+    acknowledged every incident of the metric. `labels` name all flags, `label` first, then the doubts about the value.
+    `sentence` explains the worst flag, and `sentences` explain each of them. `severity` is that of its worst problem.
+    `incidents` are those that are open or acknowledged. `broken` is the limit that the value breaks, as text.
     """
 
     flags: tuple[Flag, ...]
@@ -55,6 +61,13 @@ class Health:
     sentence: str
     severity: Severity
     incidents: tuple[Incident, ...] = ()
+    sentences: tuple[str, ...] = ()
+    broken: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All labels as one text: `lost, acknowledged; stale`."""
+        return "; ".join(self.labels)
 
     @property
     def worst(self) -> Flag:
@@ -70,6 +83,11 @@ class Health:
         return not self.problems
 
     @property
+    def in_future(self) -> bool:
+        """Whether its value is an instant that was in the future when it was measured."""
+        return self.broken is not None and self.broken.startswith(IN_FUTURE)
+
+    @property
     def request(self) -> int | None:
         """The number of the approval request that a held value waits for."""
         return next((each.request for each in self.incidents if each.kind == "approval"), None)
@@ -78,6 +96,18 @@ class Health:
     def acknowledged(self) -> bool:
         """Whether a person has acknowledged every incident of the metric."""
         return bool(self.incidents) and all(each.state == ACKNOWLEDGED for each in self.incidents)
+
+
+RETIRED = Health(("off",), ("off",), "off", _RETIRED, "none", sentences=(_RETIRED,))
+"""The health of a metric that the configuration no longer has."""
+
+
+def incidents_by_metric(incidents: Iterable[Incident]) -> dict[str, list[Incident]]:
+    """Return incidents by their metrics, so that the health of many metrics takes one pass."""
+    grouped: dict[str, list[Incident]] = {}
+    for incident in incidents:
+        grouped.setdefault(incident.metric, []).append(incident)
+    return grouped
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +132,25 @@ def metric_health(config: Config, state: MetricState, incidents: Iterable[Incide
 def health_of(inputs: HealthInputs, now: datetime) -> Health:
     """Return the health of a metric at `now`."""
     if not inputs.enabled and not inputs.incidents:
-        return Health(("off",), ("off",), "off", "It is disabled, so DIMS measures it only by name.", "none")
+        return Health(("off",), ("off",), "off", _OFF, "none", sentences=(_OFF,))
     found = list(_findings(inputs, now))
-    flags = tuple(finding.flag for finding in found)
-    severity = max((finding.severity for finding in found), key=SEVERITIES.index)
+    doubts = [doubt.partition(":")[0] for doubt in _doubts(inputs.state)]
+    labels = [*(finding.label for finding in found if finding.flag != "ok" or not doubts), *doubts]
+    sentences = [finding.sentence for finding in found]
     incidents = tuple(inputs.incidents)
-    labels = tuple(finding.label for finding in found)
-    health = Health(flags, labels, labels[0], found[0].sentence, severity, incidents)
-    if not health.acknowledged or health.healthy:
-        return health
-    sentence = f"{health.sentence} {_acknowledged(incidents[-1])}"
-    return Health(flags, labels, f"{labels[0]}, {ACKNOWLEDGED}", sentence, severity, incidents)
+    if found[0].flag in PROBLEMS and incidents and all(each.state == ACKNOWLEDGED for each in incidents):
+        labels[0] = f"{labels[0]}, {ACKNOWLEDGED}"
+        sentences[0] = f"{sentences[0]} {_acknowledged(incidents[-1])}"
+    return Health(
+        flags=tuple(finding.flag for finding in found),
+        labels=tuple(labels),
+        label=labels[0],
+        sentence=sentences[0],
+        severity=max((finding.severity for finding in found), key=SEVERITIES.index),
+        incidents=incidents,
+        sentences=tuple(sentences),
+        broken=_broken_limit(inputs, now),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +168,14 @@ def _findings(inputs: HealthInputs, now: datetime) -> Iterator[_Finding]:
         _failing(state),
         _waiting(inputs),
         _limit(inputs, now),
-        _drifted(inputs),
+        _drifted(inputs, now),
         _stale(inputs, now),
         _overdue(inputs, now),
     ):
         if finding is not None:
             problems = True
             yield finding
-    if state.as_of is None and state.error is None:
+    if state.as_of is None:
         yield _Finding("new", NOT_MEASURED, "DIMS has not measured it yet.", "none")
     elif state.status == "new" and state.error is None:
         yield _Finding("new", "new", "Its first value is its baseline.", "none")
@@ -170,15 +208,23 @@ def _waiting(inputs: HealthInputs) -> _Finding | None:
 
 
 def _limit(inputs: HealthInputs, now: datetime) -> _Finding | None:
-    state = inputs.state
-    broken = inputs.judge.format_broken_limit(state.value, now, state.as_of) if state.as_of else None
+    broken = _broken_limit(inputs, now)
     if broken is None:
         return None
     label = IN_FUTURE if broken.startswith(IN_FUTURE) else "beyond its limit"
     return _Finding("limit", label, f"{escape_control(broken[0].upper() + broken[1:])}.", "high")
 
 
-def _drifted(inputs: HealthInputs) -> _Finding | None:
+def _broken_limit(inputs: HealthInputs, now: datetime) -> str | None:
+    state = inputs.state
+    return inputs.judge.format_broken_limit(state.value, now, state.as_of) if state.as_of else None
+
+
+def _doubts(state: MetricState) -> list[str]:
+    return reading_doubts(state.method, state.details) if state.as_of else []
+
+
+def _drifted(inputs: HealthInputs, now: datetime) -> _Finding | None:
     state, incident = inputs.state, _incident(inputs, "drifted")
     if incident is not None:
         label = _drift_label(inputs.judge, incident.anchor, incident.value)
@@ -188,6 +234,8 @@ def _drifted(inputs: HealthInputs) -> _Finding | None:
         return _Finding("drifted", label, sentence, _severity_of(incident, "high"))
     if _incident(inputs, "waiting") is not None or not has_unaccepted_drift(state):
         return None
+    if _broken_limit(inputs, now) and not (state.drifted or _outside_band(state)):
+        return None  # the limit alone made its severity high
     severity: Severity = state.severity if state.severity in SEVERITIES else "high"
     label = _drift_label(inputs.judge, state.baseline, state.value)
     return _Finding("drifted", label, "Its latest value drifted from the baseline and is not accepted.", severity)
@@ -198,7 +246,15 @@ def has_unaccepted_drift(state: MetricState) -> bool:
     rejected it."""
     if state.as_of is None or state.baseline_as_of is None or state.baseline_as_of >= state.as_of:
         return False
+    if same_value(state.value, state.baseline):  # it was accepted, and measured again without a change
+        return False
     return state.severity in SEVERITIES and at_least(state.severity, "high") and state.status != "new"
+
+
+def _outside_band(state: MetricState) -> bool:
+    if not is_number(state.value) or state.expected_low is None or state.expected_high is None:
+        return False
+    return not state.expected_low <= state.value <= state.expected_high
 
 
 def _drift_label(judge: Judge, before: object, value: object) -> str:
