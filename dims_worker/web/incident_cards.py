@@ -9,7 +9,7 @@ from datetime import datetime
 from dims_worker.config import Config
 from dims_worker.domain.approvers import approvers_of, may_decide
 from dims_worker.domain.decide import SEVERITIES
-from dims_worker.domain.health import incident_label
+from dims_worker.domain.health import ACKNOWLEDGED, Health, incident_label
 from dims_worker.store.incidents import KINDS, RULE, Incident
 from dims_worker.text.incidents import (
     band_phrase,
@@ -131,6 +131,24 @@ class StoryCard:
 
 def _versions(cards: Iterable[IncidentCard]) -> str:
     return ",".join(f"{card.incident.id}:{card.incident.version}" for card in cards)
+
+
+@dataclass(frozen=True, slots=True)
+class StateLabel:
+    """A label of a metric's health, with the address of its request or incident."""
+
+    text: str
+    address: str | None = None
+
+
+def state_labels(config: Config, health: Health) -> list[StateLabel]:
+    """Return the labels of a metric's health, each with a link to the incident behind it."""
+    addresses = {}
+    for incident in health.incidents:
+        label = incident_label(config, incident).removesuffix(f", {ACKNOWLEDGED}")
+        waits = incident.kind == "approval" and incident.request is not None
+        addresses[label] = f"/requests/{incident.request}" if waits else f"/incidents/{incident.id}"
+    return [StateLabel(text, addresses.get(text.removesuffix(f", {ACKNOWLEDGED}"))) for text in health.labels]
 
 
 def group_stories(
