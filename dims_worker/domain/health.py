@@ -241,6 +241,23 @@ def _drifted(inputs: HealthInputs, now: datetime) -> _Finding | None:
     return _Finding("drifted", label, "Its latest value drifted from the baseline and is not accepted.", severity)
 
 
+def incident_label(config: Config, incident: Incident) -> str:
+    """Return the label of an incident: that of its flag, or `silent` for a silence.
+
+    Like the label of a metric, it ends in `, acknowledged` if a person has acknowledged it.
+    """
+    judge = Judge.of(config, incident.metric) if incident.metric in config.definitions else Judge()
+    label = {
+        "failing": "failing",
+        "approval": "waits for approval",
+        "limit": IN_FUTURE if incident.reason.lower().startswith(IN_FUTURE) else "beyond its limit",
+        "drift": _drift_label(judge, incident.anchor, incident.value),
+        "stale": "stale",
+        "silence": "silent",
+    }[incident.kind]
+    return f"{label}, {ACKNOWLEDGED}" if incident.state == ACKNOWLEDGED else label
+
+
 def has_unaccepted_drift(state: MetricState) -> bool:
     """Return whether the latest value drifted far and did not become the baseline: a check found it, or a person
     rejected it."""
