@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from dims_worker import formatting
+from dims_worker.domain.health import ACKNOWLEDGED
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 CHIP_STYLES = {
     "ok": ("accepted", "approved", "ok"),
-    "warn": ("attention", "held", "moderate", "open", "stale"),
-    "bad": ("beyond its limit", "in the future", "extreme", "major", "rejected"),
-    "lost": ("failed", "partial"),
+    "warn": ("attention", "held", "moderate", "open", "overdue", "silent", "stale"),
+    "bad": ("beyond its limit", "in the future", "drifted", "lost", "extreme", "major", "rejected"),
+    "lost": ("failed", "failing", "partial"),
 }
 """The states by their CSS class. Every other state is `quiet`."""
+_ACKNOWLEDGED = f", {ACKNOWLEDGED}"
 
 
 def html_environment(package: str, max_length: int | None = None) -> Environment:
@@ -52,7 +54,13 @@ def visible_text(value: object, max_length: int | None = None) -> str:
 
 
 def chip(state: str) -> Markup:
-    """Return a state as a pill. The text says everything; the colour only helps."""
-    styles = (style for style, states in CHIP_STYLES.items() if state in states)
-    style = "warn" if state.startswith("waits") else next(styles, "quiet")
+    """Return a state as a pill. The text says everything; the colour only helps.
+
+    What a person has acknowledged has the colour of its state, and an outline instead of a background.
+    """
+    shown = state.removesuffix(_ACKNOWLEDGED)
+    styles = (style for style, states in CHIP_STYLES.items() if shown in states)
+    style = "warn" if shown.startswith("waits") else next(styles, "quiet")
+    if shown != state:
+        style += " acknowledged"
     return Markup('<span class="chip {}">{}</span>').format(style, visible_text(state))

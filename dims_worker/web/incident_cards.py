@@ -69,9 +69,14 @@ class IncidentCard:
             incident_status(incident, now),
             incident_since(incident),
             incident_owner(config, incident) or "",
-            band_phrase(incident.low, incident.high) or "",
+            _expected(incident),
             "" if allowed else ", ".join(approvers_of(config, incident.metric)),
         )
+
+
+def _expected(incident: Incident) -> str:
+    """Return the band that was expected, as text, or an empty text."""
+    return band_phrase(incident.low, incident.high, whole=isinstance(incident.value, int)) or ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from dims_worker.formatting import format_number
 from dims_worker.incidents.decisions import acknowledge_incident, close_incident
 from dims_worker.store.engine import clock
 from dims_worker.store.incidents import KINDS, find_incident, incidents_of_story, list_incidents
+from dims_worker.text.changes import change_document
 from dims_worker.text.incidents import incident_document
 from dims_worker.text.json_documents import Document
 from dims_worker.web.api.cloudevents_http import unique_names

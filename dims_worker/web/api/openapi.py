@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from dims_worker import __version__
 from dims_worker.domain.decide import SEVERITIES, Status, Tier
+from dims_worker.domain.health import FLAGS
 from dims_worker.events import MAX_BYTES, MAX_TEXT, YEARS
 from dims_worker.formatting import format_number
 from dims_worker.store.incidents import KINDS, Resolution
@@ -31,6 +32,7 @@ def _load_parts() -> dict[str, Any]:
         ATTRIBUTES=ATTRIBUTES,
         BATCH=BATCH,
         BINARY=BINARY,
+        FLAGS=FLAGS,
         INCIDENT_KINDS=KINDS,
         LARGEST=LARGEST,
         LARGEST_VERSION=LARGEST_VERSION,
@@ -85,7 +87,11 @@ def openapi_document(
     session = schemes["session"] | {"name": cookie}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "DIMS", "version": __version__, "summary": "Read metrics, decide about incidents, send events."},
+        "info": {
+            "title": "DIMS",
+            "version": __version__,
+            "summary": "Read metrics, decide about incidents, send events.",
+        },
         "servers": [{"url": "/"}],
         "security": [{"token": []}, {"session": []}, *no_token],
         "paths": described,

@@ -1,4 +1,7 @@
-"""Parse query parameters, and numbers and notes in addresses and forms. The OpenAPI document uses the same declarations."""
+"""Parse query parameters, and the numbers and notes of addresses and forms.
+
+The OpenAPI document uses the same declarations.
+"""
 
 from __future__ import annotations
 

@@ -152,9 +152,7 @@ def _page(request: Request, site: WebContext, conflict: Conflict | None) -> Resp
         if incident is None:
             raise NotFound(f"there is no incident {number}")
         now, metric = clock(connection), incident.metric
-        (story,) = group_stories(
-            site.config, incidents.incidents_of_story(connection, incident.story), now, viewer
-        )
+        (story,) = group_stories(site.config, incidents.incidents_of_story(connection, incident.story), now, viewer)
         earlier = incidents.list_incidents(connection, limit=MAX_EARLIER, state="all", metrics=[metric])
         state = metric_states.read_states(connection, [metric]).get(metric)
         chart = trend_charts(connection, site.config, state, now, CHART_DAYS) if state else ""

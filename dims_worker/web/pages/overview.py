@@ -31,7 +31,7 @@ from dims_worker.web.pages.approvals import RequestCard
 
 PROBLEM_STATES = ("failing", "limit", "drifted", "stale", "overdue", "unmeasured")
 """The states that need attention, worst first. What waits for approval has a list of its own."""
-PROBLEM_FILTERS = STATE_FILTERS | OTHER_FILTERS
+PROBLEM_FILTERS = {**STATE_FILTERS, **OTHER_FILTERS}
 DAYS = 30
 """Days of a sparkline."""
 CHANGE_SPAN = timedelta(hours=24)
@@ -143,9 +143,7 @@ def _attention(config: Config, data: OverviewData) -> dict[str, object]:
         "number_listed": sum(len(group.rows) for group in groups),
         "number_of_problems": len(problems),
         "problem_filters": {name: PROBLEM_FILTERS[name] for name in PROBLEM_STATES},
-        "counts": {
-            name: sum(bool(state.matches(each)) for each in health) for name, state in PROBLEM_FILTERS.items()
-        },
+        "counts": {name: sum(bool(state.matches(each)) for each in health) for name, state in PROBLEM_FILTERS.items()},
     }
 
 
