@@ -14,6 +14,7 @@ from dims_worker.config import Config, DerivedMetric, Policy
 from dims_worker.config.formula import parse_formula
 from dims_worker.config.policy import Origin
 from dims_worker.domain.decide import Baseline, Judge, Limit, Verdict, drift_pct
+from dims_worker.domain.health import RETIRED, Health, metric_health
 from dims_worker.errors import NotFound
 from dims_worker.formatting import display_unit
 from dims_worker.probes.base import Value
@@ -21,6 +22,7 @@ from dims_worker.store import approval_requests, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.baselines import Acceptance, accepted_since, change_span, last_accepted
 from dims_worker.store.engine import clock
+from dims_worker.store.incidents import open_incidents
 from dims_worker.store.metric_states import MetricState
 from dims_worker.store.runs import PastReading, RunRow, newest_reading, reading_at, runs_by_number
 
@@ -70,7 +72,8 @@ class FormulaInput:
 class Explanation:
     """All facts about one metric at `now`.
 
-    `policy` is None if the metric is not configured. `reading` is the last good reading with a verdict, from `run`.
+    `health` has the incidents of the metric. `policy` is None if the metric is not configured. `reading` is the last
+    good reading with a verdict, from `run`.
     `provisional` is a newer reading that has no verdict yet. `since` is how the baseline got its value. `decisions`
     are the newest first.
     """
@@ -79,6 +82,7 @@ class Explanation:
     unit: str
     now: datetime
     state: MetricState
+    health: Health
     policy: Policy | None
     origins: Mapping[str, Origin]
     redefined: bool
@@ -97,8 +101,7 @@ class Explanation:
     @property
     def stale(self) -> bool:
         """Whether the last measurement is older than `stale_after`."""
-        after = self.policy.stale_after if self.policy else None
-        return bool(after and self.state.as_of and self.now - self.state.as_of > after)
+        return "stale" in self.health.flags
 
 
 def explain_metric(connection: Connection, config: Config, metric: str) -> Explanation:
@@ -123,6 +126,7 @@ def explain_metric(connection: Connection, config: Config, metric: str) -> Expla
         unit=display_unit(config.metric_of(metric) if configured else None, state.unit),
         now=now,
         state=state,
+        health=metric_health(config, state, open_incidents(connection, [metric]), now) if configured else RETIRED,
         policy=config.policy_of(metric) if configured else None,
         origins=config.policy_origins(metric) if configured else {},
         redefined=bool(known and configured and state.changed(config.definitions[metric])),

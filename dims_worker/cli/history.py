@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,7 +18,6 @@ from dims_worker.domain.decide import age_of
 from dims_worker.errors import NotFound
 from dims_worker.formatting import (
     NO_VALUE,
-    escape_control,
     format_drift,
     format_number,
     format_utc_seconds,
@@ -25,9 +25,10 @@ from dims_worker.formatting import (
     pluralize,
 )
 from dims_worker.numbers import is_number
+from dims_worker.store.approval_requests import ApprovalRequest, open_requests
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.runs import PastReading, history_of
-from dims_worker.text.readings import broken_limit_text, done_text, reading_json
+from dims_worker.text.readings import past_reading_text, reading_json, request_number
 
 PIPE_WIDTH = 100
 """Columns of a chart that is written to a pipe."""
@@ -54,6 +55,7 @@ def history(session: Session, metric: str, days: float, as_chart: bool | None, a
     declared = config.metrics.get(metric)
     with session.database() as engine, transaction(engine) as connection:
         readings, now = history_of(connection, metric, timedelta(days=days)), clock(connection)
+        requests = open_requests(connection, [metric])
     if not readings and declared is None:
         raise NotFound(f"no metric is called {metric}. List the metrics with `dims metrics`.")
     if as_json:
@@ -65,20 +67,25 @@ def history(session: Session, metric: str, days: float, as_chart: bool | None, a
     if as_chart and readings:
         _print_chart(session, readings, declared, now - timedelta(days=days), now)
     elif not as_chart:
-        _print_table(session, readings, declared)
+        _print_table(session, readings, declared, requests)
     session.print_text(f"{metric}: {pluralize(len(readings), 'reading')} in {days:g} days (times are UTC)")
 
 
-def _print_table(session: Session, readings: list[PastReading], declared: Metric | None) -> None:
-    table = plain_table("as of", "run", "value", "drift", "status", "done", numbers=("run", "value", "drift"))
+def _print_table(
+    session: Session,
+    readings: list[PastReading],
+    declared: Metric | None,
+    requests: Mapping[str, ApprovalRequest],
+) -> None:
+    table = plain_table("as of", "run", "value", "drift", "status", "state", numbers=("run", "value", "drift"))
     for reading in readings:
         value = format_value(reading.value, reading.unit, declared, reading.as_of)
-        done = done_text(reading, broken_limit_text(session.config, reading))
+        state = past_reading_text(session.config, reading, request_number(reading, requests))
         if reading.method == "failed":
-            value, done = "unavailable", f"failed: {escape_control(reading.error)}"
+            value = "unavailable"
         drift = format_drift(reading.value, reading.baseline, reading.drift_pct)
         status = Text(reading.status or NO_VALUE, STYLES.get(reading.status or "", ""))
-        table.add_row(format_utc_seconds(reading.as_of), str(reading.run_id), value, drift, status, done)
+        table.add_row(format_utc_seconds(reading.as_of), str(reading.run_id), value, drift, status, state)
     session.out.print(table)
 
 

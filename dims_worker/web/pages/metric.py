@@ -19,7 +19,6 @@ from dims_worker.config import Config, DerivedMetric, Policy
 from dims_worker.config.formula import PRICES
 from dims_worker.config.policy import Thresholds
 from dims_worker.config.runtime import WORKFLOW
-from dims_worker.domain.health import RETIRED, metric_health
 from dims_worker.errors import NotFound
 from dims_worker.formatting import (
     NO_VALUE,
@@ -31,14 +30,14 @@ from dims_worker.formatting import (
     is_number,
 )
 from dims_worker.reports import svg_charts
-from dims_worker.store.incidents import list_incidents, open_incidents
+from dims_worker.store.incidents import list_incidents
 from dims_worker.store.runs import PastReading, newest_readings
 from dims_worker.text.evidence import placed_lines
 from dims_worker.text.explanation import verdict_reasons
 from dims_worker.text.phrases import ExplanationView
-from dims_worker.text.readings import broken_limit_text, done_text
+from dims_worker.text.readings import past_reading_text
 from dims_worker.web.context import viewer_of, web_context
-from dims_worker.web.incident_cards import IncidentCard, state_labels
+from dims_worker.web.incident_cards import IncidentCard, StateLabel, state_labels
 from dims_worker.web.pages.approvals import RequestCard
 from dims_worker.web.trend_chart import SPANS, trend_charts
 
@@ -61,10 +60,9 @@ def metric_page(request: Request) -> Response:
         now = explanation.now
         chart = trend_charts(connection, site.config, explanation.state, now, days)
         readings = newest_readings(connection, name, MAX_READINGS)
-        active = open_incidents(connection, [name])
         closed = list_incidents(connection, limit=MAX_INCIDENTS, state="closed", metrics=[name])
-    configured = name in site.config.definitions
-    health = metric_health(site.config, explanation.state, active, now) if configured else RETIRED
+    health = explanation.health
+    retired = [StateLabel("retired")] if explanation.state.retired_at else []
     view = ExplanationView(explanation, site.config.metrics.get(name))
     input_links, dependents = formula_links(site.config, name)
     request_card = RequestCard.of(site.config, explanation.request, now) if explanation.request else None
@@ -74,7 +72,7 @@ def metric_page(request: Request) -> Response:
         "explanation": explanation,
         "value": view.value(explanation.reading.value) if explanation.reading else None,
         "health": health,
-        "labels": state_labels(site.config, health),
+        "labels": [*state_labels(site.config, health), *retired],
         "incidents": [IncidentCard.of(site.config, each, now, viewer_of(request)) for each in health.incidents],
         "past_incidents": [IncidentCard.of(site.config, each, now) for each in closed],
         "description": view.metric.description if view.metric else "",
@@ -125,7 +123,7 @@ class HistoryRow:
     def of(cls, config: Config, reading: PastReading) -> HistoryRow:
         failed, metric = reading.method == "failed", config.metrics.get(reading.metric)
         value = NO_VALUE if failed else format_value(reading.value, reading.unit, metric, reading.as_of)
-        outcome = f"failed: {reading.error}" if failed else done_text(reading, broken_limit_text(config, reading))
+        outcome = past_reading_text(config, reading)
         return cls(reading, value, format_drift(reading.value, reading.baseline, reading.drift_pct), outcome)
 
 
