@@ -32,7 +32,7 @@ class AcceptedDrift:
     """A value that became the baseline although it differs notably from the one before it.
 
     `low` and `high` are the expected band, and `distance` is how many band widths the value lies outside it. They are
-    None if there was no band. `accepted` is how, when and by whom, and `request` is what a person decided. `reading` is
+    None if there was no band. `accepted` is how, when and by whom, and `request` what a person decided. `reading` is
     its number in the history. `run_id` is None for a baseline set by hand, which has no evidence. `incident` is the one
     that the change opened, or during which it happened.
     """
@@ -49,6 +49,7 @@ class AcceptedDrift:
     distance: float | None
     size: float
     as_of: datetime
+    accepted_at: datetime
     run_id: int | None
     reason: str | None
     details: Mapping[str, Any] | None
@@ -68,7 +69,7 @@ def recent_changes(connection: Connection, config: Config, since: datetime, limi
     `thresholds.extreme` counts as EXTREME_WIDTHS. Of the same size, the larger drift comes first, then the newer one.
     """
     drifts = _accepted(connection, config, since)
-    largest = heapq.nlargest(limit, drifts, key=lambda drift: (drift.size, drift.drift_pct or 0, drift.as_of))
+    largest = heapq.nlargest(limit, drifts, key=lambda drift: (drift.size, drift.drift_pct or 0, drift.accepted_at))
     incidents = _incidents(connection, {drift.metric for drift in largest}, since)
     runs = runs_by_number(connection, [drift.run_id for drift in largest if drift.run_id is not None])
     begun = {run.run_id: run.started_at for run in runs}
@@ -108,6 +109,7 @@ def _drift(
         distance=distance,
         size=_size(_policy(config, reading.metric), distance, reading.drift_pct),
         as_of=reading.as_of,
+        accepted_at=accepted.decided_at or reading.recorded_at,
         run_id=reading.run_id,
         reason=reading.reason,
         details=reading.details,
@@ -150,6 +152,7 @@ def _by_person(config: Config, request: ApprovalRequest, reading: PastReading | 
         distance=None,
         size=_size(policy, None, drift),
         as_of=request.as_of,
+        accepted_at=request.decided_at or request.as_of,
         run_id=request.run_id,
         reason=request.reason,
         details=(request.evidence or {}).get("details"),
@@ -197,13 +200,7 @@ def _incident_of(drift: AcceptedDrift, incidents: Iterable[Incident]) -> Inciden
             return incident
         if incident.request is not None and incident.request == drift.accepted.request:
             return incident
-    return next((incident for incident in own if _during(drift, incident)), None)
-
-
-def _during(drift: AcceptedDrift, incident: Incident) -> bool:
-    ended = incident.over_at or incident.closed_at
-    begun = incident.first_as_of or incident.opened_at
-    return begun <= drift.as_of and (ended is None or drift.as_of < ended)
+    return next((incident for incident in own if incident.lasted_at(drift.as_of)), None)
 
 
 def _evidence(

@@ -70,6 +70,21 @@ class Incident:
         return self.active and self.flapping_until is not None
 
     @property
+    def since(self) -> datetime:
+        """Since when its condition lasts: the reading that opened it, or else when DIMS noticed it."""
+        return self.first_as_of or self.opened_at
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it was closed, or when its condition was over, if that was earlier. None while it is active."""
+        ends = [end for end in (self.closed_at, self.over_at) if end is not None]
+        return min(ends) if ends and not self.active else None
+
+    def lasted_at(self, instant: datetime) -> bool:
+        """Return whether it lasted at an instant."""
+        return self.since <= instant and (self.ended_at is None or instant < self.ended_at)
+
+    @property
     def rule(self) -> str | None:
         """The rule that no event matched for too long, or whose schedule was missed. None unless it is a silence."""
         return self.metric.removeprefix(RULE) if self.kind == "silence" else None
@@ -163,30 +178,6 @@ def list_incidents(
         },
     )
     return [Incident(*row) for row in rows]
-
-
-def incidents_of_story(connection: Connection, story: int) -> list[Incident]:
-    """Return all incidents that opened together, oldest first."""
-    rows = connection.execute(  # no incident of a story is older than its first one, so the primary key helps
-        text(f"SELECT {_COLUMNS} FROM dims_incidents WHERE id >= :story AND story = :story ORDER BY id"),
-        {"story": story},
-    )
-    return [Incident(*row) for row in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class IncidentVersion:
-    """What a page shows of an incident that is not closed, as a value to compare."""
-
-    id: int
-    version: int
-    metric: str
-
-
-def incident_versions(connection: Connection) -> list[IncidentVersion]:
-    """Return the versions of the incidents that are open or acknowledged."""
-    rows = connection.execute(text("SELECT id, version, metric FROM dims_incidents WHERE state <> 'closed'"))
-    return [IncidentVersion(*row) for row in rows]
 
 
 def insert_incidents(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Incident]:
@@ -297,3 +288,52 @@ def count_open(connection: Connection) -> dict[tuple[str, str], int]:
         text("SELECT kind, severity, count(*) AS n FROM dims_incidents WHERE state <> 'closed' GROUP BY kind, severity")
     )
     return {(row.kind, row.severity): int(row.n) for row in rows}
+
+
+def incidents_of_story(connection: Connection, story: int) -> list[Incident]:
+    """Return the incidents that opened in one run or sweep, oldest first, closed ones included."""
+    rows = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM dims_incidents WHERE story = :story ORDER BY id"), {"story": story}
+    )
+    return [Incident(*row) for row in rows]
+
+
+def story_sizes(connection: Connection, stories: Collection[int]) -> dict[int, int]:
+    """Return how many incidents each story has, closed ones included."""
+    rows = connection.execute(
+        text("SELECT story, count(*) AS n FROM dims_incidents WHERE story = ANY(:stories) GROUP BY story"),
+        {"stories": list(stories)},
+    )
+    return {row.story: int(row.n) for row in rows}
+
+
+def incident_metrics(connection: Connection) -> set[str]:
+    """Return the metrics and rules that have or had an incident."""
+    return {row.metric for row in connection.execute(text("SELECT DISTINCT metric FROM dims_incidents"))}
+
+
+def incident_versions(connection: Connection) -> dict[int, int]:
+    """Return the version of each incident that is open or acknowledged, by number."""
+    rows = connection.execute(text("SELECT id, version FROM dims_incidents WHERE state <> 'closed'"))
+    return {row.id: row.version for row in rows}
+
+
+def incidents_after(connection: Connection, number: int, limit: int) -> list[Incident]:
+    """Return the newest incidents with a higher number, oldest first, closed ones included."""
+    rows = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM dims_incidents WHERE id > :number ORDER BY id DESC LIMIT :limit"),
+        {"number": number, "limit": limit},
+    )
+    return [Incident(*row) for row in rows][::-1]
+
+
+def incidents_since(connection: Connection, metric: str, since: datetime) -> list[Incident]:
+    """Return the incidents of a metric that lasted at that time or later, oldest first."""
+    rows = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM dims_incidents WHERE metric = :metric "
+            "AND (state <> 'closed' OR coalesce(over_at, closed_at) > :since) ORDER BY id"
+        ),
+        {"metric": metric, "since": since},
+    )
+    return [Incident(*row) for row in rows]

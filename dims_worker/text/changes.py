@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from dims_worker.analysis.changes import AcceptedDrift
 from dims_worker.config import Config
-from dims_worker.formatting import display_unit, format_drift, format_number, format_value
+from dims_worker.formatting import display_unit, escape_control, format_ago, format_drift, format_number, format_value
 from dims_worker.numbers import is_number
-from dims_worker.text.evidence import evidence_document
-from dims_worker.text.incidents import band_phrase, configured_metric, incident_document
+from dims_worker.text.evidence import evidence_document, evidence_lines, gap_lines
+from dims_worker.text.incidents import (
+    band_phrase,
+    configured_metric,
+    incident_document,
+    incident_sentence,
+    incident_status,
+)
 from dims_worker.text.json_documents import Document
-from dims_worker.text.phrases import format_acceptance
+from dims_worker.text.phrases import Line, ago_with_time, format_acceptance
 
 
 def change_sentence(config: Config, change: AcceptedDrift, now: datetime) -> str:
@@ -25,8 +32,30 @@ def change_sentence(config: Config, change: AcceptedDrift, now: datetime) -> str
     return f"{before} -> {after}, {drift}{_outside(change)}"
 
 
+def change_headline(config: Config, change: AcceptedDrift, now: datetime) -> str:
+    """Return the metric and what changed in one line."""
+    return f"{escape_control(change.metric)}: {change_sentence(config, change, now)}"
+
+
+def change_lines(config: Config, change: AcceptedDrift, now: datetime) -> Iterator[Line]:
+    """Yield when it was measured, how it was accepted, its incident, and its evidence."""
+    run = f", run {change.run_id}" if change.run_id is not None else ""
+    verdict = ", ".join(word for word in (change.status, change.severity) if word and word != "none")
+    if change.accepted.how != "by hand":
+        yield "measured", f"{ago_with_time(change.as_of, now)}{run}{f': {verdict}' if verdict else ''}"
+    yield "accepted", acceptance_sentence(change, now)
+    if incident := change.incident:
+        sentence = incident_sentence(config, incident, now)
+        yield "incident", f"{incident.id}: {sentence}; {incident_status(incident, now)}"
+    if change.evidence:
+        yield from evidence_lines(change.evidence, now)
+    yield from gap_lines(change.gaps)
+
+
 def acceptance_sentence(change: AcceptedDrift, now: datetime) -> str:
-    """Return how the change was accepted: `accepted by policy 2 days ago (run 12)`, `approved by ada (option) …`."""
+    """Return how the change was accepted: by policy or by whom, when and why."""
+    if change.accepted.how == "policy":
+        return f"by policy {format_ago(change.accepted_at, now)}"
     return format_acceptance(change.accepted, now)
 
 
@@ -51,7 +80,7 @@ def change_document(config: Config, change: AcceptedDrift, now: datetime) -> Doc
         "run": change.run_id,
         "accepted": {
             "how": accepted.how,
-            "at": accepted.decided_at or change.as_of,
+            "at": change.accepted_at,
             "by": accepted.decided_by,
             "known_by": accepted.known_by,
             "note": accepted.note,
@@ -68,4 +97,4 @@ def _outside(change: AcceptedDrift) -> str:
         return ""
     if not change.distance:
         return f", expected {band}"
-    return f", {format_number(round(change.distance, 1), 1)} band widths outside {band}"
+    return f", {format_number(float(f'{change.distance:.2g}'))} band widths outside {band}"

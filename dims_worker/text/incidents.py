@@ -40,7 +40,7 @@ def incident_sentence(config: Config, incident: Incident, now: datetime) -> str:
     `now` is needed for values that are ages. The sentence says nothing about people: see `incident_status`.
     """
     label = incident_label(config, incident)
-    since = f" since {format_utc(incident_since(incident))}" if incident.kind == "failing" else ""
+    since = f" since {format_utc(incident.since)}" if incident.kind == "failing" else ""
     return f"{label}{since}: {incident_facts(config, incident, now)}"
 
 
@@ -56,7 +56,7 @@ def incident_facts(config: Config, incident: Incident, now: datetime) -> str:
         case "stale":
             return f"last measured {format_utc(incident.as_of)}" if incident.as_of else reason
         case "silence":
-            rule, since = escape_control(incident.rule), format_utc(incident_since(incident))
+            rule, since = escape_control(incident.rule), format_utc(incident.since)
             return f"nothing from rule {rule} since {since}: {reason}"
         case "limit" if reason.lower().startswith(f"{IN_FUTURE}: "):
             return reason[len(IN_FUTURE) + 2 :]  # the label says it
@@ -85,11 +85,6 @@ def incident_drift(incident: Incident) -> float | None:
     return drift_pct(incident.anchor, incident.value)
 
 
-def incident_since(incident: Incident) -> datetime:
-    """Return since when the condition lasts: the reading that opened the incident, else when DIMS noticed it."""
-    return incident.first_as_of or incident.opened_at
-
-
 def incident_status(incident: Incident, now: datetime) -> str:
     """Return what people and DIMS did about an incident: `open`, `acknowledged by ada 2 hours ago: “…”`.
 
@@ -105,6 +100,14 @@ def incident_status(incident: Incident, now: datetime) -> str:
         when = format_ago(incident.acknowledged_at, now)
         return f"acknowledged by {by} {when}{reason_text(incident.note)}{flaps}"
     return f"open{flaps}"
+
+
+def incident_span(config: Config, incident: Incident, now: datetime) -> str:
+    """Return from when to when an incident lasted, and what it was: for the history of its metric."""
+    since, end = format_utc(incident.since), incident.ended_at
+    span = f"{since} to {format_utc(end)}" if end else f"since {since}"
+    sentence = f"{incident_label(config, incident)}: {incident_facts(config, incident, now)}"
+    return f"incident {incident.id}, {span}: {sentence}; {incident_status(incident, now)}"
 
 
 def incident_owner(config: Config, incident: Incident) -> str | None:
@@ -126,7 +129,7 @@ def incident_document(config: Config, incident: Incident, now: datetime, story_s
         "sentence": incident_sentence(config, incident, now),
         "status": incident_status(incident, now),
         "drift_pct": incident_drift(incident),
-        "since": incident_since(incident),
+        "since": incident.since,
         "flapping": incident.flapping,
         "owner": incident_owner(config, incident),
         "story_size": story_size,

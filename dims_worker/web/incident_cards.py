@@ -15,7 +15,6 @@ from dims_worker.text.incidents import (
     band_phrase,
     incident_facts,
     incident_owner,
-    incident_since,
     incident_status,
 )
 from dims_worker.web.identity import Viewer
@@ -26,7 +25,8 @@ MAX_DECIDED = 500
 
 @dataclass(frozen=True, slots=True)
 class IncidentCard:
-    """An incident as text. `others` are the people who may close it, if the viewer may not."""
+    """An incident as text. `others` are the people who may acknowledge and close it, if the
+    viewer may not."""
 
     incident: Incident
     label: str
@@ -67,7 +67,7 @@ class IncidentCard:
             incident_label(config, incident),
             incident_facts(config, incident, now),
             incident_status(incident, now),
-            incident_since(incident),
+            incident.since,
             incident_owner(config, incident) or "",
             _expected(incident),
             "" if allowed else ", ".join(approvers_of(config, incident.metric)),
@@ -104,24 +104,23 @@ class StoryCard:
         return len({card.incident.metric for card in self.cards})
 
     @property
-    def to_acknowledge(self) -> list[IncidentCard]:
-        """The incidents that no one has acknowledged. A person decides on an approval request instead."""
-        open_cards = [card for card in self.cards if card.incident.state == "open" and card.request is None]
-        return open_cards[:MAX_DECIDED]
+    def decidable(self) -> list[IncidentCard]:
+        """The incidents that are not closed and that no approval request decides."""
+        return [card for card in self.cards if card.incident.active and card.request is None]
 
     @property
     def to_close(self) -> list[IncidentCard]:
-        """The incidents that the viewer may close."""
-        return [card for card in self.decidable if not card.others]
+        """The incidents that the viewer may acknowledge and close."""
+        return [card for card in self.decidable if not card.others][:MAX_DECIDED]
 
     @property
-    def decidable(self) -> list[IncidentCard]:
-        """The incidents that are not closed and that no approval request decides."""
-        return [card for card in self.cards if card.incident.active and card.request is None][:MAX_DECIDED]
+    def to_acknowledge(self) -> list[IncidentCard]:
+        """Those of them that no one has acknowledged."""
+        return [card for card in self.to_close if card.incident.state == "open"]
 
     @property
     def others(self) -> str:
-        """The people who may close the incidents that the viewer may not close."""
+        """The people who may decide about the incidents that the viewer may not decide about."""
         return ", ".join(dict.fromkeys(card.others for card in self.decidable if card.others))
 
     @property

@@ -18,7 +18,6 @@ from dims_worker.broker.outage_log import DATABASE, outages
 from dims_worker.config import Config
 from dims_worker.errors import DimsError
 from dims_worker.store.approval_requests import RequestVersion, request_versions
-from dims_worker.store.incidents import IncidentVersion, incident_versions
 from dims_worker.store.listener import subscribe, wait_for_notification
 from dims_worker.store.sessions import is_pooled
 from dims_worker.text.activity import ActivityFollower
@@ -66,7 +65,7 @@ class LiveHub:
         self.state = UNREACHABLE
         self._last_id = 0
         self._last_sent = time.monotonic()
-        self._versions: set[RequestVersion | IncidentVersion] = set()
+        self._request_versions: set[RequestVersion] = set()
         self._stopping = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -155,13 +154,13 @@ class LiveHub:
         follower = ActivityFollower(self.config)
         with connection.begin():
             follower.start(connection)
-            self._versions = _versions(connection)
+            self._request_versions = set(request_versions(connection))
 
         def send_changes() -> None:
             with connection.begin():
                 activity = follower.read_new(connection)
-                versions = _versions(connection)
-            changed, self._versions = versions ^ self._versions, versions
+                versions = set(request_versions(connection))
+            changed, self._request_versions = versions ^ self._request_versions, versions
             if not (activity.events or activity.runs or changed):
                 return
             names = {name for event in activity.events for name in event.metrics}
@@ -173,13 +172,8 @@ class LiveHub:
                 "events": [event.seq for event in activity.events][-MAX_LISTED:],
                 "runs": [run.run_id for run in activity.runs][-MAX_LISTED:],
                 "metrics": sorted(names)[:MAX_LISTED],
-                "open": sum(isinstance(each, RequestVersion) and each.state == "open" for each in versions),
+                "open": sum(version.state == "open" for version in versions),
             }
             self._send(sse_frame("activity", facts))
 
         return send_changes
-
-
-def _versions(connection: Connection) -> set[RequestVersion | IncidentVersion]:
-    """Return the versions of what people decide about, which also changes without an event or a run."""
-    return {*request_versions(connection), *incident_versions(connection)}

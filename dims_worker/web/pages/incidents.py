@@ -14,17 +14,15 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from dims_worker.analysis.evidence import Evidence, ValueChange, gather_evidence
-from dims_worker.config import Config
+from dims_worker.analysis.evidence import NamedGap
+from dims_worker.analysis.incidents import explain_incident
 from dims_worker.domain.approvers import Decider
 from dims_worker.errors import DatabaseBusy, NotAllowed, NotFound, Refused, UsageError
 from dims_worker.incidents.decisions import acknowledge_incident, close_incident
 from dims_worker.reports import svg_charts
 from dims_worker.store import incidents, metric_states
-from dims_worker.store.baselines import change_span
 from dims_worker.store.engine import clock
 from dims_worker.store.incidents import KINDS, Incident
-from dims_worker.store.runs import runs_by_number
 from dims_worker.text.evidence import placed_lines
 from dims_worker.web.api.query_parameters import (
     choice_parameter,
@@ -152,12 +150,12 @@ def _page(request: Request, site: WebContext, conflict: Conflict | None) -> Resp
         if incident is None:
             raise NotFound(f"there is no incident {number}")
         now, metric = clock(connection), incident.metric
-        (story,) = group_stories(site.config, incidents.incidents_of_story(connection, incident.story), now, viewer)
         earlier = incidents.list_incidents(connection, limit=MAX_EARLIER, state="all", metrics=[metric])
         state = metric_states.read_states(connection, [metric]).get(metric)
         chart = trend_charts(connection, site.config, state, now, CHART_DAYS) if state else ""
-        evidence = explain_incident(connection, site.config, incident)
+        known = explain_incident(connection, site.config, incident)
         active = incidents.open_incidents(connection)
+    (story,) = group_stories(site.config, (incident, *known.others), now, viewer)
     card = next(each for each in story.cards if each.incident.id == number)
     rest = [each for each in group_stories(site.config, active, now) if each.number != incident.story]
     values = {
@@ -172,24 +170,13 @@ def _page(request: Request, site: WebContext, conflict: Conflict | None) -> Resp
         "days": CHART_DAYS,
         "chart": chart,
         "legend": svg_charts.legend_html(),
-        "changes": list(placed_lines(evidence, now)) if evidence else [],
+        "changes": list(placed_lines(known.evidence, now)) if known.evidence else [],
+        "gaps": [NamedGap(gap, incident.unit or "") for gap in known.gaps],
         "earlier": [IncidentCard.of(site.config, each, now) for each in earlier if each.id != number],
         "next": rest[0] if rest else None,
         "number_of_stories": len(rest),
     }
     return site.page(request, "incident.html", values, conflict.status if conflict else 200)
-
-
-def explain_incident(connection: Connection, config: Config, incident: Incident) -> Evidence | None:
-    """Return what events report about the change from the value before an incident. None if it is no change."""
-    if incident.kind not in ("drift", "approval") or incident.anchor_as_of is None or incident.run_id is None:
-        return None
-    run = next(iter(runs_by_number(connection, [incident.run_id])), None)
-    if run is None:  # DIMS deletes old runs
-        return None
-    after, until = change_span(connection, incident.metric, incident.anchor_as_of, run.started_at)
-    change = ValueChange(incident.anchor, incident.value, after, until)
-    return gather_evidence(connection, config, incident.metric, change)
 
 
 async def redirect_to_incident(request: Request) -> Response:
