@@ -36,7 +36,7 @@ from dims_worker.text.evidence import placed_lines
 from dims_worker.text.explanation import verdict_reasons
 from dims_worker.text.phrases import ExplanationView
 from dims_worker.text.readings import past_reading_text
-from dims_worker.web.context import viewer_of, web_context
+from dims_worker.web.context import web_context
 from dims_worker.web.incident_cards import IncidentCard, StateLabel, state_labels
 from dims_worker.web.pages.approvals import RequestCard
 from dims_worker.web.trend_chart import SPANS, trend_charts
@@ -62,6 +62,7 @@ def metric_page(request: Request) -> Response:
         readings = newest_readings(connection, name, MAX_READINGS)
         closed = list_incidents(connection, limit=MAX_INCIDENTS, state="closed", metrics=[name])
     health = explanation.health
+    cards = [IncidentCard.of(site.config, each, now) for each in health.incidents]
     retired = [StateLabel("retired")] if explanation.state.retired_at else []
     view = ExplanationView(explanation, site.config.metrics.get(name))
     input_links, dependents = formula_links(site.config, name)
@@ -73,7 +74,7 @@ def metric_page(request: Request) -> Response:
         "value": view.value(explanation.reading.value) if explanation.reading else None,
         "health": health,
         "labels": [*state_labels(site.config, health), *retired],
-        "incidents": [IncidentCard.of(site.config, each, now, viewer_of(request)) for each in health.incidents],
+        "incidents": [card for card in cards if card.request is None],  # a request has a card of its own
         "past_incidents": [IncidentCard.of(site.config, each, now) for each in closed],
         "description": view.metric.description if view.metric else "",
         "workflow": name.removeprefix(WORKFLOW) if name.startswith(WORKFLOW) else None,
