@@ -20,6 +20,7 @@ CHIP_STYLES = {
     "lost": ("failed", "failing", "partial", "silent"),
 }
 """The states by their CSS class. Every other state is `quiet`."""
+_ACKNOWLEDGED = f", {ACKNOWLEDGED}"
 
 
 def html_environment(package: str, max_length: int | None = None) -> Environment:
@@ -56,9 +57,12 @@ def visible_text(value: object, max_length: int | None = None) -> str:
 def chip(state: str) -> Markup:
     """Return a state as a pill. The text says everything; the colour only helps.
 
-    A state that a person has acknowledged keeps its colour. A count may come before it: `3 lost`.
+    A state that a person has acknowledged keeps its colour, and has an outline instead of a background. A count may
+    come before it: `3 lost`.
     """
-    name = re.sub(r"^[\d,]+ ", "", state.removesuffix(f", {ACKNOWLEDGED}"))
+    name = re.sub(r"^[\d,]+ ", "", state.removesuffix(_ACKNOWLEDGED))
     styles = (style for style, states in CHIP_STYLES.items() if name in states)
     style = "warn" if name.startswith("waits") else next(styles, "quiet")
+    if state.endswith(_ACKNOWLEDGED):
+        style += " acknowledged"
     return Markup('<span class="chip {}">{}</span>').format(style, visible_text(state))
