@@ -39,7 +39,6 @@ SECTIONS = {
     "Operate": ("config", "migrate", "health", "broker", "notify", "enqueue", "hook", "watch"),
 }
 MODULES = {
-    "init": "setup",
     "config": "setup",
     "migrate": "setup",
     "down": "up",
