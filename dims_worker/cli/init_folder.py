@@ -211,8 +211,8 @@ def linked_data(folder: Folder) -> list[DataPlace]:
     for entry in sorted(folder.path.iterdir()):
         if len(places) == _MOST_LINKS or entry.name.startswith(".") or not (entry.is_symlink() and entry.is_dir()):
             continue
-        target = entry.resolve()
-        if target.is_relative_to(folder.path.resolve()) or not _printable(entry.name):
+        target, own = entry.resolve(), folder.path.resolve()
+        if target.is_relative_to(own) or own.is_relative_to(target) or not _printable(entry.name):
             continue
         names = list(_walk(folder, target, "", folder.kinds["packages"]))
         if _has_data(folder, entry.name, names):

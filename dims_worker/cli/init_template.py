@@ -25,6 +25,8 @@ MANY_DATA_FILES = 14
 """From this many files of about the same size on, a loss of one is less than the 15 % that wait for approval."""
 SMALL = 10_000
 """A change of fewer bytes is an edit of a text, and not a loss of data."""
+SMALL_PROJECT = 1_000_000
+"""A change of fewer bytes of all files is ordinary, such as a notebook without its results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ def draft_config(path: Path) -> str:
     suffixes = {PurePosixPath(name).suffix for name in folder.names}
     present = {language: kind for language, kind in kinds["code"].items() if _matching(kind["files"], suffixes)}
     patterns, not_data = data_patterns(folder), kinds["not_data"]
+    data = folder.amount(patterns, not_data)
     ignored, linked = ignored_data(folder), linked_data(folder)
     places = [_data_metrics(each) for each in (*((ignored,) if ignored else ()), *linked)]
     template = Template(
@@ -61,7 +64,7 @@ def draft_config(path: Path) -> str:
             in_git=folder.in_git,
             languages=present,
             documents=_matching(kinds["documents"], suffixes),
-            data=_data_metrics(DataPlace("", ".", patterns, folder.amount(patterns, not_data))),
+            data=_data_metrics(DataPlace("", ".", patterns, data)),
             not_data=_yaml_list(not_data, 8),
             packages=_yaml_list(kinds["packages"], 4),
             ignored=places[0] if ignored else None,
@@ -70,6 +73,7 @@ def draft_config(path: Path) -> str:
             paths=_yaml_value,
             text=_yaml_text,
             min_files=lambda found: min_files(folder.count(found)),
+            min_project_size=_rounded(max(SMALL_PROJECT, min_data_bytes(data)) / BYTES["kB"]),
             min_project_files=min_files(len(folder.names) + 1),  # with the file that `dims init` writes
         )
     )
@@ -102,17 +106,22 @@ def min_data_bytes(now: Amount) -> float:
 
 def _data_metrics(place: DataPlace) -> DataMetrics:
     unit = next((unit for unit in ("GB", "MB") if place.now.bytes >= BYTES[unit]), "kB")
-    size = float(f"{min_data_bytes(place.now) / BYTES[unit]:.2g}")
     return DataMetrics(
         source={"": "project", "ignored": "ignored_data"}.get(place.name, place.name),
         prefix=f"{place.name}_" if place.name else "",
         paths=_yaml_list(place.patterns, 8),
         min_files=min_data_files(place.now.files),
         unit=unit,
-        min_size=int(size) if size.is_integer() else size,
+        min_size=_rounded(min_data_bytes(place.now) / BYTES[unit]),
         names_folder=bool(glob.folders_of(tuple(place.patterns))),
         path=place.path,
     )
+
+
+def _rounded(number: float) -> float | int:
+    """Return a number with two significant digits."""
+    rounded = float(f"{number:.2g}")
+    return int(rounded) if rounded.is_integer() else rounded
 
 
 def _matching(patterns: Iterable[str], suffixes: set[str]) -> list[str]:
