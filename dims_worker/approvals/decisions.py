@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from sqlalchemy import Connection, Engine
 
 from dims_worker.config import Config
+from dims_worker.domain.approvers import Decider, require_approver
 from dims_worker.domain.decide import Baseline, Judge, drift_pct
-from dims_worker.errors import MeasureError, NotAllowed, NotFound, Refused, UsageError
+from dims_worker.errors import MeasureError, NotFound, Refused, UsageError
 from dims_worker.numbers import exact_decimal, is_number, number_of, value_text
 from dims_worker.probes.base import Reading, Value
 from dims_worker.probes.text_values import checked_text
@@ -23,15 +23,6 @@ from dims_worker.store.metric_states import MetricState
 from dims_worker.store.runs import set_reading_outcome
 
 Choice = Literal["approved", "rejected"]
-
-
-@dataclass(frozen=True, slots=True)
-class Decider:
-    """A person who decides, and how DIMS knows the name. On the command line: an `option`, the `environment`, or the
-    `system`'s user name. On the dashboard: a `token`, a sign-in `link` or a trusted `proxy`."""
-
-    name: str
-    known_by: Literal["option", "environment", "system", "token", "link", "proxy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +60,7 @@ def decide_request(
     """
     with transaction(engine) as connection:
         metric = _existing(approval_requests.find_request(connection, name), name).metric
-        _require_approver(config, metric, person)
+        require_approver(config, metric, person)
         state = metric_states.lock_states(connection, [metric])[metric]  # before the request, in the order of a run
         request = _existing(approval_requests.find_request(connection, name, lock=True), name)
         if request.state == choice:
@@ -100,7 +91,7 @@ def set_baselines(
     for baseline in baselines:
         if baseline.metric not in config.metrics:
             raise NotFound(f"no metric is called {baseline.metric}: `dims metrics` lists them")
-        _require_approver(config, baseline.metric, person)
+        require_approver(config, baseline.metric, person)
     names = [baseline.metric for baseline in baselines]
     with transaction(engine) as connection:
         locked = metric_states.lock_states(connection, names)
@@ -171,23 +162,6 @@ def _require_valid(config: Config, baseline: BaselineInput, state: MetricState) 
 
 def _kind(value: Value) -> str:
     return "text" if isinstance(value, str) else "boolean" if isinstance(value, bool) else "number"
-
-
-def approvers_of(config: Config, metric: str) -> tuple[str, ...]:
-    """Return the name patterns of the people who may decide on a metric. Empty: everyone may."""
-    return config.policy_of(metric).approvers if metric in config.metrics else ()
-
-
-def may_decide(config: Config, metric: str, name: str) -> bool:
-    """Return whether a person of this name may decide on a metric."""
-    approvers = approvers_of(config, metric)
-    return not approvers or any(fnmatchcase(name, pattern) for pattern in approvers)
-
-
-def _require_approver(config: Config, metric: str, person: Decider) -> None:
-    if not may_decide(config, metric, person.name):
-        approvers = approvers_of(config, metric)
-        raise NotAllowed(f"{person.name} may not decide on {metric}: its `approvers` are {', '.join(approvers)}")
 
 
 def _require_unchanged(request: ApprovalRequest, version: int, state: MetricState) -> None:

@@ -11,10 +11,11 @@ import click
 from rich.text import Text
 
 from dims_worker.analysis.explanation import explain_request
-from dims_worker.approvals.decisions import Choice, Decider, decide_request, load_request
+from dims_worker.approvals.decisions import Choice, decide_request, load_request
 from dims_worker.cli.explain import print_lines
 from dims_worker.cli.session import Session, examples, json_option, limit_option, pass_session
 from dims_worker.cli.tables import plain_table
+from dims_worker.domain.approvers import Decider
 from dims_worker.formatting import (
     NO_VALUE,
     escape_control,

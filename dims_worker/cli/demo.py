@@ -24,11 +24,12 @@ from sqlalchemy import Connection, Engine
 from dims_producers import git_hook, s3_lambda
 from dims_producers.publish import publish
 from dims_worker import local
-from dims_worker.approvals.decisions import Decider, decide_request
+from dims_worker.approvals.decisions import decide_request
 from dims_worker.cli.approvals import print_request
 from dims_worker.cli.session import FILE, Session, examples, pass_session
 from dims_worker.cli.up import flower_variables, procfile_text, web_variables
 from dims_worker.config import load_config
+from dims_worker.domain.approvers import Decider
 from dims_worker.errors import ServiceError, UsageError
 from dims_worker.formatting import format_duration
 from dims_worker.store import metric_states

@@ -39,6 +39,9 @@ class Metric(Model):
     min: float | None = None
     max: float | None = None
     max_age: Duration | None = None
+    expect: Literal["history", "drift"] | None = None
+    close_after: Duration | None = Field(None, gt=timedelta(0))
+    owner: str | None = Field(None, min_length=1)
 
     @property
     def has_absent(self) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from dims_worker.config.base import Model, Patterns
+from dims_worker.config.units import Duration
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 
@@ -51,6 +53,12 @@ class NotifySection(Model):
     """The notify section."""
 
     channels: dict[str, Channel] = Field({}, description="Channels, by a name of your own.")
+    max_messages_per_day: int = Field(
+        4, ge=1, description="The most messages about one metric in 24 hours. The rest goes into a digest."
+    )
+    quiet_period: Duration = Field(
+        timedelta(hours=6), gt=timedelta(0), description="An incident that comes back within this time flaps."
+    )
 
     @property
     def on(self) -> dict[str, Channel]:

@@ -41,13 +41,20 @@ class Policy(Model):
     min: float | None = Field(None, description="A smaller value breaks this limit.")
     max: float | None = Field(None, description="A larger value breaks this limit.")
     max_age: Duration | None = Field(None, description="An older age breaks this limit.")
+    expect: Literal["history", "drift"] = Field(
+        "history", description="`history`: judge by the expected band, from 14 daily values on. `drift`: never."
+    )
+    close_after: Duration | None = Field(
+        None, gt=timedelta(0), description="Close an open drift incident after this long, as expected. `null`: never."
+    )
+    owner: str | None = Field(None, min_length=1, description="Who is responsible: a name, also that of a channel.")
 
     def overridden_by(self, layer: Model | None) -> Policy:
         """Return this policy with the keys that `layer` (a category's policy or a metric) sets."""
         return self.model_copy(update=explicit_keys(layer)) if layer else self
 
 
-NULLABLE_KEYS = frozenset({"expire_after", "stale_after", "min", "max", "max_age"})
+NULLABLE_KEYS = frozenset({"expire_after", "stale_after", "min", "max", "max_age", "close_after", "owner"})
 """Keys for which null is a value of its own: never, or no limit."""
 
 Origin = Literal["metric", "category", "general", "default"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from cronsim import CronSim, CronSimError
 from pydantic import Field, model_validator
 
 from dims_worker.config.base import Model, Patterns, Texts, TimeZone
+from dims_worker.config.units import Duration
 from dims_worker.config.workflows import WorkflowName
 
 
@@ -30,6 +31,9 @@ class Rule(Model):
     schedule: str | None = Field(None, description="A cron schedule of five fields, such as `0 9 * * *`.")
     timezone: TimeZone = Field("UTC", description="The time zone of the schedule, such as `Europe/Berlin`.")
     catch_up: bool = Field(True, description="Make up for the latest missed tick.")
+    silent_after: Duration | None = Field(
+        None, gt=timedelta(0), description="An event must match at least this often. Otherwise, an incident opens."
+    )
     metrics: Patterns = Field(
         (), description="Patterns of metric names. By default all, or none if `sources` or `workflows` is set."
     )

@@ -34,6 +34,8 @@ class RunReading:
     reason: str | None = None
     error: str | None = None
     details: Mapping[str, Any] | None = None
+    expected_low: float | None = None
+    expected_high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ class Point:
     baseline: Any
     run_id: int
     error: str | None
+    expected_low: float | None = None
+    expected_high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,9 @@ class MetricState:
     rejected: Any = None
     rejected_as_of: datetime | None = None
     state: str | None = None
+    history_since: datetime | None = None
+    expected_low: float | None = None
+    expected_high: float | None = None
 
     @property
     def due(self) -> bool:

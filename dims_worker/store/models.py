@@ -91,6 +91,17 @@ metrics = Table(
     Column(
         "state", Text, comment="what its latest accepted reading was measured from; NULL: unknown, so it is measured"
     ),
+    Column(
+        "history_since",
+        Instant,
+        comment="when its first value under its present definition was measured; NULL: its whole history counts",
+    ),
+    Column(
+        "expected_low",
+        Float,
+        comment="the lower end of the band that the latest good reading was judged by",
+    ),
+    Column("expected_high", Float),
     Index("dims_metrics_due", "source", postgresql_where=text("requested_gen > measured_gen")),
     comment="The current state of each metric. Due while requested_gen > measured_gen.",
 )
@@ -151,6 +162,8 @@ history = Table(
     Column("reason", Text),
     Column("error", Text),
     Column("details", JSONB),
+    Column("expected_low", Float, comment="the lower end of the band that it was judged by; NULL: none"),
+    Column("expected_high", Float),
     Index("dims_metrics_history_metric_as_of", "metric", "as_of"),
     Index("dims_metrics_history_run", "run_id"),
     comment="Every reading.",
@@ -285,6 +298,94 @@ notifications = Table(
         postgresql_where=text("sent_at IS NULL OR (ended_at IS NOT NULL AND end_sent_at IS NULL)"),
     ),
     comment="What people are notified of: one row per channel for each period in which a metric is in a state.",
+)
+
+incidents = Table(
+    "dims_incidents",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("story", BigInteger, nullable=False, comment="the number of the first incident that opened in the same run"),
+    Column("metric", Text, nullable=False, comment="for a silence: rule:NAME"),
+    Column("kind", Text, nullable=False, comment="drift, failing, limit, stale, approval, silence"),
+    Column("state", Text, nullable=False, server_default="open", comment="open, acknowledged, closed"),
+    Column("version", Integer, nullable=False, server_default="1"),
+    Column("severity", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("value", JSONB, comment="the latest value of the incident"),
+    Column("unit", Text),
+    Column("as_of", Instant, comment="when the latest value was measured"),
+    Column("first_as_of", Instant, comment="when the value that opened the incident was measured"),
+    Column("anchor", JSONB, comment="the value before the incident; it stays, whatever the baseline does"),
+    Column("anchor_as_of", Instant),
+    Column(
+        "low",
+        Float,
+        comment="the lower end of the expected band when the incident opened; NULL: there was none",
+    ),
+    Column("high", Float),
+    Column("run_id", BigInteger, comment="the run that opened it; NULL: the sweep or a person did"),
+    Column("request", BigInteger, comment="the approval request of a held value"),
+    Column("opened_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    Column(
+        "flaps", Integer, nullable=False, server_default="0", comment="how often it came back within the quiet period"
+    ),
+    Column("flapping_until", Instant, comment="until then, a recovery does not end it"),
+    Column("calm_at", Instant, comment="since when a flapping incident has been calm; NULL: it is not"),
+    Column("acknowledged_at", Instant),
+    Column("acknowledged_by", Text),
+    Column("note", Text),
+    Column("closed_at", Instant),
+    Column("closed_by", Text),
+    Column(
+        "known_by",
+        Text,
+        comment="how the name of the last person is known: option, environment, system, token, link, proxy",
+    ),
+    Column(
+        "resolution",
+        Text,
+        comment="recovered, expected, approved, rejected, expired, timeout, retired; NULL: it is not closed",
+    ),
+    Column("closing_reason", Text),
+    Column(
+        "over_at",
+        Instant,
+        comment="when the condition was over; a person may close an incident before that, and then it does not open "
+        "again",
+    ),
+    Index("dims_incidents_active", "metric", "kind", unique=True, postgresql_where=text("state <> 'closed'")),
+    Index("dims_incidents_metric", "metric", "id"),
+    Index("dims_incidents_lasting", "metric", postgresql_where=text("over_at IS NULL")),
+    Index("dims_incidents_closed", "closed_at", postgresql_where=text("state = 'closed'")),
+    comment="One row per period in which a metric, or what reports to DIMS, is not healthy. A row ends when it "
+    "recovers, or a person closes it.",
+)
+
+expectations = Table(
+    "dims_expectations",
+    metadata,
+    Column("metric", Text, primary_key=True),
+    Column("day", Date, comment="the day (UTC) that the band is for; NULL: it has to be computed again"),
+    Column("definition", Text, nullable=False, comment="of the metric and the policy that the band was computed with"),
+    Column("band", JSONB, comment="NULL: there are too few accepted values"),
+    Column("computed_at", Instant, nullable=False, server_default=func.clock_timestamp()),
+    comment="The expected band of each metric for one day, computed once a day.",
+)
+
+mutes = Table(
+    "dims_mutes",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("pattern", Text, nullable=False, comment="a pattern of metric names, or source:NAME"),
+    Column("reason", Text, nullable=False),
+    Column("muted_by", Text, nullable=False),
+    Column("known_by", Text, nullable=False),
+    Column("created_at", Instant, nullable=False, server_default=func.clock_timestamp()),
+    Column("until", Instant, nullable=False),
+    Column("ended_at", Instant, comment="when a person ended it early"),
+    Index("dims_mutes_until", "until", postgresql_where=text("ended_at IS NULL")),
+    comment="For which metrics DIMS sends no messages, until when and why.",
 )
 
 snapshots = Table(

@@ -83,6 +83,8 @@ class PastReading:
     reason: str | None
     error: str | None
     details: Mapping[str, Any] | None
+    expected_low: float | None
+    expected_high: float | None
 
 
 _RUN = ", ".join(RunRow.__slots__)

@@ -15,7 +15,8 @@ import openpyxl
 import pytest
 from sqlalchemy import Engine, text
 
-from dims_worker.approvals.decisions import BaselineInput, Decider, set_baselines
+from dims_worker.approvals.decisions import BaselineInput, set_baselines
+from dims_worker.domain.approvers import Decider
 from dims_worker.errors import UsageError
 from dims_worker.notebook.frames import NotebookData
 from dims_worker.probes.base import Deadline

@@ -14,8 +14,9 @@ from starlette.routing import Route
 
 from dims_worker.analysis.evidence import NamedGap
 from dims_worker.analysis.explanation import explain_request
-from dims_worker.approvals.decisions import Choice, Decider, approvers_of, decide_request, may_decide
+from dims_worker.approvals.decisions import Choice, decide_request
 from dims_worker.config import Config, Policy
+from dims_worker.domain.approvers import Decider, approvers_of, may_decide
 from dims_worker.errors import DatabaseBusy, NotFound, Refused, UsageError
 from dims_worker.formatting import NO_VALUE, format_holding_drift, format_number, format_value
 from dims_worker.reports import svg_charts

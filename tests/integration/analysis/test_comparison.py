@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from dims_worker.analysis.comparison import MetricDifference, check_snapshot_name, compare_metrics, parse_moment
-from dims_worker.approvals.decisions import Decider, decide_request
+from dims_worker.approvals.decisions import decide_request
 from dims_worker.config import load_config
+from dims_worker.domain.approvers import Decider
 from dims_worker.errors import ConfigError, NotFound
 from dims_worker.store import snapshots
 from dims_worker.store.engine import transaction

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from dims_worker.analysis.explanation import Explanation, explain_metric, explain_request
-from dims_worker.approvals.decisions import BaselineInput, Choice, Decider, decide_request, load_request, set_baselines
+from dims_worker.approvals.decisions import BaselineInput, Choice, decide_request, load_request, set_baselines
 from dims_worker.config import Config, load_config
+from dims_worker.domain.approvers import Decider
 from dims_worker.errors import NotFound
 from dims_worker.events import SCHEDULE_TICK, Event
 from dims_worker.pipeline.record import Measurement, record_run

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from dims_worker.approvals.decisions import Choice, Decider, DecisionResult, decide_request, load_request
+from dims_worker.approvals.decisions import Choice, DecisionResult, decide_request, load_request
+from dims_worker.domain.approvers import Decider
 from dims_worker.errors import NotFound, Refused
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.engine import transaction

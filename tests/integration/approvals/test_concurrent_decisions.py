@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import create_engine
 
-from dims_worker.approvals.decisions import Choice, Decider, DecisionResult, decide_request, load_request
+from dims_worker.approvals.decisions import Choice, DecisionResult, decide_request, load_request
+from dims_worker.domain.approvers import Decider
 from dims_worker.errors import Refused
 from tests.integration.helpers import Flow
 

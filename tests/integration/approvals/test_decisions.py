@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from dims_worker.analysis.explanation import explain_metric, explain_request
-from dims_worker.approvals.decisions import BaselineInput, Choice, Decider, decide_request, load_request, set_baselines
+from dims_worker.approvals.decisions import BaselineInput, Choice, decide_request, load_request, set_baselines
+from dims_worker.domain.approvers import Decider
 from dims_worker.errors import NotAllowed, NotFound, Refused, UsageError
 from dims_worker.formatting import format_holding_drift
 from dims_worker.store.approval_requests import ApprovalRequest, expire_requests

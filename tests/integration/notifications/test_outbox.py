@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from dims_worker.approvals.decisions import BaselineInput, Choice, Decider, decide_request, set_baselines
+from dims_worker.approvals.decisions import BaselineInput, Choice, decide_request, set_baselines
 from dims_worker.config.runtime import WORKFLOW
+from dims_worker.domain.approvers import Decider
 from dims_worker.notifications.outbox import write_overdue_notifications
 from dims_worker.pipeline import record
 from dims_worker.pipeline.record import Measurement

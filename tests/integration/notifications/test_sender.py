@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from dims_worker.approvals.decisions import Decider, decide_request
+from dims_worker.approvals.decisions import decide_request
 from dims_worker.config import load_config
+from dims_worker.domain.approvers import Decider
 from dims_worker.notifications import sender
 from dims_worker.store import notifications
 from dims_worker.store.engine import transaction

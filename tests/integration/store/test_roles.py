@@ -15,8 +15,9 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from dims_worker import local
-from dims_worker.approvals.decisions import BaselineInput, Decider, decide_request, set_baselines
+from dims_worker.approvals.decisions import BaselineInput, decide_request, set_baselines
 from dims_worker.config import load_config
+from dims_worker.domain.approvers import Decider
 from dims_worker.events import SCHEDULE_TICK
 from dims_worker.store import schedules
 from dims_worker.store.approval_requests import expire_requests

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from dims_worker.approvals.decisions import BaselineInput, Decider, decide_request, set_baselines
+from dims_worker.approvals.decisions import BaselineInput, decide_request, set_baselines
+from dims_worker.domain.approvers import Decider
 from tests.integration.helpers import Down, Flow
 
 ADA = Decider("ada", "option")

@@ -8,7 +8,8 @@ import boto3
 import pytest
 from sqlalchemy import Engine, text
 
-from dims_worker.approvals.decisions import Decider, decide_request
+from dims_worker.approvals.decisions import decide_request
+from dims_worker.domain.approvers import Decider
 from dims_worker.domain.plan import Planner
 from dims_worker.domain.schedule import tick_event
 from dims_worker.events import Event

@@ -12,8 +12,9 @@ from httpx2 import Response
 from sqlalchemy import create_engine, text
 from starlette.testclient import TestClient
 
-from dims_worker.approvals.decisions import BaselineInput, Decider, decide_request, load_request, set_baselines
+from dims_worker.approvals.decisions import BaselineInput, decide_request, load_request, set_baselines
 from dims_worker.config import WebSection
+from dims_worker.domain.approvers import Decider
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.engine import transaction
 from dims_worker.web.identity import SignInPolicy, Viewer

@@ -1,0 +1,1 @@
+"""Incidents: the periods in which a metric is not healthy, and what people do about them."""

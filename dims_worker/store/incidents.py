@@ -1,0 +1,212 @@
+"""Queries on incidents: the periods in which a metric, or what reports to DIMS, is not healthy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, text
+
+from dims_worker.store.bulk import recordset, rows_as_json
+from dims_worker.store.models import incidents
+
+Kind = Literal["drift", "failing", "limit", "stale", "approval", "silence"]
+KINDS: tuple[Kind, ...] = ("failing", "approval", "limit", "drift", "stale", "silence")
+"""The kinds of incidents, the most urgent first."""
+Resolution = Literal["recovered", "expected", "approved", "rejected", "expired", "timeout", "retired"]
+RULE = "rule:"
+"""The prefix of the name that a silence has instead of a metric: `rule:nightly`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """A row of `dims_incidents`. `value` is the latest value of the incident, `anchor` the value before it."""
+
+    id: int
+    story: int
+    metric: str
+    kind: Kind
+    state: Literal["open", "acknowledged", "closed"]
+    version: int
+    severity: str
+    reason: str
+    value: Any
+    unit: str | None
+    as_of: datetime | None
+    first_as_of: datetime | None
+    anchor: Any
+    anchor_as_of: datetime | None
+    low: float | None
+    high: float | None
+    run_id: int | None
+    request: int | None
+    opened_at: datetime
+    updated_at: datetime
+    flaps: int
+    flapping_until: datetime | None
+    calm_at: datetime | None
+    acknowledged_at: datetime | None
+    acknowledged_by: str | None
+    note: str | None
+    closed_at: datetime | None
+    closed_by: str | None
+    known_by: str | None
+    resolution: Resolution | None
+    closing_reason: str | None
+    over_at: datetime | None
+
+    @property
+    def active(self) -> bool:
+        """Whether it is open or acknowledged."""
+        return self.state != "closed"
+
+    @property
+    def flapping(self) -> bool:
+        """Whether it came back within the quiet period, and has not been calm for that long since."""
+        return self.active and self.flapping_until is not None
+
+    @property
+    def rule(self) -> str | None:
+        """The rule that no event matched for too long, or whose schedule was missed. None unless it is a silence."""
+        return self.metric.removeprefix(RULE) if self.kind == "silence" else None
+
+
+_COLUMNS = ", ".join(Incident.__slots__)
+_GIVEN = tuple(name for name in Incident.__slots__ if name not in ("id", "story", "version"))
+
+
+def open_incidents(connection: Connection, metrics: Collection[str] | None = None) -> list[Incident]:
+    """Return the incidents that are open or acknowledged, oldest first. Without `metrics`: of all metrics."""
+    rows = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM dims_incidents WHERE state <> 'closed' "
+            "AND (CAST(:metrics AS text[]) IS NULL OR metric = ANY(:metrics)) ORDER BY id"
+        ),
+        {"metrics": None if metrics is None else list(metrics)},
+    )
+    return [Incident(*row) for row in rows]
+
+
+def lasting_incidents(
+    connection: Connection, metrics: Collection[str] | None, recovered_after: datetime
+) -> list[Incident]:
+    """Return what a new reading of these metrics can change, oldest first and locked: the incidents that are not
+    closed, those that a person closed while their condition lasts, and those that recovered after that time.
+
+    None: of everything, for the sweep.
+    """
+    rows = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM dims_incidents WHERE (CAST(:metrics AS text[]) IS NULL OR metric = ANY(:metrics)) "
+            "AND (over_at IS NULL OR state <> 'closed' OR (resolution = 'recovered' AND closed_at > :after)) "
+            "ORDER BY id FOR UPDATE"
+        ),
+        {"metrics": None if metrics is None else list(metrics), "after": recovered_after},
+    )
+    return [Incident(*row) for row in rows]
+
+
+def find_incident(connection: Connection, number: int, *, lock: bool = False) -> Incident | None:
+    """Return the incident with this number, or None."""
+    row = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM dims_incidents WHERE id = :id {'FOR UPDATE' if lock else ''}"), {"id": number}
+    ).first()
+    return Incident(*row) if row else None
+
+
+def incidents_by_number(connection: Connection, numbers: Iterable[int]) -> dict[int, Incident]:
+    """Return the incidents with these numbers, by number."""
+    rows = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM dims_incidents WHERE id = ANY(:numbers)"), {"numbers": list(numbers)}
+    )
+    return {row.id: Incident(*row) for row in rows}
+
+
+def list_incidents(
+    connection: Connection,
+    *,
+    limit: int,
+    state: Literal["active", "open", "acknowledged", "closed", "all"] = "active",
+    kind: Kind | None = None,
+    metrics: Collection[str] | None = None,
+    since: datetime | None = None,
+    before: int | None = None,
+) -> list[Incident]:
+    """Return the newest incidents, newest first. `active`: open or acknowledged. `since`: changed then or later.
+
+    `before` is the number of the last incident that you have already seen.
+    """
+    rows = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM dims_incidents "
+            "WHERE (:state = 'all' OR state = :state OR (:state = 'active' AND state <> 'closed')) "
+            "AND (CAST(:kind AS text) IS NULL OR kind = :kind) "
+            "AND (CAST(:metrics AS text[]) IS NULL OR metric = ANY(:metrics)) "
+            "AND (CAST(:since AS timestamptz) IS NULL OR updated_at >= :since) "
+            "AND (CAST(:before AS bigint) IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit"
+        ),
+        {
+            "state": state,
+            "kind": kind,
+            "metrics": None if metrics is None else list(metrics),
+            "since": since,
+            "before": before,
+            "limit": limit,
+        },
+    )
+    return [Incident(*row) for row in rows]
+
+
+def insert_incidents(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Incident]:
+    """Insert incidents that open in one run or sweep, so that they are one story. Return them.
+
+    Rows need metric, kind, severity, reason, opened_at and updated_at. One that is open already stays as it is.
+    """
+    if not rows:
+        return []
+    given = [{"state": "open", "flaps": 0} | dict(row) for row in rows]
+    names = ", ".join(_GIVEN)
+    inserted = connection.execute(
+        text(
+            f"INSERT INTO dims_incidents (story, {names}) SELECT 0, {names} "
+            f"FROM {recordset(incidents, _GIVEN)} ON CONFLICT DO NOTHING RETURNING id"
+        ),
+        {"rows": rows_as_json(given)},
+    )
+    numbers = sorted(row.id for row in inserted)
+    rows_inserted = connection.execute(
+        text(f"UPDATE dims_incidents SET story = :story WHERE id = ANY(:ids) RETURNING {_COLUMNS}"),
+        {"story": numbers[0] if numbers else 0, "ids": numbers},
+    )
+    return sorted((Incident(*row) for row in rows_inserted), key=lambda incident: incident.id)
+
+
+def update_incident(connection: Connection, number: int, changes: Mapping[str, Any], *, new_version: bool) -> None:
+    """Set columns of a locked incident. `new_version` says that people see something else than before."""
+    assignments = ", ".join(f"{name} = r.{name}" for name in changes)
+    connection.execute(
+        text(
+            f"UPDATE dims_incidents i SET {assignments}, version = version + :raised "
+            f"FROM {recordset(incidents, changes)} WHERE i.id = :id"
+        ),
+        {"rows": rows_as_json([changes]), "id": number, "raised": int(new_version)},
+    )
+
+
+def close_incident_row(
+    connection: Connection, number: int, resolution: Resolution, now: datetime, *, over: bool, **person: str | None
+) -> None:
+    """Close an incident. `over`: its condition has ended. `person`: closed_by, known_by and closing_reason."""
+    changes: dict[str, Any] = {"state": "closed", "resolution": resolution, "closed_at": now, "updated_at": now}
+    changes |= {"over_at": now} if over else {}
+    update_incident(connection, number, changes | person, new_version=True)
+
+
+def count_open(connection: Connection) -> dict[tuple[str, str], int]:
+    """Return how many incidents are open or acknowledged, by kind and severity."""
+    rows = connection.execute(
+        text("SELECT kind, severity, count(*) AS n FROM dims_incidents WHERE state <> 'closed' GROUP BY kind, severity")
+    )
+    return {(row.kind, row.severity): int(row.n) for row in rows}
