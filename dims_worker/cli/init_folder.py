@@ -71,10 +71,6 @@ class Folder:
         if len(self.names) >= MOST_FILES:
             self.notes.append(f"This folder has many files. `dims init` looked at the first {MOST_FILES:,}.")
 
-    def count(self, patterns: Sequence[str], exclude: Sequence[str] = ()) -> int:
-        """Return how many of the files match."""
-        return sum(map(glob.matcher(tuple(patterns), tuple(exclude)), self.names))
-
     def amount(self, patterns: Sequence[str], exclude: Sequence[str] = ()) -> Amount:
         """Return the number and the size of the files that match."""
         return _amount(self, self.path, filter(glob.matcher(tuple(patterns), tuple(exclude)), self.names))

@@ -72,16 +72,17 @@ def draft_config(path: Path) -> str:
             places=places,
             paths=_yaml_value,
             text=_yaml_text,
-            min_files=lambda found: min_files(folder.count(found)),
             min_project_size=_rounded(max(SMALL_PROJECT, min_data_bytes(data)) / BYTES["kB"]),
-            min_project_files=min_files(len(folder.names) + 1),  # with the file that `dims init` writes
+            min_files=min_files(len(folder.names) + 1),  # with the file that `dims init` writes
         )
     )
 
 
 def min_files(now: int) -> int:
-    """Return `min_abs` of files that are no data: 3 to 5, and no more than half of the present files if they are six
-    or more. A change that merges or removes a few files is ordinary work."""
+    """Return `min_abs` of all files: 3 to 5, and no more than half of the present files if they are six or more.
+
+    A change that merges or removes a few files is ordinary work.
+    """
     return max(3, min(5, now // 2))
 
 

@@ -1,0 +1,97 @@
+"""Test the configuration of `dims init` on the real path of events: ordinary work is quiet, and a loss is not."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import Engine, text
+
+from dims_worker.config import Config, load_config
+from dims_worker.domain.plan import Planner
+from dims_worker.events import FILES_CHANGED, GIT_COMMIT, Event
+from dims_worker.notifications.sender import send_pending
+from dims_worker.pipeline.ingest import ReceivedEnvelope, register_config, store_events
+from dims_worker.pipeline.verify import measure_due
+from dims_worker.store.engine import transaction
+from tests.conftest import Project
+from tests.fixtures.ordinary_work import OrdinaryWork
+from tests.fixtures.receivers import Receiver
+
+COMMITS, DAYS, UPLOADS, COMMITS_PER_EVENT = 100, 7, 5, 5
+CHANNEL = """
+notify:
+  channels:
+    me: {url: "${DIMS_NOTIFY_URL:-}"}
+"""
+
+
+@dataclass
+class Reaction:
+    """What happens after an event: it is stored, the due metrics are measured, and messages are sent."""
+
+    project: Project
+    engine: Engine
+    config: Config = field(init=False)
+    _ids: itertools.count[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.config = load_config(None, self.project.env, self.project.folder)
+        with transaction(self.engine) as connection:
+            register_config(connection, self.config)
+        self.measure()
+
+    def store(self, kind: str, paths: Sequence[str]) -> None:
+        data = {"root": str(self.project.folder), "paths": list(paths)}
+        event = Event.new(kind, "test", now=datetime.now(UTC), data=data, id=f"{kind}-{next(self._ids)}")
+        with transaction(self.engine) as connection:
+            store_events(connection, Planner(self.config), [ReceivedEnvelope("", event.to_json().encode())])
+
+    def measure(self) -> None:
+        for source in self.config.sources:
+            measure_due(self.engine, self.config, source, at_once=True)
+        send_pending(self.engine, self.config, "me", at_once=True)
+
+    def count(self, table: str) -> int:
+        with transaction(self.engine) as connection:
+            return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
+
+
+@pytest.fixture
+def protected(project: Project, receiver: Receiver) -> Project:
+    """Return a project with code, documents and data, in which someone has run `dims init`, and added a channel."""
+    project.env |= {"DIMS_NOTIFY_URL": receiver.url}
+    work = OrdinaryWork(project.folder, seed=7)
+    for _ in range(4):
+        work.add_module()
+        work.document()
+    project.write({f"data/games/{n}.csv": f"{n}\n" * 40 for n in range(40)})
+    project.dims("init", check=True)
+    file = project.folder / "dims.yaml"
+    file.write_text(file.read_text() + CHANNEL)
+    project.git("add", "-A")
+    project.git("commit", "-q", "-m", "Begin")
+    return project
+
+
+def test_a_first_week_causes_no_message_and_no_request(protected: Project, engine: Engine, receiver: Receiver) -> None:
+    work = OrdinaryWork(protected.folder, seed=7)
+    reaction = Reaction(protected, engine)
+    changed: list[str] = []
+    for number in range(1, COMMITS + 1):
+        changed += work.commit()
+        if number % (COMMITS // DAYS) == 0:
+            reaction.store(FILES_CHANGED, [path for _ in range(UPLOADS) for path in work.upload()])
+        if number % COMMITS_PER_EVENT == 0:
+            reaction.store(GIT_COMMIT, changed)
+            reaction.measure()
+            changed = []
+    assert receiver.received == []
+    assert reaction.count("dims_approval_requests") == 0
+    assert reaction.count("dims_notifications") == 0
+    assert reaction.count("dims_incidents") == 0
+    done = protected.dims("verify", "--update")
+    assert (done.returncode, "held" in done.stdout) == (0, False), done.stdout
