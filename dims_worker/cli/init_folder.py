@@ -54,7 +54,7 @@ class DataPlace:
 
 
 @dataclass(slots=True)
-class Folder:
+class FolderContents:
     """A folder, as `dims init` finds it. Paths are relative, with `/`. `names` are those that git does not ignore."""
 
     path: Path
@@ -81,7 +81,7 @@ def shipped_text(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def data_patterns(folder: Folder) -> list[str]:
+def data_patterns(folder: FolderContents) -> list[str]:
     """Return the patterns of data files: the usual ones, and those of other files that the folder has."""
     usual = [f"**/*.{end}" for end in folder.kinds["data"]]
     ends, rest = _data_ends(folder.names, folder.kinds)
@@ -124,7 +124,7 @@ def _candidates(end: str, names: list[str], kinds: Mapping[str, Any]) -> tuple[l
     return [name for name in names if kind_by_name(name) is None], _SEVERAL
 
 
-def _whole_folders(names: Iterable[str], folder: Folder) -> Iterator[str]:
+def _whole_folders(names: Iterable[str], folder: FolderContents) -> Iterator[str]:
     """Yield the patterns of the top folders that have data without the end of a data file."""
     mixed = {name.partition("/")[0] for name in folder.names if kind_by_name(name) is not None}
     for top, number in Counter(name.partition("/")[0] for name in names if "/" in name).items():
@@ -133,7 +133,7 @@ def _whole_folders(names: Iterable[str], folder: Folder) -> Iterator[str]:
             yield f"{_escaped(top)}/**"
 
 
-def ignored_data(folder: Folder) -> DataPlace | None:
+def ignored_data(folder: FolderContents) -> DataPlace | None:
     """Return the data that git ignores, or would ignore if it were there. None without any."""
     if not folder.in_git:
         return None
@@ -152,7 +152,7 @@ def ignored_data(folder: Folder) -> DataPlace | None:
     return DataPlace("ignored", ".", patterns, _amount(folder, folder.path, sorted(walked - tracked)))
 
 
-def _ignored_patterns(folder: Folder, exclude: Sequence[str]) -> Iterator[str]:
+def _ignored_patterns(folder: FolderContents, exclude: Sequence[str]) -> Iterator[str]:
     """Yield patterns of what git ignores now and is data. Raises GitError."""
     left_out, is_data = glob.matcher(tuple(exclude)), _usual_data(folder)
     singles: dict[str, str] = {}
@@ -171,18 +171,18 @@ def _ignored_patterns(folder: Folder, exclude: Sequence[str]) -> Iterator[str]:
     yield from dict.fromkeys(singles if len(singles) <= _MOST_PATTERNS else singles.values())
 
 
-def _usual_data(folder: Folder) -> glob.Test:
+def _usual_data(folder: FolderContents) -> glob.Test:
     """Return the test whether a path is a data file by its name."""
     return glob.matcher(tuple(f"**/*.{end}" for end in folder.kinds["data"]), tuple(folder.kinds["not_data"]))
 
 
-def _has_data(folder: Folder, path: str, names: Sequence[str]) -> bool:
+def _has_data(folder: FolderContents, path: str, names: Sequence[str]) -> bool:
     """Return whether a folder has data, by its name and those of its files."""
     usual = path.rpartition("/")[2].lower() in folder.kinds["data_folders"]
     return bool(names) and (usual or any(map(_usual_data(folder), names)) or bool(_data_ends(names, folder.kinds)[0]))
 
 
-def _patterns_to_come(folder: Folder) -> Iterator[str]:
+def _patterns_to_come(folder: FolderContents) -> Iterator[str]:
     """Yield patterns of data that git would ignore if it were there. Raises GitError."""
     folders = [name for name in folder.kinds["data_folders"] if not (folder.path / name).is_symlink()]
     ends = ("csv", "parquet", "jsonl")
@@ -197,7 +197,7 @@ def _patterns_to_come(folder: Folder) -> Iterator[str]:
     yield from (candidates[name] for name in ignored)
 
 
-def linked_data(folder: Folder) -> list[DataPlace]:
+def linked_data(folder: FolderContents) -> list[DataPlace]:
     """Return the folders elsewhere to which symbolic links in the folder lead, if they have data.
 
     DIMS follows no link inside a source, so each needs a source of its own.
@@ -234,7 +234,7 @@ def _printable(name: str) -> bool:
     return True
 
 
-def _file_names(folder: Folder) -> Iterable[str]:
+def _file_names(folder: FolderContents) -> Iterable[str]:
     """Return names of files in the folder: those that git does not ignore, or the first ones of a walk."""
     if folder.in_git:
         command = ["git", "-C", str(folder.path), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -246,12 +246,12 @@ def _file_names(folder: Folder) -> Iterable[str]:
     return _walk(folder, folder.path, "", folder.kinds["packages"])
 
 
-def _walk(folder: Folder, root: Path, below: str, exclude: Sequence[str]) -> Iterator[str]:
+def _walk(folder: FolderContents, root: Path, below: str, exclude: Sequence[str]) -> Iterator[str]:
     """Yield the paths of the first files below a folder of `root`, without those that `exclude` covers."""
     return itertools.islice(_walked(folder, root, below, glob.cover(tuple(exclude))), MOST_FILES)
 
 
-def _walked(folder: Folder, root: Path, below: str, covered: glob.Test) -> Iterator[str]:
+def _walked(folder: FolderContents, root: Path, below: str, covered: glob.Test) -> Iterator[str]:
     for place, folders, files in os.walk(root / below):
         if folder.deadline.over:
             return
@@ -261,7 +261,7 @@ def _walked(folder: Folder, root: Path, below: str, covered: glob.Test) -> Itera
         yield from (before + name for name in sorted(files))
 
 
-def _amount(folder: Folder, root: Path, names: Iterable[str]) -> Amount:
+def _amount(folder: FolderContents, root: Path, names: Iterable[str]) -> Amount:
     """Return the number and the size of these files. A pointer of Git LFS or git-annex has the size of its content."""
     reader = ContentReader(folder.deadline)
     files = size = 0

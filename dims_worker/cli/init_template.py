@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from dims_worker.cli.init_folder import (
     Amount,
     DataPlace,
-    Folder,
+    FolderContents,
     data_patterns,
     ignored_data,
     linked_data,
@@ -47,7 +47,7 @@ def draft_config(path: Path) -> str:
     """Return the text of a dims.yaml that measures what a folder contains."""
     from jinja2 import Template  # only `dims init` needs it
 
-    folder = Folder(path)
+    folder = FolderContents(path)
     kinds = folder.kinds
     suffixes = {PurePosixPath(name).suffix for name in folder.names}
     present = {language: kind for language, kind in kinds["code"].items() if _matching(kind["files"], suffixes)}
