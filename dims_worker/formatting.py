@@ -97,6 +97,15 @@ def format_exact(value: Number) -> str:
     return f"{value:,.10g}"
 
 
+def format_band(low: float, high: float) -> str:
+    """Return an expected band: `4,310 to 4,470`, `0.12 to 0.2`. Large numbers have no decimals."""
+    return f"{_format_bound(low)} to {_format_bound(high)}"
+
+
+def _format_bound(bound: float) -> str:
+    return f"{bound:,.0f}" if abs(bound) >= 100 or bound == round(bound) else f"{bound:,.3g}"
+
+
 def format_value(value: Any, unit: str | None, metric: Metric | None, now: datetime) -> str:
     """Return a value with its unit, `1,230 files`. An age is a duration up to `now`, `51.0 hours`."""
     if value is None:

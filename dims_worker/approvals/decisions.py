@@ -16,7 +16,7 @@ from dims_worker.errors import MeasureError, NotFound, Refused, UsageError
 from dims_worker.numbers import exact_decimal, is_number, number_of, value_text
 from dims_worker.probes.base import Reading, Value
 from dims_worker.probes.text_values import checked_text
-from dims_worker.store import approval_requests, metric_states
+from dims_worker.store import approval_requests, incidents, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.metric_states import MetricState
@@ -55,8 +55,11 @@ def decide_request(
     """Approve or reject the version of a request that the reviewer saw.
 
     An approved value becomes the baseline, and the value that a person last accepted. After a rejection, DIMS opens no
-    new request while readings stay in the same band. To repeat a decision changes nothing. Raises NotFound, NotAllowed,
-    and Refused, if the request was decided differently, or if its value or the baseline changed meanwhile.
+    new request while readings stay in the same band. The incident ends with the decision. A rejected value stays
+    visible as an acknowledged drift until it is back.
+
+    To repeat a decision changes nothing. Raises NotFound, NotAllowed, and Refused, if the request was decided
+    differently, or if its value or the baseline changed meanwhile.
     """
     with transaction(engine) as connection:
         metric = _existing(approval_requests.find_request(connection, name), name).metric
@@ -66,11 +69,15 @@ def decide_request(
         if request.state == choice:
             return DecisionResult(request, choice, already=True)
         _require_unchanged(request, version, state)
+        now = clock(connection)
+        decision = {"closed_by": person.name, "known_by": person.known_by, "closing_reason": note}
         if choice == "approved":
             state.accept(request.value, request.as_of, by_person=True)
-            _judge_again(config, state, clock(connection))
+            _judge_again(config, state, now)
+            incidents.settle_incidents(connection, metric, "approved", now, **decision)
         else:
             state.rejected, state.rejected_as_of = request.anchor, request.as_of
+            incidents.keep_as_drift(connection, request, "rejected", now, **decision)
         metric_states.save_states(connection, [state])
         approval_requests.close_request(
             connection, request.id, choice, decided_by=person.name, known_by=person.known_by, note=note
@@ -111,6 +118,8 @@ def _set(connection: Connection, config: Config, baseline: BaselineInput, state:
     before, before_as_of = state.baseline if state.baseline_as_of else None, state.baseline_as_of
     state.accept(baseline.value, now, by_person=True)
     _judge_again(config, state, now)
+    decision = {"closed_by": person.name, "known_by": person.known_by, "closing_reason": baseline.note}
+    incidents.settle_incidents(connection, baseline.metric, "expected", now, **decision)
     request = {
         "metric": baseline.metric,
         "kind": "baseline",

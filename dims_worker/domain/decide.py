@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Literal
 
 from dims_worker.config import Config, Policy
 from dims_worker.config.units import AGES, FUTURE_TOLERANCE
+from dims_worker.domain.expectation import Expectation
 from dims_worker.formatting import (
     format_age,
+    format_band,
     format_exact,
     format_limit,
     format_percent,
@@ -34,6 +36,8 @@ BY_PERSON = "which a person last accepted"
 """The end of the part of a reason that names the value which a person last accepted."""
 IN_FUTURE = "in the future"
 """The label of an age whose instant was ahead of the clock when it was measured, and how its broken limit begins."""
+OUTSIDE_STEPS = (0.5, 2)
+"""The distances to the expected band, in band widths, from which the severity is high and urgent."""
 DRIFT_CAP = 1e9
 """The largest drift, in percent. JSON has no infinity, and beyond this a number adds no information."""
 DRIFT_DECIMALS = 9
@@ -58,13 +62,20 @@ class HoldingDrift:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The judgement on a reading. `drift_pct` is None if there is nothing to compare with."""
+    """The judgement on a reading. `drift_pct` is None if there is nothing to compare with.
+
+    `drifted` says that its drift needs attention, whatever its limits are. `expected_low` and `expected_high` are the
+    band that it was judged by, if there was one.
+    """
 
     status: Status
     severity: Severity
     tier: Tier
     drift_pct: float | None
     reason: str
+    drifted: bool = False
+    expected_low: float | None = None
+    expected_high: float | None = None
 
 
 FAILED = Verdict("failed", "none", "auto", None, "could not be measured")
@@ -88,11 +99,13 @@ class Judge:
         accepted: Baseline | None,
         now: datetime,
         measured: datetime | None = None,
+        expected: Expectation | None = None,
     ) -> Verdict:
         """Return the verdict at `now` on a good reading that was `measured` then. Default: it was measured now.
 
         `baseline` is the last accepted value, `accepted` the last value that a person accepted. A critical metric is
-        judged against both. Otherwise many small steps could add up to a large drift that no person sees.
+        judged against both. Otherwise many small steps could add up to a large drift that no person sees. With an
+        `expected` band, the severity of a number comes from its distance to the band, and not from the drift.
         """
         broken_limit = self.format_broken_limit(value, now, measured)
         if baseline is None:
@@ -104,12 +117,55 @@ class Judge:
         drift, reason, watched = self._compare(baseline.value, value)
         status = "minor" if drift is None else self._status(drift)
         severity = self._severity(status) if watched else "none"
+        if expected is not None and is_number(value):
+            severity = self.severity_outside(expected, value)
+            reason += f"; expected {format_band(expected.low, expected.high)}"
+        else:
+            expected = None
         holding = self.holding_drift(baseline, value, accepted)
+        if holding:
+            severity = max(severity, self._severity(self._status(holding.drift_pct)), key=SEVERITIES.index)
         if holding and holding.from_person:
-            total = holding.drift_pct
-            severity = max(severity, self._severity(self._status(total)), key=SEVERITIES.index)
-            reason += f"; {self._percent(total)} from {value_text(holding.value)}, {BY_PERSON}"
-        return self._verdict(value, status, severity, drift, reason, broken_limit, held=holding is not None)
+            reason += f"; {self._percent(holding.drift_pct)} from {value_text(holding.value)}, {BY_PERSON}"
+        drifted = severity != "none" if expected else at_least(severity, "high")
+        verdict = self._verdict(value, status, severity, drift, reason, broken_limit, held=holding is not None)
+        if drifted and verdict.tier == "auto":
+            verdict = replace(verdict, tier="notify")
+        if expected is None:
+            return replace(verdict, drifted=drifted)
+        return replace(verdict, drifted=drifted, expected_low=expected.low, expected_high=expected.high)
+
+    def severity_outside(self, expected: Expectation, value: Number) -> Severity:
+        """Return the severity of a number by its distance to the expected band, in band widths: `none` inside the band
+        and in a direction that policy does not watch, else `medium`, `high` from 0.5 and `urgent` from 2 on.
+
+        A stable metric has the next higher one.
+        """
+        distance = expected.distance(value)
+        way = "down" if less_than(value, expected.low) else "up"
+        if distance == 0 or self.policy.direction not in ("both", way):
+            return "none"
+        place = SEVERITIES.index("medium") + sum(distance >= limit for limit in OUTSIDE_STEPS)
+        return SEVERITIES[min(place + (self.policy.volatility == "stable"), len(SEVERITIES) - 1)]
+
+    def recovered(
+        self, anchor: Value, worst: Value, value: Value, expected: Expectation | None, expected_before: bool
+    ) -> bool:
+        """Return whether an accepted value ends a drift that began at `anchor`. `worst` is its latest value until now.
+
+        A drift that left the expected band ends when a value is inside it. Any other ends below `thresholds.moderate`,
+        which is smaller than the drift that began it, so that a value at the edge does not flap. On the other side of
+        the anchor, a value ends it unless it has drifted far there, too.
+        """
+        if expected is not None and expected_before and is_number(value):
+            return self.severity_outside(expected, value) == "none"
+        drift, _, watched = self._compare(anchor, value)
+        if not watched or drift is None or drift < self.policy.thresholds.moderate:
+            return True
+        if not (is_number(anchor) and is_number(worst) and is_number(value)):
+            return False
+        crossed = less_than(worst, anchor) != less_than(value, anchor)
+        return crossed and not at_least(self._severity(self._status(drift)), "high")
 
     def holding_drift(self, baseline: Baseline, value: Value, accepted: Baseline | None) -> HoldingDrift | None:
         """Return the first drift that holds a value for approval: from the baseline, else from what a person last

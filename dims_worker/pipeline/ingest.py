@@ -145,7 +145,8 @@ def register_config(connection: Connection, config: Config, *, whole: bool = Tru
     due = {str(row["metric"]) for row in rows if row["requested_gen"]} & set(changed)
     if inputs := _inputs(config, changed, due):
         raise_generations(connection, inputs, next_batch(connection))
-    schedules.register_schedules(connection, [name for name, rule in config.rules.items() if rule.schedule])
+    awaited = [name for name, rule in config.rules.items() if rule.schedule or rule.silent_after]
+    schedules.register_schedules(connection, awaited)
 
 
 def _inputs(config: Config, changed: Sequence[str], due: set[str]) -> list[str]:
@@ -182,6 +183,9 @@ def store_events(connection: Connection, planner: Planner, received: Sequence[Re
     ticks = {r.rules[0]: r.event_time for r in new if r.type == SCHEDULE_TICK and r.rules and r.event_time}
     if ticks:
         schedules.record_ticks(connection, ticks)
+    rules = planner.config.rules
+    if heard := {name for row in new for name in row.rules if name in rules and rules[name].silent_after}:
+        schedules.record_events(connection, heard)
     return result
 
 

@@ -16,8 +16,11 @@ from dims_worker.approvals.lifecycle import update_requests
 from dims_worker.config import Config, DerivedMetric
 from dims_worker.domain.backoff import BACKOFF_MAX, retry_delay
 from dims_worker.domain.decide import FAILED, Baseline, Judge, Verdict, inside_band
+from dims_worker.domain.expectation import Expectation
 from dims_worker.domain.run import Outcome, Run, RunReading
+from dims_worker.incidents.lifecycle import Judgement, RunFacts, update_incidents
 from dims_worker.notifications.outbox import write_run_notifications
+from dims_worker.pipeline.expectations import expected_bands
 from dims_worker.probes.base import IN_PROGRESS, Reading
 from dims_worker.probes.derived import derive_reading
 from dims_worker.store import leases, metric_states
@@ -51,8 +54,8 @@ class Measurement:
     """The metrics that have no reading, because they would be measured from the same state as the last time."""
 
 
-def record_run(connection: Connection, config: Config, measured: Measurement) -> Run:
-    """Record a run completely or not at all.
+def record_run(connection: Connection, config: Config, measured: Measurement, now: datetime | None = None) -> Run:
+    """Record a run completely or not at all. `now` is the time of the database by default.
 
     If the claim lost its lease meanwhile, the readings go to the history as superseded and change nothing else. The
     worker that has the lease now measures again.
@@ -63,8 +66,18 @@ def record_run(connection: Connection, config: Config, measured: Measurement) ->
         if not leases.release_lease(connection, claim, cooldown):
             readings = measured.readings.values()
             items = [_superseded(reading, measured.as_of, "its lease was lost") for reading in readings]
-            return _write(connection, measured, items, {})
-    return _record(connection, config, measured, config.dependents({*measured.readings, *measured.unchanged}))
+            return _write(connection, measured, items)
+    dependents = config.dependents({*measured.readings, *measured.unchanged})
+    return _record(connection, config, measured, dependents, now or clock(connection))
+
+
+def prepare_record(connection: Connection, config: Config, measured: Measurement) -> None:
+    """Compute the expected bands that a record needs, in a transaction before it, so that it is short."""
+    expected_bands(connection, config, _judged_names(config, measured), measured.as_of)
+
+
+def _judged_names(config: Config, measured: Measurement) -> tuple[str, ...]:
+    return (*measured.readings, *config.dependents({*measured.readings, *measured.unchanged}))
 
 
 def compute_missing_derived(connection: Connection, config: Config, worker: str) -> Run | None:
@@ -81,13 +94,17 @@ def compute_missing_derived(connection: Connection, config: Config, worker: str)
             ready.append(name)
     if not ready:
         return None
-    return _record(connection, config, Measurement({}, clock(connection), "verify", worker), tuple(ready))
+    now = clock(connection)
+    return _record(connection, config, Measurement({}, now, "verify", worker), tuple(ready), now)
 
 
-def _record(connection: Connection, config: Config, measured: Measurement, dependents: tuple[str, ...]) -> Run:
+def _record(
+    connection: Connection, config: Config, measured: Measurement, dependents: tuple[str, ...], now: datetime
+) -> Run:
     names = {*measured.readings, *measured.unchanged, *dependents}
     locked = metric_states.lock_states(connection, names)
-    recording = _Recording(config, measured, locked, clock(connection))
+    bands = expected_bands(connection, config, (*measured.readings, *dependents), measured.as_of)
+    recording = _Recording(config, measured, locked, now, bands)
     for name in sorted(measured.unchanged):
         recording.confirm(name)
     items = [recording.apply(reading) for reading in measured.readings.values()]
@@ -97,7 +114,7 @@ def _record(connection: Connection, config: Config, measured: Measurement, depen
     metric_states.save_states(connection, list(locked.values()))
     if measured.unchanged and not items:
         return Run.without_changes(measured.trigger, measured.source, measured.as_of, recording.now)
-    return _write(connection, measured, items, locked, config)
+    return _write(connection, measured, items, recording, config)
 
 
 @dataclass(slots=True)
@@ -108,6 +125,8 @@ class _Recording:
     measured: Measurement
     states: dict[str, MetricState]
     now: datetime
+    bands: Mapping[str, Expectation]
+    judged: dict[str, Judgement] = field(default_factory=dict)
     applied: set[str] = field(default_factory=set)
     confirmed: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
@@ -238,12 +257,19 @@ class _Recording:
     def _judge(self, state: MetricState, reading: Reading, as_of: datetime, generation: int | None) -> RunReading:
         baseline = Baseline(state.baseline) if state.baseline_as_of is not None else None
         accepted = Baseline(state.accepted) if state.accepted_as_of is not None else None
-        verdict = Judge.of(self.config, state.metric).decide(baseline, reading.value, accepted, self.now)
+        judge, expected = Judge.of(self.config, state.metric), self.bands.get(state.metric)
+        if state.unit is not None and reading.unit != state.unit:
+            expected = None  # it was learned in another unit
+        verdict = judge.decide(baseline, reading.value, accepted, self.now, expected=expected)
         item = _item(reading, as_of, generation, state, verdict, self._outcome(state, reading, as_of, verdict))
+        self.judged[state.metric] = Judgement(judge, verdict, state.baseline_as_of, expected)
         state.error = state.failed_at = None
         state.details = dict(reading.details) or None
         state.value, state.unit, state.method, state.as_of = reading.value, reading.unit, reading.method, as_of
         state.status, state.severity, state.drift_pct = verdict.status, verdict.severity, verdict.drift_pct
+        state.expected_low, state.expected_high = verdict.expected_low, verdict.expected_high
+        if baseline is None:
+            state.history_since = as_of
         # What was only looked at is measured again under a claim, because it was not accepted
         state.state = None if item.outcome == "looked" else self.measured.states.get(state.metric)
         if item.outcome == "accepted":
@@ -281,6 +307,8 @@ def _item(
         severity=verdict.severity,
         tier=verdict.tier,
         details=dict(reading.details) or None,
+        expected_low=verdict.expected_low,
+        expected_high=verdict.expected_high,
     )
 
 
@@ -297,9 +325,10 @@ def _write(
     connection: Connection,
     measured: Measurement,
     items: list[RunReading],
-    locked: Mapping[str, MetricState],
+    recording: _Recording | None = None,
     config: Config | None = None,
 ) -> Run:
+    """Write a run, and what follows from its readings. A superseded run has no `recording` and no `config`."""
     failed = sum(item.outcome == "failed" for item in items)
     status = "partial" if failed else "ok" if config else "superseded"
     run_id, finished_at = insert_run(
@@ -320,8 +349,10 @@ def _write(
     )
     insert_readings(connection, ({"run_id": run_id, **asdict(item)} for item in items))
     channels: tuple[str, ...] = ()
-    if config:
+    if config and recording:
+        locked = recording.states
         update_requests(connection, config, run_id, items, locked)
+        update_incidents(connection, config, RunFacts(run_id, items, locked, recording.judged), recording.now)
         channels = write_run_notifications(connection, config, run_id, items, locked)
     trigger, source, as_of, api_calls = measured.trigger, measured.source, measured.as_of, measured.api_calls
     return Run(run_id, trigger, source, status, as_of, finished_at, api_calls, tuple(items), channels)

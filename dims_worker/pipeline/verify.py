@@ -25,7 +25,7 @@ from dims_worker.domain.backoff import BACKOFF_MAX
 from dims_worker.domain.run import Run
 from dims_worker.errors import DimsError, ScanStopped
 from dims_worker.events import WORKFLOW_REQUESTED
-from dims_worker.pipeline.record import Measurement, record_run
+from dims_worker.pipeline.record import Measurement, prepare_record, record_run
 from dims_worker.probes.base import Reading, ScanResult, readings_by_name
 from dims_worker.probes.scan import Scan
 from dims_worker.probes.scan_process.pool import never
@@ -119,6 +119,8 @@ def measure_due(
             measured = measure(stop)
             if any(reading.method == "failed" for reading in measured.readings.values()) and stop():
                 raise ScanStopped  # a stop of the whole service may have ended the programs that the scan had started
+            with transaction(engine) as connection:
+                prepare_record(connection, config, measured)
             with transaction(engine) as connection:
                 return record_run(connection, config, measured)
     except (ScanStopped, KeyboardInterrupt, SystemExit, DimsError, SQLAlchemyError):
@@ -224,6 +226,8 @@ def check_now(engine: Engine, config: Config, names: Iterable[str]) -> Run:
         source=next(iter(by_source)) if len(by_source) == 1 else None,
         api_calls=sum(scan.api_calls for scan in scans),
     )
+    with transaction(engine) as connection:
+        prepare_record(connection, config, measured)
     with transaction(engine) as connection:
         return record_run(connection, config, measured)
 

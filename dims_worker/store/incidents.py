@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
+from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.bulk import recordset, rows_as_json
+from dims_worker.store.expectations import discard_bands
 from dims_worker.store.models import incidents
 
 Kind = Literal["drift", "failing", "limit", "stale", "approval", "silence"]
@@ -90,18 +92,18 @@ def open_incidents(connection: Connection, metrics: Collection[str] | None = Non
 
 
 def lasting_incidents(
-    connection: Connection, metrics: Collection[str] | None, recovered_after: datetime
+    connection: Connection, metrics: Collection[str] | None, recovered_after: datetime, *, lock: bool = True
 ) -> list[Incident]:
     """Return what a new reading of these metrics can change, oldest first and locked: the incidents that are not
     closed, those that a person closed while their condition lasts, and those that recovered after that time.
 
-    None: of everything, for the sweep.
+    None: of everything, for the sweep. Without `lock`, to find out whether there is anything to do.
     """
     rows = connection.execute(
         text(
             f"SELECT {_COLUMNS} FROM dims_incidents WHERE (CAST(:metrics AS text[]) IS NULL OR metric = ANY(:metrics)) "
             "AND (over_at IS NULL OR state <> 'closed' OR (resolution = 'recovered' AND closed_at > :after)) "
-            "ORDER BY id FOR UPDATE"
+            f"ORDER BY id {'FOR UPDATE' if lock else ''}"
         ),
         {"metrics": None if metrics is None else list(metrics), "after": recovered_after},
     )
@@ -202,6 +204,63 @@ def close_incident_row(
     changes: dict[str, Any] = {"state": "closed", "resolution": resolution, "closed_at": now, "updated_at": now}
     changes |= {"over_at": now} if over else {}
     update_incident(connection, number, changes | person, new_version=True)
+
+
+def settle_incidents(
+    connection: Connection, metric: str, resolution: Resolution, now: datetime, **person: str | None
+) -> None:
+    """Close the drift and approval incidents of a metric after a person's decision. Their values teach from now on.
+
+    `person`: closed_by, known_by and closing_reason.
+    """
+    for incident in open_incidents(connection, [metric]):
+        if incident.kind in ("drift", "approval"):
+            close_incident_row(connection, incident.id, resolution, now, over=True, **person)
+    discard_bands(connection, [metric])
+
+
+def keep_as_drift(
+    connection: Connection,
+    request: ApprovalRequest,
+    resolution: Literal["rejected", "expired"],
+    now: datetime,
+    **person: str | None,
+) -> None:
+    """Close the approval incident of a request that ended without approval, and keep its loss visible as a drift.
+
+    The drift is acknowledged if a person rejected the request. `person`: closed_by, known_by and closing_reason.
+    """
+    kept = {each.kind: each for each in open_incidents(connection, [request.metric])}
+    if "approval" in kept:
+        close_incident_row(connection, kept["approval"].id, resolution, now, over=True, **person)
+    facts: dict[str, Any] = {
+        "severity": request.severity,
+        "reason": request.reason,
+        "value": request.value,
+        "unit": request.unit,
+        "as_of": request.as_of,
+        "updated_at": now,
+    }
+    if by := person.get("closed_by"):
+        facts |= {"state": "acknowledged", "acknowledged_at": now, "acknowledged_by": by}
+        facts |= {"known_by": person.get("known_by"), "note": person.get("closing_reason")}
+    if "drift" in kept:
+        update_incident(connection, kept["drift"].id, facts, new_version=True)
+        return
+    anchor = {"anchor": request.compared_with, "anchor_as_of": request.baseline_as_of}
+    row = {"metric": request.metric, "kind": "drift", "first_as_of": request.as_of, "opened_at": now, **anchor, **facts}
+    insert_incidents(connection, [row])
+
+
+def retired_metrics(connection: Connection, metrics: Collection[str]) -> set[str]:
+    """Return those of these metrics that are no longer configured."""
+    if not metrics:
+        return set()
+    rows = connection.execute(
+        text("SELECT metric FROM dims_metrics WHERE retired_at IS NOT NULL AND metric = ANY(:metrics)"),
+        {"metrics": list(metrics)},
+    )
+    return {row.metric for row in rows}
 
 
 def count_open(connection: Connection) -> dict[tuple[str, str], int]:

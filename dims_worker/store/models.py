@@ -118,7 +118,8 @@ schedules = Table(
         comment="earlier ticks do not count as missed",
     ),
     Column("last_tick", Instant, comment="the newest tick that was stored"),
-    comment="Rules with a schedule. The last tick shows which ticks were missed.",
+    Column("last_event_at", Instant, comment="when the latest event that matches the rule was stored"),
+    comment="Rules with a schedule, or with silent_after. The last tick shows which ticks were missed.",
 )
 
 runs = Table(

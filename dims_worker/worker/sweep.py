@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import cast
 
 from redis import Redis
@@ -15,6 +15,7 @@ from dims_worker.broker.queues import SWEEPS
 from dims_worker.config import Config
 from dims_worker.domain import schedule
 from dims_worker.events import FIELD, STREAM, Event
+from dims_worker.incidents.overdue import Sweep, sweep_incidents
 from dims_worker.notifications.sender import queue_overdue
 from dims_worker.pipeline.record import compute_missing_derived
 from dims_worker.store import schedules
@@ -25,11 +26,15 @@ from dims_worker.worker.wakeups import WakeupSender, due_by_queue
 
 log = logging.getLogger(__name__)
 
+_UP_SINCE = datetime.now(UTC)
+"""When this process started."""
+
 
 def sweep(sender: WakeupSender) -> None:
     """Send a wake-up for everything whose wake-up was lost, so that a lost wake-up costs one sweep period.
 
-    Also publish missed ticks, compute missing derived metrics, expire requests, and run the daily retention.
+    Also publish missed ticks, compute missing derived metrics, expire requests, update the incidents that need no
+    reading, and run the daily retention.
     """
     config, redis = sender.config, sender.redis
     database = engine(str(config.database_url))
@@ -41,6 +46,7 @@ def sweep(sender: WakeupSender) -> None:
         due = due_by_queue(connection, config, measured)
         expired = expire_requests(connection)
         ticks = _missed_ticks(connection, config)
+        sweep_incidents(connection, config, Sweep(clock(connection), _UP_SINCE))
         channels = queue_overdue(connection, config)
     for metric in expired:
         log.info("the approval request of %s expired without a decision; its baseline stays", metric)

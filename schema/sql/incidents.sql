@@ -103,3 +103,8 @@ ALTER TABLE dims_metrics_history
     ADD COLUMN expected_low DOUBLE PRECISION,
     ADD COLUMN expected_high DOUBLE PRECISION;
 COMMENT ON COLUMN dims_metrics_history.expected_low IS 'the lower end of the band that it was judged by; NULL: none';
+
+ALTER TABLE dims_schedules ADD COLUMN last_event_at TIMESTAMPTZ;
+COMMENT ON COLUMN dims_schedules.last_event_at IS 'when the latest event that matches the rule was stored';
+COMMENT ON TABLE dims_schedules IS
+    'Rules with a schedule, or with silent_after. The last tick shows which ticks were missed.';

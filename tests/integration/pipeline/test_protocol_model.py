@@ -47,6 +47,7 @@ from dims_worker.broker.pending_wakeups import reserve_lost
 from dims_worker.broker.queues import INGEST, VERIFY
 from dims_worker.cli import verify as command
 from dims_worker.config import Config, load_config
+from dims_worker.domain.approvers import Decider
 from dims_worker.domain.plan import Planner
 from dims_worker.errors import DatabaseUnreachable, Refused
 from dims_worker.events import SCRAPER_COMPLETE, STREAM, VERIFY_REQUESTED, Event
@@ -79,7 +80,7 @@ WALKS = settings(
 
 VALUES = (100, 104, 110, 114, 120, 200)
 """Steps between these may be minor, moderate, major or extreme, and need approval or not."""
-ADA = decisions.Decider("ada", "option")
+ADA = Decider("ada", "option")
 SOURCES = st.sampled_from(["one", "two"])
 NAMED = st.sets(st.sampled_from(["m.a", "m.b", "m.c", "m.sum"]), min_size=1)
 OLDER = st.booleans()

@@ -17,6 +17,7 @@ from dims_worker.store import (
     baselines,
     change_events,
     events,
+    expectations,
     history,
     leases,
     point_in_time,
@@ -71,6 +72,7 @@ HISTORY: dict[str, Ask] = {
         c, ONE, NOW - 30 * DAY, DAY / 6, ["accepted", "looked"]
     ),
     "history.daily_lines": lambda c: history.daily_lines(c, NAMES, 30),
+    "expectations.teaching_values": lambda c: expectations.teaching_values(c, NAMES, NOW.date(), 30),
     "runs.readings_of": lambda c: runs.readings_of(c, [5, 17]),
     "runs.set_reading_outcome": lambda c: runs.set_reading_outcome(c, ONE, NOW, "approved"),
     "runs.history_of": lambda c: runs.history_of(c, ONE, 90 * DAY),
@@ -123,6 +125,7 @@ BOUNDED = (
     "history.daily_readings",
     "history.sampled_readings",
     "history.daily_lines",
+    "expectations.teaching_values",
     "runs.history_of",
     "point_in_time.values_at",
     "snapshots.values_at",
