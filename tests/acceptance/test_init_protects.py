@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,16 +11,23 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, text
 
+from dims_worker.approvals.decisions import decide_request
 from dims_worker.config import Config, load_config
+from dims_worker.domain.approvers import Decider
 from dims_worker.domain.plan import Planner
 from dims_worker.events import FILES_CHANGED, GIT_COMMIT, Event
+from dims_worker.incidents.decisions import close_incident
 from dims_worker.notifications.sender import send_pending
 from dims_worker.pipeline.ingest import ReceivedEnvelope, register_config, store_events
 from dims_worker.pipeline.verify import measure_due
 from dims_worker.store.engine import transaction
+from dims_worker.store.incidents import Incident, open_incidents
 from tests.conftest import Project
 from tests.fixtures.ordinary_work import OrdinaryWork
 from tests.fixtures.receivers import Receiver
+from tests.integration.web.conftest import Visit, visit
+
+__all__ = ["visit"]  # a fixture
 
 COMMITS, DAYS, UPLOADS, COMMITS_PER_EVENT = 100, 7, 5, 5
 CHANNEL = """
@@ -95,3 +103,95 @@ def test_a_first_week_causes_no_message_and_no_request(protected: Project, engin
     assert reaction.count("dims_incidents") == 0
     done = protected.dims("verify", "--update")
     assert (done.returncode, "held" in done.stdout) == (0, False), done.stdout
+
+
+# --- a loss ---------------------------------------------------------------------------------------------
+
+LOST = [f"data/games/{n}.csv" for n in range(20)]
+HALVED = {"data.files", "data.bytes", "project.files"}
+
+
+def lose_half(project: Project) -> None:
+    """Delete half of the data files in a commit."""
+    project.git("rm", "-q", *LOST)
+    project.git("commit", "-q", "-m", "Tidy up")
+
+
+def restore_and_measure(project: Project, reaction: Reaction) -> None:
+    begin = project.git("log", "--format=%H", "-1", "--grep=Begin")
+    project.git("checkout", "-q", begin, "--", *LOST)
+    reaction.store(FILES_CHANGED, LOST)
+    reaction.measure()
+
+
+def active(engine: Engine) -> dict[tuple[str, str], Incident]:
+    """Return the open and acknowledged incidents, by metric and kind."""
+    with transaction(engine) as connection:
+        return {(each.metric, each.kind): each for each in open_incidents(connection)}
+
+
+def assert_held(reaction: Reaction) -> None:
+    found = active(reaction.engine)
+    assert {metric for metric, _ in found} >= HALVED
+    assert {kind for _, kind in found} == {"approval"}
+
+
+def assert_over(project: Project, reaction: Reaction) -> None:
+    assert active(reaction.engine) == {}
+    assert reaction.count("dims_approval_requests WHERE state = 'open'") == 0
+    project.dims("verify", "--update", check=True)
+
+
+def more_events(project: Project, reaction: Reaction, number: int) -> None:
+    work = OrdinaryWork(project.folder, seed=2)
+    for _ in range(number):
+        reaction.store(GIT_COMMIT, work.add_module())
+        reaction.measure()
+
+
+@pytest.mark.parametrize("by", ["an event", "verify --update"])
+def test_a_loss_of_half_of_the_data_is_held_until_it_is_restored(
+    by: str, protected: Project, engine: Engine, receiver: Receiver, visit: Visit
+) -> None:
+    reaction = Reaction(protected, engine)
+    lose_half(protected)
+    if by == "an event":
+        reaction.store(GIT_COMMIT, LOST)
+    else:
+        done = protected.dims("verify", "--update")
+        assert done.returncode == 1
+        assert "data.files" in done.stdout
+    reaction.measure()
+    assert_held(reaction)
+    status = json.loads(protected.dims("status", "--json").stdout)
+    assert status["numbers"]["requests"] >= len(HALVED)
+    assert "data.files" in visit(reaction.config, "ada").get("/").text
+    assert len(receiver.accepted) == 1
+    assert "data.files: 40 files -> 20 files, -50.0 %" in receiver.texts[0]
+    more_events(protected, reaction, 10)
+    assert_held(reaction)
+    assert protected.dims("verify", "--update").returncode == 1
+    assert "data.files" in visit(reaction.config, "ada").get("/").text
+    assert len(receiver.accepted) == 1
+    restore_and_measure(protected, reaction)
+    assert_over(protected, reaction)
+    assert len(receiver.accepted) == 2  # one more says that it is over
+
+
+@pytest.mark.parametrize("way", ["approve", "close"])
+def test_a_person_ends_a_loss(way: str, protected: Project, engine: Engine) -> None:
+    reaction = Reaction(protected, engine)
+    lose_half(protected)
+    reaction.store(GIT_COMMIT, LOST)
+    reaction.measure()
+    assert_held(reaction)
+    ada, why = Decider("ada", "option"), "the old season"
+    for incident in active(engine).values():
+        if way == "approve":
+            decide_request(
+                engine, reaction.config, str(incident.request), "approved", version=None, person=ada, note=why
+            )
+        else:
+            close_incident(engine, reaction.config, incident.id, version=None, person=ada, reason=why)
+    more_events(protected, reaction, 2)
+    assert_over(protected, reaction)
