@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, text
 
-from dims_worker.approvals.decisions import decide_request
+from dims_worker.approvals.decisions import Choice, decide_request
 from dims_worker.config import Config, load_config
 from dims_worker.domain.approvers import Decider
 from dims_worker.domain.plan import Planner
@@ -149,6 +149,11 @@ def more_events(project: Project, reaction: Reaction, number: int) -> None:
         reaction.measure()
 
 
+def edit(project: Project, reaction: Reaction) -> None:
+    reaction.store(GIT_COMMIT, OrdinaryWork(project.folder, seed=2).edit())
+    reaction.measure()
+
+
 @pytest.mark.parametrize("by", ["an event", "verify --update"])
 def test_a_loss_of_half_of_the_data_is_held_until_it_is_restored(
     by: str, protected: Project, engine: Engine, receiver: Receiver, visit: Visit
@@ -168,7 +173,7 @@ def test_a_loss_of_half_of_the_data_is_held_until_it_is_restored(
     assert "data.files" in visit(reaction.config, "ada").get("/").text
     assert len(receiver.accepted) == 1
     assert "data.files: 40 files -> 20 files, -50.0 %" in receiver.texts[0]
-    more_events(protected, reaction, 10)
+    more_events(protected, reaction, 10 if by == "an event" else 1)
     assert_held(reaction)
     assert protected.dims("verify", "--update").returncode == 1
     assert "data.files" in visit(reaction.config, "ada").get("/").text
@@ -178,8 +183,8 @@ def test_a_loss_of_half_of_the_data_is_held_until_it_is_restored(
     assert len(receiver.accepted) == 2  # one more says that it is over
 
 
-@pytest.mark.parametrize("way", ["approve", "close"])
-def test_a_person_ends_a_loss(way: str, protected: Project, engine: Engine) -> None:
+@pytest.mark.parametrize("decision", ["approved", "rejected"])
+def test_a_person_ends_a_loss(decision: Choice, protected: Project, engine: Engine) -> None:
     reaction = Reaction(protected, engine)
     lose_half(protected)
     reaction.store(GIT_COMMIT, LOST)
@@ -187,11 +192,13 @@ def test_a_person_ends_a_loss(way: str, protected: Project, engine: Engine) -> N
     assert_held(reaction)
     ada, why = Decider("ada", "option"), "the old season"
     for incident in active(engine).values():
-        if way == "approve":
-            decide_request(
-                engine, reaction.config, str(incident.request), "approved", version=None, person=ada, note=why
-            )
-        else:
+        decide_request(engine, reaction.config, str(incident.request), decision, version=1, person=ada, note=why)
+    edit(protected, reaction)
+    if decision == "rejected":  # the files are still lost, until a person closes the incidents
+        left = active(engine)
+        assert {metric for metric, _ in left} >= HALVED
+        assert {(kind, each.state) for (_, kind), each in left.items()} == {("drift", "acknowledged")}
+        for incident in left.values():
             close_incident(engine, reaction.config, incident.id, version=None, person=ada, reason=why)
-    more_events(protected, reaction, 2)
+        edit(protected, reaction)
     assert_over(protected, reaction)
