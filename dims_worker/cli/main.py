@@ -40,7 +40,6 @@ SECTIONS = {
     "Operate": ("config", "migrate", "health", "broker", "notify", "mute", "enqueue", "hook", "watch"),
 }
 MODULES = {
-    "init": "setup",
     "config": "setup",
     "migrate": "setup",
     "down": "up",
