@@ -285,7 +285,7 @@ def _drifted(inputs: HealthInputs, now: datetime) -> _Finding | None:
     if state.metric.startswith(WORKFLOW):  # its value says whether it needs attention
         return None
     if incident is not None:
-        label = _drift_label(inputs.judge, incident.anchor, incident.value)
+        label = drift_label(inputs.judge, incident.anchor, incident.value)
         since = format_utc(incident.anchor_as_of) if incident.anchor_as_of else format_utc(incident.opened_at)
         flaps = f" It came back {incident.flaps + 1} times." if incident.flaps else ""
         sentence = f"It drifted from the value of {since}: {escape_control(incident.reason)}.{flaps}"
@@ -296,8 +296,25 @@ def _drifted(inputs: HealthInputs, now: datetime) -> _Finding | None:
     if _broken_limit(inputs, now) and not (state.drifted or state.expected_low is not None):
         return None  # the limit alone made its severity high
     severity: Severity = state.severity if state.severity in SEVERITIES else "high"
-    label = _drift_label(inputs.judge, state.baseline, state.value)
+    label = drift_label(inputs.judge, state.baseline, state.value)
     return _Finding("drifted", label, _UNACCEPTED, severity, "not accepted")
+
+
+def incident_label(config: Config, incident: Incident) -> str:
+    """Return the label of an incident: that of its flag, or `silent` for a silence.
+
+    Like the label of a metric, it ends in `, acknowledged` if a person has acknowledged it.
+    """
+    judge = Judge.of(config, incident.metric) if incident.metric in config.definitions else Judge()
+    label = {
+        "failing": "failing",
+        "approval": WAITS,
+        "limit": IN_FUTURE if incident.reason.lower().startswith(IN_FUTURE) else "beyond its limit",
+        "drift": drift_label(judge, incident.anchor, incident.value),
+        "stale": "stale",
+        "silence": "silent",
+    }[incident.kind]
+    return f"{label}, {ACKNOWLEDGED}" if incident.state == ACKNOWLEDGED else label
 
 
 def has_unaccepted_drift(judge: Judge, state: MetricState) -> bool:
@@ -315,7 +332,7 @@ def has_unaccepted_drift(judge: Judge, state: MetricState) -> bool:
     return at_least(state.severity, "high")
 
 
-def _drift_label(judge: Judge, before: object, value: object) -> str:
+def drift_label(judge: Judge, before: object, value: object) -> str:
     """Return `lost` for a number that became smaller, unless policy watches only growth, else `drifted`."""
     if judge.policy.direction == "up" or not (is_number(before) and is_number(value)):
         return "drifted"
