@@ -106,8 +106,8 @@ def test_a_held_reading_is_explained_with_its_baseline_and_evidence(flow: Flow) 
     flow.serve(objects=205_000)
     assert explain_output(flow, "m.objects") == block(f"""
 m.objects: 205,000 objects, waits for approval
+  incident     waits for approval: 172,726 -> 205,000 objects, +18.7 %, request 2; open   (dims incidents show 1)
   reading      205,000 objects, measured T ago (UTC), run 1 of lake
-  incident     1, approval, high, opened T ago, open
   baseline     172,726 objects, set by hand by ada (option) T ago: “the audit of October” (request 1)
   drift        |205,000 - 172,726| / 172,726 x 100 = 18.7 %
   status       major: 15 % or more, less than 25 % (thresholds: default)
@@ -170,8 +170,8 @@ def test_a_commit_is_named_by_its_hash_and_subject(flow: Flow) -> None:
     flow.serve(commits=12)
     assert explain_output(flow, "m.commits") == block("""
 m.commits: 12 commits, drifted
+  incident     drifted: 10 -> 12 commits, +20.0 %; open   (dims incidents show 1)
   reading      12 commits, measured T ago (UTC), run 2 of repo
-  incident     1, drift, high, opened T ago, open: 10 commits became 12 commits
   baseline     12 commits, accepted by policy T ago (run 2)
   against      10 commits, the first good reading, T ago (run 1)
   drift        |12 - 10| / 10 x 100 = 20.0 %
@@ -194,8 +194,8 @@ def test_an_age_is_judged_at_the_current_time(flow: Flow) -> None:
         record_run(connection, flow.config, Measurement(readings, claim.as_of, "event", "test", "lake", claim=claim))
     assert explain_output(flow, "m.last") == block(f"""
 m.last: T, beyond its limit
+  incident     beyond its limit: 2.5 days old, more than max_age = 2 days; open   (dims incidents show 1)
   reading      60.0 hours (since {instant}), measured T ago (UTC), run 1 of lake
-  incident     1, limit, high, opened T ago, open
   status       new: it is the first good reading
   limit        60.0 hours is more than max_age = 2 days (metric)
   expected     none: it is an age
@@ -424,8 +424,10 @@ def test_a_retired_metric_keeps_its_data(flow: Flow, restart: Make) -> None:
     flow.serve(objects=150)
     choose(flow, "rejected")
     gone = restart(CONFIG.replace("    objects: {source: lake, measure: count, prefix: raw/, critical: true}\n", ""))
-    assert explain_output(gone, "m.objects") == block("""
+    known = "acknowledged by ada T ago: “counted again”"
+    assert explain_output(gone, "m.objects") == block(f"""
 m.objects is no longer configured
+  incident     drifted, acknowledged: 100 -> 150 objects, +50.0 %; {known}   (dims incidents show 2)
   reading      150 objects, measured T ago (UTC), run 2 of lake
   retired      T ago (UTC); its data stays, and it is never due
   baseline     100 objects, the first good reading, T ago (run 1)
