@@ -269,11 +269,11 @@ class _AlertText:
         workflow = alert.metric.removeprefix(WORKFLOW)
         look = f"dims metrics {alert.metric}" if workflow == alert.metric else f"dims workflow {workflow} --last"
         reason = sanitize(self._current(alert)["reason"])
-        return f"failing: {reason}, {self._since(alert)}", f"{look}   ({_ack(alert)})"
+        return f"failing: {reason}, {self._since(alert)}", f"{look}   # or: {_other(alert)}"
 
     def _stale(self, alert: Notification) -> tuple[str, str]:
         reason = sanitize(self._current(alert)["reason"])
-        return f"stale: {reason}", f"dims verify --metric {alert.metric} --update   ({_ack(alert)})"
+        return f"stale: {reason}", f"dims verify --metric {alert.metric} --update   # or: {_other(alert)}"
 
     def _reason(self, alert: Notification) -> tuple[str, str]:
         return f"{sanitize(self._current(alert)['reason'])}, {self._since(alert)}", _ack(alert)
@@ -287,7 +287,7 @@ class _AlertText:
         return (
             f"flaps ({kind}): it began {count} {self._since(alert)}{now}. "
             f"DIMS sends no more about it until it has been calm for {quiet}",
-            f"dims incidents show {alert.incident}   (or dims mute {alert.metric} --for 1d --reason ...)",
+            f"dims incidents show {alert.incident}   # or: dims mute {alert.metric} --for 1d --reason ...",
         )
 
     def _attention(self, alert: Notification) -> tuple[str, str]:
@@ -371,11 +371,16 @@ class _AlertText:
 
 
 def _ack(alert: Notification) -> str:
-    """Return how to acknowledge or close the incident of an alert."""
-    number = alert.incident
-    return (
-        f"dims incidents ack {number}   (or dims incidents close {number} --reason ...; dims incidents show {number})"
-    )
+    """Return how to acknowledge or close the incident of an alert. The shell ignores what follows the first command."""
+    return f"dims incidents ack {alert.incident}   # or: {_close(alert)}; dims incidents show {alert.incident}"
+
+
+def _close(alert: Notification) -> str:
+    return f"dims incidents close {alert.incident} --reason ..."
+
+
+def _other(alert: Notification) -> str:
+    return f"dims incidents ack {alert.incident}; {_close(alert)}"
 
 
 def _was(count: int) -> str:

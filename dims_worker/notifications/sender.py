@@ -27,7 +27,7 @@ from dims_worker.notifications.messages import LONGEST, MessageFacts, build_test
 from dims_worker.notifications.mutes import mutes_of
 from dims_worker.notifications.outbox import write_overdue_notifications
 from dims_worker.notifications.rules import ACKNOWLEDGED
-from dims_worker.notifications.selection import DAY, Selection, SendingLimits, select_notifications
+from dims_worker.notifications.selection import DAY, SendingLimits, SendSelection, select_notifications
 from dims_worker.notifications.transport import Transport
 from dims_worker.store import notifications
 from dims_worker.store.approval_requests import requests_by_number
@@ -78,11 +78,11 @@ def queue_overdue(connection: Connection, config: Config, now: datetime | None =
     return [name for name in pending if read_selection(connection, config, name, now).next_message(now)[0]]
 
 
-def read_selection(connection: Connection, config: Config, name: str, now: datetime) -> Selection:
+def read_selection(connection: Connection, config: Config, name: str, now: datetime) -> SendSelection:
     """Return what is sent to a channel at `now`, and what waits."""
     unsent = notifications.unsent_notifications(connection, name)
     if not unsent:
-        return Selection()
+        return SendSelection()
     metrics = {each.metric for each in unsent}
     numbers = {each.incident for each in unsent if each.incident is not None}
     known = incidents_by_number(connection, numbers) if numbers else {}

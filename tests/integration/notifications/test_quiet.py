@@ -305,7 +305,7 @@ def test_an_incident_that_is_acknowledged_before_its_message_is_never_sent(days:
 def test_a_message_says_who_closed_an_incident_and_why(days: Days) -> None:
     days.step(a=100)
     days.step(a=50)
-    assert "dims incidents ack 1   (or dims incidents close 1 --reason ...; dims incidents show 1)" in days.text
+    assert "dims incidents ack 1   # or: dims incidents close 1 --reason ...; dims incidents show 1" in days.text
     close_incident(days.flow.engine, days.flow.config, 1, version=None, person=ADA, reason="the clean-up")
     assert days.sweep() == [ENDS]
     assert days.text == "resolved: m.a: incident 1 was closed as expected by ada: the clean-up"

@@ -108,8 +108,12 @@ def body(*rows: Notification, known: MessageFacts | None = None) -> list[str]:
 
 def ack(number: int) -> str:
     return (
-        f"dims incidents ack {number}   (or dims incidents close {number} --reason ...; dims incidents show {number})"
+        f"dims incidents ack {number}   # or: dims incidents close {number} --reason ...; dims incidents show {number}"
     )
+
+
+def other(number: int) -> str:
+    return f"dims incidents ack {number}; dims incidents close {number} --reason ..."
 
 
 # --- one state each --------------------------------------------------------------------------------------
@@ -159,17 +163,17 @@ UPLOAD = incident(3, "limit", "lake.upload", value=NOW.isoformat(), unit="days",
         (
             incident(3, "failing", reason="failed 3 times in a row: AccessDenied"),
             f"lake.objects: failing: failed 3 times in a row: AccessDenied, {SINCE}",
-            f"dims metrics lake.objects   ({ack(3)})",
+            f"dims metrics lake.objects   # or: {other(3)}",
         ),
         (
             incident(3, "failing", "workflow.audit", reason="failed 4 times in a row: gone"),
             f"workflow.audit: failing: failed 4 times in a row: gone, {SINCE}",
-            f"dims workflow audit --last   ({ack(3)})",
+            f"dims workflow audit --last   # or: {other(3)}",
         ),
         (
             incident(3, "stale", reason="not measured for 8 days"),
             "lake.objects: stale: not measured for 8 days",
-            f"dims verify --metric lake.objects --update   ({ack(3)})",
+            f"dims verify --metric lake.objects --update   # or: {other(3)}",
         ),
         (
             incident(3, "silence", "rule:nightly", reason="no event for 2 days"),
@@ -194,7 +198,7 @@ def test_a_metric_that_flaps_says_how_often_since_when_and_that_messages_pause()
     assert sent.body.splitlines() == [
         f"lake.objects: flaps (drift): it began 3 times {SINCE}, latest value 39 files. "
         "DIMS sends no more about it until it has been calm for 6 hours",
-        "    dims incidents show 3   (or dims mute lake.objects --for 1d --reason ...)",
+        "    dims incidents show 3   # or: dims mute lake.objects --for 1d --reason ...",
     ]
 
 
