@@ -56,12 +56,17 @@ def find_config(path: Path | None, env: Mapping[str, str], cwd: Path) -> Path:
     raise ConfigError("no dims.yaml in this folder or above it. Create one with `dims init`, or name it with --config.")
 
 
+def project_of(file: Path) -> Path:
+    """Return the folder that relative paths of a configuration file start in."""
+    return file.parent.parent if file.parent.name == "config" else file.parent
+
+
 def load_config(path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:
     """Return the configuration. Raises InvalidConfig with every problem: file, line, key and what is wrong."""
     file = find_config(path, env, cwd).resolve()
     if not file.is_file():
         raise ConfigError(f"{file}: no such file. Check --config and DIMS_CONFIG, or create one with `dims init`.")
-    project = file.parent.parent if file.parent.name == "config" else file.parent
+    project = project_of(file)
     document = YamlDocument(env)
     document.read(file, _display_path(file, cwd))
     includes = _texts(document, ("include",))
