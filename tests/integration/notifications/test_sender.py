@@ -184,7 +184,7 @@ def test_a_channel_that_was_down_gets_one_message_with_the_current_state(flow: F
     assert "m.c: 100 files -> 203 files, +103.0 %, urgent: waits for approval" in text  # its request as it is now
     assert "dims approvals approve 2 --version 2 " in text
     assert "began and ended: m.a was measured again: 300 files" in text
-    assert "m.a: drifted: 100 files -> 300 files, +200.0 %, urgent, since" in text  # its incident as it is now
+    assert "m.a: drifted: 100 -> 300 files, +200.0 %, urgent, since" in text  # its incident as it is now
     assert send(flow, at_once=True) == "nothing to send"
 
 
