@@ -41,7 +41,7 @@ class Channel(Model):
     )
     stale: bool = Field(True, description="Notify of stale metrics and of silent rules.")
     failures: int | None = Field(3, ge=1, description="Notify after this many failures in a row. `null`: never.")
-    metrics: Patterns = Field(("*",), description="Patterns of metrics, workflows (`workflow.audit`) and rules (`rule:nightly`).")
+    metrics: Patterns = Field(("*",), description="Patterns of metrics, workflows and rules, such as `rule:nightly`.")
 
     @property
     def on(self) -> bool:
