@@ -106,6 +106,7 @@ def test_a_held_reading_is_explained_with_its_baseline_and_evidence(flow: Flow) 
     flow.serve(objects=205_000)
     assert explain_output(flow, "m.objects") == block(f"""
 m.objects: 205,000 objects, major, held: request 2 waits for approval
+  incident     waits for approval: 172,726 -> 205,000 objects, +18.7 %, request 2; open   (dims incidents show 1)
   reading      205,000 objects, measured T ago (UTC), run 1 of lake
   baseline     172,726 objects, set by hand by ada (option) T ago: “the audit of October” (request 1)
   drift        |205,000 - 172,726| / 172,726 x 100 = 18.7 %
@@ -167,6 +168,7 @@ def test_a_commit_is_named_by_its_hash_and_subject(flow: Flow) -> None:
     flow.serve(commits=12)
     assert explain_output(flow, "m.commits") == block("""
 m.commits: 12 commits, major, accepted
+  incident     drifted: 10 -> 12 commits, +20.0 %; open   (dims incidents show 1)
   reading      12 commits, measured T ago (UTC), run 2 of repo
   baseline     12 commits, accepted by policy T ago (run 2)
   against      10 commits, the first good reading, T ago (run 1)
@@ -189,6 +191,7 @@ def test_an_age_is_judged_at_the_current_time(flow: Flow) -> None:
         record_run(connection, flow.config, Measurement(readings, claim.as_of, "event", "test", "lake", claim=claim))
     assert explain_output(flow, "m.last") == block(f"""
 m.last: T, new: first baseline, beyond max_age
+  incident     beyond its limit: 2.5 days old, more than max_age = 2 days; open   (dims incidents show 1)
   reading      60.0 hours (since {instant}), measured T ago (UTC), run 1 of lake
   status       new: it is the first good reading
   limit        60.0 hours is more than max_age = 2 days (metric)
@@ -424,6 +427,8 @@ def test_a_retired_metric_keeps_its_data(flow: Flow, restart: Make) -> None:
     gone = restart(CONFIG.replace("    objects: {source: lake, measure: count, prefix: raw/, critical: true}\n", ""))
     assert explain_output(gone, "m.objects") == block("""
 m.objects is no longer configured
+  incident     drifted, acknowledged: 100 -> 150 objects, +50.0 %;\
+ acknowledged by ada T ago: “counted again”   (dims incidents show 2)
   reading      150 objects, measured T ago (UTC), run 2 of lake
   retired      T ago (UTC); its data stays, and it is never due
   baseline     100 objects, the first good reading, T ago (run 1)
