@@ -106,7 +106,6 @@ def test_a_held_reading_is_explained_with_its_baseline_and_evidence(flow: Flow) 
     flow.serve(objects=205_000)
     assert explain_output(flow, "m.objects") == block(f"""
 m.objects: 205,000 objects, major, held: request 2 waits for approval
-  incident     waits for approval: 172,726 -> 205,000 objects, +18.7 %, request 2; open   (dims incidents show 1)
   reading      205,000 objects, measured T ago (UTC), run 1 of lake
   baseline     172,726 objects, set by hand by ada (option) T ago: “the audit of October” (request 1)
   drift        |205,000 - 172,726| / 172,726 x 100 = 18.7 %
