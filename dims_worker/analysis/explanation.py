@@ -16,6 +16,7 @@ from dims_worker.config.formula import parse_formula
 from dims_worker.config.policy import Origin
 from dims_worker.domain.decide import Baseline, Judge, Limit, Verdict, drift_pct
 from dims_worker.domain.expectation import Expectation
+from dims_worker.domain.health import RETIRED, Health, metric_health
 from dims_worker.errors import NotFound
 from dims_worker.formatting import display_unit
 from dims_worker.probes.base import Value
@@ -23,6 +24,7 @@ from dims_worker.store import approval_requests, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.baselines import Acceptance, accepted_since, change_span, last_accepted
 from dims_worker.store.engine import clock
+from dims_worker.store.incidents import Incident, open_incidents
 from dims_worker.store.metric_states import MetricState
 from dims_worker.store.runs import PastReading, RunRow, newest_reading, reading_at, runs_by_number
 
@@ -72,15 +74,18 @@ class FormulaInput:
 class Explanation:
     """All facts about one metric at `now`.
 
-    `policy` is None if the metric is not configured. `reading` is the last good reading with a verdict, from `run`.
+    `health` has the incidents of the metric. `policy` is None if the metric is not configured. `reading` is the last
+    good reading with a verdict, from `run`.
     `provisional` is a newer reading that has no verdict yet. `since` is how the baseline got its value. `decisions`
-    are the newest first. `learned` is the expected band for the reading, or why there is none.
+    are the newest first. `incidents` are those that are open or acknowledged, oldest first. `learned` is the expected
+    band for the reading, or why there is none.
     """
 
     metric: str
     unit: str
     now: datetime
     state: MetricState
+    health: Health
     policy: Policy | None
     origins: Mapping[str, Origin]
     redefined: bool
@@ -95,13 +100,13 @@ class Explanation:
     gaps: tuple[Gap, ...]
     request: ApprovalRequest | None
     decisions: tuple[ApprovalRequest, ...]
+    incidents: tuple[Incident, ...] = ()
     learned: LearnedBand | None = None
 
     @property
     def stale(self) -> bool:
         """Whether the last measurement is older than `stale_after`."""
-        after = self.policy.stale_after if self.policy else None
-        return bool(after and self.state.as_of and self.now - self.state.as_of > after)
+        return "stale" in self.health.flags
 
 
 def explain_metric(connection: Connection, config: Config, metric: str) -> Explanation:
@@ -131,6 +136,7 @@ def explain_metric(connection: Connection, config: Config, metric: str) -> Expla
         unit=display_unit(config.metric_of(metric) if configured else None, state.unit),
         now=now,
         state=state,
+        health=metric_health(config, state, open_incidents(connection, [metric]), now) if configured else RETIRED,
         policy=config.policy_of(metric) if configured else None,
         origins=config.policy_origins(metric) if configured else {},
         redefined=bool(known and configured and state.changed(config.definitions[metric])),
@@ -145,6 +151,7 @@ def explain_metric(connection: Connection, config: Config, metric: str) -> Expla
         gaps=named_gaps(reading.details, reading.value) if reading else (),
         request=waiting,
         decisions=tuple(request for request in requests if request.state in _DECIDED)[:DECISIONS],
+        incidents=tuple(open_incidents(connection, [metric])),
         learned=learned,
     )
 
