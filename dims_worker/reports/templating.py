@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -15,11 +14,15 @@ if TYPE_CHECKING:
 
 CHIP_STYLES = {
     "ok": ("accepted", "approved", "closed", "ok"),
-    "warn": ("attention", "held", "medium", "moderate", "open", "overdue", "stale"),
-    "bad": ("beyond its limit", "drifted", "extreme", "high", "in the future", "lost", "major", "rejected", "urgent"),
-    "lost": ("failed", "failing", "partial", "silent"),
+    "warn": ("attention", "held", "medium", "moderate", "open", "overdue", "silent", "stale"),
+    "bad": (
+        *("beyond its limit", "in the future", "drifted", "lost", "extreme", "major", "rejected"),
+        *("high", "urgent"),
+    ),
+    "lost": ("failed", "failing", "partial"),
 }
 """The states by their CSS class. Every other state is `quiet`."""
+_ACKNOWLEDGED = f", {ACKNOWLEDGED}"
 
 
 def html_environment(package: str, max_length: int | None = None) -> Environment:
@@ -56,9 +59,12 @@ def visible_text(value: object, max_length: int | None = None) -> str:
 def chip(state: str) -> Markup:
     """Return a state as a pill. The text says everything; the colour only helps.
 
-    A state that a person has acknowledged keeps its colour. A count may come before it: `3 lost`.
+    What a person has acknowledged has the colour of its state, and an outline instead of a background. A number may
+    come before the state: `3 lost`.
     """
-    name = re.sub(r"^[\d,]+ ", "", state.removesuffix(f", {ACKNOWLEDGED}"))
-    styles = (style for style, states in CHIP_STYLES.items() if name in states)
-    style = "warn" if name.startswith("waits") else next(styles, "quiet")
+    shown = state.removesuffix(_ACKNOWLEDGED).lstrip("0123456789, ")
+    styles = (style for style, states in CHIP_STYLES.items() if shown in states)
+    style = "warn" if shown.startswith("waits") else next(styles, "quiet")
+    if shown != state:
+        style += " acknowledged"
     return Markup('<span class="chip {}">{}</span>').format(style, visible_text(state))

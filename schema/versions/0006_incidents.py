@@ -19,7 +19,9 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DROP TABLE dims_incidents, dims_expectations, dims_mutes")
-    op.execute("ALTER TABLE dims_metrics DROP COLUMN history_since, DROP COLUMN expected_low, DROP COLUMN expected_high")
+    op.execute(
+        "ALTER TABLE dims_metrics DROP COLUMN history_since, DROP COLUMN expected_low, DROP COLUMN expected_high"
+    )
     op.execute("ALTER TABLE dims_metrics_history DROP COLUMN expected_low, DROP COLUMN expected_high")
     op.execute("ALTER TABLE dims_schedules DROP COLUMN last_event_at")
     op.execute(
