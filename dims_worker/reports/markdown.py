@@ -77,7 +77,8 @@ def render_collection(inventory: InventoryReport) -> str:
     lines = [
         "# Data collection inventory",
         "",
-        f"{_open_incidents(inventory)} {pluralize(len(feeds), 'feed')}, {count_metrics(len(metrics))}. {_about(inventory)}",
+        f"{_open_incidents(inventory)} {pluralize(len(feeds), 'feed')}, {count_metrics(len(metrics))}. "
+        f"{_about(inventory)}",
         "",
         *_side_by_side(feeds),
         *_failed(metrics),

@@ -65,6 +65,6 @@ def chip(state: str) -> Markup:
     shown = state.removesuffix(_ACKNOWLEDGED).lstrip("0123456789, ")
     styles = (style for style, states in CHIP_STYLES.items() if shown in states)
     style = "warn" if shown.startswith("waits") else next(styles, "quiet")
-    if shown != state:
+    if state.endswith(_ACKNOWLEDGED):
         style += " acknowledged"
     return Markup('<span class="chip {}">{}</span>').format(style, visible_text(state))
