@@ -24,6 +24,7 @@ from dims_worker.store.runs import PastReading, runs_by_number
 
 EXTREME_WIDTHS = 2
 """A drift of `thresholds.extreme` is as large as this many band widths. Both are urgent from there on."""
+MAX_WIDTHS = 1_000
 _INCIDENTS = 10_000
 """The most incidents to search for those of the changes."""
 
@@ -178,12 +179,13 @@ def _by_person(config: Config, request: ApprovalRequest, reading: PastReading | 
 def distance_outside(value: Any, low: float | None, high: float | None) -> float | None:
     """Return how many band widths a value lies outside its expected band: 0 inside it.
 
-    None if there is no band, if it has no width, or if the value is no number that a float can hold.
+    None if there is no band, or if the value is no number that a float can hold. Also None for more than MAX_WIDTHS:
+    the band of a metric that never changed is so narrow that its width says nothing about the size of a change.
     """
-    if low is None or high is None or high <= low or not is_number(value) or not fits_float(value):
+    if low is None or high is None or not is_number(value) or not fits_float(value):
         return None
-    outside = max(low - float(value), float(value) - high, 0.0)
-    return outside / (high - low)
+    outside, width = max(low - float(value), float(value) - high, 0.0), high - low
+    return None if outside > width * MAX_WIDTHS else outside / (width or 1.0)
 
 
 def _size(policy: Policy, distance: float | None, drift: float | None) -> float:

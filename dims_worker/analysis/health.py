@@ -262,6 +262,7 @@ def health_sentence(health: Mapping[str, Sequence[str]]) -> str:
         ("stale", "metric is stale", "metrics are stale"),
         ("overdue", "metric is overdue", "metrics are overdue"),
         ("unmeasured", "metric was never measured", "metrics were never measured"),
+        ("silent", "rule is silent", "rules are silent"),
     ):
         if count := len(health.get(state, ())):
             problems.append(f"{count:,} {singular if count == 1 else plural}")

@@ -43,8 +43,8 @@ def changes(session: Session, since: timedelta | datetime, limit: int, as_json: 
     if not found:
         session.print_text(f"no drift was accepted since {format_utc(begin)}")
         return
-    listed = f"the largest {len(found):,} changes" if len(found) == limit else pluralize(len(found), "change")
-    session.print_text(f"{listed} since {format_utc(begin)}")
+    more = f"; --limit {limit} may hide others" if len(found) == limit else ""
+    session.print_text(f"{pluralize(len(found), 'change')} since {format_utc(begin)}{more}")
 
 
 def _print_change(session: Session, change: AcceptedDrift, now: datetime) -> None:

@@ -37,10 +37,9 @@ SECTIONS = {
     ),
     "Decide": ("incidents", "approvals", "baseline"),
     "Report": ("web", "report", "notebook", "exporter"),
-    "Operate": ("config", "migrate", "health", "broker", "notify", "enqueue", "hook", "watch"),
+    "Operate": ("config", "migrate", "health", "broker", "notify", "mute", "enqueue", "hook", "watch"),
 }
 MODULES = {
-    "init": "setup",
     "config": "setup",
     "migrate": "setup",
     "down": "up",

@@ -58,7 +58,8 @@ def environment() -> Environment:
     environment = html_environment("dims_worker.reports", MAX_LENGTH)
     environment.globals.update(
         MAX_NAMES=MAX_NAMES,
-        legend=svg_charts.legend_html,
+        PROBLEMS=PROBLEMS,
+        legend=svg_charts.trends_legend_html,
         sparkline=svg_charts.sparkline,
         trend=svg_charts.metric_trend_svg,
     )

@@ -74,11 +74,11 @@ def render_collection(inventory: InventoryReport) -> str:
     """Return the document of the feeds: first side by side, then each feed with the names of what is missing."""
     feeds = inventory.feeds
     metrics = [metric for category in feeds for metric in category.metrics]
+    counts = f"{pluralize(len(feeds), 'feed')}, {count_metrics(len(metrics))}."
     lines = [
         "# Data collection inventory",
         "",
-        f"{_open_incidents(inventory)} {pluralize(len(feeds), 'feed')}, {count_metrics(len(metrics))}. "
-        f"{_about(inventory)}",
+        f"{_open_incidents(inventory)} {counts} {_about(inventory)}",
         "",
         *_side_by_side(feeds),
         *_failed(metrics),

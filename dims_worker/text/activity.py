@@ -15,10 +15,11 @@ from dims_worker.formatting import escape_control, format_clock, format_drift, f
 from dims_worker.numbers import same_value
 from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.events import LoggedEvent, batches_after, events_of_batches, last_batch
-from dims_worker.store.incidents import Incident, incident_versions, incidents_after, incidents_by_number
+from dims_worker.store.incidents import Incident, active_stages, incidents_after, incidents_by_number
 from dims_worker.store.runs import PastReading, RunRow, last_run, list_runs, readings_of, runs_by_number
-from dims_worker.text.events import DONE, format_event, format_event_kind
+from dims_worker.text.events import format_event, format_event_kind
 from dims_worker.text.incidents import incident_sentence, incident_status
+from dims_worker.text.readings import past_reading_text
 
 SKIPPED_SECONDS = 600.0
 """How long a skipped number may still appear. No transaction of DIMS takes longer."""
@@ -61,27 +62,27 @@ class IncidentChange:
 
 @dataclass
 class IncidentTracker:
-    """Track the incidents that are not closed, by their versions. `last` is the highest number seen.
+    """Track the state, severity and flaps of the incidents that are not closed. `last` is the highest number seen.
 
     A transaction that draws a low number can commit late, so each unknown number counts as new.
     """
 
-    versions: dict[int, int] = field(default_factory=dict)
+    stages: dict[int, tuple[str, str, int]] = field(default_factory=dict)
     last: int = 0
 
     def start(self, connection: Connection) -> None:
         """Skip everything that is recorded."""
-        self.versions = incident_versions(connection)
+        self.stages = active_stages(connection)
         newest = incidents_after(connection, 0, 1)
         self.last = newest[0].id if newest else 0
 
     def read_changes(self, connection: Connection) -> list[IncidentChange]:
         """Return what changed since the last call, by number."""
-        versions, before = incident_versions(connection), self.versions
-        changed = {number for number, version in versions.items() if before.get(number) != version}
-        found = incidents_by_number(connection, changed | (before.keys() - versions.keys()))
+        stages, before = active_stages(connection), self.stages
+        changed = {number for number, stage in stages.items() if before.get(number) != stage}
+        found = incidents_by_number(connection, changed | (before.keys() - stages.keys()))
         found |= {each.id: each for each in incidents_after(connection, self.last, MAX_NEW_INCIDENTS)}
-        self.versions, self.last = versions, max([self.last, *found])
+        self.stages, self.last = stages, max([self.last, *found])
         return [IncidentChange(found[number], number not in before) for number in sorted(found)]
 
 
@@ -204,23 +205,16 @@ class ActivityFollower:
     def _describe_reading(self, reading: PastReading, requests: dict[str, int]) -> str:
         metric = self.config.metrics.get(reading.metric)
         name = f"{' ' * 10}{reading.metric}"
+        text = past_reading_text(self.config, reading, requests.get(reading.metric))
         if reading.method == "failed":
-            return f"{name} is unavailable: {escape_control(reading.error)}; its baseline does not change"
+            return f"{name} is {text}; its baseline does not change"
         value = format_value(reading.value, reading.unit, metric, reading.as_of)
-        if reading.status == "new":
-            return f"{name} is {value}: new, the first baseline"
+        if reading.outcome == "held" and reading.metric in requests:
+            text = f"{text} (dims approvals approve {requests[reading.metric]})"
+        if reading.status in (None, "new", "ok"):
+            still = "still " if reading.status == "ok" and same_value(reading.value, reading.baseline) else ""
+            return f"{name} is {still}{value}: {text}"
         unit = None if isinstance(reading.baseline, int) else reading.unit
         baseline = format_value(reading.baseline, unit, metric, reading.as_of)
-        outcome = DONE.get(reading.outcome, reading.outcome)
-        if reading.outcome == "held" and reading.metric in requests:
-            outcome = f"held for approval (dims approvals approve {requests[reading.metric]})"
-        if reading.status == "ok":
-            return (
-                f"{name} is still {value}: ok"
-                if same_value(reading.value, reading.baseline)
-                else f"{name} is {value}: ok"
-            )
-        if reading.status is None:  # not judged yet
-            return f"{name} {baseline} -> {value}: {outcome}"
         drift = format_drift(reading.value, reading.baseline, reading.drift_pct)
-        return f"{name} {baseline} -> {value}, {drift}, {reading.status}: {outcome}"
+        return f"{name} {baseline} -> {value}, {drift}: {text}"

@@ -8,11 +8,10 @@ from datetime import datetime
 from dims_worker.analysis.incidents import IncidentFacts
 from dims_worker.config import Config
 from dims_worker.domain.health import incident_label
-from dims_worker.formatting import display_unit, escape_control, format_value, pluralize, shell_quote
+from dims_worker.formatting import display_unit, escape_control, format_band, format_value, pluralize, shell_quote
 from dims_worker.store.incidents import Incident
 from dims_worker.text.evidence import evidence_lines, gap_lines
 from dims_worker.text.incidents import (
-    band_phrase,
     configured_metric,
     incident_facts,
     incident_owner,
@@ -24,11 +23,11 @@ from dims_worker.text.phrases import Line, ago_with_time
 MAX_OTHERS = 10
 """The most other incidents of a story to name."""
 _ENDS = {
-    "drift": "when the value is back at {before}, or when you close it",
+    "drift": "when the value is back near {before}{band}, or when you close it",
     "failing": "with the next successful measurement",
     "limit": "when the value is within its limit again",
     "stale": "with the next reading",
-    "approval": "when you approve or reject the request",
+    "approval": "when you approve or reject the request, or when a value needs no approval",
     "silence": "with the next event that the rule matches",
 }
 """How an incident of each kind ends."""
@@ -57,7 +56,9 @@ def incident_lines(config: Config, known: IncidentFacts, now: datetime) -> Itera
         yield from evidence_lines(known.evidence, now)
     yield from gap_lines(known.gaps)
     if incident.active:
-        yield "ends", _ENDS[incident.kind].format(before=_value(config, incident, incident.anchor, now))
+        band = " or inside its expected band" if incident.low is not None else ""
+        before = _value(config, incident, incident.anchor, now)
+        yield "ends", _ENDS[incident.kind].format(before=before, band=band)
         yield from next_commands(known)
 
 
@@ -70,9 +71,8 @@ def _value_lines(config: Config, incident: Incident, now: datetime) -> Iterator[
             "latest",
             f"{_value(config, incident, incident.value, now)}, measured {ago_with_time(incident.as_of, now)}",
         )
-    band = band_phrase(incident.low, incident.high, whole=isinstance(incident.value, int))
-    if band:
-        yield "expected", f"{band}, when it opened"
+    if incident.low is not None and incident.high is not None:
+        yield "expected", f"{format_band(incident.low, incident.high)}, when it opened"
 
 
 def _story_lines(config: Config, known: IncidentFacts) -> Iterator[Line]:
@@ -95,7 +95,8 @@ def next_commands(known: IncidentFacts) -> Iterator[Line]:
     if incident.state == "open":
         yield "next", f"{acknowledge_command(incident)}   (you work on it: no more messages)"
     if request is None or request.state != "open":
-        yield "next", f"{close_command(incident)}   (the new values are expected: they teach)"
+        effect = "the new values are expected, and teach" if incident.kind == "drift" else "it is fine until it is over"
+        yield "next", f"{close_command(incident)}   ({effect})"
     if incident.rule is None:
         yield "next", f"dims explain {shell_quote(incident.metric)}"
 

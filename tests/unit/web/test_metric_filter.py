@@ -75,24 +75,40 @@ def make_health(config: Config, incidents: Sequence[Incident] = (), now: datetim
 def make_incident(kind: str) -> Incident:
     fields = dict.fromkeys(Incident.__slots__) | {"metric": "raw.objects", "state": "open", "severity": "high"}
     return Incident(
-        **(fields | {"kind": kind, "reason": "down 40 %", "value": 3, "anchor": 5, "opened_at": NOW, "flaps": 0})
+        **(
+            fields
+            | {"kind": kind, "reason": "down 40 %", "value": 3, "anchor": 5, "opened_at": NOW, "flaps": 0, "request": 7}
+        )
     )
 
 
 def test_each_state_finds_its_metrics(config: Config) -> None:
     by_state = {
+        "failing": make_health(config, error="no"),
         "waiting": make_health(config, [make_incident("approval")]),
-        "failed": make_health(config, error="no"),
         "limit": make_health(config, value=-1),
-        "stale": make_health(config, now=NOW + timedelta(days=30)),
         "drifted": make_health(config, [make_incident("drift")]),
-        "unmeasured": make_health(config, as_of=None, value=None),
+        "stale": make_health(config, now=NOW + timedelta(days=30)),
+        "overdue": make_health(config, requested_gen=2, due_since=NOW - timedelta(days=1)),
+        "new": make_health(config, as_of=None, value=None),
         "due": make_health(config, requested_gen=2),
-        "well": make_health(config),
+        "ok": make_health(config),
     }
     assert by_state.keys() == STATE_FILTERS.keys()
+    also = {"due": ["ok"], "overdue": ["due"]}
     for name, health in by_state.items():
-        matching = [word for word in STATE_FILTERS if MetricFilter(state=word).matches_state(health)]
-        assert matching == [name] + (["well"] if name == "due" else []), name
+        matching = {word for word in STATE_FILTERS if MetricFilter(state=word).matches_state(health)}
+        assert matching == {name, *also.get(name, [])}, name
         assert MetricFilter().matches_state(health) and not MetricFilter(state="no such state").matches_state(health)
-    assert sum(map(len, group_by_health(by_state.values()).values())) == 7  # all but `well`
+    assert sum(map(len, group_by_health(by_state.values()).values())) == 9  # all but `ok`, and `overdue` is also `due`
+
+
+def test_the_names_in_older_bookmarks_still_work(config: Config) -> None:
+    failing, good = make_health(config, error="no"), make_health(config)
+    new = make_health(config, status="new")
+    unmeasured = make_health(config, as_of=None, value=None)
+    found = {
+        name: [health for health in (failing, good, new, unmeasured) if MetricFilter(state=name).matches_state(health)]
+        for name in ("failed", "well", "unmeasured")
+    }
+    assert found == {"failed": [failing], "well": [good, new], "unmeasured": [unmeasured]}
