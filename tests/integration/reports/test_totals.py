@@ -72,13 +72,16 @@ def flow(project: Project, engine: Engine) -> Flow:
 
 
 def _page(flow: Flow, visit: Visit) -> dict[str, int]:  # noqa: F811
+    """Return the numbers on the tiles of the dashboard, and those of the filters that have no tile."""
     client = visit(flow.config, "ada")
-    page, filtered = client.get("/").text, client.get("/?state=well").text
-    tiles = {state: int(n) for state, n in re.findall(r'href="/\?state=(\w+)"[^>]*><b>(\d+)</b>', page)}
-    total = re.search(r"<b>(\d+)</b> of (\d+) metrics \((\d+) disabled", filtered)
-    assert total
-    assert int(total[1]) == tiles["well"]
-    return {**tiles, "metrics": int(total[2]), "disabled": int(total[3])}
+    counts = {
+        state: int(n) for state, n in re.findall(r'href="/\?state=(\w+)"[^>]*><b>(\d+)</b>', client.get("/").text)
+    }
+    for state in ("well", "unmeasured"):
+        total = re.search(r"<b>(\d+)</b> of (\d+) metrics \((\d+) disabled", client.get(f"/?state={state}").text)
+        assert total
+        counts |= {state: int(total[1]), "metrics": int(total[2]), "disabled": int(total[3])}
+    return counts
 
 
 def test_every_output_has_the_same_totals(
@@ -91,14 +94,17 @@ def test_every_output_has_the_same_totals(
     assert page == {
         "metrics": COUNTED,
         "disabled": 2,
+        "failing": 1,
         "waiting": 1,
-        "failed": 1,
         "limit": 1,
-        "stale": 0,
         "drifted": 2,  # with the one beyond its limit, whose value rose from 1 to 6
+        "stale": 0,
+        "overdue": 0,
+        "new": 2,  # with the unmeasured one
         "unmeasured": 1,
-        "due": 2,  # with the failed one
-        "well": 3,
+        "due": 2,  # with the failing one
+        "ok": 2,
+        "well": 3,  # with the new one
     }
 
     status = json.loads(project.dims("status", "--json").stdout)["numbers"]
@@ -111,13 +117,13 @@ def test_every_output_has_the_same_totals(
     assert f"{COUNTED} metrics in 1 category, 2 disabled." in render_master(report)
     health = json_document(report)["health"]
     assert (health["metrics"], health["disabled"], health["well"]) == (COUNTED, 2, page["well"])
-    names = {"limit": "beyond limits"}
-    states = ("waiting", "failed", "limit", "stale", "drifted", "unmeasured", "due")
+    names = {"limit": "beyond limits", "failing": "failed"}
+    states = ("waiting", "failing", "limit", "stale", "overdue", "drifted", "unmeasured", "due")
     assert [len(health[names.get(state, state)]) for state in states] == [page[state] for state in states]
 
     latest = NotebookData(flow.config, flow.engine).latest()
     assert len(latest) == COUNTED and latest["well"].sum() == page["well"]
-    assert latest["request"].notna().sum() == page["waiting"] and (latest["flag"] == "failing").sum() == page["failed"]
+    assert latest["request"].notna().sum() == page["waiting"] and (latest["flag"] == "failing").sum() == page["failing"]
     assert f"{page['well']} of {COUNTED} metrics are well" in health_chart(latest).layout.title.text
 
     with visit(flow.config, "ada") as api:
@@ -145,7 +151,7 @@ def test_every_output_has_the_same_totals(
     failed = [
         sample for metric in registry.collect() for sample in metric.samples if sample.name == "dims_metric_failed"
     ]
-    assert (len(failed), sum(sample.value for sample in failed)) == (COUNTED, page["failed"])
+    assert (len(failed), sum(sample.value for sample in failed)) == (COUNTED, page["failing"])
 
 
 def test_every_output_shows_the_same_state_of_a_metric(flow: Flow, project: Project, broker_url: str) -> None:
