@@ -14,6 +14,7 @@ from dims_worker.analysis.evidence import Evidence, Gap, ValueChange, gather_evi
 from dims_worker.analysis.explanation import explain_request
 from dims_worker.config import Config, Policy
 from dims_worker.domain.decide import drift_pct
+from dims_worker.domain.health import incidents_by_metric
 from dims_worker.numbers import fits_float, is_number
 from dims_worker.store.approval_requests import ApprovalRequest, approved_since
 from dims_worker.store.baselines import Acceptance, last_accepted
@@ -23,6 +24,7 @@ from dims_worker.store.runs import PastReading, runs_by_number
 
 EXTREME_WIDTHS = 2
 """A drift of `thresholds.extreme` is as large as this many band widths. Both are urgent from there on."""
+MAX_WIDTHS = 1_000
 _INCIDENTS = 10_000
 """The most incidents to search for those of the changes."""
 
@@ -68,16 +70,29 @@ def recent_changes(connection: Connection, config: Config, since: datetime, limi
     distance from the expected band in band widths. Without a band, the drift in percent gives the size: a drift of
     `thresholds.extreme` counts as EXTREME_WIDTHS. Of the same size, the larger drift comes first, then the newer one.
     """
-    drifts = _accepted(connection, config, since)
-    largest = heapq.nlargest(limit, drifts, key=lambda drift: (drift.size, drift.drift_pct or 0, drift.accepted_at))
-    incidents = _incidents(connection, {drift.metric for drift in largest}, since)
+    changes = []
+    largest = largest_drifts(connection, config, since, limit)
     runs = runs_by_number(connection, [drift.run_id for drift in largest if drift.run_id is not None])
     begun = {run.run_id: run.started_at for run in runs}
-    changes = []
     for drift in largest:
         evidence, gaps = _evidence(connection, config, drift, begun)
-        changes.append(replace(drift, incident=_incident_of(drift, incidents), evidence=evidence, gaps=tuple(gaps)))
+        changes.append(replace(drift, evidence=evidence, gaps=tuple(gaps)))
     return changes
+
+
+def largest_drifts(connection: Connection, config: Config, since: datetime, limit: int) -> list[AcceptedDrift]:
+    """Return what `recent_changes` returns, without the evidence. It takes five queries, however many they are."""
+    drifts = _accepted(connection, config, since)
+    largest = heapq.nlargest(limit, drifts, key=lambda drift: (drift.size, drift.drift_pct or 0, drift.accepted_at))
+    incidents = incidents_by_metric(_incidents(connection, {drift.metric for drift in largest}, since))
+    return [
+        replace(
+            drift,
+            incident=_incident_of(drift, incidents.get(drift.metric, ())),
+            gaps=tuple(named_gaps(drift.details, drift.after)),
+        )
+        for drift in largest
+    ]
 
 
 def _accepted(connection: Connection, config: Config, since: datetime) -> Iterator[AcceptedDrift]:
@@ -164,12 +179,13 @@ def _by_person(config: Config, request: ApprovalRequest, reading: PastReading | 
 def distance_outside(value: Any, low: float | None, high: float | None) -> float | None:
     """Return how many band widths a value lies outside its expected band: 0 inside it.
 
-    None if there is no band, if it has no width, or if the value is no number that a float can hold.
+    None if there is no band, or if the value is no number that a float can hold. Also None for more than MAX_WIDTHS:
+    the band of a metric that never changed is so narrow that its width says nothing about the size of a change.
     """
-    if low is None or high is None or high <= low or not is_number(value) or not fits_float(value):
+    if low is None or high is None or not is_number(value) or not fits_float(value):
         return None
-    outside = max(low - float(value), float(value) - high, 0.0)
-    return outside / (high - low)
+    outside, width = max(low - float(value), float(value) - high, 0.0), high - low
+    return None if outside > width * MAX_WIDTHS else outside / (width or 1.0)
 
 
 def _size(policy: Policy, distance: float | None, drift: float | None) -> float:

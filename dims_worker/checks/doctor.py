@@ -8,6 +8,7 @@ from functools import partial
 from dims_worker.checks.bounded import BoundedCalls
 from dims_worker.checks.bucket_notifications import notification_checks
 from dims_worker.checks.check import Check
+from dims_worker.checks.config_files import config_file_checks
 from dims_worker.checks.file_access import file_access_checks, ports_check
 from dims_worker.checks.git_hooks import git_hook_checks
 from dims_worker.checks.installation import installation_checks
@@ -38,6 +39,7 @@ def doctor_checks(config: Config, env: Mapping[str, str], calls: BoundedCalls | 
             "critical metrics": partial(judging_checks, config),
         },
         HOST: {
+            "configuration": partial(config_file_checks, config, env),
             "installation": partial(installation_checks, config, env),
             "permissions": partial(file_access_checks, config),
         },

@@ -1,59 +1,21 @@
-"""Define `dims init`, `dims config` and `dims migrate`."""
+"""Define `dims config` and `dims migrate`."""
 
 from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import click
 
+from dims_worker.checks.config_files import HIDDEN_FIX, hidden_file
 from dims_worker.checks.judging import FIX
-from dims_worker.cli.init_template import draft_config
 from dims_worker.cli.session import Session, examples, pass_session
-from dims_worker.config import DerivedMetric, SourceMetric, config_schema, load_config
+from dims_worker.config import DerivedMetric, SourceMetric, config_schema
 from dims_worker.domain.unjudged import unjudged_metrics
-from dims_worker.errors import UsageError, naming_file
 from dims_worker.formatting import pluralize
+from dims_worker.notifications.rules import owners_without_channel
 from dims_worker.store.migrations import migrate as migrate_database
-
-GITIGNORE_LINE = ".dims/"
-
-
-@click.command()
-@examples("dims init", "dims init --force")
-@click.option("--force", is_flag=True, help="Replace an existing dims.yaml.")
-@pass_session
-def init(session: Session, force: bool) -> None:
-    """Write a first dims.yaml for the current folder.
-
-    The file declares metrics for what the folder contains: files and lines by language, tests, documents, commits.
-    Edit it as you like. In a git repository, `.dims/` is added to .gitignore.
-    """
-    file = session.cwd / "dims.yaml"
-    if file.exists() and not force:
-        raise UsageError(f"{file} already exists. Replace it with `dims init --force`.")
-    text = draft_config(session.cwd)
-    with naming_file(file):
-        file.write_text(text, encoding="utf-8")
-    config = load_config(file, session.env, session.cwd)
-    click.echo(
-        f"wrote dims.yaml: {pluralize(len(config.metrics), 'metric')} of {pluralize(len(config.sources), 'source')}"
-    )
-    if (session.cwd / ".git").exists() and _add_to_gitignore(session.cwd / ".gitignore"):
-        click.echo(f"wrote .gitignore: git now ignores {GITIGNORE_LINE}, the data directory of DIMS")
-    click.echo("next: measure once with `dims verify`, or react to every commit with `dims hook install && dims up`")
-
-
-def _add_to_gitignore(file: Path) -> bool:
-    """Append the line and return whether it was missing. The encoding and line ends of the file do not matter."""
-    content = file.read_bytes() if file.exists() else b""
-    if any(line.strip().strip(b"/") == GITIGNORE_LINE.strip("/").encode() for line in content.splitlines()):
-        return False
-    with file.open("ab") as out:
-        out.write((b"\n" if content and not content.endswith(b"\n") else b"") + GITIGNORE_LINE.encode() + b"\n")
-    return True
 
 
 @click.group()
@@ -73,7 +35,8 @@ def check(session: Session) -> None:
     """Check the configuration and print every error at once.
 
     An error names its file, line and key, and the exit code is 2. For a valid configuration, the command warns about
-    each critical metric that no event or schedule ever judges. The exit code is 0 then.
+    each critical metric that no event or schedule ever judges, about each owner that no channel is named after, and
+    about a second configuration file that DIMS does not read. The exit code is 0 then.
     """
     loaded = session.config
     counts = {"source": len(loaded.sources), "metric": len(loaded.metrics), "rule": len(loaded.rules)}
@@ -81,11 +44,16 @@ def check(session: Session) -> None:
     for name, channel in loaded.notify.channels.items():
         if not channel.on:
             click.echo(f"the channel {name} is off: its url is empty")
+    for owner, owned in owners_without_channel(loaded).items():
+        click.echo(f"warning: no channel is called {owner}, the owner of {', '.join(owned)}")
+        click.echo(f"fix: add `notify: {{channels: {{{owner}: {{url: ...}}}}}}`, or name a channel as the owner")
     unjudged = unjudged_metrics(loaded)
     for metric in unjudged:
         click.echo(f"warning: no event or schedule judges the critical metric {metric}")
     if unjudged:
         click.echo(f"fix: {FIX}")
+    if hidden := hidden_file(loaded, session.env):
+        click.echo(f"warning: {hidden}\nfix: {HIDDEN_FIX}")
 
 
 @config.command("schema")
@@ -125,6 +93,7 @@ def show_config(session: Session) -> None:
             "rules": {name: rule.model_dump(mode="json") for name, rule in loaded.rules.items()},
             "watch": list(loaded.watch),
             "notify": loaded.notify.model_dump(mode="json"),
+            "maintenance": {name: window.model_dump(mode="json") for name, window in loaded.maintenance.items()},
         }
     )
 

@@ -1,6 +1,7 @@
 """Load the configuration: YAML and environment variables in, one frozen `Config` out, or every error at once."""
 
-from dims_worker.config.load import InvalidConfig, config_schema, find_config, load_config
+from dims_worker.config.load import DEFAULT_FILES, InvalidConfig, config_schema, find_config, load_config, project_of
+from dims_worker.config.maintenance import MaintenanceWindow
 from dims_worker.config.metrics import (
     AwsMetric,
     CommandMetric,
@@ -49,6 +50,7 @@ from dims_worker.config.workflows import (
 from dims_worker.config.yaml_document import Problem
 
 __all__ = [
+    "DEFAULT_FILES",
     "WITH_COSTS",
     "WORKFLOW_NAMES",
     "WORKFLOW_OPTIONS",
@@ -73,6 +75,7 @@ __all__ = [
     "InvalidConfig",
     "LocalFolder",
     "LocalInventoryConfig",
+    "MaintenanceWindow",
     "Metric",
     "NotifySection",
     "Pair",
@@ -97,4 +100,5 @@ __all__ = [
     "config_schema",
     "find_config",
     "load_config",
+    "project_of",
 ]

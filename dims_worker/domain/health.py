@@ -282,7 +282,7 @@ def _doubts(state: MetricState) -> list[str]:
 def _drifted(inputs: HealthInputs, now: datetime) -> _Finding | None:
     state, incident = inputs.state, _incident(inputs, "drifted")
     if incident is not None:
-        label = _drift_label(inputs.judge, incident.anchor, incident.value)
+        label = drift_label(inputs.judge, incident.anchor, incident.value)
         since = format_utc(incident.anchor_as_of) if incident.anchor_as_of else format_utc(incident.opened_at)
         flaps = f" It came back {incident.flaps + 1} times." if incident.flaps else ""
         sentence = f"It drifted from the value of {since}: {escape_control(incident.reason)}.{flaps}"
@@ -293,7 +293,7 @@ def _drifted(inputs: HealthInputs, now: datetime) -> _Finding | None:
     if _broken_limit(inputs, now) and not (state.drifted or _outside_band(state)):
         return None  # the limit alone made its severity high
     severity: Severity = state.severity if state.severity in SEVERITIES else "high"
-    label = _drift_label(inputs.judge, state.baseline, state.value)
+    label = drift_label(inputs.judge, state.baseline, state.value)
     return _Finding("drifted", label, _UNACCEPTED, severity, "not accepted")
 
 
@@ -307,7 +307,7 @@ def incident_label(config: Config, incident: Incident) -> str:
         "failing": "failing",
         "approval": "waits for approval",
         "limit": IN_FUTURE if incident.reason.lower().startswith(IN_FUTURE) else "beyond its limit",
-        "drift": _drift_label(judge, incident.anchor, incident.value),
+        "drift": drift_label(judge, incident.anchor, incident.value),
         "stale": "stale",
         "silence": "silent",
     }[incident.kind]
@@ -330,7 +330,7 @@ def _outside_band(state: MetricState) -> bool:
     return not state.expected_low <= state.value <= state.expected_high
 
 
-def _drift_label(judge: Judge, before: object, value: object) -> str:
+def drift_label(judge: Judge, before: object, value: object) -> str:
     """Return `lost` for a number that became smaller, unless policy watches only growth, else `drifted`."""
     if judge.policy.direction == "up" or not (is_number(before) and is_number(value)):
         return "drifted"

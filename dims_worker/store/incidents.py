@@ -71,8 +71,12 @@ class Incident:
 
     @property
     def since(self) -> datetime:
-        """Since when its condition lasts: the reading that opened it, or else when DIMS noticed it."""
-        return self.first_as_of or self.opened_at
+        """Since when its condition lasts: the reading that opened it, or else when DIMS noticed it.
+
+        A silence lasts since the last event or tick of its rule, which is its anchor.
+        """
+        silent = self.anchor_as_of if self.kind == "silence" else None
+        return self.first_as_of or silent or self.opened_at
 
     @property
     def ended_at(self) -> datetime | None:
@@ -204,25 +208,49 @@ def insert_incidents(connection: Connection, rows: Sequence[Mapping[str, Any]]) 
     return sorted((Incident(*row) for row in rows_inserted), key=lambda incident: incident.id)
 
 
+@dataclass(frozen=True, slots=True)
+class IncidentUpdate:
+    """Columns to set of a locked incident. `new_version` says that people see something else than before."""
+
+    number: int
+    changes: Mapping[str, Any]
+    new_version: bool
+
+
+def update_incidents(connection: Connection, updates: Iterable[IncidentUpdate]) -> None:
+    """Set columns of locked incidents: one statement for all that set the same columns."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for update in updates:
+        row = {**update.changes, "id": update.number, "version": int(update.new_version)}
+        groups.setdefault(tuple(sorted(update.changes)), []).append(row)
+    for names, rows in groups.items():
+        assignments = ", ".join(f"{name} = r.{name}" for name in names)
+        connection.execute(
+            text(
+                f"UPDATE dims_incidents i SET {assignments}, version = i.version + r.version "
+                f"FROM {recordset(incidents, ('id', 'version', *names))} WHERE i.id = r.id"
+            ),
+            {"rows": rows_as_json(rows)},
+        )
+
+
 def update_incident(connection: Connection, number: int, changes: Mapping[str, Any], *, new_version: bool) -> None:
-    """Set columns of a locked incident. `new_version` says that people see something else than before."""
-    assignments = ", ".join(f"{name} = r.{name}" for name in changes)
-    connection.execute(
-        text(
-            f"UPDATE dims_incidents i SET {assignments}, version = version + :raised "
-            f"FROM {recordset(incidents, changes)} WHERE i.id = :id"
-        ),
-        {"rows": rows_as_json([changes]), "id": number, "raised": int(new_version)},
-    )
+    """Set columns of one locked incident."""
+    update_incidents(connection, [IncidentUpdate(number, changes, new_version)])
 
 
 def close_incident_row(
     connection: Connection, number: int, resolution: Resolution, now: datetime, *, over: bool, **person: str | None
 ) -> None:
     """Close an incident. `over`: its condition has ended. `person`: closed_by, known_by and closing_reason."""
-    changes: dict[str, Any] = {"state": "closed", "resolution": resolution, "closed_at": now, "updated_at": now}
-    changes |= {"over_at": now} if over else {}
-    update_incident(connection, number, changes | person, new_version=True)
+    changes = closed_columns(resolution, now, over=over) | person
+    update_incident(connection, number, changes, new_version=True)
+
+
+def closed_columns(resolution: Resolution, now: datetime, *, over: bool) -> dict[str, Any]:
+    """Return the columns to set of an incident that ends."""
+    ended = {"state": "closed", "resolution": resolution, "closed_at": now, "updated_at": now}
+    return ended | ({"over_at": now} if over else {})
 
 
 def settle_incidents(
@@ -290,6 +318,19 @@ def count_open(connection: Connection) -> dict[tuple[str, str], int]:
     return {(row.kind, row.severity): int(row.n) for row in rows}
 
 
+def count_story_metrics(connection: Connection, stories: Collection[int]) -> dict[int, int]:
+    """Return how many metrics each of these stories affects: incidents that opened in one run are one story."""
+    if not stories:
+        return {}
+    rows = connection.execute(
+        text(
+            "SELECT story, count(DISTINCT metric) AS n FROM dims_incidents WHERE story = ANY(:stories) GROUP BY story"
+        ),
+        {"stories": list(stories)},
+    )
+    return {row.story: int(row.n) for row in rows}
+
+
 def incidents_of_story(connection: Connection, story: int) -> list[Incident]:
     """Return the incidents that opened in one run or sweep, oldest first, closed ones included."""
     rows = connection.execute(
@@ -310,6 +351,12 @@ def story_sizes(connection: Connection, stories: Collection[int]) -> dict[int, i
 def incident_metrics(connection: Connection) -> set[str]:
     """Return the metrics and rules that have or had an incident."""
     return {row.metric for row in connection.execute(text("SELECT DISTINCT metric FROM dims_incidents"))}
+
+
+def active_stages(connection: Connection) -> dict[int, tuple[str, str, int]]:
+    """Return the state, severity and number of flaps of each incident that is open or acknowledged, by number."""
+    rows = connection.execute(text("SELECT id, state, severity, flaps FROM dims_incidents WHERE state <> 'closed'"))
+    return {row.id: (row.state, row.severity, row.flaps) for row in rows}
 
 
 def incident_versions(connection: Connection) -> dict[int, int]:

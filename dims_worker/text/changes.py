@@ -7,11 +7,18 @@ from datetime import datetime
 
 from dims_worker.analysis.changes import AcceptedDrift
 from dims_worker.config import Config
-from dims_worker.formatting import display_unit, escape_control, format_ago, format_drift, format_number, format_value
+from dims_worker.formatting import (
+    display_unit,
+    escape_control,
+    format_ago,
+    format_band,
+    format_drift,
+    format_number,
+    format_value,
+)
 from dims_worker.numbers import is_number
 from dims_worker.text.evidence import evidence_document, evidence_lines, gap_lines
 from dims_worker.text.incidents import (
-    band_phrase,
     configured_metric,
     incident_document,
     incident_sentence,
@@ -92,9 +99,9 @@ def change_document(config: Config, change: AcceptedDrift, now: datetime) -> Doc
 
 
 def _outside(change: AcceptedDrift) -> str:
-    band = band_phrase(change.low, change.high, whole=isinstance(change.after, int))
-    if band is None:
+    if change.low is None or change.high is None:
         return ""
+    band = format_band(change.low, change.high)
     if not change.distance:
         return f", expected {band}"
     return f", {format_number(float(f'{change.distance:.2g}'))} band widths outside {band}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from dims_worker.analysis.explanation import Comparison, Explanation, JudgedVerdict
@@ -22,8 +23,11 @@ from dims_worker.formatting import (
 )
 from dims_worker.probes.reading_notes import left_out, reading_doubts
 from dims_worker.store.approval_requests import ApprovalRequest
+from dims_worker.store.incidents import Incident
 from dims_worker.store.runs import PastReading
 from dims_worker.text.evidence import evidence_document, evidence_lines, gap_lines
+from dims_worker.text.expectation import expectation_document
+from dims_worker.text.incidents import incident_document, incident_sentence, incident_status
 from dims_worker.text.json_documents import health_document, request_document
 from dims_worker.text.metric_values import decide_command
 from dims_worker.text.phrases import ExplanationView, Line, ago_with_time, format_acceptance, reason_text
@@ -56,6 +60,8 @@ def _request_state(explanation: Explanation) -> str:
 def explanation_lines(config: Config, explanation: Explanation) -> Iterator[Line]:
     """Yield all that is known about a metric: the verdict, the evidence, the request and past decisions."""
     view = ExplanationView(explanation, config.metrics.get(explanation.metric))
+    for incident in explanation.incidents:
+        yield "incident", incident_hint(config, incident, explanation.now)
     yield from verdict_reasons(view)
     if explanation.evidence:
         yield from evidence_lines(explanation.evidence, explanation.now)
@@ -206,6 +212,12 @@ def _request_lines(view: ExplanationView, request: ApprovalRequest) -> Iterator[
     yield "decide", decision_hint(request)
 
 
+def incident_hint(config: Config, incident: Incident, now: datetime) -> str:
+    """Return what is wrong, what people do about it, and the command that shows more."""
+    sentence, status = incident_sentence(config, incident, now), incident_status(incident, now)
+    return f"{sentence}; {status}   (dims incidents show {incident.id})"
+
+
 def decision_hint(request: ApprovalRequest) -> str:
     """Return how to decide an open request."""
     return f"{decide_command(request)}   (or reject)"
@@ -242,12 +254,14 @@ def explanation_document(config: Config, explanation: Explanation) -> dict[str, 
         "provisional": reading_json(config, explanation.provisional) if explanation.provisional else None,
         "baseline": baseline if state.baseline_as_of else None,
         "verdict": _verdict_document(judged) if judged else None,
+        "expected": expectation_document(explanation.learned),
         "policy": {key: {"value": policy[key], "from": origin} for key, origin in explanation.origins.items()},
         "formula": explanation.formula,
         "inputs": [_columns(each) for each in explanation.inputs],
         **evidence_document(explanation.evidence, explanation.gaps),
         "request": request_document(explanation.request) if explanation.request else None,
         "decisions": [request_document(each) for each in explanation.decisions],
+        "incidents": [incident_document(config, each, explanation.now) for each in explanation.incidents],
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
 
 from dims_worker.config import Config, Metric
@@ -12,8 +11,8 @@ from dims_worker.formatting import (
     display_unit,
     escape_control,
     format_ago,
+    format_band,
     format_drift,
-    format_number,
     format_utc,
     format_value,
 )
@@ -55,12 +54,9 @@ def incident_facts(config: Config, incident: Incident, now: datetime) -> str:
             return f"{incident_change(config, incident, now)}{asked}"
         case "stale":
             return f"last measured {format_utc(incident.as_of)}" if incident.as_of else reason
-        case "silence":
-            rule, since = escape_control(incident.rule), format_utc(incident.since)
-            return f"nothing from rule {rule} since {since}: {reason}"
         case "limit" if reason.lower().startswith(f"{IN_FUTURE}: "):
             return reason[len(IN_FUTURE) + 2 :]  # the label says it
-        case "limit" | "failing":
+        case "limit" | "failing" | "silence":
             return reason
 
 
@@ -141,18 +137,10 @@ def configured_metric(config: Config, name: str) -> Metric | None:
     return config.metric_of(name) if name in config.definitions else None
 
 
-def band_phrase(low: float | None, high: float | None, *, whole: bool) -> str | None:
-    """Return an expected band: `38 to 42`. `whole`: only whole numbers can lie in it. None if there is no band."""
-    if low is None or high is None:
-        return None
-    if whole and math.ceil(low) <= math.floor(high):
-        low, high = math.ceil(low), math.floor(high)
-    return format_number(low) if low == high else f"{format_number(low)} to {format_number(high)}"
-
-
 def _expected(incident: Incident) -> str:
-    band = band_phrase(incident.low, incident.high, whole=isinstance(incident.value, int))
-    return f", expected {band}" if band else ""
+    if incident.low is None or incident.high is None:
+        return ""
+    return f", expected {format_band(incident.low, incident.high)}"
 
 
 def _times(number: int) -> str:

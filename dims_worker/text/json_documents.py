@@ -73,6 +73,8 @@ def metric_document(
         "description": metric.description if metric else "",
         **_values(metric, state.value, state.baseline, display_unit(metric, state.unit), now),
         "drift_pct": state.drift_pct,
+        "expected_low": state.expected_low,
+        "expected_high": state.expected_high,
         "status": "failed" if "failing" in health.flags else state.status,
         "severity": state.severity,
         "health": health_document(health),

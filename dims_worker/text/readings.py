@@ -16,7 +16,8 @@ from dims_worker.text.events import DONE
 
 JudgedReading = RunReading | PastReading
 """A reading with its verdict: one of a run, or a row of the history."""
-_COLUMNS = "metric value unit baseline drift_pct status severity tier method as_of error outcome reason details"
+_COLUMNS = "metric value unit baseline drift_pct status severity tier method as_of error outcome reason details "
+_COLUMNS += "expected_low expected_high"
 
 
 def reading_text(reading: JudgedReading, health: Health) -> str:

@@ -10,9 +10,9 @@ from dims_worker.config import Config
 from dims_worker.domain.approvers import approvers_of, may_decide
 from dims_worker.domain.decide import SEVERITIES
 from dims_worker.domain.health import ACKNOWLEDGED, Health, incident_label
+from dims_worker.formatting import format_band
 from dims_worker.store.incidents import KINDS, RULE, Incident
 from dims_worker.text.incidents import (
-    band_phrase,
     incident_facts,
     incident_owner,
     incident_status,
@@ -76,7 +76,9 @@ class IncidentCard:
 
 def _expected(incident: Incident) -> str:
     """Return the band that was expected, as text, or an empty text."""
-    return band_phrase(incident.low, incident.high, whole=isinstance(incident.value, int)) or ""
+    if incident.low is None or incident.high is None:
+        return ""
+    return format_band(incident.low, incident.high)
 
 
 @dataclass(frozen=True, slots=True)

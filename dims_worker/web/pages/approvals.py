@@ -18,7 +18,6 @@ from dims_worker.config import Config, Policy
 from dims_worker.domain.approvers import Decider, approvers_of, may_decide
 from dims_worker.errors import DatabaseBusy, NotFound, Refused, UsageError
 from dims_worker.formatting import NO_VALUE, format_holding_drift, format_number, format_value
-from dims_worker.reports import svg_charts
 from dims_worker.store import approval_requests, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.engine import clock
@@ -178,7 +177,6 @@ def _page(request: Request, site: WebContext, conflict: PendingChoice | None) ->
         "conflict": conflict,
         "days": CHART_DAYS,
         "chart": chart,
-        "legend": svg_charts.legend_html(),
         "changes": list(placed_lines(evidence, now)) if evidence else [],
         "gaps": [NamedGap(gap, current.unit) for gap in gaps],
         "others": [RequestCard.of(site.config, each, now) for each in others if each.id != number],

@@ -19,7 +19,6 @@ from dims_worker.analysis.incidents import explain_incident
 from dims_worker.domain.approvers import Decider
 from dims_worker.errors import DatabaseBusy, NotAllowed, NotFound, Refused, UsageError
 from dims_worker.incidents.decisions import acknowledge_incident, close_incident
-from dims_worker.reports import svg_charts
 from dims_worker.store import incidents, metric_states
 from dims_worker.store.engine import clock
 from dims_worker.store.incidents import KINDS, Incident
@@ -169,7 +168,6 @@ def _page(request: Request, site: WebContext, conflict: Conflict | None) -> Resp
         "conflict": conflict,
         "days": CHART_DAYS,
         "chart": chart,
-        "legend": svg_charts.legend_html(),
         "changes": list(placed_lines(known.evidence, now)) if known.evidence else [],
         "gaps": [NamedGap(gap, incident.unit or "") for gap in known.gaps],
         "earlier": [IncidentCard.of(site.config, each, now) for each in earlier if each.id != number],

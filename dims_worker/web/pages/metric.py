@@ -29,7 +29,6 @@ from dims_worker.formatting import (
     format_value,
     is_number,
 )
-from dims_worker.reports import svg_charts
 from dims_worker.store.incidents import list_incidents
 from dims_worker.store.runs import PastReading, newest_readings
 from dims_worker.text.evidence import placed_lines
@@ -82,7 +81,6 @@ def metric_page(request: Request) -> Response:
         "days": days,
         "spans": SPANS,
         "chart": chart,
-        "legend": svg_charts.legend_html(),
         "rows": [HistoryRow.of(site.config, reading) for reading in readings],
         "reasons": [line for line in verdict_reasons(view) if line[0] != "input"],  # inputs have their own table
         "inputs": list(_input_rows(view)),

@@ -9,7 +9,7 @@ from dims_worker.analysis.changes import AcceptedDrift, distance_outside, recent
 from dims_worker.approvals.decisions import BaselineInput, decide_request, set_baselines
 from dims_worker.domain.approvers import Decider
 from dims_worker.store.engine import transaction
-from dims_worker.store.incidents import insert_incidents
+from dims_worker.store.incidents import open_incidents
 from tests.integration.helpers import Flow, event
 
 ADA = Decider("ada", "option")
@@ -116,18 +116,9 @@ def test_the_evidence_has_the_events_between_the_value_before_and_the_reading(fl
 
 def test_a_change_names_its_incident(flow: Flow) -> None:
     flow.serve(a=100)
-    run = flow.serve(a=10)["m.a"]
+    flow.serve(a=10)
     with transaction(flow.engine) as connection:
-        row = {
-            "metric": "m.a",
-            "kind": "drift",
-            "severity": "urgent",
-            "reason": "down 90.0 %",
-            "first_as_of": run.as_of,
-            "opened_at": flow.clock(),
-            "updated_at": flow.clock(),
-        }
-        (incident,) = insert_incidents(connection, [row])
+        (incident,) = open_incidents(connection, ["m.a"])
     flow.serve(a=12)  # within the same incident
     found = {drift.after: drift.incident for drift in changes(flow) if drift.metric == "m.a"}
     assert found[10] and found[10].id == incident.id
@@ -152,6 +143,8 @@ def test_a_value_has_a_distance_only_from_a_band_with_a_width() -> None:
     assert distance_outside(40, 38, 42) == 0
     assert distance_outside(50, 38, 42) == 2
     assert distance_outside(50, 42, 42) is None
+    assert distance_outside(42, 42, 42) == 0
+    assert distance_outside(50, 42, 42.001) is None  # 8,000 widths
     assert distance_outside(50, None, None) is None
     assert distance_outside("text", 38, 42) is None
     assert distance_outside(True, 38, 42) is None

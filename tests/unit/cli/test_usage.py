@@ -337,7 +337,7 @@ def test_init_in_a_repository(dims: Dims, folder: Path):
         *("code_base.python_files", "code_base.python_lines", "code_base.python_tests"),
         *("code_base.sql_files", "code_base.sql_lines", "code_base.cpp_files", "code_base.cpp_lines"),
         *("documentation.files", "documentation.lines", "project.files", "project.bytes"),
-        *("git.commits", "git.tracked_files"),
+        *("data.files", "data.bytes", "git.commits"),
     }  # what git ignores is not counted: no JavaScript
     assert set(config.metrics) == expected
     assert result.out.startswith(
@@ -345,10 +345,10 @@ def test_init_in_a_repository(dims: Dims, folder: Path):
     )
     assert (folder / ".gitignore").read_text() == "*.js\nbuild\n.dims/\n"
     checked = dims("config", "check")
-    assert (checked.code, checked.out) == (0, f"{folder / 'dims.yaml'} is valid: 2 sources, 13 metrics, 2 rules\n")
+    assert (checked.code, checked.out) == (0, f"{folder / 'dims.yaml'} is valid: 2 sources, 14 metrics, 3 rules\n")
     planned = json.loads(dims("plan", *DOCS_ONLY, "--json").out)
     assert {concern["metric"] for concern in planned["concerns"]} == {
-        *("documentation.files", "documentation.lines", "git.commits", "git.tracked_files"),
+        *("documentation.files", "documentation.lines", "git.commits"),
         *("project.files", "project.bytes"),
     }
 
@@ -373,10 +373,11 @@ def test_init_in_an_empty_repository(dims: Dims, folder: Path):
     repository(folder, {})
     assert dims("init").code == 0
     assert set(load_config(None, {}, folder).metrics) == {
+        "data.files",
+        "data.bytes",
         "project.files",
         "project.bytes",
         "git.commits",
-        "git.tracked_files",
     }
     assert (folder / ".gitignore").read_text() == ".dims/\n"
 
@@ -384,7 +385,8 @@ def test_init_in_an_empty_repository(dims: Dims, folder: Path):
 def test_init_replaces_nothing_unless_forced(dims: Dims, configured: Path):
     result = dims("init")
     assert (result.code, result.out) == (2, "")
-    assert "dims.yaml already exists. Replace it with `dims init --force`." in result.err
+    assert "dims.yaml already exists (5 metrics of 3 sources). Add to that file" in result.err
+    assert "or replace it with `dims init --force`." in result.err
     assert (configured / "dims.yaml").read_text() == TEXT
     assert not (configured / ".gitignore").exists()
     assert dims("init", "--force").code == 0

@@ -62,9 +62,7 @@ def incident(kind: str, **changes: Any) -> Incident:
 UNKNOWN: dict[str, Any] = {"value": None, "as_of": None, "anchor": None, "anchor_as_of": None}
 CASES = {
     "lost: 40 -> 1 file, -97.5 %": incident("drift"),
-    "lost: 40 -> 1 file, -97.5 %, expected 38 to 42": incident("drift", low=37.6, high=42.3),
-    "lost: 40 -> 1 file, -97.5 %, expected 40": incident("drift", low=40.0, high=40.0),
-    "lost: 40 -> 1 file, -97.5 %, expected 40.2 to 40.8": incident("drift", low=40.2, high=40.8),
+    "lost: 40 -> 1 file, -97.5 %, expected 37.6 to 42": incident("drift", low=37.6, high=42.0),
     "drifted: 40 -> 80 files, +100.0 %": incident("drift", value=80),
     "drifted: 40 -> 1 file, -97.5 %": incident("drift", metric="m.grows"),
     "drifted: v1 -> v2, 100.0 %": incident("drift", anchor="v1", value="v2", unit=""),
@@ -89,10 +87,10 @@ def test_a_sentence_has_the_label_and_what_is_wrong(config: Config, sentence: st
     assert incident_sentence(config, CASES[sentence], NOW) == sentence
 
 
-def test_the_sentence_of_a_silence_names_its_rule_and_since_when(config: Config) -> None:
-    silence = incident("silence", metric="rule:nightly", reason="longer than 26 hours", **UNKNOWN)
+def test_a_silence_has_its_reason(config: Config) -> None:
+    silence = incident("silence", metric="rule:nightly", reason="no event has matched the rule nightly", **UNKNOWN)
     sentence = incident_sentence(config, silence, NOW)
-    assert sentence == "silent: nothing from rule nightly since 2026-11-30 09:00 UTC: longer than 26 hours"
+    assert sentence == "silent: no event has matched the rule nightly"
 
 
 def test_the_status_says_what_people_did_and_how_it_ended() -> None:
