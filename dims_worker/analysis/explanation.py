@@ -120,7 +120,8 @@ def explain_metric(connection: Connection, config: Config, metric: str) -> Expla
     reading = reading_at(connection, metric, state.as_of) if state.as_of else None
     run = next(iter(runs_by_number(connection, [reading.run_id])), None) if reading else None
     against, person = _accepted_before(connection, state, reading)
-    learned = learn_band(connection, config, metric, reading.value, reading.as_of) if reading and configured else None
+    begun = run.started_at if run else state.as_of  # a derived reading is older than the day that it was judged for
+    learned = learn_band(connection, config, metric, reading.value, begun) if reading and begun and configured else None
     band = learned.band if learned else None
     judged = (
         judged_by(Judge.of(config, metric), reading, against, person, now, band) if reading and configured else None

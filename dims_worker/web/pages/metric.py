@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from dims_worker.analysis.bands import expected_text
 from dims_worker.analysis.evidence import NamedGap
 from dims_worker.analysis.explanation import Explanation, explain_metric
 from dims_worker.config import Config, DerivedMetric, Policy
@@ -117,13 +118,14 @@ class HistoryRow:
     value: str
     drift: str
     outcome: str
+    expected: str
 
     @classmethod
     def of(cls, config: Config, reading: PastReading) -> HistoryRow:
         failed, metric = reading.method == "failed", config.metrics.get(reading.metric)
         value = NO_VALUE if failed else format_value(reading.value, reading.unit, metric, reading.as_of)
-        outcome = past_reading_text(config, reading)
-        return cls(reading, value, format_drift(reading.value, reading.baseline, reading.drift_pct), outcome)
+        drift = format_drift(reading.value, reading.baseline, reading.drift_pct)
+        return cls(reading, value, drift, past_reading_text(config, reading), expected_text(reading) or NO_VALUE)
 
 
 def formula_links(config: Config, name: str) -> tuple[dict[str, str], list[str]]:
