@@ -22,7 +22,7 @@ def test_accepted_drifts_are_listed_the_largest_first(flow: Flow, visit: Visit) 
     page = client.get("/changes").text
     assert changed(page) == ["m.a", "m.c"]
     content = visible_text(page)
-    assert "100 -> 40 files, -60.0 %" in content and "100 -> 110 files, +10.0 %" in content
+    assert "100 → 40 files, -60.0 %" in content and "100 → 110 files, +10.0 %" in content
     assert "Accepted by policy just now" in content
     assert 'href="/runs/2"' in page
     assert re.search(r'href="/incidents/\d+"', page)  # the loss is an incident
