@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 AXE := build/axe/node_modules/axe-core/axe.min.js
 
-.PHONY: help demo test test-browser check docs coverage wheel chaos mutate bench lambda clean
+.PHONY: help demo test test-browser check check-types check-others docs coverage wheel chaos mutate bench lambda clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,12 +26,19 @@ docs: .venv/.docs ## build the site of the documentation in build/site, and refr
 	@$(BIN)/zensical build --strict --clean
 
 check: .venv/.dev ## check style, types, imports, docs and the wheel
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory --jobs 2 check-types check-others
+
+check-types: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/mypy -p tests
+
+# To collect the tests once compiles them, so that the processes of `make test` do not each do so.
+check-others: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/docs
+	$(BIN)/python -m pytest --collect-only -qq --ignore tests/browser
 	@$(MAKE) --no-print-directory wheel
 
 coverage: .venv/.dev ## show which lines the unit tests run; fails below the floor in pyproject.toml

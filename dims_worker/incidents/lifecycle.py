@@ -17,7 +17,7 @@ from dims_worker.domain.run import RunReading
 from dims_worker.incidents.rules import Condition, Step, next_step
 from dims_worker.store import incidents
 from dims_worker.store.approval_requests import ApprovalRequest, open_requests
-from dims_worker.store.incidents import Incident
+from dims_worker.store.incidents import Incident, IncidentUpdate, closed_columns
 from dims_worker.store.metric_states import MetricState
 
 FAILURES = 3
@@ -66,15 +66,15 @@ def update_incidents(connection: Connection, config: Config, run: RunFacts, now:
 
 def take_steps(connection: Connection, steps: Sequence[Step], now: datetime, run_id: int | None) -> None:
     """Write the steps. Incidents that open together are one story."""
-    for step in steps:
-        if step.known is None:
-            continue
-        if step.what == "update":
-            incidents.update_incident(connection, step.known.id, step.changes, new_version=step.new_version)
-        elif step.what == "close":
-            incidents.close_incident_row(connection, step.known.id, step.resolution, now, over=True)
+    incidents.update_incidents(connection, [_update(step, step.known, now) for step in steps if step.known])
     opened = [_row(step.condition, now, run_id) for step in steps if step.what == "open"]
     incidents.insert_incidents(connection, opened)
+
+
+def _update(step: Step, known: Incident, now: datetime) -> IncidentUpdate:
+    if step.what == "close":
+        return IncidentUpdate(known.id, closed_columns(step.resolution, now, over=True), new_version=True)
+    return IncidentUpdate(known.id, step.changes, step.new_version)
 
 
 def _row(condition: Condition, now: datetime, run_id: int | None) -> dict[str, Any]:

@@ -185,25 +185,49 @@ def insert_incidents(connection: Connection, rows: Sequence[Mapping[str, Any]]) 
     return sorted((Incident(*row) for row in rows_inserted), key=lambda incident: incident.id)
 
 
+@dataclass(frozen=True, slots=True)
+class IncidentUpdate:
+    """Columns to set of a locked incident. `new_version` says that people see something else than before."""
+
+    number: int
+    changes: Mapping[str, Any]
+    new_version: bool
+
+
+def update_incidents(connection: Connection, updates: Iterable[IncidentUpdate]) -> None:
+    """Set columns of locked incidents: one statement for all that set the same columns."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for update in updates:
+        row = {**update.changes, "id": update.number, "version": int(update.new_version)}
+        groups.setdefault(tuple(sorted(update.changes)), []).append(row)
+    for names, rows in groups.items():
+        assignments = ", ".join(f"{name} = r.{name}" for name in names)
+        connection.execute(
+            text(
+                f"UPDATE dims_incidents i SET {assignments}, version = i.version + r.version "
+                f"FROM {recordset(incidents, ('id', 'version', *names))} WHERE i.id = r.id"
+            ),
+            {"rows": rows_as_json(rows)},
+        )
+
+
 def update_incident(connection: Connection, number: int, changes: Mapping[str, Any], *, new_version: bool) -> None:
-    """Set columns of a locked incident. `new_version` says that people see something else than before."""
-    assignments = ", ".join(f"{name} = r.{name}" for name in changes)
-    connection.execute(
-        text(
-            f"UPDATE dims_incidents i SET {assignments}, version = version + :raised "
-            f"FROM {recordset(incidents, changes)} WHERE i.id = :id"
-        ),
-        {"rows": rows_as_json([changes]), "id": number, "raised": int(new_version)},
-    )
+    """Set columns of one locked incident."""
+    update_incidents(connection, [IncidentUpdate(number, changes, new_version)])
 
 
 def close_incident_row(
     connection: Connection, number: int, resolution: Resolution, now: datetime, *, over: bool, **person: str | None
 ) -> None:
     """Close an incident. `over`: its condition has ended. `person`: closed_by, known_by and closing_reason."""
-    changes: dict[str, Any] = {"state": "closed", "resolution": resolution, "closed_at": now, "updated_at": now}
-    changes |= {"over_at": now} if over else {}
-    update_incident(connection, number, changes | person, new_version=True)
+    changes = closed_columns(resolution, now, over=over) | person
+    update_incident(connection, number, changes, new_version=True)
+
+
+def closed_columns(resolution: Resolution, now: datetime, *, over: bool) -> dict[str, Any]:
+    """Return the columns to set of an incident that ends."""
+    ended = {"state": "closed", "resolution": resolution, "closed_at": now, "updated_at": now}
+    return ended | ({"over_at": now} if over else {})
 
 
 def settle_incidents(
