@@ -17,6 +17,7 @@ BENCHMARKS = (
     "event_limits",
     "report_html",
     "history_scale",
+    "expectation",
     "web_overview",
 )
 

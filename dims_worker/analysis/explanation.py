@@ -9,11 +9,14 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
+from dims_worker.analysis.bands import LearnedBand, learn_band
 from dims_worker.analysis.evidence import Evidence, Gap, ValueChange, gather_evidence, named_gaps
 from dims_worker.config import Config, DerivedMetric, Policy
 from dims_worker.config.formula import parse_formula
 from dims_worker.config.policy import Origin
 from dims_worker.domain.decide import Baseline, Judge, Limit, Verdict, drift_pct
+from dims_worker.domain.expectation import Expectation
+from dims_worker.domain.health import RETIRED, Health, metric_health
 from dims_worker.errors import NotFound
 from dims_worker.formatting import display_unit
 from dims_worker.probes.base import Value
@@ -21,6 +24,7 @@ from dims_worker.store import approval_requests, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.baselines import Acceptance, accepted_since, change_span, last_accepted
 from dims_worker.store.engine import clock
+from dims_worker.store.incidents import Incident, open_incidents
 from dims_worker.store.metric_states import MetricState
 from dims_worker.store.runs import PastReading, RunRow, newest_reading, reading_at, runs_by_number
 
@@ -70,15 +74,18 @@ class FormulaInput:
 class Explanation:
     """All facts about one metric at `now`.
 
-    `policy` is None if the metric is not configured. `reading` is the last good reading with a verdict, from `run`.
+    `health` has the incidents of the metric. `policy` is None if the metric is not configured. `reading` is the last
+    good reading with a verdict, from `run`.
     `provisional` is a newer reading that has no verdict yet. `since` is how the baseline got its value. `decisions`
-    are the newest first.
+    are the newest first. `incidents` are those that are open or acknowledged, oldest first. `learned` is the expected
+    band for the reading, or why there is none.
     """
 
     metric: str
     unit: str
     now: datetime
     state: MetricState
+    health: Health
     policy: Policy | None
     origins: Mapping[str, Origin]
     redefined: bool
@@ -93,12 +100,13 @@ class Explanation:
     gaps: tuple[Gap, ...]
     request: ApprovalRequest | None
     decisions: tuple[ApprovalRequest, ...]
+    incidents: tuple[Incident, ...] = ()
+    learned: LearnedBand | None = None
 
     @property
     def stale(self) -> bool:
         """Whether the last measurement is older than `stale_after`."""
-        after = self.policy.stale_after if self.policy else None
-        return bool(after and self.state.as_of and self.now - self.state.as_of > after)
+        return "stale" in self.health.flags
 
 
 def explain_metric(connection: Connection, config: Config, metric: str) -> Explanation:
@@ -112,7 +120,11 @@ def explain_metric(connection: Connection, config: Config, metric: str) -> Expla
     reading = reading_at(connection, metric, state.as_of) if state.as_of else None
     run = next(iter(runs_by_number(connection, [reading.run_id])), None) if reading else None
     against, person = _accepted_before(connection, state, reading)
-    judged = judged_by(Judge.of(config, metric), reading, against, person, now) if reading and configured else None
+    learned = learn_band(connection, config, metric, reading.value, reading.as_of) if reading and configured else None
+    band = learned.band if learned else None
+    judged = (
+        judged_by(Judge.of(config, metric), reading, against, person, now, band) if reading and configured else None
+    )
     declared = config.metrics.get(metric)
     is_age = declared is not None and declared.is_age
     inputs = _inputs(connection, config, declared) if isinstance(declared, DerivedMetric) else ()
@@ -123,6 +135,7 @@ def explain_metric(connection: Connection, config: Config, metric: str) -> Expla
         unit=display_unit(config.metric_of(metric) if configured else None, state.unit),
         now=now,
         state=state,
+        health=metric_health(config, state, open_incidents(connection, [metric]), now) if configured else RETIRED,
         policy=config.policy_of(metric) if configured else None,
         origins=config.policy_origins(metric) if configured else {},
         redefined=bool(known and configured and state.changed(config.definitions[metric])),
@@ -137,6 +150,8 @@ def explain_metric(connection: Connection, config: Config, metric: str) -> Expla
         gaps=named_gaps(reading.details, reading.value) if reading else (),
         request=waiting,
         decisions=tuple(request for request in requests if request.state in _DECIDED)[:DECISIONS],
+        incidents=tuple(open_incidents(connection, [metric])),
+        learned=learned,
     )
 
 
@@ -198,16 +213,22 @@ def _accepted_before(
 
 
 def judged_by(
-    judge: Judge, reading: PastReading, against: Acceptance | None, person: Acceptance | None, now: datetime
+    judge: Judge,
+    reading: PastReading,
+    against: Acceptance | None,
+    person: Acceptance | None,
+    now: datetime,
+    expected: Expectation | None = None,
 ) -> JudgedVerdict | None:
     """Return the verdict on a good reading under a policy, with the comparisons that lead to it.
 
-    An age is judged at `now`. Return None if the value that the reading was compared with is no longer recorded.
+    An age is judged at `now`. `expected` is the band for the day of the reading. Return None if the value that the
+    reading was compared with is no longer recorded.
     """
     if against is None and reading.status != "new":
         return None
     baseline, by_person = (Baseline(each.value) if each else None for each in (against, person))
-    verdict = judge.decide(baseline, reading.value, by_person, now, reading.as_of)
+    verdict = judge.decide(baseline, reading.value, by_person, now, reading.as_of, expected)
     differs = judge.policy.critical and person and against and drift_pct(person.value, against.value) != 0
     as_recorded = (reading.status, reading.severity, reading.tier) == (verdict.status, verdict.severity, verdict.tier)
     set_since = against is not None and against.as_of > reading.as_of

@@ -11,13 +11,15 @@ from sqlalchemy import Connection
 
 from dims_worker.analysis.evidence import Gap, named_gaps
 from dims_worker.config import Config, Metric
-from dims_worker.domain.decide import IN_FUTURE, SEVERITIES, Judge, Limit, age_of
-from dims_worker.formatting import count_metrics, display_unit, is_number
+from dims_worker.domain.decide import SEVERITIES, age_of
+from dims_worker.domain.health import FLAGS, PROBLEMS, Flag, Health, incidents_by_metric, metric_health
+from dims_worker.formatting import display_unit, is_number
 from dims_worker.numbers import Number, difference
 from dims_worker.probes.reading_notes import left_out, reading_doubts
 from dims_worker.store import metric_states, point_in_time
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.history import Day, Point
+from dims_worker.store.incidents import Incident, open_incidents
 from dims_worker.store.point_in_time import PastValue
 
 
@@ -25,9 +27,9 @@ from dims_worker.store.point_in_time import PastValue
 class MetricHealth:
     """The current state of a metric.
 
-    `before` is its value at the `since` of the report, if it had the same unit. `broken` is the limit that its value
-    breaks, as text. `marks` are the notable readings of its trend. `limit_when_measured` is the limit that the value
-    broke when it was measured. An age can break one later, because time passes.
+    `before` is its value at the `since` of the report, if it had the same unit. `marks` are the notable readings of
+    its trend. `lasting` is its health without what arises only because time passes: it is the same on any day, until a
+    new reading or a person changes it.
     """
 
     metric: str
@@ -35,13 +37,12 @@ class MetricHealth:
     source: str | None
     state: metric_states.MetricState
     critical: bool
-    stale: bool
-    broken: str | None
+    health: Health
+    lasting: Health
     request: ApprovalRequest | None
     before: PastValue | None
     days: Sequence[Day]
     marks: Sequence[Point] = ()
-    limit_when_measured: Limit | None = None
 
     @property
     def name(self) -> str:
@@ -57,11 +58,20 @@ class MetricHealth:
 
     @property
     def failed(self) -> bool:
-        return self.state.error is not None
+        return "failing" in self.health.flags
 
     @property
     def drifted(self) -> bool:
-        return self.state.drifted
+        return "drifted" in self.health.flags
+
+    @property
+    def stale(self) -> bool:
+        return "stale" in self.health.flags
+
+    @property
+    def broken(self) -> str | None:
+        """The limit that its value breaks, as text."""
+        return self.health.broken
 
     @property
     def status(self) -> str:
@@ -70,13 +80,13 @@ class MetricHealth:
 
     @property
     def well(self) -> bool:
-        """Whether it has no problem. To be due is not a problem."""
-        return not any(applies(self) for state, applies in HEALTH_STATES.items() if state != "due")
+        """Whether it has no problem and was measured. To be due is not a problem."""
+        return self.health.healthy and self.measured
 
     @property
     def in_future(self) -> bool:
         """Whether it is an age whose instant was in the future when it was measured."""
-        return self.limit_when_measured == "future"
+        return self.health.in_future
 
     @property
     def compared(self) -> bool:
@@ -118,28 +128,33 @@ class MetricHealth:
         return value if is_number(value) else None
 
     @property
-    def weight(self) -> tuple[bool, bool, bool, int, bool]:
+    def weight(self) -> tuple[int, int, bool]:
         """A sort key: the most important metric is last."""
-        severity = SEVERITIES.index(self.state.severity) if self.state.severity in SEVERITIES else 0
-        return (bool(self.request), self.failed, bool(self.broken), severity, self.critical)
+        severity = max(self.health.severity, self.state.severity or "none", key=_rank)
+        return (-FLAGS.index(self.health.worst), _rank(severity), self.critical)
 
     @property
     def matters(self) -> bool:
-        return bool(self.request) or self.failed or bool(self.broken) or self.drifted or self.critical
+        return self.critical or any(flag in ("failing", "waiting", "limit", "drifted") for flag in self.health.flags)
+
+
+def _rank(severity: str) -> int:
+    return next((place for place, name in enumerate(SEVERITIES) if name == severity), 0)
 
 
 NOISE = 1e-12
 """The largest relative difference that is only a rounding error of floats."""
 HEALTH_STATES: Mapping[str, Callable[[MetricHealth], object]] = {
-    "waiting": lambda metric: metric.request,
     "failed": lambda metric: metric.failed,
-    "beyond limits": lambda metric: metric.broken,
-    "stale": lambda metric: metric.stale,
+    "waiting": lambda metric: "waiting" in metric.health.flags,
+    "beyond limits": lambda metric: "limit" in metric.health.flags,
     "drifted": lambda metric: metric.drifted,
+    "stale": lambda metric: metric.stale,
+    "overdue": lambda metric: "overdue" in metric.health.flags,
     "due": lambda metric: metric.state.due,
     "unmeasured": lambda metric: not metric.measured,
 }
-"""The states that a metric can be in. Several can apply at once."""
+"""The states by which reports and the dashboard group metrics. Several can apply at once."""
 
 
 def group_by_health(metrics: Iterable[MetricHealth]) -> dict[str, list[str]]:
@@ -158,15 +173,20 @@ def load_health(
     since: datetime,
     series: Mapping[str, Sequence[Day]] | None = None,
 ) -> dict[str, MetricHealth]:
-    """Return the health of these metrics by name. It takes two queries.
+    """Return the health of these metrics by name. It takes three queries.
 
     `waiting` are the open requests, `since` is the start of the changes, and `series` are the days of each trend.
     """
     states = metric_states.states_of(connection, names)
+    incidents = incidents_by_metric(open_incidents(connection, names))
     before = point_in_time.values_at(connection, names, since)
     days = series or {}
     return {
-        name: _health(config, states[name], waiting.get(name), before.get(name), days.get(name, ()), now)
+        name: _metric_health(
+            config,
+            _HealthRow(states[name], incidents.get(name, ()), waiting.get(name), before.get(name), days.get(name, ())),
+            now,
+        )
         for name in names
     }
 
@@ -182,83 +202,83 @@ def points_in_unit(points: Iterable[Point], metric: Metric | None, unit: str | N
     return [point for point in points if is_age or point.outcome == "failed" or point.unit == unit]
 
 
-def _health(
-    config: Config,
-    state: metric_states.MetricState,
-    request: ApprovalRequest | None,
-    before: PastValue | None,
-    days: Sequence[Day],
-    now: datetime,
-) -> MetricHealth:
-    judge = Judge.of(config, state.metric)
-    policy = judge.policy
-    stale = bool(policy.stale_after and state.as_of and now - state.as_of > policy.stale_after)
-    broken = judge.format_broken_limit(state.value, now, state.as_of) if state.as_of else None
-    at_once = judge.broken_limit(state.value, state.as_of) if state.as_of else None
-    declared, source = config.metrics[state.metric], config.source_of(state.metric)
+@dataclass(frozen=True, slots=True)
+class _HealthRow:
+    """What the database has about one metric."""
+
+    state: metric_states.MetricState
+    incidents: Sequence[Incident]
+    request: ApprovalRequest | None
+    before: PastValue | None
+    days: Sequence[Day]
+
+
+def _metric_health(config: Config, row: _HealthRow, now: datetime) -> MetricHealth:
+    state, before = row.state, row.before
+    declared = config.metrics[state.metric]
     if before and not declared.is_age and before.unit != state.unit:
         before = None
     return MetricHealth(
-        state.metric,
-        declared,
-        source,
-        state,
-        policy.critical,
-        stale,
-        broken,
-        request,
-        before,
-        days,
-        limit_when_measured=at_once,
+        metric=state.metric,
+        declared=declared,
+        source=config.source_of(state.metric),
+        state=state,
+        critical=config.policy_of(state.metric).critical,
+        health=metric_health(config, state, row.incidents, now),
+        lasting=metric_health(config, state, row.incidents, state.as_of or now),
+        request=row.request,
+        before=before,
+        days=row.days,
     )
 
 
 def health_labels(health: MetricHealth, *, lasting: bool = False) -> list[str]:
-    """Return the problems of a metric, worst first. `lasting` leaves out those that arise only because time passes."""
-    labels = [f"waits: request {health.request.id}"] if health.request else []
-    labels += ["failed"] if health.failed else []
-    if health.in_future:
-        labels += [IN_FUTURE]
-    elif health.limit_when_measured if lasting else health.broken:
-        labels += ["beyond its limit"]
-    labels += [] if lasting or not health.stale else ["stale"]
-    labels += [str(health.state.status)] if health.drifted and not health.request else []
-    labels += [] if health.measured or health.failed else ["not measured yet"]
-    return labels
+    """Return the labels of a metric that is not ok, the worst first, or nothing. They have no doubts about the value.
+
+    `lasting` leaves out the problems that arise only because time passes.
+    """
+    shown = health.lasting if lasting else health.health
+    if shown.healthy and health.measured:
+        return []
+    return list(shown.labels[: len(shown.flags)])
 
 
 def shown_labels(health: MetricHealth, *, lasting: bool = False) -> list[str]:
-    """Return what to show as the state: its problems, or else the doubts about its value, or else `ok`."""
-    return health_labels(health, lasting=lasting) or [doubt.partition(":")[0] for doubt in health.doubts] or ["ok"]
+    """Return what to show as the state: all labels, or `ok`."""
+    return list((health.lasting if lasting else health.health).labels)
 
 
-def health_sentence(health: dict[str, list[str]]) -> str:
-    """Return the first sentence of a report: `1 value waits for approval; 4 metrics could not be measured.`"""
+def health_sentence(health: Mapping[str, Sequence[str]]) -> str:
+    """Return the first sentence of a report: `1 value waits for approval; 4 metrics are failing.`
+
+    `health` has the names of the metrics by state, as `group_by_health` returns them.
+    """
     problems = []
     for state, singular, plural in (
+        ("failed", "metric is failing", "metrics are failing"),
         ("waiting", "value waits for approval", "values wait for approval"),
-        ("failed", "metric could not be measured", "metrics could not be measured"),
         ("beyond limits", "metric is beyond its limit", "metrics are beyond their limits"),
+        ("drifted", "metric is lost or drifted", "metrics are lost or drifted"),
         ("stale", "metric is stale", "metrics are stale"),
+        ("overdue", "metric is overdue", "metrics are overdue"),
         ("unmeasured", "metric was never measured", "metrics were never measured"),
+        ("silent", "rule is silent", "rules are silent"),
     ):
-        if count := len(health[state]):
+        if count := len(health.get(state, ())):
             problems.append(f"{count:,} {singular if count == 1 else plural}")
-    if problems:
-        return f"{'; '.join(problems)}."
-    drifted = len(health["drifted"])
-    return f"Nothing needs attention; {count_metrics(drifted)} drifted." if drifted else "All is well."
+    return f"{'; '.join(problems)}." if problems else "All is well."
 
 
-PROBLEM_KEYS = ("request", "failed", "beyond", "stale", "drifted")
-DOCUMENT_STATES: Mapping[str, Callable[[dict[str, Any]], object]] = {
-    "waiting": lambda metric: metric["request"],
-    "failed": lambda metric: metric["failed"],
-    "limit": lambda metric: metric["beyond"],
-    "stale": lambda metric: metric["stale"],
-    "due": lambda metric: metric["due"],
-    "unmeasured": lambda metric: metric["as_of"] is None,
-    "drifted": lambda metric: metric["drifted"],
-    "well": lambda metric: not any(metric[key] for key in PROBLEM_KEYS) and metric["as_of"] is not None,
+def _has_flag(flag: Flag) -> Callable[[Mapping[str, Any]], object]:
+    return lambda document: flag in document["health"]["flags"]
+
+
+DOCUMENT_STATES: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
+    **{flag: _has_flag(flag) for flag in FLAGS},
+    "failed": _has_flag("failing"),
+    "due": lambda document: document["due"],
+    "unmeasured": lambda document: document["as_of"] is None,
+    "well": lambda document: not set(document["health"]["flags"]) & set(PROBLEMS) and document["as_of"] is not None,
 }
-"""The states of a metric by its JSON document, named as on the dashboard. Several can apply at once."""
+"""The states of a metric by its JSON document: the flags of its health, and the names of filters of the dashboard.
+Several can apply at once."""

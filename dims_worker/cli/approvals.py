@@ -23,9 +23,11 @@ from dims_worker.formatting import (
     format_holding_drift,
     format_remaining,
     format_value,
+    pluralize,
 )
 from dims_worker.store.approval_requests import ApprovalRequest, list_requests, open_requests
 from dims_worker.store.engine import clock, transaction
+from dims_worker.store.incidents import open_incidents
 from dims_worker.text.evidence import evidence_document, evidence_lines, gap_lines
 from dims_worker.text.explanation import decision_hint
 from dims_worker.text.json_documents import request_document
@@ -51,12 +53,14 @@ def list_(session: Session, everything: bool, as_json: bool) -> None:
     """List the requests that wait for a decision."""
     with session.database() as engine, transaction(engine) as connection:
         requests = list_requests(connection, limit=200) if everything else list(open_requests(connection).values())
+        others = sum(incident.kind != "approval" for incident in open_incidents(connection))
         now = clock(connection)
     if as_json:
         session.print_json({"requests": [request_document(request) for request in requests]})
         return
+    hint = f"{pluralize(others, 'other incident')} not closed: `dims incidents` lists them" if others else ""
     if not requests:
-        session.out.print("no request waits for a decision")
+        session.print_text(f"no request waits for a decision{f'; {hint}' if hint else ''}")
         return
     columns = ("request", "metric", "baseline", "proposed", "drift", "severity", "waits since", "state")
     table = plain_table(*columns, numbers=("request", "baseline", "proposed", "drift"))
@@ -67,6 +71,8 @@ def list_(session: Session, everything: bool, as_json: bool) -> None:
         state = Text(request.state, "yellow" if request.state == "open" else "dim")
         table.add_row(str(request.id), request.metric, *values, drift, request.severity, opened, state)
     session.out.print(table)
+    if hint:
+        session.print_text(hint)
 
 
 @approvals.command()

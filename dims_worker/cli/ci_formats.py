@@ -6,55 +6,44 @@ https://github.com/testmoapp/junitxml (the parts that every reader supports).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Literal
 from xml.etree import ElementTree
 
+from dims_worker.cli.verify_result import VerifiedMetric, VerifyResult
 from dims_worker.config import Config
-from dims_worker.domain.decide import SEVERITIES, Severity, at_least
-from dims_worker.domain.run import RunReading
 from dims_worker.formatting import escape_control, format_drift, format_value
-from dims_worker.text.readings import broken_limit_text, done_text
+from dims_worker.text.readings import reading_text
 
-Level = Literal["error", "failure", "drift", "fine"]
+_COMMANDS = {"error": "error", "failure": "error", "drift": "warning"}
+"""The workflow command of each level that has an annotation."""
 
 
-def level(item: RunReading, fail_on: Severity) -> Level:
-    """Return what a reading means for a build.
+def annotation_text(config: Config, verified: VerifiedMetric, now: datetime) -> str:
+    """Return one line: `12 files, baseline 18 files, -33.3 %: lost: down 33.3 %, incident 7; accepted`.
 
-    `error`: it could not be measured. `failure`: it is held, or its drift is at or above `fail_on`. `drift`: its drift
-    is below `fail_on`.
+    A metric that makes the exit code 1 ends with the reason: ` (fails: severity high)`.
     """
+    item, reasons = verified.reading, ", ".join(verified.reasons)
+    fails = f" (fails: {reasons})" if reasons else ""
+    if item is None:
+        return f"unchanged: {verified.health.explained()}{fails}"
+    state = reading_text(item, verified.health)
     if item.method == "failed":
-        return "error"
-    severity = next((name for name in SEVERITIES if name == item.severity), SEVERITIES[0])
-    if item.outcome == "held" or at_least(severity, fail_on):
-        return "failure"
-    return "fine" if severity == SEVERITIES[0] else "drift"
-
-
-def annotation_text(config: Config, item: RunReading, now: datetime) -> str:
-    """Return one line: `12 files, baseline 10 files, +20.0 %: accepted`."""
-    if item.method == "failed":
-        return f"could not be measured: {escape_control(item.error)}"
+        return state
     metric = config.metrics.get(item.metric)
     value, baseline = (format_value(each, item.unit, metric, now) for each in (item.value, item.baseline))
     comparison = f", baseline {baseline}, {format_drift(item.value, item.baseline, item.drift_pct)}"
-    done = done_text(item, broken_limit_text(config, item))
-    return f"{value}{comparison if item.drift_pct is not None else ''}: {done}"
+    return f"{value}{comparison if item.drift_pct is not None else ''}: {state}{fails}"
 
 
-def github(
-    config: Config, items: Sequence[RunReading], now: datetime, fail_on: Severity, summary: str
-) -> Iterator[str]:
+def github(result: VerifyResult) -> Iterator[str]:
     """Yield an annotation for each metric with a problem, then the summary as a notice."""
-    commands = {"error": "error", "failure": "error", "drift": "warning"}
-    for item in items:
-        if (item_level := level(item, fail_on)) != "fine":
-            text = _data(annotation_text(config, item, now))
-            yield f"::{commands[item_level]} title={_property(item.metric)}::{text}"
-    yield f"::notice title=dims verify::{_data(summary)}"
+    for verified in result.metrics:
+        if (level := verified.level) != "fine":
+            text = _data(annotation_text(result.config, verified, result.now))
+            yield f"::{_COMMANDS[level]} title={_property(verified.metric)}::{text}"
+    yield f"::notice title=dims verify::{_data(result.summary())}"
 
 
 def _data(text: str) -> str:
@@ -65,27 +54,30 @@ def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def junit(config: Config, items: Sequence[RunReading], now: datetime, fail_on: Severity, seconds: float) -> str:
-    """Return XML with a test case for each metric, whose class is its category. `seconds` is the total duration."""
-    levels = [level(item, fail_on) for item in items]
+def junit(result: VerifyResult) -> str:
+    """Return XML with a test case for each metric, whose class is its category.
+
+    The output of the suite is the summary. It says why the exit code is not 0.
+    """
+    levels = [verified.level for verified in result.metrics]
     totals = {
-        "tests": str(len(items)),
+        "tests": str(len(levels)),
         "failures": str(levels.count("failure")),
         "errors": str(levels.count("error")),
-        "time": f"{seconds:.3f}",
+        "time": f"{result.duration.total_seconds():.3f}",
     }
     suites = ElementTree.Element("testsuites", totals)
-    stamp = now.astimezone(UTC).isoformat(timespec="seconds")
+    stamp = result.now.astimezone(UTC).isoformat(timespec="seconds")
     suite = ElementTree.SubElement(suites, "testsuite", {"name": "dims verify", "timestamp": stamp, **totals})
-    for item, item_level in zip(items, levels, strict=True):
-        category, _, name = escape_control(item.metric).partition(".")
+    for verified, level in zip(result.metrics, levels, strict=True):
+        category, _, name = escape_control(verified.metric).partition(".")
         case = ElementTree.SubElement(suite, "testcase", {"classname": category, "name": name})
-        line = annotation_text(config, item, now)
-        if item_level in ("error", "failure"):
-            kind = "failed" if item_level == "error" else item.outcome
-            problem = ElementTree.SubElement(case, item_level, {"message": line, "type": kind})
-            problem.text = escape_control(item.reason or line)
+        line = annotation_text(result.config, verified, result.now)
+        if level in ("error", "failure"):
+            problem = ElementTree.SubElement(case, level, {"message": line, "type": verified.health.label})
+            problem.text = escape_control((verified.reading and verified.reading.reason) or line)
         else:
             ElementTree.SubElement(case, "system-out").text = line
+    ElementTree.SubElement(suite, "system-out").text = escape_control(result.summary())
     ElementTree.indent(suites)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode")

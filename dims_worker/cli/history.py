@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import click
 from rich.text import Text
 
+from dims_worker.analysis.bands import expected_text, is_outside_band
 from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import STYLES, plain_table
 from dims_worker.cli.terminal_chart import ChartPoint, draw_chart
@@ -17,7 +20,6 @@ from dims_worker.domain.decide import age_of
 from dims_worker.errors import NotFound
 from dims_worker.formatting import (
     NO_VALUE,
-    escape_control,
     format_drift,
     format_number,
     format_utc_seconds,
@@ -25,9 +27,13 @@ from dims_worker.formatting import (
     pluralize,
 )
 from dims_worker.numbers import is_number
+from dims_worker.store.approval_requests import ApprovalRequest, open_requests
 from dims_worker.store.engine import clock, transaction
+from dims_worker.store.history import UNMARKED_OUTCOMES
+from dims_worker.store.incidents import Incident, incidents_since
 from dims_worker.store.runs import PastReading, history_of
-from dims_worker.text.readings import broken_limit_text, done_text, reading_json
+from dims_worker.text.incidents import incident_document, incident_span
+from dims_worker.text.readings import past_reading_text, reading_json, request_number
 
 PIPE_WIDTH = 100
 """Columns of a chart that is written to a pipe."""
@@ -54,31 +60,59 @@ def history(session: Session, metric: str, days: float, as_chart: bool | None, a
     declared = config.metrics.get(metric)
     with session.database() as engine, transaction(engine) as connection:
         readings, now = history_of(connection, metric, timedelta(days=days)), clock(connection)
+        requests = open_requests(connection, [metric])
+        incidents = incidents_since(connection, metric, now - timedelta(days=days))
     if not readings and declared is None:
         raise NotFound(f"no metric is called {metric}. List the metrics with `dims metrics`.")
     if as_json:
         rows = [{**reading_json(config, reading), "run": reading.run_id} for reading in readings]
-        session.print_json({"metric": metric, "readings": rows})
+        documents = [incident_document(config, incident, now) for incident in incidents]
+        session.print_json({"metric": metric, "readings": rows, "incidents": documents})
         return
     if as_chart is None:
         as_chart = session.out.is_terminal
     if as_chart and readings:
         _print_chart(session, readings, declared, now - timedelta(days=days), now)
     elif not as_chart:
-        _print_table(session, readings, declared)
+        _print_table(session, readings, declared, requests, incidents)
+    for incident in incidents:
+        session.print_text(incident_span(config, incident, now))
     session.print_text(f"{metric}: {pluralize(len(readings), 'reading')} in {days:g} days (times are UTC)")
 
 
-def _print_table(session: Session, readings: list[PastReading], declared: Metric | None) -> None:
-    table = plain_table("as of", "run", "value", "drift", "status", "done", numbers=("run", "value", "drift"))
+def _print_table(
+    session: Session,
+    readings: list[PastReading],
+    declared: Metric | None,
+    requests: Mapping[str, ApprovalRequest],
+    incidents: Sequence[Incident],
+) -> None:
+    """Print a row for each reading. The last column names the incidents during which it was measured."""
+    names = ["as of", "run", "value", "expected", "drift", "status", "state", "incident"]
+    if all(reading.expected_low is None for reading in readings):
+        names.remove("expected")
+    if not incidents:
+        names.remove("incident")
+    table = plain_table(*names, numbers=("run", "value", "expected", "drift"))
     for reading in readings:
         value = format_value(reading.value, reading.unit, declared, reading.as_of)
-        done = done_text(reading, broken_limit_text(session.config, reading))
+        state = past_reading_text(session.config, reading, request_number(reading, requests))
         if reading.method == "failed":
-            value, done = "unavailable", f"failed: {escape_control(reading.error)}"
+            value = "unavailable"
         drift = format_drift(reading.value, reading.baseline, reading.drift_pct)
         status = Text(reading.status or NO_VALUE, STYLES.get(reading.status or "", ""))
-        table.add_row(format_utc_seconds(reading.as_of), str(reading.run_id), value, drift, status, done)
+        during = ", ".join(str(incident.id) for incident in incidents if incident.lasted_at(reading.as_of))
+        cells: dict[str, str | Text] = {
+            "as of": format_utc_seconds(reading.as_of),
+            "run": str(reading.run_id),
+            "value": value,
+            "expected": expected_text(reading) or NO_VALUE,
+            "drift": drift,
+            "status": status,
+            "state": state,
+            "incident": during,
+        }
+        table.add_row(*(cells[name] for name in names))
     session.out.print(table)
 
 
@@ -91,9 +125,10 @@ def _print_chart(
     points = [
         ChartPoint(
             reading.as_of,
-            "failed" if reading.method == "failed" else reading.outcome,
+            _chart_outcome(reading),
             _chart_value(reading, reading.value, is_age),
             _chart_baseline(reading, is_age),
+            _chart_band(reading),
         )
         for reading in readings
         if reading.outcome not in ("superseded", "provisional")
@@ -113,6 +148,24 @@ def _print_chart(
         session.print_text(f"{pluralize(without, 'reading')} not drawn: absent, or in the future. See --table.")
     for line in draw_chart(points, max(since, points[0].at), now, width, label, plain=plain):
         session.out.print(line, no_wrap=True, overflow="ignore", crop=False, soft_wrap=True)
+
+
+def _chart_outcome(reading: PastReading) -> str:
+    """Return the outcome of a reading, or `outside` if no person decided it and it is outside its band."""
+    if reading.method == "failed":
+        return "failed"
+    is_outside = reading.outcome in UNMARKED_OUTCOMES and is_outside_band(reading)
+    return "outside" if is_outside else reading.outcome
+
+
+def _chart_band(reading: PastReading) -> tuple[float, float] | None:
+    """Return the band of a reading, or None if it has none. The axis of whole numbers has whole numbers."""
+    low, high = reading.expected_low, reading.expected_high
+    if low is None or high is None:
+        return None
+    if isinstance(reading.value, int) and math.ceil(low) <= math.floor(high):
+        return math.ceil(low), math.floor(high)
+    return low, high
 
 
 def _chart_baseline(reading: PastReading, is_age: bool) -> float | str | None:

@@ -24,6 +24,7 @@ SECTIONS = {
         "metrics",
         "history",
         "diff",
+        "changes",
         "snapshot",
         "explain",
         "suggest",
@@ -34,9 +35,9 @@ SECTIONS = {
         "plan",
         "workflow",
     ),
-    "Decide": ("approvals", "baseline"),
+    "Decide": ("incidents", "approvals", "baseline"),
     "Report": ("web", "report", "notebook", "exporter"),
-    "Operate": ("config", "migrate", "health", "broker", "notify", "enqueue", "hook", "watch"),
+    "Operate": ("config", "migrate", "health", "broker", "notify", "mute", "enqueue", "hook", "watch"),
 }
 MODULES = {
     "config": "setup",

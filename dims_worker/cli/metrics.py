@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -9,15 +10,18 @@ from rich.text import Text
 
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.session import Session, examples, json_option, limit_option, pass_session
-from dims_worker.cli.tables import STYLES, plain_table, readings_table
+from dims_worker.cli.tables import HEALTH_STYLES, plain_table, readings_table
+from dims_worker.config import Config
+from dims_worker.domain.health import Flag, Health, incidents_by_metric, metric_health
 from dims_worker.errors import NotFound
-from dims_worker.formatting import NO_VALUE, escape_control, format_ago, format_duration, format_value
-from dims_worker.store.approval_requests import open_requests
+from dims_worker.formatting import NO_VALUE, format_ago, format_duration, format_value
+from dims_worker.store.approval_requests import ApprovalRequest, open_requests
 from dims_worker.store.engine import clock, transaction
-from dims_worker.store.metric_states import states_of
-from dims_worker.store.runs import list_runs, readings_of
+from dims_worker.store.incidents import open_incidents
+from dims_worker.store.metric_states import MetricState, states_of
+from dims_worker.store.runs import PastReading, list_runs, readings_of
 from dims_worker.text.json_documents import facts, metric_document
-from dims_worker.text.readings import limit_text, reading_json
+from dims_worker.text.readings import past_health, past_reading_text, reading_json, request_number
 
 
 @click.command()
@@ -28,15 +32,20 @@ from dims_worker.text.readings import limit_text, reading_json
 def metrics(session: Session, pattern: str, as_json: bool) -> None:
     """List the metrics with their last reading, baseline and state.
 
-    PATTERN limits the list, and `*` matches anything. A state is `ok`, or one or more of: `due` (an event waits for a
-    reading), `stale` (the reading is too old), `held` (a value waits for approval), `failed`, `beyond its limit`, `in
-    the future` (of a time), the size of a drift, `not measured yet`, `approximate`, `measured while …`, `absent` and
-    `off`.
+    PATTERN limits the list, and `*` matches anything. The state is the health of a metric, the worst first:
+    `failing`, `waits for approval`, `beyond its limit`, `in the future` (of a time), `lost` or `drifted`, `stale` (not
+    measured for too long), `overdue` (an event waits too long for a reading), `new`, `not measured yet`, `ok` or `off`.
+    `approximate`, `measured while …` and `absent` are doubts about a value. `due` says that an event waits for a
+    reading.
     """
     names = sorted(session.select_metrics([pattern]))
     with session.database() as engine, transaction(engine) as connection:
         states, requests, now = states_of(connection, names), open_requests(connection, names), clock(connection)
-    rows = [metric_document(session.config, states[name], requests.get(name), now) for name in names]
+        incidents = incidents_by_metric(open_incidents(connection, names))
+    rows = [
+        metric_document(session.config, states[name], incidents.get(name, ()), requests.get(name), now)
+        for name in names
+    ]
     if as_json:
         session.print_json({"metrics": rows})
         return
@@ -46,21 +55,16 @@ def metrics(session: Session, pattern: str, as_json: bool) -> None:
         state, metric = states[row["metric"]], session.config.metrics[row["metric"]]
         value = format_value(state.value, row["unit"], metric, now) if state.as_of else NO_VALUE
         baseline = format_value(state.baseline, row["unit"], metric, now) if state.baseline_as_of else NO_VALUE
-        text = Text(_state_text(row), STYLES.get(row["status"] or "", ""))
+        health = metric_health(session.config, state, incidents.get(state.metric, ()), now)
+        text = Text(_state_text(health, state), HEALTH_STYLES[health.worst])
         table.add_row(state.metric, value, baseline, format_ago(state.as_of, now), text)
     session.out.print(table)
 
 
-def _state_text(row: dict[str, Any]) -> str:
-    flags = [flag for flag in ("stale", "due") if row[flag]]
-    flags += [f"held: request {row['request']}"] if row["request"] else []
-    flags += [f"failed: {escape_control(row['error'])}"] if row["error"] else []
-    flags += [limit_text(row["beyond"])] if row["beyond"] else []
-    flags += [row["status"]] if row["drifted"] and not row["request"] else []
-    flags += [] if row["as_of"] or row["error"] else ["not measured yet"]
-    flags += [escape_control(doubt) for doubt in row["doubts"]]
-    flags += [] if row["enabled"] else ["off"]
-    return ", ".join(flags) or "ok"
+def _state_text(health: Health, state: MetricState) -> str:
+    """Return the health with its reasons, and whether an event waits for a reading."""
+    due = "due" if state.due and "overdue" not in health.flags else ""
+    return "; ".join(text for text in (health.explained(), due) if text)
 
 
 @click.command()
@@ -96,11 +100,26 @@ def runs(session: Session, run_id: int | None, limit: int, verbose: bool, as_jso
 def _show_run(session: Session, run_id: int, *, verbose: bool, as_json: bool) -> None:
     with session.database() as engine, transaction(engine) as connection:
         readings, now = readings_of(connection, [run_id]), clock(connection)
+        requests = open_requests(connection, [reading.metric for reading in readings])
     if not readings:
         raise NotFound(f"there is no run {run_id}. List the latest with `dims runs`.")
     if as_json:
-        rows = [reading_json(session.config, reading) for reading in readings]
+        rows = [_past_document(session.config, reading, requests) for reading in readings]
         session.print_json({"run": run_id, "metrics": rows})
     else:
-        session.out.print(readings_table(session.config, readings, now, verbose=verbose))
+        lines = (_past_row(session.config, reading, requests) for reading in readings)
+        session.out.print(readings_table(session.config, lines, now, verbose=verbose))
     exit_with(0)
+
+
+def _past_row(
+    config: Config, reading: PastReading, requests: Mapping[str, ApprovalRequest]
+) -> tuple[PastReading, str, Flag | None]:
+    number = request_number(reading, requests)
+    health = past_health(config, reading, number)
+    return reading, past_reading_text(config, reading, number), health.worst if health else None
+
+
+def _past_document(config: Config, reading: PastReading, requests: Mapping[str, ApprovalRequest]) -> dict[str, Any]:
+    health = past_health(config, reading, request_number(reading, requests))
+    return {**reading_json(config, reading), "label": health.label if health else None}

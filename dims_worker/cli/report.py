@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
 
 from dims_worker.cli.session import Session, examples, pass_session
-from dims_worker.config.units import parse_since
+from dims_worker.cli.since_option import parse_since_option
 from dims_worker.errors import UsageError
 from dims_worker.formatting import escape_control
 from dims_worker.reports import html, json_csv, markdown
@@ -24,24 +24,8 @@ RENDERERS: dict[str, Callable[[InventoryReport], str]] = {
     "csv": json_csv.render_csv,
     "html": html.render_page,
 }
-LONGEST_SPAN = timedelta(days=36_500)
 SINCE_HELP = "Report the past from here: a span, such as 30d, or a date."
 OUTPUT_HELP = "Write to this file, or for markdown to this folder. Default: standard output."
-
-
-def parse_since_option(context: click.Context, parameter: click.Parameter, written: str) -> timedelta | datetime:
-    """Return the span or the time at which a report begins."""
-    try:
-        since = parse_since(written)
-    except ValueError:
-        raise click.BadParameter(
-            f"{written!r} is neither a span, such as 7d or 48h, nor a date, such as 2026-11-01"
-        ) from None
-    if isinstance(since, datetime) and since > datetime.now(UTC):
-        raise click.BadParameter(f"{written} is in the future")
-    if isinstance(since, timedelta) and not timedelta(0) < since <= LONGEST_SPAN:
-        raise click.BadParameter(f"{written} is not between 0 and 100 years")
-    return since
 
 
 @click.command()

@@ -26,11 +26,13 @@ class _ActivityHighlighter(RegexHighlighter):
 
     highlights: ClassVar[list[str]] = [
         r"(?P<dim>^\d\d:\d\d:\d\d)",
-        r"(?P<cyan>\b(event|events|run) \d+( to \d+)?)",
+        r"(?P<cyan>\b(event|events|run|incident) \d+( to \d+)?)",
         r"(?P<green>: (accepted|ok|new, the first baseline)$)",
         r"(?P<yellow>: held .*$)",
         r"(?P<yellow>^  (proposed) .*$)",
         r"(?P<magenta>is unavailable: .*$)",
+        r"(?P<red>incident \d+ opened: .*$)",
+        r"(?P<green>incident \d+ ended: .*$)",
         r"(?P<green>^ *approved: .*$)",
         r"(?P<dim>^ *left alone: .*$)",
         r"(?P<bold>[0-9,.]+ (ms|s)$)",

@@ -14,6 +14,7 @@ from dims_worker.cli.session import Session, examples, pass_session
 from dims_worker.config import DerivedMetric, SourceMetric, config_schema
 from dims_worker.domain.unjudged import unjudged_metrics
 from dims_worker.formatting import pluralize
+from dims_worker.notifications.rules import owners_without_channel
 from dims_worker.store.migrations import migrate as migrate_database
 
 
@@ -34,8 +35,8 @@ def check(session: Session) -> None:
     """Check the configuration and print every error at once.
 
     An error names its file, line and key, and the exit code is 2. For a valid configuration, the command warns about
-    each critical metric that no event or schedule ever judges, and about a second configuration file that DIMS does not
-    read. The exit code is 0 then.
+    each critical metric that no event or schedule ever judges, about each owner that no channel is named after, and
+    about a second configuration file that DIMS does not read. The exit code is 0 then.
     """
     loaded = session.config
     counts = {"source": len(loaded.sources), "metric": len(loaded.metrics), "rule": len(loaded.rules)}
@@ -43,6 +44,9 @@ def check(session: Session) -> None:
     for name, channel in loaded.notify.channels.items():
         if not channel.on:
             click.echo(f"the channel {name} is off: its url is empty")
+    for owner, owned in owners_without_channel(loaded).items():
+        click.echo(f"warning: no channel is called {owner}, the owner of {', '.join(owned)}")
+        click.echo(f"fix: add `notify: {{channels: {{{owner}: {{url: ...}}}}}}`, or name a channel as the owner")
     unjudged = unjudged_metrics(loaded)
     for metric in unjudged:
         click.echo(f"warning: no event or schedule judges the critical metric {metric}")
@@ -89,6 +93,7 @@ def show_config(session: Session) -> None:
             "rules": {name: rule.model_dump(mode="json") for name, rule in loaded.rules.items()},
             "watch": list(loaded.watch),
             "notify": loaded.notify.model_dump(mode="json"),
+            "maintenance": {name: window.model_dump(mode="json") for name, window in loaded.maintenance.items()},
         }
     )
 

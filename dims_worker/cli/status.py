@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,13 +24,23 @@ from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import format_retention, plain_table
 from dims_worker.config import Config, S3Source
 from dims_worker.config.runtime import WORKFLOW
-from dims_worker.domain.decide import Judge
+from dims_worker.domain.decide import SEVERITIES, Severity, at_least
+from dims_worker.domain.health import (
+    FLAGS,
+    NOT_MEASURED,
+    PROBLEMS,
+    Flag,
+    Health,
+    incidents_by_metric,
+    metric_health,
+)
 from dims_worker.errors import DimsError
 from dims_worker.formatting import NO_VALUE, escape_control, format_age, format_ago, pluralize
 from dims_worker.store import leases, metric_states
-from dims_worker.store.approval_requests import open_requests
+from dims_worker.store.approval_requests import ApprovalRequest, open_requests
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.events import last_event
+from dims_worker.store.incidents import Incident, open_incidents
 from dims_worker.store.notifications import ChannelRow, channel_rows
 from dims_worker.store.rejected_events import count_rejected
 from dims_worker.store.retention import last_retention_run
@@ -43,8 +54,21 @@ INVENTORY_SECONDS = 3.0
 """How long the database may take to count what is in the inventory."""
 NAMED_METRICS = 3
 """A line names at most this many metrics."""
-LABELS = {"requests": "approvals", "unmeasured": "not measured yet"}
+LABELS = {"requests": "approvals"}
 """The labels of lines whose key in the JSON document differs."""
+STATE_KEYS: Mapping[str, Flag] = {
+    "failed": "failing",
+    "beyond_limits": "limit",
+    "drifted": "drifted",
+    "stale": "stale",
+    "overdue": "overdue",
+}
+"""The keys of the JSON document that name the metrics with a flag. The lines name them by label instead."""
+FAIL_ON_HELP = "Exit with code 1 for an incident of this severity or a higher one."
+EXIT_CODES = (
+    "Exit codes: 0 success, 1 an incident at or above --fail-on or a held value, 2 wrong usage or configuration, 3 a "
+    "problem of DIMS or its servers, 4 internal error."
+)
 SHOWN_CHECKS = ("broker", "queues", "database", "workers", "beat", "due", "spool", "disk")
 """The checks that have a line even if all is well. The others have one only if something is wrong."""
 LINE_ORDER = (
@@ -69,34 +93,43 @@ STYLES = {"ok": "", "warning": "yellow", "problem": "bold red"}
 
 @dataclass
 class Inventory:
-    """What the database counts: lines of text, the numbers in them, and the check of what is due."""
+    """What the database counts: lines of text, the numbers in them, and the check of what is due.
+
+    `by_label` has the metrics that are not healthy by the labels of their health, the worst first. `causes` are what
+    makes the exit code 1.
+    """
 
     text: dict[str, str] = field(default_factory=dict)
+    by_label: dict[str, list[str]] = field(default_factory=dict)
+    causes: list[str] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
 
 
-@click.command()
+@click.command(epilog=EXIT_CODES)
 @examples("dims status", "dims status --json | jq '.checks[] | select(.state != \"ok\")'")
+@click.option("--fail-on", type=click.Choice(SEVERITIES[1:]), default="high", show_default=True, help=FAIL_ON_HELP)
 @json_option
 @pass_session
-def status(session: Session, as_json: bool) -> None:
-    """Show what runs, what does not and how to fix it, and what is behind.
+def status(session: Session, fail_on: Severity, as_json: bool) -> None:
+    """Show what runs, what does not and how to fix it, what is behind, and which metrics are not healthy.
 
     DIMS writes to the broker and to the database, compares the clocks, and reads the signs of life of its processes on
     all hosts. The command ends within ten seconds, even if a server hangs.
 
-    The exit code is 3 if there is a problem: something that should run does not. A warning does not change it.
+    The exit code is 3 if there is a problem: something that should run does not. A warning does not change it. It is
+    1 if a value waits for approval, or an incident of severity high or above is not closed. The last line says why.
     """
     calls = BoundedCalls()
     state = check_system(session.config, calls)
-    inventory = _inventory(session.config, state, calls)
+    inventory = _inventory(session.config, state, calls, fail_on)
     checks = [*state.checks, *inventory.checks]
+    code = 3 if worst_state(checks) == "problem" else int(bool(inventory.causes))
     if as_json:
-        session.print_json(_document(session.config, state, inventory, checks))
+        session.print_json(_document(session.config, state, inventory, checks) | {"exit_code": code})
     else:
         _print(session, state, inventory, checks)
-    exit_with(3 if worst_state(checks) == "problem" else 0)
+    exit_with(code)
 
 
 def _document(config: Config, state: SystemState, inventory: Inventory, checks: Sequence[Check]) -> dict[str, Any]:
@@ -106,6 +139,8 @@ def _document(config: Config, state: SystemState, inventory: Inventory, checks: 
         **_sentences(inventory, checks),
         "home": str(config.home),
         "state": worst_state(checks),
+        "incidents_that_fail": inventory.causes,
+        "labels": inventory.by_label,
         "expected": state.expected,
         "checks": [{key: getattr(check, key) for key in ("name", "state", "summary", "fix")} for check in checks],
         "fleet": [facts(member) for member in state.fleet],
@@ -147,13 +182,13 @@ def _numbers(state: SystemState) -> dict[str, Any]:
     return numbers
 
 
-def _inventory(config: Config, state: SystemState, calls: BoundedCalls) -> Inventory:
+def _inventory(config: Config, state: SystemState, calls: BoundedCalls, fail_on: Severity) -> Inventory:
     """Count what is in the inventory, if the database answers."""
     url = state.servers.database_url
     if url is None or state.database is None or state.database.now is None:
         return Inventory()
     try:
-        counted = calls.run({"inventory": lambda: _count(config, url)}, INVENTORY_SECONDS)
+        counted = calls.run({"inventory": lambda: _count(config, url, fail_on)}, INVENTORY_SECONDS)
     except (DimsError, SQLAlchemyError) as error:
         summary = f"cannot be read: {str(error).splitlines()[0]}"
         return Inventory(checks=[Check("inventory", "problem", summary, "Run `dims migrate`, then try again.")])
@@ -164,34 +199,31 @@ def _inventory(config: Config, state: SystemState, calls: BoundedCalls) -> Inven
     return inventory
 
 
-def _count(config: Config, url: str) -> Inventory:
+def _count(config: Config, url: str, fail_on: Severity) -> Inventory:
     """Return events, metrics, what waits for a measurement or for approval, and the cost of listings."""
     with transaction(engine(url)) as connection:
         connection.execute(text(f"SET LOCAL statement_timeout = {int(INVENTORY_SECONDS * 1000)}"))
         states = list(metric_states.states_of(connection, config.definitions).values())
         requests, events, now = open_requests(connection), last_event(connection), clock(connection)
+        incidents = open_incidents(connection)
         rejected, scans = count_rejected(connection), leases.count_leases(connection)
         api_calls = api_calls_since(connection, MONTH)
         channels = channel_rows(connection, list(config.notify.channels))
         retention = last_retention_run(connection)
     metrics, workflows = _counted(config, states)
-    failed = [state.metric for state in metrics if state.error is not None]
-    stale = [state.metric for state in metrics if _is_stale(config, state, now)]
-    beyond = [state.metric for state in metrics if _is_beyond(config, state, now)]
-    unmeasured = [state.metric for state in metrics if _is_unmeasured(config, state)]
-    failed_workflows = [state.metric.removeprefix(WORKFLOW) for state in workflows if state.error is not None]
+    own = incidents_by_metric(incidents)
+    health = {state.metric: metric_health(config, state, own.get(state.metric, ()), now) for state in states}
+    failed_workflows = [w.metric.removeprefix(WORKFLOW) for w in workflows if "failing" in health[w.metric].flags]
     newest = max((state.as_of for state in states if state.as_of), default=None)
     inventory = Inventory()
     inventory.text |= {
         "database": f"up, {pluralize(events, 'event')}, {rejected:,} rejected; last reading {format_ago(newest, now)}",
         "metrics": _number_of_metrics(config),
-        "failed": _metric_names(failed),
-        "stale": _metric_names(stale),
-        "beyond_limits": _metric_names(beyond),
-        "unmeasured": _metric_names(unmeasured),
-        "requests": f"{pluralize(len(requests), 'request')} waiting for approval" if requests else "none",
-        "retention": format_retention(retention),
     }
+    counted = {state.metric: health[state.metric] for state in metrics}
+    _add_health(inventory, counted, [state.metric for state in metrics if state.as_of is None])
+    _add_incidents(inventory, incidents, health, requests, fail_on)
+    inventory.text["retention"] = format_retention(retention)
     if workflows:
         inventory.text["workflows"] = f"{len(workflows)} configured; failed: {_metric_names(failed_workflows)}"
     if channels:
@@ -207,16 +239,53 @@ def _count(config: Config, url: str) -> Inventory:
         "metrics": len(metrics),
         "disabled": len(config.disabled_metrics),
         "workflows": len(workflows),
-        "failed": failed,
         "failed_workflows": failed_workflows,
-        "drifted": [state.metric for state in metrics if state.drifted],
-        "stale": stale,
-        "beyond_limits": beyond,
-        "unmeasured": unmeasured,
         "requests": len(requests),
     }
     _add_due(config, inventory, states, scans, now)
     return inventory
+
+
+def _add_health(inventory: Inventory, health: Mapping[str, Health], unmeasured: list[str]) -> None:
+    """Add the enabled metrics by their labels, and by the keys of the JSON document."""
+    labels = Counter(each.label for each in health.values())
+    inventory.text["health"] = ", ".join(f"{number:,} {label}" for label, number in labels.most_common()) or "none"
+    named = [(FLAGS.index(flag), label, metric) for metric, each in health.items() for flag, label in _problems(each)]
+    for _, label, metric in sorted(named, key=lambda row: row[0]):
+        inventory.by_label.setdefault(label, []).append(metric)
+    by_key = {key: [name for name, each in health.items() if flag in each.flags] for key, flag in STATE_KEYS.items()}
+    by_key["unmeasured"] = unmeasured
+    inventory.numbers |= by_key
+    inventory.text |= {key: _metric_names(names) for key, names in by_key.items()}
+
+
+def _problems(health: Health) -> list[tuple[Flag, str]]:
+    """Return the flags with their labels, without those of a metric that was measured and has no problem."""
+    pairs = zip(health.flags, health.labels, strict=False)
+    return [(flag, label) for flag, label in pairs if flag in PROBLEMS or label == NOT_MEASURED]
+
+
+def _add_incidents(
+    inventory: Inventory,
+    incidents: Sequence[Incident],
+    health: Mapping[str, Health],
+    requests: Mapping[str, ApprovalRequest],
+    fail_on: Severity,
+) -> None:
+    """Add the incidents that are not closed, and those that make the exit code 1. Every open request does."""
+    acknowledged = sum(incident.state == "acknowledged" for incident in incidents)
+    counts = f"{len(incidents) - acknowledged:,} open, {acknowledged:,} acknowledged. See `dims incidents`"
+    inventory.text["incidents"] = counts if incidents else "none"
+    waiting = f"{pluralize(len(requests), 'request')} waiting for approval"
+    inventory.text["requests"] = waiting if requests else "none"
+    inventory.numbers["incidents"] = {"open": len(incidents) - acknowledged, "acknowledged": acknowledged}
+    causes = {metric: f"waits for approval, request {request.id}" for metric, request in requests.items()}
+    for incident in incidents:
+        severity: Severity = next((name for name in SEVERITIES if name == incident.severity), "high")
+        if incident.metric not in causes and incident.kind != "approval" and at_least(severity, fail_on):
+            label = health[incident.metric].label if incident.metric in health else incident.kind
+            causes[incident.metric] = f"{label}, {severity} incident {incident.id}"
+    inventory.causes += [f"{metric} ({cause})" for metric, cause in causes.items()]
 
 
 def _add_due(
@@ -259,22 +328,6 @@ def _channel_text(row: ChannelRow) -> str:
     return f"{row.channel} {waiting_text(row)}{failures}"
 
 
-def _is_stale(config: Config, state: metric_states.MetricState, now: datetime) -> bool:
-    after = config.policy_of(state.metric).stale_after if state.metric in config.metrics else None
-    return bool(after and state.as_of and now - state.as_of > after)
-
-
-def _is_beyond(config: Config, state: metric_states.MetricState, now: datetime) -> bool:
-    if state.metric not in config.metrics or state.as_of is None:
-        return False
-    return Judge.of(config, state.metric).broken_limit(state.value, now, state.as_of) is not None
-
-
-def _is_unmeasured(config: Config, state: metric_states.MetricState) -> bool:
-    metric = config.metrics.get(state.metric)
-    return metric is not None and metric.enabled and state.as_of is None
-
-
 def _metric_names(metrics: list[str]) -> str:
     more = f", … ({len(metrics)})" if len(metrics) > NAMED_METRICS else ""
     return ", ".join(metrics[:NAMED_METRICS]) + more if metrics else "none"
@@ -298,8 +351,12 @@ def _print(session: Session, state: SystemState, inventory: Inventory, checks: S
     lines, sentences = {check.name: check for check in checks}, inventory.text | _sentences(inventory, checks)
     shown = [check.name for check in checks if check.state != "ok" or check.name in SHOWN_CHECKS]
     shown.sort(key=lambda name: LINE_ORDER.index(name) if name in LINE_ORDER else len(LINE_ORDER))
-    names = [*shown, *(key for key in inventory.text if key not in lines)]
+    names = [*shown, *(key for key in inventory.text if key not in {*lines, *STATE_KEYS, "unmeasured"})]
     labels = {name: LABELS.get(name, name).replace("_", " ") for name in names}
+    sentences |= {label: _metric_names(metrics) for label, metrics in inventory.by_label.items()}
+    at = names.index("health") + 1 if "health" in names else 0
+    names[at:at] = inventory.by_label
+    labels |= {label: label for label in inventory.by_label}
     width = max(map(len, labels.values())) + 1
     for name in names:
         state_word = lines[name].state if name in lines else "ok"
@@ -309,6 +366,11 @@ def _print(session: Session, state: SystemState, inventory: Inventory, checks: S
         if word:
             session.out.print(_line(" " * width, "fix: ", lines[name].fix), soft_wrap=True)
     session.out.print(_verdict(checks), soft_wrap=True)
+    if inventory.causes:
+        named = f"{', '.join(inventory.causes[:NAMED_METRICS])}"
+        more = len(inventory.causes) - NAMED_METRICS
+        also = f" and {more:,} more" if more > 0 else ""
+        session.out.print(Text(f"not healthy: {escape_control(named)}{also}", STYLES["problem"]), soft_wrap=True)
 
 
 def _line(label: str, word: str, summary: str, style: str = "") -> Text:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from rich import box
@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dims_worker.config import Config
+from dims_worker.domain.health import Flag
 from dims_worker.formatting import NO_VALUE, escape_control, format_drift, format_value, pluralize
 from dims_worker.store.retention import RetentionRun
-from dims_worker.text.readings import JudgedReading, broken_limit_text, done_text
+from dims_worker.text.readings import JudgedReading
 
 FOLDED_COLUMNS = ("what", "why", "done", "verdict", "state")
 """Columns of prose, which can take several lines. Names and numbers never fold."""
@@ -26,8 +27,19 @@ STYLES = {
     "failed": "bold magenta",
 }
 """The colour of each status of a reading."""
-BROKEN_STYLE = "bold red"
-"""The colour of a value that breaks a limit, whatever its drift is."""
+HEALTH_STYLES: Mapping[Flag | None, str] = {
+    "failing": "bold magenta",
+    "waiting": "yellow",
+    "limit": "bold red",
+    "drifted": "red",
+    "stale": "yellow",
+    "overdue": "yellow",
+    "new": "cyan",
+    "ok": "green",
+    "off": "dim",
+    None: "dim",
+}
+"""The colour of the worst flag of a metric. None: a reading that was not judged."""
 
 
 def plain_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
@@ -44,22 +56,25 @@ def plain_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
     return table
 
 
-def readings_table(config: Config, items: Iterable[JudgedReading], now: datetime, *, verbose: bool) -> Table:
-    """Return a table of readings. With `verbose`, it has every part of the verdict."""
+def readings_table(
+    config: Config, rows: Iterable[tuple[JudgedReading, str, Flag | None]], now: datetime, *, verbose: bool
+) -> Table:
+    """Return a table of readings. With `verbose`, it has every part of the verdict.
+
+    Each row has a reading, its state as text, and the flag that gives its colour.
+    """
     extra = ("status", "severity", "tier", "method", "as of", "why") if verbose else ()
-    table = plain_table("metric", "value", "baseline", "drift", "done", *extra, numbers=("value", "baseline", "drift"))
-    for item in items:
-        metric, style = config.metrics.get(item.metric), STYLES.get(item.status or "", "dim")
-        if broken := broken_limit_text(config, item):
-            style = BROKEN_STYLE
+    table = plain_table("metric", "value", "baseline", "drift", "state", *extra, numbers=("value", "baseline", "drift"))
+    for item, state, flag in rows:
+        metric, style = config.metrics.get(item.metric), HEALTH_STYLES[flag]
         value: str | Text = format_value(item.value, item.unit, metric, now)
         baseline = format_value(item.baseline, item.unit, metric, now)
-        drift, done = format_drift(item.value, item.baseline, item.drift_pct), done_text(item, broken)
+        drift = format_drift(item.value, item.baseline, item.drift_pct)
         if item.method == "failed":
-            value, drift, done = Text("unavailable", "magenta"), NO_VALUE, f"failed: {escape_control(item.error)}"
+            value, drift = Text("unavailable", "magenta"), NO_VALUE
         if item.status in (None, "new") or (item.method == "failed" and item.baseline is None):
             baseline = NO_VALUE
-        cells = [item.metric, value, baseline, Text(drift, style), Text(done, style)]
+        cells = [item.metric, value, baseline, Text(drift, style), Text(state, style)]
         if verbose:
             cells += [item.status or NO_VALUE, item.severity or NO_VALUE, item.tier or NO_VALUE, item.method]
             cells += [item.as_of.isoformat(timespec="seconds"), escape_control(item.reason or "")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -31,9 +31,11 @@ class TerminalMarker:
 
 
 MARKERS = {
+    "expected": TerminalMarker("expected", "░", ":", "blue"),
     "baseline": TerminalMarker("baseline", "─", "-", "dim"),
     "looked": TerminalMarker("looked", "○", "o", "cyan"),
     "accepted": TerminalMarker("accepted", "●", "*", "green"),
+    "outside": TerminalMarker("outside", "■", "#", "bold red"),
     "approved": TerminalMarker("approved", "▲", "A", "bold green"),
     "rejected": TerminalMarker("rejected", "✕", "x", "red"),
     "held": TerminalMarker("held", "◆", "H", "bold yellow"),
@@ -46,13 +48,15 @@ _PRIORITY = {name: index for index, name in enumerate(MARKERS)}
 class ChartPoint:
     """A reading to draw: a number, or the text of a text, boolean or null.
 
-    A failed reading has no value. `baseline` is None if there was none to compare with.
+    A failed reading has no value. `baseline` is None if there was none to compare with. `outcome` is `outside` for an
+    accepted value outside its band. `expected` is the band that it was judged by, or None if there was none.
     """
 
     at: datetime
     outcome: str
     value: float | str | None
     baseline: float | str | None
+    expected: tuple[float, float] | None = None
 
 
 def draw_chart(
@@ -90,16 +94,33 @@ def draw_chart(
 class _NumberRows:
     """Rows for numbers to scale, with the largest in row 0."""
 
-    def __init__(self, points: Iterable[ChartPoint]) -> None:
+    def __init__(self, points: Sequence[ChartPoint]) -> None:
         values = [value for point in points for value in (point.value, point.baseline)]
         numbers = [value for value in values if value is not None and not isinstance(value, str)]
         self.low, self.high = min(numbers, default=0), max(numbers, default=0)
+        self._widen([point.expected for point in points if point.expected])
         if not numbers:
             self.ticks: list[float | None] = [None]
             return
         rows = ROWS if self.high > self.low else 1
         labelled = {0, rows // 3, rows * 2 // 3, rows - 1}
         self.ticks = [self._value_at(row, rows) if row in labelled else None for row in range(rows)]
+
+    def _widen(self, bands: Sequence[tuple[float, float]]) -> None:
+        """Make room for the bands, which may double the axis. A wider one would flatten the values."""
+        if not bands:
+            return
+        reach = max(self.high - self.low, 0.1 * max(abs(self.low), abs(self.high)))
+        low, high = min(low for low, _ in bands), max(high for _, high in bands)
+        self.low = min(self.low, max(low, self.low - reach))
+        self.high = max(self.high, min(high, self.high + reach))
+
+    def rows_between(self, low: float, high: float) -> range:
+        """Return the rows of a band, as far as they are in the chart."""
+        if high < self.low or low > self.high:
+            return range(0)
+        first, last = self.row(min(high, self.high)), self.row(max(low, self.low))
+        return range(first or 0, (last or 0) + 1)
 
     def _value_at(self, row: int, rows: int) -> float:
         if row in (0, rows - 1):  # exactly the measured value: an integer stays an integer
@@ -151,6 +172,10 @@ class _Grid:
             row = scale.row(point.baseline)
             for between in range(self.last_column + 1, column + 1):
                 self._put(row, between, "baseline")
+        if point.expected is not None and isinstance(scale, _NumberRows):
+            for row in scale.rows_between(*point.expected):
+                for between in range(min(self.last_column + 1, column), column + 1):
+                    self._put(row, between, "expected")
         self.last_column = column
 
     def _put(self, row: int | None, column: int, outcome: str) -> None:
@@ -184,8 +209,8 @@ def _legend(points: Sequence[ChartPoint], plain: bool) -> Text:
     for name, marker in MARKERS.items():
         count = sum(point.outcome == name for point in points)
         text = f"{count:,} {name}"
-        if name == "baseline":
-            text, count = name, sum(point.baseline is not None for point in points)
+        if name in ("baseline", "expected"):
+            text, count = name, sum(getattr(point, name) is not None for point in points)
         if count:
             parts += ["   " if parts else "", (marker.plain if plain else marker.sign, marker.style), f" {text}"]
     return Text.assemble(*parts)

@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import click
+from rich.table import Table
 from sqlalchemy import Engine
 
 from dims_worker.cli import ci_formats
 from dims_worker.cli.main import exit_with
 from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import readings_table
+from dims_worker.cli.verify_result import VerifyResult
 from dims_worker.config import Config, SourceMetric
-from dims_worker.domain.decide import IN_FUTURE, SEVERITIES, Severity, at_least
+from dims_worker.domain.decide import SEVERITIES, Severity
 from dims_worker.domain.plan import Planner
 from dims_worker.domain.run import Run, RunReading
 from dims_worker.errors import MeasureError, NotFound, UsageError
 from dims_worker.events import VERIFY_REQUESTED, Event
-from dims_worker.formatting import format_duration, pluralize
+from dims_worker.formatting import pluralize
 from dims_worker.pipeline.ingest import ReceivedEnvelope, register_config, store_events
 from dims_worker.pipeline.verify import check_now, measure_due, worker_name
-from dims_worker.probes.reading_notes import reading_doubts
 from dims_worker.store import leases, metric_states
-from dims_worker.store.engine import clock, transaction
+from dims_worker.store.engine import transaction
 from dims_worker.store.runs import PastReading, readings_of
-from dims_worker.text.readings import broken_limit_text, reading_json
+from dims_worker.text.readings import reading_text
 
 FORMATS = ("text", "json", "github", "junit")
 FORMAT_HELP = "Use `github` (annotations) or `junit` (XML) in a build."
 METRIC_HELP = "Measure only this metric; `*` matches any text. With --category, the name within the category is enough."
-FAIL_ON_HELP = "Exit with code 1 for drift of this severity or a higher one."
+FAIL_ON_HELP = "Exit with code 1 for a reading or an incident of this severity or a higher one."
 EXIT_CODES = (
-    "Exit codes: 0 success, 1 drift at or above --fail-on or a held value, 2 wrong usage or configuration, "
-    "3 something could not be measured, 4 internal error."
+    "Exit codes: 0 success, 1 a reading or an incident at or above --fail-on, or a held value, 2 wrong usage or "
+    "configuration, 3 something could not be measured, 4 internal error."
 )
 
 
@@ -71,6 +71,9 @@ def verify(
 
     Without --update, it checks only: it records the readings, and gives a metric without a baseline its first one, but
     it does not move any other baseline.
+
+    The state of a metric is its health: `failing`, `waits for approval`, `beyond its limit`, `in the future`, `lost`,
+    `drifted`, `stale`, `overdue`, `new` or `ok`. Where the exit code is not 0, the last line says why.
     """
     if as_json and form not in ("text", "json"):
         raise UsageError(f"--json and --format {form} exclude each other. Use one of them.")
@@ -85,18 +88,23 @@ def verify(
         with session.err.status(f"measuring {counts} …"):
             runs = request(engine, config, names) if update else [check_now(engine, config, names)]
         with transaction(engine) as connection:
-            now = clock(connection)
-    items = [item for run in runs for item in run.items if item.metric in names or item.outcome == "held"]
-    items.sort(key=lambda item: list(config.metrics).index(item.metric))
-    if form in ("github", "junit"):
-        _print_for_build(session, runs, items, now, form, fail_on)
-    elif as_json or form == "json":
-        session.print_json(_document(config, runs, items))
-    else:
+            result = VerifyResult.load(connection, config, runs, names, fail_on)
+    if as_json or form == "json":
+        session.print_json(result.document())
+    elif form == "text":
         if not quiet:
-            session.out.print(readings_table(config, items, now, verbose=verbose))
-        session.print_text(summary_line(config, runs, items))
-    exit_with(exit_code(items, fail_on))
+            session.out.print(verified_table(result, verbose=verbose))
+        session.print_text(result.summary())
+    else:
+        for line in ci_formats.github(result) if form == "github" else [ci_formats.junit(result)]:
+            click.echo(line)  # without the terminal's own rendering, which can fold lines
+    exit_with(result.exit_code)
+
+
+def verified_table(result: VerifyResult, *, verbose: bool) -> Table:
+    """Return a table of the readings, each with the health of its metric."""
+    rows = ((reading, reading_text(reading, health), health.worst) for reading, health in result.measured)
+    return readings_table(result.config, rows, result.now, verbose=verbose)
 
 
 def select_metrics(session: Session, categories: Sequence[str], patterns: Sequence[str]) -> frozenset[str]:
@@ -179,60 +187,3 @@ def _served_by_others(engine: Engine, wanted: dict[str, int]) -> list[Run]:
 def _run_reading(reading: PastReading) -> RunReading:
     fields: dict[str, Any] = {name: getattr(reading, name, None) for name in RunReading.__slots__}
     return RunReading(**fields)
-
-
-def exit_code(items: Sequence[RunReading], fail_on: Severity) -> int:
-    """Return 3 if something could not be measured, 1 for drift at or above `fail_on` or a held value, else 0."""
-    if any(item.method == "failed" for item in items):  # whatever the outcome of the reading is
-        return 3
-    drifted = any(item.severity in SEVERITIES and at_least(item.severity, fail_on) for item in items)
-    return int(drifted or any(item.outcome == "held" for item in items))
-
-
-def _document(config: Config, runs: Sequence[Run], items: Sequence[RunReading]) -> dict[str, Any]:
-    return {
-        "run": runs[0].run_id if len(runs) == 1 else None,
-        "runs": [run.run_id for run in runs],
-        "status": status_of(runs),
-        "api_calls": sum(run.api_calls for run in runs),
-        "metrics": [reading_json(config, item) for item in items],
-    }
-
-
-def _print_for_build(
-    session: Session, runs: Sequence[Run], items: Sequence[RunReading], now: datetime, form: str, fail_on: Severity
-) -> None:
-    """Print without the terminal's own rendering, which can fold lines."""
-    if form == "junit":
-        click.echo(ci_formats.junit(session.config, items, now, fail_on, duration(runs).total_seconds()))
-        return
-    for line in ci_formats.github(session.config, items, now, fail_on, summary_line(session.config, runs, items)):
-        click.echo(line)
-
-
-def status_of(runs: Sequence[Run]) -> str:
-    return "partial" if any(run.status == "partial" for run in runs) else "ok"
-
-
-def duration(runs: Sequence[Run]) -> timedelta:
-    return sum((run.finished_at - run.as_of for run in runs), timedelta(0))
-
-
-def summary_line(config: Config, runs: Sequence[Run], items: Sequence[RunReading]) -> str:
-    """Return one line: `run 3 ok: 12 metrics in 230 ms: 10 ok, 1 moderate, 1 beyond its limit`."""
-    counts = Counter(_summary_word(config, item) for item in items)
-    results = ", ".join(f"{count:,} {word}" for word, count in counts.items()) or "nothing to measure"
-    numbers = ", ".join(str(run.run_id) for run in runs)
-    metrics = pluralize(len(items), "metric")
-    return f"run {numbers} {status_of(runs)}: {metrics} in {format_duration(duration(runs))}: {results}"
-
-
-def _summary_word(config: Config, item: RunReading) -> str:
-    """Return what the summary counts a reading as. A value that breaks a limit is not ok, whatever its drift is, and
-    neither is a doubtful one: it is `absent`, `approximate`, or `measured while a rebase is in progress`."""
-    if item.outcome == "held":
-        return "held"
-    if broken := broken_limit_text(config, item):
-        return IN_FUTURE if broken.startswith(IN_FUTURE) else "beyond its limit"
-    doubts = reading_doubts(item.method, item.details) if item.status in ("ok", "new") else []
-    return doubts[0].partition(":")[0] if doubts else item.status or item.outcome

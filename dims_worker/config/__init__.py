@@ -1,6 +1,7 @@
 """Load the configuration: YAML and environment variables in, one frozen `Config` out, or every error at once."""
 
 from dims_worker.config.load import DEFAULT_FILES, InvalidConfig, config_schema, find_config, load_config, project_of
+from dims_worker.config.maintenance import MaintenanceWindow
 from dims_worker.config.metrics import (
     AwsMetric,
     CommandMetric,
@@ -74,6 +75,7 @@ __all__ = [
     "InvalidConfig",
     "LocalFolder",
     "LocalInventoryConfig",
+    "MaintenanceWindow",
     "Metric",
     "NotifySection",
     "Pair",

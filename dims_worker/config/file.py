@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from dims_worker.config.base import Model, Texts
+from dims_worker.config.maintenance import MaintenanceWindow
 from dims_worker.config.metrics import AnyMetric
 from dims_worker.config.notifications import NotifySection
 from dims_worker.config.policy import PolicySection
@@ -37,4 +38,5 @@ class ConfigFile(Model):
     prices: Prices = Field({}, description="Prices in USD, by name.")
     workflows: WorkflowsSection = Field(WorkflowsSection(), description="What each workflow reads and writes.")
     notify: NotifySection = Field(NotifySection(), description="Who is notified, and of what.")
+    maintenance: dict[str, MaintenanceWindow] = Field({}, description="When DIMS sends no messages, by name.")
     web: WebSection = Field(WebSection(), description="Who may use the dashboard and the HTTP API.")

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from dims_worker.config.file import ConfigFile, PriceTable
+from dims_worker.config.maintenance import MaintenanceWindow
 from dims_worker.config.metrics import METRICS, DerivedMetric, Metric
 from dims_worker.config.notifications import Channel, NotifySection
 from dims_worker.config.policy import PolicySection
@@ -91,6 +92,7 @@ def load_config(path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:
         prices=table.prices if (table := _model(document, PriceTable, (), only=("prices",))) else {},
         workflows=_model(document, WorkflowsSection, ("workflows",)) or WorkflowsSection(),
         notify=_notify(document),
+        maintenance=_maintenance(document),
         web=_model(document, WebSection, ("web",)) or WebSection(),
         database_url=_database_url(env.get("DIMS_DATABASE_URL") or None),
         broker_url=env.get("DIMS_BROKER_URL") or None,
@@ -183,11 +185,23 @@ def _model(document: YamlDocument, model: type[_M], where: Where, only: Sequence
 
 
 def _notify(document: YamlDocument) -> NotifySection:
-    for key in _mapping(document, ("notify",)).keys() - NotifySection.model_fields.keys():
-        document.blame(("notify", key), _unknown_key_error(key, NotifySection.model_fields))
-    written = {name: ("notify", "channels", name) for name in _mapping(document, ("notify", "channels"))}
+    section = ("notify",)
+    settings = [key for key in NotifySection.model_fields if key != "channels"]
+    for key in _mapping(document, section).keys() - NotifySection.model_fields.keys():
+        document.blame((*section, key), _unknown_key_error(key, NotifySection.model_fields))
+    written = {name: (*section, "channels", name) for name in _mapping(document, (*section, "channels"))}
     channels = {name: _model(document, Channel, where) for name, where in written.items()}
-    return NotifySection(channels={name: channel for name, channel in channels.items() if channel})
+    is_mapping = isinstance(_at(document, section), dict)
+    general = (_model(document, NotifySection, section, only=settings) if is_mapping else None) or NotifySection()
+    return general.model_copy(update={"channels": {name: channel for name, channel in channels.items() if channel}})
+
+
+def _maintenance(document: YamlDocument) -> dict[str, MaintenanceWindow]:
+    windows = {
+        name: _model(document, MaintenanceWindow, ("maintenance", name))
+        for name in _mapping(document, ("maintenance",))
+    }
+    return {name: window for name, window in windows.items() if window}
 
 
 def _unknown_key_error(key: str, known: Mapping[str, Any]) -> str:

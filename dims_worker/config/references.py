@@ -34,6 +34,7 @@ def check_references(document: YamlDocument, config: Config) -> None:
     _check_rules(document, config, written)
     _check_workflows(document, config, written)
     _check_channels(document, config, written)
+    _check_maintenance(document, config, written)
     categories = {name.partition(".")[0]: None for name in written}
     for category in config.policy.categories:
         if category not in categories:
@@ -109,6 +110,20 @@ def _check_channels(document: YamlDocument, config: Config, written: set[str]) -
     for name, channel in config.notify.channels.items():
         if "metrics" in channel.model_fields_set:
             _check_patterns(document, config, ("notify", "channels", name, "metrics"), channel.metrics, names)
+
+
+def _check_maintenance(document: YamlDocument, config: Config, written: set[str]) -> None:
+    names = {*written, *(f"{WORKFLOW}{name}" for name in config.configured_workflows)}
+    names |= {f"rule:{name}" for name in config.rules}
+    categories = {name.partition(".")[0]: None for name in written}
+    for name, window in config.maintenance.items():
+        _check_patterns(document, config, ("maintenance", name, "metrics"), window.metrics, names)
+        for category in window.categories:
+            if category not in categories:
+                where = ("maintenance", name, "categories")
+                document.blame(where, unknown_name_error(category, "category", categories))
+        for source in window.sources:
+            _check_source(document, config, ("maintenance", name, "sources"), source, Source)
 
 
 def _check_derived(document: YamlDocument, config: Config, written: set[str]) -> None:

@@ -13,14 +13,14 @@ from dims_worker.config.units import Duration
 from dims_worker.config.workflows import WorkflowName
 
 
-def _check_cron(schedule: str) -> None:
-    """Raise ValueError unless the schedule is five valid cron fields."""
+def check_cron(schedule: str, key: str = "schedule") -> None:
+    """Raise ValueError unless the schedule, the value of `key`, is five valid cron fields."""
     if len(schedule.split()) != 5:
-        raise ValueError("schedule must have five fields: minute, hour, day of month, month, day of week")
+        raise ValueError(f"{key} must have five fields: minute, hour, day of month, month, day of week")
     try:
         CronSim(schedule, datetime(2026, 1, 1, tzinfo=UTC))
     except CronSimError as error:
-        raise ValueError(f"schedule {schedule!r} is not valid cron: {str(error).lower()}") from None
+        raise ValueError(f"{key} {schedule!r} is not valid cron: {str(error).lower()}") from None
 
 
 class Rule(Model):
@@ -50,5 +50,5 @@ class Rule(Model):
         if not self.on and self.schedule is None:
             raise ValueError("needs `on` (event types) or `schedule` (cron)")
         if self.schedule is not None:
-            _check_cron(self.schedule)
+            check_cron(self.schedule)
         return self

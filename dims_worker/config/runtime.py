@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dims_worker.config.formula import PRICES
+from dims_worker.config.maintenance import MaintenanceWindow
 from dims_worker.config.metrics import DerivedMetric, Metric, SourceMetric
 from dims_worker.config.notifications import NotifySection
 from dims_worker.config.policy import Origin, Policy, PolicySection, explicit_keys
@@ -57,6 +58,7 @@ class Config:
     prices: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
     workflows: WorkflowsSection = field(default_factory=WorkflowsSection)
     notify: NotifySection = field(default_factory=NotifySection)
+    maintenance: Mapping[str, MaintenanceWindow] = field(default_factory=dict)
     web: WebSection = field(default_factory=WebSection)
     database_url: str | None = field(default=None, repr=False)
     broker_url: str | None = field(default=None, repr=False)
@@ -168,6 +170,13 @@ class Config:
         """Return the policy of a metric: its own keys override its category's, and these the general ones."""
         return self.policy.overridden_by(self._category(name)).overridden_by(self.metric_of(name))
 
+    @cached_property
+    def owners(self) -> Mapping[str, str]:
+        """The owner of each metric and workflow that has one."""
+        names = (*self.metrics, *(f"{WORKFLOW}{name}" for name in self.configured_workflows))
+        found = {name: self.policy_of(name).owner for name in names}
+        return {name: owner for name, owner in found.items() if owner}
+
     def policy_origins(self, name: str) -> Mapping[str, Origin]:
         """Return the layer that each key of a metric's policy comes from."""
         layers: dict[Origin, dict[str, Any]] = {
@@ -208,6 +217,8 @@ class Config:
         parts += [f"{name} {rule.model_dump_json()}" for name, rule in self.rules.items()]
         parts += [f"{name} {source.cooldown} {source.queue}" for name, source in self.sources.items()]
         parts += [self.settings.model_dump_json(), repr(sorted(self.prices.items())), *sorted(self.notify.channels)]
+        parts += [f"{name} {window.model_dump_json()}" for name, window in self.maintenance.items()]
+        parts.append(f"{self.notify.max_messages_per_day} {self.notify.quiet_period}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
     def _definition(self, name: str) -> str:

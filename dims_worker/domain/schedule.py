@@ -21,17 +21,25 @@ TICK_GRACE = timedelta(seconds=30)
 
 def next_tick(rule: Rule, now: datetime) -> datetime:
     """Return the first tick after `now`, in UTC. The rule must have a schedule."""
-    return _first(rule, now, reverse=False)
+    assert rule.schedule is not None
+    return next_time(rule.schedule, rule.timezone, now)
 
 
 def last_tick(rule: Rule, now: datetime) -> datetime:
-    """Return the latest tick at `now` or before, in UTC."""
-    return _first(rule, now.replace(microsecond=0) + timedelta(seconds=1), reverse=True)
-
-
-def _first(rule: Rule, start: datetime, *, reverse: bool) -> datetime:
+    """Return the latest tick at `now` or before, in UTC. The rule must have a schedule."""
     assert rule.schedule is not None
-    return next(CronSim(rule.schedule, start.astimezone(ZoneInfo(rule.timezone)), reverse)).astimezone(UTC)
+    return last_time(rule.schedule, rule.timezone, now)
+
+
+def next_time(cron: str, timezone: str, now: datetime) -> datetime:
+    """Return the first time after `now` that a cron schedule names, in UTC."""
+    return next(CronSim(cron, now.astimezone(ZoneInfo(timezone)))).astimezone(UTC)
+
+
+def last_time(cron: str, timezone: str, now: datetime) -> datetime:
+    """Return the latest time at `now` or before that a cron schedule names, in UTC."""
+    start = now.replace(microsecond=0) + timedelta(seconds=1)
+    return next(CronSim(cron, start.astimezone(ZoneInfo(timezone)), reverse=True)).astimezone(UTC)
 
 
 def tick_event(name: str, tick: datetime) -> Event:

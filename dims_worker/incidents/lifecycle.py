@@ -14,6 +14,7 @@ from dims_worker.config.runtime import WORKFLOW
 from dims_worker.domain.decide import Judge, Verdict
 from dims_worker.domain.expectation import Expectation
 from dims_worker.domain.run import RunReading
+from dims_worker.formatting import pluralize
 from dims_worker.incidents.rules import Condition, Step, next_step
 from dims_worker.store import incidents
 from dims_worker.store.approval_requests import ApprovalRequest, open_requests
@@ -21,7 +22,8 @@ from dims_worker.store.incidents import Incident, IncidentUpdate, closed_columns
 from dims_worker.store.metric_states import MetricState
 
 FAILURES = 3
-"""A metric that failed this often in a row has an incident. A single failure is often over at the next attempt."""
+"""A metric that failed this often in a row has an incident, or earlier if a channel asks for it. A single failure is
+often over at the next attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,11 @@ def update_incidents(connection: Connection, config: Config, run: RunFacts, now:
     known: dict[tuple[str, str], Incident] = {(each.metric, each.kind): each for each in lasting}
     held = [item.metric for item in items if item.outcome == "held"]
     requests = open_requests(connection, held) if held else {}
+    least = min([FAILURES, *(each.failures for each in config.notify.channels.values() if each.failures)])
     steps = [
         step
         for item in items
-        for condition in _conditions(item, run, known, requests.get(item.metric), now)
+        for condition in _conditions(item, run, known, requests.get(item.metric), now, least)
         if (step := next_step(condition, known.get((condition.metric, condition.kind)), now, quiet))
     ]
     take_steps(connection, steps, now, run.run_id)
@@ -90,12 +93,13 @@ def _conditions(
     known: Mapping[tuple[str, str], Incident],
     request: ApprovalRequest | None,
     now: datetime,
+    least_failures: int,
 ) -> Iterator[Condition]:
     """Yield what a reading says about each kind of incident. A check opens none and ends only a staleness."""
     metric, failures = item.metric, run.states[item.metric].failures
     if item.outcome == "failed":
-        reason = f"failed {failures} times in a row: {item.error}"
-        if failures >= FAILURES:
+        reason = f"failed {pluralize(failures, 'time')} in a row: {item.error}"
+        if failures >= least_failures:
             yield Condition(metric, "failing", True, "high", reason)
         return
     yield Condition(metric, "stale", False)

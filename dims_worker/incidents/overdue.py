@@ -67,7 +67,7 @@ def _steps(connection: Connection, config: Config, sweep: Sweep, *, lock: bool) 
     steps = []
     for condition in conditions:
         of = known.get((condition.metric, condition.kind))
-        if of is not None and (of.id in done or (condition.holds and of.active)):
+        if of is not None and (of.id in done or (condition.holds and of.active and of.calm_at is None)):
             continue  # it is open already, and a sweep adds nothing to it
         if step := next_step(condition, of, sweep.now, quiet):
             steps.append(step)
@@ -103,7 +103,7 @@ def _stale(
         for name, metric in config.metrics.items()
         if metric.enabled and (span := config.policy_of(name).stale_after) is not None
     }
-    stale = notifications.stale_metrics(connection, after)
+    stale = notifications.stale_metrics(connection, after, now)
     for name, as_of in stale.items():
         inputs = config.with_inputs([name]) - {name}
         if isinstance(config.metrics[name], DerivedMetric) and inputs & stale.keys():

@@ -71,9 +71,9 @@ def next_step(condition: Condition, known: Incident | None, now: datetime, quiet
         return None
     if not known.active:
         return Step("update", condition, known, {"over_at": now})
-    if known.flapping_until is None:
-        return Step("close", condition, known)
     if known.calm_at is None:
+        if known.flapping_until is None or known.flapping_until <= now:  # it has lasted for the quiet period
+            return Step("close", condition, known)
         return Step("update", condition, known, {"calm_at": now, "updated_at": now} | _latest(condition))
     return Step("close", condition, known) if now - known.calm_at >= quiet else None
 

@@ -14,20 +14,25 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from dims_worker.domain.health import ACKNOWLEDGED, FLAGS, Flag
 from dims_worker.formatting import count_metrics, format_number, format_percent, pluralize
 
 BLUE, SKY, GREEN, ORANGE, RED, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
 GREY, PALE, INK, LINE = "#8A8F98", "#C9CED6", "#1F2933", "#E6E9ED"
 OUTCOMES = {"accepted": BLUE, "held": ORANGE, "rejected": RED, "failed": PURPLE, "looked": GREY}
 SYMBOLS = {"accepted": "circle", "held": "diamond", "rejected": "x", "failed": "triangle-up", "looked": "circle-open"}
-METRICS = {"ok": GREEN, "due": SKY, "stale": GREY, "failed": PURPLE, "held": ORANGE, "never": PALE}
-METRICS |= {"beyond limits": RED, "drifted": "#F0E442"}
+FLAGS_COLORS: dict[Flag, str] = {"failing": PURPLE, "waiting": ORANGE, "limit": RED, "drifted": "#F0E442"}
+FLAGS_COLORS |= {"stale": GREY, "overdue": SKY, "new": PALE, "ok": GREEN, "off": LINE}
+SEVERITIES = {"urgent": RED, "high": ORANGE, "medium": SKY, "low": PALE}
 REQUESTS = {"open": ORANGE, "approved": BLUE, "rejected": RED, "superseded": GREY, "withdrawn": SKY, "expired": PALE}
 RUNS = {"ok": GREEN, "partial": PURPLE, "superseded": GREY}
-"""The colours of the outcomes of readings, and of the states of metrics, requests and runs."""
+"""The colours of the outcomes of readings, of the flags of metrics, of severities, and of the states of requests and
+runs."""
 MAX_ROWS = 30
 """A chart has at most this many bars or rows, so that all stay readable."""
 MAX_LABEL = 60
+MILLISECONDS = 3_600_000
+"""Milliseconds per hour: the length of a bar on an axis of times."""
 
 
 def title(text: str, subtitle: str = "") -> str:
@@ -89,16 +94,71 @@ def _count_by(frame: pd.DataFrame, rows: str, columns: str) -> pd.DataFrame:
 
 
 def health_chart(latest: pd.DataFrame) -> go.Figure:
-    """Draw how many metrics of each category are in which state."""
-    well = int(latest["state"].isin(("ok", "due")).sum())
+    """Draw how many metrics of each category are in which state. An acknowledged state is paler."""
+    well = int(latest["well"].fillna(False).astype(bool).sum())
     height = 180 + 26 * latest["category"].nunique()
     figure = _figure("states", f"{well} of {count_metrics(len(latest))} are well", "by category and state", height)
     if latest.empty:
         return _without_data(figure, "There are no metrics yet: run dims verify")
     counts = _count_by(latest, "category", "state")
-    for state in (name for name in METRICS if name in counts):
-        _add_bars(figure, state, counts.index, counts[state], METRICS[state])
+    flags = dict(zip(latest["state"], latest["flag"], strict=True))
+    for state in sorted(counts, key=lambda state: (FLAGS.index(flags[state]), state)):
+        opacity = 0.55 if str(state).endswith(ACKNOWLEDGED) else 1
+        _add_bars(figure, str(state), counts.index, counts[state], FLAGS_COLORS[flags[state]], opacity=opacity)
     return figure.update_layout(barmode="stack", xaxis_title="metrics")
+
+
+def incidents_chart(incidents: pd.DataFrame) -> go.Figure:
+    """Draw the newest incidents as bars from their start to their end, or until now. A pattern shows acknowledged
+    ones."""
+    active = incidents[incidents["state"] != "closed"]
+    rows = pd.concat([incidents[incidents["state"] == "closed"], active]).tail(MAX_ROWS).sort_values("opened_at")
+    known = int((active["state"] == "acknowledged").sum())
+    heading = f"{pluralize(len(active), 'incident')} not closed, {format_number(known)} of them acknowledged"
+    figure = _figure("incidents", heading, "from the start to the end, by severity", 200 + 22 * len(rows))
+    if rows.empty:
+        return _without_data(figure, "There are no incidents in this time")
+    for severity in (name for name in SEVERITIES if (rows["severity"] == name).any()):
+        listed = rows[rows["severity"] == severity]
+        names = listed["incident"].astype(str) + " " + listed["metric"] + ": " + listed["label"]
+        figure.add_bar(
+            base=_values(listed["opened_at"]),
+            x=[float(hours) * MILLISECONDS for hours in listed["hours"]],
+            y=_labels(names),
+            name=severity,
+            orientation="h",
+            marker_color=SEVERITIES[severity],
+            marker_pattern_shape=["/" if state == "acknowledged" else "" for state in listed["state"]],
+            customdata=[
+                [escape_label(reason), escape_label(resolution or state)]
+                for reason, resolution, state in zip(
+                    listed["reason"], _values(listed["resolution"]), listed["state"], strict=True
+                )
+            ],
+            hovertemplate="%{y}<br>%{customdata[0]}<br>%{customdata[1]}<extra></extra>",
+        )
+    order = _labels(rows["incident"].astype(str) + " " + rows["metric"] + ": " + rows["label"])
+    vertical = {"categoryorder": "array", "categoryarray": order, "autorange": "reversed"}
+    return figure.update_layout(xaxis_type="date", yaxis=vertical)
+
+
+def changes_chart(changes: pd.DataFrame) -> go.Figure:
+    """Draw the largest accepted drifts. A loss points to the left."""
+    rows = changes[changes["drift_pct"].notna()].head(MAX_ROWS)[::-1]
+    subtitle = "drift from the value before, in %; accepted by policy or by a person"
+    heading = pluralize(len(changes), "accepted drift")
+    figure = _figure("changes", heading, subtitle, 200 + 22 * len(rows))
+    if rows.empty:
+        return _without_data(figure, "DIMS accepted no drift in this time")
+    fell = (rows["number"] < rows["baseline_number"]).fillna(False).astype(bool)
+    names = rows["metric"] + ", " + rows["as_of"].dt.strftime("%d %b %H:%M")
+    for accepted, color in (("policy", BLUE), ("approved", GREEN), ("by hand", ORANGE)):
+        chosen = rows["accepted"] == accepted
+        if chosen.any():
+            drift = rows["drift_pct"].where(~fell, -rows["drift_pct"])[chosen]
+            hover = "%{y}: <b>%{x:.1f} %</b><extra></extra>"
+            _add_bars(figure, accepted, names[chosen], drift, color, hovertemplate=hover)
+    return figure.update_layout(xaxis_ticksuffix=" %", barmode="overlay")
 
 
 def trend_chart(history: pd.DataFrame, metric: str | None = None) -> go.Figure:

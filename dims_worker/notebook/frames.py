@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,24 +22,30 @@ import pandas as pd
 from sqlalchemy import Connection, Engine, text
 
 from dims_worker import local
+from dims_worker.analysis.changes import AcceptedDrift, largest_drifts
 from dims_worker.config import Config, load_config
-from dims_worker.domain.decide import Judge, age_of
+from dims_worker.domain.decide import age_of, drift_pct
+from dims_worker.domain.health import NOT_MEASURED, Health, incident_label, incidents_by_metric, metric_health
 from dims_worker.formatting import pluralize
 from dims_worker.notebook import queries, recommendations, workflow_frames
 from dims_worker.store.engine import clock, engine, transaction
 from dims_worker.store.history import daily_readings
-from dims_worker.store.metric_states import DRIFTED
+from dims_worker.store.incidents import Incident, list_incidents, open_incidents
+from dims_worker.store.metric_states import states_of
 from dims_worker.store.migrations import migrate
 
 _TIMES = {
     *("as_of", "baseline_as_of", "failed_at", "day", "started_at", "finished_at", "opened_at", "updated_at"),
-    *("decided_at", "event_time", "received_at", "generated_at"),
+    *("decided_at", "event_time", "received_at", "generated_at", "acknowledged_at", "closed_at"),
 }
 _INTEGERS = {
     *("request", "run_id", "failures", "readings", "failed", "held", "api_calls", "version", "seq", "events"),
-    *("rejected", "unmatched"),
+    *("rejected", "unmatched", "incident", "story", "flaps"),
 }
 _FLOATS = {"drift_pct", "age_hours", "seconds", "hours", "lag_seconds", "lag_p50", "lag_max"}
+_FLOATS |= {"expected_low", "expected_high", "band_widths"}
+_NUMBERS = ("number", "baseline_number", "anchor_number")
+_VALUES = ("value", "baseline", "anchor", "compared_with")
 _MAX_ROWS = 1_000_000
 """`sql` refuses a query with more rows."""
 
@@ -84,23 +90,32 @@ class NotebookData(AbstractContextManager["NotebookData"]):
         """Return a row per metric of the configuration, only those in `state` if it is given.
 
         These are the metrics that the dashboard counts: without workflows, and a disabled metric only by its full name.
-        The states `ok` and `due` together are those that the dashboard calls well.
+        `state` is the health of a metric, in the words of every output: `lost`, `stale, acknowledged`, `ok`. `flag` is
+        its worst problem: `failing`, `waiting`, `limit`, `drifted`, `stale`, `overdue`, `new`, `ok` or `off`. You can
+        filter by both. `well` says that it has no problem and was measured, as on the dashboard.
 
         Columns: metric, category, name, value, number, unit, baseline, baseline_number, as_of, age_hours, status,
-        severity, drift_pct, state (the first that applies of `failed`, `held`, `never`, `stale`, `beyond limits`,
-        `drifted`, `due`, `ok`), critical, failures, error, request, request_drift_pct (the drift that holds it),
+        severity, drift_pct, state, critical, failures, error, request, request_drift_pct (the drift that holds it),
         baseline_as_of, method (`exact`, `derived`, or `approximate`: the source changed while it was measured), beyond
-        (the limit that the value breaks, as text, such as `in the future: …`).
+        (the limit that the value breaks, as text, such as `in the future: …`), flag, well, sentence (what explains the
+        state), incident (the number of the oldest one that is not closed).
         """
-        now, rows = self._read(queries.LATEST)
-        known = {row["metric"]: row for row in rows}
-        chosen = [known.get(name) or _never_registered(name) for name in sorted(self.config.select([pattern]))]
+        names = sorted(self.config.select([pattern]))
+        with transaction(self.engine) as connection:
+            now = _begin(connection)
+            known = {row["metric"]: row for row in _rows(connection, queries.LATEST, {})}
+            states = states_of(connection, names)
+            incidents = incidents_by_metric(open_incidents(connection, names))
+        chosen = [known.get(name) or _never_registered(name) for name in names]
         for row in chosen:
+            name = row["metric"]
             self._add_numbers(row, now)
-            row["critical"] = self._policy(row["metric"], "critical") or False
-            row["beyond"] = self._broken_limit(row, now)
-            row["state"] = self._state(row, now)
-        return frame([row for row in chosen if state in (None, row["state"])], recommendations.LATEST)
+            row["critical"] = self._policy(name, "critical") or False
+            row.update(_health_columns(metric_health(self.config, states[name], incidents.get(name, ()), now)))
+        return frame(
+            [row for row in chosen if state in (None, row["state"], row["flag"])],
+            recommendations.LATEST,
+        )
 
     def history(self, pattern: str = "*", days: float = 90) -> pd.DataFrame:
         """Return a row per reading, oldest first, without superseded and provisional readings.
@@ -146,7 +161,60 @@ class NotebookData(AbstractContextManager["NotebookData"]):
 
     def recommendations(self, days: int = 90) -> pd.DataFrame:
         """Return what to do, the most urgent first. See `recommendations.recommendations`."""
-        return recommendations.recommendations(self.latest(), self.volatility(days), self.daily(days=days))
+        return recommendations.recommendations(
+            self.latest(), self.volatility(days), self.daily(days=days), self.incidents(days)
+        )
+
+    # --- incidents ------------------------------------------------------------------------------------
+
+    def incidents(self, days: float = 90) -> pd.DataFrame:
+        """Return a row per incident, oldest first: those that are open or acknowledged, and those closed since then.
+
+        `label` is the word that every output shows. `anchor` is the value before the incident, and `drift_pct` is the
+        drift of the latest value from it. `hours` is how long it lasted, or has lasted.
+
+        Columns: incident, story (the same for incidents of one run), metric, kind, state (`open`, `acknowledged`,
+        `closed`), label, severity, reason, value, number, unit, anchor, anchor_number, drift_pct, expected_low,
+        expected_high, as_of, opened_at, hours, acknowledged_at, acknowledged_by, note, closed_at, resolution,
+        closed_by, closing_reason, request, run_id, flaps.
+        """
+        with transaction(self.engine) as connection:
+            now = _begin(connection)
+            since = now - timedelta(days=days)
+            closed = list_incidents(connection, limit=_MAX_ROWS, state="closed", since=since)
+            listed = sorted([*open_incidents(connection), *closed], key=lambda incident: incident.id)
+        return frame([self._incident_row(incident, now) for incident in listed], queries.INCIDENT_COLUMNS)
+
+    def _incident_row(self, incident: Incident, now: datetime) -> dict[str, Any]:
+        at = incident.as_of or incident.opened_at
+        row = {name: getattr(incident, name) for name in Incident.__slots__}
+        compared = incident.anchor_as_of is not None and incident.as_of is not None
+        return row | {
+            "incident": incident.id,
+            "label": incident_label(self.config, incident),
+            "number": self._number(incident.metric, incident.value, at),
+            "anchor_number": self._number(incident.metric, incident.anchor, at),
+            "drift_pct": drift_pct(incident.anchor, incident.value) if compared else None,
+            "expected_low": incident.low,
+            "expected_high": incident.high,
+            "hours": ((incident.closed_at or now) - incident.opened_at).total_seconds() / 3600,
+        }
+
+    def changes(self, days: float = 30) -> pd.DataFrame:
+        """Return a row per accepted drift, the largest first: a value that became the baseline although it differs
+        notably from the one before it, its `baseline` here.
+
+        Columns: metric, as_of, value, number, unit, baseline, baseline_number, drift_pct, expected_low, expected_high,
+        band_widths (by how many band widths it lies outside the expected band), severity, accepted (`policy`,
+        `approved`, `by hand`), decided_at, decided_by, note, reason, incident, request, run_id.
+        """
+        with transaction(self.engine) as connection:
+            since = _begin(connection) - timedelta(days=days)
+            drifts = largest_drifts(connection, self.config, since, _MAX_ROWS)
+        rows = [_change_row(drift) for drift in drifts]
+        for row in rows:
+            self._add_numbers(row, row["as_of"])
+        return frame(rows, queries.CHANGE_COLUMNS)
 
     # --- activity -------------------------------------------------------------------------------------
 
@@ -271,24 +339,34 @@ class NotebookData(AbstractContextManager["NotebookData"]):
             return None
         return age_of(value, now, metric.shown_unit)
 
-    def _broken_limit(self, row: Mapping[str, Any], now: datetime) -> str | None:
-        if row["metric"] not in self.config.metrics or row["as_of"] is None:
-            return None
-        return Judge.of(self.config, row["metric"]).format_broken_limit(row["value"], now, row["as_of"])
 
-    def _state(self, row: Mapping[str, Any], now: datetime) -> str:
-        judge = Judge.of(self.config, row["metric"])
-        as_of, stale_after = row["as_of"], judge.policy.stale_after
-        applies = {
-            "failed": row["error"] is not None,
-            "held": row["request"] is not None,
-            "never": as_of is None,
-            "stale": bool(as_of and stale_after and now - as_of > stale_after),
-            "beyond limits": row["beyond"] is not None,
-            "drifted": row["status"] in DRIFTED,
-            "due": row["due"],
-        }
-        return next((state for state, true in applies.items() if true), "ok")
+def _health_columns(health: Health) -> dict[str, Any]:
+    return {
+        "state": health.label,
+        "beyond": health.broken,
+        "flag": health.worst,
+        "well": health.healthy and health.worst != "off" and NOT_MEASURED not in health.labels,
+        "sentence": health.sentence,
+        "incident": min((incident.id for incident in health.incidents), default=None),
+    }
+
+
+def _change_row(drift: AcceptedDrift) -> dict[str, Any]:
+    accepted = drift.accepted
+    columns = ("metric", "as_of", "unit", "drift_pct", "severity", "reason", "run_id")
+    return {name: getattr(drift, name) for name in columns} | {
+        "value": drift.after,
+        "baseline": drift.before,
+        "expected_low": drift.low,
+        "expected_high": drift.high,
+        "band_widths": drift.distance,
+        "accepted": accepted.how,
+        "decided_at": accepted.decided_at,
+        "decided_by": accepted.decided_by,
+        "note": accepted.note,
+        "request": accepted.request,
+        "incident": drift.incident.id if drift.incident else None,
+    }
 
 
 def _never_registered(name: str) -> dict[str, Any]:
@@ -314,9 +392,9 @@ def _column(name: str, values: list[Any]) -> pd.Series:
         return pd.Series(values, dtype="Float64")
     if name in _INTEGERS or name in workflow_frames.COUNTS:
         return pd.Series(values, dtype="Int64")
-    if name in ("number", "baseline_number"):
+    if name in _NUMBERS:
         return numbers(values)
-    if _all_integers(known) and name not in ("value", "baseline", "compared_with"):
+    if _all_integers(known) and name not in _VALUES:
         return pd.Series(values, dtype="Int64")
     return pd.Series(values, dtype=object)
 

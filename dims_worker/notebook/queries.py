@@ -49,6 +49,17 @@ REQUESTS = (
     "THEN clock_timestamp() ELSE updated_at END) - opened_at)::float8 / 3600 AS hours "
     "FROM dims_approval_requests ORDER BY opened_at, id"
 )
+INCIDENT_COLUMNS = (
+    *("incident", "story", "metric", "kind", "state", "label", "severity", "reason", "value", "number", "unit"),
+    *("anchor", "anchor_number", "drift_pct", "expected_low", "expected_high", "as_of", "opened_at", "hours"),
+    *("acknowledged_at", "acknowledged_by", "note", "closed_at", "resolution", "closed_by", "closing_reason"),
+    *("request", "run_id", "flaps"),
+)
+CHANGE_COLUMNS = (
+    *("metric", "as_of", "value", "number", "unit", "baseline", "baseline_number", "drift_pct", "expected_low"),
+    *("expected_high", "band_widths", "severity", "accepted", "decided_at", "decided_by", "note", "reason"),
+    *("incident", "request", "run_id"),
+)
 EVENT_COLUMNS = (
     *("seq", "producer", "event_id", "type", "subject", "event_time", "received_at", "lag_seconds", "outcome"),
     *("reason", "rules"),

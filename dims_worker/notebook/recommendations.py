@@ -10,7 +10,7 @@ import pandas as pd
 LATEST = (
     *("metric", "category", "name", "value", "number", "unit", "baseline", "baseline_number", "as_of", "age_hours"),
     *("status", "severity", "drift_pct", "state", "critical", "failures", "error", "request", "request_drift_pct"),
-    *("baseline_as_of", "method", "beyond"),
+    *("baseline_as_of", "method", "beyond", "flag", "well", "sentence", "incident"),
 )
 VOLATILITY = ("metric", "days", "mean", "stddev", "volatility_pct", "mean_drift_pct")
 ADVICE = ("kind", "metric", "value", "unit", "what_to_do")
@@ -20,6 +20,7 @@ VOLATILE_PCT = 25.0
 UNCHANGED_DAYS = 30
 """A metric has never changed when this many days or more have the same value."""
 
+CLOSE = "Restore what is missing, or close it with a reason: dims incidents show {0.incident}"
 DECIDE = "Decide request {0.request}: dims approvals show {0.request}"
 MEASURE = "Check that its producer sends events, or add a schedule. Measure it now: dims verify -m {0.metric}"
 CONFIGURE = "Configure what is normal: `volatility: volatile`, wider thresholds, or `min_abs`"
@@ -47,27 +48,40 @@ def volatility(daily: pd.DataFrame) -> pd.DataFrame:
     return table[[*VOLATILITY]].sort_values("volatility_pct", ascending=False, na_position="last", ignore_index=True)
 
 
-def recommendations(latest: pd.DataFrame, volatile: pd.DataFrame, daily: pd.DataFrame) -> pd.DataFrame:
+def recommendations(
+    latest: pd.DataFrame, volatile: pd.DataFrame, daily: pd.DataFrame, incidents: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Return what to do: the most urgent kind first, within a kind the largest value first.
 
-    Columns: kind (`failed`, `held`, `limit`, `drift`, `stale`, `volatile`, `never changed`), metric, value and its unit
-    (%, hours, days, failures, or those of the metric), what_to_do.
+    Columns: kind (`failed`, `held`, `limit`, `incident`, `drift`, `stale`, `volatile`, `never changed`), metric, value
+    and its unit (%, hours, days, failures, or those of the metric), what_to_do. A drift whose incident is not closed is
+    an `incident`, whatever its metric measured since, and none once a person has acknowledged it.
     """
-    state, drift = latest["state"], latest["drift_pct"].fillna(0)
-    drifted = latest[(drift > DRIFT_PCT) & ~state.isin(("held", "failed"))]
+    flag, drift = latest["flag"], latest["drift_pct"].fillna(0)
+    drifts = _drift_incidents(incidents)
+    elsewhere = flag.isin(("waiting", "failing")) | latest["metric"].isin(drifts["metric"])
+    drifted = latest[(drift > DRIFT_PCT) & ~elsewhere]
     volatile = volatile[volatile["volatility_pct"].fillna(0) > VOLATILE_PCT]
     by_kind = (
-        _advise("failed", latest[state == "failed"], "failures", "failures", "Fix its source: {0.error}"),
-        _advise("held", latest[state == "held"], "request_drift_pct", "%", DECIDE),
+        _advise("failed", latest[flag == "failing"], "failures", "failures", "Fix its source: {0.error}"),
+        _advise("held", latest[latest["request"].notna()], "request_drift_pct", "%", DECIDE),
         _beyond_limit(latest),
+        _advise("incident", drifts[drifts["state"] == "open"], "drift_pct", "%", CLOSE),
         _advise("drift", drifted, "drift_pct", "%", "Find the cause: dims explain {0.metric}"),
-        _advise("stale", latest[state == "stale"], "age_hours", "hours", MEASURE),
+        _advise("stale", latest[flag == "stale"], "age_hours", "hours", MEASURE),
         _advise("volatile", volatile, "volatility_pct", "%", CONFIGURE),
         _unchanged(daily),
     )
     rows = [dict(zip(ADVICE, row, strict=True)) for kind in by_kind for row in kind]
     table = pd.DataFrame(rows, columns=[*ADVICE])
     return table.astype({"value": "Float64", **dict.fromkeys(("kind", "metric", "unit", "what_to_do"), object)})
+
+
+def _drift_incidents(incidents: pd.DataFrame | None) -> pd.DataFrame:
+    """Return the incidents of drifts that are not closed."""
+    if incidents is None:
+        return pd.DataFrame(columns=["incident", "metric", "state", "drift_pct"])
+    return incidents[(incidents["state"] != "closed") & (incidents["kind"] == "drift")]
 
 
 def _advise(kind: str, frame: pd.DataFrame, column: str, unit: str, what_to_do: str) -> Advice:

@@ -1,60 +1,51 @@
-"""Decide which alert states begin and end. Pure: a reading and the active states go in, the changes come out.
+"""Decide which alert states begin and end for which channel. Pure: incidents and active states in, changes out.
 
-People are notified of *states* of a metric: once when a state begins and once when it ends, however many readings
-confirm it. A metric may have several states at once, one of each kind:
+Messages follow incidents. A channel gets one message when an incident begins and one when it ends, however many
+readings come in between:
 
-| kind | active while | notifies at its end |
+| state | active while | its message at the end |
 |---|---|---|
-| `held:12` | request 12 waits for a person | yes: approved, rejected, withdrawn, expired |
-| `limit` | the value is beyond `min`, `max` or `max_age` | yes |
-| `drift:major` | readings drift this far and are accepted | no: the accepted value is the new baseline |
-| `attention` | the outcome of a workflow is `attention` | yes |
-| `failed` | it failed N times or more in a row; each channel sets N | yes |
-| `stale` | it was not measured for longer than `stale_after` | yes |
+| `drift:12` and the other kinds of incidents | incident 12 is open or acknowledged, and does not flap | how it ended |
+| `flapping` | an incident of the metric flaps: it came back within `notify.quiet_period` of its end | it is calm |
+| `attention` | the outcome of a workflow is `attention` | it is ok again |
 
-What a reading does to each state (`.`: nothing, an active state stays active):
+`flapping` is one state of a metric, whichever incident flaps. While it is active, the incidents that flap have no state
+of their own, so they cause no message.
 
-| outcome of the reading | held | limit | drift | attention | failed | stale |
-|---|---|---|---|---|---|---|
-| accepted | ends | by the value | tier notify, else ends | by the value | ends | ends |
-| held | active | ends if inside | ends | . | ends | ends |
-| rejected before | ends | ends if inside | ends | . | ends | ends |
-| looked | . | . | . | . | . | ends |
-| failed | . | . | . | . | active | . |
-| superseded, provisional | . | . | . | . | . | . |
+An acknowledged incident begins no state. Its active state stays until it ends, because people were notified of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any, Literal, Protocol
 
-from dims_worker.config import Channel
-from dims_worker.config.runtime import WORKFLOW
+from dims_worker.config import Channel, Config
 from dims_worker.domain.run import RunReading
+from dims_worker.store.incidents import KINDS, Incident
 
-HELD, LIMIT, DRIFT, ATTENTION, FAILED, STALE = "held", "limit", "drift", "attention", "failed", "stale"
+FLAPPING, ATTENTION = "flapping", "attention"
+ACKNOWLEDGED = "acknowledged"
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class AlertState:
-    """A state, with what channels filter by: `tier` and `severity`, or the number of `failures` in a row."""
+    """A state, with what channels filter by.
+
+    `tier` and `severity`: of a judged value. `failures`: in a row, of a metric that fails. `stale`: it is about missing
+    readings or events.
+    """
 
     state: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     tier: Literal["approve", "notify"] | None = None
     severity: str | None = None
     failures: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class AlertSignals:
-    """The states of a metric by kind, None for one that ends. `values` go into the message about an end."""
-
-    kinds: Mapping[str, AlertState | None] = field(default_factory=dict)
-    values: Mapping[str, Any] = field(default_factory=dict)
+    stale: bool = False
 
 
 class ActiveAlert(Protocol):
@@ -64,98 +55,150 @@ class ActiveAlert(Protocol):
     def id(self) -> int: ...
     @property
     def state(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def incident(self) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class AlertTransition:
-    """A change for one channel: a state of a metric begins or ends. `notify`: the channel gets a message about it."""
+    """A change for one channel: a state of a metric begins or ends. `notify`: the channel gets a message about it.
+
+    `incident`: the one whose state ends.
+    """
 
     channel: str
     metric: str
     begins: AlertState | None = None
     ends: int | None = None
-    ending: Mapping[str, Any] = field(default_factory=dict)
+    incident: int | None = None
     notify: bool = True
 
 
-def signals_of_reading(item: RunReading, failures: int, request: int | None, broken: str | None) -> AlertSignals:
-    """Return the signals of a recorded reading. `failures`: in a row, with this one. `request`: the open one.
-    `broken`: the limit that the value breaks, as text."""
-    return AlertSignals(_kinds(item, failures, request, broken), {"value": item.value, "unit": item.unit})
+@dataclass(frozen=True, slots=True)
+class MetricSignals:
+    """What a metric's states follow from.
+
+    `incidents`: those that are open or acknowledged. `failures`: of its measurement, in a row. `attention`: whether the
+    outcome of a workflow is `attention`; None if there is no new outcome. `explained`: numbers of incidents that begin
+    no state, because the incident of an input explains them. `now`: the time at which an incident flaps or not.
+    """
+
+    incidents: Sequence[Incident] = ()
+    failures: int = 0
+    attention: bool | None = None
+    explained: Collection[int] = frozenset()
+    now: datetime = _LONG_AGO
+
+    def flaps(self, incident: Incident) -> bool:
+        """Return whether an incident flaps: it came back within the quiet period, or has been calm for less."""
+        return incident.flapping and (incident.calm_at is not None or (incident.flapping_until or self.now) > self.now)
 
 
-def _kinds(item: RunReading, failures: int, request: int | None, broken: str | None) -> Mapping[str, AlertState | None]:
-    if item.outcome in ("superseded", "provisional"):
-        return {}
-    if item.outcome == "failed":
-        return {FAILED: AlertState(FAILED, {"error": item.error, "failures": failures}, failures=failures)}
-    kinds: dict[str, AlertState | None] = {STALE: None}
-    if item.outcome == "looked":
-        return kinds
-    if not failures:  # a first reading may come from a check, which does not clear the failures
-        kinds[FAILED] = None
-    if item.metric.startswith(WORKFLOW):
-        attention = item.value == "attention"
-        return kinds | {ATTENTION: AlertState(ATTENTION, {}, "notify", "high") if attention else None}
-    return kinds | _value_kinds(item, request, broken)
+def attention_of(item: RunReading) -> bool | None:
+    """Return whether a new outcome of a workflow needs attention, and None if the reading is no new outcome."""
+    return item.value == ATTENTION if item.outcome == "accepted" else None
 
 
-def _value_kinds(item: RunReading, request: int | None, broken: str | None) -> dict[str, AlertState | None]:
-    facts = {
-        "value": item.value,
-        "unit": item.unit,
-        "baseline": item.baseline,
-        "drift_pct": item.drift_pct,
-        "severity": item.severity,
-        "reason": item.reason,
-    }
-    if item.outcome == "accepted":
-        # A broken limit alone has the tier notify, too
-        drifted = item.tier == "notify" and (not broken or item.status in ("major", "extreme"))
-        return {
-            HELD: None,
-            DRIFT: AlertState(f"{DRIFT}:{item.status}", facts, "notify", item.severity) if drifted else None,
-            LIMIT: beyond_limit(item.value, item.unit, broken) if broken else None,
-        }
-    held = item.outcome == "held" and request is not None
-    waiting = AlertState(f"{HELD}:{request}", facts, "approve", item.severity) if held else None
-    inside: dict[str, AlertState | None] = (
-        {} if broken else {LIMIT: None}
-    )  # beyond its limit, the message about the held value says so
-    return {HELD: waiting, DRIFT: None, **inside}
+def state_of(incident: Incident, failures: int) -> AlertState:
+    """Return the state of an incident that does not flap. `failures`: of its metric, in a row."""
+    facts = _facts(incident) | ({"failures": failures} if incident.kind == "failing" else {})
+    state = f"{incident.kind}:{incident.id}"
+    if incident.kind == "failing":
+        return AlertState(state, facts, failures=failures)
+    if incident.kind in ("stale", "silence"):
+        return AlertState(state, facts, stale=True)
+    return AlertState(state, facts, "approve" if incident.kind == "approval" else "notify", incident.severity)
 
 
-def beyond_limit(value: Any, unit: str, broken: str) -> AlertState:
-    """Return the state of a value beyond its limit. An age gets there without a reading."""
-    return AlertState(LIMIT, {"value": value, "unit": unit, "reason": broken}, "notify", "high")
+def _facts(incident: Incident) -> dict[str, Any]:
+    names = ("kind", "story", "request", "severity", "reason", "value", "unit", "anchor", "flaps")
+    return {"incident": incident.id, **{name: getattr(incident, name) for name in names}}
 
 
-def channel_wants(channel: Channel, metric: str, state: AlertState) -> bool:
-    """Return whether a channel is notified of a state of a metric."""
-    if not any(fnmatchcase(metric, pattern) for pattern in channel.metrics):
+def receives(config: Config, name: str, metric: str) -> bool:
+    """Return whether a channel receives messages about a metric: as its owner, or by the channel's patterns.
+
+    A channel that is named as an owner and sets no `metrics` receives only what it owns.
+    """
+    if config.owners.get(metric) == name:
+        return True
+    channel = config.notify.channels[name]
+    if "metrics" not in channel.model_fields_set and name in config.owners.values():
         return False
-    if state.state == FAILED:
-        return channel.failures is not None and state.failures >= channel.failures
-    if state.state == STALE:
+    return any(fnmatchcase(metric, pattern) for pattern in channel.metrics)
+
+
+def owners_without_channel(config: Config) -> Mapping[str, Sequence[str]]:
+    """Return each owner that no channel is named after, with what it owns. Empty if there are no channels."""
+    owned: dict[str, list[str]] = {}
+    for metric, owner in config.owners.items():
+        if config.notify.channels and owner not in config.notify.channels:
+            owned.setdefault(owner, []).append(metric)
+    return owned
+
+
+def channel_wants(channel: Channel, state: AlertState) -> bool:
+    """Return whether a channel is notified of this kind of state, whatever the metric."""
+    if state.stale:
         return channel.stale
+    if state.tier is None:
+        return channel.failures is not None and state.failures >= channel.failures
     return state.tier in channel.tiers and (not channel.severities or state.severity in channel.severities)
 
 
 def transitions(
-    channels: Mapping[str, Channel], metric: str, signals: AlertSignals, active: Mapping[tuple[str, str], ActiveAlert]
+    config: Config, metric: str, signals: MetricSignals, active: Mapping[str, Sequence[ActiveAlert]]
 ) -> Iterator[AlertTransition]:
-    """Yield the changes for each channel, given the `active` states of the metric by channel and kind.
-
-    There is no change while a state stays active. If a state of the same kind replaces it, it ends without a message.
-    """
-    for name, channel in channels.items():
-        for kind, state in signals.kinds.items():
-            known = active.get((name, kind))
-            if state is not None and known is not None and state.state == known.state:
-                continue
-            begins = state is not None and channel_wants(channel, metric, state)
-            if known is not None:
-                notify = not begins and kind != DRIFT
-                yield AlertTransition(name, metric, ends=known.id, ending=signals.values, notify=notify)
-            if begins:
+    """Yield the changes for each channel, given the `active` states of the metric by channel."""
+    for name, channel in config.notify.channels.items():
+        known = active.get(name, ())
+        wanted = list(_wanted(channel, signals)) if receives(config, name, metric) else []
+        yield from _ends(name, metric, signals, known, wanted)
+        states = {each.state for each in known}
+        for state in wanted:
+            if state.state not in states:
                 yield AlertTransition(name, metric, begins=state)
+
+
+def _wanted(channel: Channel, signals: MetricSignals) -> Iterator[AlertState]:
+    """Yield the states that a channel is notified of: of incidents that no person has acknowledged, and attention."""
+    open_ones = [each for each in signals.incidents if each.state != ACKNOWLEDGED and each.id not in signals.explained]
+    for incident in open_ones:
+        state = state_of(incident, signals.failures)
+        if not signals.flaps(incident) and channel_wants(channel, state):
+            yield state
+    flapping = sorted((each for each in open_ones if signals.flaps(each)), key=lambda each: KINDS.index(each.kind))
+    for incident in flapping:
+        # Each time that it came back, it failed at least once
+        state = state_of(incident, max(signals.failures, incident.flaps + 1))
+        if channel_wants(channel, state):
+            yield AlertState(FLAPPING, state.facts)
+            break
+    if signals.attention:
+        state = AlertState(ATTENTION, {}, "notify", "high")
+        if channel_wants(channel, state):
+            yield state
+
+
+def _ends(
+    name: str, metric: str, signals: MetricSignals, known: Sequence[ActiveAlert], wanted: Sequence[AlertState]
+) -> Iterator[AlertTransition]:
+    """Yield the active states of a channel that end."""
+    lasting = {each.id for each in signals.incidents}
+    flapping = {each.id for each in signals.incidents if signals.flaps(each)}
+    replaced = FLAPPING in {*(each.state for each in known), *(state.state for state in wanted)}
+    for each in known:
+        if each.kind == ATTENTION:
+            if signals.attention is False:
+                yield AlertTransition(name, metric, ends=each.id)
+        elif each.kind == FLAPPING:
+            if not flapping:
+                yield AlertTransition(name, metric, ends=each.id, incident=each.incident)
+        elif each.incident is None:  # a state of an earlier version of DIMS, which did not follow incidents
+            yield AlertTransition(name, metric, ends=each.id, notify=False)
+        elif each.incident not in lasting:
+            yield AlertTransition(name, metric, ends=each.id, incident=each.incident)
+        elif each.incident in flapping and replaced:  # the message that it flaps replaces the one that it ended
+            yield AlertTransition(name, metric, ends=each.id, incident=each.incident, notify=False)

@@ -353,6 +353,6 @@ def _write(
         locked = recording.states
         update_requests(connection, config, run_id, items, locked)
         update_incidents(connection, config, RunFacts(run_id, items, locked, recording.judged), recording.now)
-        channels = write_run_notifications(connection, config, run_id, items, locked)
+        channels = write_run_notifications(connection, config, run_id, items, locked, recording.now)
     trigger, source, as_of, api_calls = measured.trigger, measured.source, measured.as_of, measured.api_calls
     return Run(run_id, trigger, source, status, as_of, finished_at, api_calls, tuple(items), channels)

@@ -10,19 +10,29 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from dims_worker.analysis.health import MetricHealth, any_number, health_labels, health_sentence
+from dims_worker.analysis.changes import largest_drifts
+from dims_worker.analysis.health import MetricHealth, any_number, health_labels
+from dims_worker.config import Metric
 from dims_worker.formatting import pluralize
 from dims_worker.reports import json_csv, workflow_tables
-from dims_worker.reports.inventory import InventoryReport, WorkflowResult
+from dims_worker.reports.inventory import (
+    InventoryReport,
+    ReportedChange,
+    ReportedIncident,
+    WorkflowResult,
+    report_change,
+    report_incident,
+)
 from dims_worker.reports.spreadsheet import Book, Sheet, new_workbook
 from dims_worker.store import point_in_time
 from dims_worker.store.approval_requests import list_requests
 from dims_worker.store.events import list_events
+from dims_worker.store.incidents import list_incidents
 from dims_worker.store.runs import PastReading, RunRow, list_runs
 from dims_worker.workflows import registry
 
 MAX_ROWS = 100_000
-"""A sheet lists at most this many drifts, runs, requests or events."""
+"""A sheet lists at most this many closed incidents, changes, drifts, runs, requests or events."""
 MAX_READINGS = 1_000_000
 """The readings on the `history` sheet: each metric gets an equal share, and together they fit on one sheet."""
 MAX_CHARTS = 24
@@ -30,6 +40,15 @@ CHART_COLUMNS, CHART_ROWS = 9, 16
 """The cells that a chart covers."""
 
 LATEST_COLUMNS = json_csv.COLUMNS
+INCIDENT_COLUMNS = (
+    *("incident", "story", "metric", "kind", "state", "label", "severity", "what", "before", "value", "unit"),
+    *("drift_pct", "expected_low", "expected_high", "as_of", "opened_at", "acknowledged_at", "acknowledged_by", "note"),
+    *("closed_at", "resolution", "closed_by", "closing_reason", "request", "run_id", "flaps", "owner"),
+)
+CHANGE_COLUMNS = (
+    *("metric", "as_of", "before", "after", "unit", "drift_pct", "expected_low", "expected_high", "band_widths"),
+    *("severity", "what", "accepted", "decided_at", "reason", "incident", "request", "run_id"),
+)
 READING_COLUMNS = (
     *("metric", "as_of", "value", "unit", "outcome", "status", "severity", "tier", "drift_pct", "baseline"),
     *("method", "run_id", "recorded_at", "reason", "error"),
@@ -55,10 +74,11 @@ REQUEST_COLUMNS = (
 )
 EVENT_COLUMNS = ("seq", "received_at", "type", "subject", "producer", "event_id", "event_time", "outcome", "reason")
 WIDTHS = {
-    16: ("value", "baseline", "before"),
-    20: ("source", "instant", "worker", "state", "category"),
+    16: ("value", "baseline", "before", "after", "acknowledged_by", "closed_by"),
+    20: ("source", "instant", "worker", "state", "category", "label"),
     34: ("name", "producer", "note", "type", "subject"),
-    40: ("metric", "reason", "error", "description", "event_id", "notes"),
+    40: ("metric", "reason", "error", "description", "event_id", "notes", "closing_reason", "states"),
+    60: ("what", "sentence", "accepted"),
 }
 """The columns by their width in characters. Times are 20 wide, other columns 12."""
 
@@ -73,6 +93,8 @@ def write_workbook(connection: Connection, inventory: InventoryReport, path: Pat
         book.workbook.set_properties({"title": f"{inventory.project}: data inventory", "created": created})
         _overview(book, inventory)
         _table(book, "latest", LATEST_COLUMNS, _latest_rows(inventory))
+        _incidents(book, connection, inventory)
+        _changes(book, connection, inventory)
         metrics = {metric.metric: metric for metric in inventory.metrics}
         _history(book, connection, inventory, metrics)
         drifts = point_in_time.recent_drifts(connection, list(metrics), inventory.since, MAX_ROWS + 1)
@@ -110,10 +132,13 @@ def _newest(book: Book, name: str, columns: Sequence[str], rows: Sequence[Sequen
 def _overview(book: Book, inventory: InventoryReport) -> None:
     sheet = book.sheet("overview", (40, 16, 16, 60))
     sheet.title(f"{inventory.project}: data inventory")
-    sheet.note(health_sentence(inventory.health))
+    sheet.note(inventory.sentence)
     sheet.line(["as of", inventory.now])
     sheet.line(["newest reading", inventory.newest])
-    sheet.line(["history, drift, runs and events since", inventory.since])
+    sheet.line(["history, drift, changes, runs and events since", inventory.since])
+    kinds = Counter(reported.incident.kind for reported in inventory.incidents)
+    listed = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+    sheet.line(["open incidents", len(inventory.incidents), None, listed])
     sheet.line(["metrics", len(inventory.metrics)])
     sheet.line(["disabled metrics", len(inventory.off)])
     sheet.line(["ok", len(inventory.well)])
@@ -129,16 +154,67 @@ def _overview(book: Book, inventory: InventoryReport) -> None:
     sheet.table(("category", "metrics", "need attention", "which"), rows)
 
 
+def _incidents(book: Book, connection: Connection, inventory: InventoryReport) -> None:
+    """Write the incidents that are not closed, then the newest that ended since then."""
+    ended = list_incidents(connection, limit=MAX_ROWS + 1, state="closed", since=inventory.since)
+    reported = [report_incident(inventory.config, incident, inventory.now) for incident in ended[:MAX_ROWS]]
+    rows = [_incident_row(each) for each in (*inventory.incidents, *reported)]
+    sheet = _table(book, "incidents", INCIDENT_COLUMNS, rows)
+    if len(ended) > MAX_ROWS:
+        sheet.note(f"This sheet has only the newest {pluralize(MAX_ROWS, 'incident')} that ended")
+
+
+def _incident_row(reported: ReportedIncident) -> list[Any]:
+    incident = reported.incident
+    row = {
+        "incident": incident.id,
+        "label": reported.label,
+        "what": reported.what,
+        "before": _cell(reported.metric, incident.anchor),
+        "value": _cell(reported.metric, incident.value),
+        "drift_pct": reported.document["drift_pct"],
+        "expected_low": incident.low,
+        "expected_high": incident.high,
+        "owner": reported.document["owner"],
+    }
+    return [row[name] if name in row else getattr(incident, name) for name in INCIDENT_COLUMNS]
+
+
+def _changes(book: Book, connection: Connection, inventory: InventoryReport) -> None:
+    drifts = largest_drifts(connection, inventory.config, inventory.since, MAX_ROWS + 1)
+    changes = [report_change(inventory.config, drift, inventory.now) for drift in drifts[:MAX_ROWS]]
+    sheet = _table(book, "changes", CHANGE_COLUMNS, [_change_row(change) for change in changes])
+    if len(drifts) > MAX_ROWS:
+        sheet.note(f"This sheet has only the largest {pluralize(MAX_ROWS, 'change')}")
+
+
+def _change_row(change: ReportedChange) -> list[Any]:
+    drift = change.drift
+    row = {
+        "before": _cell(change.metric, drift.before),
+        "after": _cell(change.metric, drift.after),
+        "expected_low": drift.low,
+        "expected_high": drift.high,
+        "band_widths": drift.distance,
+        "what": change.what,
+        "accepted": change.accepted,
+        "decided_at": drift.accepted.decided_at,
+        "incident": drift.incident.id if drift.incident else None,
+        "request": drift.accepted.request,
+    }
+    return [row[name] if name in row else getattr(drift, name) for name in CHANGE_COLUMNS]
+
+
 def _latest_rows(inventory: InventoryReport) -> Iterator[list[Any]]:
     for metric in inventory.metrics:
         row = json_csv.metric_row(metric, inventory.now)
-        row["instant"] = _typed(metric, metric.state.value) if metric.declared.is_age else None
+        row["instant"] = _cell(metric.declared, metric.state.value) if metric.declared.is_age else None
         yield [row[name] for name in LATEST_COLUMNS]
 
 
-def _typed(metric: MetricHealth | None, value: Any) -> Any:
+def _cell(metric: Metric | None, value: Any) -> Any:
     """Return a value for a cell: an age's instant becomes a date."""
-    if metric is not None and metric.declared.is_age and isinstance(value, str):
+    if metric is not None and metric.is_age and isinstance(value, str):
         return datetime.fromisoformat(value)
     return value
 
@@ -166,7 +242,8 @@ def _row(record: Any, columns: Sequence[str]) -> list[Any]:
 
 def _reading_row(reading: PastReading, metrics: Mapping[str, MetricHealth]) -> list[Any]:
     metric = metrics.get(reading.metric)
-    typed = {name: _typed(metric, getattr(reading, name)) for name in ("value", "baseline")}
+    declared = metric.declared if metric else None
+    typed = {name: _cell(declared, getattr(reading, name)) for name in ("value", "baseline")}
     return [typed[name] if name in typed else getattr(reading, name) for name in READING_COLUMNS]
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dims_worker import __version__
 from dims_worker.analysis.evidence import Gap
-from dims_worker.analysis.health import MetricHealth, health_labels, health_sentence, shown_labels
-from dims_worker.domain.decide import IN_FUTURE
+from dims_worker.analysis.health import MetricHealth, health_labels, shown_labels
+from dims_worker.domain.health import PROBLEMS, Flag
 from dims_worker.formatting import format_drift
 from dims_worker.reports import svg_charts
 from dims_worker.reports.inventory import InventoryReport, WorkflowResult, trend_days
@@ -28,8 +28,8 @@ MAX_LENGTH = 400
 """Longer texts are cut. `dims report json` has them whole."""
 MAX_NAMES = 60
 """A gap lists at most this many names."""
-PROBLEMS = ("failed", "beyond its limit", IN_FUTURE, "stale", "not measured yet")
-"""The labels of a metric that has a row under "Needs attention"."""
+ELSEWHERE: tuple[Flag, ...] = ("waiting", "new", "ok")
+"""The flags of a metric that has no row under "Needs attention": a held value has a card of its own."""
 
 
 def render_page(inventory: InventoryReport) -> str:
@@ -44,9 +44,8 @@ def render_page(inventory: InventoryReport) -> str:
         "first": last - timedelta(days=days - 1),
         "last": last,
         "version": __version__,
-        "sentence": health_sentence(inventory.health),
         "by_name": {health.metric: health for health in inventory.metrics},
-        "problems": [health for health in inventory.metrics if set(health_labels(health)) & set(PROBLEMS)],
+        "problems": [metric for metric in inventory.metrics if needs_attention(metric)],
         "gaps": [(health, gap) for health in inventory.metrics for gap in health.gaps],
         "gap_analysis": gap_analysis,
         "seasons": ((gap_analysis.result.get("games") or {}).get("seasons", ()) if gap_analysis else ()),
@@ -60,15 +59,27 @@ def environment() -> Environment:
     environment.globals.update(
         MAX_NAMES=MAX_NAMES,
         PROBLEMS=PROBLEMS,
-        legend=svg_charts.legend_html,
+        legend=svg_charts.trends_legend_html,
         sparkline=svg_charts.sparkline,
         trend=svg_charts.metric_trend_svg,
     )
-    values = (current_value, decide_command, format_row_drift, gap_title, metric_change)
-    labels = (health_labels, label_counts, shown_labels)
+    values = (current_value, decide_command, format_row_drift, gap_title, metric_change, problem_sentences)
+    labels = (label_counts, shown_labels)
     results = (result_notes, registry.result_status, registry.result_summary)
     environment.filters.update({function.__name__: function for function in (*values, *labels, *results)})
     return environment
+
+
+def needs_attention(metric: MetricHealth) -> bool:
+    """Return whether a metric has a problem other than a held value, or was never measured."""
+    return not metric.measured or not set(metric.health.flags) <= set(ELSEWHERE)
+
+
+def problem_sentences(metric: MetricHealth) -> str:
+    """Return what is wrong with a metric: a sentence for each of its problems."""
+    health = metric.health
+    listed = zip(health.flags, health.sentences, strict=True)
+    return " ".join(sentence for flag, sentence in listed if flag in PROBLEMS or not metric.measured)
 
 
 def current_value(health: MetricHealth, now: datetime) -> str:
@@ -80,9 +91,8 @@ def format_row_drift(row: ApprovalRequest | PastReading) -> str:
 
 
 def label_counts(metrics: Iterable[MetricHealth]) -> Mapping[str, int]:
-    """Count the labels of a category's metrics; all open requests count as `waits`."""
-    labels = (label for health in metrics for label in health_labels(health))
-    return Counter("waits" if label.startswith("waits") else label for label in labels)
+    """Count the labels of a category's metrics that are not ok."""
+    return Counter(label for health in metrics for label in health_labels(health))
 
 
 def gap_title(gap: Gap, health: MetricHealth) -> str:

@@ -9,15 +9,29 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from dims_worker.analysis.health import MetricHealth, any_number, group_by_health, load_health, points_in_unit
+from dims_worker.analysis.changes import AcceptedDrift, largest_drifts
+from dims_worker.analysis.health import (
+    MetricHealth,
+    any_number,
+    group_by_health,
+    health_sentence,
+    load_health,
+    points_in_unit,
+)
 from dims_worker.config import Config, Metric, S3Metric
 from dims_worker.config.runtime import WORKFLOW
+from dims_worker.domain.decide import SEVERITIES
+from dims_worker.formatting import escape_control, format_number
 from dims_worker.store import point_in_time
 from dims_worker.store.approval_requests import ApprovalRequest, list_requests, open_requests
 from dims_worker.store.engine import clock
 from dims_worker.store.events import LoggedEvent, list_events
 from dims_worker.store.history import daily_readings
+from dims_worker.store.incidents import KINDS, Incident, list_incidents, open_incidents
 from dims_worker.store.runs import PastReading, RunRow, list_runs
+from dims_worker.text.changes import change_document, change_sentence
+from dims_worker.text.incidents import RESOLUTIONS, configured_metric, incident_document, incident_facts
+from dims_worker.text.phrases import reason_text
 
 MIN_TREND_DAYS, MAX_TREND_DAYS = 90, 366
 MAX_TRENDS = 24
@@ -25,7 +39,7 @@ MAX_TRENDS = 24
 MAX_MARKERS = 60
 """A trend marks at most this many readings: the newest ones that were held, approved, rejected or failed."""
 RECENT_ROWS = 50
-"""A report lists at most this many drifts, runs, requests and events."""
+"""A report lists at most this many drifts, changes, closed incidents, runs, requests and events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +61,52 @@ class WorkflowResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportedIncident:
+    """An incident in words. An age in `what` is as old as it was at its reading, so that a report stays the same.
+
+    `metric` is None for a silence and for a metric that is no longer configured. `outcome` says who acknowledged it, or
+    how it ended. `document` is the incident as the API returns it.
+    """
+
+    incident: Incident
+    metric: Metric | None
+    label: str
+    what: str
+    outcome: str
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedChange:
+    """An accepted drift in words. `metric` is None if it is no longer configured. `accepted` says how, or by whom."""
+
+    drift: AcceptedDrift
+    metric: Metric | None
+    what: str
+    accepted: str
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class InventoryReport:
     """Everything that a report shows, read at one moment.
 
+    `incidents` are open or acknowledged, the most severe first. `ended` are those that were closed after `since`, the
+    newest first. `changes` are the values that became baselines after `since` although they drifted, the largest first.
     `requests` are the open approval requests, oldest first. `decided`, `drifts`, `runs` and `events` are the most
     recent ones, newest first. `received` counts the events after `since` by outcome. `off` lists the disabled metrics.
     """
 
     project: str
+    config: Config
     now: datetime
     since: datetime
     newest: datetime | None
     categories: tuple[CategoryHealth, ...]
     off: tuple[str, ...]
+    incidents: tuple[ReportedIncident, ...]
+    ended: tuple[ReportedIncident, ...]
+    changes: tuple[ReportedChange, ...]
     requests: tuple[ApprovalRequest, ...]
     decided: tuple[ApprovalRequest, ...]
     drifts: tuple[PastReading, ...]
@@ -94,6 +141,22 @@ class InventoryReport:
     def well(self) -> list[str]:
         return [metric.metric for metric in self.metrics if metric.well]
 
+    @property
+    def sentence(self) -> str:
+        """The first sentence of a report: `2 incidents are open, 1 of them acknowledged. 1 metric is failing.`"""
+        return f"{count_incidents([reported.incident for reported in self.incidents])} {health_sentence(self.health)}"
+
+
+def count_incidents(incidents: Sequence[Incident]) -> str:
+    """Return how many incidents are not closed, as a sentence."""
+    if not incidents:
+        return "No incident is open."
+    acknowledged = sum(incident.state == "acknowledged" for incident in incidents)
+    number = "1 incident is open" if len(incidents) == 1 else f"{format_number(len(incidents))} incidents are open"
+    if not acknowledged:
+        return f"{number}."
+    return f"{number} and acknowledged." if len(incidents) == 1 else f"{number}, {acknowledged} of them acknowledged."
+
 
 def gather_report(
     connection: Connection, config: Config, since: timedelta | datetime, *, from_newest: bool = False
@@ -117,15 +180,22 @@ def gather_report(
     for name in important:
         metric = health[name]
         health[name] = replace(metric, marks=points_in_unit(notable[name], metric.declared, metric.unit))
+    active = open_incidents(connection)
+    ended = list_incidents(connection, limit=RECENT_ROWS, state="closed", since=start)
+    drifts = largest_drifts(connection, config, start, RECENT_ROWS)
     sources = [f"{WORKFLOW}{name}" for name in config.configured_workflows]
     results = point_in_time.last_results(connection, sources)
     return InventoryReport(
         project=config.project.name,
+        config=config,
         now=now,
         since=start,
         newest=newest,
         categories=_categories(config, health),
         off=config.disabled_metrics,
+        incidents=tuple(report_incident(config, incident, now) for incident in _worst_first(active)),
+        ended=tuple(report_incident(config, incident, now) for incident in ended),
+        changes=tuple(report_change(config, drift, now) for drift in drifts),
         requests=tuple(waiting.values()),
         decided=tuple(row for row in list_requests(connection, limit=RECENT_ROWS) if row.state != "open"),
         drifts=tuple(point_in_time.recent_drifts(connection, names, start, RECENT_ROWS)),
@@ -134,6 +204,56 @@ def gather_report(
         received=point_in_time.events_since(connection, start),
         workflows=tuple(WorkflowResult(source.removeprefix(WORKFLOW), *last) for source, last in results.items()),
     )
+
+
+def _worst_first(incidents: Sequence[Incident]) -> list[Incident]:
+    """Return the incidents with the most severe first. Those of one run stay together."""
+    severities: dict[str, int] = {severity: -place for place, severity in enumerate(SEVERITIES)}
+    ranks = {each.id: (severities.get(each.severity, 0), KINDS.index(each.kind)) for each in incidents}
+    worst: dict[int, tuple[int, int]] = {}
+    for incident in incidents:
+        rank = ranks[incident.id]
+        worst[incident.story] = min(worst.get(incident.story, rank), rank)
+    return sorted(incidents, key=lambda each: (worst[each.story], each.story, ranks[each.id], each.id))
+
+
+def report_incident(config: Config, incident: Incident, now: datetime) -> ReportedIncident:
+    """Return an incident in words, at `now`."""
+    document = incident_document(config, incident, now)
+    return ReportedIncident(
+        incident,
+        configured_metric(config, incident.metric),
+        document["label"],
+        incident_facts(config, incident, incident.as_of or incident.opened_at),
+        _outcome(incident),
+        document,
+    )
+
+
+def report_change(config: Config, drift: AcceptedDrift, now: datetime) -> ReportedChange:
+    """Return an accepted drift in words, at `now`."""
+    metric = configured_metric(config, drift.metric)
+    what = change_sentence(config, drift, drift.as_of)
+    return ReportedChange(drift, metric, what, _accepted(drift), change_document(config, drift, now))
+
+
+def _outcome(incident: Incident) -> str:
+    """Return who acknowledged an incident, or how it ended. It has no time: a file cannot say `2 hours ago`."""
+    if incident.state == "closed":
+        how = RESOLUTIONS[incident.resolution] if incident.resolution else "closed"
+        by = f" by {escape_control(incident.closed_by)}" if incident.closed_by else ""
+        return f"{how}{by}{reason_text(incident.closing_reason)}"
+    if incident.state == "acknowledged":
+        return f"by {escape_control(incident.acknowledged_by)}{reason_text(incident.note)}"
+    return ""
+
+
+def _accepted(drift: AcceptedDrift) -> str:
+    accepted = drift.accepted
+    if accepted.how == "policy":
+        return "by policy"
+    how = "set by hand" if accepted.how == "by hand" else "approved"
+    return f"{how} by {escape_control(accepted.decided_by)}{reason_text(accepted.note)}"
 
 
 def trend_days(now: datetime, since: datetime) -> int:

@@ -8,18 +8,19 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from dims_worker.analysis.health import MetricHealth, health_sentence, shown_labels
+from dims_worker.analysis.health import MetricHealth
 from dims_worker.numbers import digits_of
 from dims_worker.reports.inventory import InventoryReport
 from dims_worker.text import metric_values
-from dims_worker.text.json_documents import facts, json_text, request_document
+from dims_worker.text.json_documents import facts, health_document, json_text, request_document
 from dims_worker.workflows import registry
 
 COLUMNS = (
     *("metric", "category", "name", "value", "unit", "baseline", "before", "change", "drift_pct", "status"),
     *("severity", "critical", "state", "request", "as_of", "instant", "baseline_as_of", "error", "description"),
-    *("method", "notes"),
+    *("method", "notes", "states", "sentence"),
 )
+"""`state` is the worst state of a metric and `states` are all of them. `sentence` explains the worst."""
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """A spreadsheet reads a text that starts with one of these as a formula (OWASP, CSV Injection)."""
 
@@ -39,7 +40,7 @@ def json_document(inventory: InventoryReport) -> dict[str, Any]:
         "generated_at": inventory.now,
         "since": inventory.since,
         "newest": inventory.newest,
-        "verdict": health_sentence(inventory.health),
+        "verdict": inventory.sentence,
         "health": {
             "metrics": len(inventory.metrics),
             "disabled": len(inventory.off),
@@ -51,12 +52,16 @@ def json_document(inventory: InventoryReport) -> dict[str, Any]:
                 "category": category.name,
                 "feed": category.feed,
                 "metrics": [
-                    metric_row(metric, inventory.now) | {"days": _daily_rows(metric)} for metric in category.metrics
+                    metric_row(metric, inventory.now)
+                    | {"health": health_document(metric.health), "days": _daily_rows(metric)}
+                    for metric in category.metrics
                 ],
             }
             for category in inventory.categories
         ],
         "off": list(inventory.off),
+        "incidents": [dict(reported.document) for reported in (*inventory.incidents, *inventory.ended)],
+        "changes": [dict(change.document) for change in inventory.changes],
         "requests": [
             request_document(row) | {"decide": metric_values.decide_command(row)} for row in inventory.requests
         ],
@@ -100,7 +105,7 @@ def metric_row(metric: MetricHealth, now: datetime) -> dict[str, Any]:
         "status": metric.status,
         "severity": state.severity,
         "critical": metric.critical,
-        "state": ", ".join(shown_labels(metric)),
+        "state": metric.health.label,
         "request": metric.request.id if metric.request else None,
         "as_of": state.as_of,
         "instant": state.value if is_age else None,
@@ -109,6 +114,8 @@ def metric_row(metric: MetricHealth, now: datetime) -> dict[str, Any]:
         "description": metric.declared.description,
         "method": state.method,
         "notes": "; ".join([*metric.doubts, *(f"left out: {text}" for text in metric.left_out)]) or None,
+        "states": metric.health.text,
+        "sentence": metric.health.sentence,
     }
 
 

@@ -1,6 +1,7 @@
 """The inventory as Markdown for a Git repository.
 
-The text changes only when DIMS measures something. It has no time of creation, and an age is the time it counts from.
+The text changes only when DIMS measures something, or when an incident opens or ends, or a person acknowledges it. It
+has no time of creation, and an age is the time it counts from.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ from dims_worker.formatting import (
     format_value,
     pluralize,
 )
-from dims_worker.reports.inventory import CategoryHealth, InventoryReport, WorkflowResult
+from dims_worker.reports.inventory import (
+    CategoryHealth,
+    InventoryReport,
+    ReportedIncident,
+    WorkflowResult,
+    count_incidents,
+)
 from dims_worker.text.metric_values import decide_command, metric_change, metric_instant
 from dims_worker.workflows import registry
 from dims_worker.workflows.markdown import code_span, escape_markdown, markdown_table
@@ -43,11 +50,15 @@ def render_master(inventory: InventoryReport) -> str:
     lines = [
         "# Data inventory",
         "",
+        f"{_open_incidents(inventory)} "
         f"{count_metrics(len(inventory.metrics))} in {categories} {'category' if categories == 1 else 'categories'}"
         f"{f', {len(inventory.off)} disabled' if inventory.off else ''}. {_about(inventory)}",
         "",
+        *_incidents(inventory),
         *_waiting(inventory),
         *_failed(inventory.metrics),
+        *_changes(inventory),
+        *_ended_incidents(inventory),
         *_contents(inventory.categories),
     ]
     for category in inventory.categories:
@@ -63,10 +74,11 @@ def render_collection(inventory: InventoryReport) -> str:
     """Return the document of the feeds: first side by side, then each feed with the names of what is missing."""
     feeds = inventory.feeds
     metrics = [metric for category in feeds for metric in category.metrics]
+    counts = f"{pluralize(len(feeds), 'feed')}, {count_metrics(len(metrics))}."
     lines = [
         "# Data collection inventory",
         "",
-        f"{pluralize(len(feeds), 'feed')}, {count_metrics(len(metrics))}. {_about(inventory)}",
+        f"{_open_incidents(inventory)} {counts} {_about(inventory)}",
         "",
         *_side_by_side(feeds),
         *_failed(metrics),
@@ -89,6 +101,65 @@ def _about(inventory: InventoryReport) -> str:
     )
     since = format_utc(inventory.since)
     return f"{newest} Changes are since {since}. For ages and stale metrics, run `dims metrics`."
+
+
+def _open_incidents(inventory: InventoryReport) -> str:
+    return count_incidents([reported.incident for reported in inventory.incidents])
+
+
+def _incidents(inventory: InventoryReport) -> Iterator[str]:
+    if inventory.incidents:
+        yield from ("## Incidents", "", "An incident lasts until the metric recovers or a person closes it.", "")
+        heads = ("incident", "state", "severity", "metric", "what", "since", "acknowledged")
+        yield from markdown_table(heads, [_incident(reported) for reported in inventory.incidents], (0,))
+        yield ""
+
+
+def _ended_incidents(inventory: InventoryReport) -> Iterator[str]:
+    if inventory.ended:
+        yield from ("## Incidents that ended", "")
+        rows = []
+        for reported in inventory.ended:
+            ended = reported.incident.closed_at
+            *first, outcome = _incident(reported)
+            rows.append([*first, format_utc(ended) if ended else "", outcome])
+        ended_heads = ("incident", "state", "severity", "metric", "what", "since", "ended", "how")
+        yield from markdown_table(ended_heads, rows, (0,))
+        yield ""
+
+
+def _incident(reported: ReportedIncident) -> list[object]:
+    """Return the row of an incident: its number, state, severity, metric, what is wrong, its start and its outcome."""
+    incident = reported.incident
+    return [
+        incident.id,
+        escape_markdown(reported.label),
+        escape_markdown(incident.severity),
+        code_span(incident.metric),
+        escape_markdown(reported.what),
+        format_utc(reported.document["since"]),
+        escape_markdown(reported.outcome),
+    ]
+
+
+def _changes(inventory: InventoryReport) -> Iterator[str]:
+    if not inventory.changes:
+        return
+    yield from ("## What changed", "", "Values that drifted and are the baseline now, the largest change first.", "")
+    rows = []
+    for change in inventory.changes:
+        drift = change.drift
+        rows.append(
+            [
+                code_span(drift.metric),
+                escape_markdown(change.what),
+                format_utc(drift.as_of),
+                escape_markdown(change.accepted),
+                drift.incident.id if drift.incident else None,
+            ]
+        )
+    yield from markdown_table(("metric", "change", "measured", "accepted", "incident"), rows, (4,))
+    yield ""
 
 
 def _waiting(inventory: InventoryReport) -> Iterator[str]:
@@ -153,7 +224,7 @@ def _category(category: CategoryHealth, inventory: InventoryReport) -> Iterator[
 def _row(metric: MetricHealth, newest_day: str) -> list[object]:
     """Return a metric's row. It has the day of its reading only where other metrics are newer."""
     state = metric.state
-    labels = [*health_labels(metric, lasting=True), *metric.doubts] or ["ok"]
+    labels = shown_labels(metric, lasting=True)
     if state.as_of and format_day(state.as_of) != newest_day:
         labels.append(f"from {format_day(state.as_of)}")
     has_baseline = state.baseline_as_of is not None and not metric.declared.is_age
@@ -163,7 +234,7 @@ def _row(metric: MetricHealth, newest_day: str) -> list[object]:
         metric_change(metric),
         escape_markdown(metric_instant(metric, state.baseline)) if has_baseline else NO_VALUE,
         NO_VALUE if metric.declared.is_age else format_drift(state.value, state.baseline, state.drift_pct),
-        escape_markdown(", ".join(labels)),
+        escape_markdown("; ".join(labels)),
         escape_markdown(metric.declared.description),
     ]
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import product
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -27,16 +28,17 @@ from dims_worker.broker.queues import queue_names
 from dims_worker.checks.bounded import BoundedCalls
 from dims_worker.checks.system import check_services
 from dims_worker.config import Config
-from dims_worker.domain.decide import Judge, age_of
+from dims_worker.domain.decide import SEVERITIES, age_of
+from dims_worker.domain.health import metric_health
 from dims_worker.errors import DimsError
 from dims_worker.events import OWN_TYPES, STREAM
 from dims_worker.formatting import display_unit
 from dims_worker.local import ServerUrls
 from dims_worker.probes.base import IN_PROGRESS
 from dims_worker.store import metric_states
-from dims_worker.store.approval_requests import open_requests
-from dims_worker.store.counters import count_events, count_runs
-from dims_worker.store.engine import clock, engine, transaction
+from dims_worker.store.counters import count_events, count_runs, count_waiting
+from dims_worker.store.engine import engine, transaction
+from dims_worker.store.incidents import KINDS, Incident, open_incidents
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ MAX_TYPES = 100
 """Each event type is a time series, and anyone may publish. Beyond this many unknown types, all others share one."""
 OTHER = "other"
 RUN_STATUSES = ("ok", "partial", "superseded")
+HEALTH_LABELS = ("metric", "flag", "label", "severity")
 
 
 @dataclass(eq=False)  # a registry identifies its collectors by identity
@@ -112,12 +115,15 @@ class PrometheusCollector(Collector):
         with transaction(engine(self.database_url)) as connection:
             connection.execute(text(f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {int(TIMEOUT * 1000)}"))
             states = list(metric_states.states_of(connection, self.config.definitions).values())
-            waiting, now = len(open_requests(connection)), clock(connection)
+            (waiting, now), incidents = count_waiting(connection), open_incidents(connection)
             events, runs = self._events.count(connection), self._runs.count(connection)
         lag = max((now - state.due_since for state in states if state.due and state.due_since), default=timedelta(0))
         event_counts = self._limit_types(events)
+        metrics = [state for state in states if state.metric in self.config.metrics]
         return [
-            *self._values([state for state in states if state.metric in self.config.metrics], now),
+            *self._values(metrics, now),
+            *self._health(metrics, incidents, now),
+            *_incident_counts(incidents),
             *_totals(self.config),
             _counter("dims_events", "Events stored.", ["type", "outcome"], event_counts, [("", "rejected")]),
             _counter("dims_runs", "Runs recorded.", ["status"], runs, [(status,) for status in RUN_STATUSES]),
@@ -155,33 +161,42 @@ class PrometheusCollector(Collector):
         )
         baseline = _gauge("dims_metric_baseline", "The last accepted value.", "metric", "unit")
         measured = _gauge("dims_metric_measured_timestamp_seconds", "When the last good value was measured.", "metric")
+        for state in states:
+            declared = self.config.metrics[state.metric]
+            labels = [state.metric, display_unit(declared, state.unit)]
+            if state.as_of:
+                measured.add_metric([state.metric], state.as_of.timestamp())
+                if (number := self._number(state.metric, state.value, now)) is not None:
+                    value.add_metric(labels, number)
+            if state.baseline_as_of and (number := self._number(state.metric, state.baseline, now)) is not None:
+                baseline.add_metric(labels, number)
+        return [value, baseline, measured]
+
+    def _health(
+        self, states: Iterable[metric_states.MetricState], incidents: Iterable[Incident], now: datetime
+    ) -> list[Metric]:
+        """Return the health of each metric. A disabled metric has no series at 0 or 1, so that no sum counts it."""
+        health = _gauge("dims_metric_health", "The worst state of a metric now, always 1.", *HEALTH_LABELS)
         stale = _gauge("dims_metric_stale", "Unmeasured for longer than stale_after.", "metric")
         failed = _gauge("dims_metric_failed", "Whether the last attempt failed.", "metric")
         beyond = _gauge("dims_metric_beyond_limit", "Beyond min, max or max_age, or in the future.", "metric")
         about = "Approximate, or measured during an operation such as a rebase."
         approximate = _gauge("dims_metric_approximate", about, "metric")
+        by_metric: defaultdict[str, list[Incident]] = defaultdict(list)
+        for incident in incidents:
+            by_metric[incident.metric].append(incident)
         for state in states:
-            declared = self.config.metrics[state.metric]
-            if not declared.enabled and state.as_of is None:
+            found = metric_health(self.config, state, by_metric[state.metric], now)
+            health.add_metric([state.metric, found.worst, found.label, found.severity], 1.0)
+            if not self.config.metrics[state.metric].enabled:
                 continue
-            labels = [state.metric, display_unit(declared, state.unit)]
-            if state.as_of and (number := self._number(state.metric, state.value, now)) is not None:
-                value.add_metric(labels, number)
-            if state.baseline_as_of and (number := self._number(state.metric, state.baseline, now)) is not None:
-                baseline.add_metric(labels, number)
-            stale_after = self.config.policy_of(state.metric).stale_after
+            failed.add_metric([state.metric], float("failing" in found.flags))
             if state.as_of:
-                measured.add_metric([state.metric], state.as_of.timestamp())
-            if not declared.enabled:
-                continue  # a disabled metric is neither stale nor failed, and no total counts it
-            if state.as_of:
-                stale.add_metric([state.metric], float(bool(stale_after and now - state.as_of > stale_after)))
-                broken = Judge.of(self.config, state.metric).broken_limit(state.value, now, state.as_of)
-                beyond.add_metric([state.metric], float(broken is not None))
+                stale.add_metric([state.metric], float("stale" in found.flags))
+                beyond.add_metric([state.metric], float("limit" in found.flags))
                 unsettled = state.method == "approximate" or IN_PROGRESS in (state.details or {})
                 approximate.add_metric([state.metric], float(unsettled))
-            failed.add_metric([state.metric], float(state.error is not None))
-        return [value, baseline, measured, stale, failed, beyond, approximate]
+        return [health, stale, failed, beyond, approximate]
 
     def _number(self, name: str, value: object, now: datetime) -> float | None:
         """Return a number or a boolean as a float and an age in its unit; None for every other value."""
@@ -223,6 +238,27 @@ def _totals(config: Config) -> list[Metric]:
     numbers.add_metric(["enabled"], len(config.enabled_metrics))
     numbers.add_metric(["disabled"], len(config.disabled_metrics))
     return [numbers]
+
+
+def _incident_counts(incidents: Iterable[Incident]) -> list[Metric]:
+    """Count the incidents that are not closed, and those of them that a person has acknowledged.
+
+    Every kind and severity has a series at 0, because a rule cannot compare a number with a series that has ended.
+    """
+    active, acknowledged = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for incident in incidents:
+        active[incident.kind, incident.severity] += 1
+        acknowledged[incident.kind, incident.severity] += incident.state == "acknowledged"
+    families: list[Metric] = []
+    for name, documentation, counts in (
+        ("dims_incidents_open", "Incidents that are not closed.", active),
+        ("dims_incidents_acknowledged", "Open incidents that a person has acknowledged.", acknowledged),
+    ):
+        family = _gauge(name, documentation, "kind", "severity")
+        for kind, severity in sorted({*product(KINDS, SEVERITIES[1:]), *active}):
+            family.add_metric([kind, severity], counts[kind, severity])
+        families.append(family)
+    return families
 
 
 def _gauge(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:

@@ -28,7 +28,7 @@ MAX_ROWS = 1_048_576
 MAX_CHARACTERS = 32_767
 MAX_SHEET_NAME = 31
 FIRST_UNSAFE_INTEGER = 10**15
-LAST_FROZEN_ROW = 20
+LAST_FROZEN_ROW = 24
 """A frozen header further down would leave no room for the rows under it."""
 FIRST_DAY = datetime(1900, 3, 1, tzinfo=UTC)
 """Excel treats 1900 as a leap year, so it shows earlier dates wrong."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from dims_worker.analysis.bands import BandedReading, expected_text, is_outside_band
 from dims_worker.analysis.health import MetricHealth
 from dims_worker.formatting import (
     escape_control,
@@ -24,7 +25,7 @@ from dims_worker.formatting import (
     format_value,
     is_number,
 )
-from dims_worker.store.history import TREND_OUTCOMES, DailyLine, Day, Point
+from dims_worker.store.history import TREND_OUTCOMES, UNMARKED_OUTCOMES, DailyLine, Day, Point
 
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 20
 """The margins of a chart."""
@@ -40,11 +41,14 @@ class ChartSize:
 
 
 SMALL = ChartSize(360, 150)
+LONGEST_GAP = timedelta(days=3)
+"""The band continues over a gap of up to this length between two days with one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChartMarker:
-    """A reading that was `held`, `approved`, `rejected` or `failed`. `value` is None where it is not a number."""
+    """A reading that was `held`, `approved`, `rejected` or `failed`, or accepted `outside` its band. `value` is None
+    where it is not a number."""
 
     at: date
     outcome: str
@@ -53,11 +57,20 @@ class ChartMarker:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedDay:
+    """The band of a day. In a chart of instants, `day` is its midnight in UTC."""
+
+    day: date
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class TrendData:
     """A value between two moments. All dates are days, or all are instants.
 
     `line`: the accepted values. `steps`: the baseline where it moved. `description`: the chart in one sentence.
-    `dots`: draw each value of the line as a dot.
+    `dots`: draw each value of the line as a dot. `band`: where values were expected, the oldest day first.
     """
 
     first: date
@@ -67,12 +80,22 @@ class TrendData:
     markers: Sequence[ChartMarker]
     description: str
     dots: bool = False
+    band: Sequence[ExpectedDay] = ()
 
     @property
     def values(self) -> list[float]:
         """Return all values on the vertical axis."""
         marked = [marker.value for marker in self.markers if marker.value is not None]
         return [value for _, value in (*self.line, *self.steps)] + marked
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Return the ends of the vertical axis. The band may double it. A wider one would flatten the values."""
+        low, high = min(self.values), max(self.values)
+        reach = max(high - low, 0.1 * max(abs(low), abs(high)))
+        low_band = min((max(day.low, low - reach) for day in self.band), default=low)
+        high_band = max((min(day.high, high + reach) for day in self.band), default=high)
+        return min(low, low_band), max(high, high_band)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,23 +159,27 @@ def metric_trend_svg(metric: MetricHealth, first: date, last: date, now: datetim
     """Return a metric's trend: its values, its baseline, and what was held, approved, rejected, or failed."""
     line = list(_line(metric.days))
     markers = [marker for point in metric.marks if (marker := _marker(metric, point, now)).at >= first]
+    markers += [_outside_marker(metric, day) for day in metric.days if is_drawn_outside(day)]
     drawable = [marker for marker in markers if marker.outcome == "failed" or marker.value is not None]
     steps = list(baseline_steps(((day.day, day.baseline) for day in metric.days), last))
-    return trend_svg(TrendData(first, last, line, steps, drawable, _description(metric, line)), SMALL)
+    band = expected_days((day.day, day) for day in metric.days if day.day >= first)
+    description = _description(metric, line, drawable)
+    return trend_svg(TrendData(first, last, line, steps, drawable, description, band=band), SMALL)
 
 
 def trend_svg(trend: TrendData, size: ChartSize) -> Markup:
     """Return a trend as SVG, empty where it has no number."""
-    values = trend.values
-    if not values:
+    if not trend.values:
         return Markup("")
-    ticks = _ticks(min(values), max(values))
-    low, high = min(ticks[0], *values), max(ticks[-1], *values)
+    low, high = trend.span
+    ticks = _ticks(low, high)
+    low, high = min(ticks[0], low), max(ticks[-1], high)
     width, height = size.width - LEFT - RIGHT, size.height - TOP - BOTTOM
     scale = ChartScale(trend.first, trend.last, low, high, LEFT, TOP, width, height)
     parts = [
         f'<svg class="{f"trend {size.style}".strip()}" viewBox="0 0 {size.width} {size.height}" role="img" '
         f'aria-label="{escape(trend.description)}">',
+        _band_svg(scale, trend.band) if trend.band else "",
         *_grid(scale, ticks, size),
         f'<path class="base" d="{scale.path(trend.steps, steps=True)}"/>' if trend.steps else "",
         f'<path class="line" d="{scale.path(trend.line)}"/>' if trend.line else "",
@@ -163,15 +190,37 @@ def trend_svg(trend: TrendData, size: ChartSize) -> Markup:
     return _markup("".join(parts))
 
 
-def legend_html() -> Markup:
-    """Return the legend of a trend's lines and markers."""
+def legend_html(*, expected: bool) -> Markup:
+    """Return the legend of a trend's lines and markers. `expected`: the charts show the band of expected values."""
+    band = {"expected": '<path class="expected" d="M1 1H21V11H1Z"/>', "outside": _symbol("outside", 11, 6)}
     symbols = {
         "accepted": '<path class="line" d="M1 6H21"/>',
         "baseline": '<path class="base" d="M1 6H21"/>',
+        **(band if expected else {}),
         **{outcome: _symbol(outcome, 11, 6) for outcome in ("held", "approved", "rejected", "failed")},
     }
     drawn = (f'<li><svg viewBox="0 0 22 12" aria-hidden="true">{svg}</svg>{name}</li>' for name, svg in symbols.items())
     return _markup(f'<ul class="legend">{"".join(drawn)}</ul>')
+
+
+def trends_legend_html(metrics: Iterable[MetricHealth]) -> Markup:
+    """Return the legend of the trends of these metrics."""
+    return legend_html(expected=any(day.expected_low is not None for metric in metrics for day in metric.days))
+
+
+def expected_days(readings: Iterable[tuple[date, BandedReading]]) -> list[ExpectedDay]:
+    """Return the band of each day, from readings with their day, oldest first. The last reading of a day counts."""
+    bands = {
+        day: ExpectedDay(day, reading.expected_low, reading.expected_high)
+        for day, reading in readings
+        if reading.expected_low is not None and reading.expected_high is not None
+    }
+    return list(bands.values())
+
+
+def is_drawn_outside(reading: Day | Point) -> bool:
+    """Return whether a reading that no person decided is outside its band."""
+    return reading.outcome in UNMARKED_OUTCOMES and is_outside_band(reading)
 
 
 def compact(value: float) -> str:
@@ -182,9 +231,9 @@ def compact(value: float) -> str:
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
-def _description(metric: MetricHealth, line: Sequence[tuple[date, float]]) -> str:
+def _description(metric: MetricHealth, line: Sequence[tuple[date, float]], markers: Sequence[ChartMarker]) -> str:
     ends = f" from {format_number(line[0][1])} to {format_number(line[-1][1])}" if line else ""
-    outcomes = Counter(point.outcome for point in metric.marks)
+    outcomes = Counter(marker.outcome for marker in markers)
     return f"{metric.metric}: {len(line)} days{ends}" + "".join(f", {n} {outcome}" for outcome, n in outcomes.items())
 
 
@@ -234,13 +283,23 @@ def _marker(metric: MetricHealth, point: Point, now: datetime) -> ChartMarker:
     return chart_marker(point, point.as_of.astimezone(UTC).date(), value, shown)
 
 
+def _outside_marker(metric: MetricHealth, day: Day) -> ChartMarker:
+    shown = format_value(day.value, metric.unit, metric.declared, day.as_of)
+    return ChartMarker(day.day, "outside", float(day.value), _marker_title(day, day.day, "outside", shown))
+
+
 def chart_marker(point: Point, at: date, value: float | None, shown: str) -> ChartMarker:
     """Return the marker of a reading. `value` is its place in the chart, and `shown` its value with the unit."""
-    title = f"{_format_time(at)}, {point.outcome}: "
+    outcome = "outside" if is_drawn_outside(point) else point.outcome
     if point.outcome == "failed":
-        return ChartMarker(at, "failed", None, title + escape_control(point.error or ""))
-    drift = format_drift(point.value, point.baseline, point.drift_pct)
-    return ChartMarker(at, point.outcome, value, f"{title}{shown} ({drift})")
+        return ChartMarker(at, "failed", None, f"{_format_time(at)}, failed: {escape_control(point.error or '')}")
+    return ChartMarker(at, outcome, value, _marker_title(point, at, outcome, shown))
+
+
+def _marker_title(reading: Day | Point, at: date, outcome: str, shown: str) -> str:
+    expected = expected_text(reading)
+    drift = format_drift(reading.value, reading.baseline, reading.drift_pct)
+    return f"{_format_time(at)}, {outcome}: {shown} ({drift}){f', expected {expected}' if expected else ''}"
 
 
 def _format_time(at: date) -> str:
@@ -253,6 +312,30 @@ def _marker_svg(scale: ChartScale, marker: ChartMarker, size: ChartSize) -> str:
     return _symbol(marker.outcome, scale.x(marker.at), y, f"<title>{escape(marker.title)}</title>")
 
 
+def _band_svg(scale: ChartScale, band: Sequence[ExpectedDay]) -> str:
+    """Draw the band as areas. A short gap between two days is closed, and a longer one stays open."""
+    areas: list[list[tuple[float, float, float, float]]] = []
+    day, right_edge = timedelta(days=1), scale.left + scale.width
+    for number, each in enumerate(band):
+        following = band[number + 1].day if number + 1 < len(band) else each.day + day
+        end = following if following - each.day <= LONGEST_GAP else each.day + day
+        # The place of a date is the middle of its day
+        half = 0 if isinstance(each.day, datetime) else (scale.x(each.day + day) - scale.x(each.day)) / 2
+        left, right = (min(max(scale.x(at) - half, scale.left), right_edge) for at in (each.day, end))
+        top, bottom = (scale.y(min(max(value, scale.low), scale.high)) for value in (each.high, each.low))
+        if not areas or areas[-1][-1][1] < left:
+            areas.append([])
+        areas[-1].append((left, right, top, bottom))
+    return f'<path class="expected" d="{"".join(map(_area_path, areas))}"/>'
+
+
+def _area_path(area: Sequence[tuple[float, float, float, float]]) -> str:
+    """Return the outline of rectangles side by side: along the upper edges, and back along the lower ones."""
+    upper = "".join(f"V{_round(top)}H{_round(right)}" for _, right, top, _ in area)
+    lower = "".join(f"V{_round(bottom)}H{_round(left)}" for left, _, _, bottom in reversed(area))
+    return f"M{_round(area[0][0])} {_round(area[0][3])}{upper}{lower}Z"
+
+
 def _dot(scale: ChartScale, at: date, value: float) -> str:
     title = f"<title>{_format_time(at)}: {format_number(value)}</title>"
     return f'<circle class="dot" cx="{_round(scale.x(at))}" cy="{_round(scale.y(value))}" r="2">{title}</circle>'
@@ -262,6 +345,7 @@ def _symbol(outcome: str, x: float, y: float, title: str = "") -> str:
     """Draw the symbol of an outcome. Each has its own shape, for readers who cannot distinguish the colours."""
     shapes = {
         "held": "m0 -4.5 4.5 4.5 -4.5 4.5 -4.5 -4.5z",
+        "outside": "m-3.5 -3.5h7v7h-7z",
         "rejected": "m-3.5 -3.5 7 7m0 -7 -7 7",
         "failed": "m0 -7v7",
     }

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from dims_worker import formatting
+from dims_worker.domain.health import ACKNOWLEDGED
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 CHIP_STYLES = {
-    "ok": ("accepted", "approved", "ok"),
-    "warn": ("attention", "held", "moderate", "open", "stale"),
-    "bad": ("beyond its limit", "in the future", "extreme", "major", "rejected"),
-    "lost": ("failed", "partial"),
+    "ok": ("accepted", "approved", "closed", "ok"),
+    "warn": ("attention", "held", "medium", "moderate", "open", "overdue", "stale"),
+    "bad": ("beyond its limit", "drifted", "extreme", "high", "in the future", "lost", "major", "rejected", "urgent"),
+    "lost": ("failed", "failing", "partial", "silent"),
 }
 """The states by their CSS class. Every other state is `quiet`."""
+_ACKNOWLEDGED = f", {ACKNOWLEDGED}"
 
 
 def html_environment(package: str, max_length: int | None = None) -> Environment:
@@ -52,7 +55,14 @@ def visible_text(value: object, max_length: int | None = None) -> str:
 
 
 def chip(state: str) -> Markup:
-    """Return a state as a pill. The text says everything; the colour only helps."""
-    styles = (style for style, states in CHIP_STYLES.items() if state in states)
-    style = "warn" if state.startswith("waits") else next(styles, "quiet")
+    """Return a state as a pill. The text says everything; the colour only helps.
+
+    A state that a person has acknowledged keeps its colour, and has an outline instead of a background. A count may
+    come before it: `3 lost`.
+    """
+    name = re.sub(r"^[\d,]+ ", "", state.removesuffix(_ACKNOWLEDGED))
+    styles = (style for style, states in CHIP_STYLES.items() if name in states)
+    style = "warn" if name.startswith("waits") else next(styles, "quiet")
+    if state.endswith(_ACKNOWLEDGED):
+        style += " acknowledged"
     return Markup('<span class="chip {}">{}</span>').format(style, visible_text(state))

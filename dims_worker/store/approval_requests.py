@@ -130,6 +130,18 @@ def decided_requests(connection: Connection, *, limit: int, before: int | None =
     return [ApprovalRequest(*row) for row in rows]
 
 
+def approved_since(connection: Connection, since: datetime) -> list[ApprovalRequest]:
+    """Return what people accepted after that time, oldest first: approved requests, and baselines set by hand."""
+    rows = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM dims_approval_requests "
+            "WHERE state = 'approved' AND decided_at > :since ORDER BY id"
+        ),
+        {"since": since},
+    )
+    return [ApprovalRequest(*row) for row in rows]
+
+
 def find_request(connection: Connection, name: str, *, lock: bool = False) -> ApprovalRequest | None:
     """Return the request with this number, or the open (else the newest) request of the metric with this name."""
     row = connection.execute(

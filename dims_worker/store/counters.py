@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
@@ -72,3 +72,11 @@ def count_events() -> LabelCounts:
 def count_runs() -> LabelCounts:
     """Return a counter of runs by status."""
     return LabelCounts("dims_verification_runs", "run_id", "finished_at", ("status",))
+
+
+def count_waiting(connection: Connection) -> tuple[int, datetime]:
+    """Return how many values wait for approval, and the time of the database at which they do."""
+    row = connection.execute(
+        text("SELECT count(*) AS n, clock_timestamp() AS now FROM dims_approval_requests WHERE state = 'open'")
+    ).one()
+    return int(row.n), row.now

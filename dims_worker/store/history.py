@@ -18,6 +18,8 @@ UNJUDGED = ("failed", "superseded", "provisional")
 """Outcomes of readings that were not judged."""
 TREND_OUTCOMES = ("accepted", "approved", "looked")
 """Outcomes of the readings that make the line of a trend."""
+UNMARKED_OUTCOMES = ("accepted", "looked")
+"""Outcomes of the readings on the line that no person decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,9 @@ class Day:
     status: str | None
     drift_pct: float | None
     baseline: Any
+    severity: str | None = None
+    expected_low: float | None = None
+    expected_high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,30 @@ def sampled_readings(
         {"metric": metric, "first": first, "step": step, "outcomes": list(outcomes)},
     )
     return [Point(*row) for row in rows]
+
+
+def readings_beyond_band(
+    connection: Connection, metric: str, first: datetime, limit: int, severities: Collection[str]
+) -> list[Point]:
+    """Return the newest `limit` readings since `first` that no person decided, with one of these severities,
+    that lie outside the band they were judged by, oldest first."""
+    rows = connection.execute(
+        text(
+            f"SELECT {_POINT} FROM dims_metrics_history WHERE metric = :metric AND as_of >= :first "
+            "AND outcome = ANY(:outcomes) AND severity = ANY(:severities) AND expected_low IS NOT NULL "
+            "AND CASE jsonb_typeof(value) WHEN 'number' "
+            "THEN value::numeric NOT BETWEEN expected_low::numeric AND expected_high::numeric END "
+            "ORDER BY as_of DESC, id DESC LIMIT :limit"
+        ),
+        {
+            "metric": metric,
+            "first": first,
+            "outcomes": list(UNMARKED_OUTCOMES),
+            "severities": list(severities),
+            "limit": limit,
+        },
+    )
+    return [Point(*row) for row in rows][::-1]
 
 
 def daily_lines(connection: Connection, metrics: Collection[str], days: int) -> dict[str, DailyLine]:

@@ -70,6 +70,25 @@ class Incident:
         return self.active and self.flapping_until is not None
 
     @property
+    def since(self) -> datetime:
+        """Since when its condition lasts: the reading that opened it, or else when DIMS noticed it.
+
+        A silence lasts since the last event or tick of its rule, which is its anchor.
+        """
+        silent = self.anchor_as_of if self.kind == "silence" else None
+        return self.first_as_of or silent or self.opened_at
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it was closed, or when its condition was over, if that was earlier. None while it is active."""
+        ends = [end for end in (self.closed_at, self.over_at) if end is not None]
+        return min(ends) if ends and not self.active else None
+
+    def lasted_at(self, instant: datetime) -> bool:
+        """Return whether it lasted at an instant."""
+        return self.since <= instant and (self.ended_at is None or instant < self.ended_at)
+
+    @property
     def rule(self) -> str | None:
         """The rule that no event matched for too long, or whose schedule was missed. None unless it is a silence."""
         return self.metric.removeprefix(RULE) if self.kind == "silence" else None
@@ -133,12 +152,14 @@ def list_incidents(
     state: Literal["active", "open", "acknowledged", "closed", "all"] = "active",
     kind: Kind | None = None,
     metrics: Collection[str] | None = None,
+    category: str | None = None,
     since: datetime | None = None,
     before: int | None = None,
 ) -> list[Incident]:
     """Return the newest incidents, newest first. `active`: open or acknowledged. `since`: changed then or later.
 
-    `before` is the number of the last incident that you have already seen.
+    `category` is the first part of a metric's name. `before` is the number of the last incident that you have already
+    seen.
     """
     rows = connection.execute(
         text(
@@ -146,6 +167,7 @@ def list_incidents(
             "WHERE (:state = 'all' OR state = :state OR (:state = 'active' AND state <> 'closed')) "
             "AND (CAST(:kind AS text) IS NULL OR kind = :kind) "
             "AND (CAST(:metrics AS text[]) IS NULL OR metric = ANY(:metrics)) "
+            "AND (CAST(:category AS text) IS NULL OR starts_with(metric, :category || '.')) "
             "AND (CAST(:since AS timestamptz) IS NULL OR updated_at >= :since) "
             "AND (CAST(:before AS bigint) IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit"
         ),
@@ -153,6 +175,7 @@ def list_incidents(
             "state": state,
             "kind": kind,
             "metrics": None if metrics is None else list(metrics),
+            "category": category,
             "since": since,
             "before": before,
             "limit": limit,
@@ -293,3 +316,71 @@ def count_open(connection: Connection) -> dict[tuple[str, str], int]:
         text("SELECT kind, severity, count(*) AS n FROM dims_incidents WHERE state <> 'closed' GROUP BY kind, severity")
     )
     return {(row.kind, row.severity): int(row.n) for row in rows}
+
+
+def count_story_metrics(connection: Connection, stories: Collection[int]) -> dict[int, int]:
+    """Return how many metrics each of these stories affects: incidents that opened in one run are one story."""
+    if not stories:
+        return {}
+    rows = connection.execute(
+        text(
+            "SELECT story, count(DISTINCT metric) AS n FROM dims_incidents WHERE story = ANY(:stories) GROUP BY story"
+        ),
+        {"stories": list(stories)},
+    )
+    return {row.story: int(row.n) for row in rows}
+
+
+def incidents_of_story(connection: Connection, story: int) -> list[Incident]:
+    """Return the incidents that opened in one run or sweep, oldest first, closed ones included."""
+    rows = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM dims_incidents WHERE story = :story ORDER BY id"), {"story": story}
+    )
+    return [Incident(*row) for row in rows]
+
+
+def story_sizes(connection: Connection, stories: Collection[int]) -> dict[int, int]:
+    """Return how many incidents each story has, closed ones included."""
+    rows = connection.execute(
+        text("SELECT story, count(*) AS n FROM dims_incidents WHERE story = ANY(:stories) GROUP BY story"),
+        {"stories": list(stories)},
+    )
+    return {row.story: int(row.n) for row in rows}
+
+
+def incident_metrics(connection: Connection) -> set[str]:
+    """Return the metrics and rules that have or had an incident."""
+    return {row.metric for row in connection.execute(text("SELECT DISTINCT metric FROM dims_incidents"))}
+
+
+def active_stages(connection: Connection) -> dict[int, tuple[str, str, int]]:
+    """Return the state, severity and number of flaps of each incident that is open or acknowledged, by number."""
+    rows = connection.execute(text("SELECT id, state, severity, flaps FROM dims_incidents WHERE state <> 'closed'"))
+    return {row.id: (row.state, row.severity, row.flaps) for row in rows}
+
+
+def incident_versions(connection: Connection) -> dict[int, int]:
+    """Return the version of each incident that is open or acknowledged, by number."""
+    rows = connection.execute(text("SELECT id, version FROM dims_incidents WHERE state <> 'closed'"))
+    return {row.id: row.version for row in rows}
+
+
+def incidents_after(connection: Connection, number: int, limit: int) -> list[Incident]:
+    """Return the newest incidents with a higher number, oldest first, closed ones included."""
+    rows = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM dims_incidents WHERE id > :number ORDER BY id DESC LIMIT :limit"),
+        {"number": number, "limit": limit},
+    )
+    return [Incident(*row) for row in rows][::-1]
+
+
+def incidents_since(connection: Connection, metric: str, since: datetime) -> list[Incident]:
+    """Return the incidents of a metric that lasted at that time or later, oldest first."""
+    rows = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM dims_incidents WHERE metric = :metric "
+            "AND (state <> 'closed' OR coalesce(over_at, closed_at) > :since) ORDER BY id"
+        ),
+        {"metric": metric, "since": since},
+    )
+    return [Incident(*row) for row in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -34,13 +34,30 @@ class Notification:
 
     @property
     def kind(self) -> str:
-        """The kind of state: held, limit, drift, attention, failed or stale."""
+        """The kind of state: that of an incident, flapping or attention."""
         return self.state.partition(":")[0]
+
+    @property
+    def incident(self) -> int | None:
+        """The number of the incident that it is about. None for `attention`."""
+        number: int | None = self.facts.get("incident")
+        return number
 
     @property
     def request(self) -> int | None:
         """The number of the approval request that a held value waits for."""
-        return int(self.state.partition(":")[2]) if self.kind == "held" else None
+        number: int | None = self.facts.get("request")
+        return number
+
+    @property
+    def changed_at(self) -> datetime:
+        """When the change happened that is the next to be sent: its end if its begin was sent, else its begin."""
+        return self.ended_at if self.ended_at is not None and self.sent_at is not None else self.since
+
+    @property
+    def changes(self) -> int:
+        """How many changes are still to be sent: its begin, its end, or both."""
+        return (self.sent_at is None) + self.end_unsent
 
     @property
     def end_unsent(self) -> bool:
@@ -48,13 +65,23 @@ class Notification:
         return self.ended_at is not None and self.end_sent_at is None
 
     @property
+    def not_sent(self) -> str | None:
+        """Why no message about the state was sent and none will be, or None."""
+        reason: str | None = (self.ending or {}).get("not_sent")
+        return reason
+
+    @property
     def unsent(self) -> bool:
-        return self.sent_at is None or self.end_unsent
+        return self.not_sent is None and (self.sent_at is None or self.end_unsent)
 
 
 _COLUMNS = ", ".join(Notification.__slots__)
-_UNSENT = "(sent_at IS NULL OR (ended_at IS NOT NULL AND end_sent_at IS NULL))"
-_REQUEST = "CASE WHEN n.state LIKE 'held:%' THEN substr(n.state, 6)::bigint END"
+_UNSENT = (
+    "((sent_at IS NULL OR (ended_at IS NOT NULL AND end_sent_at IS NULL)) "
+    "AND (ending IS NULL OR NOT ending ? 'not_sent'))"
+)
+"""`ending.not_sent` is the reason why nothing about a state is ever sent. `ending.quiet` says that only its end is
+not sent."""
 
 
 def active_notifications(
@@ -72,8 +99,8 @@ def active_notifications(
 
 
 def begin_notifications(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Begin states: channel, metric, state, facts and run_id of each. A state that is already active stays as it is."""
-    names = ("channel", "metric", "state", "facts", "run_id")
+    """Begin states: channel, metric, state, facts, run_id and since. A state that is already active stays as it is."""
+    names = ("channel", "metric", "state", "facts", "run_id", "since")
     connection.execute(
         text(
             f"INSERT INTO dims_notifications ({', '.join(names)}) "
@@ -83,18 +110,35 @@ def begin_notifications(connection: Connection, rows: Iterable[Mapping[str, Any]
     )
 
 
-def end_notifications(connection: Connection, endings: Mapping[int, tuple[Mapping[str, Any], bool]]) -> None:
-    """End states by id. Each has the values at the end, and whether to notify its channel of the end."""
-    rows = [{"id": number, "ending": ending, "notify": notify} for number, (ending, notify) in endings.items()]
+@dataclass(frozen=True, slots=True)
+class StateEnd:
+    """How a state ends: the values at its end, whether its channel gets a message about that, and why it gets none at
+    all if no message about its begin was sent. `not_sent` is such a reason, and None if the begin is still sent."""
+
+    values: Mapping[str, Any]
+    notify: bool
+    not_sent: str | None = None
+
+
+def end_notifications(connection: Connection, endings: Mapping[int, StateEnd], now: datetime) -> None:
+    """End states by id."""
+    rows = [
+        {"id": number, "ending": dict(end.values), "notify": end.notify, "not_sent": end.not_sent}
+        for number, end in endings.items()
+    ]
     _lock(connection, endings)
     connection.execute(
         text(
-            "UPDATE dims_notifications n SET ended_at = clock_timestamp(), ending = r.ending, "
-            "end_sent_at = CASE WHEN NOT r.notify THEN clock_timestamp() END "
-            "FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id bigint, ending jsonb, notify boolean) "
+            "UPDATE dims_notifications n SET ended_at = :now, "
+            "end_sent_at = CASE WHEN NOT r.notify OR (n.sent_at IS NULL AND r.not_sent IS NOT NULL) THEN :now END, "
+            "ending = r.ending || CASE "
+            "WHEN n.sent_at IS NULL AND r.not_sent IS NOT NULL THEN jsonb_build_object('not_sent', r.not_sent) "
+            "WHEN NOT r.notify THEN jsonb_build_object('quiet', true) ELSE '{}' END "
+            "FROM jsonb_to_recordset(CAST(:rows AS jsonb)) "
+            "AS r(id bigint, ending jsonb, notify boolean, not_sent text) "
             "WHERE n.id = r.id AND n.ended_at IS NULL"
         ),
-        {"rows": dumps(rows)},
+        {"rows": dumps(rows), "now": now},
     )
 
 
@@ -108,15 +152,15 @@ def _lock(connection: Connection, numbers: Iterable[int]) -> None:
 # --- states that the sweep finds ----------------------------------------------------------------------
 
 
-def stale_metrics(connection: Connection, after: Mapping[str, timedelta]) -> dict[str, datetime]:
-    """Return those of these metrics whose latest good reading is older than the given span, with its time."""
+def stale_metrics(connection: Connection, after: Mapping[str, timedelta], now: datetime) -> dict[str, datetime]:
+    """Return those of these metrics whose latest good reading is older at `now` than the given span, with its time."""
     rows = connection.execute(
         text(
             "SELECT m.metric, m.as_of FROM dims_metrics m "
             "JOIN jsonb_each_text(CAST(:after AS jsonb)) AS a(metric, seconds) ON m.metric = a.metric "
-            "WHERE m.retired_at IS NULL AND m.as_of < clock_timestamp() - a.seconds::float8 * interval '1 second'"
+            "WHERE m.retired_at IS NULL AND m.as_of < :now - a.seconds::float8 * interval '1 second'"
         ),
-        {"after": dumps({metric: span.total_seconds() for metric, span in after.items()})},
+        {"after": dumps({metric: span.total_seconds() for metric, span in after.items()}), "now": now},
     )
     return {row.metric: row.as_of for row in rows}
 
@@ -139,21 +183,6 @@ def latest_values(connection: Connection, metrics: Collection[str]) -> dict[str,
         {"metrics": list(metrics)},
     )
     return {row.metric: LatestValue(row.value, row.unit, row.as_of) for row in rows}
-
-
-def orphaned_notifications(connection: Connection, channels: Collection[str]) -> list[tuple[Notification, bool]]:
-    """Return the active states whose request is closed or whose metric is retired. The flag: it is retired."""
-    columns = ", ".join(f"n.{name}" for name in Notification.__slots__)
-    rows = connection.execute(
-        text(
-            f"SELECT {columns}, m.retired_at IS NOT NULL AS retired FROM dims_notifications n "
-            f"JOIN dims_metrics m USING (metric) LEFT JOIN dims_approval_requests q ON q.id = {_REQUEST} "
-            "WHERE n.ended_at IS NULL AND n.channel = ANY(:channels) "
-            "AND (m.retired_at IS NOT NULL OR q.state <> 'open') ORDER BY n.id"
-        ),
-        {"channels": list(channels)},
-    )
-    return [(Notification(*row[:-1]), row.retired) for row in rows]
 
 
 def lock_free_metrics(connection: Connection, metrics: Iterable[str]) -> list[str]:
@@ -179,34 +208,62 @@ class ClaimedChannel:
     lease_until: datetime
     failures: int
     notifications: tuple[Notification, ...]
+    digest: bool = False
 
 
-def claim_channel(connection: Connection, channel: str, lease: timedelta, *, at_once: bool) -> ClaimedChannel | None:
-    """Claim the unsent notifications of a channel. Return None if there are none, or it backs off or is leased.
+def unsent_notifications(connection: Connection, channel: str) -> list[Notification]:
+    """Return what is still to be sent to a channel, oldest first."""
+    rows = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM dims_notifications WHERE channel = :channel AND {_UNSENT} ORDER BY id LIMIT :limit"
+        ),
+        {"channel": channel, "limit": MAX_PER_MESSAGE},
+    )
+    return [Notification(*row) for row in rows]
+
+
+def message_times(
+    connection: Connection, channel: str, metrics: Collection[str], after: datetime
+) -> dict[str, list[datetime]]:
+    """Return when a channel accepted messages about each of these metrics after a time. A message counts once."""
+    rows = connection.execute(
+        text(
+            "SELECT DISTINCT n.metric, m.sent FROM dims_notifications n CROSS JOIN LATERAL (VALUES (n.sent_at), "
+            "(CASE WHEN NOT coalesce(n.ending, '{}') ?| ARRAY['quiet', 'not_sent'] "
+            "THEN n.end_sent_at END)) AS m(sent) "
+            "WHERE n.channel = :channel AND n.metric = ANY(:metrics) AND m.sent > :after"
+        ),
+        {"channel": channel, "metrics": list(metrics), "after": after},
+    )
+    times: dict[str, list[datetime]] = {}
+    for row in rows:
+        times.setdefault(row.metric, []).append(row.sent)
+    return times
+
+
+def free_channel(connection: Connection, channel: str, *, at_once: bool) -> int | None:
+    """Lock a channel that can be claimed. Return its failures in a row. None: it backs off, or is leased or locked.
 
     `at_once` skips the back-off for a person's request.
     """
     connection.execute(
         text("INSERT INTO dims_channels (channel) VALUES (:channel) ON CONFLICT DO NOTHING"), {"channel": channel}
     )
-    free = connection.execute(
+    failures: int | None = connection.execute(
         text(
             "SELECT failures FROM dims_channels WHERE channel = :channel "
             "AND coalesce(lease_until < clock_timestamp(), true) "
             "AND (:at_once OR coalesce(not_before <= clock_timestamp(), true)) FOR UPDATE SKIP LOCKED"
         ),
         {"channel": channel, "at_once": at_once},
-    ).first()
-    if free is None:
-        return None
-    unsent = connection.execute(
-        text(
-            f"SELECT {_COLUMNS} FROM dims_notifications WHERE channel = :channel AND {_UNSENT} ORDER BY id LIMIT :limit"
-        ),
-        {"channel": channel, "limit": MAX_PER_MESSAGE},
-    ).fetchall()
-    if not unsent:
-        return None
+    ).scalar_one_or_none()
+    return failures
+
+
+def claim_channel(
+    connection: Connection, channel: str, failures: int, rows: Sequence[Notification], lease: timedelta, *, digest: bool
+) -> ClaimedChannel:
+    """Lease a channel that `free_channel` has locked, to send these notifications."""
     until: datetime = connection.execute(
         text(
             "UPDATE dims_channels SET lease_until = clock_timestamp() + :lease WHERE channel = :channel "
@@ -214,10 +271,10 @@ def claim_channel(connection: Connection, channel: str, lease: timedelta, *, at_
         ),
         {"channel": channel, "lease": lease},
     ).scalar_one()
-    return ClaimedChannel(channel, until, free.failures, tuple(Notification(*row) for row in unsent))
+    return ClaimedChannel(channel, until, failures, tuple(rows), digest)
 
 
-def mark_sent(connection: Connection, claimed: ClaimedChannel) -> None:
+def mark_sent(connection: Connection, claimed: ClaimedChannel, now: datetime) -> None:
     """Record that a channel accepted its message, and release the channel.
 
     A state that ended after the claim is still to be sent as ended.
@@ -227,10 +284,12 @@ def mark_sent(connection: Connection, claimed: ClaimedChannel) -> None:
     _lock(connection, ids)
     connection.execute(
         text(
-            "UPDATE dims_notifications SET sent_at = coalesce(sent_at, clock_timestamp()), end_sent_at = CASE WHEN "
-            "id = ANY(:ended) THEN coalesce(end_sent_at, clock_timestamp()) ELSE end_sent_at END WHERE id = ANY(:ids)"
+            "UPDATE dims_notifications SET sent_at = coalesce(sent_at, :now), end_sent_at = CASE "
+            "WHEN id = ANY(:ended) THEN coalesce(end_sent_at, :now) "
+            "WHEN sent_at IS NULL AND ending ? 'not_sent' THEN NULL ELSE end_sent_at END, "
+            "ending = ending - 'not_sent' WHERE id = ANY(:ids)"
         ),
-        {"ids": ids, "ended": ended_ids},
+        {"ids": ids, "ended": ended_ids, "now": now},
     )
     _release(connection, claimed, "failures = 0, not_before = NULL, error = NULL, sent_at = clock_timestamp()")
 

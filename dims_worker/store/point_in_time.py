@@ -97,6 +97,43 @@ def recent_drifts(connection: Connection, metrics: Collection[str], since: datet
     return [PastReading(*row) for row in rows]
 
 
+def accepted_drifts(connection: Connection, since: datetime) -> Iterator[PastReading]:
+    """Yield the readings since then that differ notably from the baseline and were accepted by policy.
+
+    Notably: their status is moderate or worse, or they have a severity. The server sends the rows in parts. They come
+    run by run, because a derived reading can be much older than the run that computed it.
+    """
+    columns = ", ".join(f"h.{name}" for name in PastReading.__slots__)
+    rows = connection.execute(
+        text(
+            f"SELECT {columns} FROM dims_verification_runs r JOIN dims_metrics_history h USING (run_id) "
+            "WHERE r.started_at > :since AND h.outcome = 'accepted' AND h.status <> 'new' "
+            "AND (h.status = ANY(:statuses) OR h.severity <> 'none')"
+        ),
+        {"since": since, "statuses": [status for status in DRIFTED if status != "minor"]},
+        execution_options={"stream_results": True, "yield_per": 1000},
+    )
+    for row in rows:
+        yield PastReading(*row)
+
+
+def readings_of_requests(connection: Connection, numbers: Collection[int]) -> dict[int, PastReading]:
+    """Return the readings whose values these approved requests accepted, by the number of the request.
+
+    A baseline that a person set by hand has none.
+    """
+    columns = ", ".join(f"h.{name}" for name in PastReading.__slots__)
+    rows = connection.execute(
+        text(
+            f"SELECT q.id AS request, {columns} FROM dims_approval_requests q JOIN dims_metrics_history h "
+            "ON h.metric = q.metric AND h.as_of = q.as_of AND h.outcome = 'approved' "
+            "WHERE q.id = ANY(:numbers) ORDER BY h.id"
+        ),
+        {"numbers": list(numbers)},
+    )
+    return {row.request: PastReading(*row[1:]) for row in rows}
+
+
 def readings_since(
     connection: Connection, metrics: Collection[str], since: datetime, limit: int
 ) -> Iterator[PastReading]:

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from sqlalchemy import Connection
 
@@ -14,8 +15,11 @@ from dims_worker.formatting import escape_control, format_clock, format_drift, f
 from dims_worker.numbers import same_value
 from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.events import LoggedEvent, batches_after, events_of_batches, last_batch
+from dims_worker.store.incidents import Incident, active_stages, incidents_after, incidents_by_number
 from dims_worker.store.runs import PastReading, RunRow, last_run, list_runs, readings_of, runs_by_number
-from dims_worker.text.events import DONE, format_event, format_event_kind
+from dims_worker.text.events import format_event, format_event_kind
+from dims_worker.text.incidents import incident_sentence, incident_status
+from dims_worker.text.readings import past_reading_text
 
 SKIPPED_SECONDS = 600.0
 """How long a skipped number may still appear. No transaction of DIMS takes longer."""
@@ -23,6 +27,8 @@ MAX_SKIPPED = 5_000
 """The most skipped numbers to remember. Those of transactions that were rolled back never appear."""
 BURST = 5
 """From this many events of one kind in one batch on, one sentence reports them all."""
+MAX_NEW_INCIDENTS = 200
+"""The most incidents to read that opened since the last call. `dims incidents` lists them all."""
 
 
 def group_bursts(events: list[LoggedEvent]) -> list[list[LoggedEvent]]:
@@ -38,14 +44,58 @@ def format_run(run: RunRow) -> str:
     return f"measured {source}: {pluralize(run.readings, 'reading')} in {duration}, {run.status}"
 
 
+@dataclass(frozen=True, slots=True)
+class IncidentChange:
+    """An incident that a reader does not know yet, or of which people see something else than before.
+
+    `opened`: it was not open at the last call. `at` is when DIMS recorded the change.
+    """
+
+    incident: Incident
+    opened: bool
+
+    @property
+    def at(self) -> datetime:
+        incident = self.incident
+        return incident.closed_at or (incident.opened_at if self.opened else incident.updated_at)
+
+
+@dataclass
+class IncidentTracker:
+    """Track the state, severity and flaps of the incidents that are not closed. `last` is the highest number seen.
+
+    A transaction that draws a low number can commit late, so each unknown number counts as new.
+    """
+
+    stages: dict[int, tuple[str, str, int]] = field(default_factory=dict)
+    last: int = 0
+
+    def start(self, connection: Connection) -> None:
+        """Skip everything that is recorded."""
+        self.stages = active_stages(connection)
+        newest = incidents_after(connection, 0, 1)
+        self.last = newest[0].id if newest else 0
+
+    def read_changes(self, connection: Connection) -> list[IncidentChange]:
+        """Return what changed since the last call, by number."""
+        stages, before = active_stages(connection), self.stages
+        changed = {number for number, stage in stages.items() if before.get(number) != stage}
+        found = incidents_by_number(connection, changed | (before.keys() - stages.keys()))
+        found |= {each.id: each for each in incidents_after(connection, self.last, MAX_NEW_INCIDENTS)}
+        self.stages, self.last = stages, max([self.last, *found])
+        return [IncidentChange(found[number], number not in before) for number in sorted(found)]
+
+
 @dataclass(frozen=True)
 class Activity:
-    """Events in the order of arrival, runs with their readings, and the open approval request of each metric."""
+    """Events in the order of arrival, runs with their readings, the open approval request of each metric, and the
+    incidents that opened, changed or ended."""
 
     events: list[LoggedEvent]
     runs: list[RunRow]
     readings: list[PastReading]
     requests: dict[str, int]
+    incidents: list[IncidentChange] = field(default_factory=list)
 
 
 @dataclass
@@ -77,6 +127,7 @@ class ActivityFollower:
     config: Config
     batches: SequenceTracker = field(default_factory=SequenceTracker)
     runs: SequenceTracker = field(default_factory=SequenceTracker)
+    incidents: IncidentTracker = field(default_factory=IncidentTracker)
 
     def start(self, connection: Connection) -> None:
         """Start now: skip everything that is already recorded."""
@@ -85,6 +136,7 @@ class ActivityFollower:
         self.batches.mark_seen(batches_after(connection, self.batches.last), now)
         runs = list_runs(connection, limit=MAX_SKIPPED, after=self.runs.last)
         self.runs.mark_seen([run.run_id for run in runs], now)
+        self.incidents.start(connection)
 
     def read_new(self, connection: Connection) -> Activity:
         """Return what was recorded since the last call."""
@@ -98,7 +150,8 @@ class ActivityFollower:
         readings = readings_of(connection, [run.run_id for run in runs]) if runs else []
         waiting = open_requests(connection) if any(reading.outcome == "held" for reading in readings) else {}
         runs.sort(key=lambda run: run.run_id)
-        return Activity(events, runs, readings, {metric: request.id for metric, request in waiting.items()})
+        requests = {metric: request.id for metric, request in waiting.items()}
+        return Activity(events, runs, readings, requests, self.incidents.read_changes(connection))
 
     def sentences(self, connection: Connection) -> Iterator[str]:
         """Describe what was recorded since the last call, in that order."""
@@ -114,6 +167,7 @@ class ActivityFollower:
             lines = [self._describe_reading(reading, activity.requests) for reading in readings]
             title = f"{format_clock(run.finished_at)}  run {run.run_id} {format_run(run)}"
             blocks.append((run.finished_at, [title, *lines]))
+        blocks += [(change.at, [self._describe_incident(change)]) for change in activity.incidents]
         for _, lines in sorted(blocks, key=lambda block: str(block[0])):
             yield from lines
 
@@ -138,26 +192,29 @@ class ActivityFollower:
             effect = "concerns no metric"
         return f"{format_clock(event.received_at)}  {subject} {effect}"
 
+    def _describe_incident(self, change: IncidentChange) -> str:
+        """Return that an incident opened, changed or ended, and what people and DIMS did about it."""
+        incident, at = change.incident, change.at
+        what = "ended" if not incident.active else "opened" if change.opened else "changed"
+        sentence, status = incident_sentence(self.config, incident, at), incident_status(incident, at)
+        after = f" (dims incidents show {incident.id})" if status == "open" else f"; {status}"
+        return (
+            f"{format_clock(at)}  incident {incident.id} {what}: {escape_control(incident.metric)}: {sentence}{after}"
+        )
+
     def _describe_reading(self, reading: PastReading, requests: dict[str, int]) -> str:
         metric = self.config.metrics.get(reading.metric)
         name = f"{' ' * 10}{reading.metric}"
+        text = past_reading_text(self.config, reading, requests.get(reading.metric))
         if reading.method == "failed":
-            return f"{name} is unavailable: {escape_control(reading.error)}; its baseline does not change"
+            return f"{name} is {text}; its baseline does not change"
         value = format_value(reading.value, reading.unit, metric, reading.as_of)
-        if reading.status == "new":
-            return f"{name} is {value}: new, the first baseline"
+        if reading.outcome == "held" and reading.metric in requests:
+            text = f"{text} (dims approvals approve {requests[reading.metric]})"
+        if reading.status in (None, "new", "ok"):
+            still = "still " if reading.status == "ok" and same_value(reading.value, reading.baseline) else ""
+            return f"{name} is {still}{value}: {text}"
         unit = None if isinstance(reading.baseline, int) else reading.unit
         baseline = format_value(reading.baseline, unit, metric, reading.as_of)
-        outcome = DONE.get(reading.outcome, reading.outcome)
-        if reading.outcome == "held" and reading.metric in requests:
-            outcome = f"held for approval (dims approvals approve {requests[reading.metric]})"
-        if reading.status == "ok":
-            return (
-                f"{name} is still {value}: ok"
-                if same_value(reading.value, reading.baseline)
-                else f"{name} is {value}: ok"
-            )
-        if reading.status is None:  # not judged yet
-            return f"{name} {baseline} -> {value}: {outcome}"
         drift = format_drift(reading.value, reading.baseline, reading.drift_pct)
-        return f"{name} {baseline} -> {value}, {drift}, {reading.status}: {outcome}"
+        return f"{name} {baseline} -> {value}, {drift}: {text}"

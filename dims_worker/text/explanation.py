@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from dims_worker.analysis.explanation import Comparison, Explanation, JudgedVerdict
@@ -22,40 +23,32 @@ from dims_worker.formatting import (
 )
 from dims_worker.probes.reading_notes import left_out, reading_doubts
 from dims_worker.store.approval_requests import ApprovalRequest
+from dims_worker.store.incidents import Incident
 from dims_worker.store.runs import PastReading
 from dims_worker.text.evidence import evidence_document, evidence_lines, gap_lines
-from dims_worker.text.json_documents import request_document
+from dims_worker.text.expectation import expectation_document
+from dims_worker.text.incidents import incident_document, incident_sentence, incident_status
+from dims_worker.text.json_documents import health_document, request_document
 from dims_worker.text.metric_values import decide_command
 from dims_worker.text.phrases import ExplanationView, Line, ago_with_time, format_acceptance, reason_text
-from dims_worker.text.readings import done_text, reading_json
+from dims_worker.text.readings import reading_json
 from dims_worker.text.verdict import verdict_lines
 
 
 def headline(config: Config, explanation: Explanation) -> str:
-    """Return the metric, its value and its state in one line."""
-    metric, state = explanation.metric, format_health(explanation)
-    if explanation.policy is None or explanation.reading is None:
-        return f"{metric} {state}"
+    """Return the metric, its value and its health in one line."""
+    metric, health = explanation.metric, format_health(explanation)
+    if explanation.policy is None:
+        return f"{metric} is no longer configured"
+    if explanation.reading is None:
+        return f"{metric}: {health}"
     value = ExplanationView(explanation, config.metrics.get(metric)).value(explanation.reading.value)
-    return f"{metric}: {value}, {state}"
+    return f"{metric}: {value}, {health}"
 
 
 def format_health(explanation: Explanation) -> str:
-    """Return the state of a metric in a few words: `ok`, `major, held: request 12 waits for approval`."""
-    reading = explanation.reading
-    if explanation.policy is None:
-        return "is no longer configured"
-    if reading is None:
-        return "was never measured"
-    if explanation.state.error:
-        return "but the last attempt failed"
-    status = explanation.judged.verdict.status if explanation.judged else reading.status
-    done = done_text(reading)
-    if reading.outcome == "held":
-        done = f"held{': ' if explanation.request else ', but '}{_request_state(explanation)}"
-    broken = explanation.judged.limit if explanation.judged else None
-    limit = ", in the future" if broken == "future" else f", beyond {broken}" if broken else ""
-    return f"{done if not status or done.startswith(status) else f'{status}, {done}'}{limit}"
+    """Return the health of a metric in a few words: `lost; stale`, `waits for approval`."""
+    return explanation.health.text
 
 
 def _request_state(explanation: Explanation) -> str:
@@ -67,6 +60,8 @@ def _request_state(explanation: Explanation) -> str:
 def explanation_lines(config: Config, explanation: Explanation) -> Iterator[Line]:
     """Yield all that is known about a metric: the verdict, the evidence, the request and past decisions."""
     view = ExplanationView(explanation, config.metrics.get(explanation.metric))
+    for incident in explanation.incidents:
+        yield "incident", incident_hint(config, incident, explanation.now)
     yield from verdict_reasons(view)
     if explanation.evidence:
         yield from evidence_lines(explanation.evidence, explanation.now)
@@ -113,11 +108,12 @@ def _reading_lines(view: ExplanationView) -> Iterator[Line]:
 def _problem_lines(view: ExplanationView) -> Iterator[Line]:
     """Yield the problems since the last good reading."""
     explanation, state, now = view.explanation, view.explanation.state, view.explanation.now
+    yield from _health_lines(view)
     if state.error:
         attempts = f"; {pluralize(state.failures, 'failure')} in a row" if state.failures else ""
         if state.not_before and state.not_before > now:
             attempts += f", next attempt {format_remaining(state.not_before, now)}"
-        yield "failed", f"{format_ago(state.failed_at, now)}: {escape_control(state.error)}{attempts}"
+        yield "failing", f"{format_ago(state.failed_at, now)}: {escape_control(state.error)}{attempts}"
     if state.due:
         yield "due", f"has waited {format_age(now - (state.due_since or now))} for a measurement"
     if explanation.stale and explanation.policy and explanation.policy.stale_after and state.as_of:
@@ -127,6 +123,24 @@ def _problem_lines(view: ExplanationView) -> Iterator[Line]:
         due = ", ".join(each.name for each in explanation.inputs if each.due) or "an input"
         value = view.value(explanation.provisional.value)
         yield "waits", f"{value} is provisional and has no verdict yet: {due} is still due"
+
+
+def _health_lines(view: ExplanationView) -> Iterator[Line]:
+    """Yield what is wrong with the metric, and the incidents that are not closed.
+
+    A failing or stale metric has lines of its own, which say more.
+    """
+    health, now = view.explanation.health, view.explanation.now
+    for flag, label, sentence in zip(health.flags, health.labels, health.sentences, strict=False):
+        if flag in ("waiting", "limit", "drifted"):
+            yield "health", f"{label}: {sentence}"
+    for incident in health.incidents:
+        person = f" by {escape_control(incident.acknowledged_by)}" if incident.acknowledged_by else ""
+        opened = format_ago(incident.opened_at, now)
+        yield (
+            "incident",
+            f"{incident.id}, {incident.kind}, {incident.severity}, opened {opened}, {incident.state}{person}",
+        )
 
 
 def _is_check(explanation: Explanation) -> bool:
@@ -198,6 +212,12 @@ def _request_lines(view: ExplanationView, request: ApprovalRequest) -> Iterator[
     yield "decide", decision_hint(request)
 
 
+def incident_hint(config: Config, incident: Incident, now: datetime) -> str:
+    """Return what is wrong, what people do about it, and the command that shows more."""
+    sentence, status = incident_sentence(config, incident, now), incident_status(incident, now)
+    return f"{sentence}; {status}   (dims incidents show {incident.id})"
+
+
 def decision_hint(request: ApprovalRequest) -> str:
     """Return how to decide an open request."""
     return f"{decide_command(request)}   (or reject)"
@@ -227,18 +247,21 @@ def explanation_document(config: Config, explanation: Explanation) -> dict[str, 
         "retired_at": state.retired_at,
         "redefined": explanation.redefined,
         "due_since": state.due_since if state.due else None,
+        "health": health_document(explanation.health),
         "stale": explanation.stale,
         "reading": _reading_document(config, explanation, reading) if reading else None,
         "failure": failure if state.error else None,
         "provisional": reading_json(config, explanation.provisional) if explanation.provisional else None,
         "baseline": baseline if state.baseline_as_of else None,
         "verdict": _verdict_document(judged) if judged else None,
+        "expected": expectation_document(explanation.learned),
         "policy": {key: {"value": policy[key], "from": origin} for key, origin in explanation.origins.items()},
         "formula": explanation.formula,
         "inputs": [_columns(each) for each in explanation.inputs],
         **evidence_document(explanation.evidence, explanation.gaps),
         "request": request_document(explanation.request) if explanation.request else None,
         "decisions": [request_document(each) for each in explanation.decisions],
+        "incidents": [incident_document(config, each, explanation.now) for each in explanation.incidents],
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,8 @@ from sqlalchemy import Connection
 
 from dims_worker.config import Config, Metric
 from dims_worker.config.units import AGES
-from dims_worker.domain.decide import Judge, age_of
+from dims_worker.domain.decide import age_of
+from dims_worker.domain.health import RETIRED, Health, incidents_by_metric, metric_health
 from dims_worker.formatting import display_unit
 from dims_worker.numbers import dumps
 from dims_worker.probes.reading_notes import reading_doubts
@@ -18,6 +19,7 @@ from dims_worker.store.approval_requests import ApprovalRequest, open_requests
 from dims_worker.store.engine import clock
 from dims_worker.store.events import LoggedEvent
 from dims_worker.store.history import Point
+from dims_worker.store.incidents import Incident, open_incidents
 from dims_worker.store.metric_states import MetricState, states_of
 
 Document = dict[str, Any]
@@ -42,42 +44,64 @@ def _json_default(value: Any) -> Any:
 
 
 def metric_documents(connection: Connection, config: Config, names: Collection[str]) -> list[Document]:
-    """Return the current state of these metrics. It takes three queries, however many they are."""
+    """Return the current state of these metrics. It takes four queries, however many they are."""
     states, waiting, now = states_of(connection, names), open_requests(connection, names), clock(connection)
-    return [metric_document(config, states[name], waiting.get(name), now) for name in names]
+    incidents = incidents_by_metric(open_incidents(connection, names))
+    return [metric_document(config, states[name], incidents.get(name, ()), waiting.get(name), now) for name in names]
 
 
-def metric_document(config: Config, state: MetricState, request: ApprovalRequest | None, now: datetime) -> Document:
+def metric_document(
+    config: Config,
+    state: MetricState,
+    incidents: Sequence[Incident],
+    request: ApprovalRequest | None,
+    now: datetime,
+) -> Document:
     """Return the state of a metric at `now`.
 
     An age is a number in its unit, with the instant beside it. An instant in the future has no age: the number is
-    null. `beyond` is the limit that the value breaks, as text. `doubts` say why the value may not be the whole truth.
-    `request` is the number of the open approval request.
+    null. `health` is its health, and `failed`, `drifted`, `stale` and `beyond` follow from it. `beyond` is the limit
+    that the value breaks, as text. `doubts` say why the value may not be the whole truth. `request` is the number of
+    the open approval request. `incidents` are those of the metric that are open or acknowledged.
     """
     name = state.metric
     metric = config.metric_of(name) if name in config.definitions else None
-    policy, judge = (config.policy_of(name), Judge.of(config, name)) if metric else (None, None)
-    stale = bool(policy and policy.stale_after and state.as_of and now - state.as_of > policy.stale_after)
+    health = metric_health(config, state, incidents, now) if metric else RETIRED
     return {
         "metric": name,
         "category": name.partition(".")[0],
         "description": metric.description if metric else "",
         **_values(metric, state.value, state.baseline, display_unit(metric, state.unit), now),
         "drift_pct": state.drift_pct,
-        "status": "failed" if state.error else state.status,
+        "expected_low": state.expected_low,
+        "expected_high": state.expected_high,
+        "status": "failed" if "failing" in health.flags else state.status,
         "severity": state.severity,
-        "drifted": state.drifted,
+        "health": health_document(health),
+        "drifted": "drifted" in health.flags,
         "as_of": state.as_of,
-        "stale": stale,
-        "failed": state.error is not None,
+        "stale": "stale" in health.flags,
+        "failed": "failing" in health.flags,
         "error": state.error,
         "due": state.due,
-        "beyond": judge.format_broken_limit(state.value, now, state.as_of) if judge and state.as_of else None,
+        "beyond": health.broken,
         "method": state.method,
         "doubts": reading_doubts(state.method, state.details),
         "request": request.id if request else None,
-        "critical": bool(policy and policy.critical),
+        "critical": bool(metric and config.policy_of(name).critical),
         "enabled": bool(metric and metric.enabled),
+    }
+
+
+def health_document(health: Health) -> Document:
+    """Return the health of a metric. `incidents` are the numbers of those that are open or acknowledged."""
+    return {
+        "flags": list(health.flags),
+        "label": health.label,
+        "labels": list(health.labels),
+        "sentence": health.sentence,
+        "severity": health.severity,
+        "incidents": [incident.id for incident in health.incidents],
     }
 
 

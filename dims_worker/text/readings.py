@@ -2,57 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dims_worker.config import Config
-from dims_worker.domain.decide import BY_PERSON, IN_FUTURE, Judge, age_of
+from dims_worker.domain.decide import BY_PERSON, age_of
+from dims_worker.domain.health import Health, health_of_reading
 from dims_worker.domain.run import RunReading
 from dims_worker.formatting import escape_control
-from dims_worker.probes.reading_notes import reading_doubts
+from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.runs import PastReading
 from dims_worker.text.events import DONE
 
 JudgedReading = RunReading | PastReading
 """A reading with its verdict: one of a run, or a row of the history."""
-_COLUMNS = "metric value unit baseline drift_pct status severity tier method as_of error outcome reason details"
+_COLUMNS = "metric value unit baseline drift_pct status severity tier method as_of error outcome reason details "
+_COLUMNS += "expected_low expected_high"
 
 
-def broken_limit_text(config: Config, reading: JudgedReading) -> str | None:
-    """Return the limit of the current policy that a reading broke when it was measured, as text, or None."""
-    if reading.method == "failed" or reading.metric not in config.metrics:
-        return None
-    return Judge.of(config, reading.metric).format_broken_limit(reading.value, reading.as_of)
+def reading_text(reading: JudgedReading, health: Health) -> str:
+    """Return the health of a metric and what DIMS did with its reading: `lost: down 33 %, incident 7; accepted`."""
+    return "; ".join(text for text in (health.explained(), _done(reading, health)) if text)
 
 
-def done_text(reading: JudgedReading, broken: str | None = None) -> str:
-    """Return what DIMS did with a reading: `ok`, `new: first baseline`, `held: waits for approval`.
+def past_reading_text(config: Config, reading: JudgedReading, request: int | None = None) -> str:
+    """Return what a reading alone says about its metric, and what DIMS did with it: `new: first baseline`.
 
-    `broken` is the limit that its value breaks, as text: such a reading is not `ok`. Doubts about the value follow.
+    `request` is the number of its request, if that is still open.
     """
-    done = _done(reading)
-    if broken is not None:
-        done = limit_text(broken) if done == "ok" else f"{done}; {limit_text(broken)}"
-    return escape_control("; ".join([done, *reading_doubts(reading.method, reading.details)]))
+    health = past_health(config, reading, request)
+    if health is None:
+        return _done(reading, None)
+    return "; ".join(text for text in (health.explained(without="drifted"), _done(reading, health)) if text)
 
 
-def limit_text(broken: str) -> str:
-    """Return a broken limit with its name: `in the future: …`, or `beyond its limit: 5 is above max = 4`."""
-    return broken if broken.startswith(IN_FUTURE) else f"beyond its limit: {broken}"
+def request_number(reading: PastReading, requests: Mapping[str, ApprovalRequest]) -> int | None:
+    """Return the number of the open request of a reading. `requests` are the open ones by metric.
+
+    A request moves on with each newer value, so only the newest held reading has it.
+    """
+    request = requests.get(reading.metric)
+    return request.id if request is not None and request.as_of == reading.as_of else None
 
 
-def _done(reading: JudgedReading) -> str:
-    if reading.status == "new" and reading.outcome == "accepted":
-        return "new: first baseline"
+def past_health(config: Config, reading: JudgedReading, request: int | None = None) -> Health | None:
+    """Return what a reading alone says about the health of its metric, or None if it was not judged."""
+    judged = reading.method == "failed" or reading.status is not None
+    return health_of_reading(config, reading, request if reading.outcome == "held" else None) if judged else None
+
+
+def _done(reading: JudgedReading, health: Health | None) -> str:
+    """Return what DIMS did with a reading, without what the health says already. An empty text: nothing to add."""
     if reading.outcome == "superseded" and reading.reason:
         reason = reading.reason if reading.error is None else f"failed: {reading.error}; {reading.reason}"
         return escape_control(reason)
-    if reading.status == "ok" and reading.outcome in ("accepted", "looked"):
-        return "ok"
-    if reading.outcome == "held" and reading.reason:
-        # The drift beside it is that from the baseline, which can be nearly 0
-        total = next((part for part in reading.reason.split("; ") if part.endswith(BY_PERSON)), None)
-        return f"held: {escape_control(total)}" if total else DONE["held"]
+    if health is not None and "failing" in health.flags and reading.method == "failed":
+        return ""
+    if (reading.status, reading.outcome) in (("new", "accepted"), ("ok", "accepted"), ("ok", "looked")):
+        return ""
+    if reading.outcome == "held":
+        return _held(reading, health)
     return DONE.get(reading.outcome, reading.outcome)
+
+
+def _held(reading: JudgedReading, health: Health | None) -> str:
+    """Return why a value is held, if the drift beside it does not show that, and whether its request has ended."""
+    parts = (reading.reason or "").split("; ")
+    # The drift beside it is that from the baseline, which can be nearly 0
+    total = next((escape_control(part) for part in parts if part.endswith(BY_PERSON)), "")
+    if health is not None and "waiting" in health.flags:
+        return total
+    return "; ".join(text for text in ("held", total, "its request has ended") if text)
 
 
 def reading_json(config: Config, reading: JudgedReading) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from dims_worker.analysis.explanation import Comparison, JudgedVerdict
 from dims_worker.config import Policy
 from dims_worker.domain.decide import Judge, Limit, at_least, drift_pct, reaches_approval
+from dims_worker.domain.expectation import Expectation
 from dims_worker.formatting import format_exact, format_limit, format_percent, is_number
 from dims_worker.numbers import difference, magnitude, same_number
 from dims_worker.store.runs import PastReading
+from dims_worker.text.expectation import expectation_lines, severity_by_band
 from dims_worker.text.phrases import ExplanationView, Line, format_acceptance
 
 _BOUNDS = {
@@ -50,11 +52,19 @@ class _VerdictReasons:
             how = format_acceptance(judged.person.against, explanation.now)
             yield "person", f"{self._formula(judged.person)} from {_BY_PERSON}: {how}"
         yield from self._limits()
+        if explanation.learned:
+            yield from expectation_lines(self.view, explanation.learned, self.policy)
         yield "severity", f"{verdict.severity}: {self._severity()}"
         yield "tier", f"{verdict.tier}: {self._tier()}"
         if judged.policy_changed:
             recorded = f"{self.reading.status}, {self.reading.severity}, {self.reading.tier}"
-            yield "policy", f"has changed since; the recorded verdict is {recorded}"
+            yield "policy", f"{self._what_changed()} changed since; the recorded verdict is {recorded}"
+
+    def _what_changed(self) -> str:
+        """Name what differs from when the reading was recorded: the policy, or the band that was learned."""
+        verdict, reading = self.judged.verdict, self.reading
+        band = (verdict.expected_low, verdict.expected_high)
+        return "has" if band == (reading.expected_low, reading.expected_high) else "or the expected band has"
 
     def _drift(self, comparison: Comparison) -> str:
         formula, old, new = self._formula(comparison), comparison.against.value, self.reading.value
@@ -127,18 +137,37 @@ class _VerdictReasons:
 
     def _severity(self) -> str:
         status, baseline = self.judged.verdict.status, self.judged.baseline
+        band = self._band()
         reasons = []
-        if baseline and baseline.noise:
+        if band is not None:
+            reasons.append(severity_by_band(self.view, Judge(self.policy), band, self.reading.value))
+            if self._is_held_by_drift(band):
+                reasons.append(self._drift_reason(status))
+        elif baseline and baseline.noise:
             reasons.append("the change is not watched")
         elif status not in ("new", "ok"):
-            drift = f"{'an' if status == 'extreme' else 'a'} {status} drift of a {self.policy.volatility} metric"
-            reason = f"{drift} (volatility: {self.view.origin('volatility')})"
-            reasons.append(f"{reason}, one step higher" if self.policy.volatility == "stable" else reason)
+            reasons.append(self._drift_reason(status))
         if self._is_for_person():
             reasons.append(f"it is far from {_BY_PERSON}")
         if self.judged.limit:
             reasons.append("a broken limit makes it high or worse")
         return "; ".join(reasons) or "nothing has changed"
+
+    def _drift_reason(self, status: str) -> str:
+        drift = f"{'an' if status == 'extreme' else 'a'} {status} drift of a {self.policy.volatility} metric"
+        reason = f"{drift} (volatility: {self.view.origin('volatility')})"
+        return f"{reason}, one step higher" if self.policy.volatility == "stable" else reason
+
+    def _band(self) -> Expectation | None:
+        """Return the band that the severity follows from, or None if it follows from the drift."""
+        learned = self.view.explanation.learned
+        return learned.band if learned and self.judged.verdict.expected_low is not None else None
+
+    def _is_held_by_drift(self, band: Expectation) -> bool:
+        """Return whether the drift that holds the value is more severe than its distance to the band."""
+        if self.judged.verdict.tier != "approve" or self._is_for_person():
+            return False
+        return Judge(self.policy).severity_outside(band, self.reading.value) != self.judged.verdict.severity
 
     def _is_for_person(self) -> bool:
         """Return whether the reading is held for its drift from what a person accepted, not from the baseline."""
@@ -160,7 +189,8 @@ class _VerdictReasons:
             if comparison.drift_pct < self.policy.require_approval_pct:
                 return f"it is {critical}, and a change{base} without a ratio always reaches {limit}"
             return f"it is {critical}, and {self._percent(comparison.drift_pct)}{base} reaches {limit}"
-        reason = "severity is high or worse" if at_least(verdict.severity, "high") else "severity is below high"
+        below = "it is outside the expected band" if verdict.tier == "notify" else "severity is below high"
+        reason = "severity is high or worse" if at_least(verdict.severity, "high") else below
         if baseline is None or baseline.noise or not baseline.drift_pct:
             return reason
         if self.policy.critical:

@@ -19,11 +19,12 @@ from starlette.staticfiles import StaticFiles
 from dims_worker.errors import DimsError
 from dims_worker.local.ports import is_loopback
 from dims_worker.web import live_updates
+from dims_worker.web.api import incidents as api_incidents
 from dims_worker.web.api import routes as api_routes
 from dims_worker.web.context import WebContext
 from dims_worker.web.errors import dims_error, http_error, problem_response
 from dims_worker.web.middleware import HEADERS, AccessMiddleware
-from dims_worker.web.pages import activity, approvals, metric, overview, sign_in, workflows
+from dims_worker.web.pages import activity, approvals, changes, incidents, metric, overview, sign_in, workflows
 
 THREADS = 12
 """Pages that are rendered at the same time."""
@@ -71,7 +72,8 @@ def build_app(site: WebContext, address: str = "127.0.0.1") -> Starlette:
         finally:
             await site.live.stop()
 
-    modules = (overview, metric, activity, approvals, workflows, live_updates, api_routes, sign_in)
+    pages = (overview, metric, activity, approvals, incidents, changes, workflows, sign_in)
+    modules = (*pages, live_updates, api_routes, api_incidents)
     hosts = allowed_hosts(address, site.access.web.hosts)
     app = Starlette(
         routes=[

@@ -21,6 +21,7 @@ from dims_worker.formatting import escape_control, format_utc_short, shell_quote
 from dims_worker.reports.templating import html_environment
 from dims_worker.store import point_in_time
 from dims_worker.store.engine import transaction
+from dims_worker.store.incidents import count_open
 from dims_worker.web.identity import SignInPolicy, Viewer
 from dims_worker.web.stall_warning import StallMonitor
 
@@ -62,6 +63,11 @@ class WebContext:
             environment.filters[template_filter.__name__] = template_filter
         return environment
 
+    def _count_incidents(self) -> int:
+        """Return how many incidents are open or acknowledged, for the menu."""
+        with self.read_transaction() as connection:
+            return sum(count_open(connection).values())
+
     def page(self, request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> HTMLResponse:
         """Render a page for the viewer of this request. `values["section"]` is the entry of the menu to highlight."""
         viewer = viewer_of(request)
@@ -71,6 +77,7 @@ class WebContext:
             viewer=viewer,
             form_token=self.access.form_token(viewer) if viewer else "",
             stall_warnings=self.stall_monitor.warnings() if needs_database else (),
+            incident_count=self._count_incidents() if needs_database else 0,
             path=request.url.path,
             rendered_at=datetime.now(UTC),
             **values,

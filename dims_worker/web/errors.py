@@ -25,7 +25,7 @@ from dims_worker.web.context import web_context
 
 SIMILARITY = 0.75
 """How similar a metric's name must be, from 0 to 1, to be suggested. Names of one category share their beginning."""
-ITEM_PATHS = ("metrics", "requests", "events", "runs", "workflows")
+ITEM_PATHS = ("metrics", "incidents", "requests", "events", "runs", "workflows")
 """First parts of addresses such as /metrics/NAME."""
 STATUS: Mapping[type[DimsError], int] = {
     NotFound: 404,

@@ -161,10 +161,11 @@ class LiveHub:
                 activity = follower.read_new(connection)
                 versions = set(request_versions(connection))
             changed, self._request_versions = versions ^ self._request_versions, versions
-            if not (activity.events or activity.runs or changed):
+            if not (activity.events or activity.runs or activity.incidents or changed):
                 return
             names = {name for event in activity.events for name in event.metrics}
             names |= {reading.metric for reading in activity.readings} | {version.metric for version in changed}
+            names |= {change.incident.metric for change in activity.incidents}
             self._last_id += 1
             facts = {
                 "id": self._last_id,

@@ -8,8 +8,9 @@ from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
-from dims_worker.analysis.health import HEALTH_STATES, MetricHealth
+from dims_worker.analysis.health import MetricHealth
 from dims_worker.config import Config
+from dims_worker.domain.health import Flag
 
 LONGEST = 200
 """Characters of a search."""
@@ -24,17 +25,28 @@ class StateFilter:
     matches: Callable[[MetricHealth], object]
 
 
+def _by_flag(title: str, style: str, flag: Flag) -> StateFilter:
+    return StateFilter(title, style, lambda metric: flag in metric.health.flags)
+
+
 STATE_FILTERS: Mapping[str, StateFilter] = {
-    "waiting": StateFilter("waiting", "warn", HEALTH_STATES["waiting"]),
-    "failed": StateFilter("failed", "lost", HEALTH_STATES["failed"]),
-    "limit": StateFilter("beyond limits", "bad", HEALTH_STATES["beyond limits"]),
-    "stale": StateFilter("stale", "warn", HEALTH_STATES["stale"]),
-    "drifted": StateFilter("drifted", "bad", HEALTH_STATES["drifted"]),
-    "unmeasured": StateFilter("unmeasured", "quiet", HEALTH_STATES["unmeasured"]),
-    "due": StateFilter("due", "quiet", HEALTH_STATES["due"]),
-    "well": StateFilter("well", "ok", lambda health: health.well),
+    "failing": _by_flag("failing", "lost", "failing"),
+    "waiting": _by_flag("waiting", "warn", "waiting"),
+    "limit": _by_flag("beyond limits", "bad", "limit"),
+    "drifted": _by_flag("lost or drifted", "bad", "drifted"),
+    "stale": _by_flag("stale", "warn", "stale"),
+    "overdue": _by_flag("overdue", "warn", "overdue"),
+    "new": _by_flag("new", "quiet", "new"),
+    "due": StateFilter("due", "quiet", lambda metric: metric.state.due),
+    "ok": _by_flag("ok", "ok", "ok"),
 }
-"""By the name in the address (`?state=failed`)."""
+"""The flags of a metric's health, and `due`, by the name in the address (`?state=failing`)."""
+OTHER_FILTERS: Mapping[str, StateFilter] = {
+    "unmeasured": StateFilter("not measured yet", "quiet", lambda metric: not metric.measured),
+    "failed": STATE_FILTERS["failing"],
+    "well": StateFilter("ok or new", "ok", lambda metric: metric.well),
+}
+"""Filters without a tile: what links lead to, and the names in older bookmarks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +69,16 @@ class MetricFilter:
         values = {"q": self.q, "category": self.category, "state": self.state}
         return "/?" + urlencode({key: value for key, value in values.items() if value}) if self else "/"
 
+    @property
+    def title(self) -> str:
+        """The name of the state. An unknown one is shown as it is."""
+        known = self._state_filter
+        return known.title if known else self.state
+
+    @property
+    def _state_filter(self) -> StateFilter | None:
+        return STATE_FILTERS.get(self.state) or OTHER_FILTERS.get(self.state)
+
     def matches_name(self, config: Config, metric: str) -> bool:
         """Return whether a metric has the category, and every word in its name or description."""
         if self.category and metric.partition(".")[0] != self.category:
@@ -66,4 +88,5 @@ class MetricFilter:
 
     def matches_state(self, health: MetricHealth) -> bool:
         """Return whether a metric is in the state. No metric is in an unknown state."""
-        return not self.state or (self.state in STATE_FILTERS and bool(STATE_FILTERS[self.state].matches(health)))
+        known = self._state_filter
+        return not self.state or (known is not None and bool(known.matches(health)))

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard
 
 from markupsafe import Markup
 from sqlalchemy import Connection
 
+from dims_worker.analysis.bands import OUTSIDE_SEVERITIES
 from dims_worker.analysis.health import points_in_unit
 from dims_worker.config import Config, Metric
 from dims_worker.domain.decide import age_of
 from dims_worker.formatting import format_number, format_value, is_number, pluralize
 from dims_worker.numbers import Number
-from dims_worker.reports.svg_charts import ChartMarker, ChartSize, TrendData, baseline_steps, chart_marker, trend_svg
-from dims_worker.store.history import TREND_OUTCOMES, Point, sampled_readings
+from dims_worker.reports.svg_charts import (
+    ChartMarker,
+    ChartSize,
+    TrendData,
+    baseline_steps,
+    chart_marker,
+    expected_days,
+    is_drawn_outside,
+    legend_html,
+    trend_svg,
+)
+from dims_worker.store.history import TREND_OUTCOMES, UNMARKED_OUTCOMES, Point, readings_beyond_band, sampled_readings
 from dims_worker.store.metric_states import MetricState
 from dims_worker.store.point_in_time import notable_readings
 
@@ -34,15 +45,18 @@ SIZES = (ChartSize(1000, 300, "wide"), ChartSize(360, 220, "narrow"))
 
 
 def trend_charts(connection: Connection, config: Config, state: MetricState, now: datetime, days: int) -> Markup:
-    """Return the chart of the last `days`, for a wide screen and for a phone. Empty if there are no numbers."""
+    """Return the chart of the last `days`, for a wide screen and for a phone, and its legend. Empty if there are no
+    numbers."""
     span = timedelta(days=days)
     first = now - span
     points = sampled_readings(connection, state.metric, first, span / MAX_VALUES, TREND_OUTCOMES)
     notable = notable_readings(connection, [state.metric], first, MAX_MARKERS)[state.metric]
+    notable += readings_beyond_band(connection, state.metric, first, MAX_MARKERS, OUTSIDE_SEVERITIES)
     trend = trend_data(config.metrics.get(state.metric), state, points, notable, (first, now))
     if not trend.line and all(marker.value is None for marker in trend.markers):
         return Markup()
-    return Markup().join(trend_svg(trend, size) for size in SIZES)
+    legend = legend_html(expected=bool(trend.band))
+    return Markup().join([*(trend_svg(trend, size) for size in SIZES), legend])
 
 
 def trend_data(
@@ -52,7 +66,10 @@ def trend_data(
     notable: Sequence[Point],
     span: tuple[datetime, datetime],
 ) -> TrendData:
-    """Return the data of the chart: only readings in the metric's current unit. Pure."""
+    """Return the data of the chart: only readings in the metric's current unit. Pure.
+
+    `points` make the line. `notable` are the readings with a marker.
+    """
     points, notable = (points_in_unit(listed, metric, state.unit) for listed in (points, notable))
     line = [(point.as_of, value) for point in points if (value := _number(metric, point.value, point)) is not None]
     baselines = [(point.as_of, point.baseline) for point in points]
@@ -60,9 +77,17 @@ def trend_data(
         baselines.append((max(state.baseline_as_of, span[0]), state.baseline))
     drawn = [] if metric is not None and metric.is_age else [step for step in baselines if _is_drawable(step[1])]
     steps = list(baseline_steps(drawn, span[1]))
-    markers = [_marker(metric, point) for point in notable]
+    marked = [point for point in notable if point.outcome not in UNMARKED_OUTCOMES or is_drawn_outside(point)]
+    markers = [_marker(metric, point) for point in marked]
     drawable = [marker for marker in markers if marker.outcome == "failed" or marker.value is not None]
-    return TrendData(*span, line, steps, drawable, _alt_text(state, line, drawable), dots=len(line) <= MAX_DOTS)
+    judged = sorted((*points, *notable), key=lambda point: point.as_of)
+    band = expected_days((_midnight(point.as_of), point) for point in judged)
+    alt = _alt_text(state, line, drawable)
+    return TrendData(*span, line, steps, drawable, alt, dots=len(line) <= MAX_DOTS, band=band)
+
+
+def _midnight(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _number(metric: Metric | None, value: Any, point: Point) -> float | None:

@@ -126,7 +126,7 @@ def _attribute(headers: Headers, name: str) -> str | None:
         raise EventError(f"the header ce-{name} is not percent-encoded UTF-8") from None
 
 
-def _unique_names(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def unique_names(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object's members. A repeated name is an error, because readers disagree about which value counts."""
     members: dict[str, Any] = {}
     for name, value in pairs:
@@ -136,7 +136,7 @@ def _unique_names(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique_names)
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_names)
 
 
 def _parse_json(text: str, what: str) -> Any:

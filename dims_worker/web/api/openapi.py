@@ -14,10 +14,12 @@ from jinja2 import Environment, StrictUndefined
 
 from dims_worker import __version__
 from dims_worker.domain.decide import SEVERITIES, Status, Tier
+from dims_worker.domain.health import FLAGS
 from dims_worker.events import MAX_BYTES, MAX_TEXT, YEARS
 from dims_worker.formatting import format_number
+from dims_worker.store.incidents import KINDS, Resolution
 from dims_worker.web.api.cloudevents_http import ATTRIBUTES, BATCH, BINARY, MAX_BODY, MAX_EVENTS, STRUCTURED
-from dims_worker.web.api.query_parameters import LARGEST, Parameter
+from dims_worker.web.api.query_parameters import LARGEST, LARGEST_VERSION, LONGEST_NOTE, Parameter
 
 Schema = dict[str, Any]
 
@@ -30,11 +32,16 @@ def _load_parts() -> dict[str, Any]:
         ATTRIBUTES=ATTRIBUTES,
         BATCH=BATCH,
         BINARY=BINARY,
+        FLAGS=FLAGS,
+        INCIDENT_KINDS=KINDS,
         LARGEST=LARGEST,
+        LARGEST_VERSION=LARGEST_VERSION,
+        LONGEST_NOTE=LONGEST_NOTE,
         MAX_BODY=MAX_BODY,
         MAX_BYTES=MAX_BYTES,
         MAX_EVENTS=MAX_EVENTS,
         MAX_TEXT=MAX_TEXT,
+        RESOLUTIONS=get_args(Resolution),
         SEVERITIES=SEVERITIES,
         STATUSES=get_args(Status),
         STRUCTURED=STRUCTURED,
@@ -74,11 +81,17 @@ def openapi_document(
     send: Schema = _PARTS["send_events"]
     responses = send["responses"] | _problems(400, 401, 403, 413, 415, 503)
     described["/api/events"]["post"] = send | {"responses": responses}
+    for path, operation in _PARTS["decisions"].items():
+        described[path] = {"post": _decision(operation)}
     schemes: dict[str, Schema] = _PARTS["security_schemes"]
     session = schemes["session"] | {"name": cookie}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "DIMS", "version": __version__, "summary": "Read metrics and send events."},
+        "info": {
+            "title": "DIMS",
+            "version": __version__,
+            "summary": "Read metrics, decide about incidents, send events.",
+        },
         "servers": [{"url": "/"}],
         "security": [{"token": []}, {"session": []}, *no_token],
         "paths": described,
@@ -87,8 +100,7 @@ def openapi_document(
 
 
 def _get_operation(path: str, summary: str, parameters: Sequence[Parameter], schema: str) -> Schema:
-    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-    in_path = [name] if "{name}" in path else []
+    in_path = [parameter for name, parameter in _PARTS["in_path"].items() if f"{{{name}}}" in path]
     in_query = [
         {"in": "query", "name": each.name, "description": each.description, "schema": dict(each.schema)}
         for each in parameters
@@ -103,6 +115,15 @@ def _get_operation(path: str, summary: str, parameters: Sequence[Parameter], sch
             **_problems(400, 401, 503, *([404] if in_path else [])),
         },
     }
+
+
+def _decision(operation: Schema) -> Schema:
+    """Describe a decision about an incident, which answers with the incident as it is then."""
+    done = {"description": operation["summary"], "content": {"application/json": {"schema": _ref("Incident")}}}
+    refused = _problems(400, 401, 403, 404, 409, 413, 415, 503)
+    for status, description in _PARTS["decision_problems"].items():
+        refused[str(status)]["description"] = description
+    return {"parameters": [_PARTS["in_path"]["id"]], **operation, "responses": {"200": done} | refused}
 
 
 def _problems(*statuses: int) -> Schema:

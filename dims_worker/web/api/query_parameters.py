@@ -1,4 +1,7 @@
-"""Parse query parameters, and numbers in addresses and forms. The OpenAPI document uses the same declarations."""
+"""Parse query parameters, and the numbers and notes of addresses and forms.
+
+The OpenAPI document uses the same declarations.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,13 @@ from typing import Any
 from starlette.requests import Request
 
 from dims_worker.errors import NotFound, UsageError
-from dims_worker.formatting import escape_control
+from dims_worker.formatting import escape_control, format_number
 
 LARGEST = 2**63 - 1
 """The largest row number that PostgreSQL can hold."""
+LARGEST_VERSION = 2**31 - 1
+LONGEST_NOTE = 2000
+"""Characters of a note."""
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 
 
@@ -54,13 +60,18 @@ def integer_parameter(name: str, description: str, highest: int = LARGEST, defau
     return Parameter(name, description, schema if default is None else {**schema, "default": default})
 
 
-def choice_parameter(name: str, description: str, allowed: Sequence[str]) -> Parameter:
-    return Parameter(name, description, {"type": "string", "enum": list(allowed)})
+def choice_parameter(name: str, description: str, allowed: Sequence[str], default: str | None = None) -> Parameter:
+    schema = {"type": "string", "enum": list(allowed)}
+    return Parameter(name, description, schema if default is None else {**schema, "default": default})
 
 
 def text_parameter(name: str, description: str, longest: int = 200) -> Parameter:
     schema = {"type": "string", "minLength": 1, "maxLength": longest, "pattern": r"^[^\u0000]*$"}
     return Parameter(name, description, schema)
+
+
+LIMIT = integer_parameter("limit", "The most items to return.", 500, 50)
+BEFORE = integer_parameter("before", "Return only older items: the `next` of the previous page.")
 
 
 def parse_query(request: Request, parameters: Sequence[Parameter]) -> dict[str, Any]:
@@ -94,3 +105,16 @@ def path_number(request: Request, name: str, noun: str) -> int:
     if number is None:
         raise NotFound(f"there is no {noun} {escape_control(text)[:40]}. The address ends with a number")
     return number
+
+
+def parse_note(text: str) -> str:
+    """Return the note as one paragraph. Raises UsageError if it is too long or has a NUL character."""
+    note = " ".join(text.split())
+    if len(note) > LONGEST_NOTE:
+        length, limit = format_number(len(note)), format_number(LONGEST_NOTE)
+        raise UsageError(f"the note has {length} characters. Shorten it to {limit} or fewer")
+    if "\0" in note:
+        raise UsageError("the note has a NUL character, which the database cannot store. Remove it")
+    if any("\ud800" <= character <= "\udfff" for character in note):
+        raise UsageError("the note has half of a surrogate pair, which is no character. Remove it")
+    return note

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Iterable
+from datetime import timedelta
 
 from starlette.concurrency import run_in_threadpool
 from starlette.endpoints import HTTPEndpoint
@@ -20,7 +18,6 @@ from dims_worker.analysis.health import DOCUMENT_STATES
 from dims_worker.errors import BrokerUnreachable, NotFound
 from dims_worker.events import MAX_TEXT
 from dims_worker.formatting import format_number
-from dims_worker.numbers import dumps
 from dims_worker.store.approval_requests import list_requests
 from dims_worker.store.events import list_events
 from dims_worker.store.history import metric_trend
@@ -34,20 +31,21 @@ from dims_worker.text.json_documents import (
     point_document,
     request_document,
 )
+from dims_worker.web.api import incidents
 from dims_worker.web.api.cloudevents_http import MAX_BODY, content_mode, parse_envelopes
 from dims_worker.web.api.openapi import openapi_document
 from dims_worker.web.api.query_parameters import (
-    Parameter,
+    BEFORE,
+    LIMIT,
     choice_parameter,
     integer_parameter,
     parse_query,
     text_parameter,
 )
+from dims_worker.web.api.responses import JsonResponse, list_response
 from dims_worker.web.context import web_context
 from dims_worker.web.request_body import read_body
 
-LIMIT = integer_parameter("limit", "The most items to return.", 500, 50)
-BEFORE = integer_parameter("before", "Return only older items: the `next` of the previous page.")
 METRICS = (
     text_parameter("category", "Only metrics of this category."),
     choice_parameter("state", "Only enabled metrics in this state.", list(DOCUMENT_STATES)),
@@ -81,25 +79,6 @@ REQUESTS = (
 )
 
 
-class JsonResponse(Response):
-    """A JSON document. Numbers keep their type, times are ISO 8601 in UTC, and NaN and infinities become null."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        return dumps(_to_json(content), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _to_json(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_json(part) for part in value]
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def get_metrics(request: Request) -> Response:
     """Return the current state of every metric, by name."""
     query, site = parse_query(request, METRICS), web_context(request)
@@ -129,16 +108,16 @@ def get_metric(request: Request) -> Response:
 
 
 def get_runs(request: Request) -> Response:
-    return _list_response(request, RUNS, list_runs, facts, "run_id")
+    return list_response(request, RUNS, list_runs, facts, "run_id")
 
 
 def get_requests(request: Request) -> Response:
-    return _list_response(request, REQUESTS, list_requests, request_document, "id")
+    return list_response(request, REQUESTS, list_requests, request_document, "id")
 
 
 class EventsEndpoint(HTTPEndpoint):
     def get(self, request: Request) -> Response:
-        return _list_response(request, EVENTS, list_events, event_document, "seq")
+        return list_response(request, EVENTS, list_events, event_document, "seq")
 
     async def post(self, request: Request) -> Response:
         """Publish all events or none. Answers 202 once they are in the stream. Needs the events token."""
@@ -157,22 +136,6 @@ class EventsEndpoint(HTTPEndpoint):
             )
         await run_in_threadpool(append, [envelope for _, envelope in events], site.broker_url)
         return JsonResponse({"accepted": len(events), "ids": [event.id for event, _ in events]}, 202)
-
-
-def _list_response(
-    request: Request,
-    parameters: Sequence[Parameter],
-    list_rows: Callable[..., Sequence[Any]],
-    document_of: Callable[[Any], Document],
-    key: str,
-) -> Response:
-    """Return one page of a list, newest first, and the `before` of the next page: the last item's `key`."""
-    query = parse_query(request, parameters)
-    with web_context(request).read_transaction() as connection:
-        rows = list_rows(connection, **{**query, "limit": query["limit"] + 1})
-    items = rows[: query["limit"]]
-    next_before = getattr(items[-1], key) if len(rows) > len(items) else None
-    return JsonResponse({"items": [document_of(item) for item in items], "next": next_before})
 
 
 def _refusal(request: Request) -> HTTPException | None:
@@ -194,12 +157,13 @@ PATHS = {
     "/api/runs": ("Runs, newest first.", RUNS, "Runs"),
     "/api/requests": ("Approval requests, newest first.", REQUESTS, "Requests"),
 }
+ALL_PATHS = PATHS | incidents.PATHS
 
 
 def get_openapi(request: Request) -> Response:
     parse_query(request, ())
     access = web_context(request).access
-    return JsonResponse(openapi_document(PATHS, access.read_by_anyone, access.cookie))
+    return JsonResponse(openapi_document(ALL_PATHS, access.read_by_anyone, access.cookie))
 
 
 routes = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -19,7 +18,6 @@ from dims_worker.config import Config, Policy
 from dims_worker.domain.approvers import Decider, approvers_of, may_decide
 from dims_worker.errors import DatabaseBusy, NotFound, Refused, UsageError
 from dims_worker.formatting import NO_VALUE, format_holding_drift, format_number, format_value
-from dims_worker.reports import svg_charts
 from dims_worker.store import approval_requests, metric_states
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.engine import clock
@@ -28,6 +26,7 @@ from dims_worker.text.phrases import band_text
 from dims_worker.web.api.query_parameters import (
     choice_parameter,
     integer_parameter,
+    parse_note,
     parse_whole_number,
     path_number,
     query_value,
@@ -40,8 +39,6 @@ from dims_worker.web.trend_chart import trend_charts
 log = logging.getLogger(__name__)
 
 PAGE_SIZE = 50
-LONGEST_NOTE = 2000
-"""Characters of a note."""
 STATES = ("all", "open", "decided")
 STATE = choice_parameter("state", "Which requests to show.", STATES)
 BEFORE = integer_parameter("before", "The number of the last decided request on the previous page.")
@@ -180,7 +177,6 @@ def _page(request: Request, site: WebContext, conflict: PendingChoice | None) ->
         "conflict": conflict,
         "days": CHART_DAYS,
         "chart": chart,
-        "legend": svg_charts.legend_html(),
         "changes": list(placed_lines(evidence, now)) if evidence else [],
         "gaps": [NamedGap(gap, current.unit) for gap in gaps],
         "others": [RequestCard.of(site.config, each, now) for each in others if each.id != number],
@@ -204,7 +200,7 @@ async def decide(request: Request) -> Response:
     version = parse_whole_number(form.get("version", ""))
     if version is None:
         raise UsageError("the form does not say which version you saw. Reload the page and try again")
-    pending = PendingChoice(choice, number, version, form.get("seen", "")[:400], _note(form))
+    pending = PendingChoice(choice, number, version, form.get("seen", "")[:400], parse_note(form.get("note", "")))
     return await run_in_threadpool(_decide, request, pending)
 
 
@@ -230,17 +226,6 @@ def _decide(request: Request, pending: PendingChoice) -> Response:
     if decision.already and decision.request.decided_by != viewer.name:
         return _page(request, site, pending)
     return RedirectResponse(f"/requests/{number}", 303)
-
-
-def _note(form: Mapping[str, str]) -> str:
-    """Return the note as one paragraph. Raises UsageError if it is too long or has a NUL character."""
-    note = " ".join(form.get("note", "").split())
-    if len(note) > LONGEST_NOTE:
-        length, limit = format_number(len(note)), format_number(LONGEST_NOTE)
-        raise UsageError(f"the note has {length} characters. Shorten it to {limit} or fewer")
-    if "\0" in note:
-        raise UsageError("the note has a NUL character, which the database cannot store. Remove it")
-    return note
 
 
 routes = [

@@ -19,7 +19,6 @@ from dims_worker.config import Config, DerivedMetric, Policy
 from dims_worker.config.formula import PRICES
 from dims_worker.config.policy import Thresholds
 from dims_worker.config.runtime import WORKFLOW
-from dims_worker.domain.decide import IN_FUTURE
 from dims_worker.errors import NotFound
 from dims_worker.formatting import (
     NO_VALUE,
@@ -30,20 +29,22 @@ from dims_worker.formatting import (
     format_value,
     is_number,
 )
-from dims_worker.probes.reading_notes import reading_doubts
-from dims_worker.reports import svg_charts
+from dims_worker.store.incidents import list_incidents
 from dims_worker.store.runs import PastReading, newest_readings
 from dims_worker.text.evidence import placed_lines
-from dims_worker.text.explanation import format_health, verdict_reasons
+from dims_worker.text.explanation import verdict_reasons
 from dims_worker.text.phrases import ExplanationView
-from dims_worker.text.readings import broken_limit_text, done_text
+from dims_worker.text.readings import past_reading_text
 from dims_worker.web.context import web_context
+from dims_worker.web.incident_cards import IncidentCard, StateLabel, state_labels
 from dims_worker.web.pages.approvals import RequestCard
 from dims_worker.web.trend_chart import SPANS, trend_charts
 
 DEFAULT_DAYS = 30
 MAX_READINGS = 50
 """Readings that the page lists, the newest."""
+MAX_INCIDENTS = 5
+"""Closed incidents that the page lists, the newest."""
 
 
 def metric_page(request: Request) -> Response:
@@ -58,6 +59,10 @@ def metric_page(request: Request) -> Response:
         now = explanation.now
         chart = trend_charts(connection, site.config, explanation.state, now, days)
         readings = newest_readings(connection, name, MAX_READINGS)
+        closed = list_incidents(connection, limit=MAX_INCIDENTS, state="closed", metrics=[name])
+    health = explanation.health
+    cards = [IncidentCard.of(site.config, each, now) for each in health.incidents]
+    retired = [StateLabel("retired")] if explanation.state.retired_at else []
     view = ExplanationView(explanation, site.config.metrics.get(name))
     input_links, dependents = formula_links(site.config, name)
     request_card = RequestCard.of(site.config, explanation.request, now) if explanation.request else None
@@ -66,15 +71,16 @@ def metric_page(request: Request) -> Response:
         "title": name,
         "explanation": explanation,
         "value": view.value(explanation.reading.value) if explanation.reading else None,
-        "health": format_health(explanation),
-        "labels": state_labels(explanation),
+        "health": health,
+        "labels": [*state_labels(site.config, health), *retired],
+        "incidents": [card for card in cards if card.request is None],  # a request has a card of its own
+        "past_incidents": [IncidentCard.of(site.config, each, now) for each in closed],
         "description": view.metric.description if view.metric else "",
         "workflow": name.removeprefix(WORKFLOW) if name.startswith(WORKFLOW) else None,
         "request_card": request_card,
         "days": days,
         "spans": SPANS,
         "chart": chart,
-        "legend": svg_charts.legend_html(),
         "rows": [HistoryRow.of(site.config, reading) for reading in readings],
         "reasons": [line for line in verdict_reasons(view) if line[0] != "input"],  # inputs have their own table
         "inputs": list(_input_rows(view)),
@@ -87,25 +93,6 @@ def metric_page(request: Request) -> Response:
         "dependents": dependents,
     }
     return site.page(request, "metric.html", values)
-
-
-def state_labels(explanation: Explanation) -> list[str]:
-    """Return the labels of a metric's state, most important first. `ok` if there is nothing to report."""
-    state, judged, request = explanation.state, explanation.judged, explanation.request
-    status = judged.verdict.status if judged else state.status
-    labels = (
-        (f"waits: request {request.id}" if request else "", request),
-        ("failed", state.error),
-        (IN_FUTURE, judged and judged.limit == "future"),
-        ("beyond its limit", judged and judged.limit and judged.limit != "future"),
-        ("stale", explanation.stale),
-        (status or "", status in ("moderate", "major", "extreme") and not request),
-        ("not measured yet", explanation.reading is None and not state.error),
-        ("retired", state.retired_at),
-    )
-    reading = explanation.reading
-    doubts = reading_doubts(reading.method, reading.details) if reading else []
-    return [label for label, applies in labels if applies] or [doubt.partition(":")[0] for doubt in doubts] or ["ok"]
 
 
 def _input_rows(view: ExplanationView) -> Iterator[dict[str, Any]]:
@@ -135,7 +122,7 @@ class HistoryRow:
     def of(cls, config: Config, reading: PastReading) -> HistoryRow:
         failed, metric = reading.method == "failed", config.metrics.get(reading.metric)
         value = NO_VALUE if failed else format_value(reading.value, reading.unit, metric, reading.as_of)
-        outcome = f"failed: {reading.error}" if failed else done_text(reading, broken_limit_text(config, reading))
+        outcome = past_reading_text(config, reading)
         return cls(reading, value, format_drift(reading.value, reading.baseline, reading.drift_pct), outcome)
 
 

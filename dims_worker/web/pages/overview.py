@@ -15,35 +15,45 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from dims_worker.analysis.health import MetricHealth, group_by_health, health_sentence, load_health, shown_labels
+from dims_worker.analysis.health import MetricHealth, group_by_health, health_sentence, load_health
 from dims_worker.config import Config
 from dims_worker.reports import svg_charts
 from dims_worker.store.approval_requests import ApprovalRequest, open_requests
 from dims_worker.store.engine import clock
 from dims_worker.store.history import DailyLine, daily_lines
+from dims_worker.store.incidents import Incident, list_incidents
+from dims_worker.text.incidents import incident_facts
 from dims_worker.text.metric_values import metric_change, metric_value
 from dims_worker.web.context import web_context
-from dims_worker.web.metric_filter import STATE_FILTERS, MetricFilter
+from dims_worker.web.incident_cards import IncidentCard, StateLabel, state_labels
+from dims_worker.web.metric_filter import OTHER_FILTERS, STATE_FILTERS, MetricFilter
 from dims_worker.web.pages.approvals import RequestCard
 
-PROBLEM_STATES = ("failed", "limit", "stale", "unmeasured")
-"""The states that need attention, worst first."""
+PROBLEM_STATES = ("failing", "limit", "drifted", "stale", "overdue", "unmeasured")
+"""The states that need attention, worst first. What waits for approval has a list of its own."""
+PROBLEM_FILTERS = {**STATE_FILTERS, **OTHER_FILTERS}
 DAYS = 30
 """Days of a sparkline."""
 CHANGE_SPAN = timedelta(hours=24)
-MAX_PROBLEMS, MAX_REQUESTS, MAX_NAMES = 10, 5, 5
-"""Problem groups, open requests, and metrics of a group on the page. Links lead to the rest."""
+MAX_PROBLEMS, MAX_REQUESTS, MAX_NAMES, MAX_SILENCES = 10, 5, 5, 5
+"""Problem groups, open requests, metrics of a group, and silences on the page. Links lead to the rest."""
 MAX_UNFOLDED = 60
 """With more metrics than this, only categories with problems are unfolded."""
 
 
 @dataclass(frozen=True, slots=True)
 class OverviewData:
-    """All data of the page, read at the same moment. `requests` are open, oldest first. `lines` are by metric."""
+    """All data of the page, read at the same moment.
 
+    `requests` are open, oldest first. `silences` are the incidents of what should report and does not. `lines` are by
+    metric.
+    """
+
+    config: Config
     now: datetime
     health: Mapping[str, MetricHealth]
     requests: Sequence[ApprovalRequest]
+    silences: Sequence[Incident]
     lines: Mapping[str, DailyLine]
 
 
@@ -55,7 +65,7 @@ class MetricRow:
     value: str
     change: str
     sparkline: Markup
-    labels: Sequence[str]
+    labels: Sequence[StateLabel]
     reason: str
 
 
@@ -70,24 +80,26 @@ class CategoryRows:
 
 @dataclass(frozen=True, slots=True)
 class ProblemGroup:
-    """Metrics of one source with the same problem, most important first.
+    """Metrics of one source with the same problem, or of one story of incidents, most important first.
 
     `labels` are what all of them have. `state` is the filter that shows all of them.
     """
 
     rows: Sequence[MetricRow]
-    labels: Sequence[str]
+    labels: Sequence[StateLabel]
     reason: str
     state: str
 
 
 def load_overview(connection: Connection, config: Config) -> OverviewData:
-    """Read the health of all enabled metrics in five queries."""
+    """Read the health of all enabled metrics in seven queries."""
     now = clock(connection)
     names = config.enabled_metrics
     waiting = open_requests(connection)
     health = load_health(connection, config, names, waiting, now=now, since=now - CHANGE_SPAN)
-    return OverviewData(now, health, tuple(waiting.values()), daily_lines(connection, names, DAYS))
+    silences = list_incidents(connection, limit=1000, kind="silence")
+    lines = daily_lines(connection, names, DAYS)
+    return OverviewData(config, now, health, tuple(waiting.values()), silences, lines)
 
 
 def overview_page(request: Request) -> Response:
@@ -116,51 +128,73 @@ def overview_page(request: Request) -> Response:
 def _attention(config: Config, data: OverviewData) -> dict[str, object]:
     """Return what needs attention, and how many metrics are in each state."""
     health = list(data.health.values())
-    problems = [each for each in health if each.failed or each.broken or each.stale or not each.measured]
+    problems = [each for each in health if any(PROBLEM_FILTERS[name].matches(each) for name in PROBLEM_STATES)]
     problems.sort(key=lambda each: each.weight, reverse=True)
     groups = _problem_groups(_row(each, data, with_sparkline=False) for each in problems)[:MAX_PROBLEMS]
     return {
         "has_readings": any(each.measured or each.failed for each in health),
         "measured_at": max((each.state.as_of for each in health if each.state.as_of), default=None),
-        "verdict": health_sentence(group_by_health(health) | {"waiting": [each.metric for each in data.requests]}),
+        "verdict": _verdict(data),
+        "silences": [IncidentCard.of(config, each, data.now) for each in data.silences[:MAX_SILENCES]],
         "cards": [RequestCard.of(config, each, data.now) for each in data.requests[:MAX_REQUESTS]],
         "configured": config.metrics,
         "number_of_requests": len(data.requests),
         "problem_groups": groups,
         "number_listed": sum(len(group.rows) for group in groups),
         "number_of_problems": len(problems),
-        "problem_states": PROBLEM_STATES,
-        "counts": {name: sum(bool(state.matches(each)) for each in health) for name, state in STATE_FILTERS.items()},
+        "problem_filters": {name: PROBLEM_FILTERS[name] for name in PROBLEM_STATES},
+        "counts": {name: sum(bool(state.matches(each)) for each in health) for name, state in PROBLEM_FILTERS.items()},
     }
 
 
+def _verdict(data: OverviewData) -> str:
+    """Return the first sentence of the page."""
+    groups = group_by_health(data.health.values())
+    requests = [each.metric for each in data.requests]  # also those of metrics that are disabled now
+    return health_sentence(groups | {"waiting": requests, "silent": [each.metric for each in data.silences]})
+
+
 def _problem_groups(rows: Iterable[MetricRow]) -> list[ProblemGroup]:
-    """Group rows by source and reason: an unreachable source is one problem, however many metrics it has."""
+    """Group rows by source and reason: an unreachable source is one problem, however many metrics it has.
+
+    What drifted in one run is one story.
+    """
     groups: dict[object, list[MetricRow]] = {}
     for row in rows:
-        reason = row.health.state.error or (row.reason, *row.labels)
-        groups.setdefault((row.health.source, reason), []).append(row)
+        story = _story(row.health)
+        reason = row.health.state.error or (row.reason, *(label.text for label in row.labels))
+        groups.setdefault((row.health.source, reason) if story is None else story, []).append(row)
     return [_problem_group(rows) for rows in groups.values()]
+
+
+def _story(metric: MetricHealth) -> int | None:
+    """Return the story of the drift that is the worst problem of a metric, or None."""
+    if metric.health.worst != "drifted":
+        return None
+    return next((each.story for each in metric.health.incidents if each.kind == "drift"), None)
 
 
 def _problem_group(rows: Sequence[MetricRow]) -> ProblemGroup:
     first = rows[0]
-    labels = [label for label in first.labels if all(label in row.labels for row in rows)]
+    shared = set.intersection(*({label.text for label in row.labels} for row in rows))
+    labels = [label for label in first.labels if label.text in shared] or first.labels[:1]
     same_reason = all(row.reason == first.reason for row in rows)
     reason = first.reason if same_reason else first.health.state.error or ""
-    state = next(name for name in PROBLEM_STATES if STATE_FILTERS[name].matches(first.health))
+    state = next(name for name in PROBLEM_STATES if PROBLEM_FILTERS[name].matches(first.health))
     return ProblemGroup(rows, labels, reason, state)
 
 
 def _row(health: MetricHealth, data: OverviewData, *, with_sparkline: bool = True) -> MetricRow:
     line = data.lines.get(health.metric) if with_sparkline else None
-    reason = "; ".join(text for text in (health.state.error, health.broken, *health.doubts) if text)
+    drift = next((each for each in health.health.incidents if each.kind == "drift"), None)
+    facts = incident_facts(data.config, drift, data.now) if drift else None
+    reason = "; ".join(text for text in (health.state.error, health.broken, facts, *health.doubts) if text)
     return MetricRow(
         health,
         metric_value(health, health.state.value, data.now),
         metric_change(health),
         svg_charts.sparkline_svg(line, DAYS) if line else Markup(),
-        shown_labels(health),
+        state_labels(data.config, health.health),
         reason,
     )
 
@@ -176,10 +210,10 @@ def _categories(matches: Iterable[MetricHealth], data: OverviewData, wanted: Met
 
 def _category(rows: Sequence[MetricRow], all_open: bool) -> CategoryRows:
     counts = {
-        state: sum(bool(STATE_FILTERS[state].matches(row.health)) for row in rows)
+        state: sum(bool(PROBLEM_FILTERS[state].matches(row.health)) for row in rows)
         for state in ("waiting", *PROBLEM_STATES)
     }
-    problems = ", ".join(f"{number} {STATE_FILTERS[state].title}" for state, number in counts.items() if number)
+    problems = ", ".join(f"{number} {PROBLEM_FILTERS[state].title}" for state, number in counts.items() if number)
     # Unmeasured metrics alone do not unfold a category: else a new project would be all unfolded
     return CategoryRows(
         rows, problems, all_open or any(number for state, number in counts.items() if state != "unmeasured")

@@ -110,6 +110,7 @@ m.objects: 205,000 objects, major, held: request 2 waits for approval
   baseline     172,726 objects, set by hand by ada (option) T ago: “the audit of October” (request 1)
   drift        |205,000 - 172,726| / 172,726 x 100 = 18.7 %
   status       major: 15 % or more, less than 25 % (thresholds: default)
+  expected     none: 0 of 14 accepted daily values, so the drift alone counts
   severity     high: a major drift of a volatile metric (volatility: default)
   tier         approve: it is critical (metric), and 18.7 % reaches require_approval_pct = 15 (category m)
   outcome      held: the baseline does not change, and request 2 waits for approval
@@ -150,6 +151,7 @@ m.cost: 68.00 USD, moderate, accepted
   against      62.12 USD, the first good reading, T ago (run 1)
   drift        |68 - 62.125| / 62.125 x 100 = 9.5 %
   status       moderate: 5 % or more, less than 15 % (thresholds: default)
+  expected     none: 0 of 14 accepted daily values, so the drift alone counts
   severity     medium: a moderate drift of a volatile metric (volatility: default)
   tier         auto: severity is below high
   outcome      accepted: it became the baseline
@@ -172,6 +174,7 @@ m.commits: 12 commits, major, accepted
   against      10 commits, the first good reading, T ago (run 1)
   drift        |12 - 10| / 10 x 100 = 20.0 %
   status       major: 15 % or more, less than 25 % (thresholds: default)
+  expected     none: 0 of 14 accepted daily values, so the drift alone counts
   severity     high: a major drift of a volatile metric (volatility: default)
   tier         notify: severity is high or worse; it is not critical (default), so it needs no approval
   outcome      accepted: it became the baseline
@@ -192,6 +195,7 @@ m.last: T, new: first baseline, beyond max_age
   reading      60.0 hours (since {instant}), measured T ago (UTC), run 1 of lake
   status       new: it is the first good reading
   limit        60.0 hours is more than max_age = 2 days (metric)
+  expected     none: it is an age
   severity     high: a broken limit makes it high or worse
   tier         notify: severity is high or worse
   outcome      accepted: it became the baseline

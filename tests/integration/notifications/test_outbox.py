@@ -13,13 +13,14 @@ from sqlalchemy import text
 from dims_worker.approvals.decisions import BaselineInput, Choice, decide_request, set_baselines
 from dims_worker.config.runtime import WORKFLOW
 from dims_worker.domain.approvers import Decider
+from dims_worker.incidents.overdue import Sweep, sweep_incidents
 from dims_worker.notifications.outbox import write_overdue_notifications
 from dims_worker.pipeline import record
 from dims_worker.pipeline.record import Measurement
 from dims_worker.probes.base import Reading
 from dims_worker.store import leases, notifications
 from dims_worker.store.approval_requests import expire_requests
-from dims_worker.store.engine import transaction
+from dims_worker.store.engine import clock, transaction
 from tests.integration.helpers import CONFIG, Down, Flow, Threads, outcome
 
 Make = Callable[[str], Flow]
@@ -34,19 +35,27 @@ def flow(make_flow: Make) -> Flow:
 
 
 def alerts(flow: Flow, channel: str = "ops") -> list[str]:
-    """Return the notifications in order: `+held:1` begins, `-held:1` ends, `(held:1)` ends without a message."""
+    """Return the notifications in order: `+drift` begins, `-drift` ends, `(drift)` ends without a message."""
     rows = flow.rows("SELECT * FROM dims_notifications WHERE channel = :c ORDER BY id", c=channel)
-    changes = [(row.since, f"+{row.metric} {row.state}") for row in rows]
+    changes = [(row.since, row.id, f"+{row.metric} {kind(row)}") for row in rows]
     for row in rows:
         if row.ended_at is not None:
-            state = f"{row.metric} {row.state}"
-            changes.append((row.ended_at, f"-{state}" if row.end_sent_at is None else f"({state})"))
-    return [change for _, change in sorted(changes)]
+            state = f"{row.metric} {kind(row)}"
+            changes.append((row.ended_at, 0, f"-{state}" if row.end_sent_at is None else f"({state})"))
+    return [change for _, _, change in sorted(changes)]
 
 
-def sweep(flow: Flow) -> None:
+def kind(row: Any) -> str:
+    """Return `drift` of the state `drift:1`."""
+    return str(row.state).partition(":")[0]
+
+
+def sweep(flow: Flow, later: timedelta = timedelta(0)) -> None:
+    """Sweep incidents and their notifications, as if `later` had passed."""
     with transaction(flow.engine) as connection:
-        write_overdue_notifications(connection, flow.config)
+        now = clock(connection) + later
+        sweep_incidents(connection, flow.config, Sweep(now, now))
+        write_overdue_notifications(connection, flow.config, now)
 
 
 def table(flow: Flow) -> list[Any]:
@@ -69,13 +78,13 @@ def settle(flow: Flow, choice: Choice, number: int) -> None:
 
 
 def test_ten_runs_with_the_same_drift_notify_once_and_the_eleventh_notifies_its_end(flow: Flow) -> None:
-    number = waiting(flow)
+    waiting(flow)
     for _ in range(9):
         assert flow.serve(c=150)["m.c"].outcome == "held"
-    assert alerts(flow) == [f"+m.c held:{number}"]
+    assert alerts(flow) == ["+m.c approval"]
     flow.serve(c=100)
     flow.serve(c=100)
-    assert alerts(flow) == [f"+m.c held:{number}", f"-m.c held:{number}"]
+    assert alerts(flow) == ["+m.c approval", "-m.c approval"]
 
 
 def test_the_same_readings_again_change_nothing(flow: Flow) -> None:
@@ -88,7 +97,7 @@ def test_the_same_readings_again_change_nothing(flow: Flow) -> None:
         flow.serve(a=Down("gone for another reason"), c=152)
     assert table(flow) == before
     states = [row.state for row in flow.rows("SELECT state FROM dims_notifications WHERE metric IN ('m.a', 'm.c')")]
-    assert sorted(states) == ["drift:extreme", "failed", "held:1"]
+    assert sorted(state.partition(":")[0] for state in states) == ["approval", "drift", "failing"]
 
 
 def test_a_run_makes_one_statement_of_each_kind_for_any_number_of_notifications(
@@ -148,10 +157,11 @@ def test_a_check_writes_no_notification(flow: Flow) -> None:
     assert alerts(flow) == []
 
 
-def test_a_value_outside_the_band_is_another_request_and_notifies_alone(flow: Flow) -> None:
-    first = waiting(flow)
+def test_a_value_outside_the_band_is_another_request_of_the_same_incident_and_does_not_notify(flow: Flow) -> None:
+    waiting(flow)
     flow.serve(c=200)
-    assert sorted(alerts(flow)) == [f"(m.c held:{first})", f"+m.c held:{first}", f"+m.c held:{first + 1}"]
+    assert flow.states_of_requests() == ["superseded", "open"]
+    assert alerts(flow) == ["+m.c approval"]
 
 
 def test_a_broken_limit_notifies_whatever_the_baseline_is(make_flow: Make) -> None:
@@ -170,20 +180,20 @@ def test_a_failing_metric_notifies_after_as_many_failures_as_the_channel_sets(ma
     flow.serve(a=100)
     for number in range(1, 6):
         flow.serve(a=Down("AccessDenied"))
-        assert alerts(flow, "ops") == ["+m.a failed"] * (number >= 3)
-        assert alerts(flow, "first") == ["+m.a failed"]
+        assert alerts(flow, "ops") == ["+m.a failing"] * (number >= 3)
+        assert alerts(flow, "first") == ["+m.a failing"]
     flow.serve(a=100)
-    assert alerts(flow, "ops") == alerts(flow, "first") == ["+m.a failed", "-m.a failed"]
+    assert alerts(flow, "ops") == alerts(flow, "first") == ["+m.a failing", "-m.a failing"]
     assert alerts(flow, "no") == []
     flow.serve(a=Down("AccessDenied"))
-    assert alerts(flow, "ops") == ["+m.a failed", "-m.a failed"]  # counted from the start again
+    assert alerts(flow, "ops") == ["+m.a failing", "-m.a failing"]  # counted from the start again
 
 
 def test_a_failure_does_not_notify_for_the_metrics_derived_from_it(flow: Flow) -> None:
     flow.serve(b=1)
     for _ in range(4):
         flow.serve(a=Down("gone"))
-    assert alerts(flow) == ["+m.a failed"]
+    assert alerts(flow) == ["+m.a failing"]
 
 
 def test_a_derived_value_notifies_like_any_other(make_flow: Make) -> None:
@@ -191,7 +201,7 @@ def test_a_derived_value_notifies_like_any_other(make_flow: Make) -> None:
     flow.serve(b=100)
     flow.serve(a=100)
     flow.serve(a=200)
-    assert alerts(flow) == ["+m.a drift:extreme", "+m.sum held:1"]
+    assert alerts(flow) == ["+m.a drift", "+m.sum approval"]
 
 
 WORKFLOWS = WITH_CHANNEL + "workflows: {file_inventory: {source: one}}\n"
@@ -216,7 +226,7 @@ def test_a_workflow_that_needs_attention_notifies_once_and_at_its_end(make_flow:
 def test_values_keep_their_type(flow: Flow, value: Any) -> None:
     flow.serve(c=3)
     flow.serve(c=value)
-    (kept,) = flow.rows("SELECT facts -> 'value' AS value, facts -> 'baseline' AS baseline FROM dims_notifications")
+    (kept,) = flow.rows("SELECT facts -> 'value' AS value, facts -> 'anchor' AS baseline FROM dims_notifications")
     assert (kept.value, kept.baseline) == (value, 3)
     assert (type(kept.value), type(kept.baseline)) == (type(value), int)
 
@@ -230,7 +240,7 @@ def test_a_decision_ends_the_state_at_the_next_sweep(flow: Flow, choice: Choice)
     settle(flow, choice, number)
     sweep(flow)
     sweep(flow)
-    assert alerts(flow) == [f"+m.c held:{number}", f"-m.c held:{number}"]
+    assert alerts(flow) == ["+m.c approval", "-m.c approval"]
     flow.serve(c=150)
     assert len(alerts(flow)) == 2  # approved: it is the baseline; rejected: no new request
 
@@ -241,25 +251,25 @@ def test_a_decision_ends_the_state_at_the_next_reading_if_that_comes_first(flow:
     settle(flow, choice, number)
     flow.serve(c=150)
     sweep(flow)
-    assert alerts(flow) == [f"+m.c held:{number}", f"-m.c held:{number}"]
+    assert alerts(flow) == ["+m.c approval", "-m.c approval"]
 
 
 def test_an_expired_request_ends_the_state_and_the_next_request_notifies_again(make_flow: Make) -> None:
     flow = make_flow(WITH_CHANNEL + "policy: {expire_after: 7d}\n")
-    number = waiting(flow)
+    waiting(flow)
     flow.do("UPDATE dims_approval_requests SET expires_at = clock_timestamp() - interval '1 s'")
     with transaction(flow.engine) as connection:
         expire_requests(connection)
-        write_overdue_notifications(connection, flow.config)
+    sweep(flow)
     flow.serve(c=150)
-    assert alerts(flow) == [f"+m.c held:{number}", f"-m.c held:{number}", f"+m.c held:{number + 1}"]
+    assert alerts(flow) == ["+m.c approval", "-m.c approval", "+m.c drift", "+m.c approval"]
 
 
 def test_a_baseline_set_by_hand_ends_the_state(flow: Flow) -> None:
-    number = waiting(flow)
+    waiting(flow)
     set_baselines(flow.engine, flow.config, [BaselineInput("m.c", 150, "counted")], ADA)
     sweep(flow)
-    assert alerts(flow) == [f"+m.c held:{number}", f"-m.c held:{number}"]
+    assert alerts(flow) == ["+m.c approval", "-m.c approval"]
 
 
 def days_pass(flow: Flow, days: int, *metrics: str) -> None:
@@ -345,7 +355,7 @@ def test_a_dead_feed_notifies_without_an_event_and_when_it_is_alive_again(make_f
 
 
 def test_removing_a_metric_from_the_configuration_ends_its_active_states(flow: Flow, restart: Make) -> None:
-    number = waiting(flow)
+    waiting(flow)
     for _ in range(3):
         flow.serve(c=Down("gone"), a=Down("gone"))
     changed = restart(WITH_CHANNEL.replace("    c: {source: one, measure: count, critical: true}\n", ""))
@@ -353,7 +363,7 @@ def test_removing_a_metric_from_the_configuration_ends_its_active_states(flow: F
     sweep(changed)
     sweep(changed)
     assert sorted(alerts(flow)) == sorted(
-        [f"+m.c held:{number}", "+m.a failed", "+m.c failed", f"-m.c held:{number}", "-m.c failed"]
+        ["+m.c approval", "+m.a failing", "+m.c failing", "-m.c approval", "-m.c failing"]
     )
 
 
@@ -386,13 +396,13 @@ def test_concurrent_sweeps_and_runs_notify_once(flow: Flow, beside: Threads) -> 
         "SELECT metric, state FROM dims_notifications WHERE ended_at IS NULL GROUP BY 1, 2 HAVING count(*) > 1"
     )
     assert doubled == []
-    held = flow.rows("SELECT state FROM dims_notifications WHERE state LIKE 'held:%' ORDER BY id")
-    assert len(held) == len({row.state for row in held}) == 6
-    assert flow.rows("SELECT 1 FROM dims_notifications WHERE state LIKE 'held:%' AND ended_at IS NULL") == []
+    rows = flow.rows("SELECT state, ended_at FROM dims_notifications WHERE metric = 'm.c' ORDER BY id")
+    states = [(kind(row), row.ended_at is not None) for row in rows if kind(row) != "stale"]
+    assert states == [("approval", True), ("flapping", False)]
 
 
 def test_a_state_that_is_written_twice_is_active_once(flow: Flow) -> None:
-    row = {"channel": "ops", "metric": "m.a", "state": "stale", "facts": {}, "run_id": None}
+    row = {"channel": "ops", "metric": "m.a", "state": "stale:1", "facts": {}, "run_id": None, "since": flow.clock()}
     for _ in range(2):
         with transaction(flow.engine) as connection:
             notifications.begin_notifications(connection, [row])
@@ -403,10 +413,14 @@ def test_facts_are_json(flow: Flow) -> None:
     waiting(flow)
     (row,) = flow.rows("SELECT facts::text FROM dims_notifications")
     assert json.loads(row[0]) == {
+        "incident": 1,
+        "kind": "approval",
+        "story": 1,
+        "request": 1,
         "value": 150,
         "unit": "files",
-        "baseline": 100,
-        "drift_pct": 50.0,
+        "anchor": 100,
         "severity": "urgent",
         "reason": "up 50.0 %",
+        "flaps": 0,
     }

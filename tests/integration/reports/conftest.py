@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, text
 from dims_worker import local
 from dims_worker.config import Config, load_config
 from tests.conftest import REPO
-from tests.fixtures.long_history import fill
+from tests.fixtures.long_history import fill, fill_incidents
 
 HOSTILE = '=HYPERLINK("http://x.example","<script>alert(1)</script>|`x`")'
 """A text that is a formula in a spreadsheet, a script in a browser and markup in Markdown."""
@@ -60,10 +60,18 @@ def filled(servers: local.ServerUrls, template: str, year: Config) -> Iterator[E
         connection.execute(text(f"CREATE DATABASE filled TEMPLATE {template}"))
     engine = create_engine(str(servers.database_url).rpartition("/")[0] + "/filled")
     fill(engine, year, until=datetime.now(UTC))
+    fill_incidents(engine)
     with engine.begin() as connection:
         connection.execute(text("UPDATE dims_metrics SET error = :bad WHERE error IS NOT NULL"), {"bad": HOSTILE})
         connection.execute(
             text("UPDATE dims_approval_requests SET reason = :bad WHERE state = 'open'"), {"bad": HOSTILE}
+        )
+        connection.execute(
+            text(
+                "UPDATE dims_incidents SET reason = :bad, note = CASE state WHEN 'acknowledged' THEN :bad END "
+                "WHERE state <> 'closed'"
+            ),
+            {"bad": HOSTILE},
         )
         connection.execute(
             text("UPDATE dims_event_log SET subject = :bad WHERE seq = (SELECT max(seq) FROM dims_event_log)"),

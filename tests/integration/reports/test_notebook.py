@@ -20,11 +20,15 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from dims_worker import local
+from dims_worker.domain.health import metric_health
 from dims_worker.errors import DatabaseForbidden, UsageError
 from dims_worker.notebook import runner
 from dims_worker.notebook.frames import NotebookData
+from dims_worker.store.engine import clock, transaction
+from dims_worker.store.incidents import open_incidents
+from dims_worker.store.metric_states import states_of
 from tests.conftest import Project
-from tests.fixtures.long_history import fill
+from tests.fixtures.long_history import fill, fill_incidents
 from tests.integration.workflows.helpers import BUCKET, CONFIG, make_tables
 
 MORE = """    lines: {source: here, measure: lines, paths: "*.md", volatility: stable}
@@ -36,8 +40,8 @@ MORE = """    lines: {source: here, measure: lines, paths: "*.md", volatility: s
     age: {source: here, measure: newest_age, paths: "*.md"}
 """
 FIGURES = """
-    states trend trend trend trend trend trend drift_map volatility runs durations requests deciders event_flow
-    event_lag advice gaps sides costs completeness
+    states incidents changes trend trend trend trend trend trend drift_map volatility runs durations requests deciders
+    event_flow event_lag advice gaps sides costs completeness
 """
 DAYS = 60
 
@@ -72,6 +76,7 @@ def world(servers: local.ServerUrls, template: str, tmp_path_factory: pytest.Tem
     project.write({"dims.yaml": config, "a.md": "# A\n", "b.txt": "b\n", "local/bbref/a": "1", "local/bbref/b": "2"})
     now = datetime.now(UTC)
     fill(owner, project.config, until=now - timedelta(hours=2), days=DAYS, log=DAYS)
+    fill_incidents(owner)
     with owner.begin() as connection:
         for statement in CHANGES:
             assert connection.execute(text(statement)).rowcount
@@ -180,11 +185,11 @@ def length(values: Any) -> int:
 # --- the file ---------------------------------------------------------------------------------------------
 
 
-def test_the_notebook_has_its_twelve_sections_and_no_outputs() -> None:
+def test_the_notebook_has_its_thirteen_sections_and_no_outputs() -> None:
     document = nbformat.read(runner.notebook_path(), as_version=4)
     nbformat.validate(document)
     titles = [cell.source.splitlines()[0] for cell in document.cells if cell.source.startswith("## ")]
-    assert [title.split(".")[0] for title in titles] == [f"## {number}" for number in range(1, 13)]
+    assert [title.split(".")[0] for title in titles] == [f"## {number}" for number in range(1, 14)]
     code = [cell for cell in document.cells if cell.cell_type == "code"]
     assert len(document.cells) >= 46
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
@@ -228,6 +233,8 @@ def test_every_sheet_has_the_rows_of_the_database(run: Run, world: World) -> Non
     data = world.data
     expected = {
         "latest": data.latest(),
+        "incidents": data.incidents(days=90),
+        "changes": data.changes(days=90),
         "runs": data.runs(days=90),
         "approvals": data.requests(),
         "history": data.history(days=90),
@@ -237,7 +244,7 @@ def test_every_sheet_has_the_rows_of_the_database(run: Run, world: World) -> Non
         "local and lake": data.local_and_lake(),
         "completeness": data.completeness(),
     }
-    assert len(book.sheetnames) == 15
+    assert len(book.sheetnames) == 17
     for sheet in book:
         assert sheet.max_row > 1, sheet.title
         assert sheet.freeze_panes == "B2" and sheet.auto_filter.ref
@@ -246,7 +253,7 @@ def test_every_sheet_has_the_rows_of_the_database(run: Run, world: World) -> Non
         rows = list(book[name].iter_rows(min_row=2, values_only=True))
         assert len(rows) == len(frame), name
         for column, header in enumerate(frame.columns):
-            if header in ("hours", "age_hours", "number", "baseline_number"):
+            if header in ("hours", "age_hours", "number", "baseline_number", "sentence"):
                 continue  # these grow with time
             for row, value in zip(rows, frame[header].tolist(), strict=True):
                 if value is None or pd.isna(value):
@@ -297,6 +304,44 @@ def test_each_kind_has_its_recommendations(world: World) -> None:
     assert by_kind["never changed"] == {"project.sleepy"}
     assert by_kind["held"] and by_kind["failed"]
     assert table["what_to_do"].str.len().min() > 10
+
+
+def test_the_state_of_a_metric_is_its_health(world: World) -> None:
+    latest = world.data.latest()
+    with transaction(world.owner) as connection:
+        states, incidents = states_of(connection, latest["metric"]), open_incidents(connection)
+        health = {
+            name: metric_health(world.project.config, state, incidents, clock(connection))
+            for name, state in states.items()
+        }
+    for row in latest.itertuples():
+        shown = health[row.metric]
+        assert (row.state, row.flag, row.sentence) == (shown.label, shown.worst, shown.sentence)
+    assert {"failing", "waits for approval", "stale", "ok"} <= set(latest["state"])
+    assert set(world.data.latest(state="stale")["metric"]) == {"project.sleepy"}
+    assert set(world.data.latest(state="waiting")["state"]) == {"waits for approval"}
+
+
+def test_incidents_are_those_of_the_database_with_their_drift(world: World) -> None:
+    incidents = world.data.incidents(days=90)
+    with world.owner.connect() as connection:
+        numbers = connection.execute(text("SELECT id FROM dims_incidents ORDER BY id")).scalars().all()
+    assert list(incidents["incident"]) == list(numbers)
+    assert set(world.data.incidents(days=0.001)["state"]) == {"open", "acknowledged"}
+    drifts = incidents[incidents["kind"] == "drift"]
+    assert set(drifts["drift_pct"].round(1)) == {18.7}
+    assert {"drifted", "drifted, acknowledged", "failing", "waits for approval"} <= set(incidents["label"])
+    advice = world.data.recommendations()
+    acknowledged = incidents[(incidents["kind"] == "drift") & (incidents["state"] == "acknowledged")]
+    assert not set(advice[advice["kind"] == "incident"]["metric"]) & set(acknowledged["metric"])
+
+
+def test_changes_are_accepted_drifts_with_their_incidents(world: World) -> None:
+    changes = world.data.changes(days=90)
+    assert set(changes["accepted"]) == {"policy", "approved"}
+    assert changes[changes["accepted"] == "approved"]["decided_by"].notna().all()
+    assert changes["incident"].notna().all()
+    assert changes["drift_pct"].is_monotonic_decreasing
 
 
 def test_sql_runs_one_select_and_nothing_else(world: World) -> None:

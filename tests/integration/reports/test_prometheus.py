@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -24,8 +26,13 @@ from redis import Redis
 from sqlalchemy import Engine, event, text
 
 from dims_worker.config import Config, load_config
+from dims_worker.domain.decide import SEVERITIES
+from dims_worker.domain.health import metric_health
 from dims_worker.events import STREAM
 from dims_worker.reports.prometheus import MAX_TYPES, OTHER, PrometheusCollector
+from dims_worker.store.engine import clock
+from dims_worker.store.incidents import KINDS, close_incident_row, insert_incidents, open_incidents, update_incident
+from dims_worker.store.metric_states import states_of
 from dims_worker.store.processes import ProcessIdentity, record_sign_of_life
 from tests.conftest import REPO, Project, wait_for
 from tests.fixtures.long_history import fill
@@ -37,6 +44,7 @@ METRICS = {
     "dims_metric_value": {"metric", "unit"},
     "dims_metric_baseline": {"metric", "unit"},
     "dims_metric_measured_timestamp_seconds": {"metric"},
+    "dims_metric_health": {"metric", "flag", "label", "severity"},
     "dims_metric_stale": {"metric"},
     "dims_metric_failed": {"metric"},
     "dims_metric_beyond_limit": {"metric"},
@@ -45,6 +53,8 @@ METRICS = {
     "dims_event_lag_seconds": set(),
     "dims_runs_total": {"status"},
     "dims_approvals_pending": set(),
+    "dims_incidents_open": {"kind", "severity"},
+    "dims_incidents_acknowledged": {"kind", "severity"},
     "dims_queue_length": {"queue"},
     "dims_check_ok": {"check"},
     "dims_process_last_seen_seconds": {"process", "role", "host"},
@@ -126,6 +136,61 @@ def test_a_scrape_has_the_state_of_the_database_and_the_broker(filled: Engine, c
     assert found["dims_up", "database"] == found["dims_up", "broker"] == 1
     assert found["dims_queue_length", STREAM] == 1 and found["dims_queue_length", "dims.verify"] == 2
     assert found["dims_event_lag_seconds",] > 0
+
+
+def open_incident(engine: Engine, metric: str, kind: str, severity: str, **more: object) -> int:
+    """Open an incident, as a run or a sweep does. Return its number."""
+    now = datetime.now(UTC)
+    row = {"metric": metric, "kind": kind, "severity": severity, "reason": "r", "opened_at": now, "updated_at": now}
+    with engine.begin() as connection:
+        (incident,) = insert_incidents(connection, [row | more])
+    return incident.id
+
+
+def test_incidents_are_counted_by_kind_and_severity_and_end_at_zero(
+    filled: Engine, config: Config, broker_url: str
+) -> None:
+    registry = registry_of(config, url_of(filled), broker_url)
+
+    def counts(name: str) -> Samples:
+        return {key[1:]: value for key, value in scraped(registry).items() if key[0] == name}
+
+    every = {(kind, severity): 0.0 for kind in KINDS for severity in ("low", "medium", "high", "urgent")}
+    assert counts("dims_incidents_open") == counts("dims_incidents_acknowledged") == every
+    first = open_incident(filled, "s3_storage.total_objects", "drift", "urgent", anchor=4_000, value=100)
+    open_incident(filled, "s3_storage.hoopr_files", "drift", "urgent")
+    open_incident(filled, "rule:nightly", "silence", "high")
+    assert counts("dims_incidents_open") == every | {("drift", "urgent"): 2, ("silence", "high"): 1}
+    with filled.begin() as connection:
+        update_incident(
+            connection, first, {"state": "acknowledged", "acknowledged_by": "ada", "note": "known"}, new_version=True
+        )
+    assert counts("dims_incidents_open") == every | {("drift", "urgent"): 2, ("silence", "high"): 1}
+    assert counts("dims_incidents_acknowledged") == every | {("drift", "urgent"): 1}
+    with filled.begin() as connection:
+        close_incident_row(connection, first, "recovered", datetime.now(UTC), over=True)
+    assert counts("dims_incidents_open") == every | {("drift", "urgent"): 1, ("silence", "high"): 1}
+    assert counts("dims_incidents_acknowledged") == every
+
+
+def test_the_gauges_show_the_health_that_every_output_shows(filled: Engine, config: Config, broker_url: str) -> None:
+    open_incident(filled, "s3_storage.total_objects", "drift", "urgent", anchor=10**9, value=1)
+    number = open_incident(filled, "s3_storage.hoopr_files", "drift", "high", anchor=10**9, value=1)
+    with filled.begin() as connection:
+        update_incident(connection, number, {"state": "acknowledged", "acknowledged_by": "ada"}, new_version=True)
+        states, incidents = states_of(connection, config.metrics), open_incidents(connection)
+        now = clock(connection)
+    found = scraped(registry_of(config, url_of(filled), broker_url))
+    shown = {key[3]: key[1:] for key in found if key[0] == "dims_metric_health"}
+    names = {"failing": "dims_metric_failed", "stale": "dims_metric_stale", "limit": "dims_metric_beyond_limit"}
+    assert shown.keys() == states.keys()
+    for name, state in states.items():
+        health = metric_health(config, state, incidents, now)
+        assert shown[name] == (health.worst, health.label, name, health.severity)
+        for flag, gauge in names.items():
+            assert found.get((gauge, name), 0.0) == float(flag in health.flags), (gauge, name)
+    assert shown["s3_storage.total_objects"][1] == "lost"
+    assert shown["s3_storage.hoopr_files"][1] == "lost, acknowledged"
 
 
 def test_counters_count_new_events_and_never_fall(filled: Engine, config: Config, broker_url: str) -> None:
@@ -353,6 +418,24 @@ def test_the_guide_the_dashboard_and_the_alerts_use_existing_metrics() -> None:
         for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])
     }
     assert legends <= set().union(*METRICS.values())
+
+
+def test_each_incident_raises_one_alert() -> None:
+    rules = yaml.safe_load((REPO / "docs" / "monitoring" / "alerts.yml").read_text(encoding="utf-8"))
+    raised: Counter[tuple[str, str]] = Counter()
+    for rule in rules["groups"][0]["rules"]:
+        for selector in re.findall(r"dims_incidents_open\{([^}]*)\}", rule["expr"]):
+            conditions = re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', selector)
+            for kind, severity in itertools.product(KINDS, SEVERITIES[1:]):
+                labels = {"kind": kind, "severity": severity}
+                raised[kind, severity] += all(
+                    (re.fullmatch(value, labels[label]) is None) == (operator == "!=")
+                    for label, operator, value in conditions
+                )
+        # What these gauges show has an incident, except `overdue`
+        assert not re.search(r"dims_metric_(failed|stale|beyond_limit)", rule["expr"])
+        assert set(re.findall(r"dims_metric_health\{([^}]*)\}", rule["expr"])) <= {'flag="overdue"'}
+    assert raised == dict.fromkeys(itertools.product(KINDS, SEVERITIES[1:]), 1)
 
 
 ONE = """

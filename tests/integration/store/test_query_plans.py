@@ -72,6 +72,7 @@ HISTORY: dict[str, Ask] = {
         c, ONE, NOW - 30 * DAY, DAY / 6, ["accepted", "looked"]
     ),
     "history.daily_lines": lambda c: history.daily_lines(c, NAMES, 30),
+    "history.readings_beyond_band": lambda c: history.readings_beyond_band(c, ONE, NOW - 30 * DAY, 10, ["high"]),
     "expectations.teaching_values": lambda c: expectations.teaching_values(c, NAMES, NOW.date(), 30),
     "runs.readings_of": lambda c: runs.readings_of(c, [5, 17]),
     "runs.set_reading_outcome": lambda c: runs.set_reading_outcome(c, ONE, NOW, "approved"),
@@ -125,6 +126,7 @@ BOUNDED = (
     "history.daily_readings",
     "history.sampled_readings",
     "history.daily_lines",
+    "history.readings_beyond_band",
     "expectations.teaching_values",
     "runs.history_of",
     "point_in_time.values_at",

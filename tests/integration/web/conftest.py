@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
 from dims_worker.config import Config, WebSection
@@ -63,3 +63,16 @@ def visit(engine: Engine) -> Iterator[Visit]:
 def form_token(page: str) -> str:
     """Return the CSRF token of a page's first form."""
     return page.split('name="form_token" value="', 1)[1].split('"', 1)[0]
+
+
+def hold_requests(engine: Engine) -> None:
+    """Insert the incident that each open approval request has. `fill` inserts only the requests."""
+    columns = "value, unit, as_of, severity, reason, run_id, opened_at, updated_at"
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                f"INSERT INTO dims_incidents (story, metric, kind, request, anchor, anchor_as_of, {columns}) "
+                f"SELECT id, metric, 'approval', id, baseline, baseline_as_of, {columns} FROM dims_approval_requests "
+                "WHERE state = 'open' ON CONFLICT DO NOTHING"
+            )
+        )

@@ -104,3 +104,39 @@ def test_a_terminal_too_narrow_for_labels_still_has_a_plot() -> None:
 def test_the_largest_floats_are_drawn() -> None:
     lines = draw([point(1, "accepted", -1.7e308), point(20, "accepted", 1.7e308)])
     assert [row for row, _ in positions(lines, "●")] == [0, 11]
+
+
+# --- the expected band
+
+
+def banded(day: float, outcome: str, value: float, low: float, high: float) -> ChartPoint:
+    return ChartPoint(SINCE + timedelta(days=day), outcome, value, None, (low, high))
+
+
+def test_the_band_is_shaded_behind_the_values() -> None:
+    lines = draw([banded(day, "accepted", 100 + day, 95 + day, 130 + day) for day in range(1, 30)])
+    assert len(positions(lines, "●")) == 29
+    shaded = {row for row, _ in positions(lines, "░")}
+    assert len(shaded) > 8
+    assert all(lines[row][column] != "░" for row, column in positions(lines, "●"))
+    assert lines[-1] == "░ expected   ● 29 accepted"
+
+
+def test_a_value_outside_the_band_has_its_own_sign_off_the_shade() -> None:
+    lines = draw([banded(1, "accepted", 100, 90, 110), banded(15, "outside", 20, 90, 110)])
+    ((row, column),) = positions(lines, "■")
+    assert row == 11
+    assert (row, column) not in positions(lines, "░")
+    assert {shaded for shaded, _ in positions(lines, "░")} <= set(range(4))
+    assert lines[-1] == "░ expected   ● 1 accepted   ■ 1 outside"
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1e9), (-1.7e308, 1.7e308), (5000, 9000), (-9000, -5000)])
+def test_a_wide_or_far_band_does_not_flatten_the_values(low: float, high: float) -> None:
+    lines = draw([banded(1, "accepted", 100, low, high), banded(20, "accepted", 200, low, high)])
+    (first, _), (last, _) = sorted(positions(lines, "●"), key=lambda place: place[1])
+    assert first - last >= 3
+
+
+def test_without_a_band_the_chart_and_its_legend_are_as_before() -> None:
+    assert "expected" not in draw([point(1, "accepted", 100)])[-1]

@@ -38,6 +38,8 @@ def history(*readings: tuple[str, Any]) -> pd.DataFrame:
 
 EMPTY = {
     figures.health_chart: recommendations.LATEST,
+    figures.incidents_chart: queries.INCIDENT_COLUMNS,
+    figures.changes_chart: queries.CHANGE_COLUMNS,
     figures.trend_chart: queries.HISTORY_COLUMNS,
     figures.drift_heatmap: queries.DAILY_COLUMNS,
     figures.volatility_chart: recommendations.VOLATILITY,
@@ -77,6 +79,45 @@ def test_each_outcome_has_its_own_markers_and_a_failed_reading_is_a_gap() -> Non
     assert (list(traces["held"].y), list(traces["rejected"].y)) == ([9], [1])
     assert len(traces["failed (no value)"].x) == 1 and traces["baseline"].line.shape == "hv"
     assert traces["held"].marker.color == figures.OUTCOMES["held"] != traces["rejected"].marker.color
+
+
+def test_each_state_has_a_bar_in_the_colour_of_its_flag_and_an_acknowledged_one_is_paler() -> None:
+    rows = [
+        {"metric": f"m.{n}", "category": "m", "state": state, "flag": flag, "well": flag == "ok"}
+        for n, (state, flag) in enumerate(
+            (("lost", "drifted"), ("lost, acknowledged", "drifted"), ("ok", "ok"), ("approximate", "ok"))
+        )
+    ]
+    figure = figures.health_chart(frames.frame(rows, recommendations.LATEST))
+    traces = {trace.name: trace for trace in figure.data}
+    assert list(traces) == ["lost", "lost, acknowledged", "approximate", "ok"]
+    assert traces["lost"].marker.color == traces["lost, acknowledged"].marker.color == figures.FLAGS_COLORS["drifted"]
+    assert (traces["lost"].opacity, traces["lost, acknowledged"].opacity) == (1, 0.55)
+    assert "2 of 4 metrics are well" in figure.layout.title.text
+
+
+def test_an_incident_is_a_bar_from_its_start_to_its_end() -> None:
+    rows = [
+        {"incident": 1, "metric": "m.a", "state": "closed", "severity": "high", "label": "lost", "reason": HOSTILE},
+        {"incident": 2, "metric": "m.a", "state": "acknowledged", "severity": "high", "label": "lost, acknowledged"},
+        {"incident": 3, "metric": "m.b", "state": "open", "severity": "urgent", "label": "failing"},
+    ]
+    times = {"opened_at": NOW, "hours": 2, "resolution": None}
+    figure = figures.incidents_chart(frames.frame([times | row for row in rows], queries.INCIDENT_COLUMNS))
+    urgent, high = figure.data
+    assert (urgent.name, list(urgent.x), list(urgent.y)) == ("urgent", [2 * 3_600_000], ["3 m.b: failing"])
+    assert list(high.marker.pattern.shape) == ["", "/"]
+    assert "<script>" not in str(high.customdata)
+    assert "2 incidents not closed, 1 of them acknowledged" in figure.layout.title.text
+
+
+def test_a_loss_points_to_the_left() -> None:
+    rows = [
+        {"metric": "m.a", "as_of": NOW, "number": 1, "baseline_number": 40, "drift_pct": 97.5, "accepted": "policy"},
+        {"metric": "m.b", "as_of": NOW, "number": 60, "baseline_number": 40, "drift_pct": 50, "accepted": "approved"},
+    ]
+    figure = figures.changes_chart(frames.frame(rows, queries.CHANGE_COLUMNS))
+    assert {trace.name: list(trace.x) for trace in figure.data} == {"policy": [-97.5], "approved": [50]}
 
 
 def test_without_numbers_there_is_no_trend() -> None:
@@ -126,6 +167,19 @@ def test_drift_is_listed_above_its_limit(pct: float, listed: bool) -> None:
     daily = frames.frame([], queries.DAILY_COLUMNS)
     table = recommendations.recommendations(latest, recommendations.volatility(daily), daily)
     assert list(table["kind"]) == (["drift"] if listed else [])
+
+
+def test_a_drift_whose_incident_lasts_is_listed_once_until_a_person_acknowledges_it() -> None:
+    latest = frames.frame([{"metric": "m.a", "drift_pct": 20, "flag": "drifted"}], recommendations.LATEST)
+    daily = frames.frame([], queries.DAILY_COLUMNS)
+    volatile = recommendations.volatility(daily)
+
+    def kinds(state: str) -> list[str]:
+        rows = [{"incident": 7, "metric": "m.a", "kind": "drift", "state": state, "drift_pct": 97.5}]
+        incidents = frames.frame(rows, queries.INCIDENT_COLUMNS)
+        return list(recommendations.recommendations(latest, volatile, daily, incidents)["kind"])
+
+    assert (kinds("open"), kinds("acknowledged"), kinds("closed")) == (["incident"], [], ["drift"])
 
 
 def test_a_part_without_a_price_is_not_free() -> None:

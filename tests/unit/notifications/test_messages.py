@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dims_worker.config import Config, DerivedMetric, FilesMetric
-from dims_worker.notifications.messages import LONGEST, build_test_message, compose_message, sanitize
+from dims_worker.notifications.messages import (
+    LONGEST,
+    Message,
+    MessageFacts,
+    build_test_message,
+    compose_message,
+    sanitize,
+)
 from dims_worker.store.approval_requests import ApprovalRequest
+from dims_worker.store.incidents import Incident, Kind
 from dims_worker.store.notifications import Notification
+from tests.unit.notifications.incidents import HOUR, NOW, flapping, incident
 
-NOW = datetime(2026, 11, 22, 9, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 SINCE = "since 2026-11-22 08:00 UTC"
 CONFIG = Config(
     file=Path("nba/dims.yaml"),
@@ -28,18 +34,33 @@ CONFIG = Config(
     metrics={
         "lake.objects": FilesMetric(source="p", measure="count"),
         "lake.upload": FilesMetric(source="p", measure="newest_age", unit="days"),
-        "lake.cost": DerivedMetric(derive="lake.objects * 2", unit="USD", precision=2),
+        "lake.cost": DerivedMetric(derive="lake.objects * 2", unit="USD", precision=2, owner="ada"),
     },
     rules={},
 )
-DRIFT = {"value": 205_000, "unit": "objects", "baseline": 172_726, "drift_pct": 18.7, "severity": "high", "reason": "-"}
 
 
-def row(
-    number: int, state: str, metric: str = "lake.objects", facts: Mapping[str, Any] | None = None, **more: Any
-) -> Notification:
+def facts_of(one: Incident, **more: Any) -> dict[str, Any]:
+    """Return what a notification of an incident keeps."""
+    names = ("kind", "story", "request", "severity", "reason", "value", "unit", "anchor", "flaps")
+    return {"incident": one.id, **{name: getattr(one, name) for name in names}, **more}
+
+
+def row(number: int, one: Incident | None, **more: Any) -> Notification:
+    """Return a notification of an incident, or else of a workflow that needs attention."""
     usual = {"run_id": 1, "since": NOW - HOUR, "ended_at": None, "ending": None, "sent_at": None, "end_sent_at": None}
-    return Notification(id=number, channel="ops", metric=metric, state=state, facts=facts or {}, **{**usual, **more})
+    kind = "attention" if one is None else f"{one.kind}:{one.id}"
+    metric = "workflow.gap-analysis" if one is None else one.metric
+    own = {"state": kind, "metric": metric, "facts": facts_of(one) if one else {}}
+    return Notification(id=number, channel="ops", **{**usual, **own, **more})
+
+
+def ended(number: int, one: Incident | None, ending: Mapping[str, Any], **more: Any) -> Notification:
+    return row(number, one, **{"sent_at": NOW - HOUR, "ended_at": NOW, "ending": ending, **more})
+
+
+def closed(number: int, kind: Kind = "drift", resolution: str = "recovered", **facts: Any) -> Incident:
+    return incident(number, kind, state="closed", resolution=resolution, closed_at=NOW, **facts)
 
 
 def request(number: int, **facts: Any) -> ApprovalRequest:
@@ -71,20 +92,37 @@ def request(number: int, **facts: Any) -> ApprovalRequest:
     return ApprovalRequest(id=number, **{**usual, **facts})
 
 
-def body(*rows: Notification, **requests: ApprovalRequest) -> list[str]:
-    return compose_message(CONFIG, rows, {request.id: request for request in requests.values()}, NOW).body.splitlines()
+def facts(*known: Incident | ApprovalRequest, stories: Mapping[int, int] | None = None) -> MessageFacts:
+    incidents = {each.id: each for each in known if isinstance(each, Incident)}
+    requests = {each.id: each for each in known if isinstance(each, ApprovalRequest)}
+    return MessageFacts(NOW, incidents, requests, stories or {})
+
+
+def message(*rows: Notification, known: MessageFacts | None = None, **options: Any) -> Message:
+    return compose_message(CONFIG, rows, known or facts(), **options)
+
+
+def body(*rows: Notification, known: MessageFacts | None = None) -> list[str]:
+    return message(*rows, known=known).body.splitlines()
+
+
+def ack(number: int) -> str:
+    return (
+        f"dims incidents ack {number}   (or dims incidents close {number} --reason ...; dims incidents show {number})"
+    )
 
 
 # --- one state each --------------------------------------------------------------------------------------
 
 
 def test_a_held_value_names_its_request_the_version_and_what_to_do() -> None:
-    message = compose_message(CONFIG, [row(1, "held:12", facts=DRIFT)], {12: request(12)}, NOW)
-    assert message.title == "DIMS: 1 value waits for approval (project nba)"
-    assert message.tone == "warning"
-    assert message.body.splitlines() == [
+    held = incident(9, "approval", request=12, unit="objects")
+    sent = message(row(1, held), known=facts(held, request(12)))
+    assert sent.title == "DIMS: 1 value waits for approval (project nba)"
+    assert sent.tone == "warning"
+    assert sent.body.splitlines() == [
         f"lake.objects: 172,726 objects -> 205,000 objects, +18.7 %, high: waits for approval {SINCE}",
-        "    dims approvals approve 12 --version 1   (or reject; dims explain lake.objects)",
+        "    dims approvals approve 12 --version 1   (or reject; dims incidents show 9)",
     ]
 
 
@@ -93,94 +131,122 @@ def test_a_held_value_shows_its_request_as_it_is_now() -> None:
     changed = request(
         12, version=3, value=206_000, reason="up 19.3 %; 25.0 % from 165000, which a person last accepted"
     )
-    line, command = body(row(1, "held:12", facts=DRIFT), r=changed)
+    held = incident(9, "approval", request=12, unit="objects")
+    line, command = body(row(1, held, facts=facts_of(held, request=11)), known=facts(held, changed))
     assert "172,726 objects -> 206,000 objects" in line
     assert line.endswith("; 25.0 % from 165000, which a person last accepted")
     assert "approve 12 --version 3 " in command
 
 
+UPLOAD = incident(3, "limit", "lake.upload", value=NOW.isoformat(), unit="days", reason="3 days old, too old")
+
+
 @pytest.mark.parametrize(
-    ("alert", "text", "command"),
+    ("one", "text", "command"),
     [
+        (incident(3), f"lake.objects: lost: 40 files -> 1 file, -97.5 %, high, {SINCE}", ack(3)),
         (
-            row(1, "drift:major", facts=DRIFT),
-            f"lake.objects: 172,726 objects -> 205,000 objects, +18.7 %, high: new baseline {SINCE}",
-            "dims explain lake.objects",
+            incident(3, low=38.0, high=44.0),
+            f"lake.objects: lost: 40 files -> 1 file, -97.5 %, expected 38 files to 44 files, high, {SINCE}",
+            ack(3),
         ),
         (
-            row(1, "drift:major", "lake.cost", {**DRIFT, "value": 3.14159, "baseline": 2, "unit": "USD"}),
-            f"lake.cost: 2 USD -> 3.14 USD, +18.7 %, high: new baseline {SINCE}",
-            "dims explain lake.cost",
+            incident(3, metric="lake.cost", anchor=2, value=3.14159, unit="USD", severity="urgent"),
+            f"lake.cost (owner ada): drifted: 2 USD -> 3.14 USD, +57.1 %, urgent, {SINCE}",
+            ack(3),
+        ),
+        (UPLOAD, f"lake.upload: 3 days old, too old, {SINCE}", ack(3)),
+        (
+            incident(3, "failing", reason="failed 3 times in a row: AccessDenied"),
+            f"lake.objects: failing: failed 3 times in a row: AccessDenied, {SINCE}",
+            f"dims metrics lake.objects   ({ack(3)})",
         ),
         (
-            row(1, "limit", "lake.upload", {"value": NOW.isoformat(), "unit": "days", "reason": "3 days old, too old"}),
-            f"lake.upload: 3 days old, too old, {SINCE}",
-            "dims explain lake.upload",
+            incident(3, "failing", "workflow.audit", reason="failed 4 times in a row: gone"),
+            f"workflow.audit: failing: failed 4 times in a row: gone, {SINCE}",
+            f"dims workflow audit --last   ({ack(3)})",
         ),
         (
-            row(1, "attention", "workflow.gap-analysis"),
-            f"workflow.gap-analysis: needs attention {SINCE}",
-            "dims workflow gap-analysis --last",
+            incident(3, "stale", reason="not measured for 8 days"),
+            "lake.objects: stale: not measured for 8 days",
+            f"dims verify --metric lake.objects --update   ({ack(3)})",
         ),
         (
-            row(1, "failed", facts={"error": "AccessDenied", "failures": 3}),
-            "lake.objects: failed 3 times in a row by 2026-11-22 08:00 UTC: AccessDenied",
-            "dims metrics lake.objects",
+            incident(3, "silence", "rule:nightly", reason="no event for 2 days"),
+            f"rule:nightly: no event for 2 days, {SINCE}",
+            ack(3),
         ),
-        (
-            row(1, "failed", "workflow.audit", {"error": "not reached: gone", "failures": 4}),
-            "workflow.audit: failed 4 times in a row by 2026-11-22 08:00 UTC: not reached: gone",
-            "dims workflow audit --last",
-        ),
-        (
-            row(1, "stale", facts={"as_of": "2026-11-15T07:30:00+00:00", "stale_after": 604_800}),
-            "lake.objects: not measured since 2026-11-15 07:30 UTC, longer than 1 week",
-            "dims verify --metric lake.objects --update",
-        ),
+        (None, f"workflow.gap-analysis: needs attention {SINCE}", "dims workflow gap-analysis --last"),
     ],
 )
-def test_an_active_state_is_a_line_with_a_command_below(alert: Notification, text: str, command: str) -> None:
-    assert body(alert) == [text, f"    {command}"]
+def test_an_active_state_is_a_line_with_a_command_below(one: Incident | None, text: str, command: str) -> None:
+    assert body(row(1, one), known=facts(*filter(None, [one]))) == [text, f"    {command}"]
 
 
-def ended(
-    number: int, state: str, ending: Mapping[str, Any], facts: Mapping[str, Any] | None = None, **more: Any
-) -> Notification:
-    return row(number, state, facts=facts, **{"sent_at": NOW - HOUR, "ended_at": NOW, "ending": ending, **more})
+def test_a_message_about_a_deleted_incident_shows_what_was_known_when_it_began() -> None:
+    assert body(row(1, incident(3)))[0] == f"lake.objects: lost: 40 files -> 1 file, -97.5 %, high, {SINCE}"
+
+
+def test_a_metric_that_flaps_says_how_often_since_when_and_that_messages_pause() -> None:
+    flaps = flapping(3, value=39)
+    sent = message(row(1, flaps, state="flapping"), known=facts(flaps))
+    assert sent.title == "DIMS: 1 flaps (project nba)"
+    assert sent.body.splitlines() == [
+        f"lake.objects: flaps (drift): it began 3 times {SINCE}, latest value 39 files. "
+        "DIMS sends no more about it until it has been calm for 6 hours",
+        "    dims incidents show 3   (or dims mute lake.objects --for 1d --reason ...)",
+    ]
 
 
 READS = {"value": 172_800, "unit": "objects"}
 
 
 @pytest.mark.parametrize(
-    ("alert", "text"),
+    ("one", "ending", "text"),
     [
-        (ended(1, "limit", READS, DRIFT), "resolved: lake.objects is within its limits again: 172,800 objects"),
-        (ended(1, "limit", {}, DRIFT), "resolved: lake.objects is within its limits again"),
-        (ended(1, "failed", READS), "resolved: lake.objects was measured again: 172,800 objects"),
-        (ended(1, "stale", READS), "resolved: lake.objects was measured again: 172,800 objects"),
-        (ended(1, "attention", {"value": "ok"}, metric="workflow.audit"), "resolved: workflow.audit is ok again"),
-        (ended(1, "failed", {"retired": True}), "resolved: lake.objects is no longer configured"),
-        (ended(1, "failed", READS, sent_at=None), "began and ended: lake.objects was measured again: 172,800 objects"),
+        (closed(3), READS, "lake.objects is back after 40 files -> 1 file, -97.5 %: 172,800 files"),
+        (closed(3, "limit"), READS, "lake.objects is within its limits again: 172,800 files"),
+        (closed(3, "limit"), {}, "lake.objects is within its limits again"),
+        (closed(3, "failing"), READS, "lake.objects was measured again: 172,800 files"),
+        (closed(3, "stale"), READS, "lake.objects was measured again: 172,800 files"),
+        (closed(3, "silence", metric="rule:nightly"), {}, "rule:nightly reports again"),
+        (None, {"value": "ok"}, "workflow.gap-analysis is ok again"),
+        (None, {}, "workflow.gap-analysis is no longer configured"),
+        (closed(3, "failing", "retired"), {}, "lake.objects is no longer configured"),
+        (
+            closed(3, resolution="expected", closed_by="ada", closing_reason="the clean-up"),
+            {},
+            "lake.objects: incident 3 was closed as expected by ada: the clean-up",
+        ),
+        (closed(3, resolution="timeout"), {}, "lake.objects: incident 3 was closed after the time that policy sets"),
     ],
 )
-def test_an_ended_state_is_one_line(alert: Notification, text: str) -> None:
-    message = compose_message(CONFIG, [alert], {}, NOW)
-    assert (message.body, message.title, message.tone) == (text, "DIMS: 1 resolved (project nba)", "success")
+def test_an_ended_state_is_one_line(one: Incident | None, ending: Mapping[str, Any], text: str) -> None:
+    known = facts(*filter(None, [one]))
+    sent = message(ended(1, one, ending), known=known)
+    assert (sent.body, sent.title, sent.tone) == (f"resolved: {text}", "DIMS: 1 resolved (project nba)", "success")
+    assert body(ended(1, one, ending, sent_at=None), known=known) == [f"began and ended: {text}"]
+
+
+def test_a_metric_that_flapped_is_calm() -> None:
+    calm = closed(3)
+    sent = message(ended(1, calm, {}, state="flapping"), known=facts(calm))
+    assert sent.title == "DIMS: 1 calm again (project nba)"
+    assert sent.body == "resolved: lake.objects is calm again: it has not changed for 6 hours"
 
 
 @pytest.mark.parametrize(
-    ("facts", "ending", "text"),
+    ("decision", "ending", "text"),
     [
         ({"state": "approved", "decided_by": "ada", "note": "the fill"}, {}, "was approved by ada: the fill"),
         ({"state": "rejected", "decided_by": "ada"}, {}, "was rejected by ada"),
         ({"state": "withdrawn"}, READS, "was withdrawn, the value is now 172,800 objects"),
-        ({"state": "expired"}, {"retired": False}, "expired"),
+        ({"state": "expired"}, {}, "expired"),
     ],
 )
-def test_how_a_request_ended(facts: Mapping[str, Any], ending: Mapping[str, Any], text: str) -> None:
-    alert = ended(1, "held:12", ending, DRIFT)
-    assert body(alert, r=request(12, **facts)) == [
+def test_how_a_request_ended(decision: Mapping[str, Any], ending: Mapping[str, Any], text: str) -> None:
+    held = closed(9, "approval", request=12, unit="objects")
+    assert body(ended(1, held, ending), known=facts(held, request(12, **decision))) == [
         f"resolved: lake.objects: 172,726 objects -> 205,000 objects (+18.7 %) {text}"
     ]
 
@@ -189,69 +255,110 @@ def test_how_a_request_ended(facts: Mapping[str, Any], ending: Mapping[str, Any]
 
 
 def test_the_title_counts_and_the_most_urgent_comes_first() -> None:
-    rows = [
-        ended(1, "stale", READS),
-        row(2, "drift:major", "lake.cost", DRIFT),
-        row(3, "drift:major", "lake.objects", DRIFT),
-        row(4, "held:12", facts=DRIFT),
-        row(5, "failed", facts={"error": "x", "failures": 3}),
+    known = [
+        closed(1, "stale"),
+        incident(2, metric="lake.cost", anchor=1, value=2),
+        incident(3),
+        incident(4, "approval", request=12),
+        incident(5, "failing"),
+        flapping(6, metric="lake.upload"),
     ]
-    message = compose_message(CONFIG, rows, {12: request(12)}, NOW)
-    assert message.title == "DIMS: 1 value waits for approval, 1 fails, 2 drifted, 1 resolved (project nba)"
-    assert message.tone == "failure"
-    lines = [line for line in message.body.splitlines() if not line.startswith("    ")]
-    assert [line.split(":")[0] for line in lines] == [
+    rows = [ended(1, known[0], READS), *(row(each.id, each) for each in known[1:5])]
+    rows.append(row(6, known[5], state="flapping"))
+    sent = message(*rows, known=facts(*known, request(12)))
+    assert sent.title == (
+        "DIMS: 1 value waits for approval, 1 lost, 1 failing, 1 drifted, 1 flaps, 1 resolved (project nba)"
+    )
+    assert sent.tone == "failure"
+    lines = [line for line in sent.body.splitlines() if not line.startswith("    ")]
+    assert [line.split(":")[0].split(" ")[0] for line in lines] == [
+        "lake.objects",
         "lake.objects",
         "lake.objects",
         "lake.cost",
-        "lake.objects",
+        "lake.upload",
         "resolved",
     ]
 
 
-def test_only_the_newest_state_of_a_kind_is_shown_with_the_number_of_others() -> None:
-    rows = [ended(1, "held:11", READS, DRIFT, end_sent_at=NOW, sent_at=None), row(2, "held:12", facts=DRIFT)]
-    message = compose_message(CONFIG, rows, {11: request(11, state="superseded"), 12: request(12)}, NOW)
-    assert message.title == "DIMS: 1 value waits for approval (project nba)"
-    assert "(1 change before that was not sent)" in message.body
-    assert "approve 12" in message.body
-    assert message.body.count("waits for approval") == 1
+def test_only_the_newest_state_of_a_kind_is_shown_with_the_number_of_changes_that_were_not_sent() -> None:
+    before, now = closed(3), incident(4, value=2)
+    rows = [ended(1, before, READS, sent_at=None), row(2, now, since=NOW)]
+    sent = message(*rows, known=facts(before, now))
+    assert sent.title == "DIMS: 1 lost (project nba)"
+    assert "40 files -> 2 files" in sent.body
+    assert "(2 changes before that were not sent)" in sent.body
+    assert sent.body.count("lake.objects: ") == 1
 
 
-def test_a_drift_that_ended_before_it_was_sent_is_sent_all_the_same() -> None:
-    calm = row(1, "drift:major", facts=DRIFT, ended_at=NOW, ending={}, end_sent_at=NOW)
-    assert "+18.7 %, high: new baseline" in body(calm)[0]
+def test_a_metric_that_flaps_is_one_entry_whatever_ended_before() -> None:
+    one = flapping(3)
+    sent = message(ended(1, one, READS), row(2, one, state="flapping", since=NOW), known=facts(one))
+    assert sent.title == "DIMS: 1 flaps (project nba)"
+    assert "(1 change before that was not sent)" in sent.body
 
 
-@pytest.mark.parametrize("longest", [600, 2_000, LONGEST])
+def test_the_digest_shows_the_newest_state_of_each_metric_and_counts_the_others() -> None:
+    known = [closed(1), closed(2, "limit"), incident(3, value=5), incident(4, metric="lake.cost")]
+    rows = [
+        ended(1, known[0], READS, sent_at=NOW - 3 * HOUR, ended_at=NOW - 2 * HOUR),
+        ended(2, known[1], READS, sent_at=None, ended_at=NOW - HOUR),
+        row(3, known[2], since=NOW),
+        row(4, known[3], since=NOW),
+    ]
+    sent = message(*rows, known=facts(*known), digest=True)
+    assert sent.title == "DIMS digest: 2 lost (project nba)"
+    assert sent.body.splitlines() == [
+        "2 metrics reached the limit of 4 messages in 24 hours. This is the newest state of each.",
+        f"lake.objects: lost: 40 files -> 5 files, -87.5 %, high, {SINCE} (3 changes before that were not sent)",
+        f"    {ack(3)}",
+        f"lake.cost (owner ada): lost: 40 files -> 1 file, -97.5 %, high, {SINCE}",
+        f"    {ack(4)}",
+    ]
+
+
+def test_a_story_of_one_run_says_how_many_metrics_it_affects() -> None:
+    known = [incident(number, metric=f"lake.m{number}", story=3) for number in (3, 4)]
+    found = [incident(number, "stale", f"lake.m{number}", story=5, run_id=None) for number in (5, 6)]
+    rows = [row(each.id, each) for each in (*known, *found)]
+    lines = body(*rows, known=facts(*known, *found, stories={3: 9, 5: 2}))
+    assert lines[:2] == [
+        "run 7 affects 9 metrics (lake.m3, lake.m4, 7 more): dims runs 7",
+        "2 metrics (lake.m5, lake.m6) are affected at the same time: dims incidents",
+    ]
+    assert body(rows[0], known=facts(known[0], stories={3: 1}))[0].startswith("lake.m3: ")
+
+
+@pytest.mark.parametrize("longest", [700, 2_000, LONGEST])
 @pytest.mark.parametrize("number", [1, 3, 30, 500])
 def test_what_does_not_fit_is_counted(number: int, longest: int) -> None:
-    rows = [row(n, "drift:major", f"lake.m{n}", DRIFT) for n in range(number)]
-    message = compose_message(CONFIG, rows, {}, NOW, longest=longest)
-    room = longest - len(message.title)
-    shown = message.body.count("dims explain lake.m")
-    assert message.title == f"DIMS: {number} drifted (project nba)"
-    assert len(message.body) <= room
-    assert message.body.count(": 172,726") == shown > 0  # complete, or not at all
-    assert message.body.endswith(f"and {number - shown} more: dims notify list") == (shown < number)
-    assert (
-        shown == number or len(message.body) > room - 2 * len(message.body) / shown
-    )  # no other entry would have fitted
+    rows = [row(n, incident(n, metric=f"lake.m{n}")) for n in range(number)]
+    sent = message(*rows, longest=longest)
+    room = longest - len(sent.title)
+    shown = sent.body.count("dims incidents ack")
+    assert sent.title == f"DIMS: {number} drifted (project nba)"
+    assert len(sent.body) <= room
+    assert sent.body.count(": 40 files") == shown > 0  # complete, or not at all
+    assert sent.body.endswith(f"and {number - shown} more: dims notify list") == (shown < number)
+    assert shown == number or len(sent.body) > room - 2 * len(sent.body) / shown  # no other entry would have fitted
 
 
 @pytest.mark.parametrize("longest", [0, 1, 160])
 def test_a_service_that_accepts_little_gets_the_first_metric_complete(longest: int) -> None:
-    rows = [row(n, "held:12", f"lake.m{n}", DRIFT) for n in range(9)]
-    lines = compose_message(CONFIG, rows, {12: request(12)}, NOW, longest=longest).body.splitlines()
-    assert lines[1] == "    dims approvals approve 12 --version 1   (or reject; dims explain lake.m0)"
+    held = [incident(n, "approval", f"lake.m{n}", request=12) for n in range(9)]
+    known = facts(*held, request(12), stories=dict.fromkeys(range(9), 9))
+    lines = message(*(row(each.id, each) for each in held), known=known, longest=longest).body.splitlines()
+    assert lines[1] == "    dims approvals approve 12 --version 1   (or reject; dims incidents show 0)"
     assert lines[-1].endswith("more: dims notify list")
 
 
 def test_a_first_metric_that_is_too_long_is_cut() -> None:
+    held = incident(9, "approval", request=12, unit="objects")
     long = request(12, value="v" * 1_000, baseline="b" * 1_000, reason="different; " + "x" * 1_000)
-    whole = compose_message(CONFIG, [row(1, "held:12", facts=DRIFT)], {12: long}, NOW).body
+    known = facts(held, long)
+    whole = message(row(1, held), known=known).body
     assert len(whole) > 400
-    assert compose_message(CONFIG, [row(1, "held:12", facts=DRIFT)], {12: long}, NOW, longest=10).body == whole[:400]
+    assert message(row(1, held), known=known, longest=10).body == whole[:400]
 
 
 # --- from outside ----------------------------------------------------------------------------------------
@@ -260,18 +367,24 @@ NASTY = "<!channel> @everyone [click](https://evil.example) `rm` <b>x</b>\n\x1b[
 
 
 def test_no_text_from_outside_is_markup() -> None:
+    known = [
+        incident(1, "failing", reason=NASTY),
+        incident(2, "limit", value=NASTY, unit="", reason=NASTY),
+        incident(3, metric="lake.text", value=NASTY, anchor=NASTY),
+        closed(4, "approval", request=12),
+        closed(5, "drift", "expected", metric="lake.other", closed_by=NASTY, closing_reason=NASTY),
+    ]
     rows = [
-        row(1, "failed", facts={"error": NASTY, "failures": 3}),
-        row(2, "limit", facts={"value": NASTY, "unit": "", "reason": NASTY}),
-        row(3, "drift:major", "lake.text", {**DRIFT, "value": NASTY, "baseline": NASTY}),
-        ended(4, "held:12", {"value": NASTY, "unit": ""}, DRIFT),
+        *(row(each.id, each) for each in known[:3]),
+        *(ended(each.id, each, {"value": NASTY}) for each in known[3:]),
     ]
     decided = request(12, state="approved", decided_by=NASTY, note=NASTY, value=NASTY)
-    for line in body(*rows, r=decided):
+    lines = body(*rows, known=facts(*known, decided))
+    for line in lines:
         own = line.replace(" -> ", " ")
         assert not set(own) & set("<>`@\n\x1b\u202e")
         assert "](" not in own
-    assert "(at)everyone" in "\n".join(body(*rows, r=decided))
+    assert "(at)everyone" in "\n".join(lines)
 
 
 @given(st.text())

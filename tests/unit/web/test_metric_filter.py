@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from starlette.datastructures import QueryParams
 
 from dims_worker.analysis.health import MetricHealth, group_by_health
 from dims_worker.config import Config, load_config
-from dims_worker.store.approval_requests import ApprovalRequest
+from dims_worker.domain.health import metric_health
+from dims_worker.store.incidents import Incident
 from dims_worker.store.metric_states import MetricState
 from dims_worker.web.metric_filter import LONGEST, STATE_FILTERS, MetricFilter
 
@@ -20,7 +21,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 PROJECT = """
 sources: {lake: {type: s3, bucket: b}}
 metrics:
-  raw: {objects: {source: lake, measure: count, description: 'Objects of the Straße'}}
+  raw: {objects: {source: lake, measure: count, description: 'Objects of the Straße', min: 0}}
   parsed: {objects: {source: lake, measure: count, description: 'Parsed objects'}}
 """
 
@@ -62,30 +63,52 @@ def test_the_address_contains_the_filter() -> None:
     assert len(filtered("q=" + "x" * 5000).q) == LONGEST
 
 
-def make_health(config: Config, state: MetricState | None = None, **more: Any) -> MetricHealth:
-    good = MetricState("raw.objects", "lake", value=5, as_of=NOW, status="ok", requested_gen=1, measured_gen=1)
-    base = MetricHealth(
-        "raw.objects", config.metrics["raw.objects"], "lake", state or good, False, False, None, None, None, ()
+def make_health(config: Config, incidents: Sequence[Incident] = (), now: datetime = NOW, **state: Any) -> MetricHealth:
+    good = {"value": 5, "baseline": 5, "as_of": NOW, "baseline_as_of": NOW, "status": "ok"}
+    known = MetricState("raw.objects", "lake", **(good | {"requested_gen": 1, "measured_gen": 1} | state))
+    health = metric_health(config, known, incidents, now)
+    return MetricHealth(
+        "raw.objects", config.metrics["raw.objects"], "lake", known, False, health, health, None, None, ()
     )
-    return replace(base, **more)
+
+
+def make_incident(kind: str) -> Incident:
+    fields = dict.fromkeys(Incident.__slots__) | {"metric": "raw.objects", "state": "open", "severity": "high"}
+    return Incident(
+        **(
+            fields
+            | {"kind": kind, "reason": "down 40 %", "value": 3, "anchor": 5, "opened_at": NOW, "flaps": 0, "request": 7}
+        )
+    )
 
 
 def test_each_state_finds_its_metrics(config: Config) -> None:
-    good = make_health(config)
-    request: ApprovalRequest = object()  # type: ignore[assignment]
     by_state = {
-        "waiting": replace(good, request=request),
-        "failed": replace(good, state=replace(good.state, error="no")),
-        "limit": replace(good, broken="5 is more than 4"),
-        "stale": replace(good, stale=True),
-        "drifted": replace(good, state=replace(good.state, status="major")),
-        "unmeasured": make_health(config, MetricState("raw.objects", "lake")),
-        "due": replace(good, state=replace(good.state, requested_gen=2)),
-        "well": good,
+        "failing": make_health(config, error="no"),
+        "waiting": make_health(config, [make_incident("approval")]),
+        "limit": make_health(config, value=-1),
+        "drifted": make_health(config, [make_incident("drift")]),
+        "stale": make_health(config, now=NOW + timedelta(days=30)),
+        "overdue": make_health(config, requested_gen=2, due_since=NOW - timedelta(days=1)),
+        "new": make_health(config, as_of=None, value=None),
+        "due": make_health(config, requested_gen=2),
+        "ok": make_health(config),
     }
     assert by_state.keys() == STATE_FILTERS.keys()
+    also = {"due": ["ok"], "overdue": ["due"]}
     for name, health in by_state.items():
-        matching = [word for word in STATE_FILTERS if MetricFilter(state=word).matches_state(health)]
-        assert matching == [name] + (["well"] if name == "due" else []), name
+        matching = {word for word in STATE_FILTERS if MetricFilter(state=word).matches_state(health)}
+        assert matching == {name, *also.get(name, [])}, name
         assert MetricFilter().matches_state(health) and not MetricFilter(state="no such state").matches_state(health)
-    assert sum(map(len, group_by_health(by_state.values()).values())) == 7  # all but `well`
+    assert sum(map(len, group_by_health(by_state.values()).values())) == 9  # all but `ok`, and `overdue` is also `due`
+
+
+def test_the_names_in_older_bookmarks_still_work(config: Config) -> None:
+    failing, good = make_health(config, error="no"), make_health(config)
+    new = make_health(config, status="new")
+    unmeasured = make_health(config, as_of=None, value=None)
+    found = {
+        name: [health for health in (failing, good, new, unmeasured) if MetricFilter(state=name).matches_state(health)]
+        for name in ("failed", "well", "unmeasured")
+    }
+    assert found == {"failed": [failing], "well": [good, new], "unmeasured": [unmeasured]}

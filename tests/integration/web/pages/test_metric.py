@@ -42,7 +42,7 @@ def test_an_open_request_comes_first_with_a_link_to_decide(flow: Flow, visit: Vi
     flow.serve(c=100)
     flow.serve(c=150)
     page = visit(flow.config, "ada").get("/metrics/m.c").text
-    assert "waits: request 1" in page
+    assert "waits for approval" in page
     assert page.index('href="/requests/1">Review and decide') < page.index("History")
 
     assert "147 to 153 files" in visible_text(page)
@@ -109,7 +109,7 @@ def test_an_unknown_name_is_a_page_that_says_so(flow: Flow, visit: Visit) -> Non
 def test_a_metric_that_was_never_measured_says_what_to_do(flow: Flow, visit: Visit) -> None:
     page = visit(flow.config, "ada").get("/metrics/m.c").text
     content = visible_text(page)
-    assert "It was never measured." in content
+    assert "DIMS has not measured it yet." in content
     assert "dims verify -m m.c" in content
     assert "not measured yet" in content
     assert "<svg class" not in page
@@ -124,7 +124,7 @@ def test_a_metric_that_is_no_longer_configured_keeps_its_history(flow: Flow, res
     content = visible_text(page)
     assert "retired" in content
     assert "100 files" in content
-    assert "It is no longer configured." in content
+    assert "The configuration no longer has it" in content
     assert "Definition" not in content
 
 

@@ -24,7 +24,7 @@ from dims_worker.store.engine import transaction
 from tests.fixtures.long_history import fill
 from tests.integration.helpers import CONFIG as HELPER_CONFIG
 from tests.integration.helpers import Down, Flow
-from tests.integration.web.conftest import Visit, form_token
+from tests.integration.web.conftest import Visit, form_token, hold_requests
 
 NOW = datetime.now(UTC) - timedelta(seconds=5)
 HOSTILE = "<script>alert('x')</script>\" onload=\"y &amp; \u202egnp.exe \x07"
@@ -59,6 +59,7 @@ def config(make_config: MakeConfig, engine: Engine) -> Config:
     """Ten metrics with 40 days of readings. raw.m0 is held and raw.m3 failed."""
     result = make_config()
     fill(engine, result, until=NOW, days=40)
+    hold_requests(engine)
     return result
 
 
@@ -102,18 +103,19 @@ def test_what_needs_attention_comes_first(visit: Visit, config: Config, engine: 
     assert f'href="/requests/{request.id}"' in attention and "Review and decide" in attention and "+18.7 %" in attention
     assert f"{request.baseline:,} objects" in attention and f"{request.value:,} objects" in attention
     assert 'href="/metrics/raw.m3"' in attention and "no answer" in attention
-    assert "1 value waits for approval; 1 metric could not be measured." in attention
+    assert "1 metric is failing; 1 value waits for approval." in attention
     assert 'href="/metrics/raw.m1"' not in attention
     assert metrics_of(rest) == list(config.metrics)
     assert counts_of(page) == {
+        "failing": 1,
         "waiting": 1,
-        "failed": 1,
         "limit": 0,
+        "drifted": 0,
         "stale": 0,
-        "drifted": 1,
-        "unmeasured": 0,
+        "overdue": 0,
+        "new": 0,
         "due": 1,
-        "well": 8,
+        "ok": 8,
     }
 
 
@@ -191,16 +193,17 @@ def test_a_filter_shows_the_matching_metrics_and_their_number(
 
 def test_the_form_keeps_what_the_address_says(visit: Visit, config: Config) -> None:
     words = "m3 \"<b>'&"
-    page = visit(config, "ada").get("/", params={"q": words, "category": "parsed", "state": "well"}).text
+    page = visit(config, "ada").get("/", params={"q": words, "category": "parsed", "state": "ok"}).text
     tags = Tags(page)
     assert [attributes["value"] for attributes in tags.all("input", name="q")] == [words]
     assert "<b>'&" not in page
     chosen = [attributes.get("value") for attributes in tags.all("option") if "selected" in attributes]
-    assert chosen == [None, "well"]  # the option of a category has no value
+    assert chosen == [None, "ok"]  # the option of a category has no value
     assert "<option selected>parsed</option>" in page
     assert [attributes["href"] for attributes in tags.all("a") if attributes.get("aria-current") == "true"] == [
-        "/?state=well"
+        "/?state=ok"
     ]
+    assert '<option value="well" selected>ok or new</option>' in visit(config, "ada").get("/?state=well").text
     form = tags.all("form", action="/")
     assert [attributes["method"] for attributes in form] == ["get"]
 
@@ -208,7 +211,7 @@ def test_the_form_keeps_what_the_address_says(visit: Visit, config: Config) -> N
 def test_each_count_is_that_of_its_link(visit: Visit, config: Config) -> None:
     client = visit(config, "ada")
     counted = counts_of(client.get("/").text)
-    assert len(counted) == 8
+    assert len(counted) == 9
     for state, number in counted.items():
         assert len(metrics_of(client.get(f"/?state={state}").text)) == number
 
@@ -253,18 +256,19 @@ def test_a_long_list_shows_its_first_items_and_links_to_the_rest(
                 "'x', now(), '1', '2', now(), 1, 50, 'high', 'so', 1 FROM dims_metrics WHERE metric <> 'raw.m0'"
             )
         )
+    hold_requests(engine)
     attention = visit(config, "ada").get("/").text.split('id="tiles"')[0]
     assert attention.count("Review and decide") == 5 and '<a href="/requests">and 19 more</a>' in attention
     # Three groups: twelve metrics of one source with the same error, one with another error, and a stale one
     problems = attention.split("Needs attention")[1]
     assert problems.count("<li>") == 3 and len(re.findall(r'<a class="name[^"]*" href', problems)) == 5 + 1 + 1
-    assert '<a href="/?state=failed">and 7 more</a>' in problems and "12 metrics of lake" in problems
+    assert '<a href="/?state=failing">and 7 more</a>' in problems and "12 metrics of lake" in problems
     assert "state=limit" not in attention and "Show all:" not in attention
     with engine.begin() as connection:
         connection.execute(text("UPDATE dims_metrics SET error = 'no ' || metric WHERE metric LIKE 'parsed.%'"))
     problems = visit(config, "ada").get("/").text.split('id="tiles"')[0].split("Needs attention")[1]
     assert problems.count("<li>") == 10 and "10 of 14." in problems
-    assert '<a href="/?state=failed">failed (13)</a>, <a href="/?state=stale">stale (1)</a>' in problems
+    assert '<a href="/?state=failing">failing (13)</a>, <a href="/?state=stale">stale (1)</a>' in problems
 
 
 def test_a_request_of_a_removed_metric_is_still_shown(visit: Visit, config: Config, engine: Engine) -> None:
@@ -278,13 +282,14 @@ def test_when_all_is_well_one_sentence_says_so(visit: Visit, config: Config, eng
     with engine.begin() as connection:
         connection.execute(text("UPDATE dims_metrics SET error = NULL, failed_at = NULL"))
         connection.execute(text("UPDATE dims_approval_requests SET state = 'withdrawn' WHERE state = 'open'"))
+        connection.execute(text("UPDATE dims_incidents SET state = 'closed'"))
     attention = visit(config, "ada").get("/").text.split('id="tiles"')[0]
-    assert "Nothing needs attention; 1 metric drifted." in attention and "All is well" not in attention
-    assert "<h2>" not in attention
+    assert "1 metric is lost or drifted." in attention  # the held value that no one accepted
     with engine.begin() as connection:
-        connection.execute(text("UPDATE dims_metrics SET status = 'ok'"))
+        connection.execute(text("UPDATE dims_metrics SET status = 'ok', severity = 'none'"))
     page = visit(config, "ada").get("/").text
-    assert "All is well." in page and counts_of(page)["well"] == 10
+    assert "All is well." in page and counts_of(page)["ok"] == 10
+    assert "<h2>" not in page.split('id="tiles"')[0]
 
 
 def row_of(page: str, metric: str) -> list[str]:
@@ -371,7 +376,7 @@ def test_nothing_measured_yet_says_what_to_do(visit: Visit, make_config: MakeCon
         and "<code>dims up</code>" in page
     )
     assert "All is well" not in page and "Needs attention" not in page
-    assert counts_of(page)["unmeasured"] == 10 and len(metrics_of(page)) == 10
+    assert counts_of(page)["new"] == 10 and len(metrics_of(page)) == 10
 
 
 def test_a_metric_that_never_succeeded_shows_its_error(visit: Visit, config: Config, engine: Engine) -> None:
@@ -380,7 +385,7 @@ def test_a_metric_that_never_succeeded_shows_its_error(visit: Visit, config: Con
             text("UPDATE dims_metrics SET as_of = NULL, value = NULL, status = NULL, error = 'no access'")
         )
     attention = visit(config, "ada").get("/").text.split('id="tiles"')[0]
-    assert "10 metrics could not be measured; 10 metrics were never measured." in attention
+    assert "10 metrics are failing; 1 value waits for approval; 10 metrics were never measured." in attention
     assert attention.count("no access") == 1 and "and 5 more" in attention and "Last good reading never" in attention
 
 
@@ -410,12 +415,12 @@ def test_signing_in_returns_to_the_filtered_overview(visit: Visit, config: Confi
 
 def test_the_changing_parts_are_marked_for_refresh(visit: Visit, config: Config) -> None:
     def live(query: str) -> list[str | None]:
-        """Return the ids of the parts that are refreshed, without the stall warning."""
+        """Return the ids of the parts that are refreshed, without the count in the menu and the stall warning."""
         return [
             attributes["id"]
             for _, attributes in Tags(visit(config, "ada").get(query).text).elements
             if "data-live" in attributes
-        ][1:]
+        ][2:]
 
     assert live("/") == ["attention", "tiles", "c-raw", "c-parsed", "rendered"]
     assert live("/?q=raw") == ["inventory", "tiles", "rendered"]  # a category may appear or disappear
@@ -428,9 +433,8 @@ def test_with_many_metrics_only_categories_with_problems_are_unfolded(
     fill(engine, config, until=NOW, days=2)
     with engine.begin() as connection:
         connection.execute(text("UPDATE dims_approval_requests SET state = 'withdrawn' WHERE state = 'open'"))
-        connection.execute(
-            text("UPDATE dims_metrics SET error = NULL, failed_at = NULL, status = 'ok' WHERE metric LIKE 'parsed.%'")
-        )
+        connection.execute(text("UPDATE dims_metrics SET status = 'ok', severity = 'none'"))
+        connection.execute(text("UPDATE dims_metrics SET error = NULL, failed_at = NULL WHERE metric LIKE 'parsed.%'"))
     client = visit(config, "ada")
 
     def opened(query: str) -> dict[str | None, bool]:
@@ -440,13 +444,14 @@ def test_with_many_metrics_only_categories_with_problems_are_unfolded(
     assert opened("/?q=m1") == {"d-raw": True, "d-parsed": True}
     page = client.get("/").text
     failed = len(metrics_of(client.get("/?state=failed").text))
-    assert failed and f'<span class="more">{failed} failed</span>' in page and len(metrics_of(page)) == 80
+    assert failed and f'<span class="more">{failed} failing</span>' in page and len(metrics_of(page)) == 80
 
 
 def test_a_critical_metric_is_marked_for_screen_readers(visit: Visit, config: Config) -> None:
     page = visit(config, "ada").get("/").text
     assert 'm0</a><span class="visually-hidden">, critical</span>' in page
-    assert page.count('<span class="visually-hidden">, critical</span>') == 2
+    tables = page.partition('id="inventory"')[2]
+    assert tables.count('<span class="visually-hidden">, critical</span>') == 2
 
 
 @pytest.mark.parametrize("query", ["/", "/?q=shard&state=well"])
@@ -457,7 +462,7 @@ def test_two_hundred_metrics_cost_as_many_queries_as_ten(
     config = make_config(100)
     fill(engine, config, until=NOW, days=2)
     client = visit(config, "ada")
-    assert _queries(client, engine, query) == few == 7
+    assert _queries(client, engine, query) == few == 11
     assert len(metrics_of(client.get(query).text)) > 180
 
 
