@@ -6,6 +6,8 @@ another output, add a function to `OUTPUTS`.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -15,16 +17,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
+import openpyxl
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, text
 
 from dims_worker.approvals.decisions import decide_request
 from dims_worker.cli.main import main
 from dims_worker.domain.approvers import Decider
 from dims_worker.incidents.decisions import acknowledge_incident
+from dims_worker.notebook.frames import NotebookData
+from dims_worker.reports.prometheus import PrometheusCollector
 from dims_worker.store.engine import transaction
 from dims_worker.store.incidents import Incident, open_incidents
 from tests.conftest import Project
+from tests.integration.web.conftest import Visit, visit  # noqa: F401 - a fixture
 
 LABELS = {
     "m.failing": "failing",
@@ -80,6 +87,7 @@ class World:
     engine: Engine
     monkeypatch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
+    visit: Visit
 
     def dims(self, *arguments: str) -> tuple[int, str]:
         """Run a command in the folder of the project. Return its exit code and output."""
@@ -119,10 +127,16 @@ class World:
 
 @pytest.fixture
 def world(
-    project: Project, engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: Project,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    visit: Visit,  # noqa: F811
+    broker_url: str,
 ) -> World:
     project.write({"dims.yaml": config_text(later=()), "gone/file": ""})
-    world = World(project, engine, monkeypatch, capsys)
+    project.env["DIMS_BROKER_URL"] = broker_url
+    world = World(project, engine, monkeypatch, capsys, visit)
     names = {name.partition(".")[2] for name in LABELS} - {*LATER, "off", "future"}
     first = {"limit": 6, "future": 1, "new": 3, "unmeasured": 3, "off": 3}
     world.fill(**(dict.fromkeys(names, 10) | first))
@@ -237,6 +251,62 @@ def explain_json(world: World) -> Shown:
     return {name: json.loads(world.dims("explain", name, "--json")[1])["health"]["label"] for name in LABELS}
 
 
+def report_csv(world: World) -> Shown:
+    rows = csv.DictReader(io.StringIO(world.dims("report", "csv")[1]))
+    return {"m.off": "off"} | {row["metric"]: row["state"] for row in rows}
+
+
+def report_json(world: World) -> Shown:
+    document = json.loads(world.dims("report", "json")[1])
+    rows = (row for category in document["categories"] for row in category["metrics"])
+    return {"m.off": "off"} | {row["metric"]: row["health"]["label"] for row in rows}
+
+
+def report_html(world: World) -> Shown:
+    """Return the first chip of each row of the categories."""
+    page = world.dims("report", "html")[1]
+    row = r'<tr><td><span class="name[^>]*>([^<]*)</span>(?:(?!</tr>).)*?<td class="s"><span class="chip[^>]*>(.*?)<'
+    named = dict(re.findall(row, page, re.DOTALL))
+    return {"m.off": "off"} | {f"m.{name.removeprefix('m.')}": label for name, label in named.items()}
+
+
+def report_excel(world: World) -> Shown:
+    world.dims("report", "excel", "-o", "book.xlsx")
+    head, *rows = openpyxl.load_workbook(world.project.folder / "book.xlsx")["latest"].iter_rows(values_only=True)
+    metric, state = head.index("metric"), head.index("state")
+    return {"m.off": "off"} | {str(row[metric]): str(row[state]) for row in rows}
+
+
+def notebook_frame(world: World) -> Shown:
+    latest = NotebookData(world.project.config, world.engine).latest()
+    return {"m.off": "off"} | dict(zip(latest["metric"], latest["state"], strict=True))
+
+
+def exporter(world: World) -> Shown:
+    registry = CollectorRegistry()
+    url, broker = world.project.env["DIMS_DATABASE_URL"], world.project.env["DIMS_BROKER_URL"]
+    registry.register(PrometheusCollector(world.project.config, url, broker))
+    (family,) = [family for family in registry.collect() if family.name == "dims_metric_health"]
+    return {sample.labels["metric"]: sample.labels["label"] for sample in family.samples}
+
+
+def api(world: World) -> Shown:
+    with world.visit(world.project.config, "ada") as client:
+        documents = client.get("/api/metrics").json()["metrics"]
+    return {document["metric"]: document["health"]["label"] for document in documents}
+
+
+def pages(world: World) -> Shown:
+    """Return the first chip of the page of each metric."""
+    shown = {}
+    with world.visit(world.project.config, "ada") as client:
+        for name in LABELS:
+            page = client.get(f"/metrics/{name}").text
+            found = re.search(r'<span class="chips">.*?<span class="chip[^>]*>(.*?)</span>', page, re.DOTALL)
+            shown[name] = found[1] if found else ""
+    return shown
+
+
 OUTPUTS: Mapping[str, Callable[[World], Shown]] = {
     "dims metrics": metrics_table,
     "dims metrics --json": metrics_json,
@@ -244,6 +314,14 @@ OUTPUTS: Mapping[str, Callable[[World], Shown]] = {
     "dims status --json": status_json,
     "dims explain": explain_headline,
     "dims explain --json": explain_json,
+    "dims report csv": report_csv,
+    "dims report json": report_json,
+    "dims report html": report_html,
+    "dims report excel": report_excel,
+    "the notebook": notebook_frame,
+    "the exporter": exporter,
+    "the API": api,
+    "the page of a metric": pages,
 }
 """The outputs that measure nothing."""
 CHECKS: Mapping[str, Callable[[World], Shown]] = {
