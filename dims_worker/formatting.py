@@ -26,6 +26,8 @@ _ROUNDS_TO_ONE = 0.9995
 """The smallest number that three significant digits round to 1: 59.98 seconds are a minute."""
 _COUNTED_YEARS, _COUNTED_HOURS = 4, 10
 """From so many on, a time is in whole years or hours. Shorter ones would lose too much by it."""
+_WRITTEN_OUT = 1e15
+"""An estimate from here on has an exponent."""
 _ELAPSED_UNITS = ("days", "hours", "minutes", "seconds")
 _COUNTED_UNITS = ("files", "lines", "objects", "commits", "bytes", "games", "hours", "days", "minutes", "weeks")
 
@@ -99,11 +101,14 @@ def format_exact(value: Number) -> str:
 
 def format_band(low: float, high: float) -> str:
     """Return an expected band: `4,310 to 4,470`, `0.12 to 0.2`. Large numbers have no decimals."""
-    return f"{_format_bound(low)} to {_format_bound(high)}"
+    return f"{format_estimate(low)} to {format_estimate(high)}"
 
 
-def _format_bound(bound: float) -> str:
-    return f"{bound:,.0f}" if abs(bound) >= 100 or bound == round(bound) else f"{bound:,.3g}"
+def format_estimate(number: float) -> str:
+    """Return a number that DIMS has estimated, without decimals that mean nothing: `4,390`, `0.123`, `1.2e+20`."""
+    if abs(number) >= _WRITTEN_OUT:
+        return f"{number:.3g}"
+    return f"{number + 0.0:,.0f}" if abs(number) >= 100 or number == round(number) else f"{number:,.3g}"
 
 
 def format_value(value: Any, unit: str | None, metric: Metric | None, now: datetime) -> str:

@@ -95,10 +95,10 @@ def learn_band(connection: Connection, config: Config, metric: str, value: Any, 
 
 
 def _not_teaching(connection: Connection, metric: str, day: date) -> list[Incident]:
-    """Return the incidents of the metric whose values would have counted for this day, and do not teach."""
+    """Return the incidents of the metric, up to this day, whose values do not teach."""
     first = datetime.combine(day, time(), UTC) - timedelta(days=HORIZON)
     incidents = list_incidents(connection, limit=MOST_INCIDENTS, state="all", metrics=[metric], since=first)
-    return [each for each in incidents if does_not_teach(each) and each.first_as_of and each.first_as_of.date() < day]
+    return [each for each in incidents if does_not_teach(each) and each.first_as_of and each.first_as_of.date() <= day]
 
 
 def does_not_teach(incident: Incident) -> bool:

@@ -10,7 +10,7 @@ from dims_worker.analysis.bands import LearnedBand
 from dims_worker.config import Policy
 from dims_worker.domain.decide import OUTSIDE_STEPS, Judge
 from dims_worker.domain.expectation import MIN_VALUES, Expectation
-from dims_worker.formatting import format_band, format_exact, pluralize
+from dims_worker.formatting import format_band, format_estimate, format_exact, pluralize
 from dims_worker.numbers import Number
 from dims_worker.store.incidents import Incident
 from dims_worker.text.phrases import ExplanationView, Line
@@ -52,7 +52,7 @@ def _why_none(view: ExplanationView, learned: LearnedBand) -> str:
 def _stock_parts(learned: LearnedBand, band: Expectation) -> str:
     """Describe the band of a metric that keeps its value: the last value, the trend and the usual step."""
     assert learned.last is not None and learned.last_day is not None
-    start = f"the last of them is {_estimate(learned.last)}, of {learned.last_day}"
+    start = f"the last of them is {format_estimate(learned.last)}, of {learned.last_day}"
     trend = f"it usually changes by {_signed(band.trend)} a day" if band.trend else "it has no trend"
     return f"{start}; {trend}; {_usual_step(band)}"
 
@@ -60,15 +60,19 @@ def _stock_parts(learned: LearnedBand, band: Expectation) -> str:
 def _flow_parts(learned: LearnedBand, band: Expectation) -> str:
     """Describe the band of a metric that starts again every day: its level, the weekday and the usual step."""
     weekday = WEEKDAYS[learned.day.weekday()]
-    level = f"it usually is {_estimate(band.level)}"
+    level = f"it usually is {format_estimate(band.level)}"
     if band.weekday is None:
         return f"{level} on any day of the week; {_usual_step(band)}"
     offset = f"{_signed(band.weekday)} for that day of the week"
-    return f"{level} on a {weekday}: {_estimate(band.level - band.weekday)} and {offset}; {_usual_step(band)}"
+    return f"{level} on a {weekday}: {format_estimate(band.level - band.weekday)} and {offset}; {_usual_step(band)}"
 
 
 def _usual_step(band: Expectation) -> str:
-    return f"when it changes, half of its steps are {_estimate(band.step)} or less" if band.step else "it never changed"
+    return (
+        f"when it changes, half of its steps are {format_estimate(band.step)} or less"
+        if band.step
+        else "it never changed"
+    )
 
 
 def _left_out(incidents: Sequence[Incident]) -> str:
@@ -105,13 +109,8 @@ def _is_faithful(rounded: float, distance: float) -> bool:
     return rounded > 0 and all((rounded >= limit) == (distance >= limit) for limit in OUTSIDE_STEPS)
 
 
-def _estimate(number: float) -> str:
-    """Return an estimate without decimals that mean nothing: `4,390`, `0.123`."""
-    return f"{number:,.0f}" if abs(number) >= 100 or number == round(number) else f"{number:,.3g}"
-
-
 def _signed(number: float) -> str:
-    return f"{'+' if number > 0 else '-'}{_estimate(abs(number))}"
+    return f"{'+' if number > 0 else '-'}{format_estimate(abs(number))}"
 
 
 def expectation_document(learned: LearnedBand | None) -> dict[str, Any] | None:

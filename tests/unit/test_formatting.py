@@ -17,6 +17,7 @@ from dims_worker.formatting import (
     escape_control,
     format_age,
     format_ago,
+    format_band,
     format_bytes,
     format_clock,
     format_day,
@@ -377,3 +378,17 @@ def test_only_the_formatting_module_formats_times_and_defines_numbers():
     [defined] = found.pop("dims_worker/numbers.py")  # below the configuration, which needs it too
     assert defined.endswith(": is_number")
     assert {file: places for file, places in found.items() if places} == {}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (4309.6, 4470.2, "4,310 to 4,470"),
+        (0.12, 0.2, "0.12 to 0.2"),
+        (-0.0, 7.26, "0 to 7.26"),
+        (-5, 12.0, "-5 to 12"),
+        (-1e300, 1.7e308, "-1e+300 to 1.7e+308"),
+    ],
+)
+def test_a_band_has_no_decimals_that_mean_nothing(low: float, high: float, expected: str) -> None:
+    assert format_band(low, high) == expected
