@@ -139,7 +139,7 @@ def _document(config: Config, state: SystemState, inventory: Inventory, checks: 
         **_sentences(inventory, checks),
         "home": str(config.home),
         "state": worst_state(checks),
-        "incidents_that_fail": inventory.causes,
+        "causes": inventory.causes,
         "labels": inventory.by_label,
         "expected": state.expected,
         "checks": [{key: getattr(check, key) for key in ("name", "state", "summary", "fix")} for check in checks],

@@ -65,7 +65,7 @@ class WebContext:
 
     def _count_incidents(self) -> int:
         """Return how many incidents are open or acknowledged, for the menu."""
-        with self.read_transaction() as connection:
+        with transaction(self.engine) as connection:
             return sum(count_open(connection).values())
 
     def page(self, request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> HTMLResponse:

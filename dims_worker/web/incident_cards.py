@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+
+from sqlalchemy import Connection
 
 from dims_worker.config import Config
 from dims_worker.domain.approvers import approvers_of, may_decide
 from dims_worker.domain.decide import SEVERITIES
 from dims_worker.domain.health import ACKNOWLEDGED, Health, incident_label
-from dims_worker.formatting import format_band
+from dims_worker.domain.mutes import Mute
+from dims_worker.formatting import format_band, format_utc
+from dims_worker.notifications.mutes import mutes_of
 from dims_worker.store.incidents import KINDS, RULE, Incident
 from dims_worker.text.incidents import (
     incident_facts,
@@ -24,9 +28,40 @@ MAX_DECIDED = 500
 
 
 @dataclass(frozen=True, slots=True)
+class CardFacts:
+    """What cards need beside their incidents.
+
+    `viewer` is the person who may decide, or None. `waiting` are the open approval requests and `mutes` the mutes, both
+    by metric.
+    """
+
+    config: Config
+    now: datetime
+    viewer: Viewer | None = None
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    mutes: Mapping[str, Mute] = field(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls,
+        connection: Connection,
+        config: Config,
+        active: Iterable[Incident],
+        now: datetime,
+        viewer: Viewer | None = None,
+    ) -> CardFacts:
+        """Read the mutes. `active` are the incidents that are open or acknowledged."""
+        waiting = {each.metric: each.request for each in active if each.kind == "approval" and each.request is not None}
+        return cls(config, now, viewer, waiting, mutes_of(connection, config, now))
+
+
+@dataclass(frozen=True, slots=True)
 class IncidentCard:
-    """An incident as text. `others` are the people who may acknowledge and close it, if the
-    viewer may not."""
+    """An incident as text.
+
+    `request` is the approval request that ends it: that of a held value, or that which a drifted value waits for now.
+    `others` are the people who may acknowledge and close it, if the viewer may not.
+    """
 
     incident: Incident
     label: str
@@ -35,6 +70,8 @@ class IncidentCard:
     since: datetime
     owner: str
     expected: str
+    request: int | None = None
+    muted: str = ""
     others: str = ""
 
     @property
@@ -48,11 +85,6 @@ class IncidentCard:
         return None if self.incident.metric.startswith(RULE) else self.incident.metric
 
     @property
-    def request(self) -> int | None:
-        """The approval request that decides this incident."""
-        return self.incident.request if self.incident.kind == "approval" and self.incident.active else None
-
-    @property
     def weight(self) -> tuple[int, int, int]:
         """A sort key: the most important incident is first."""
         incident = self.incident
@@ -60,18 +92,32 @@ class IncidentCard:
         return (not incident.active, KINDS.index(incident.kind), -severity)
 
     @classmethod
-    def of(cls, config: Config, incident: Incident, now: datetime, viewer: Viewer | None = None) -> IncidentCard:
+    def of(cls, facts: CardFacts, incident: Incident) -> IncidentCard:
+        config, viewer, mute = facts.config, facts.viewer, facts.mutes.get(incident.metric)
         allowed = viewer is None or may_decide(config, incident.metric, viewer.name)
+        decided_there = incident.active and incident.kind in ("approval", "drift")
         return cls(
             incident,
             incident_label(config, incident),
-            incident_facts(config, incident, now),
-            incident_status(incident, now),
+            arrows(incident_facts(config, incident, facts.now)),
+            incident_status(incident, facts.now),
             incident.since,
             incident_owner(config, incident) or "",
             _expected(incident),
+            facts.waiting.get(incident.metric) if decided_there else None,
+            muted_text(mute) if mute and incident.active else "",
             "" if allowed else ", ".join(approvers_of(config, incident.metric)),
         )
+
+
+def arrows(sentence: str) -> str:
+    """Return a sentence of the terminal with the arrows that pages show."""
+    return sentence.replace(" -> ", " → ")
+
+
+def muted_text(mute: Mute) -> str:
+    """Return until when and why DIMS sends nothing: `muted until 2026-11-30 18:00 UTC: new disks (mute 3 by ada)`."""
+    return f"muted until {format_utc(mute.until)}: {mute.reason} ({mute.origin})"
 
 
 def _expected(incident: Incident) -> str:
@@ -157,13 +203,11 @@ def state_labels(config: Config, health: Health) -> list[StateLabel]:
     return [StateLabel(text, addresses.get(text.removesuffix(f", {ACKNOWLEDGED}"))) for text in health.labels]
 
 
-def group_stories(
-    config: Config, incidents: Iterable[Incident], now: datetime, viewer: Viewer | None = None
-) -> list[StoryCard]:
+def group_stories(facts: CardFacts, incidents: Iterable[Incident]) -> list[StoryCard]:
     """Return the stories of these incidents, the newest first."""
     stories: dict[int, list[IncidentCard]] = {}
     for incident in incidents:
-        stories.setdefault(incident.story, []).append(IncidentCard.of(config, incident, now, viewer))
+        stories.setdefault(incident.story, []).append(IncidentCard.of(facts, incident))
     return [
         StoryCard(number, sorted(cards, key=lambda card: card.weight))
         for number, cards in sorted(stories.items(), reverse=True)

@@ -36,7 +36,6 @@ from dims_worker.web.api.query_parameters import (
     integer_parameter,
     parse_note,
     parse_query,
-    path_number,
     text_parameter,
 )
 from dims_worker.web.api.responses import JsonResponse
@@ -44,6 +43,7 @@ from dims_worker.web.context import viewer_of, web_context
 from dims_worker.web.request_body import MAX_FORM, read_body
 
 JSON = "application/json"
+ID = integer_parameter("id", "The number of an incident.")
 STATES = ("active", "open", "acknowledged", "closed", "all")
 INCIDENTS = (
     choice_parameter("state", "Only incidents in this state. `active`: open or acknowledged.", STATES, "active"),
@@ -78,7 +78,7 @@ def get_incidents(request: Request) -> Response:
 def get_incident(request: Request) -> Response:
     """Return one incident. Raises NotFound."""
     parse_query(request, ())
-    site, number = web_context(request), path_number(request, "id", "incident")
+    site, number = web_context(request), ID.parse(request.path_params["id"])
     with site.read_transaction() as connection:
         return JsonResponse(_document(connection, site.config, number))
 
@@ -113,7 +113,7 @@ class _Decision:
 
 def _decide(request: Request, decision: _Decision, *, closes: bool) -> Response:
     """Decide, and return the incident as it is then. Raises NotFound, NotAllowed, DatabaseBusy and Refused."""
-    site, viewer, number = web_context(request), viewer_of(request), path_number(request, "id", "incident")
+    site, viewer, number = web_context(request), viewer_of(request), ID.parse(request.path_params["id"])
     assert viewer is not None  # AccessMiddleware refuses a request that changes something without a viewer
     person, version, text = Decider(viewer.name, viewer.known_by), decision.version, decision.text
     if closes:

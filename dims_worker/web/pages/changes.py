@@ -17,7 +17,7 @@ from dims_worker.text.changes import acceptance_sentence, change_sentence
 from dims_worker.text.evidence import PlacedLine, placed_lines
 from dims_worker.web.api.query_parameters import integer_parameter, query_value
 from dims_worker.web.context import web_context
-from dims_worker.web.incident_cards import IncidentCard
+from dims_worker.web.incident_cards import CardFacts, IncidentCard, arrows
 
 SPANS = (1, 7, 30, 90)
 """The days that the page offers."""
@@ -38,12 +38,13 @@ class ChangeCard:
 
     @classmethod
     def of(cls, config: Config, change: AcceptedDrift, now: datetime) -> ChangeCard:
+        how = acceptance_sentence(change, now)
         return cls(
             change,
-            change_sentence(config, change, now),
-            acceptance_sentence(change, now),
+            arrows(change_sentence(config, change, now)),
+            f"Accepted {how}" if change.accepted.how == "policy" else f"{how[:1].upper()}{how[1:]}",
             list(placed_lines(change.evidence, now)) if change.evidence else [],
-            IncidentCard.of(config, change.incident, now) if change.incident else None,
+            IncidentCard.of(CardFacts(config, now), change.incident) if change.incident else None,
         )
 
 

@@ -33,7 +33,7 @@ from dims_worker.web.api.query_parameters import (
 )
 from dims_worker.web.context import WebContext, viewer_of, web_context
 from dims_worker.web.identity import Viewer
-from dims_worker.web.incident_cards import IncidentCard, StoryCard, group_stories
+from dims_worker.web.incident_cards import CardFacts, IncidentCard, StoryCard, group_stories
 from dims_worker.web.middleware import require_form
 from dims_worker.web.trend_chart import trend_charts
 
@@ -82,15 +82,15 @@ def inbox_page(request: Request) -> Response:
     site, viewer, wanted = web_context(request), viewer_of(request), InboxFilter.of(request)
     before, after = query_value(request, BEFORE), query_value(request, AFTER)
     with site.read_transaction() as connection:
-        now = clock(connection)
         active = incidents.open_incidents(connection)
+        facts = CardFacts.load(connection, site.config, active, clock(connection), viewer)
         closed = _closed(connection, wanted, before)
     shown = [each for each in active if wanted.matches(each) and not before]
-    stories = [each for each in group_stories(site.config, shown, now, viewer) if after is None or each.number < after]
+    stories = [each for each in group_stories(facts, shown) if after is None or each.number < after]
     values = {
         "section": "incidents",
         "title": "Incidents",
-        "now": now,
+        "now": facts.now,
         "filter": wanted,
         "states": STATES,
         "kinds": KINDS,
@@ -101,7 +101,7 @@ def inbox_page(request: Request) -> Response:
         "stories": stories[:PAGE_SIZE],
         "next_stories": stories[PAGE_SIZE - 1].number if len(stories) > PAGE_SIZE else None,
         "before": before,
-        "closed": [IncidentCard.of(site.config, each, now) for each in closed[:PAGE_SIZE]],
+        "closed": [IncidentCard.of(facts, each) for each in closed[:PAGE_SIZE]],
         "next_closed": closed[PAGE_SIZE - 1].id if len(closed) > PAGE_SIZE else None,
     }
     return site.page(request, "incidents.html", values)
@@ -148,15 +148,16 @@ def _page(request: Request, site: WebContext, conflict: Conflict | None) -> Resp
         incident = incidents.find_incident(connection, number)
         if incident is None:
             raise NotFound(f"there is no incident {number}")
-        now, metric = clock(connection), incident.metric
+        active, metric = incidents.open_incidents(connection), incident.metric
+        facts = CardFacts.load(connection, site.config, active, clock(connection), viewer)
+        now = facts.now
         earlier = incidents.list_incidents(connection, limit=MAX_EARLIER, state="all", metrics=[metric])
         state = metric_states.read_states(connection, [metric]).get(metric)
         chart = trend_charts(connection, site.config, state, now, CHART_DAYS) if state else ""
         known = explain_incident(connection, site.config, incident)
-        active = incidents.open_incidents(connection)
-    (story,) = group_stories(site.config, (incident, *known.others), now, viewer)
+    (story,) = group_stories(facts, (incident, *known.others))
     card = next(each for each in story.cards if each.incident.id == number)
-    rest = [each for each in group_stories(site.config, active, now) if each.number != incident.story]
+    rest = [each for each in group_stories(facts, active) if each.number != incident.story]
     values = {
         "section": "incidents",
         "title": f"{card.name}: {card.label}",
@@ -170,7 +171,7 @@ def _page(request: Request, site: WebContext, conflict: Conflict | None) -> Resp
         "chart": chart,
         "changes": list(placed_lines(known.evidence, now)) if known.evidence else [],
         "gaps": [NamedGap(gap, incident.unit or "") for gap in known.gaps],
-        "earlier": [IncidentCard.of(site.config, each, now) for each in earlier if each.id != number],
+        "earlier": [IncidentCard.of(facts, each) for each in earlier if each.id != number],
         "next": rest[0] if rest else None,
         "number_of_stories": len(rest),
     }

@@ -37,7 +37,7 @@ from dims_worker.text.explanation import verdict_reasons
 from dims_worker.text.phrases import ExplanationView
 from dims_worker.text.readings import past_reading_text
 from dims_worker.web.context import web_context
-from dims_worker.web.incident_cards import IncidentCard, StateLabel, state_labels
+from dims_worker.web.incident_cards import CardFacts, IncidentCard, StateLabel, muted_text, state_labels
 from dims_worker.web.pages.approvals import RequestCard
 from dims_worker.web.trend_chart import SPANS, trend_charts
 
@@ -61,8 +61,10 @@ def metric_page(request: Request) -> Response:
         chart = trend_charts(connection, site.config, explanation.state, now, days)
         readings = newest_readings(connection, name, MAX_READINGS)
         closed = list_incidents(connection, limit=MAX_INCIDENTS, state="closed", metrics=[name])
+        facts = CardFacts.load(connection, site.config, explanation.health.incidents, now)
     health = explanation.health
-    cards = [IncidentCard.of(site.config, each, now) for each in health.incidents]
+    cards = [IncidentCard.of(facts, each) for each in health.incidents]
+    mute = facts.mutes.get(name)
     retired = [StateLabel("retired")] if explanation.state.retired_at else []
     view = ExplanationView(explanation, site.config.metrics.get(name))
     input_links, dependents = formula_links(site.config, name)
@@ -74,8 +76,9 @@ def metric_page(request: Request) -> Response:
         "value": view.value(explanation.reading.value) if explanation.reading else None,
         "health": health,
         "labels": [*state_labels(site.config, health), *retired],
-        "incidents": [card for card in cards if card.request is None],  # a request has a card of its own
-        "past_incidents": [IncidentCard.of(site.config, each, now) for each in closed],
+        "incidents": [card for card in cards if card.incident.kind != "approval"],  # a request has a card of its own
+        "past_incidents": [IncidentCard.of(facts, each) for each in closed],
+        "muted": muted_text(mute) if mute else "",
         "description": view.metric.description if view.metric else "",
         "workflow": name.removeprefix(WORKFLOW) if name.startswith(WORKFLOW) else None,
         "request_card": request_card,
@@ -124,9 +127,8 @@ class HistoryRow:
     def of(cls, config: Config, reading: PastReading) -> HistoryRow:
         failed, metric = reading.method == "failed", config.metrics.get(reading.metric)
         value = NO_VALUE if failed else format_value(reading.value, reading.unit, metric, reading.as_of)
-        outcome = past_reading_text(config, reading)
         drift = format_drift(reading.value, reading.baseline, reading.drift_pct)
-        return cls(reading, value, drift, outcome, expected_text(reading) or NO_VALUE)
+        return cls(reading, value, drift, past_reading_text(config, reading), expected_text(reading) or NO_VALUE)
 
 
 def formula_links(config: Config, name: str) -> tuple[dict[str, str], list[str]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from markupsafe import Markup
 from sqlalchemy import Connection
@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from dims_worker.analysis.health import MetricHealth, group_by_health, health_sentence, load_health
 from dims_worker.config import Config
+from dims_worker.notifications.mutes import mutes_of
 from dims_worker.reports import svg_charts
 from dims_worker.store.approval_requests import ApprovalRequest, open_requests
 from dims_worker.store.engine import clock
@@ -25,7 +26,7 @@ from dims_worker.store.incidents import Incident, list_incidents
 from dims_worker.text.incidents import incident_facts
 from dims_worker.text.metric_values import metric_change, metric_value
 from dims_worker.web.context import web_context
-from dims_worker.web.incident_cards import IncidentCard, StateLabel, state_labels
+from dims_worker.web.incident_cards import CardFacts, IncidentCard, StateLabel, arrows, muted_text, state_labels
 from dims_worker.web.metric_filter import OTHER_FILTERS, STATE_FILTERS, MetricFilter
 from dims_worker.web.pages.approvals import RequestCard
 
@@ -49,8 +50,7 @@ class OverviewData:
     metric.
     """
 
-    config: Config
-    now: datetime
+    facts: CardFacts
     health: Mapping[str, MetricHealth]
     requests: Sequence[ApprovalRequest]
     silences: Sequence[Incident]
@@ -67,6 +67,7 @@ class MetricRow:
     sparkline: Markup
     labels: Sequence[StateLabel]
     reason: str
+    muted: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +93,22 @@ class ProblemGroup:
 
 
 def load_overview(connection: Connection, config: Config) -> OverviewData:
-    """Read the health of all enabled metrics in seven queries."""
+    """Read the health of all enabled metrics in eight queries."""
     now = clock(connection)
     names = config.enabled_metrics
     waiting = open_requests(connection)
     health = load_health(connection, config, names, waiting, now=now, since=now - CHANGE_SPAN)
     silences = list_incidents(connection, limit=1000, kind="silence")
     lines = daily_lines(connection, names, DAYS)
-    return OverviewData(config, now, health, tuple(waiting.values()), silences, lines)
+    facts = CardFacts(config, now, mutes=mutes_of(connection, config, now))
+    return OverviewData(facts, health, tuple(waiting.values()), silences, lines)
+
+
+def _row_reason(health: MetricHealth, facts: CardFacts) -> str:
+    """Return what is wrong with a metric, and what its value leaves out."""
+    drift = next((each for each in health.health.incidents if each.kind == "drift"), None)
+    drifted = arrows(incident_facts(facts.config, drift, facts.now)) if drift else None
+    return "; ".join(text for text in (health.state.error, health.broken, drifted, *health.doubts) if text)
 
 
 def overview_page(request: Request) -> Response:
@@ -135,8 +144,8 @@ def _attention(config: Config, data: OverviewData) -> dict[str, object]:
         "has_readings": any(each.measured or each.failed for each in health),
         "measured_at": max((each.state.as_of for each in health if each.state.as_of), default=None),
         "verdict": _verdict(data),
-        "silences": [IncidentCard.of(config, each, data.now) for each in data.silences[:MAX_SILENCES]],
-        "cards": [RequestCard.of(config, each, data.now) for each in data.requests[:MAX_REQUESTS]],
+        "silences": [IncidentCard.of(data.facts, each) for each in data.silences[:MAX_SILENCES]],
+        "cards": [RequestCard.of(config, each, data.facts.now) for each in data.requests[:MAX_REQUESTS]],
         "configured": config.metrics,
         "number_of_requests": len(data.requests),
         "problem_groups": groups,
@@ -179,23 +188,22 @@ def _problem_group(rows: Sequence[MetricRow]) -> ProblemGroup:
     shared = set.intersection(*({label.text for label in row.labels} for row in rows))
     labels = [label for label in first.labels if label.text in shared] or first.labels[:1]
     same_reason = all(row.reason == first.reason for row in rows)
-    reason = first.reason if same_reason else first.health.state.error or ""
+    reason = first.reason if same_reason else first.health.state.error or f"{first.health.metric}: {first.reason}"
     state = next(name for name in PROBLEM_STATES if PROBLEM_FILTERS[name].matches(first.health))
     return ProblemGroup(rows, labels, reason, state)
 
 
 def _row(health: MetricHealth, data: OverviewData, *, with_sparkline: bool = True) -> MetricRow:
     line = data.lines.get(health.metric) if with_sparkline else None
-    drift = next((each for each in health.health.incidents if each.kind == "drift"), None)
-    facts = incident_facts(data.config, drift, data.now) if drift else None
-    reason = "; ".join(text for text in (health.state.error, health.broken, facts, *health.doubts) if text)
+    mute = data.facts.mutes.get(health.metric)
     return MetricRow(
         health,
-        metric_value(health, health.state.value, data.now),
+        metric_value(health, health.state.value, data.facts.now),
         metric_change(health),
         svg_charts.sparkline_svg(line, DAYS) if line else Markup(),
-        state_labels(data.config, health.health),
-        reason,
+        state_labels(data.facts.config, health.health),
+        _row_reason(health, data.facts),
+        muted_text(mute) if mute else "",
     )
 
 

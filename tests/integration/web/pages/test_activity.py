@@ -340,7 +340,7 @@ def test_the_number_of_queries_does_not_depend_on_the_number_of_rows(site: TestC
             remove(flow.engine, "before_cursor_execute", note)
             queries[name] = len(counted)
         numbers.append(queries)
-    assert numbers[0] == numbers[1] and max(numbers[0].values()) <= 6
+    assert numbers[0] == numbers[1] and max(numbers[0].values()) <= 7
 
 
 def test_a_page_that_shows_the_newest_is_live_and_an_older_one_is_not(site: TestClient, flow: Flow) -> None:

@@ -338,7 +338,7 @@ def test_the_lists_have_pages(flow: Flow, waiting: ApprovalRequest, visit: Visit
     client = visit(flow.config, "ada")
     queries.clear()
     page = client.get("/requests").text
-    assert len(queries) <= 6
+    assert len(queries) <= 7
     assert "61 values are waiting" in visible_text(page)
     assert page.count('class="decide"') == 50
     seen: list[int] = []

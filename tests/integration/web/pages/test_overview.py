@@ -462,7 +462,7 @@ def test_two_hundred_metrics_cost_as_many_queries_as_ten(
     config = make_config(100)
     fill(engine, config, until=NOW, days=2)
     client = visit(config, "ada")
-    assert _queries(client, engine, query) == few == 11
+    assert _queries(client, engine, query) == few == 10
     assert len(metrics_of(client.get(query).text)) > 180
 
 
