@@ -130,13 +130,14 @@ def explain_metric(connection: Connection, config: Config, metric: str) -> Expla
     is_age = declared is not None and declared.is_age
     inputs = _inputs(connection, config, declared) if isinstance(declared, DerivedMetric) else ()
     requests = approval_requests.list_requests(connection, limit=50, metric=metric)
+    incidents = tuple(open_incidents(connection, [metric]))
     waiting = next((request for request in requests if request.state == "open"), None)
     return Explanation(
         metric=metric,
         unit=display_unit(config.metric_of(metric) if configured else None, state.unit),
         now=now,
         state=state,
-        health=metric_health(config, state, open_incidents(connection, [metric]), now) if configured else RETIRED,
+        health=metric_health(config, state, incidents, now) if configured else RETIRED,
         policy=config.policy_of(metric) if configured else None,
         origins=config.policy_origins(metric) if configured else {},
         redefined=bool(known and configured and state.changed(config.definitions[metric])),
@@ -151,7 +152,7 @@ def explain_metric(connection: Connection, config: Config, metric: str) -> Expla
         gaps=named_gaps(reading.details, reading.value) if reading else (),
         request=waiting,
         decisions=tuple(request for request in requests if request.state in _DECIDED)[:DECISIONS],
-        incidents=tuple(open_incidents(connection, [metric])),
+        incidents=incidents,
         learned=learned,
     )
 

@@ -16,6 +16,7 @@ from dims_worker.cli.explain import print_lines
 from dims_worker.cli.session import Session, examples, json_option, limit_option, pass_session
 from dims_worker.cli.tables import plain_table
 from dims_worker.domain.approvers import Decider
+from dims_worker.domain.health import WAITS
 from dims_worker.formatting import (
     NO_VALUE,
     escape_control,
@@ -68,7 +69,8 @@ def list_(session: Session, everything: bool, as_json: bool) -> None:
         values = [_value(session, request, value, now) for value in (request.baseline, request.value)]
         drift = _drift(session, request, now)
         opened = format_ago(request.opened_at, now)
-        state = Text(request.state, "yellow" if request.state == "open" else "dim")
+        waits = request.state == "open"
+        state = Text(WAITS if waits else request.state, "yellow" if waits else "dim")
         table.add_row(str(request.id), request.metric, *values, drift, request.severity, opened, state)
     session.out.print(table)
     if hint:

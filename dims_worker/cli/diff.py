@@ -10,6 +10,7 @@ from dims_worker.analysis.comparison import MetricDifference, Moment, compare_me
 from dims_worker.cli.session import Session, examples, json_option, pass_session
 from dims_worker.cli.tables import plain_table
 from dims_worker.config import Config
+from dims_worker.domain.health import WAITS
 from dims_worker.formatting import (
     NO_VALUE,
     escape_control,
@@ -72,7 +73,7 @@ def _done(difference: MetricDifference) -> str:
     decision = difference.decision
     if decision is None:
         return difference.kind
-    state = "held: waits for approval" if decision.state == "open" else decision.state
+    state = WAITS if decision.state == "open" else decision.state
     by = f" by {escape_control(decision.decided_by)}" if decision.decided_by else ""
     note = f": “{escape_control(decision.note)}”" if decision.note else ""
     return f"{state}{by}{note} (request {decision.request})"

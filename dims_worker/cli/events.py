@@ -35,8 +35,9 @@ from dims_worker.formatting import (
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.events import LoggedEvent, ServedMetric, event_by_id, find_events, list_events, served_metrics
 from dims_worker.store.metric_states import read_states
-from dims_worker.text.events import event_from_log, format_event, format_served
+from dims_worker.text.events import event_from_log, format_event
 from dims_worker.text.json_documents import event_document, facts
+from dims_worker.text.readings import served_text
 
 SECONDS = 60.0
 """How long --wait waits by default, beside cooldowns and workflows."""
@@ -123,7 +124,7 @@ def _print_outcomes(session: Session, event: LoggedEvent, outcomes: Sequence[Ser
     for outcome in outcomes:
         why, run = escape_control(reasons.get(outcome.metric) or NO_VALUE), str(outcome.run_id or NO_VALUE)
         drift = format_drift(outcome.value, outcome.baseline, outcome.drift_pct)
-        verdict = Text(format_served(outcome), STYLES.get(outcome.status or "", "dim"))
+        verdict = Text(served_text(config, outcome), STYLES.get(outcome.status or "", "dim"))
         table.add_row(outcome.metric, why, run, _value(config, outcome, now), drift, verdict)
     session.out.print(table)
 
@@ -227,13 +228,26 @@ def enqueue(
     for outcome in outcomes:
         drift = format_drift(outcome.value, outcome.baseline, outcome.drift_pct)
         value = _value(config, outcome)
-        click.echo(f"run {outcome.run_id}  {outcome.metric}  {value}  {drift}  {format_served(outcome)}")
-    click.echo(f"{pluralize(len(outcomes), 'metric')} measured")
-    if any(outcome.outcome == "failed" for outcome in outcomes):
-        exit_with(3)
+        click.echo(f"run {outcome.run_id}  {outcome.metric}  {value}  {drift}  {served_text(config, outcome)}")
+    code, causes = _exit_code(outcomes)
+    why = f"; exit code {code}: {', '.join(causes)}" if code else ""
+    click.echo(f"{pluralize(len(outcomes), 'metric')} measured{why}")
+    exit_with(code)
+
+
+def _exit_code(outcomes: Sequence[ServedMetric]) -> tuple[int, list[str]]:
+    """Return 3 if a metric could not be measured, 1 for severity high or a held value, else 0; and the metrics that
+    make it so."""
+    failed = [outcome.metric for outcome in outcomes if outcome.outcome == "failed"]
+    if failed:
+        return 3, failed
     high: Severity = "high"
-    severe = any(outcome.severity in SEVERITIES and at_least(outcome.severity, high) for outcome in outcomes)
-    exit_with(int(severe or any(outcome.outcome == "held" for outcome in outcomes)))
+    severe = [
+        f"{each.metric} (held)" if each.outcome == "held" else f"{each.metric} (severity {each.severity})"
+        for each in outcomes
+        if each.outcome == "held" or (each.severity in SEVERITIES and at_least(each.severity, high))
+    ]
+    return int(bool(severe)), severe
 
 
 @click.pass_context

@@ -27,9 +27,11 @@ _HELP_OPTIONS = ("-h", "--help")
 class _MuteGroup(click.Group):
     """Runs `dims mute TARGET ...` as `dims mute add TARGET ...`."""
 
+    default_command = "add"
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, *_HELP_OPTIONS):
-            args = ["add", *args]
+            args = [self.default_command, *args]
         return super().parse_args(ctx, args)
 
 

@@ -16,7 +16,7 @@ from dims_worker.errors import NotFound, NotSent, UsageError
 from dims_worker.formatting import NO_VALUE, escape_control, format_ago, format_remaining, pluralize
 from dims_worker.incidents.overdue import Sweep, sweep_incidents
 from dims_worker.notifications import sender
-from dims_worker.notifications.selection import Selection
+from dims_worker.notifications.selection import SendSelection
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.notifications import ChannelRow, Notification, channel_rows, list_notifications
 from dims_worker.text.json_documents import facts
@@ -139,7 +139,7 @@ def list_(session: Session, as_json: bool) -> None:
     session.out.print(table)
 
 
-def _waiting(selection: Selection) -> Iterator[tuple[str, Sequence[Notification]]]:
+def _waiting(selection: SendSelection) -> Iterator[tuple[str, Sequence[Notification]]]:
     """Yield what each group of notifications that are not sent now waits for."""
     yield "end of mute", selection.muted
     yield "digest", selection.over_limit
@@ -151,7 +151,7 @@ def waiting_text(row: ChannelRow) -> str:
     return f"{pluralize(row.unsent, 'notification')} to be sent" if row.unsent else "nothing to be sent"
 
 
-def _channel_text(config: Config, row: ChannelRow, selection: Selection, now: datetime) -> str:
+def _channel_text(config: Config, row: ChannelRow, selection: SendSelection, now: datetime) -> str:
     state = f"last message {format_ago(row.sent_at, now)}"
     if not config.notify.channels[row.channel].on:
         state = "off, its url is empty"

@@ -43,7 +43,7 @@ OUTPUT_HELP = "Write to this file, or for markdown to this folder. Default: stan
 def report(session: Session, format: str, since: timedelta | datetime, output: Path | None) -> None:
     """Write the whole inventory as one document.
 
-    It contains the metrics by category, their health and trends, drift, approval requests and gaps.
+    It contains incidents, what changed, the metrics by category, their health and trends, approval requests and gaps.
     """
     path = session.cwd / output.expanduser() if output else None
     if format == "excel":

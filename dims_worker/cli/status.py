@@ -112,7 +112,7 @@ class Inventory:
 @json_option
 @pass_session
 def status(session: Session, fail_on: Severity, as_json: bool) -> None:
-    """Show what runs, what does not and how to fix it, what is behind, and which metrics are not healthy.
+    """Show what runs, what does not and its fix, and what is not healthy.
 
     DIMS writes to the broker and to the database, compares the clocks, and reads the signs of life of its processes on
     all hosts. The command ends within ten seconds, even if a server hangs.
@@ -139,7 +139,7 @@ def _document(config: Config, state: SystemState, inventory: Inventory, checks: 
         **_sentences(inventory, checks),
         "home": str(config.home),
         "state": worst_state(checks),
-        "incidents_that_fail": inventory.causes,
+        "causes": inventory.causes,
         "labels": inventory.by_label,
         "expected": state.expected,
         "checks": [{key: getattr(check, key) for key in ("name", "state", "summary", "fix")} for check in checks],

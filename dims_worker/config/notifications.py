@@ -39,9 +39,9 @@ class Channel(Model):
     severities: tuple[Literal["low", "medium", "high", "urgent"], ...] = Field(
         (), description="Only drifts of these severities. Empty: all."
     )
-    stale: bool = Field(True, description="Notify of metrics that are stale.")
+    stale: bool = Field(True, description="Notify of stale metrics and of silent rules.")
     failures: int | None = Field(3, ge=1, description="Notify after this many failures in a row. `null`: never.")
-    metrics: Patterns = Field(("*",), description="Patterns of metrics and workflows, such as `workflow.audit`.")
+    metrics: Patterns = Field(("*",), description="Patterns of metrics, workflows and rules, such as `rule:nightly`.")
 
     @property
     def on(self) -> bool:

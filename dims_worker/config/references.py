@@ -105,16 +105,21 @@ def _check_workflows(document: YamlDocument, config: Config, written: set[str]) 
                 document.blame((*where, "metric"), unknown_name_error(compared, "metric", config.metrics))
 
 
+def _notified_names(config: Config, written: set[str]) -> set[str]:
+    """Return what DIMS can send messages about: metrics, workflows, and rules."""
+    workflows = (f"{WORKFLOW}{name}" for name in config.configured_workflows)
+    return {*written, *workflows, *(f"rule:{name}" for name in config.rules)}
+
+
 def _check_channels(document: YamlDocument, config: Config, written: set[str]) -> None:
-    names = {*written, *(f"{WORKFLOW}{name}" for name in config.configured_workflows)}
+    names = _notified_names(config, written)
     for name, channel in config.notify.channels.items():
         if "metrics" in channel.model_fields_set:
             _check_patterns(document, config, ("notify", "channels", name, "metrics"), channel.metrics, names)
 
 
 def _check_maintenance(document: YamlDocument, config: Config, written: set[str]) -> None:
-    names = {*written, *(f"{WORKFLOW}{name}" for name in config.configured_workflows)}
-    names |= {f"rule:{name}" for name in config.rules}
+    names = _notified_names(config, written)
     categories = {name.partition(".")[0]: None for name in written}
     for name, window in config.maintenance.items():
         _check_patterns(document, config, ("maintenance", name, "metrics"), window.metrics, names)

@@ -51,9 +51,11 @@ RECENT_FACTOR = 2.0
 STABLE = 90
 """With at least this many values, all of them equal, any change is outside the band."""
 
-LEAK_LOSS = 0.03
+LEAK_LOSS = 0.025
 """A stock may always lose this share of its value in small losses within LEAK_VALUES values."""
 LEAK_VALUES = 7
+LEAK_ROOM = 0.001
+"""After that, it may still lose this share."""
 LEAK_EXCEPTIONS = 0.01
 """The share of the earlier weeks of a stock in which it lost more in small losses than the band allows."""
 LEAK_FACTOR = 1.2
@@ -158,16 +160,16 @@ def expected_band(history: Sequence[tuple[date, float]], day: date, min_abs: flo
     steps = [after - before for before, after in pairwise(series.values)]
     flow = _is_flow(series.values, steps)
     band = _flow_band(series, day) if flow else _stock_band(series, steps, day)
+    never_negative = min(series.values) >= 0
+    level = max(band.level, 0.0) if never_negative else band.level
     least = _float(min_abs)
-    low = band.level - max(band.below, least)
-    high = band.level + max(band.above, least)
-    if min(series.values) >= 0:
-        low, high = max(low, 0.0), max(high, 0.0)
+    low = level - max(band.below, least)
+    high = level + max(band.above, least)
     changes = sorted(abs(step) for step in steps if step)
     return Expectation(
-        low=_finite(low),
+        low=_finite(max(low, 0.0) if never_negative else low),
         high=_finite(high),
-        level=_finite(band.level),
+        level=_finite(level),
         trend=_finite(band.trend),
         weekday=None if band.weekday is None else _finite(band.weekday),
         step=changes[len(changes) // 2] if changes else 0.0,
@@ -209,7 +211,7 @@ def _usual_size(changes: list[float]) -> float:
 def _stock_band(series: _Series, steps: list[float], day: date) -> _Band:
     """Return the last value plus the usual step. Steps are shares of the value before them, so they grow with it."""
     values, days = series.values, series.days
-    size = _mean([abs(value) for value in values[-RECENT:]]) or _mean([abs(value) for value in values])
+    size = _mean([abs(value) for value in values[-RECENT:]]) or max(abs(value) for value in values)
     gaps = [after - before for before, after in pairwise(days)]
     usual_gap = _median(gaps)
     shares = [
@@ -252,7 +254,7 @@ def _leak_room(deviations: list[float], below: float, above: float) -> float:
     losses = [before - after for before, after in zip(sums, sums[LEAK_VALUES:], strict=False)]
     usual = max(NOISE * _median([abs(loss) for loss in losses]), LEAK_FACTOR * _tail(losses, LEAK_EXCEPTIONS))
     lost = sums[-LEAK_VALUES] - sums[-1]
-    return max(LOSS, max(LEAK_LOSS, usual) - max(0.0, lost))
+    return max(LEAK_ROOM, max(LEAK_LOSS, usual) - max(0.0, lost))
 
 
 def _flow_band(series: _Series, day: date) -> _Band:
@@ -340,9 +342,9 @@ def _silence_edge(series: _Series, day: date) -> float:
 
 
 def _tail(numbers: list[float], share: float) -> float:
-    """Return the number that this share of all exceed. Between two of them, interpolate."""
+    """Return the number that this share of all exceed, and at least one. Between two of them, interpolate."""
     ordered = sorted(numbers, reverse=True)
-    place = share * len(ordered)
+    place = max(1.0, share * len(ordered))
     first = int(place)
     return ordered[first] + (ordered[first + 1] - ordered[first]) * (place - first)
 

@@ -8,7 +8,7 @@
 | `drifted` | a drift incident is open, or its latest value drifted and is not accepted | lost, drifted |
 | `stale` | it was not measured for longer than `stale_after` | stale |
 | `overdue` | an event has waited too long for its measurement | overdue |
-| `new` | it was never measured, or its value is the first one | not measured yet, new |
+| `new` | it was never measured, or its value is the first one and has no problem | not measured yet, new |
 | `ok` | it has none of the flags above | ok |
 | `off` | it is disabled: it has no other flag | off |
 
@@ -24,6 +24,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from dims_worker.config import Config
+from dims_worker.config.runtime import WORKFLOW
 from dims_worker.domain.decide import IN_FUTURE, SEVERITIES, Judge, Severity, at_least
 from dims_worker.domain.run import RunReading
 from dims_worker.formatting import escape_control, format_age, format_limit, format_utc
@@ -226,7 +227,7 @@ def _findings(inputs: HealthInputs, now: datetime) -> Iterator[_Finding]:
             yield finding
     if state.as_of is None:
         yield _Finding("new", NOT_MEASURED, "DIMS has not measured it yet.", "none")
-    elif state.status == "new" and state.error is None:
+    elif state.status == "new" and not problems:
         reason = "first baseline" if state.baseline_as_of else ""
         yield _Finding("new", "new", "It has only its first value.", "none", reason)
     elif not problems:
@@ -281,6 +282,8 @@ def _doubts(state: MetricState) -> list[str]:
 
 def _drifted(inputs: HealthInputs, now: datetime) -> _Finding | None:
     state, incident = inputs.state, _incident(inputs, "drifted")
+    if state.metric.startswith(WORKFLOW):  # its value says whether it needs attention
+        return None
     if incident is not None:
         label = drift_label(inputs.judge, incident.anchor, incident.value)
         since = format_utc(incident.anchor_as_of) if incident.anchor_as_of else format_utc(incident.opened_at)
@@ -288,9 +291,9 @@ def _drifted(inputs: HealthInputs, now: datetime) -> _Finding | None:
         sentence = f"It drifted from the value of {since}: {escape_control(incident.reason)}.{flaps}"
         reason = f"{escape_control(incident.reason)}, incident {incident.id}"
         return _Finding("drifted", label, sentence, _severity_of(incident, "high"), reason)
-    if _waiting(inputs) is not None or not has_unaccepted_drift(state):
+    if _waiting(inputs) is not None or not has_unaccepted_drift(inputs.judge, state):
         return None
-    if _broken_limit(inputs, now) and not (state.drifted or _outside_band(state)):
+    if _broken_limit(inputs, now) and not (state.drifted or state.expected_low is not None):
         return None  # the limit alone made its severity high
     severity: Severity = state.severity if state.severity in SEVERITIES else "high"
     label = drift_label(inputs.judge, state.baseline, state.value)
@@ -305,7 +308,7 @@ def incident_label(config: Config, incident: Incident) -> str:
     judge = Judge.of(config, incident.metric) if incident.metric in config.definitions else Judge()
     label = {
         "failing": "failing",
-        "approval": "waits for approval",
+        "approval": WAITS,
         "limit": IN_FUTURE if incident.reason.lower().startswith(IN_FUTURE) else "beyond its limit",
         "drift": drift_label(judge, incident.anchor, incident.value),
         "stale": "stale",
@@ -314,20 +317,19 @@ def incident_label(config: Config, incident: Incident) -> str:
     return f"{label}, {ACKNOWLEDGED}" if incident.state == ACKNOWLEDGED else label
 
 
-def has_unaccepted_drift(state: MetricState) -> bool:
+def has_unaccepted_drift(judge: Judge, state: MetricState) -> bool:
     """Return whether the latest value drifted far and did not become the baseline: a check found it, or a person
-    rejected it."""
+    rejected it. With an expected band, far means outside the band."""
     if state.as_of is None or state.baseline_as_of is None or state.baseline_as_of >= state.as_of:
         return False
     if same_value(state.value, state.baseline):  # it was accepted, and measured again without a change
         return False
-    return state.severity in SEVERITIES and at_least(state.severity, "high") and state.status != "new"
-
-
-def _outside_band(state: MetricState) -> bool:
-    if not is_number(state.value) or state.expected_low is None or state.expected_high is None:
+    if state.severity not in SEVERITIES or state.status == "new" or judge.noise(state.baseline, state.value):
         return False
-    return not state.expected_low <= state.value <= state.expected_high
+    low, high = state.expected_low, state.expected_high
+    if is_number(state.value) and low is not None and high is not None:
+        return state.severity != "none" and (less_than(state.value, low) or less_than(high, state.value))
+    return at_least(state.severity, "high")
 
 
 def drift_label(judge: Judge, before: object, value: object) -> str:

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from dims_worker.config import Config
 from dims_worker.config.runtime import WORKFLOW
-from dims_worker.domain.decide import Judge, drift_pct
-from dims_worker.domain.health import drift_label
+from dims_worker.domain.decide import IN_FUTURE, drift_pct
+from dims_worker.domain.health import ACKNOWLEDGED, WAITS, incident_label
 from dims_worker.formatting import (
     escape_control,
+    format_band,
     format_drift,
     format_holding_drift,
     format_limit,
@@ -21,6 +22,7 @@ from dims_worker.formatting import (
     pluralize,
 )
 from dims_worker.notifications.rules import ATTENTION, FLAPPING
+from dims_worker.numbers import is_number
 from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.incidents import Incident
 from dims_worker.store.notifications import Notification
@@ -36,23 +38,26 @@ QUOTED, SHORT = 300, 100
 """The most characters of a text from outside, such as an error, and of one inside a sentence."""
 NAMED_METRICS = 3
 """A line about a story names at most this many metrics."""
-LOST, DRIFTED, ENDED, CALM = "lost", "drifted", "ended", "calm"
+CALM, ENDED = "calm", "ended"
 
 _TITLES: dict[str, tuple[str, str]] = {
-    "approval": ("value waits for approval", "values wait for approval"),
-    LOST: ("lost", "lost"),
-    "limit": ("beyond its limit", "beyond their limits"),
+    WAITS: ("value waits for approval", "values wait for approval"),
+    "lost": ("lost", "lost"),
+    "beyond its limit": ("beyond its limit", "beyond their limits"),
+    IN_FUTURE: (IN_FUTURE, IN_FUTURE),
     ATTENTION: ("needs attention", "need attention"),
     "failing": ("failing", "failing"),
-    "silence": ("silent", "silent"),
+    "silent": ("silent", "silent"),
     "stale": ("stale", "stale"),
-    DRIFTED: ("drifted", "drifted"),
+    "drifted": ("drifted", "drifted"),
     FLAPPING: ("flaps", "flap"),
     CALM: ("calm again", "calm again"),
     ENDED: ("resolved", "resolved"),
 }
-"""What the title counts, singular and plural, in the order of the lines: the most urgent first."""
-_TONES: dict[str, Tone] = {"failing": "failure", "silence": "failure", "stale": "failure"}
+"""What the title counts, singular and plural, by the label of the incident. The most urgent lines come first."""
+_LABELS = {"approval": WAITS, "limit": "beyond its limit", "silence": "silent", "drift": "drifted"}
+"""The label of a kind of incident that was deleted."""
+_TONES: dict[str, Tone] = {"failing": "failure", "silent": "failure", "stale": "failure"}
 _TONES |= {CALM: "success", ENDED: "success"}
 _TONE_ORDER: tuple[Tone, ...] = ("success", "info", "warning", "failure")
 
@@ -177,13 +182,15 @@ class _AlertText:
         """Return what the title counts the alert as."""
         if alert.end_unsent:
             return CALM if alert.kind == FLAPPING and self._resolution(alert) == "recovered" else ENDED
-        return self._label(alert) if alert.kind == "drift" else alert.kind
+        return alert.kind if alert.kind in (FLAPPING, ATTENTION) else self._label(alert)
 
     def _label(self, alert: Notification) -> str:
-        facts = self._current(alert)
-        if alert.metric not in self.config.metrics:
-            return DRIFTED
-        return drift_label(Judge.of(self.config, alert.metric), facts["anchor"], facts["value"])
+        """Return the label of the incident of an alert, as every output shows it."""
+        incident = self._incident(alert)
+        if incident is None:
+            kind = str(alert.facts["kind"])
+            return _LABELS.get(kind, kind)
+        return incident_label(self.config, incident).removesuffix(f", {ACKNOWLEDGED}")
 
     def stories(self, entries: Sequence[_Entry]) -> list[str]:
         """Return a line for each story of several metrics: what one run changed."""
@@ -255,39 +262,42 @@ class _AlertText:
         """Return `40 files -> 1 file, -97.5 %`: the value before the incident, and the latest one."""
         facts = self._current(alert)
         before, value = facts["anchor"], facts["value"]
+        # A number needs its unit only once
+        shared = is_number(before) and is_number(value)
+        old = self._value(alert, before, unit="" if shared else None)
         drift = format_drift(value, before, drift_pct(before, value))
-        return f"{self._value(alert, before)} -> {self._value(alert, value)}, {drift}{self._expected(alert)}"
+        return f"{old} -> {self._value(alert, value)}, {drift}{self._expected(alert)}"
 
     def _expected(self, alert: Notification) -> str:
         incident = self._incident(alert)
         if incident is None or incident.low is None or incident.high is None:
             return ""
-        low, high = (self._value(alert, bound) for bound in (incident.low, incident.high))
-        return f", expected {low} to {high}"
+        return f", expected {format_band(incident.low, incident.high)}"
 
     def _failing(self, alert: Notification) -> tuple[str, str]:
         workflow = alert.metric.removeprefix(WORKFLOW)
         look = f"dims metrics {alert.metric}" if workflow == alert.metric else f"dims workflow {workflow} --last"
         reason = sanitize(self._current(alert)["reason"])
-        return f"failing: {reason}, {self._since(alert)}", f"{look}   ({_ack(alert)})"
+        return f"failing: {reason}, {self._since(alert)}", f"{look}   # or: {_other(alert)}"
 
     def _stale(self, alert: Notification) -> tuple[str, str]:
         reason = sanitize(self._current(alert)["reason"])
-        return f"stale: {reason}", f"dims verify --metric {alert.metric} --update   ({_ack(alert)})"
+        return f"stale: {reason}", f"dims verify --metric {alert.metric} --update   # or: {_other(alert)}"
 
     def _reason(self, alert: Notification) -> tuple[str, str]:
-        return f"{sanitize(self._current(alert)['reason'])}, {self._since(alert)}", _ack(alert)
+        label = self._label(alert)
+        reason = sanitize(self._current(alert)["reason"]).removeprefix(f"{label}: ")
+        return f"{label}: {reason}, {self._since(alert)}", _ack(alert)
 
     def _flapping(self, alert: Notification) -> tuple[str, str]:
         facts = self._current(alert)
-        kind = "waits for approval" if facts["kind"] == "approval" else facts["kind"]
         count = pluralize(int(facts["flaps"] or 0) + 1, "time")
         now = f", latest value {self._value(alert, facts['value'])}" if facts["value"] is not None else ""
         quiet = format_limit(self.config.notify.quiet_period)
         return (
-            f"flaps ({kind}): it began {count} {self._since(alert)}{now}. "
+            f"flaps ({self._label(alert)}): it began {count} {self._since(alert)}{now}. "
             f"DIMS sends no more about it until it has been calm for {quiet}",
-            f"dims incidents show {alert.incident}   (or dims mute {alert.metric} --for 1d --reason ...)",
+            f"dims incidents show {alert.incident}   # or: dims mute {alert.metric} --for 1d --reason ...",
         )
 
     def _attention(self, alert: Notification) -> tuple[str, str]:
@@ -359,23 +369,29 @@ class _AlertText:
 
     def _since(self, alert: Notification) -> str:
         incident = self._incident(alert)
-        return f"since {format_utc(incident.opened_at if incident else alert.since)}"
+        return f"since {format_utc(incident.since if incident else alert.since)}"
 
     def _request(self, alert: Notification) -> ApprovalRequest | None:
         number = self._current(alert).get("request")
         return self.facts.requests.get(number) if number is not None else None
 
-    def _value(self, alert: Notification, value: Any) -> str:
-        unit = alert.facts.get("unit") or (alert.ending or {}).get("unit")
+    def _value(self, alert: Notification, value: Any, *, unit: str | None = None) -> str:
+        """Format a value of an alert, in its unit by default."""
+        unit = (alert.facts.get("unit") or (alert.ending or {}).get("unit")) if unit is None else unit
         return sanitize(format_value(value, unit, self.config.metrics.get(alert.metric), self.facts.now), SHORT)
 
 
 def _ack(alert: Notification) -> str:
-    """Return how to acknowledge or close the incident of an alert."""
-    number = alert.incident
-    return (
-        f"dims incidents ack {number}   (or dims incidents close {number} --reason ...; dims incidents show {number})"
-    )
+    """Return how to acknowledge or close the incident of an alert. The shell ignores what follows the first command."""
+    return f"dims incidents ack {alert.incident}   # or: {_close(alert)}; dims incidents show {alert.incident}"
+
+
+def _close(alert: Notification) -> str:
+    return f"dims incidents close {alert.incident} --reason ..."
+
+
+def _other(alert: Notification) -> str:
+    return f"dims incidents ack {alert.incident}; {_close(alert)}"
 
 
 def _was(count: int) -> str:

@@ -41,7 +41,7 @@ class SendingLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class SendSelection:
     """Unsent notifications by what happens to them now."""
 
     immediate: tuple[Notification, ...] = ()
@@ -70,7 +70,7 @@ class Selection:
         return (self.over_limit, True) if due else ((), False)
 
 
-def select_notifications(unsent: Iterable[Notification], limits: SendingLimits) -> Selection:
+def select_notifications(unsent: Iterable[Notification], limits: SendingLimits) -> SendSelection:
     """Return what happens to each unsent notification of a channel, in the order given."""
     immediate: list[Notification] = []
     muted: list[Notification] = []
@@ -85,4 +85,4 @@ def select_notifications(unsent: Iterable[Notification], limits: SendingLimits) 
             over.append(each)
         else:
             immediate.append(each)
-    return Selection(tuple(immediate), tuple(muted), tuple(acknowledged), tuple(over))
+    return SendSelection(tuple(immediate), tuple(muted), tuple(acknowledged), tuple(over))

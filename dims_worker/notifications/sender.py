@@ -27,7 +27,7 @@ from dims_worker.notifications.messages import LONGEST, MessageFacts, build_test
 from dims_worker.notifications.mutes import mutes_of
 from dims_worker.notifications.outbox import write_overdue_notifications
 from dims_worker.notifications.rules import ACKNOWLEDGED
-from dims_worker.notifications.selection import DAY, Selection, SendingLimits, select_notifications
+from dims_worker.notifications.selection import DAY, SendingLimits, SendSelection, select_notifications
 from dims_worker.notifications.transport import Transport
 from dims_worker.store import notifications
 from dims_worker.store.approval_requests import requests_by_number
@@ -39,6 +39,10 @@ log = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=60)
 """Another sender takes over from a killed one after this, or after `settings.lease` if that is shorter."""
+COLLECT = timedelta(seconds=15)
+"""How long a message waits while other sources are still measured for the same events, so that they are one message."""
+SAME_EVENTS = timedelta(minutes=1)
+"""What became due this long before a change may be due because of the same events."""
 
 
 @dataclass(slots=True)
@@ -75,14 +79,21 @@ def queue_overdue(connection: Connection, config: Config, now: datetime | None =
     if not config.notify.on:
         return []
     pending = notifications.channels_with_pending(connection, config.notify.on)
-    return [name for name in pending if read_selection(connection, config, name, now).next_message(now)[0]]
+    messages = {name: read_selection(connection, config, name, now).next_message(now)[0] for name in pending}
+    return [name for name, rows in messages.items() if rows and not _is_collecting(connection, rows, now)]
 
 
-def read_selection(connection: Connection, config: Config, name: str, now: datetime) -> Selection:
+def _is_collecting(connection: Connection, rows: Sequence[Notification], now: datetime) -> bool:
+    """Return whether a message waits for measurements of the same events. The next sweep sends it."""
+    first = min(each.changed_at for each in rows)
+    return now - first < COLLECT and notifications.any_due_since(connection, first - SAME_EVENTS)
+
+
+def read_selection(connection: Connection, config: Config, name: str, now: datetime) -> SendSelection:
     """Return what is sent to a channel at `now`, and what waits."""
     unsent = notifications.unsent_notifications(connection, name)
     if not unsent:
-        return Selection()
+        return SendSelection()
     metrics = {each.metric for each in unsent}
     numbers = {each.incident for each in unsent if each.incident is not None}
     known = incidents_by_number(connection, numbers) if numbers else {}
@@ -107,7 +118,7 @@ def send_pending(
 ) -> SendResult:
     """Send the pending notifications of a channel until none is left or sending fails. Skip a channel that is off.
 
-    `at_once` ignores the back-off, for a person who asks for it. `digest_now` sends the digest before it is due. `now`
+    `at_once` waits for nothing, for a person who asks for it. `digest_now` sends the digest before it is due. `now`
     is the time of the database by default.
     """
     result, lease = SendResult(), min(LEASE, config.settings.lease)
@@ -121,7 +132,7 @@ def send_pending(
             selection = read_selection(connection, config, name, time)
             rows, digest = selection.next_message(time, digest_now=digest_now)
             result.muted, result.over_limit = len(selection.muted), 0 if digest else len(selection.over_limit)
-            if not rows:
+            if not rows or not (at_once or digest or not _is_collecting(connection, rows, time)):
                 break
             claimed = notifications.claim_channel(connection, name, failures, rows, lease, digest=digest)
         result.error = _send(engine, config, channel, claimed, lease / 2, now)

@@ -16,6 +16,7 @@ from dims_worker.config import Metric
 from dims_worker.formatting import pluralize
 from dims_worker.reports import json_csv, workflow_tables
 from dims_worker.reports.inventory import (
+    STATE_TITLES,
     InventoryReport,
     ReportedChange,
     ReportedIncident,
@@ -143,7 +144,7 @@ def _overview(book: Book, inventory: InventoryReport) -> None:
     sheet.line(["disabled metrics", len(inventory.off)])
     sheet.line(["ok", len(inventory.well)])
     for state, names in inventory.health.items():
-        sheet.line([state, len(names), None, ", ".join(names)])
+        sheet.line([STATE_TITLES.get(state, state), len(names), None, ", ".join(names)])
     for outcome, number in inventory.received.items():
         sheet.line([f"events {outcome}", number])
     sheet.at += 1

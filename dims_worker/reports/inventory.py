@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from dims_worker.analysis.health import (
 from dims_worker.config import Config, Metric, S3Metric
 from dims_worker.config.runtime import WORKFLOW
 from dims_worker.domain.decide import SEVERITIES
+from dims_worker.domain.health import NOT_MEASURED
 from dims_worker.formatting import escape_control, format_number
 from dims_worker.store import point_in_time
 from dims_worker.store.approval_requests import ApprovalRequest, list_requests, open_requests
@@ -38,6 +40,14 @@ MAX_TRENDS = 24
 """Only the most important metrics have a large trend."""
 MAX_MARKERS = 60
 """A trend marks at most this many readings: the newest ones that were held, approved, rejected or failed."""
+STATE_TITLES = {
+    "failed": "failing",
+    "waiting": "waits for approval",
+    "beyond limits": "beyond its limit",
+    "drifted": "lost or drifted",
+    "unmeasured": NOT_MEASURED,
+}
+"""The states of `InventoryReport.health` in the words of the labels. The others have their own name."""
 RECENT_ROWS = 50
 """A report lists at most this many drifts, changes, closed incidents, runs, requests and events."""
 
@@ -182,6 +192,7 @@ def gather_report(
         health[name] = replace(metric, marks=points_in_unit(notable[name], metric.declared, metric.unit))
     active = open_incidents(connection)
     ended = list_incidents(connection, limit=RECENT_ROWS, state="closed", since=start)
+    stories = Counter(incident.story for incident in (*active, *ended))
     drifts = largest_drifts(connection, config, start, RECENT_ROWS)
     sources = [f"{WORKFLOW}{name}" for name in config.configured_workflows]
     results = point_in_time.last_results(connection, sources)
@@ -193,8 +204,8 @@ def gather_report(
         newest=newest,
         categories=_categories(config, health),
         off=config.disabled_metrics,
-        incidents=tuple(report_incident(config, incident, now) for incident in _worst_first(active)),
-        ended=tuple(report_incident(config, incident, now) for incident in ended),
+        incidents=tuple(report_incident(config, incident, now, stories) for incident in _worst_first(active)),
+        ended=tuple(report_incident(config, incident, now, stories) for incident in ended),
         changes=tuple(report_change(config, drift, now) for drift in drifts),
         requests=tuple(waiting.values()),
         decided=tuple(row for row in list_requests(connection, limit=RECENT_ROWS) if row.state != "open"),
@@ -217,9 +228,11 @@ def _worst_first(incidents: Sequence[Incident]) -> list[Incident]:
     return sorted(incidents, key=lambda each: (worst[each.story], each.story, ranks[each.id], each.id))
 
 
-def report_incident(config: Config, incident: Incident, now: datetime) -> ReportedIncident:
-    """Return an incident in words, at `now`."""
-    document = incident_document(config, incident, now)
+def report_incident(
+    config: Config, incident: Incident, now: datetime, stories: Mapping[int, int] | None = None
+) -> ReportedIncident:
+    """Return an incident in words, at `now`. `stories` are the numbers of reported incidents in each story."""
+    document = incident_document(config, incident, now, (stories or {}).get(incident.story))
     return ReportedIncident(
         incident,
         configured_metric(config, incident.metric),

@@ -241,6 +241,18 @@ def message_times(
     return times
 
 
+def any_due_since(connection: Connection, since: datetime) -> bool:
+    """Return whether a metric that became due after a time still waits for its first attempt to measure it."""
+    waits: bool = connection.execute(
+        text(
+            "SELECT EXISTS (SELECT FROM dims_metrics WHERE requested_gen > measured_gen AND retired_at IS NULL "
+            "AND failures = 0 AND due_since > :since)"
+        ),
+        {"since": since},
+    ).scalar_one()
+    return waits
+
+
 def free_channel(connection: Connection, channel: str, *, at_once: bool) -> int | None:
     """Lock a channel that can be claimed. Return its failures in a row. None: it backs off, or is leased or locked.
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from dims_producers.git_notes import HISTORY_ALONE
 from dims_worker.events import GIT_REFS_CHANGED, Event
 from dims_worker.formatting import escape_control, pluralize
-from dims_worker.store.events import LoggedEvent, ServedMetric
+from dims_worker.store.events import LoggedEvent
 
 GIT = "dims.git."
 DONE = {
@@ -61,15 +61,6 @@ def _paths(data: Mapping[str, Any]) -> str:
     if paths == HISTORY_ALONE:
         return "no paths"
     return pluralize(len(paths), "path") if isinstance(paths, list) and paths else "unknown paths"
-
-
-def format_served(served: ServedMetric) -> str:
-    """Return how DIMS answered an event for a metric: `moderate, accepted`, `failed: …`, `due: not measured yet`."""
-    if served.run_id is None:
-        return "due: not measured yet"
-    if served.outcome == "failed":
-        return f"failed: {escape_control(served.error)}; still due"
-    return f"{served.status}, {served.outcome}" if served.status else str(served.outcome)
 
 
 def event_from_log(event: LoggedEvent) -> Event:

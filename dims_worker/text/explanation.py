@@ -61,7 +61,8 @@ def explanation_lines(config: Config, explanation: Explanation) -> Iterator[Line
     """Yield all that is known about a metric: the verdict, the evidence, the request and past decisions."""
     view = ExplanationView(explanation, config.metrics.get(explanation.metric))
     for incident in explanation.incidents:
-        yield "incident", incident_hint(config, incident, explanation.now)
+        if incident.kind != "approval" or explanation.request is None:  # the lines of the request describe it
+            yield "incident", incident_hint(config, incident, explanation.now)
     yield from verdict_reasons(view)
     if explanation.evidence:
         yield from evidence_lines(explanation.evidence, explanation.now)
@@ -108,7 +109,6 @@ def _reading_lines(view: ExplanationView) -> Iterator[Line]:
 def _problem_lines(view: ExplanationView) -> Iterator[Line]:
     """Yield the problems since the last good reading."""
     explanation, state, now = view.explanation, view.explanation.state, view.explanation.now
-    yield from _health_lines(view)
     if state.error:
         attempts = f"; {pluralize(state.failures, 'failure')} in a row" if state.failures else ""
         if state.not_before and state.not_before > now:
@@ -123,24 +123,6 @@ def _problem_lines(view: ExplanationView) -> Iterator[Line]:
         due = ", ".join(each.name for each in explanation.inputs if each.due) or "an input"
         value = view.value(explanation.provisional.value)
         yield "waits", f"{value} is provisional and has no verdict yet: {due} is still due"
-
-
-def _health_lines(view: ExplanationView) -> Iterator[Line]:
-    """Yield what is wrong with the metric, and the incidents that are not closed.
-
-    A failing or stale metric has lines of its own, which say more.
-    """
-    health, now = view.explanation.health, view.explanation.now
-    for flag, label, sentence in zip(health.flags, health.labels, health.sentences, strict=False):
-        if flag in ("waiting", "limit", "drifted"):
-            yield "health", f"{label}: {sentence}"
-    for incident in health.incidents:
-        person = f" by {escape_control(incident.acknowledged_by)}" if incident.acknowledged_by else ""
-        opened = format_ago(incident.opened_at, now)
-        yield (
-            "incident",
-            f"{incident.id}, {incident.kind}, {incident.severity}, opened {opened}, {incident.state}{person}",
-        )
 
 
 def _is_check(explanation: Explanation) -> bool:

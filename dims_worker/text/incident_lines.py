@@ -43,7 +43,7 @@ def incident_lines(config: Config, known: IncidentFacts, now: datetime) -> Itera
     """Yield what is wrong and since when, the values and the band, the story, the evidence, and the next commands."""
     incident = known.incident
     yield "what", f"{incident_facts(config, incident, now)} ({incident.severity})"
-    if incident.kind in ("drift", "approval"):
+    if incident.kind in ("drift", "approval", "silence"):
         yield "why", escape_control(incident.reason)
     run = f", run {incident.run_id}" if incident.run_id is not None else ""
     yield "since", f"{ago_with_time(incident.since, now)}{run}"

@@ -56,7 +56,9 @@ def incident_facts(config: Config, incident: Incident, now: datetime) -> str:
             return f"last measured {format_utc(incident.as_of)}" if incident.as_of else reason
         case "limit" if reason.lower().startswith(f"{IN_FUTURE}: "):
             return reason[len(IN_FUTURE) + 2 :]  # the label says it
-        case "limit" | "failing" | "silence":
+        case "silence":
+            return f"nothing from rule {escape_control(incident.rule)} since {format_utc(incident.since)}"
+        case "limit" | "failing":
             return reason
 
 

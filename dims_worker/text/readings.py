@@ -11,6 +11,7 @@ from dims_worker.domain.health import Health, health_of_reading
 from dims_worker.domain.run import RunReading
 from dims_worker.formatting import escape_control
 from dims_worker.store.approval_requests import ApprovalRequest
+from dims_worker.store.events import ServedMetric
 from dims_worker.store.runs import PastReading
 from dims_worker.text.events import DONE
 
@@ -36,6 +37,25 @@ def past_reading_text(config: Config, reading: JudgedReading, request: int | Non
     return "; ".join(text for text in (health.explained(without="drifted"), _done(reading, health)) if text)
 
 
+def served_text(config: Config, served: ServedMetric) -> str:
+    """Return how DIMS answered an event for a metric, by its reading alone.
+
+    Examples: `lost; accepted`, `failing: no such bucket; still due`, `due: not measured yet`.
+    """
+    if served.run_id is None or served.as_of is None:
+        return "due: not measured yet"
+    reading = served_reading(served)
+    return past_reading_text(config, reading) + ("; still due" if reading.method == "failed" else "")
+
+
+def served_reading(served: ServedMetric) -> RunReading:
+    """Return the reading that answered an event, which must be one."""
+    assert served.as_of is not None
+    columns = ("metric", "value", "as_of", "outcome", "baseline", "drift_pct", "status", "severity", "reason", "error")
+    facts: dict[str, Any] = {name: getattr(served, name) for name in columns}
+    return RunReading(unit=served.unit or "", method="failed" if served.outcome == "failed" else "exact", **facts)
+
+
 def request_number(reading: PastReading, requests: Mapping[str, ApprovalRequest]) -> int | None:
     """Return the number of the open request of a reading. `requests` are the open ones by metric.
 
@@ -58,7 +78,9 @@ def _done(reading: JudgedReading, health: Health | None) -> str:
         return escape_control(reason)
     if health is not None and "failing" in health.flags and reading.method == "failed":
         return ""
-    if (reading.status, reading.outcome) in (("new", "accepted"), ("ok", "accepted"), ("ok", "looked")):
+    if reading.status == "new" and reading.outcome == "accepted":
+        return "" if health is not None and "new" in health.flags else "first baseline"
+    if reading.status == "ok" and reading.outcome in ("accepted", "looked"):
         return ""
     if reading.outcome == "held":
         return _held(reading, health)

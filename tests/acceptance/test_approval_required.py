@@ -66,7 +66,7 @@ def test_every_trigger_holds_a_critical_drift(
     send(project, tick_event("daily", last_tick(project.config.rules["daily"], datetime.now(UTC))))
     project.dims("events", "replay", "again", check=True)
     updated = project.dims("verify", "--update", "-m", "by.update")
-    assert (updated.returncode, "held: waits for approval" in updated.stdout) == (1, True)
+    assert (updated.returncode, "waits for approval: request 1" in updated.stdout) == (1, True)
     project.dims("workflow", "file-inventory")
     wait_for(lambda: values(engine, "value") == dict.fromkeys(TRIGGERS, 205_000))
 

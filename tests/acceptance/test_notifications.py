@@ -208,7 +208,7 @@ def test_without_a_worker_send_sends_what_waits(notified: Project, engine: Engin
     assert "ops: last message never; 1 notification to be sent" in listed
     assert "mail: off, its url is empty; 1 notification to be sent" in listed
     assert "lake.files" in listed
-    assert "held:1" in listed
+    assert "approval:1" in listed
     receiver.status = 500
     done = notified.dims("notify", "send")
     assert (done.returncode, done.stdout) == (
@@ -228,7 +228,7 @@ def test_without_a_worker_send_sends_what_waits(notified: Project, engine: Engin
         ("ops", True, 0),
     ]
     states = {(row["channel"], row["state"], row["ended_at"]) for row in facts["notifications"]}
-    assert states == {("ops", "held:1", None), ("mail", "held:1", None)}
+    assert states == {("ops", "approval:1", None), ("mail", "approval:1", None)}
     assert TOKEN not in shown + listed
 
 

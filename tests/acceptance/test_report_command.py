@@ -45,6 +45,39 @@ def test_an_approved_integer_is_an_integer_in_table_json_and_excel(measured: Pro
         assert (row["baseline"], type(row["baseline"])) == (15, int)
 
 
+LOSSES = """
+sources: {project: {type: files, path: data}}
+metrics: {lake: {files: {source: project, measure: count, unit: files}}}
+"""
+
+
+def test_a_loss_is_in_every_format_until_the_value_is_back(project: Project) -> None:
+    project.write({"dims.yaml": LOSSES, **{f"data/{n}": "" for n in range(40)}})
+    project.dims("verify", "--update", check=True)
+    for n in range(1, 40):
+        (project.folder / f"data/{n}").unlink()
+    for _ in range(3):  # later readings without drift change nothing
+        project.dims("verify", "--update")
+    page = project.dims("report", "html", check=True).stdout
+    assert "1 incident is open. 1 metric is lost or drifted." in page and "40 -&gt; 1 file, -97.5 %" in page
+    document = project.dims("report", "markdown", check=True).stdout
+    assert "# Data inventory\n\n1 incident is open. " in document and "40 -\\> 1 file, -97.5 %" in document
+    reported = json.loads(project.dims("report", "json", check=True).stdout)
+    (incident,), (change,) = reported["incidents"], reported["changes"]
+    assert (incident["label"], incident["anchor"], incident["value"]) == ("lost", 40, 1)
+    assert (change["before"], change["after"], change["incident"]["id"]) == (40, 1, incident["id"])
+    assert project.dims("report", "csv", check=True).stdout.splitlines()[1].split(",")[12] == "lost"
+    project.dims("report", "excel", "-o", "out.xlsx", check=True)
+    book = openpyxl.load_workbook(project.folder / "out.xlsx")
+    for sheet, values in (("incidents", {"lost", 40, 1}), ("changes", {40, 1, "by policy"}), ("latest", {"lost"})):
+        assert values <= {cell.value for cell in book[sheet][2]}, sheet
+    project.write({f"data/{n}": "" for n in range(1, 40)})
+    project.dims("verify", "--update")
+    back = json.loads(project.dims("report", "json", check=True).stdout)
+    assert back["verdict"].startswith("No incident is open.")
+    assert [each["resolution"] for each in back["incidents"]] == ["recovered"]
+
+
 def test_each_format_is_written_to_its_output(measured: Project) -> None:
     first = measured.dims("report", "markdown", "-o", "docs", check=True)
     again = measured.dims("report", "markdown", "-o", "docs", check=True)

@@ -120,12 +120,13 @@ def test_enqueue_prints_an_id_and_waits_for_the_verdicts(watched: Project, engin
     assert len(verdicts) == 2
     for what, line in zip(("files", "lines"), verdicts, strict=True):
         assert f"code_base.python_{what}" in line
-        assert "ok, accepted" in line
+        assert line.endswith("  ok")
 
     watched.write({"b.py": "x = 1\n", "c.py": "x = 1\n"})
     done = watched.dims("enqueue", "dims.scraper.complete", "--subject", "espn", "--data", '{"games": 3}', "--wait")
     assert done.returncode == 1  # extreme drift
-    assert "extreme, accepted" in done.stdout
+    assert "drifted; accepted" in done.stdout
+    assert "exit code 1: code_base.python_files (severity urgent)" in done.stdout
 
     done = watched.dims("enqueue", "dims.no.rule", "--wait")
     assert done.returncode == 2

@@ -136,6 +136,10 @@ def resolve(words: str) -> str | None:
     for word in words.split():
         longer = f"{name} {word}".strip()
         if longer not in TREE:
+            if default := getattr(
+                TREE[name], "default_command", None
+            ):  # `mute lake.objects` is `mute add lake.objects`
+                return f"{name} {default}"
             placeholder = not re.fullmatch(r"[a-z]+", word)
             return name if placeholder or (name and not needs_subcommand(name)) else None
         name = longer

@@ -10,7 +10,18 @@ import yaml
 from pydantic import BaseModel, SecretStr, TypeAdapter
 
 from dims_worker.broker.queues import VERIFY
-from dims_worker.config import file, metrics, notifications, policy, rules, settings, sources, web, workflows
+from dims_worker.config import (
+    file,
+    maintenance,
+    metrics,
+    notifications,
+    policy,
+    rules,
+    settings,
+    sources,
+    web,
+    workflows,
+)
 from tests.docs.pages import SPAN, TEXTS, generate, generated, rows, sections, spans
 
 REFERENCE = ("docs/configuration.md", "docs/metrics.md")
@@ -37,6 +48,8 @@ KEYS: dict[type[BaseModel], set[str]] = {
     metrics.Pair: own(metrics.Pair),
     metrics.DerivedMetric: own(metrics.DerivedMetric, metrics.Metric),
     notifications.Channel: own(notifications.Channel),
+    notifications.NotifySection: own(notifications.NotifySection),
+    maintenance.MaintenanceWindow: own(maintenance.MaintenanceWindow),
     web.WebSection: own(web.WebSection),
     web.ProxySignIn: own(web.ProxySignIn),
     workflows.WorkflowsSection: own(workflows.WorkflowsSection),
@@ -50,7 +63,7 @@ KEYS: dict[type[BaseModel], set[str]] = {
     workflows.SyncStatusConfig: own(workflows.SyncStatusConfig, workflows.WorkflowConfig),
     workflows.AuditConfig: {"timeout"},  # its default differs from the one of every workflow
 }
-IN_OTHER_TABLES = {policy.Policy, notifications.NotifySection, file.PriceTable}
+IN_OTHER_TABLES = {policy.Policy, file.PriceTable}
 """Their keys are those of `PolicySection`, or have a section of prose."""
 MEASURES: dict[str, type[metrics.SourceMetric]] = {
     "Of files": metrics.FilesMetric,

@@ -26,7 +26,7 @@ from dims_worker.reports.inventory import gather_report
 from dims_worker.reports.prometheus import PrometheusCollector
 from dims_worker.store.engine import new_engine, transaction
 from dims_worker.text.json_documents import json_text, metric_documents
-from dims_worker.web.api.routes import JsonResponse
+from dims_worker.web.api.responses import JsonResponse
 from tests.integration.helpers import Flow
 
 LONG = 12345678901234567890123456789012345678

@@ -24,7 +24,8 @@ from dims_worker.store.engine import clock
 from dims_worker.store.events import ServedMetric, event_at, events_served_by, last_event, list_events, served_metrics
 from dims_worker.store.runs import PastReading, last_run, list_runs, readings_of, runs_by_number
 from dims_worker.text.activity import format_run
-from dims_worker.text.events import DONE, event_from_log, format_event, format_served
+from dims_worker.text.events import event_from_log, format_event
+from dims_worker.text.readings import past_reading_text, served_text
 from dims_worker.web.api.query_parameters import integer_parameter, path_number, query_value
 from dims_worker.web.context import web_context
 
@@ -167,7 +168,7 @@ def _served_row(config: Config, served: ServedMetric, reason: str | None, now: d
         baseline=NO_VALUE,
         drift=format_drift(served.value, served.baseline, served.drift_pct),
         status="failed" if failed else served.status or "",
-        verdict=str(served.outcome) if served.status and not failed else format_served(served),
+        verdict=served_text(config, served),
         reason=reason or "",
         run=served.run_id,
     )
@@ -182,7 +183,7 @@ def _reading_row(config: Config, reading: PastReading, request: approval_request
         baseline=NO_VALUE if baseline is None else format_value(baseline, reading.unit, metric, reading.as_of),
         drift=format_drift(reading.value, baseline, reading.drift_pct),
         status="failed" if failed else reading.status or "",
-        verdict=DONE.get(reading.outcome, reading.outcome),
+        verdict=past_reading_text(config, reading, request.id if request and request.state == "open" else None),
         reason=reading.error or reading.reason or "",
         request=request.id if request else None,
     )

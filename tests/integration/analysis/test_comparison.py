@@ -156,7 +156,7 @@ def test_the_commands_show_a_long_history(project: Project, engine: Engine) -> N
     assert type(found[TOTAL]["now"]) is int
     assert found[TOTAL]["decision"]["state"] == "open"
     shown = project.dims("diff", "s3_storage.*", "--since", "60d", check=True).stdout
-    assert f"held: waits for approval (request {found[TOTAL]['decision']['request']})" in shown
+    assert f"waits for approval (request {found[TOTAL]['decision']['request']})" in shown
     assert "0 metrics changed" in project.dims("diff", "--since", "before-import", check=True).stdout
     project.dims("snapshot", "delete", "before-import", check=True)
     assert project.dims("diff", "--since", "before-import").returncode == 2

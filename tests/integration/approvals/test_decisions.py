@@ -17,7 +17,7 @@ from dims_worker.formatting import format_holding_drift
 from dims_worker.store.approval_requests import ApprovalRequest, expire_requests
 from dims_worker.store.engine import transaction
 from dims_worker.text.json_documents import request_document
-from dims_worker.text.readings import done_text
+from dims_worker.text.readings import past_reading_text
 from tests.integration.helpers import CONFIG, NOW, Flow
 
 ADA = Decider("ada", "environment")
@@ -274,7 +274,8 @@ def test_a_request_has_the_drift_that_holds_it_and_what_this_is_compared_with(fl
     flow.serve(c=100)
     flow.serve(c=114)
     assert flow.open("m.c") is None
-    assert done_text(flow.serve(c=115)["m.c"]) == "held: 15.0 % from 100, which a person last accepted"
+    held = past_reading_text(flow.config, flow.serve(c=115)["m.c"], 1)
+    assert held == "waits for approval: request 1; 15.0 % from 100, which a person last accepted"
     request = flow.open("m.c")
     assert request is not None
     assert (request.baseline, request.drift_pct, request.compared_with, request.from_person) == (114, 15, 100, True)

@@ -52,7 +52,7 @@ def documented_keys(command: str) -> set[str]:
 def test_explain_shows_a_held_value(held_project: Project) -> None:
     done = held_project.dims("explain", "m.files", check=True)
     lines = done.stdout.splitlines()
-    assert lines[0] == "m.files: 13 files, extreme, held: request 1 waits for approval"
+    assert lines[0] == "m.files: 13 files, waits for approval"
     assert "  drift        |13 - 10| / 10 x 100 = 30.0 %" in lines
     assert "  others       1 dims.files.changed" in lines
     assert "  decide       dims approvals approve 1 --version 1   (or reject)" in lines

@@ -98,6 +98,30 @@ def test_all_notifications_of_a_run_are_one_message(flow: Flow, receiver: Receiv
     assert [line.split(":")[0] for line in lines] == ["m.c", "m.a", "m.sum"]
 
 
+def test_what_two_sources_measure_for_one_event_is_one_message(flow: Flow, receiver: Receiver) -> None:
+    flow.serve(a=100, c=100)
+    flow.serve(b=100)
+    flow.ask("m.a", "m.b")
+    one, two = flow.claim("one"), flow.claim("two")
+    flow.record(one, {"m.a": 50})
+    assert (send(flow), channels_to_send(flow)) == ("nothing to send", [])
+    flow.record(two, {"m.b": 50})
+    assert channels_to_send(flow) == ["ops"]
+    assert send(flow) == "3 notifications sent in 1 message"
+    assert headlines(receiver) == ["DIMS: 3 lost"]
+
+
+def test_a_message_does_not_wait_long_for_a_source_that_is_still_measured(flow: Flow, receiver: Receiver) -> None:
+    flow.serve(a=100)
+    flow.serve(b=100)
+    flow.ask("m.a", "m.b")
+    flow.record(flow.claim("one"), {"m.a": 50})
+    assert send(flow) == "nothing to send"
+    flow.do("UPDATE dims_notifications SET since = since - interval '16 s'")
+    assert channels_to_send(flow) == ["ops"]
+    assert send(flow) == "1 notification sent in 1 message"
+
+
 def test_an_approval_message_says_who_and_why(flow: Flow, receiver: Receiver) -> None:
     flow.serve(c=100)
     flow.serve(c=150)
@@ -184,7 +208,7 @@ def test_a_channel_that_was_down_gets_one_message_with_the_current_state(flow: F
     assert "m.c: 100 files -> 203 files, +103.0 %, urgent: waits for approval" in text  # its request as it is now
     assert "dims approvals approve 2 --version 2 " in text
     assert "began and ended: m.a was measured again: 300 files" in text
-    assert "m.a: drifted: 100 files -> 300 files, +200.0 %, urgent, since" in text  # its incident as it is now
+    assert "m.a: drifted: 100 -> 300 files, +200.0 %, urgent, since" in text  # its incident as it is now
     assert send(flow, at_once=True) == "nothing to send"
 
 

@@ -189,6 +189,8 @@ def test_a_sheet_says_which_rows_are_left_out(
     cut = ends(written(filled, year, tmp_path))
     for name in ("drift", "runs", "approvals", "events"):
         assert cut[name] == (5 + 1, "This sheet has only the newest 5 rows"), name
+    assert cut["incidents"] == (6 + 5 + 1, "This sheet has only the newest 5 incidents that ended")  # 6 are not closed
+    assert cut["changes"] == (5 + 1, "This sheet has only the largest 5 changes")
     assert cut["history"][0] == metrics * 3 + 1
     assert cut["history"][1].startswith("This sheet has only the newest 3 readings of: s3_storage.total_objects, ")
 

@@ -13,11 +13,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 from sqlalchemy import Engine, event, text
 
 from dims_worker.config import Config, load_config
 from dims_worker.reports import html, json_csv, markdown
 from dims_worker.reports.inventory import InventoryReport, gather_report
+from dims_worker.reports.templating import chip
 from dims_worker.store.engine import transaction
 from tests.integration.reports.conftest import HOSTILE
 
@@ -73,6 +75,70 @@ def test_json_has_the_values_of_the_database(inventory: InventoryReport, filled:
     assert len(document["health"]["failed"]) == 4
     assert all(80 < len(row["days"]) <= 90 for row in metrics.values())  # a day with a failure has none
     assert document["requests"][0]["decide"].startswith("dims approvals approve ")
+
+
+def test_every_format_begins_with_the_number_of_open_incidents(inventory: InventoryReport) -> None:
+    active = [reported.incident for reported in inventory.incidents]
+    assert len(active) == 6 and sum(incident.state == "acknowledged" for incident in active) == 1
+    sentence = "6 incidents are open, 1 of them acknowledged."
+    assert inventory.sentence.startswith(f"{sentence} 4 metrics are failing; 1 value waits for approval")
+    assert f'<p class="verdict">{sentence}' in html.render_page(inventory)
+    assert json_csv.json_document(inventory)["verdict"].startswith(sentence)
+    assert markdown.render_master(inventory).startswith(f"# Data inventory\n\n{sentence} ")
+
+
+def test_open_incidents_come_first_and_then_those_that_ended_in_the_span(
+    inventory: InventoryReport, filled: Engine
+) -> None:
+    with filled.connect() as connection:
+        rows = connection.execute(text("SELECT id, state, closed_at FROM dims_incidents")).fetchall()
+    active = {row.id for row in rows if row.state != "closed"}
+    recent = {row.id for row in rows if row.state == "closed" and row.closed_at > inventory.since}
+    listed = json_csv.json_document(inventory)["incidents"]
+    assert {each["id"] for each in listed[: len(active)]} == active
+    assert {each["id"] for each in listed[len(active) :]} == recent and recent
+    page = html.render_page(inventory)
+    section = page[page.index('<section id="incidents"') : page.index('<section id="waiting"')]
+    numbers = [int(number) for number in re.findall(r"<tr><td(?: class=\"n\")?>(\d+)", section)]
+    assert numbers == [each["id"] for each in listed]
+    for ended in ("recovered", "drifted, acknowledged", "by grace"):
+        assert ended in section
+    document = markdown.render_master(inventory)
+    assert all(f"\n| {number} | " in document for number in numbers)
+
+
+def test_changes_are_the_accepted_drifts_the_largest_first(inventory: InventoryReport, filled: Engine) -> None:
+    with filled.connect() as connection:
+        query = (
+            "SELECT metric, value FROM dims_metrics_history WHERE status = 'major' "
+            "AND outcome IN ('accepted', 'approved') AND as_of > :since"
+        )
+        rows = connection.execute(text(query), {"since": inventory.since}).fetchall()
+    changes = json_csv.json_document(inventory)["changes"]
+    assert {(change["metric"], change["after"]) for change in changes} >= {(row.metric, row.value) for row in rows}
+    sizes = [change["size"] for change in changes]
+    assert rows and sizes == sorted(sizes, reverse=True)
+    page = html.render_page(inventory)
+    section = page[page.index('<section id="changes"') : page.index('<section id="categories"')]
+    for change in changes:
+        assert change["metric"] in section
+
+
+def test_every_format_shows_the_label_and_the_sentence_of_the_health(inventory: InventoryReport) -> None:
+    page, document = html.render_page(inventory), markdown.render_master(inventory)
+    rows = {row["metric"]: row for row in csv.DictReader(io.StringIO(json_csv.render_csv(inventory)))}
+    listed = {row["metric"]: row for each in json_csv.json_document(inventory)["categories"] for row in each["metrics"]}
+    labels = set()
+    for metric in inventory.metrics:
+        health = metric.health
+        labels.add(health.label)
+        assert rows[metric.metric]["state"] == health.label == listed[metric.metric]["health"]["label"]
+        assert rows[metric.metric]["sentence"].lstrip("'") == health.sentence == listed[metric.metric]["sentence"]
+        if not health.healthy:
+            assert str(chip(health.label)) in page
+            assert str(escape(health.sentence)) in page
+            assert health.label in document
+    assert labels >= {"ok", "failing", "waits for approval"}
 
 
 def test_csv_has_a_row_per_metric_and_no_formula(inventory: InventoryReport) -> None:

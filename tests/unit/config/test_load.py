@@ -341,6 +341,7 @@ def test_the_schema_is_json_and_names_its_draft():
     assert made["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert set(made["properties"]) == {
         "include",
+        "maintenance",
         "prices",
         "web",
         "workflows",

@@ -21,7 +21,10 @@ def metric(body: str) -> str:
 # --- every kind of problem: the text from line 1, then the problems -------------------------------------
 
 NAME = "a name has lower-case letters, digits and _, and starts with a letter"
-KNOWN = "write one of include, metrics, notify, policy, prices, rules, settings, sources, watch, web, workflows"
+KNOWN = (
+    "write one of include, maintenance, metrics, notify, policy, prices, rules, settings, sources, watch, web, "
+    "workflows"
+)
 PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "no YAML": ("sources:\n  a: [1,\n  b: }\n", ["3: is not valid YAML: expected the node content, but found '}'"]),
     "a tab": ("sources:\n\tp: 1\n", ["2: is not valid YAML: found character '\\t' that cannot start any token"]),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dims_worker.config import Config, DerivedMetric, FilesMetric
+from dims_worker.config import Config, DerivedMetric, FilesMetric, FilesSource
 from dims_worker.notifications.messages import (
     LONGEST,
     Message,
@@ -30,7 +30,7 @@ CONFIG = Config(
     files=(),
     project=Path("/srv/nba"),
     home=Path("/srv/nba/.dims"),
-    sources={},
+    sources={"p": FilesSource(type="files", path=".")},
     metrics={
         "lake.objects": FilesMetric(source="p", measure="count"),
         "lake.upload": FilesMetric(source="p", measure="newest_age", unit="days"),
@@ -108,8 +108,12 @@ def body(*rows: Notification, known: MessageFacts | None = None) -> list[str]:
 
 def ack(number: int) -> str:
     return (
-        f"dims incidents ack {number}   (or dims incidents close {number} --reason ...; dims incidents show {number})"
+        f"dims incidents ack {number}   # or: dims incidents close {number} --reason ...; dims incidents show {number}"
     )
+
+
+def other(number: int) -> str:
+    return f"dims incidents ack {number}; dims incidents close {number} --reason ..."
 
 
 # --- one state each --------------------------------------------------------------------------------------
@@ -144,36 +148,41 @@ UPLOAD = incident(3, "limit", "lake.upload", value=NOW.isoformat(), unit="days",
 @pytest.mark.parametrize(
     ("one", "text", "command"),
     [
-        (incident(3), f"lake.objects: lost: 40 files -> 1 file, -97.5 %, high, {SINCE}", ack(3)),
+        (incident(3), f"lake.objects: lost: 40 -> 1 file, -97.5 %, high, {SINCE}", ack(3)),
         (
             incident(3, low=38.0, high=44.0),
-            f"lake.objects: lost: 40 files -> 1 file, -97.5 %, expected 38 files to 44 files, high, {SINCE}",
+            f"lake.objects: lost: 40 -> 1 file, -97.5 %, expected 38 to 44, high, {SINCE}",
             ack(3),
         ),
         (
             incident(3, metric="lake.cost", anchor=2, value=3.14159, unit="USD", severity="urgent"),
-            f"lake.cost (owner ada): drifted: 2 USD -> 3.14 USD, +57.1 %, urgent, {SINCE}",
+            f"lake.cost (owner ada): drifted: 2 -> 3.14 USD, +57.1 %, urgent, {SINCE}",
             ack(3),
         ),
-        (UPLOAD, f"lake.upload: 3 days old, too old, {SINCE}", ack(3)),
+        (UPLOAD, f"lake.upload: beyond its limit: 3 days old, too old, {SINCE}", ack(3)),
+        (
+            incident(3, "limit", "lake.upload", reason="in the future: 2027 was 1 day ahead", unit="days"),
+            f"lake.upload: in the future: 2027 was 1 day ahead, {SINCE}",
+            ack(3),
+        ),
         (
             incident(3, "failing", reason="failed 3 times in a row: AccessDenied"),
             f"lake.objects: failing: failed 3 times in a row: AccessDenied, {SINCE}",
-            f"dims metrics lake.objects   ({ack(3)})",
+            f"dims metrics lake.objects   # or: {other(3)}",
         ),
         (
             incident(3, "failing", "workflow.audit", reason="failed 4 times in a row: gone"),
             f"workflow.audit: failing: failed 4 times in a row: gone, {SINCE}",
-            f"dims workflow audit --last   ({ack(3)})",
+            f"dims workflow audit --last   # or: {other(3)}",
         ),
         (
             incident(3, "stale", reason="not measured for 8 days"),
             "lake.objects: stale: not measured for 8 days",
-            f"dims verify --metric lake.objects --update   ({ack(3)})",
+            f"dims verify --metric lake.objects --update   # or: {other(3)}",
         ),
         (
             incident(3, "silence", "rule:nightly", reason="no event for 2 days"),
-            f"rule:nightly: no event for 2 days, {SINCE}",
+            f"rule:nightly: silent: no event for 2 days, {SINCE}",
             ack(3),
         ),
         (None, f"workflow.gap-analysis: needs attention {SINCE}", "dims workflow gap-analysis --last"),
@@ -184,7 +193,7 @@ def test_an_active_state_is_a_line_with_a_command_below(one: Incident | None, te
 
 
 def test_a_message_about_a_deleted_incident_shows_what_was_known_when_it_began() -> None:
-    assert body(row(1, incident(3)))[0] == f"lake.objects: lost: 40 files -> 1 file, -97.5 %, high, {SINCE}"
+    assert body(row(1, incident(3)))[0] == f"lake.objects: drifted: 40 -> 1 file, -97.5 %, high, {SINCE}"
 
 
 def test_a_metric_that_flaps_says_how_often_since_when_and_that_messages_pause() -> None:
@@ -192,9 +201,9 @@ def test_a_metric_that_flaps_says_how_often_since_when_and_that_messages_pause()
     sent = message(row(1, flaps, state="flapping"), known=facts(flaps))
     assert sent.title == "DIMS: 1 flaps (project nba)"
     assert sent.body.splitlines() == [
-        f"lake.objects: flaps (drift): it began 3 times {SINCE}, latest value 39 files. "
+        f"lake.objects: flaps (lost): it began 3 times {SINCE}, latest value 39 files. "
         "DIMS sends no more about it until it has been calm for 6 hours",
-        "    dims incidents show 3   (or dims mute lake.objects --for 1d --reason ...)",
+        "    dims incidents show 3   # or: dims mute lake.objects --for 1d --reason ...",
     ]
 
 
@@ -204,7 +213,7 @@ READS = {"value": 172_800, "unit": "objects"}
 @pytest.mark.parametrize(
     ("one", "ending", "text"),
     [
-        (closed(3), READS, "lake.objects is back after 40 files -> 1 file, -97.5 %: 172,800 files"),
+        (closed(3), READS, "lake.objects is back after 40 -> 1 file, -97.5 %: 172,800 files"),
         (closed(3, "limit"), READS, "lake.objects is within its limits again: 172,800 files"),
         (closed(3, "limit"), {}, "lake.objects is within its limits again"),
         (closed(3, "failing"), READS, "lake.objects was measured again: 172,800 files"),
@@ -286,7 +295,7 @@ def test_only_the_newest_state_of_a_kind_is_shown_with_the_number_of_changes_tha
     rows = [ended(1, before, READS, sent_at=None), row(2, now, since=NOW)]
     sent = message(*rows, known=facts(before, now))
     assert sent.title == "DIMS: 1 lost (project nba)"
-    assert "40 files -> 2 files" in sent.body
+    assert "40 -> 2 files" in sent.body
     assert "(2 changes before that were not sent)" in sent.body
     assert sent.body.count("lake.objects: ") == 1
 
@@ -310,9 +319,9 @@ def test_the_digest_shows_the_newest_state_of_each_metric_and_counts_the_others(
     assert sent.title == "DIMS digest: 2 lost (project nba)"
     assert sent.body.splitlines() == [
         "2 metrics reached the limit of 4 messages in 24 hours. This is the newest state of each.",
-        f"lake.objects: lost: 40 files -> 5 files, -87.5 %, high, {SINCE} (3 changes before that were not sent)",
+        f"lake.objects: lost: 40 -> 5 files, -87.5 %, high, {SINCE} (3 changes before that were not sent)",
         f"    {ack(3)}",
-        f"lake.cost (owner ada): lost: 40 files -> 1 file, -97.5 %, high, {SINCE}",
+        f"lake.cost (owner ada): lost: 40 -> 1 file, -97.5 %, high, {SINCE}",
         f"    {ack(4)}",
     ]
 
@@ -338,7 +347,7 @@ def test_what_does_not_fit_is_counted(number: int, longest: int) -> None:
     shown = sent.body.count("dims incidents ack")
     assert sent.title == f"DIMS: {number} drifted (project nba)"
     assert len(sent.body) <= room
-    assert sent.body.count(": 40 files") == shown > 0  # complete, or not at all
+    assert sent.body.count(": 40 -> ") == shown > 0  # complete, or not at all
     assert sent.body.endswith(f"and {number - shown} more: dims notify list") == (shown < number)
     assert shown == number or len(sent.body) > room - 2 * len(sent.body) / shown  # no other entry would have fitted
 

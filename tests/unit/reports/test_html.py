@@ -29,4 +29,8 @@ def test_values_in_a_page_are_escaped_visible_and_cut() -> None:
 def test_a_state_is_a_chip_in_its_colour() -> None:
     assert chip("major") == '<span class="chip bad">major</span>'
     assert chip("waits: request 12") == '<span class="chip warn">waits: request 12</span>'
+    assert chip("3 lost") == '<span class="chip bad">3 lost</span>'
+    assert chip("lost, acknowledged") == '<span class="chip bad acknowledged">lost, acknowledged</span>'
+    assert chip("failing") == '<span class="chip lost">failing</span>'
+    assert chip("waits for approval") == '<span class="chip warn">waits for approval</span>'
     assert chip("<i>") == '<span class="chip quiet">&lt;i&gt;</span>'

@@ -87,10 +87,12 @@ def test_a_sentence_has_the_label_and_what_is_wrong(config: Config, sentence: st
     assert incident_sentence(config, CASES[sentence], NOW) == sentence
 
 
-def test_a_silence_has_its_reason(config: Config) -> None:
-    silence = incident("silence", metric="rule:nightly", reason="no event has matched the rule nightly", **UNKNOWN)
+def test_the_sentence_of_a_silence_names_its_rule_and_since_when(config: Config) -> None:
+    silence = incident(
+        "silence", metric="rule:nightly", **UNKNOWN | {"first_as_of": None, "anchor_as_of": NOW - timedelta(hours=26)}
+    )
     sentence = incident_sentence(config, silence, NOW)
-    assert sentence == "silent: no event has matched the rule nightly"
+    assert sentence == "silent: nothing from rule nightly since 2026-11-29 10:00 UTC"
 
 
 def test_the_status_says_what_people_did_and_how_it_ended() -> None:

@@ -15,6 +15,7 @@ from dims_worker.analysis.explanation import Explanation, judged_by
 from dims_worker.config import FilesMetric, Metric, Policy, Thresholds
 from dims_worker.config.policy import Origin
 from dims_worker.domain.decide import Baseline, Judge
+from dims_worker.domain.health import RETIRED
 from dims_worker.formatting import format_exact
 from dims_worker.store.baselines import Acceptance
 from dims_worker.store.metric_states import MetricState
@@ -58,6 +59,7 @@ def explanation_of(
         unit="files",
         now=NOW,
         state=state,
+        health=RETIRED,
         policy=policy,
         origins=dict.fromkeys(Policy.model_fields, "default") | dict(origins or {}),
         redefined=False,

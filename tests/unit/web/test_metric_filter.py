@@ -77,7 +77,7 @@ def make_incident(kind: str) -> Incident:
     return Incident(
         **(
             fields
-            | {"kind": kind, "reason": "down 40 %", "value": 3, "anchor": 5, "opened_at": NOW, "flaps": 0, "request": 7}
+            | {"kind": kind, "reason": "down 40 %", "value": 3, "anchor": 5, "opened_at": NOW, "flaps": 0, "request": 4}
         )
     )
 

@@ -12,6 +12,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from redis import Redis
+from schemathesis.core.jsonschema.types import JsonValue
 from sqlalchemy import Engine
 
 from dims_worker.events import FIELD, STREAM, Event
@@ -105,11 +106,12 @@ def test_existing_incidents_match_the_openapi_document(site: Counter[int]) -> No
     incidents = schema["/api/incidents"]["GET"].Case(query={"state": "all"})
     listed = incidents.call_and_validate(headers=bearer(TOKENS["ada"])).json()["items"]
     assert listed
-    for path, method, body in (
+    acknowledged: tuple[tuple[str, str, dict[str, JsonValue] | None], ...] = (
         ("/api/incidents/{id}", "GET", None),
         ("/api/incidents/{id}/ack", "POST", {"version": 1, "note": "seen"}),
         ("/api/incidents/{id}/ack", "POST", {"version": 1}),
-    ):
+    )
+    for path, method, body in acknowledged:
         case = schema[path][method].Case(path_parameters={"id": listed[0]["id"]})
         if body is not None:
             case.body, case.media_type = body, "application/json"

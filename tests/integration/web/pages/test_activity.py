@@ -86,7 +86,7 @@ def test_an_event_links_to_its_run_and_back(site: TestClient, flow: Flow) -> Non
     run_page = open_page(site, f"/runs/{run}")
     assert f"/events/{seq}" in run_page.links and f"/events/{seq - 1}" not in run_page.links
     assert {"/metrics/m.c", "/requests/1", "/runs?source=one"} <= set(run_page.links)
-    assert "held: waits for approval" in run_page.text
+    assert "waits for approval: request 1" in run_page.text
     assert f"/events/{seq}" in open_page(site, "/events").links
     assert f"/runs/{run}" in open_page(site, "/runs").links
 
@@ -95,7 +95,7 @@ def test_a_failed_reading_has_no_value_on_its_events_page(site: TestClient, flow
     flow.serve(a=10, c=10)
     flow.serve(a=Down("bucket away"), c=10)
     page = open_page(site, f"/events/{flow.scalar('SELECT max(seq) FROM dims_event_log')}").text
-    assert "failed: bucket away; still due" in page and "null" not in page
+    assert "failing: bucket away; still due" in page and "null" not in page
 
 
 def test_a_run_lists_only_the_events_since_the_previous_reading(site: TestClient, flow: Flow) -> None:
