@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -62,10 +63,11 @@ class StoredBand:
 def read_bands(connection: Connection, metrics: Collection[str]) -> dict[str, StoredBand]:
     """Return the stored bands of these metrics. A band is for one day and one definition."""
     rows = connection.execute(
-        text("SELECT metric, day, definition, band FROM dims_expectations WHERE metric = ANY(:metrics)"),
+        text("SELECT metric, day, definition, band::text AS band FROM dims_expectations WHERE metric = ANY(:metrics)"),
         {"metrics": list(metrics)},
     )
-    return {row.metric: StoredBand(row.day, row.definition, row.band) for row in rows}
+    # The edges of a band are floats, so this needs no JSON reader that keeps all digits, which takes much longer
+    return {row.metric: StoredBand(row.day, row.definition, json.loads(row.band or "null")) for row in rows}
 
 
 def save_bands(connection: Connection, day: date, rows: Iterable[Mapping[str, Any]]) -> None:
