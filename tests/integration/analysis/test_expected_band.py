@@ -77,7 +77,7 @@ def band_of(flow: Flow) -> tuple[float, float]:
 def test_a_loss_is_explained_by_the_band_that_judged_it(flow: Flow) -> None:
     serve_days(flow, [*STEADY, 700])
     low, high = band_of(flow)
-    assert 1290 < low < 1300 < high < 1350
+    assert 1290 == low < 1300 < high < 1350  # the last value, because the growth of a day may come late
     found = explained(flow)
     assert found["expected"][0] == f"{low:,.0f} to {high:,.0f} files, learned from 30 accepted daily values"
     last_day = (flow.clock() - DAY).date()
