@@ -31,18 +31,22 @@ def learn_bands(connection: Connection, metrics: Mapping[str, float], day: date)
 
     A flow also learns from drifts that recovered. It comes back every day, whatever it was, so its usual exceptions
     would never teach, and each of them would be an incident again. A stock does not: a loss that was repaired is not
-    normal. A metric with too few values that teach learns from the drifts that began without a band, too. Otherwise a
-    flow would never get a band, because there would always be such a drift. It still lasts until the value is back.
+    normal. A flow with too few values that teach learns from the drifts that began without a band, too. Otherwise it
+    would never get a band, because there would always be such a drift. It still lasts until the value is back.
     """
     lessons = _learn(connection, metrics, day)
     few = {name: metrics[name] for name, lesson in lessons.items() if len(lesson.values) < MIN_VALUES}
-    lessons |= _learn(connection, few, day, with_unbanded=True)
+    lessons |= _flows(_learn(connection, few, day, with_unbanded=True))
     recovered = metrics_with_recoveries(connection, list(metrics), day, HORIZON)
     for unbanded in (False, True):
         names = {name: metrics[name] for name in recovered if lessons[name].with_unbanded == unbanded}
-        flows = _learn(connection, names, day, with_recovered=True, with_unbanded=unbanded)
-        lessons |= {name: each for name, each in flows.items() if each.band is not None and each.band.kind == "flow"}
+        lessons |= _flows(_learn(connection, names, day, with_recovered=True, with_unbanded=unbanded))
     return lessons
+
+
+def _flows(lessons: Mapping[str, Lesson]) -> dict[str, Lesson]:
+    """Return the lessons of the metrics that are flows."""
+    return {name: each for name, each in lessons.items() if each.band is not None and each.band.kind == "flow"}
 
 
 def _learn(

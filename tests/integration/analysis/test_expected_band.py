@@ -77,7 +77,7 @@ def band_of(flow: Flow) -> tuple[float, float]:
 def test_a_loss_is_explained_by_the_band_that_judged_it(flow: Flow) -> None:
     serve_days(flow, [*STEADY, 700])
     low, high = band_of(flow)
-    assert 1290 < low < 1300 < high < 1350
+    assert 1290 == low < 1300 < high < 1350  # the last value, because the growth of a day may come late
     found = explained(flow)
     assert found["expected"][0] == f"{low:,.0f} to {high:,.0f} files, learned from 30 accepted daily values"
     last_day = (flow.clock() - DAY).date()
@@ -210,9 +210,9 @@ def test_a_stock_does_not_learn_from_a_loss_that_was_repaired(flow: Flow) -> Non
     assert "(recovered) do not teach" in explained(flow)["expected"][-1]
 
 
-def test_an_early_loss_lasts_although_its_values_teach_a_young_metric(flow: Flow) -> None:
+def test_an_early_loss_of_a_stock_lasts_and_does_not_teach(flow: Flow) -> None:
     serve_days(flow, [40, 40, *[1] * 20])
-    assert band_of(flow)[1] < 40
+    assert teaching_sentence(flow).startswith("none: 2 of 14 accepted daily values")
     with transaction(flow.engine) as connection:
         (incident,) = incidents.open_incidents(connection)
     assert (incident.anchor, incident.state, incident.low) == (40, "open", None)
