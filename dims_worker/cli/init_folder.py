@@ -187,8 +187,8 @@ def _usual_data(folder: FolderContents) -> glob.Test:
 def _has_data(folder: FolderContents, path: str, names: Sequence[str]) -> bool:
     """Return whether a folder has data, by its name and those of its files."""
     usual = path.rpartition("/")[2].lower() in folder.kinds["data_folders"]
-    if not names or any(name.rpartition("/")[2] == "pyvenv.cfg" for name in names):
-        return False  # a virtual environment of any name
+    if not names or f"{path}/pyvenv.cfg" in names:  # a virtual environment of any name
+        return False
     return usual or any(map(_usual_data(folder), names)) or bool(_data_ends(names, folder.kinds)[0])
 
 
