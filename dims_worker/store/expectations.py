@@ -21,7 +21,9 @@ def teaching_values(connection: Connection, metrics: Collection[str], day: date,
     """Return the accepted numbers of the last `days` days before `day`, by metric. Days without one are left out.
 
     Numbers in another unit than the present one, and those under an older definition, do not count. The values of an
-    incident count only once a person has closed it as expected, or its `close_after` has.
+    incident count only once a person has closed it as expected, or its `close_after` has. Those of a drift that was
+    judged without a band count when it has recovered, too. Otherwise a feed that rests at weekends would never learn
+    that it does.
     """
     first = datetime.combine(day - timedelta(days=days), time(), UTC)
     rows = connection.execute(
@@ -39,7 +41,8 @@ def teaching_values(connection: Connection, metrics: Collection[str], day: date,
             "AND NOT EXISTS (SELECT FROM dims_incidents i WHERE i.metric = m.metric "
             "AND i.kind IN ('drift', 'approval', 'limit') AND h.as_of >= i.first_as_of "
             "AND (i.state <> 'closed' OR (h.as_of <= i.as_of "
-            "AND i.resolution NOT IN ('expected', 'approved', 'timeout')))) "
+            "AND i.resolution NOT IN ('expected', 'approved', 'timeout') "
+            "AND (i.kind <> 'drift' OR i.resolution <> 'recovered' OR i.low IS NOT NULL)))) "
             "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h) AS l WHERE l.days IS NOT NULL"
         ),
         {"metrics": list(metrics), "first": first, "last": first + timedelta(days=days - 1)},
