@@ -21,7 +21,7 @@ from tests.fixtures.receivers import Receiver
 from tests.integration.helpers import Flow
 
 START = datetime(2024, 1, 1, 12, tzinfo=UTC)
-DAYS = 130
+DAYS = 80
 SERIES = {
     "m.bytes": [value for _, value in daily_series("repository stock", 2, DAYS)],
     "m.rows": [value for _, value in daily_series("growing stock", 1, DAYS)],
@@ -84,35 +84,35 @@ def replay(make_flow: Callable[[str], Flow], receiver: Receiver, tmp_path: Path)
 
 
 def test_a_loss_is_visible_until_it_is_back_and_ordinary_days_are_quiet(replay: Replay, receiver: Receiver) -> None:
-    for day in range(100):
+    for day in range(60):
         replay.record(day)
     assert replay.visible() == {}
     ordinary = replay.sent
     assert ordinary <= 4  # in a year of one metric
-    for day in range(100, 112):  # a third of all stocks is lost
+    for day in range(60, 72):  # a third of all stocks is lost
         replay.record(day, **{name: SERIES[f"m.{name}"][day] * 0.65 for name in ("bytes", "rows", "files")})
         assert replay.visible() == {"m.bytes": "approval", "m.rows": "approval", "m.files": "drift"}
     assert replay.sent - ordinary == 3  # one about each, in twelve days
-    replay.record(112)
+    replay.record(72)
     assert replay.visible() == {}
     assert replay.sent - ordinary == 6
     assert receiver.titles[-1].startswith("DIMS: 3 resolved")  # all metrics of a run are in one message
-    for day in range(113, DAYS):
+    for day in range(73, DAYS):
         replay.record(day)
     assert replay.visible() == {}
     assert replay.sent - ordinary <= 8
 
 
 def test_a_loss_that_a_person_closes_as_expected_is_the_new_level(replay: Replay) -> None:
-    for day in range(60):
+    for day in range(30):
         replay.record(day)
     lower = SERIES["m.files"][0] * 0.6
-    for day in range(60, 65):
+    for day in range(30, 35):
         replay.record(day, files=lower)
         assert replay.visible() == {"m.files": "drift"}
     replay.close("m.files")
-    for day in range(65, 70):
+    for day in range(35, 40):
         replay.record(day, files=lower + day)
         assert replay.visible() == {}
-    replay.record(70, files=lower * 0.6)
+    replay.record(40, files=lower * 0.6)
     assert replay.visible() == {"m.files": "drift"}
