@@ -73,6 +73,8 @@ FLOW_FACTOR = 1.15
 """The band of a flow is this many times as wide as the history requires. The next value may be the most extreme."""
 FLOW_NOISE = 3.5 * SIGMAS
 """A flow may be away from its level by this many median distances."""
+FLOW_YOUNG = 10
+"""Of a flow of this many values, the band is twice as wide, because its level and its noise are uncertain."""
 LEVEL_MEMORY = 14
 """Over this many values, DIMS averages the level of a flow."""
 SPREAD_MEMORY = 60
@@ -273,8 +275,9 @@ def _flow_band(series: _Series, day: date) -> _Band:
     level += lag * spread
     apart = [distance - lag for distance in distances]
     noise = FLOW_NOISE * _median([abs(distance) for distance in apart])
-    above = spread * max(noise, FLOW_FACTOR * _tail(apart, FLOW_EXCEPTIONS))
-    below = spread * max(noise, FLOW_FACTOR * _tail([-distance for distance in apart], FLOW_EXCEPTIONS))
+    unit = spread * (1 + FLOW_YOUNG / len(apart))
+    above = unit * max(noise, FLOW_FACTOR * _tail(apart, FLOW_EXCEPTIONS))
+    below = unit * max(noise, FLOW_FACTOR * _tail([-distance for distance in apart], FLOW_EXCEPTIONS))
     expected = level + pattern[day.toordinal() % WEEK]
     middle = _square(expected)
     rounding = math.ulp(middle)
