@@ -292,7 +292,7 @@ def exporter(world: World) -> Shown:
 
 def api(world: World) -> Shown:
     with world.visit(world.project.config, "ada") as client:
-        documents = client.get("/api/metrics").json()["metrics"]
+        documents = client.get("/api/metrics").json()["items"]
     return {document["metric"]: document["health"]["label"] for document in documents}
 
 
