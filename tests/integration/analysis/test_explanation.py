@@ -594,4 +594,5 @@ def test_an_explanation_takes_a_bounded_number_of_queries(flow: Flow, queries: l
         flow.serve(objects=101 + number)
     queries.clear()
     explain(flow, "m.objects")
-    assert len([query for query in queries if query.lstrip().startswith(("SELECT", "WITH"))]) <= 16
+    # One of them reads the incidents that are not closed, and two learn the expected band
+    assert len([query for query in queries if query.lstrip().startswith(("SELECT", "WITH"))]) <= 17
