@@ -1,4 +1,4 @@
-"""Measure how well the expected band tells incidents from ordinary days, on daily histories of real repositories.
+"""Measure how well the expected band separates incidents from ordinary days, on daily histories of real repositories.
 
     python -m benchmarks.expectation FOLDER
 

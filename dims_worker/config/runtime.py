@@ -168,7 +168,15 @@ class Config:
 
     def policy_of(self, name: str) -> Policy:
         """Return the policy of a metric: its own keys override its category's, and these the general ones."""
-        return self.policy.overridden_by(self._category(name)).overridden_by(self.metric_of(name))
+        if name not in self._policies:
+            policy = self.policy.overridden_by(self._category(name)).overridden_by(self.metric_of(name))
+            self._policies[name] = policy
+        return self._policies[name]
+
+    @cached_property
+    def _policies(self) -> dict[str, Policy]:
+        """The policies that `policy_of` has returned. A run asks for that of each metric several times."""
+        return {}
 
     @cached_property
     def owners(self) -> Mapping[str, str]:
@@ -176,6 +184,11 @@ class Config:
         names = (*self.metrics, *(f"{WORKFLOW}{name}" for name in self.configured_workflows))
         found = {name: self.policy_of(name).owner for name in names}
         return {name: owner for name, owner in found.items() if owner}
+
+    @cached_property
+    def owner_names(self) -> frozenset[str]:
+        """Everyone who owns a metric or a workflow."""
+        return frozenset(self.owners.values())
 
     def policy_origins(self, name: str) -> Mapping[str, Origin]:
         """Return the layer that each key of a metric's policy comes from."""

@@ -73,6 +73,8 @@ FLOW_FACTOR = 1.15
 """The band of a flow is this many times as wide as the history requires. The next value may be the most extreme."""
 FLOW_NOISE = 3.5 * SIGMAS
 """A flow may be away from its level by this many median distances."""
+FLOW_YOUNG = 10
+"""Of a flow of this many values, the band is twice as wide, because its level and its noise are uncertain."""
 LEVEL_MEMORY = 14
 """Over this many values, DIMS averages the level of a flow."""
 SPREAD_MEMORY = 60
@@ -152,7 +154,7 @@ def expected_band(history: Sequence[tuple[date, float]], day: date, min_abs: flo
 
     `history` holds accepted values, oldest first, in the unit of the metric. Days may be missing. Values of `day` and
     later do not count. The band is never narrower than `min_abs` on either side of the level, and never negative if
-    no value was.
+    no value was. That of a stock contains its last value, because `day` may have only begun.
     """
     series = _recent(history, day)
     if len(series.values) < MIN_VALUES:
@@ -165,6 +167,8 @@ def expected_band(history: Sequence[tuple[date, float]], day: date, min_abs: flo
     least = _float(min_abs)
     low = level - max(band.below, least)
     high = level + max(band.above, least)
+    if not flow:  # until the usual step of the day has come, the value is still the last one
+        low, high = min(low, series.values[-1] - least), max(high, series.values[-1] + least)
     changes = sorted(abs(step) for step in steps if step)
     return Expectation(
         low=_finite(max(low, 0.0) if never_negative else low),
@@ -271,8 +275,9 @@ def _flow_band(series: _Series, day: date) -> _Band:
     level += lag * spread
     apart = [distance - lag for distance in distances]
     noise = FLOW_NOISE * _median([abs(distance) for distance in apart])
-    above = spread * max(noise, FLOW_FACTOR * _tail(apart, FLOW_EXCEPTIONS))
-    below = spread * max(noise, FLOW_FACTOR * _tail([-distance for distance in apart], FLOW_EXCEPTIONS))
+    unit = spread * (1 + FLOW_YOUNG / len(apart))
+    above = unit * max(noise, FLOW_FACTOR * _tail(apart, FLOW_EXCEPTIONS))
+    below = unit * max(noise, FLOW_FACTOR * _tail([-distance for distance in apart], FLOW_EXCEPTIONS))
     expected = level + pattern[day.toordinal() % WEEK]
     middle = _square(expected)
     rounding = math.ulp(middle)

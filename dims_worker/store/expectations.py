@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -16,11 +17,22 @@ DailyValues = list[tuple[date, float]]
 """The last accepted number of each day (UTC), oldest first."""
 
 
-def teaching_values(connection: Connection, metrics: Collection[str], day: date, days: int) -> dict[str, DailyValues]:
+def teaching_values(
+    connection: Connection,
+    metrics: Collection[str],
+    day: date,
+    days: int,
+    *,
+    with_recovered: bool = False,
+    with_unbanded: bool = False,
+) -> dict[str, DailyValues]:
     """Return the accepted numbers of the last `days` days before `day`, by metric. Days without one are left out.
 
     Numbers in another unit than the present one, and those under an older definition, do not count. The values of an
-    incident count only once a person has closed it as expected, or its `close_after` has.
+    incident count only once a person has closed it as expected, or its `close_after` has. Those of a drift that was
+    judged without a band count when it has recovered, too. Otherwise a feed that rests at weekends would never learn
+    that it does. `with_recovered`: those of every drift that recovered count. `with_unbanded`: those of one that began
+    without a band count, even while it is open.
     """
     first = datetime.combine(day - timedelta(days=days), time(), UTC)
     rows = connection.execute(
@@ -37,17 +49,38 @@ def teaching_values(connection: Connection, metrics: Collection[str], day: date,
             "AND CASE jsonb_typeof(h.value) WHEN 'number' THEN abs(h.value::numeric) < 1e300 END "
             "AND NOT EXISTS (SELECT FROM dims_incidents i WHERE i.metric = m.metric "
             "AND i.kind IN ('drift', 'approval', 'limit') AND h.as_of >= i.first_as_of "
+            "AND NOT (:with_unbanded AND i.kind = 'drift' AND i.low IS NULL) "
+            "AND NOT (:with_recovered AND i.kind = 'drift' AND i.resolution IS NOT DISTINCT FROM 'recovered') "
             "AND (i.state <> 'closed' OR (h.as_of <= i.as_of "
-            "AND i.resolution NOT IN ('expected', 'approved', 'timeout')))) "
+            "AND i.resolution NOT IN ('expected', 'approved', 'timeout') "
+            "AND (i.kind <> 'drift' OR i.resolution <> 'recovered' OR i.low IS NOT NULL)))) "
             "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h) AS l WHERE l.days IS NOT NULL"
         ),
-        {"metrics": list(metrics), "first": first, "last": first + timedelta(days=days - 1)},
+        {
+            "metrics": list(metrics),
+            "first": first,
+            "last": first + timedelta(days=days - 1),
+            "with_recovered": with_recovered,
+            "with_unbanded": with_unbanded,
+        },
     )
     start = first.date()
     return {
         row.metric: [(start + timedelta(days=n), value) for n, value in zip(row.days, row.values, strict=True)]
         for row in rows
     }
+
+
+def metrics_with_recoveries(connection: Connection, metrics: Collection[str], day: date, days: int) -> set[str]:
+    """Return those of the metrics that had a drift in the last `days` days before `day` and recovered."""
+    rows = connection.execute(
+        text(
+            "SELECT DISTINCT metric FROM dims_incidents WHERE metric = ANY(:metrics) AND kind = 'drift' "
+            "AND resolution = 'recovered' AND as_of >= :first"
+        ),
+        {"metrics": list(metrics), "first": datetime.combine(day - timedelta(days=days), time(), UTC)},
+    )
+    return {row.metric for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +95,11 @@ class StoredBand:
 def read_bands(connection: Connection, metrics: Collection[str]) -> dict[str, StoredBand]:
     """Return the stored bands of these metrics. A band is for one day and one definition."""
     rows = connection.execute(
-        text("SELECT metric, day, definition, band FROM dims_expectations WHERE metric = ANY(:metrics)"),
+        text("SELECT metric, day, definition, band::text AS band FROM dims_expectations WHERE metric = ANY(:metrics)"),
         {"metrics": list(metrics)},
     )
-    return {row.metric: StoredBand(row.day, row.definition, row.band) for row in rows}
+    # The edges of a band are floats, so this needs no JSON reader that keeps all digits, which takes much longer
+    return {row.metric: StoredBand(row.day, row.definition, json.loads(row.band or "null")) for row in rows}
 
 
 def save_bands(connection: Connection, day: date, rows: Iterable[Mapping[str, Any]]) -> None:
