@@ -62,9 +62,9 @@ def metric_page(request: Request) -> Response:
         chart = trend_charts(connection, site.config, explanation.state, now, days)
         readings = newest_readings(connection, name, MAX_READINGS)
         closed = list_incidents(connection, limit=MAX_INCIDENTS, state="closed", metrics=[name])
-        facts = CardFacts.load(connection, site.config, explanation.health.incidents, now)
+        facts = CardFacts.load(connection, site.config, explanation.incidents, now)
     health = explanation.health
-    cards = [IncidentCard.of(facts, each) for each in health.incidents]
+    cards = [IncidentCard.of(facts, each) for each in explanation.incidents]
     mute = facts.mutes.get(name)
     retired = [StateLabel("retired")] if explanation.state.retired_at else []
     view = ExplanationView(explanation, site.config.metrics.get(name))

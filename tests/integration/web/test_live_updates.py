@@ -85,7 +85,7 @@ def test_a_run_and_a_decision_are_sent_too(without_polling: None, served: Served
     page.until('"runs": [1]')
     flow.serve(c=900)
     page.until('"open": 1')
-    assert "held for approval (dims approvals approve 1)" in page.received.decode()
+    assert "waits for approval: request 1 (dims approvals approve 1)" in page.received.decode()
     columns = "kind, value, unit, as_of, baseline_version, severity, reason"
     flow.do(
         f"INSERT INTO dims_approval_requests (metric, state, {columns})"

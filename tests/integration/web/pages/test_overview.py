@@ -21,10 +21,12 @@ from dims_worker.probes.base import Reading
 from dims_worker.store import history
 from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.engine import transaction
+from dims_worker.store.incidents import open_incidents
 from tests.fixtures.long_history import fill
 from tests.integration.helpers import CONFIG as HELPER_CONFIG
 from tests.integration.helpers import Down, Flow
 from tests.integration.web.conftest import Visit, form_token, hold_requests
+from tests.integration.web.pages.test_incidents import open_incident
 
 NOW = datetime.now(UTC) - timedelta(seconds=5)
 HOSTILE = "<script>alert('x')</script>\" onload=\"y &amp; \u202egnp.exe \x07"
@@ -280,11 +282,10 @@ def test_a_request_of_a_removed_metric_is_still_shown(visit: Visit, config: Conf
 
 def test_when_all_is_well_one_sentence_says_so(visit: Visit, config: Config, engine: Engine) -> None:
     with engine.begin() as connection:
-        connection.execute(text("UPDATE dims_metrics SET error = NULL, failed_at = NULL"))
+        connection.execute(text("UPDATE dims_metrics SET error = NULL, failed_at = NULL, measured_gen = requested_gen"))
         connection.execute(text("UPDATE dims_approval_requests SET state = 'withdrawn' WHERE state = 'open'"))
         connection.execute(text("UPDATE dims_incidents SET state = 'closed'"))
     attention = visit(config, "ada").get("/").text.split('id="tiles"')[0]
-    print(attention)
     assert "1 metric is lost or drifted." in attention  # the held value that no one accepted
     with engine.begin() as connection:
         connection.execute(text("UPDATE dims_metrics SET status = 'ok', severity = 'none'"))
@@ -485,3 +486,51 @@ def _queries(client: TestClient, engine: Engine, query: str) -> int:
     finally:
         event.remove(engine, "before_cursor_execute", note)
     return len(sent)
+
+
+def test_a_loss_stays_on_every_page_until_the_value_is_back(flow: Flow, visit: Visit) -> None:
+    client = visit(flow.config, "ada")
+    flow.serve(a=100, c=10)
+    flow.serve(a=40, c=10)
+    for value in range(40, 50):  # later readings are ordinary
+        flow.serve(a=value, c=10)
+    with transaction(flow.engine) as connection:
+        (incident,) = open_incidents(connection, ["m.a"])
+    attention = client.get("/").text.split('id="tiles"')[0]
+    assert "1 metric is lost or drifted;" in attention
+    assert f'<a href="/incidents/{incident.id}"><span class="chip bad">lost</span></a>' in attention
+    assert "100 → 49 files" in attention and '<b class="badge">1</b>' in attention
+    assert counts_of(client.get("/").text)["drifted"] == 1
+    assert metrics_of(client.get("/?state=drifted").text) == ["m.a"]
+    for address in ("/metrics/m.a", "/incidents"):
+        assert '<span class="chip bad">lost</span>' in client.get(address).text, address
+    flow.serve(a=100, c=10)
+    page = client.get("/").text
+    assert "is lost" not in page and "badge" not in page
+    assert (counts_of(page)["drifted"], counts_of(page)["ok"]) == (0, 2)
+    assert "Recovered just now" in client.get("/incidents").text
+
+
+def test_a_silent_rule_needs_attention(flow: Flow, visit: Visit) -> None:
+    flow.serve(a=100)
+    (incident,) = open_incident(flow, "rule:scraped", kind="silence", reason="no event for 3 days", anchor_as_of=None)
+    attention = visit(flow.config, "ada").get("/").text.split('id="tiles"')[0]
+    assert "1 rule is silent" in attention
+    assert "rule scraped" in attention and f'href="/incidents/{incident.id}"' in attention
+
+
+def test_a_muted_metric_says_until_when_and_why(flow: Flow, visit: Visit) -> None:
+    flow.serve(a=100)
+    (incident,) = open_incident(flow, "m.a")
+    with flow.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO dims_mutes (pattern, reason, muted_by, known_by, until) "
+                "VALUES ('m.a', 'new <b>disks', 'ada', 'token', '2100-01-02T03:04:00Z')"
+            )
+        )
+    client = visit(flow.config, "ada")
+    for address in ("/", "/metrics/m.a", "/incidents", f"/incidents/{incident.id}"):
+        page = unescape(client.get(address).text)
+        assert re.search(r"(?i)muted until 2100-01-02 03:04 UTC: new <b>disks \(mute 1 by ada\)", page), address
+    assert "Muted until" not in client.get("/metrics/m.c").text
