@@ -9,12 +9,12 @@ from typing import Any, Literal, Protocol
 
 from sqlalchemy import Connection
 
+from dims_worker.analysis.learning import Lesson, learn_bands
 from dims_worker.config import Config
 from dims_worker.domain.decide import SEVERITIES, at_least
-from dims_worker.domain.expectation import HORIZON, Expectation, expected_band
+from dims_worker.domain.expectation import HORIZON, Expectation
 from dims_worker.formatting import format_band, is_number
 from dims_worker.numbers import exact_decimal
-from dims_worker.store.expectations import teaching_values
 from dims_worker.store.incidents import Incident, list_incidents
 
 OUTSIDE_SEVERITIES = tuple(severity for severity in SEVERITIES if at_least(severity, "medium"))
@@ -87,26 +87,32 @@ def learn_band(connection: Connection, config: Config, metric: str, value: Any, 
         return LearnedBand(day, None, "drift")
     if not is_number(value):
         return LearnedBand(day, None, "no number")
-    history = teaching_values(connection, [metric], day, HORIZON).get(metric, [])
-    band = expected_band(history, day, policy.min_abs)
-    last_day, last = history[-1] if history else (None, None)
-    left_out = tuple(_not_teaching(connection, metric, day))
-    return LearnedBand(day, band, None if band else "too few", len(history), last_day, last, left_out)
+    lesson = learn_bands(connection, {metric: policy.min_abs}, day)[metric]
+    last_day, last = lesson.values[-1] if lesson.values else (None, None)
+    left_out = tuple(_not_teaching(connection, metric, day, lesson))
+    why_none: WhyNone | None = None if lesson.band else "too few"
+    return LearnedBand(day, lesson.band, why_none, len(lesson.values), last_day, last, left_out)
 
 
-def _not_teaching(connection: Connection, metric: str, day: date) -> list[Incident]:
+def _not_teaching(connection: Connection, metric: str, day: date, lesson: Lesson) -> list[Incident]:
     """Return the incidents of the metric, up to this day, whose values do not teach."""
     first = datetime.combine(day, time(), UTC) - timedelta(days=HORIZON)
     incidents = list_incidents(connection, limit=MOST_INCIDENTS, state="all", metrics=[metric], since=first)
-    return [each for each in incidents if does_not_teach(each) and each.first_as_of and each.first_as_of.date() <= day]
+    return [
+        each
+        for each in incidents
+        if does_not_teach(each) and not _taught(each, lesson) and each.first_as_of and each.first_as_of.date() <= day
+    ]
+
+
+def _taught(incident: Incident, lesson: Lesson) -> bool:
+    """Return whether the values of a drift taught this time although they usually do not."""
+    recovered = lesson.with_recovered and incident.resolution == "recovered"
+    return incident.kind == "drift" and (recovered or (lesson.with_unbanded and incident.low is None))
 
 
 def does_not_teach(incident: Incident) -> bool:
-    """Return whether the values of an incident do not teach. They do once a person has called them expected, or if a
-    drift that was judged without a band has recovered."""
+    """Return whether the values of an incident do not teach. They do once a person has called them expected."""
     if incident.kind not in ("drift", "approval", "limit"):
         return False
-    without_band = incident.kind == "drift" and incident.low is None
-    return incident.active or not (
-        incident.resolution in _TEACHING or (incident.resolution == "recovered" and without_band)
-    )
+    return incident.active or incident.resolution not in _TEACHING

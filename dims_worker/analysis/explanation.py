@@ -14,7 +14,7 @@ from dims_worker.analysis.evidence import Evidence, Gap, ValueChange, gather_evi
 from dims_worker.config import Config, DerivedMetric, Policy
 from dims_worker.config.formula import parse_formula
 from dims_worker.config.policy import Origin
-from dims_worker.domain.decide import Baseline, Judge, Limit, Verdict, drift_pct
+from dims_worker.domain.decide import BACK, Baseline, Judge, Limit, Verdict, drift_pct
 from dims_worker.domain.expectation import Expectation
 from dims_worker.domain.health import RETIRED, Health, metric_health
 from dims_worker.errors import NotFound
@@ -231,6 +231,8 @@ def judged_by(
         return None
     baseline, by_person = (Baseline(each.value) if each else None for each in (against, person))
     verdict = judge.decide(baseline, reading.value, by_person, now, reading.as_of, expected)
+    if against is not None and f"; {BACK} " in (reading.reason or ""):
+        verdict = judge.returned(verdict, reading.value, reading.value, now)
     differs = judge.policy.critical and person and against and drift_pct(person.value, against.value) != 0
     as_recorded = (reading.status, reading.severity, reading.tier) == (verdict.status, verdict.severity, verdict.tier)
     set_since = against is not None and against.as_of > reading.as_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,12 +32,13 @@ from dims_worker.formatting import (
     pluralize,
     shell_quote,
 )
+from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.events import LoggedEvent, ServedMetric, event_by_id, find_events, list_events, served_metrics
 from dims_worker.store.metric_states import read_states
 from dims_worker.text.events import event_from_log, format_event
 from dims_worker.text.json_documents import event_document, facts
-from dims_worker.text.readings import served_text
+from dims_worker.text.readings import held_requests, served_text
 
 SECONDS = 60.0
 """How long --wait waits by default, beside cooldowns and workflows."""
@@ -93,6 +94,7 @@ def show(session: Session, event_id: str, verbose: bool, as_json: bool) -> None:
             raise NotFound(f"there is no event {event_id}. List the latest with `dims events`.")
         event, now = matches[0], clock(connection)
         outcomes = served_metrics(connection, event)
+        requests = held_requests(connection, outcomes)
     alone = sorted({name for names in config.metrics_by_source.values() for name in names} - set(event.metrics))
     if as_json:
         served = [facts(outcome) for outcome in outcomes]
@@ -103,7 +105,7 @@ def show(session: Session, event_id: str, verbose: bool, as_json: bool) -> None:
         session.print_text(f"  payload   {escape_control(event.payload)}")
         return
     if outcomes:
-        _print_outcomes(session, event, outcomes, now)
+        _print_outcomes(session, event, outcomes, requests, now)
     named = alone if verbose or len(alone) <= MOST_LEFT_ALONE else [*alone[:MOST_LEFT_ALONE], "…"]
     session.print_text(f"left alone: {pluralize(len(alone), 'metric')}{': ' if alone else ''}{', '.join(named)}")
 
@@ -117,14 +119,20 @@ def _print_event(session: Session, event: LoggedEvent, now: datetime) -> None:
     session.print_text(f"  received  {received}; {event.outcome} by {', '.join(event.rules) or 'no rule'}")
 
 
-def _print_outcomes(session: Session, event: LoggedEvent, outcomes: Sequence[ServedMetric], now: datetime) -> None:
+def _print_outcomes(
+    session: Session,
+    event: LoggedEvent,
+    outcomes: Sequence[ServedMetric],
+    requests: Mapping[str, ApprovalRequest],
+    now: datetime,
+) -> None:
     config = session.config
     reasons = explain_plan(config, event_from_log(event))
     table = plain_table("metric", "why", "run", "value", "drift", "verdict", numbers=("run", "value", "drift"))
     for outcome in outcomes:
         why, run = escape_control(reasons.get(outcome.metric) or NO_VALUE), str(outcome.run_id or NO_VALUE)
         drift = format_drift(outcome.value, outcome.baseline, outcome.drift_pct)
-        verdict = Text(served_text(config, outcome), STYLES.get(outcome.status or "", "dim"))
+        verdict = Text(served_text(config, outcome, requests), STYLES.get(outcome.status or "", "dim"))
         table.add_row(outcome.metric, why, run, _value(config, outcome, now), drift, verdict)
     session.out.print(table)
 
@@ -225,10 +233,13 @@ def enqueue(
         return
     with session.database() as engine:
         outcomes = _wait(engine, config, event, timeout)
+        with transaction(engine) as connection:
+            requests = held_requests(connection, outcomes)
     for outcome in outcomes:
         drift = format_drift(outcome.value, outcome.baseline, outcome.drift_pct)
         value = _value(config, outcome)
-        click.echo(f"run {outcome.run_id}  {outcome.metric}  {value}  {drift}  {served_text(config, outcome)}")
+        text = served_text(config, outcome, requests)
+        click.echo(f"run {outcome.run_id}  {outcome.metric}  {value}  {drift}  {text}")
     code, causes = _exit_code(outcomes)
     why = f"; exit code {code}: {', '.join(causes)}" if code else ""
     click.echo(f"{pluralize(len(outcomes), 'metric')} measured{why}")

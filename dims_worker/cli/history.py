@@ -27,13 +27,13 @@ from dims_worker.formatting import (
     pluralize,
 )
 from dims_worker.numbers import is_number
-from dims_worker.store.approval_requests import ApprovalRequest, open_requests
+from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.history import UNMARKED_OUTCOMES
 from dims_worker.store.incidents import Incident, incidents_since
 from dims_worker.store.runs import PastReading, history_of
 from dims_worker.text.incidents import incident_document, incident_span
-from dims_worker.text.readings import past_reading_text, reading_json, request_number
+from dims_worker.text.readings import held_requests, past_reading_text, reading_json, request_number
 
 PIPE_WIDTH = 100
 """Columns of a chart that is written to a pipe."""
@@ -60,7 +60,7 @@ def history(session: Session, metric: str, days: float, as_chart: bool | None, a
     declared = config.metrics.get(metric)
     with session.database() as engine, transaction(engine) as connection:
         readings, now = history_of(connection, metric, timedelta(days=days)), clock(connection)
-        requests = open_requests(connection, [metric])
+        requests = held_requests(connection, readings)
         incidents = incidents_since(connection, metric, now - timedelta(days=days))
     if not readings and declared is None:
         raise NotFound(f"no metric is called {metric}. List the metrics with `dims metrics`.")

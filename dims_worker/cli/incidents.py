@@ -21,10 +21,9 @@ from dims_worker.cli.tables import plain_table
 from dims_worker.config import Config
 from dims_worker.domain.decide import SEVERITIES, Severity, at_least
 from dims_worker.domain.health import incident_label
-from dims_worker.errors import DimsError, NotFound, Refused, UsageError
+from dims_worker.errors import DimsError, NotFound, UsageError
 from dims_worker.formatting import NO_VALUE, escape_control, format_ago, pluralize
 from dims_worker.incidents.decisions import acknowledge_incident, close_incident
-from dims_worker.store.approval_requests import requests_by_number
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.incidents import (
     KINDS,
@@ -48,7 +47,6 @@ from dims_worker.text.incidents import (
     incident_status,
 )
 from dims_worker.text.json_documents import request_document
-from dims_worker.text.metric_values import decide_command, reject_command
 
 STATES = ("active", "open", "acknowledged", "closed", "all")
 SEVERITY_STYLES = {"urgent": "bold red", "high": "red", "medium": "yellow", "low": "green", "none": "dim"}
@@ -289,31 +287,16 @@ def close(
     """Close incidents, because the new values are expected.
 
     What happened is fine, and your reason says why. The values of a closed drift teach DIMS: a new level begins. If a
-    value waits for approval, approve or reject its request instead.
+    value waits for approval, closing its incident approves it, with your reason as the note.
 
     INCIDENT is the number of an incident, or a metric with incidents that are not closed.
     """
     person = decider(session, name)
 
     def end(engine: Engine, number: int, seen: int) -> Incident:
-        require_no_request(engine, number)
         return close_incident(engine, session.config, number, version=seen, person=person, reason=reason)
 
     _decide(session, _Choice(incident, story, version), end, "closed")
-
-
-def require_no_request(engine: Engine, number: int) -> None:
-    """Raise Refused, with the commands that decide it, if a value waits for approval: to close is not to approve."""
-    with transaction(engine) as connection:
-        incident = find_incident(connection, number)
-        asked = incident.request if incident and incident.kind == "approval" and incident.active else None
-        request = requests_by_number(connection, [asked]).get(asked) if asked is not None else None
-    if request is not None and request.state == "open":
-        decide, reject = decide_command(request), reject_command(request)
-        raise Refused(
-            f"incident {number} waits for the decision on request {request.id}. Run `{decide}` if the new value is "
-            f"right, or else `{reject}`. Nothing was changed"
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from dims_worker.store.incidents import open_incidents
 from dims_worker.store.metric_states import MetricState, states_of
 from dims_worker.store.runs import PastReading, list_runs, readings_of
 from dims_worker.text.json_documents import facts, metric_document
-from dims_worker.text.readings import past_health, past_reading_text, reading_json, request_number
+from dims_worker.text.readings import held_requests, past_health, past_reading_text, reading_json, request_number
 
 
 @click.command()
@@ -100,7 +100,7 @@ def runs(session: Session, run_id: int | None, limit: int, verbose: bool, as_jso
 def _show_run(session: Session, run_id: int, *, verbose: bool, as_json: bool) -> None:
     with session.database() as engine, transaction(engine) as connection:
         readings, now = readings_of(connection, [run_id]), clock(connection)
-        requests = open_requests(connection, [reading.metric for reading in readings])
+        requests = held_requests(connection, readings)
     if not readings:
         raise NotFound(f"there is no run {run_id}. List the latest with `dims runs`.")
     if as_json:

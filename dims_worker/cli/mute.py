@@ -116,7 +116,7 @@ def add(session: Session, targets: tuple[str, ...], span: timedelta, reason: str
 @json_option
 @pass_session
 def list_(session: Session, everything: bool, limit: int, as_json: bool) -> None:
-    """List what is muted, until when, why and by whom, and the maintenance windows."""
+    """List what is muted, until when and why."""
     config = session.config
     with session.database() as engine, transaction(engine) as connection:
         now = clock(connection)

@@ -185,6 +185,11 @@ class Config:
         found = {name: self.policy_of(name).owner for name in names}
         return {name: owner for name, owner in found.items() if owner}
 
+    @cached_property
+    def owner_names(self) -> frozenset[str]:
+        """Everyone who owns a metric or a workflow."""
+        return frozenset(self.owners.values())
+
     def policy_origins(self, name: str) -> Mapping[str, Origin]:
         """Return the layer that each key of a metric's policy comes from."""
         layers: dict[Origin, dict[str, Any]] = {

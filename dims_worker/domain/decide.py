@@ -34,6 +34,8 @@ SEVERITIES: tuple[Severity, ...] = ("none", "low", "medium", "high", "urgent")
 _STATUSES: tuple[Status, ...] = ("ok", "minor", "moderate", "major", "extreme")
 BY_PERSON = "which a person last accepted"
 """The end of the part of a reason that names the value which a person last accepted."""
+BACK = "back at"
+"""The part of a reason that says that a value ended an incident."""
 IN_FUTURE = "in the future"
 """The label of an age whose instant was ahead of the clock when it was measured, and how its broken limit begins."""
 OUTSIDE_STEPS = (0.5, 2)
@@ -147,6 +149,19 @@ class Judge:
             return "none"
         place = SEVERITIES.index("medium") + sum(distance >= limit for limit in OUTSIDE_STEPS)
         return SEVERITIES[min(place + (self.policy.volatility == "stable"), len(SEVERITIES) - 1)]
+
+    def returned(self, verdict: Verdict, before: Value, value: Value, now: datetime) -> Verdict:
+        """Return the verdict on a value that ends a drift incident: the way back to the value `before` is no drift.
+
+        A broken limit keeps its severity, and a value that waits for a person keeps its verdict.
+        """
+        if verdict.tier == "approve":
+            return verdict
+        broken = self.broken_limit(value, now) is not None
+        reason = f"{verdict.reason}; {BACK} {value_text(before)}, the value before the incident"
+        if broken:
+            return replace(verdict, severity="high", tier="notify", reason=reason, drifted=False)
+        return replace(verdict, severity="none", tier="auto", reason=reason, drifted=False)
 
     def recovered(
         self, anchor: Value, worst: Value, value: Value, expected: Expectation | None, expected_before: bool

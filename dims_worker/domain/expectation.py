@@ -154,7 +154,7 @@ def expected_band(history: Sequence[tuple[date, float]], day: date, min_abs: flo
 
     `history` holds accepted values, oldest first, in the unit of the metric. Days may be missing. Values of `day` and
     later do not count. The band is never narrower than `min_abs` on either side of the level, and never negative if
-    no value was.
+    no value was. That of a stock contains its last value, because `day` may have only begun.
     """
     series = _recent(history, day)
     if len(series.values) < MIN_VALUES:
@@ -167,6 +167,8 @@ def expected_band(history: Sequence[tuple[date, float]], day: date, min_abs: flo
     least = _float(min_abs)
     low = level - max(band.below, least)
     high = level + max(band.above, least)
+    if not flow:  # until the usual step of the day has come, the value is still the last one
+        low, high = min(low, series.values[-1] - least), max(high, series.values[-1] + least)
     changes = sorted(abs(step) for step in steps if step)
     return Expectation(
         low=_finite(max(low, 0.0) if never_negative else low),

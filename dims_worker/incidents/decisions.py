@@ -13,6 +13,7 @@ from dims_worker.config import Config
 from dims_worker.domain.approvers import Decider, require_approver
 from dims_worker.errors import NotFound, Refused, UsageError
 from dims_worker.store import incidents, metric_states
+from dims_worker.store.approval_requests import open_requests
 from dims_worker.store.engine import clock, transaction
 from dims_worker.store.expectations import discard_bands
 from dims_worker.store.incidents import Incident
@@ -50,9 +51,10 @@ def close_incident(
     """Close an incident, because a person has decided that it is fine.
 
     A closed drift starts a new level: its present value becomes the baseline if it is not, and its values teach the
-    expected band. To close the incident of a held value approves its request. For the other kinds, DIMS opens no new
-    incident until the condition was over once. Raises NotFound, NotAllowed, UsageError without a reason, and Refused if
-    it is closed or has changed.
+    expected band. DIMS refuses to close a drift while a later value waits for approval, because that value would become
+    the baseline without a decision on its request. To close the incident of a held value approves its request. For the
+    other kinds, DIMS opens no new incident until the condition was over once. Raises NotFound, NotAllowed, UsageError
+    without a reason, and Refused, also if it is closed or has changed.
     """
     if not reason.strip():
         raise UsageError("closing an incident needs a reason, for the people who read it later")
@@ -63,6 +65,7 @@ def close_incident(
         connection, incident = change.connection, change.incident
         now = clock(connection)
         if incident.kind == "drift":
+            _require_no_request(connection, incident)
             _accept_level(connection, incident)
             discard_bands(connection, [incident.metric])
         incidents.close_incident_row(
@@ -117,6 +120,16 @@ def _require_version(incident: Incident, version: int | None) -> None:
         raise Refused(
             f"incident {incident.id} has changed since version {version}: it has version {incident.version} now. "
             "Review it again"
+        )
+
+
+def _require_no_request(connection: Connection, incident: Incident) -> None:
+    """Raise Refused if a value of the metric waits for approval."""
+    request = open_requests(connection, [incident.metric]).get(incident.metric)
+    if request is not None:
+        raise Refused(
+            f"incident {incident.id}: a later value of {incident.metric} waits for the decision on request "
+            f"{request.id}. Approve or reject that request first. Nothing was changed"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +16,7 @@ from dims_worker.domain.expectation import Expectation
 from dims_worker.domain.run import RunReading
 from dims_worker.formatting import pluralize
 from dims_worker.incidents.rules import Condition, Step, next_step
+from dims_worker.probes.base import Value
 from dims_worker.store import incidents
 from dims_worker.store.approval_requests import ApprovalRequest, open_requests
 from dims_worker.store.incidents import Incident, IncidentUpdate, closed_columns
@@ -38,12 +39,33 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """The readings of a recorded run, the locked rows of its metrics, and how each good reading was judged."""
+    """The readings of a recorded run, the locked rows of its metrics, and how each good reading was judged.
+
+    `known` are the incidents of its metrics before the run.
+    """
 
     run_id: int
     items: Sequence[RunReading]
     states: Mapping[str, MetricState]
     judged: Mapping[str, Judgement]
+    known: KnownIncidents
+
+
+KnownIncidents = Mapping[tuple[str, str], Incident]
+"""The newest incident by metric and kind, of those that a new reading can change."""
+
+
+def known_incidents(
+    connection: Connection, config: Config, names: Collection[str], now: datetime
+) -> dict[tuple[str, str], Incident]:
+    """Return the incidents that new readings of these metrics can change, locked."""
+    lasting = incidents.lasting_incidents(connection, names, now - config.notify.quiet_period)
+    return {(each.metric, each.kind): each for each in lasting}
+
+
+def is_back(judge: Judge, known: Incident, value: Value, expected: Expectation | None) -> bool:
+    """Return whether an accepted value ends a drift incident."""
+    return judge.recovered(known.anchor, known.value, value, expected, expected_before=known.low is not None)
 
 
 def update_incidents(connection: Connection, config: Config, run: RunFacts, now: datetime) -> None:
@@ -51,10 +73,7 @@ def update_incidents(connection: Connection, config: Config, run: RunFacts, now:
     items = [item for item in run.items if item.outcome not in ("superseded", "provisional")]
     if not items:
         return
-    names = [item.metric for item in items]
-    quiet = config.notify.quiet_period
-    lasting = incidents.lasting_incidents(connection, names, now - quiet)
-    known: dict[tuple[str, str], Incident] = {(each.metric, each.kind): each for each in lasting}
+    quiet, known = config.notify.quiet_period, run.known
     held = [item.metric for item in items if item.outcome == "held"]
     requests = open_requests(connection, held) if held else {}
     least = min([FAILURES, *(each.failures for each in config.notify.channels.values() if each.failures)])
@@ -150,8 +169,7 @@ def _drift(item: RunReading, judgement: Judgement, known: Incident | None) -> Co
     holds, reason = verdict.drifted, verdict.reason
     severity: str = verdict.severity
     if known is not None and known.active:
-        before = known.low is not None
-        holds = not judge.recovered(known.anchor, known.value, item.value, judgement.expected, before)
+        holds = not is_back(judge, known, item.value, judgement.expected)
         if holds and not verdict.drifted:  # it is like the baseline, which has followed the drift
             severity, reason = known.severity, known.reason
     return Condition(

@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dims_worker.domain.health import ACKNOWLEDGED, FLAGS, Flag
-from dims_worker.formatting import count_metrics, format_number, format_percent, pluralize
+from dims_worker.formatting import count_metrics, format_number, format_percent, format_utc_short, pluralize
 
 BLUE, SKY, GREEN, ORANGE, RED, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
 GREY, PALE, INK, LINE = "#8A8F98", "#C9CED6", "#1F2933", "#E6E9ED"
@@ -151,7 +151,7 @@ def changes_chart(changes: pd.DataFrame) -> go.Figure:
     if rows.empty:
         return _without_data(figure, "DIMS accepted no drift in this time")
     fell = (rows["number"] < rows["baseline_number"]).fillna(False).astype(bool)
-    names = rows["metric"] + ", " + rows["as_of"].dt.strftime("%d %b %H:%M")
+    names = rows["metric"] + ", " + rows["as_of"].map(format_utc_short)
     for accepted, color in (("policy", BLUE), ("approved", GREEN), ("by hand", ORANGE)):
         chosen = rows["accepted"] == accepted
         if chosen.any():

@@ -56,7 +56,8 @@ _TITLES: dict[str, tuple[str, str]] = {
 }
 """What the title counts, singular and plural, by the label of the incident. The most urgent lines come first."""
 _LABELS = {"approval": WAITS, "limit": "beyond its limit", "silence": "silent", "drift": "drifted"}
-"""The label of a kind of incident that was deleted."""
+_LABELS |= {"held": WAITS, "failed": "failing"}
+"""The label of a state whose incident is unknown. Before DIMS had incidents, states were called `held` and `failed`."""
 _TONES: dict[str, Tone] = {"failing": "failure", "silent": "failure", "stale": "failure"}
 _TONES |= {CALM: "success", ENDED: "success"}
 _TONE_ORDER: tuple[Tone, ...] = ("success", "info", "warning", "failure")
@@ -188,8 +189,7 @@ class _AlertText:
         """Return the label of the incident of an alert, as every output shows it."""
         incident = self._incident(alert)
         if incident is None:
-            kind = str(alert.facts["kind"])
-            return _LABELS.get(kind, kind)
+            return _LABELS.get(str(self._current(alert)["kind"]), str(self._current(alert)["kind"]))
         return incident_label(self.config, incident).removesuffix(f", {ACKNOWLEDGED}")
 
     def stories(self, entries: Sequence[_Entry]) -> list[str]:
@@ -361,10 +361,12 @@ class _AlertText:
         return incident.resolution if incident is not None else None
 
     def _current(self, alert: Notification) -> Mapping[str, Any]:
-        """Return the facts of an alert's incident as they are now, or those of its begin if it is deleted."""
-        incident = self._incident(alert)
+        """Return the facts of an alert's incident as they are now, or those of its begin if the incident is unknown."""
+        incident, facts = self._incident(alert), alert.facts
         if incident is None:
-            return alert.facts
+            reason = facts.get("error") or "see the dashboard"
+            usual = {"kind": alert.kind, "value": None, "severity": "high", "reason": reason, "flaps": 0}
+            return {**usual, "anchor": facts.get("baseline"), **facts}
         return {name: getattr(incident, name, value) for name, value in alert.facts.items()}
 
     def _since(self, alert: Notification) -> str:
@@ -383,6 +385,8 @@ class _AlertText:
 
 def _ack(alert: Notification) -> str:
     """Return how to acknowledge or close the incident of an alert. The shell ignores what follows the first command."""
+    if alert.incident is None:
+        return f"dims explain {alert.metric}"
     return f"dims incidents ack {alert.incident}   # or: {_close(alert)}; dims incidents show {alert.incident}"
 
 
@@ -391,6 +395,8 @@ def _close(alert: Notification) -> str:
 
 
 def _other(alert: Notification) -> str:
+    if alert.incident is None:
+        return f"dims explain {alert.metric}"
     return f"dims incidents ack {alert.incident}; {_close(alert)}"
 
 

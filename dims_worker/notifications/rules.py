@@ -125,7 +125,7 @@ def receives(config: Config, name: str, metric: str) -> bool:
     if config.owners.get(metric) == name:
         return True
     channel = config.notify.channels[name]
-    if "metrics" not in channel.model_fields_set and name in config.owners.values():
+    if "metrics" not in channel.model_fields_set and name in config.owner_names:
         return False
     return any(fnmatchcase(metric, pattern) for pattern in channel.metrics)
 
@@ -152,6 +152,8 @@ def transitions(
     config: Config, metric: str, signals: MetricSignals, active: Mapping[str, Sequence[ActiveAlert]]
 ) -> Iterator[AlertTransition]:
     """Yield the changes for each channel, given the `active` states of the metric by channel."""
+    if not signals.incidents and not signals.attention and not active:
+        return  # a healthy metric, as most are
     for name, channel in config.notify.channels.items():
         known = active.get(name, ())
         wanted = list(_wanted(channel, signals)) if receives(config, name, metric) else []

@@ -80,13 +80,15 @@ def queue_overdue(connection: Connection, config: Config, now: datetime | None =
         return []
     pending = notifications.channels_with_pending(connection, config.notify.on)
     messages = {name: read_selection(connection, config, name, now).next_message(now)[0] for name in pending}
-    return [name for name, rows in messages.items() if rows and not _is_collecting(connection, rows, now)]
+    return [name for name, rows in messages.items() if rows and not _is_collecting(connection, config, rows, now)]
 
 
-def _is_collecting(connection: Connection, rows: Sequence[Notification], now: datetime) -> bool:
-    """Return whether a message waits for measurements of the same events. The next sweep sends it."""
+def _is_collecting(connection: Connection, config: Config, rows: Sequence[Notification], now: datetime) -> bool:
+    """Return whether a message waits for measurements of the same events. A sweep sends it, if sweeps are frequent."""
     first = min(each.changed_at for each in rows)
-    return now - first < COLLECT and notifications.any_due_since(connection, first - SAME_EVENTS)
+    if now - first >= COLLECT or config.settings.sweep > COLLECT:
+        return False
+    return notifications.any_due_between(connection, first - SAME_EVENTS, first)
 
 
 def read_selection(connection: Connection, config: Config, name: str, now: datetime) -> SendSelection:
@@ -132,7 +134,7 @@ def send_pending(
             selection = read_selection(connection, config, name, time)
             rows, digest = selection.next_message(time, digest_now=digest_now)
             result.muted, result.over_limit = len(selection.muted), 0 if digest else len(selection.over_limit)
-            if not rows or not (at_once or digest or not _is_collecting(connection, rows, time)):
+            if not rows or not (at_once or digest or not _is_collecting(connection, config, rows, time)):
                 break
             claimed = notifications.claim_channel(connection, name, failures, rows, lease, digest=digest)
         result.error = _send(engine, config, channel, claimed, lease / 2, now)

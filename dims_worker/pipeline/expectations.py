@@ -8,8 +8,9 @@ from datetime import date, datetime
 
 from sqlalchemy import Connection
 
+from dims_worker.analysis.learning import learn_bands
 from dims_worker.config import Config
-from dims_worker.domain.expectation import HORIZON, Expectation, expected_band
+from dims_worker.domain.expectation import Expectation
 from dims_worker.store import expectations
 
 
@@ -45,8 +46,8 @@ def expected_bands(
 def _compute(
     connection: Connection, config: Config, names: Collection[str], day: date
 ) -> Mapping[str, Expectation | None]:
-    values = expectations.teaching_values(connection, names, day, HORIZON)
-    return {name: expected_band(values.get(name, []), day, config.policy_of(name).min_abs) for name in names}
+    lessons = learn_bands(connection, {name: config.policy_of(name).min_abs for name in names}, day)
+    return {name: lesson.band for name, lesson in lessons.items()}
 
 
 def _has_band(config: Config, name: str) -> bool:

@@ -18,7 +18,14 @@ from dims_worker.domain.backoff import BACKOFF_MAX, retry_delay
 from dims_worker.domain.decide import FAILED, Baseline, Judge, Verdict, inside_band
 from dims_worker.domain.expectation import Expectation
 from dims_worker.domain.run import Outcome, Run, RunReading
-from dims_worker.incidents.lifecycle import Judgement, RunFacts, update_incidents
+from dims_worker.incidents.lifecycle import (
+    Judgement,
+    KnownIncidents,
+    RunFacts,
+    is_back,
+    known_incidents,
+    update_incidents,
+)
 from dims_worker.notifications.outbox import write_run_notifications
 from dims_worker.pipeline.expectations import expected_bands
 from dims_worker.probes.base import IN_PROGRESS, Reading
@@ -104,7 +111,7 @@ def _record(
     names = {*measured.readings, *measured.unchanged, *dependents}
     locked = metric_states.lock_states(connection, names)
     bands = expected_bands(connection, config, (*measured.readings, *dependents), measured.as_of)
-    recording = _Recording(config, measured, locked, now, bands)
+    recording = _Recording(config, measured, locked, now, bands, known_incidents(connection, config, names, now))
     for name in sorted(measured.unchanged):
         recording.confirm(name)
     items = [recording.apply(reading) for reading in measured.readings.values()]
@@ -126,6 +133,7 @@ class _Recording:
     states: dict[str, MetricState]
     now: datetime
     bands: Mapping[str, Expectation]
+    incidents: KnownIncidents
     judged: dict[str, Judgement] = field(default_factory=dict)
     applied: set[str] = field(default_factory=set)
     confirmed: set[str] = field(default_factory=set)
@@ -261,6 +269,9 @@ class _Recording:
         if state.unit is not None and reading.unit != state.unit:
             expected = None  # it was learned in another unit
         verdict = judge.decide(baseline, reading.value, accepted, self.now, expected=expected)
+        incident = self.incidents.get((state.metric, "drift"))
+        if incident is not None and incident.active and is_back(judge, incident, reading.value, expected):
+            verdict = judge.returned(verdict, incident.anchor, reading.value, self.now)
         item = _item(reading, as_of, generation, state, verdict, self._outcome(state, reading, as_of, verdict))
         self.judged[state.metric] = Judgement(judge, verdict, state.baseline_as_of, expected)
         state.error = state.failed_at = None
@@ -352,7 +363,8 @@ def _write(
     if config and recording:
         locked = recording.states
         update_requests(connection, config, run_id, items, locked)
-        update_incidents(connection, config, RunFacts(run_id, items, locked, recording.judged), recording.now)
+        facts = RunFacts(run_id, items, locked, recording.judged, recording.incidents)
+        update_incidents(connection, config, facts, recording.now)
         channels = write_run_notifications(connection, config, run_id, items, locked, recording.now)
     trigger, source, as_of, api_calls = measured.trigger, measured.source, measured.as_of, measured.api_calls
     return Run(run_id, trigger, source, status, as_of, finished_at, api_calls, tuple(items), channels)

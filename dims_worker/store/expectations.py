@@ -17,13 +17,21 @@ DailyValues = list[tuple[date, float]]
 """The last accepted number of each day (UTC), oldest first."""
 
 
-def teaching_values(connection: Connection, metrics: Collection[str], day: date, days: int) -> dict[str, DailyValues]:
+def teaching_values(
+    connection: Connection,
+    metrics: Collection[str],
+    day: date,
+    days: int,
+    *,
+    with_recovered: bool = False,
+    with_unbanded: bool = False,
+) -> dict[str, DailyValues]:
     """Return the accepted numbers of the last `days` days before `day`, by metric. Days without one are left out.
 
     Numbers in another unit than the present one, and those under an older definition, do not count. The values of an
-    incident count only once a person has closed it as expected, or its `close_after` has. Those of a drift that was
-    judged without a band count when it has recovered, too. Otherwise a feed that rests at weekends would never learn
-    that it does.
+    incident count only once a person has closed it as expected, or its `close_after` has.
+    `with_recovered`: those of a drift that recovered count, too. `with_unbanded`: those of one that began without a
+    band.
     """
     first = datetime.combine(day - timedelta(days=days), time(), UTC)
     rows = connection.execute(
@@ -40,18 +48,37 @@ def teaching_values(connection: Connection, metrics: Collection[str], day: date,
             "AND CASE jsonb_typeof(h.value) WHEN 'number' THEN abs(h.value::numeric) < 1e300 END "
             "AND NOT EXISTS (SELECT FROM dims_incidents i WHERE i.metric = m.metric "
             "AND i.kind IN ('drift', 'approval', 'limit') AND h.as_of >= i.first_as_of "
+            "AND NOT (:with_unbanded AND i.kind = 'drift' AND i.low IS NULL) "
+            "AND NOT (:with_recovered AND i.kind = 'drift' AND i.resolution IS NOT DISTINCT FROM 'recovered') "
             "AND (i.state <> 'closed' OR (h.as_of <= i.as_of "
-            "AND i.resolution NOT IN ('expected', 'approved', 'timeout') "
-            "AND (i.kind <> 'drift' OR i.resolution <> 'recovered' OR i.low IS NOT NULL)))) "
+            "AND i.resolution NOT IN ('expected', 'approved', 'timeout')))) "
             "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h) AS l WHERE l.days IS NOT NULL"
         ),
-        {"metrics": list(metrics), "first": first, "last": first + timedelta(days=days - 1)},
+        {
+            "metrics": list(metrics),
+            "first": first,
+            "last": first + timedelta(days=days - 1),
+            "with_recovered": with_recovered,
+            "with_unbanded": with_unbanded,
+        },
     )
     start = first.date()
     return {
         row.metric: [(start + timedelta(days=n), value) for n, value in zip(row.days, row.values, strict=True)]
         for row in rows
     }
+
+
+def metrics_with_recoveries(connection: Connection, metrics: Collection[str], day: date, days: int) -> set[str]:
+    """Return those of the metrics that had a drift in the last `days` days before `day` and recovered."""
+    rows = connection.execute(
+        text(
+            "SELECT DISTINCT metric FROM dims_incidents WHERE metric = ANY(:metrics) AND kind = 'drift' "
+            "AND resolution = 'recovered' AND as_of >= :first"
+        ),
+        {"metrics": list(metrics), "first": datetime.combine(day - timedelta(days=days), time(), UTC)},
+    )
+    return {row.metric for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

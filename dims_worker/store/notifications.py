@@ -241,14 +241,14 @@ def message_times(
     return times
 
 
-def any_due_since(connection: Connection, since: datetime) -> bool:
-    """Return whether a metric that became due after a time still waits for its first attempt to measure it."""
+def any_due_between(connection: Connection, since: datetime, until: datetime) -> bool:
+    """Return whether a metric that became due between two times still waits for its first attempt to measure it."""
     waits: bool = connection.execute(
         text(
             "SELECT EXISTS (SELECT FROM dims_metrics WHERE requested_gen > measured_gen AND retired_at IS NULL "
-            "AND failures = 0 AND due_since > :since)"
+            "AND failures = 0 AND due_since > :since AND due_since <= :until)"
         ),
-        {"since": since},
+        {"since": since, "until": until},
     ).scalar_one()
     return waits
 

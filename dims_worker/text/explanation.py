@@ -61,8 +61,7 @@ def explanation_lines(config: Config, explanation: Explanation) -> Iterator[Line
     """Yield all that is known about a metric: the verdict, the evidence, the request and past decisions."""
     view = ExplanationView(explanation, config.metrics.get(explanation.metric))
     for incident in explanation.incidents:
-        if incident.kind != "approval" or explanation.request is None:  # the lines of the request describe it
-            yield "incident", incident_hint(config, incident, explanation.now)
+        yield "incident", incident_hint(config, incident, explanation.now)
     yield from verdict_reasons(view)
     if explanation.evidence:
         yield from evidence_lines(explanation.evidence, explanation.now)

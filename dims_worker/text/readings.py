@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from sqlalchemy import Connection
 
 from dims_worker.config import Config
 from dims_worker.domain.decide import BY_PERSON, age_of
 from dims_worker.domain.health import Health, health_of_reading
 from dims_worker.domain.run import RunReading
 from dims_worker.formatting import escape_control
-from dims_worker.store.approval_requests import ApprovalRequest
+from dims_worker.store.approval_requests import ApprovalRequest, open_requests
 from dims_worker.store.events import ServedMetric
 from dims_worker.store.runs import PastReading
 from dims_worker.text.events import DONE
@@ -37,15 +39,16 @@ def past_reading_text(config: Config, reading: JudgedReading, request: int | Non
     return "; ".join(text for text in (health.explained(without="drifted"), _done(reading, health)) if text)
 
 
-def served_text(config: Config, served: ServedMetric) -> str:
-    """Return how DIMS answered an event for a metric, by its reading alone.
+def served_text(config: Config, served: ServedMetric, requests: Mapping[str, ApprovalRequest]) -> str:
+    """Return how DIMS answered an event for a metric, by its reading alone. `requests` are those of `held_requests`.
 
     Examples: `lost; accepted`, `failing: no such bucket; still due`, `due: not measured yet`.
     """
     if served.run_id is None or served.as_of is None:
         return "due: not measured yet"
     reading = served_reading(served)
-    return past_reading_text(config, reading) + ("; still due" if reading.method == "failed" else "")
+    text = past_reading_text(config, reading, request_number(reading, requests))
+    return f"{text}; still due" if reading.method == "failed" else text
 
 
 def served_reading(served: ServedMetric) -> RunReading:
@@ -56,7 +59,15 @@ def served_reading(served: ServedMetric) -> RunReading:
     return RunReading(unit=served.unit or "", method="failed" if served.outcome == "failed" else "exact", **facts)
 
 
-def request_number(reading: PastReading, requests: Mapping[str, ApprovalRequest]) -> int | None:
+def held_requests(
+    connection: Connection, readings: Iterable[JudgedReading | ServedMetric]
+) -> dict[str, ApprovalRequest]:
+    """Return the open requests of the metrics whose reading is held, by metric. It takes one query, or none."""
+    held = [reading.metric for reading in readings if reading.outcome == "held"]
+    return open_requests(connection, held) if held else {}
+
+
+def request_number(reading: JudgedReading, requests: Mapping[str, ApprovalRequest]) -> int | None:
     """Return the number of the open request of a reading. `requests` are the open ones by metric.
 
     A request moves on with each newer value, so only the newest held reading has it.

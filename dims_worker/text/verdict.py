@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dims_worker.analysis.explanation import Comparison, JudgedVerdict
 from dims_worker.config import Policy
-from dims_worker.domain.decide import Judge, Limit, at_least, drift_pct, reaches_approval
+from dims_worker.domain.decide import BACK, Judge, Limit, at_least, drift_pct, reaches_approval
 from dims_worker.domain.expectation import Expectation
 from dims_worker.formatting import format_exact, format_limit, format_percent, is_number
 from dims_worker.numbers import difference, magnitude, same_number
@@ -145,6 +145,8 @@ class _VerdictReasons:
                 reasons.append(self._drift_reason(status))
         elif baseline and baseline.noise:
             reasons.append("the change is not watched")
+        elif f"; {BACK} " in self.judged.verdict.reason:
+            reasons.append("the value is back at the one before an incident, so its drift does not count")
         elif status not in ("new", "ok"):
             reasons.append(self._drift_reason(status))
         if self._is_for_person():

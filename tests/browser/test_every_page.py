@@ -20,6 +20,10 @@ PAGES = {
     "another metric": "/metrics/git.commits",
     "requests": "/requests?state=all",
     "request": "/requests/{request}",
+    "incidents": "/incidents",
+    "closed incidents": "/incidents?state=closed",
+    "incident": "/incidents/{incident}",
+    "changes": "/changes?days=90",
     "events": "/events",
     "event": "/events/{event}",
     "runs": "/runs",
@@ -42,6 +46,7 @@ LONG = {
 def address(site: LocalStack, name: str) -> str:
     return (PAGES | LONG)[name].format(
         request=site.request("s3_storage.waiting").id,
+        incident=site.scalar("SELECT max(id) FROM dims_incidents WHERE metric = 's3_storage.waiting'"),
         event=site.scalar("SELECT max(seq) FROM dims_event_log WHERE metrics @> '{s3_storage.waiting}'"),
         odd=site.request("s3_storage.hostile").id,
         long=site.scalar("SELECT seq FROM dims_event_log WHERE subject LIKE 'hostile/<%'"),
@@ -88,7 +93,19 @@ def test_a_page_does_not_jump_nor_scroll_sideways(name: str, site: LocalStack, v
     assert page.locator("h1").count() == 1
 
 
-NAMED = ("overview", "searched", "metric", "requests", "events", "run", "workflows", "problem")
+NAMED = (
+    "overview",
+    "searched",
+    "metric",
+    "requests",
+    "incidents",
+    "incident",
+    "changes",
+    "events",
+    "run",
+    "workflows",
+    "problem",
+)
 
 
 @pytest.mark.parametrize("name", NAMED)

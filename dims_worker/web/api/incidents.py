@@ -17,10 +17,8 @@ from starlette.routing import Route
 
 from dims_worker.analysis.changes import recent_changes
 from dims_worker.config import Config
-from dims_worker.domain.approvers import Decider
 from dims_worker.errors import NotFound, UsageError
 from dims_worker.formatting import format_number
-from dims_worker.incidents.decisions import acknowledge_incident, close_incident
 from dims_worker.store.engine import clock
 from dims_worker.store.incidents import KINDS, find_incident, incidents_of_story, list_incidents
 from dims_worker.text.changes import change_document
@@ -40,6 +38,7 @@ from dims_worker.web.api.query_parameters import (
 )
 from dims_worker.web.api.responses import JsonResponse
 from dims_worker.web.context import viewer_of, web_context
+from dims_worker.web.incident_decisions import Choice, decide_incident
 from dims_worker.web.request_body import MAX_FORM, read_body
 
 JSON = "application/json"
@@ -94,7 +93,7 @@ def _document(connection: Connection, config: Config, number: int) -> Document:
 async def acknowledge(request: Request) -> Response:
     """Acknowledge an incident. The body is `{"version": 3, "note": "the note"}`. The note can be missing."""
     decision = _decision(await _read_json(request), "note")
-    return await run_in_threadpool(_decide, request, decision, closes=False)
+    return await run_in_threadpool(_decide, request, "ack", decision)
 
 
 async def close(request: Request) -> Response:
@@ -102,24 +101,20 @@ async def close(request: Request) -> Response:
     decision = _decision(await _read_json(request), "reason")
     if not decision.text:
         raise UsageError("`reason` is missing or empty: say why you close the incident")
-    return await run_in_threadpool(_decide, request, decision, closes=True)
+    return await run_in_threadpool(_decide, request, "close", decision)
 
 
 @dataclass(frozen=True, slots=True)
-class _Decision:
+class _DecisionBody:
     version: int
     text: str
 
 
-def _decide(request: Request, decision: _Decision, *, closes: bool) -> Response:
+def _decide(request: Request, choice: Choice, decision: _DecisionBody) -> Response:
     """Decide, and return the incident as it is then. Raises NotFound, NotAllowed, DatabaseBusy and Refused."""
     site, viewer, number = web_context(request), viewer_of(request), ID.parse(request.path_params["id"])
     assert viewer is not None  # AccessMiddleware refuses a request that changes something without a viewer
-    person, version, text = Decider(viewer.name, viewer.known_by), decision.version, decision.text
-    if closes:
-        close_incident(site.engine, site.config, number, version=version, person=person, reason=text)
-    else:
-        acknowledge_incident(site.engine, site.config, number, version=version, person=person, note=text or None)
+    decide_incident(site, viewer, choice, number, decision.version, decision.text)
     with site.read_transaction() as connection:
         return JsonResponse(_document(connection, site.config, number))
 
@@ -148,7 +143,7 @@ async def _read_json(request: Request) -> Mapping[str, Any]:
     return content
 
 
-def _decision(content: Mapping[str, Any], key: str) -> _Decision:
+def _decision(content: Mapping[str, Any], key: str) -> _DecisionBody:
     """Return the version that the person saw, and the text of `key`. Raises UsageError."""
     if unknown := sorted(content.keys() - {"version", key}):
         raise UsageError(f"unknown key {unknown[0]!r:.80}. Known here: version, {key}")
@@ -161,7 +156,7 @@ def _decision(content: Mapping[str, Any], key: str) -> _Decision:
         raise UsageError(f"`{key}` must be a text")
     if text and len(text) > LONGEST_NOTE:
         raise UsageError(f"`{key}` has {format_number(len(text))} characters. Shorten it to {LONGEST_NOTE:,} or fewer")
-    return _Decision(version, parse_note(text or ""))
+    return _DecisionBody(version, parse_note(text or ""))
 
 
 def get_changes(request: Request) -> Response:

@@ -25,7 +25,7 @@ from dims_worker.store.events import ServedMetric, event_at, events_served_by, l
 from dims_worker.store.runs import PastReading, last_run, list_runs, readings_of, runs_by_number
 from dims_worker.text.activity import format_run
 from dims_worker.text.events import event_from_log, format_event
-from dims_worker.text.readings import past_reading_text, served_text
+from dims_worker.text.readings import held_requests, past_reading_text, served_text
 from dims_worker.web.api.query_parameters import integer_parameter, path_number, query_value
 from dims_worker.web.context import web_context
 
@@ -96,6 +96,7 @@ def event_page(request: Request) -> Response:
     with site.read_transaction() as connection:
         event, now = event_at(connection, seq), clock(connection)
         outcomes = served_metrics(connection, event) if event else []
+        requests = held_requests(connection, outcomes)
     if event is None:
         raise NotFound(f"there is no event {seq}. DIMS deletes old events after the configured retention")
     reasons = explain_plan(site.config, event_from_log(event)) if event.outcome != "rejected" else {}
@@ -104,7 +105,7 @@ def event_page(request: Request) -> Response:
         "title": f"Event {seq}",
         "event": event,
         "summary": format_event(event),
-        "rows": [_served_row(site.config, served, reasons.get(served.metric), now) for served in outcomes],
+        "rows": [_served_row(site.config, served, reasons.get(served.metric), requests, now) for served in outcomes],
         "unaffected": sorted(
             {name for names in site.config.metrics_by_source.values() for name in names} - set(event.metrics)
         ),
@@ -158,7 +159,13 @@ def run_page(request: Request) -> Response:
     return site.page(request, "run.html", values)
 
 
-def _served_row(config: Config, served: ServedMetric, reason: str | None, now: datetime) -> ReadingRow:
+def _served_row(
+    config: Config,
+    served: ServedMetric,
+    reason: str | None,
+    requests: Mapping[str, approval_requests.ApprovalRequest],
+    now: datetime,
+) -> ReadingRow:
     metric = config.metrics.get(served.metric)
     failed = served.outcome == "failed"
     measured = served.as_of is not None and not failed
@@ -168,7 +175,7 @@ def _served_row(config: Config, served: ServedMetric, reason: str | None, now: d
         baseline=NO_VALUE,
         drift=format_drift(served.value, served.baseline, served.drift_pct),
         status="failed" if failed else served.status or "",
-        verdict=served_text(config, served),
+        verdict=served_text(config, served, requests),
         reason=reason or "",
         run=served.run_id,
     )

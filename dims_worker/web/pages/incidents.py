@@ -16,9 +16,7 @@ from starlette.routing import Route
 
 from dims_worker.analysis.evidence import NamedGap
 from dims_worker.analysis.incidents import explain_incident
-from dims_worker.domain.approvers import Decider
 from dims_worker.errors import DatabaseBusy, NotAllowed, NotFound, Refused, UsageError
-from dims_worker.incidents.decisions import acknowledge_incident, close_incident
 from dims_worker.store import incidents, metric_states
 from dims_worker.store.engine import clock
 from dims_worker.store.incidents import KINDS, Incident
@@ -34,6 +32,7 @@ from dims_worker.web.api.query_parameters import (
 from dims_worker.web.context import WebContext, viewer_of, web_context
 from dims_worker.web.identity import Viewer
 from dims_worker.web.incident_cards import CardFacts, IncidentCard, StoryCard, group_stories
+from dims_worker.web.incident_decisions import Choice, decide_incident
 from dims_worker.web.middleware import require_form
 from dims_worker.web.trend_chart import trend_charts
 
@@ -121,7 +120,7 @@ def _closed(connection: Connection, wanted: InboxFilter, before: int | None) -> 
 class PendingDecision:
     """What a person chose, and the versions of the incidents that they saw, by number."""
 
-    choice: str
+    choice: Choice
     number: int
     versions: Mapping[int, int]
     note: str
@@ -185,7 +184,7 @@ async def redirect_to_incident(request: Request) -> Response:
 
 async def decide(request: Request) -> Response:
     """Acknowledge or close, by the address of the button, the incidents that the form names."""
-    choice = "close" if request.url.path.endswith("/close") else "ack"
+    choice: Choice = "close" if request.url.path.endswith("/close") else "ack"
     form = await require_form(request)
     number = path_number(request, "id", "incident")
     note = parse_note(form.get("note", ""))
@@ -223,19 +222,6 @@ def _decide(request: Request, pending: PendingDecision) -> Response:
         status = next(each for each in (409, 403, 503) if each in statuses)
         return _page(request, site, Conflict(pending, refused, len(pending.versions) - len(refused), status))
     return RedirectResponse(f"/incidents/{pending.number}", 303)
-
-
-def decide_incident(site: WebContext, viewer: Viewer, choice: str, number: int, version: int, text: str) -> None:
-    """Acknowledge or close the version of an incident that the viewer saw.
-
-    Raises NotFound, NotAllowed, DatabaseBusy, and Refused if the incident has changed, is closed or waits for a
-    decision on its request.
-    """
-    person = Decider(viewer.name, viewer.known_by)
-    if choice == "close":
-        close_incident(site.engine, site.config, number, version=version, person=person, reason=text)
-    else:
-        acknowledge_incident(site.engine, site.config, number, version=version, person=person, note=text or None)
 
 
 def _is_repeated(site: WebContext, viewer: Viewer, pending: PendingDecision, number: int) -> bool:

@@ -30,12 +30,13 @@ from dims_worker.formatting import (
     format_value,
     is_number,
 )
+from dims_worker.store.approval_requests import ApprovalRequest
 from dims_worker.store.incidents import list_incidents
 from dims_worker.store.runs import PastReading, newest_readings
 from dims_worker.text.evidence import placed_lines
 from dims_worker.text.explanation import verdict_reasons
 from dims_worker.text.phrases import ExplanationView
-from dims_worker.text.readings import past_reading_text
+from dims_worker.text.readings import past_reading_text, request_number
 from dims_worker.web.context import web_context
 from dims_worker.web.incident_cards import CardFacts, IncidentCard, StateLabel, muted_text, state_labels
 from dims_worker.web.pages.approvals import RequestCard
@@ -85,7 +86,7 @@ def metric_page(request: Request) -> Response:
         "days": days,
         "spans": SPANS,
         "chart": chart,
-        "rows": [HistoryRow.of(site.config, reading) for reading in readings],
+        "rows": [HistoryRow.of(site.config, reading, explanation.request) for reading in readings],
         "reasons": [line for line in verdict_reasons(view) if line[0] != "input"],  # inputs have their own table
         "inputs": list(_input_rows(view)),
         "changes": list(placed_lines(explanation.evidence, now)) if explanation.evidence else [],
@@ -124,11 +125,13 @@ class HistoryRow:
     expected: str
 
     @classmethod
-    def of(cls, config: Config, reading: PastReading) -> HistoryRow:
+    def of(cls, config: Config, reading: PastReading, request: ApprovalRequest | None) -> HistoryRow:
         failed, metric = reading.method == "failed", config.metrics.get(reading.metric)
         value = NO_VALUE if failed else format_value(reading.value, reading.unit, metric, reading.as_of)
         drift = format_drift(reading.value, reading.baseline, reading.drift_pct)
-        return cls(reading, value, drift, past_reading_text(config, reading), expected_text(reading) or NO_VALUE)
+        number = request_number(reading, {request.metric: request} if request else {})
+        state = past_reading_text(config, reading, number)
+        return cls(reading, value, drift, state, expected_text(reading) or NO_VALUE)
 
 
 def formula_links(config: Config, name: str) -> tuple[dict[str, str], list[str]]:

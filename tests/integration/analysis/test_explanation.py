@@ -112,6 +112,7 @@ m.objects: 205,000 objects, waits for approval
   drift        |205,000 - 172,726| / 172,726 x 100 = 18.7 %
   status       major: 15 % or more, less than 25 % (thresholds: default)
   expected     none: 0 of 14 accepted daily values, so the drift alone counts
+               values of incident 1 (open) do not teach
   severity     high: a major drift of a volatile metric (volatility: default)
   tier         approve: it is critical (metric), and 18.7 % reaches require_approval_pct = 15 (category m)
   outcome      held: the baseline does not change, and request 2 waits for approval
@@ -177,6 +178,7 @@ m.commits: 12 commits, drifted
   drift        |12 - 10| / 10 x 100 = 20.0 %
   status       major: 15 % or more, less than 25 % (thresholds: default)
   expected     none: 0 of 14 accepted daily values, so the drift alone counts
+               values of incident 1 (open) do not teach
   severity     high: a major drift of a volatile metric (volatility: default)
   tier         notify: severity is high or worse; it is not critical (default), so it needs no approval
   outcome      accepted: it became the baseline

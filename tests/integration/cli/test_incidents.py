@@ -120,10 +120,6 @@ def test_a_loss_is_listed_shown_acknowledged_and_closed(lost: Incident, dims: Di
 
 def test_a_held_value_is_decided_by_its_request(lost: Incident, dims: Dims, engine: Engine) -> None:
     held = active(engine)["m.held", "approval"]
-    refused = dims("incidents", "close", str(held.id), "--reason", "it is fine", code=1)
-    assert f"dims approvals approve {held.request} --version 1" in refused.err
-    assert f"dims approvals reject {held.request} --version 1" in refused.err
-    assert incident(engine, held.id).state == "open"
     shown = dims("incidents", "show", str(held.id)).out
     assert f"  next         dims approvals approve {held.request} --version 1" in shown
     assert "incidents close" not in shown
@@ -131,15 +127,27 @@ def test_a_held_value_is_decided_by_its_request(lost: Incident, dims: Dims, engi
     assert "2 other incidents not closed: `dims incidents` lists them" in listed
 
 
+def test_closing_the_incident_of_a_held_value_approves_it(lost: Incident, dims: Dims, engine: Engine) -> None:
+    held = active(engine)["m.held", "approval"]
+    dims("incidents", "close", str(held.id), "--reason", "it is fine", "--as", "ada")
+    closed = incident(engine, held.id)
+    assert (closed.state, closed.resolution, closed.closed_by) == ("closed", "approved", "ada")
+    assert "it is fine" in dims("approvals", "history").out
+
+
 def test_a_story_is_decided_at_once_and_an_error_does_not_stop_the_others(
     lost: Incident, dims: Dims, engine: Engine
 ) -> None:
     assert {each.story for each in active(engine).values()} == {lost.story}
+    first, second, third = sorted(each.id for each in active(engine).values())
     reason = ("--reason", "a new season")
-    done = dims("incidents", "close", "--story", str(lost.story), *reason, code=1)  # one of them is held
-    assert set(active(engine)) == {("m.held", "approval")}
-    assert done.out.count(" closed by ") == 2
-    assert done.err.startswith("dims: incident ")
+    dims("incidents", "close", str(second), *reason)
+    done = dims("incidents", "close", str(second), str(first), *reason, code=1)  # one of them is closed already
+    assert done.out.count(" closed by ") == 1
+    assert done.err.startswith(f"dims: incident {second} is closed already")
+    assert dims("incidents", "close", "--story", str(lost.story), *reason).out.count(" closed by ") == 1
+    assert active(engine) == {}
+    assert incident(engine, third).resolution in ("approved", "expected")
 
 
 def test_the_json_of_incidents_has_every_column(lost: Incident, dims: Dims) -> None:

@@ -80,6 +80,23 @@ def test_a_drift_ends_when_the_value_is_back(flow: Flow, back: float) -> None:
     assert health(flow, "m.a").label == "ok"
 
 
+def test_the_way_back_is_no_drift(flow: Flow) -> None:
+    flow.serve(a=40)
+    flow.serve(a=1)
+    item = flow.serve(a=40)["m.a"]
+    assert (item.severity, item.tier, item.outcome) == ("none", "auto", "accepted")
+    assert item.reason == "up 3,900.0 %; back at 40, the value before the incident"
+
+
+def test_a_value_that_is_back_and_beyond_its_limit_is_no_drift_but_a_broken_limit(make_flow: Make) -> None:
+    flow = make_flow(CONFIG.replace("a: {source: one", "a: {max: 30, source: one"))
+    flow.serve(a=40)
+    flow.serve(a=1)
+    item = flow.serve(a=40)["m.a"]
+    assert (item.severity, item.tier) == ("high", "notify")
+    assert [each.kind for each in active(flow)] == ["limit"]
+
+
 def test_a_value_far_on_the_other_side_is_not_back(flow: Flow) -> None:
     flow.serve(a=40)
     flow.serve(a=20)

@@ -196,6 +196,28 @@ def test_a_message_about_a_deleted_incident_shows_what_was_known_when_it_began()
     assert body(row(1, incident(3)))[0] == f"lake.objects: drifted: 40 -> 1 file, -97.5 %, high, {SINCE}"
 
 
+@pytest.mark.parametrize(
+    ("state", "old_facts", "text"),
+    [
+        ("held:12", {"value": 1, "unit": "files", "baseline": 40, "reason": "down"}, "waits for approval: down"),
+        ("drift:major", {"value": 1, "unit": "files", "baseline": 40, "severity": "high"}, "drifted: 40 -> 1 file"),
+        (
+            "limit",
+            {"value": 1, "unit": "files", "reason": "1 is below min = 2"},
+            "beyond its limit: 1 is below min = 2",
+        ),
+        ("failed", {"error": "gone", "failures": 3}, "failing: gone"),
+        ("stale", {"as_of": "2026-11-15T07:30:00+00:00", "stale_after": 604_800}, "stale: see the dashboard"),
+    ],
+)
+def test_a_notification_of_an_earlier_version_is_sent(state: str, old_facts: Mapping[str, Any], text: str) -> None:
+    """DIMS had no incidents then. Such a row can be unsent when people install a new version."""
+    old = row(1, incident(1), state=state, facts=old_facts)
+    assert body(old)[0].startswith(f"lake.objects: {text}")
+    assert "None" not in "".join(body(old))
+    assert body(ended(1, incident(1), {}, state=state, facts=old_facts))[0].startswith("resolved: lake.objects ")
+
+
 def test_a_metric_that_flaps_says_how_often_since_when_and_that_messages_pause() -> None:
     flaps = flapping(3, value=39)
     sent = message(row(1, flaps, state="flapping"), known=facts(flaps))

@@ -102,6 +102,16 @@ def test_a_decision_about_another_version_changes_nothing(flow: Flow, api: TestC
     assert "is closed already" in said and "ada" in said
 
 
+def test_a_held_value_is_not_approved_by_closing_its_incident(flow: Flow, api: TestClient) -> None:
+    flow.serve(c=100)
+    flow.serve(c=150)
+    (item,) = api.get("/api/incidents?kind=approval").json()["items"]
+    body = {"version": item["version"], "reason": "fine"}
+    said = detail(api.post(f"/api/incidents/{item['id']}/close", json=body), 409)
+    assert f"waits for the decision on request {item['request']}" in said
+    assert flow.state("m.c").baseline == 100 and flow.open("m.c") is not None
+
+
 BODIES: list[tuple[str, Any, str]] = [
     ("ack", {}, "`version` must be"),
     ("ack", {"version": "1"}, "`version` must be"),

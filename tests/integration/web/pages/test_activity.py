@@ -81,7 +81,7 @@ def test_an_event_links_to_its_run_and_back(site: TestClient, flow: Flow) -> Non
     claim = flow.claim("one")
     run = flow.record(claim, {"m.a": 5, "m.c": 900}).run_id
     page = open_page(site, f"/events/{seq}")
-    assert f"/runs/{run}" in page.links and re.search(r"(major|extreme)\s+held", page.text)
+    assert f"/runs/{run}" in page.links and re.search(r"extreme\s+waits for approval: request 1", page.text)
     assert '"games": 12' in page.text and "scraped" in page.text
     run_page = open_page(site, f"/runs/{run}")
     assert f"/events/{seq}" in run_page.links and f"/events/{seq - 1}" not in run_page.links

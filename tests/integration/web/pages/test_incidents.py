@@ -198,6 +198,24 @@ def test_a_held_value_is_decided_on_its_request(flow: Flow, visit: Visit) -> Non
         assert f'action="/incidents/{number}/ack"' not in page, address
 
 
+def test_a_drift_cannot_be_closed_while_a_later_value_waits(flow: Flow, visit: Visit) -> None:
+    flow.serve(c=100)
+    (incident,) = open_incident(flow, "m.c")
+    client = visit(flow.config, "ada")
+    form = form_of(client.get(f"/incidents/{incident.id}").text, f"decide-{incident.id}")
+    flow.serve(c=40)
+    request = flow.open("m.c")
+    assert request is not None
+    page = client.get(f"/incidents/{incident.id}").text
+    assert 'class="decide"' not in page and f'class="button" href="/requests/{request.id}"' in page
+    version = stored(flow, incident.id).version
+    data = form | {"to_close": f"{incident.id}:{version}", "note": "the old level is fine"}
+    answer = client.post(f"/incidents/{incident.id}/close", data=data)
+    assert answer.status_code == 409
+    assert f"waits for the decision on request {request.id}" in visible_text(answer.text)
+    assert (flow.state("m.c").baseline, stored(flow, incident.id).state) == (100, "open")
+
+
 def test_filters_choose_state_kind_and_category(flow: Flow, visit: Visit) -> None:
     drift, failing = open_incident(flow, "m.a"), open_incident(flow, "m.b", kind="failing", reason="no answer")
     silence = open_incident(flow, "rule:nightly", kind="silence", reason="no event for 3 days")
