@@ -4,8 +4,8 @@
 
 FOLDER is that of the benchmark `expectation`. All series run at once, each twice: `plain` as it is, and `lossy` with
 losses of 30 % to 95 % that last for 12 days. Each day, DIMS gets an event, a program prints the values, and a worker
-measures, judges, records and sends, with the policy that `dims init` writes. The database shows every process the time,
-so the benchmark replaces its clock. A person closes what ordinary values open the next morning.
+measures, judges, records and sends, with the policy that `dims init` writes. All of DIMS asks the database
+for the time, so the benchmark replaces its clock. A person closes what ordinary values open the next morning.
 
 The limits: 3 messages a year about each metric, and an open incident on each day of each loss. A loss of less than
 `min_abs` is noise by policy, and so is a growth. They do not count.

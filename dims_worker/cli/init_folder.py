@@ -152,10 +152,14 @@ def ignored_data(folder: FolderContents) -> DataPlace | None:
     return DataPlace("ignored", ".", patterns, _amount(folder, folder.path, sorted(walked - tracked)))
 
 
-def _ignored_patterns(folder: FolderContents, exclude: Sequence[str]) -> Iterator[str]:
-    """Yield patterns of what git ignores now and is data. Raises GitError."""
+def _ignored_patterns(folder: FolderContents, exclude: Sequence[str]) -> list[str]:
+    """Return patterns of what git ignores now and is data. Raises GitError.
+
+    If they are too many, they name no place, and so also match data that git does not ignore.
+    """
     left_out, is_data = glob.matcher(tuple(exclude)), _usual_data(folder)
-    singles: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    files: dict[str, str] = {}
     for path in ignored_paths(str(folder.path), folder.deadline):
         name = path.rstrip("/")
         if not _printable(name) or left_out(f"{name}/x" if path.endswith("/") else name):
@@ -163,12 +167,16 @@ def _ignored_patterns(folder: FolderContents, exclude: Sequence[str]) -> Iterato
         if not path.endswith("/"):
             if is_data(name):
                 end = f"*.{_end_of(name)}"
-                singles[f"{_escaped(name.partition('/')[0])}/**/{end}" if "/" in name else end] = f"**/{end}"
-        elif not (folder.path / name / "pyvenv.cfg").exists():
-            names = list(_walk(folder, folder.path, name, exclude))
-            if _has_data(folder, name, names):
-                yield f"{_escaped(name)}/**"
-    yield from dict.fromkeys(singles if len(singles) <= _MOST_PATTERNS else singles.values())
+                files[f"{_escaped(name.partition('/')[0])}/**/{end}" if "/" in name else end] = f"**/{end}"
+        elif _has_data(folder, name, list(_walk(folder, folder.path, name, exclude))):
+            folders[f"{_escaped(name)}/**"] = f"**/{_escaped(name.rpartition('/')[2])}/**"
+    found = [*_few(folders), *_few(files)]
+    return found if len(found) <= 2 * _MOST_PATTERNS else [f"**/*.{end}" for end in folder.kinds["data"]]
+
+
+def _few(patterns: Mapping[str, str]) -> list[str]:
+    """Return the patterns, or the general ones that they map to if they are many."""
+    return list(patterns if len(patterns) <= _MOST_PATTERNS else dict.fromkeys(patterns.values()))
 
 
 def _usual_data(folder: FolderContents) -> glob.Test:
@@ -179,7 +187,9 @@ def _usual_data(folder: FolderContents) -> glob.Test:
 def _has_data(folder: FolderContents, path: str, names: Sequence[str]) -> bool:
     """Return whether a folder has data, by its name and those of its files."""
     usual = path.rpartition("/")[2].lower() in folder.kinds["data_folders"]
-    return bool(names) and (usual or any(map(_usual_data(folder), names)) or bool(_data_ends(names, folder.kinds)[0]))
+    if not names or f"{path}/pyvenv.cfg" in names:  # a virtual environment of any name
+        return False
+    return usual or any(map(_usual_data(folder), names)) or bool(_data_ends(names, folder.kinds)[0])
 
 
 def _patterns_to_come(folder: FolderContents) -> Iterator[str]:

@@ -122,7 +122,7 @@ def status(session: Session, fail_on: Severity, as_json: bool) -> None:
     """
     calls = BoundedCalls()
     state = check_system(session.config, calls)
-    inventory = _inventory(session.config, state, calls, fail_on)
+    inventory = _inventory(session, state, calls, fail_on)
     checks = [*state.checks, *inventory.checks]
     code = 3 if worst_state(checks) == "problem" else int(bool(inventory.causes))
     if as_json:
@@ -182,11 +182,23 @@ def _numbers(state: SystemState) -> dict[str, Any]:
     return numbers
 
 
-def _inventory(config: Config, state: SystemState, calls: BoundedCalls, fail_on: Severity) -> Inventory:
-    """Count what is in the inventory, if the database answers."""
-    url = state.servers.database_url
-    if url is None or state.database is None or state.database.now is None:
+def _inventory(session: Session, state: SystemState, calls: BoundedCalls, fail_on: Severity) -> Inventory:
+    """Count what is in the inventory, if the database answers. One that each command starts for itself is started."""
+    config, url = session.config, state.servers.database_url
+    if url is not None and state.database is not None and state.database.now is not None:
+        return _counted_inventory(config, url, calls, fail_on)
+    on_demand = next((check for check in state.checks if check.name == "database" and check.state == "ok"), None)
+    if on_demand is None or config.database_url is not None:
         return Inventory()
+    with session.database() as started:
+        url = started.url.render_as_string(hide_password=False)
+        inventory = _counted_inventory(config, url, calls, fail_on)
+    if "database" in inventory.text:
+        inventory.text["database"] = f"{on_demand.summary}; {inventory.text['database'].removeprefix('up, ')}"
+    return inventory
+
+
+def _counted_inventory(config: Config, url: str, calls: BoundedCalls, fail_on: Severity) -> Inventory:
     try:
         counted = calls.run({"inventory": lambda: _count(config, url, fail_on)}, INVENTORY_SECONDS)
     except (DimsError, SQLAlchemyError) as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dims_worker.cli.init_template import draft_config
-from dims_worker.config import Config, load_config
+from dims_worker.config import Config, FilesMetric, load_config
 from dims_worker.domain.decide import Baseline, Judge, Verdict
 from dims_worker.probes import probe_for
 from dims_worker.probes.base import Deadline, ScanContext, Value
@@ -261,6 +261,20 @@ def test_a_name_that_is_not_utf8_is_left_out_and_the_configuration_is_valid(repo
     write(repo, {"d\udcff/a.csv": "1", ".gitignore": "d*/\n", "e.csv": "1"})
     config = drafted(repo)
     assert measured(config)["data.files"] == 1
+
+
+@pytest.mark.parametrize("name", ["raw", "own name {}"])
+def test_many_ignored_folders_need_few_patterns(name: str, repo: Path) -> None:
+    files = {f"part {n}/{name.format(n)}/games.csv": "1" for n in range(50)}
+    write(repo, {**files, ".gitignore": "part*/*/\n", "kept.csv": "1"})
+    config = drafted(repo)
+    metric = config.metrics["data.ignored_files"]
+    assert isinstance(metric, FilesMetric)
+    assert len(metric.paths) < 60
+    before = measured(config)
+    assert before["data.ignored_files"] in (50, 51)  # without a place in the patterns, with the one that is kept
+    delete(repo, list(files)[:25])
+    assert "data.ignored_files" in held(config, before, measured(config))
 
 
 def test_a_huge_folder_is_bounded_and_the_file_says_so(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,6 +284,7 @@ def test_when_all_is_well_one_sentence_says_so(visit: Visit, config: Config, eng
         connection.execute(text("UPDATE dims_approval_requests SET state = 'withdrawn' WHERE state = 'open'"))
         connection.execute(text("UPDATE dims_incidents SET state = 'closed'"))
     attention = visit(config, "ada").get("/").text.split('id="tiles"')[0]
+    print(attention)
     assert "1 metric is lost or drifted." in attention  # the held value that no one accepted
     with engine.begin() as connection:
         connection.execute(text("UPDATE dims_metrics SET status = 'ok', severity = 'none'"))
