@@ -18,6 +18,8 @@ BENCHMARKS = (
     "report_html",
     "history_scale",
     "expectation",
+    "record_bands",
+    "incident_year",
     "web_overview",
 )
 

@@ -112,11 +112,7 @@ def _taught(incident: Incident, lesson: Lesson) -> bool:
 
 
 def does_not_teach(incident: Incident) -> bool:
-    """Return whether the values of an incident do not teach. They do once a person has called them expected, or if a
-    drift that was judged without a band has recovered."""
+    """Return whether the values of an incident do not teach. They do once a person has called them expected."""
     if incident.kind not in ("drift", "approval", "limit"):
         return False
-    without_band = incident.kind == "drift" and incident.low is None
-    return incident.active or not (
-        incident.resolution in _TEACHING or (incident.resolution == "recovered" and without_band)
-    )
+    return incident.active or incident.resolution not in _TEACHING

@@ -29,10 +29,9 @@ def teaching_values(
     """Return the accepted numbers of the last `days` days before `day`, by metric. Days without one are left out.
 
     Numbers in another unit than the present one, and those under an older definition, do not count. The values of an
-    incident count only once a person has closed it as expected, or its `close_after` has. Those of a drift that was
-    judged without a band count when it has recovered, too. Otherwise a feed that rests at weekends would never learn
-    that it does. `with_recovered`: those of every drift that recovered count. `with_unbanded`: those of one that began
-    without a band count, even while it is open.
+    incident count only once a person has closed it as expected, or its `close_after` has. `with_recovered`: those of
+    every drift that recovered count, too. `with_unbanded`: those of one that began without a band count, even while it
+    is open.
     """
     first = datetime.combine(day - timedelta(days=days), time(), UTC)
     rows = connection.execute(
@@ -52,8 +51,7 @@ def teaching_values(
             "AND NOT (:with_unbanded AND i.kind = 'drift' AND i.low IS NULL) "
             "AND NOT (:with_recovered AND i.kind = 'drift' AND i.resolution IS NOT DISTINCT FROM 'recovered') "
             "AND (i.state <> 'closed' OR (h.as_of <= i.as_of "
-            "AND i.resolution NOT IN ('expected', 'approved', 'timeout') "
-            "AND (i.kind <> 'drift' OR i.resolution <> 'recovered' OR i.low IS NOT NULL)))) "
+            "AND i.resolution NOT IN ('expected', 'approved', 'timeout')))) "
             "ORDER BY h.as_of DESC, h.id DESC LIMIT 1) AS h) AS l WHERE l.days IS NOT NULL"
         ),
         {
