@@ -85,8 +85,9 @@ def _approve(
     engine: Engine, config: Config, incident: Incident, version: int | None, person: Decider, reason: str
 ) -> Incident:
     """Approve the request of a held value, which closes the incident."""
-    _require_version(incident, version)
     request = load_request(engine, str(incident.request))
+    # After the request: a later value gives both a new version, so it cannot be approved unseen
+    _require_version(load_incident(engine, incident.id), version)
     decide_request(
         engine, config, str(request.id), "approved", version=request.version, person=person, note=reason.strip()
     )

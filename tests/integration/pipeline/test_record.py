@@ -126,7 +126,7 @@ def test_a_derived_metric_is_provisional_while_an_input_is_due_and_judged_when_n
     assert (flow.state("m.sum").value, flow.state("m.sum").baseline) == (11, 11)
     with transaction(flow.engine) as connection:
         *_, last = follower.sentences(connection)
-    assert last.strip() == "m.sum 11 -> 12: provisional: an input is still due"
+    assert last.strip() == "m.sum is 12: provisional: an input is still due"
     (_, whole) = flow.record(flow.claim("two"), {"m.b": 20}).items
     assert (whole.metric, whole.outcome, whole.value, whole.baseline) == ("m.sum", "accepted", 22, 11)
 

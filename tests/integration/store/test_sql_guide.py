@@ -25,6 +25,11 @@ DATA = (
     "INSERT INTO dims_approval_requests "
     "(metric, state, value, unit, as_of, baseline, baseline_version, drift_pct, severity, reason) "
     "VALUES ('s3_storage.total_objects', 'open', '205000', 'objects', now(), '172726', 1, 18.68, 'high', 'up')",
+    "INSERT INTO dims_incidents "
+    "(story, metric, kind, state, severity, reason, value, anchor, opened_at, updated_at, closed_at, resolution) "
+    "SELECT 1, 's3_storage.total_objects', 'drift', state, 'high', 'down', '50', '100', now() - interval '2 days', now(), "
+    "closed_at, resolution "
+    "FROM (VALUES ('open', NULL, NULL), ('closed', now(), 'recovered')) r(state, closed_at, resolution)",
 )
 
 
@@ -45,7 +50,7 @@ def ada(engine: Engine) -> Iterator[Engine]:
 
 
 def test_every_query_in_the_guide_returns_a_row_to_a_reader(ada: Engine) -> None:
-    assert len(QUERIES) == len(RELATIONS) == 7
+    assert (len(RELATIONS), len(QUERIES)) == (7, 9)  # each has an example, and the table of incidents has two
     for query in QUERIES:
         with ada.connect() as connection:
             assert connection.execute(text(query)).fetchall(), query

@@ -102,14 +102,18 @@ def test_a_decision_about_another_version_changes_nothing(flow: Flow, api: TestC
     assert "is closed already" in said and "ada" in said
 
 
-def test_a_held_value_is_not_approved_by_closing_its_incident(flow: Flow, api: TestClient) -> None:
+def test_closing_the_incident_of_a_held_value_approves_the_version_that_was_seen(flow: Flow, api: TestClient) -> None:
     flow.serve(c=100)
     flow.serve(c=150)
     (item,) = api.get("/api/incidents?kind=approval").json()["items"]
+    flow.serve(c=160)
     body = {"version": item["version"], "reason": "fine"}
     said = detail(api.post(f"/api/incidents/{item['id']}/close", json=body), 409)
-    assert f"waits for the decision on request {item['request']}" in said
+    assert "has changed since version" in said
     assert flow.state("m.c").baseline == 100 and flow.open("m.c") is not None
+    (item,) = api.get("/api/incidents?kind=approval").json()["items"]
+    done = api.post(f"/api/incidents/{item['id']}/close", json=body | {"version": item["version"]}).json()
+    assert (done["state"], done["resolution"], flow.state("m.c").baseline) == ("closed", "approved", 160)
 
 
 BODIES: list[tuple[str, Any, str]] = [
