@@ -27,8 +27,8 @@ DATA = (
     "VALUES ('s3_storage.total_objects', 'open', '205000', 'objects', now(), '172726', 1, 18.68, 'high', 'up')",
     "INSERT INTO dims_incidents "
     "(story, metric, kind, state, severity, reason, value, anchor, opened_at, updated_at, closed_at, resolution) "
-    "SELECT 1, 's3_storage.total_objects', 'drift', state, 'high', 'down', '50', '100', now() - interval '2 days', now(), "
-    "closed_at, resolution "
+    "SELECT 1, 's3_storage.total_objects', 'drift', state, 'high', 'down', '50', '100', now() - interval '2 days', "
+    "now(), closed_at, resolution "
     "FROM (VALUES ('open', NULL, NULL), ('closed', now(), 'recovered')) r(state, closed_at, resolution)",
 )
 
