@@ -82,13 +82,15 @@ def _holding(condition: Condition, known: Incident | None, now: datetime, quiet:
     if known is None:
         return Step("open", condition)
     facts = {"severity": condition.severity, "reason": condition.reason, "updated_at": now, **_latest(condition)}
-    facts |= {"request": condition.request} if condition.request is not None else {}
+    if condition.request is not None:  # a held value is compared with the baseline, as its request is
+        facts |= {"request": condition.request, **_before(condition)}
     came_back = {"flaps": known.flaps + 1, "flapping_until": now + quiet, "calm_at": None}
     if not known.active:
         if known.over_at is None:  # a person has closed it, and its condition has lasted since
             return None
         opened = {"state": "open", "over_at": None, "closed_at": None, "resolution": None}
         opened |= {"acknowledged_at": None, "acknowledged_by": None, "known_by": None, "note": None}
+        opened |= _before(condition)
         return Step("update", condition, known, facts | came_back | opened, new_version=True)
     if known.calm_at is not None:
         return Step("update", condition, known, facts | came_back, new_version=True)
@@ -101,6 +103,13 @@ def _latest(condition: Condition) -> dict[str, Any]:
     if condition.as_of is None:
         return {}
     return {"value": condition.value, "unit": condition.unit, "as_of": condition.as_of}
+
+
+def _before(condition: Condition) -> dict[str, Any]:
+    """Return the value before the incident. One that opens again may have another: what was accepted meanwhile."""
+    if condition.as_of is None:
+        return {}
+    return {"anchor": condition.anchor, "anchor_as_of": condition.anchor_as_of}
 
 
 def _differs(condition: Condition, known: Incident) -> bool:

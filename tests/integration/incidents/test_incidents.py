@@ -226,6 +226,16 @@ def test_a_value_that_comes_and_goes_flaps(flow: Flow) -> None:
     assert (active(flow), all_of(flow)[0].resolution) == ([], "recovered")
 
 
+def test_an_incident_that_opens_again_is_compared_with_what_was_accepted_meanwhile(flow: Flow) -> None:
+    for value in (100, 60, 97, 50):
+        flow.serve(a=value)
+    assert (only(flow).anchor, only(flow).value, only(flow).flaps) == (97, 50, 1)
+    for value in (100, 60, 97, 50):
+        flow.serve(c=value)
+    held = next(each for each in active(flow) if each.metric == "m.c")
+    assert (held.anchor, held.value, held.flaps) == (97, 50, 1)
+
+
 def test_incidents_of_one_run_are_one_story(make_flow: Make) -> None:
     flow = make_flow(CONFIG)
     flow.serve(a=100, c=100)
