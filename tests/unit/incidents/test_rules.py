@@ -55,7 +55,7 @@ def test_the_version_rises_only_if_people_see_something_else(facts: dict[str, An
     step = next_step(condition(True, **facts), OPEN, NOW, QUIET)
     assert step is not None
     assert (step.what, step.new_version) == ("update", raised)
-    assert "anchor" not in step.changes
+    assert ("anchor" in step.changes) == ("request" in facts)  # that of a held value is the baseline of its request
 
 
 def test_an_incident_that_comes_back_within_the_quiet_period_flaps() -> None:
