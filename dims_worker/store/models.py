@@ -275,7 +275,7 @@ notifications = Table(
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("channel", Text, nullable=False),
     Column("metric", Text, nullable=False),
-    Column("state", Text, nullable=False, comment="held:REQUEST, limit, drift:STATUS, attention, failed, stale"),
+    Column("state", Text, nullable=False, comment="KIND:INCIDENT, such as drift:12, or flapping, or attention"),
     Column("facts", JSONB, nullable=False, comment="the values when the state began"),
     Column("run_id", BigInteger, ForeignKey("dims_verification_runs.run_id"), comment="NULL: the sweep found it"),
     Column("since", Instant, nullable=False, server_default=func.clock_timestamp()),

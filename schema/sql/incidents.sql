@@ -108,3 +108,23 @@ ALTER TABLE dims_schedules ADD COLUMN last_event_at TIMESTAMPTZ;
 COMMENT ON COLUMN dims_schedules.last_event_at IS 'when the latest event that matches the rule was stored';
 COMMENT ON TABLE dims_schedules IS
     'Rules with a schedule, or with silent_after. The last tick shows which ticks were missed.';
+
+-- A value that waits for approval is an incident
+INSERT INTO dims_incidents (
+    story, metric, kind, severity, reason, value, unit, as_of, first_as_of, anchor, anchor_as_of, run_id, request,
+    opened_at, updated_at
+)
+SELECT
+    0, r.metric, 'approval', r.severity, r.reason, r.value, r.unit, r.as_of, r.as_of,
+    coalesce(r.evidence -> 'compared_with', r.baseline), r.baseline_as_of, r.run_id, r.id, r.opened_at,
+    clock_timestamp()
+FROM dims_approval_requests r WHERE r.state = 'open' ORDER BY r.id;
+UPDATE dims_incidents SET story = id;
+
+-- Messages follow incidents from now on. What the old states reported is over, and an incident reports what lasts
+UPDATE dims_notifications SET
+    sent_at = coalesce(sent_at, clock_timestamp()),
+    ended_at = coalesce(ended_at, clock_timestamp()),
+    end_sent_at = coalesce(end_sent_at, clock_timestamp())
+WHERE state <> 'attention' AND (sent_at IS NULL OR ended_at IS NULL OR end_sent_at IS NULL);
+COMMENT ON COLUMN dims_notifications.state IS 'KIND:INCIDENT, such as drift:12, or flapping, or attention';

@@ -11,6 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, text
 
+from dims_worker.store import incidents
 from dims_worker.store.migrations import _LOCK, _config, head_revision, migrate
 from dims_worker.store.models import metadata
 from dims_worker.store.revisions import VERSION_TABLE, scripts_folder
@@ -107,6 +108,34 @@ def test_an_upgrade_gives_the_old_names_and_their_rights(engine: Engine, empty: 
         assert connection.execute(text(columns)).scalar() == 0
     assert migrate(empty) == (revision, head_revision())
     assert catalog(empty, CATALOG, BESIDE) == catalog(engine, CATALOG, BESIDE)
+
+
+def test_an_upgrade_makes_incidents_of_waiting_values_and_ends_the_old_messages(empty: Engine) -> None:
+    config = _config()
+    with empty.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0005")
+        connection.execute(
+            text(
+                "INSERT INTO dims_approval_requests (metric, state, value, unit, as_of, baseline, baseline_as_of, "
+                "baseline_version, severity, reason) VALUES "
+                "('m.a', 'open', '50', 'files', now(), '100', now() - interval '1 day', 1, 'urgent', 'down 50.0 %'), "
+                "('m.b', 'approved', '50', 'files', now(), '100', now() - interval '1 day', 1, 'urgent', 'down 50.0 %')"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO dims_notifications (channel, metric, state, facts) VALUES "
+                "('ops', 'm.a', 'held:1', '{}'), ('ops', 'workflow.audit', 'attention', '{}')"
+            )
+        )
+    migrate(empty)
+    with empty.connect() as connection:
+        (incident,) = incidents.open_incidents(connection)
+        ended = connection.execute(text("SELECT state, ended_at IS NOT NULL FROM dims_notifications ORDER BY id"))
+        assert [tuple(row) for row in ended] == [("held:1", True), ("attention", False)]
+    assert (incident.metric, incident.kind, incident.request, incident.story) == ("m.a", "approval", 1, incident.id)
+    assert (incident.anchor, incident.value, incident.severity) == (100, 50, "urgent")
 
 
 def test_two_simultaneous_migrations_take_turns(empty: Engine, engine: Engine, beside: Threads) -> None:
