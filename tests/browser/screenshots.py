@@ -1,4 +1,4 @@
-"""Take the four screenshots of docs/web.md: python -m tests.browser.screenshots docs
+"""Take the five screenshots of docs/web.md: python -m tests.browser.screenshots docs
 
 They show a database that looks as if it had been in use for a year.
 """
@@ -22,23 +22,25 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, create_engine, text
 
-from dims_worker import local
+from dims_worker import __version__, local
+from dims_worker.broker.queues import queue_names
 from dims_worker.config import Config, load_config
 from dims_worker.store.migrations import migrate
 from dims_worker.store.runs import insert_run
 from tests.browser.results import RESULTS
 from tests.conftest import REPO, wait_for
 from tests.fixtures.chromium import CHROMIUM
-from tests.fixtures.long_history import fill
+from tests.fixtures.long_history import fill, fill_incidents
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PAGES = {"overview": "/", "metric": "/metrics/{metric}", "request": "/requests/{request}"}
+PAGES = {"overview": "/", "incidents": "/incidents", "metric": "/metrics/{metric}", "request": "/requests/{request}"}
 PICTURES = (
     ("overview", "wide", "light"),
     ("metric", "wide", "light"),
     ("request", "wide", "light"),
+    ("incidents", "wide", "light"),
     ("overview", "phone", "dark"),
 )
 """Page, screen and colour scheme of each screenshot. They are the name of its file."""
@@ -64,6 +66,22 @@ _EVENTS = (
     "UPDATE dims_event_log SET metrics = '{sync_status.local_s3_sync_status}' WHERE type = 'dims.schedule.tick' "
     "AND outcome = 'planned'",
 )
+_BANDS = (
+    "UPDATE dims_metrics_history SET expected_low = value::float8 * 0.996, expected_high = value::float8 * 1.021 "
+    "WHERE metric = 's3_storage.total_objects' AND outcome IN ('accepted', 'approved') AND method <> 'failed'",
+    "UPDATE dims_metrics_history SET expected_low = 4478, expected_high = 4590, severity = 'urgent' "
+    "WHERE metric = 's3_storage.total_objects' AND outcome = 'held'",
+    "UPDATE dims_metrics SET expected_low = 4478, expected_high = 4590, severity = 'urgent' "
+    "WHERE metric = 's3_storage.total_objects'",
+)
+"""The band by which each reading was judged: the dashboard shows it behind the trend."""
+_PROCESSES = (
+    "INSERT INTO dims_processes (process, host, role, pid, version, config_hash, queues, started_at, last_sweep_at, "
+    "last_claim_at, last_stored_at, clock_offset) "
+    "SELECT role || '@host', 'host', role, 100, :version, :hash, CAST(:queues AS text[]), now(), now(), now(), now(), "
+    "0 FROM unnest(ARRAY['ingest', 'worker', 'slow-worker', 'beat']) AS role"
+)
+"""What runs. Without these rows, every page would warn that nothing measures."""
 _NAMES = {
     "metric": "SELECT metric FROM dims_approval_requests WHERE state = 'open' LIMIT 1",
     "request": "SELECT id FROM dims_approval_requests WHERE state = 'open' LIMIT 1",
@@ -202,6 +220,12 @@ def _filled(url: str, config: Config) -> dict[str, Any]:
             run |= {"status": "partial" if result["unreached"] else "ok", "readings": 1, "held": 0}
             run |= {"failed": int(bool(result["unreached"])), "worker": "worker@host", "result": result}
             insert_run(connection, run)
+        for statement in _BANDS:
+            connection.execute(text(statement))
+        queues = list(queue_names(config))
+        connection.execute(text(_PROCESSES), {"version": __version__, "hash": config.digest, "queues": queues})
+    fill_incidents(engine)
+    with engine.connect() as connection:
         names = {name: connection.execute(text(query)).scalar_one() for name, query in _NAMES.items()}
     engine.dispose()
     return names
