@@ -29,6 +29,7 @@ Progress = Callable[[str], None]
 @pytest.fixture
 def scans(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScanPool]:
     monkeypatch.setattr(pool, "GRACE", 0.3)
+    pool.pool_for(object())  # this ends the pool in which an earlier test of this process has measured
     scans = ScanPool("inherited")
     yield scans
     scans.kill()
