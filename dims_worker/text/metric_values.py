@@ -40,11 +40,6 @@ def metric_change(health: MetricHealth) -> str:
     return f"{'+' if change > 0 else '-'}{amount}"
 
 
-def reject_command(request: ApprovalRequest) -> str:
-    """Return the command that rejects a request."""
-    return f"dims approvals reject {request.id} --version {request.version}"
-
-
 def decide_command(request: ApprovalRequest) -> str:
     """Return the command that approves a request."""
     return f"dims approvals approve {request.id} --version {request.version}"
