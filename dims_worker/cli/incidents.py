@@ -121,8 +121,8 @@ def list_(
 
 
 def exit_code(active: Iterable[Incident], fail_on: Severity) -> int:
-    """Return 1 for an incident at or above `fail_on`, or for a value that is held, else 0."""
-    return int(any(each.kind == "approval" or _is_at_least(each, fail_on) for each in active))
+    """Return 1 for an incident at or above `fail_on`, or for a value that is held, else 0. Calm ones do not count."""
+    return int(any(each.kind == "approval" or _is_at_least(each, fail_on) for each in active if not each.calm))
 
 
 def _is_at_least(incident: Incident, floor: Severity) -> bool:

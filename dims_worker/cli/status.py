@@ -292,7 +292,7 @@ def _add_incidents(
     inventory.text["requests"] = waiting if requests else "none"
     inventory.numbers["incidents"] = {"open": len(incidents) - acknowledged, "acknowledged": acknowledged}
     causes = {metric: f"waits for approval, request {request.id}" for metric, request in requests.items()}
-    for incident in incidents:
+    for incident in (each for each in incidents if not each.calm):
         severity: Severity = next((name for name in SEVERITIES if name == incident.severity), "high")
         if incident.metric not in causes and incident.kind != "approval" and at_least(severity, fail_on):
             label = health[incident.metric].label if incident.metric in health else incident.kind

@@ -51,7 +51,7 @@ class VerifiedMetric:
             reasons.append(f"request {self.health.request}" if self.health.request else "held")
         for incident in self.health.incidents:
             severity: Severity = next((name for name in SEVERITIES if name == incident.severity), "high")
-            if incident.kind != "approval" and at_least(severity, self.fail_on):
+            if incident.kind != "approval" and not incident.calm and at_least(severity, self.fail_on):
                 reasons.append(f"{severity} incident {incident.id} is {incident.state}")
         return reasons
 

@@ -47,6 +47,7 @@ _OFF = "It is disabled, so DIMS measures it only by name."
 _RETIRED = "The configuration no longer has it, so DIMS does not measure it."
 ACKNOWLEDGED = "acknowledged"
 NOT_MEASURED = "not measured yet"
+CALM = "calm"
 LATE_SWEEPS = 3
 """An event that waits for longer than this many sweeps and a lease is overdue."""
 
@@ -106,7 +107,7 @@ class Health:
     @property
     def request(self) -> int | None:
         """The number of the approval request that a held value waits for."""
-        return next((each.request for each in self.incidents if each.kind == "approval"), None)
+        return next((each.request for each in self.incidents if each.kind == "approval" and not each.calm), None)
 
     @property
     def acknowledged(self) -> bool:
@@ -231,11 +232,13 @@ def _findings(inputs: HealthInputs, now: datetime) -> Iterator[_Finding]:
         reason = "first baseline" if state.baseline_as_of else ""
         yield _Finding("new", "new", "It has only its first value.", "none", reason)
     elif not problems:
-        yield _Finding("ok", "ok", "Its value is accepted.", "none")
+        calm = next((each.calm_at for each in inputs.incidents if each.calm), None)
+        flapped = f" It came and went, and has been calm since {format_utc(calm)}." if calm else ""
+        yield _Finding("ok", "ok", f"Its value is accepted.{flapped}", "none")
 
 
 def _incident(inputs: HealthInputs, flag: Flag) -> Incident | None:
-    return next((each for each in inputs.incidents if each.kind == _KINDS[flag]), None)
+    return next((each for each in inputs.incidents if each.kind == _KINDS[flag] and not each.calm), None)
 
 
 def _severity_of(incident: Incident | None, least: Severity) -> Severity:
@@ -303,8 +306,11 @@ def _drifted(inputs: HealthInputs, now: datetime) -> _Finding | None:
 def incident_label(config: Config, incident: Incident) -> str:
     """Return the label of an incident: that of its flag, or `silent` for a silence.
 
-    Like the label of a metric, it ends in `, acknowledged` if a person has acknowledged it.
+    Like the label of a metric, it ends in `, acknowledged` if a person has acknowledged it. One that flaps and whose
+    condition is over for now is `calm`.
     """
+    if incident.calm:
+        return CALM
     judge = Judge.of(config, incident.metric) if incident.metric in config.definitions else Judge()
     label = {
         "failing": "failing",

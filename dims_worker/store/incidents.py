@@ -65,6 +65,11 @@ class Incident:
         return self.state != "closed"
 
     @property
+    def calm(self) -> bool:
+        """Whether it flaps and its condition is over for now. It closes once it has been calm for the quiet period."""
+        return self.active and self.calm_at is not None
+
+    @property
     def flapping(self) -> bool:
         """Whether it came back within the quiet period, and has not been calm for that long since."""
         return self.active and self.flapping_until is not None
@@ -357,12 +362,6 @@ def active_stages(connection: Connection) -> dict[int, tuple[str, str, int]]:
     """Return the state, severity and number of flaps of each incident that is open or acknowledged, by number."""
     rows = connection.execute(text("SELECT id, state, severity, flaps FROM dims_incidents WHERE state <> 'closed'"))
     return {row.id: (row.state, row.severity, row.flaps) for row in rows}
-
-
-def incident_versions(connection: Connection) -> dict[int, int]:
-    """Return the version of each incident that is open or acknowledged, by number."""
-    rows = connection.execute(text("SELECT id, version FROM dims_incidents WHERE state <> 'closed'"))
-    return {row.id: row.version for row in rows}
 
 
 def incidents_after(connection: Connection, number: int, limit: int) -> list[Incident]:

@@ -93,6 +93,7 @@ def incident_status(incident: Incident, now: datetime) -> str:
         by = f" by {escape_control(incident.closed_by)}" if incident.closed_by else ""
         return f"{how}{by} {format_ago(incident.closed_at, now)}{reason_text(incident.closing_reason)}"
     flaps = f", flaps: it came back {_times(incident.flaps)}" if incident.flaps else ""
+    flaps += f", calm since {format_utc(incident.calm_at)}" if incident.calm_at else ""
     if incident.state == "acknowledged":
         by = escape_control(incident.acknowledged_by)
         when = format_ago(incident.acknowledged_at, now)

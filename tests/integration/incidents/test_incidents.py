@@ -226,6 +226,18 @@ def test_a_value_that_comes_and_goes_flaps(flow: Flow) -> None:
     assert (active(flow), all_of(flow)[0].resolution) == ([], "recovered")
 
 
+def test_a_metric_whose_incident_is_calm_is_ok(flow: Flow) -> None:
+    for value in (100, 50, 100, 50, 100):
+        flow.serve(a=value, c=value)
+    for name in ("m.a", "m.c"):
+        assert (health(flow, name).label, health(flow, name).severity) == ("ok", "none")
+        assert "It came and went, and has been calm since" in health(flow, name).sentence
+        assert health(flow, name).request is None
+    assert all(each.calm for each in active(flow))
+    flow.serve(a=50, c=50)
+    assert (health(flow, "m.a").label, health(flow, "m.c").label) == ("lost", "waits for approval")
+
+
 def test_an_incident_that_opens_again_is_compared_with_what_was_accepted_meanwhile(flow: Flow) -> None:
     for value in (100, 60, 97, 50):
         flow.serve(a=value)
