@@ -59,10 +59,12 @@ def close_incident(
     if not reason.strip():
         raise UsageError("closing an incident needs a reason, for the people who read it later")
     incident = load_incident(engine, number)
-    if incident.kind == "approval" and incident.active:
+    if incident.kind == "approval" and incident.active and not incident.calm:
         return _approve(engine, config, incident, version, person, reason)
     with _decision(engine, config, number, version, person) as change:
         connection, incident = change.connection, change.incident
+        if incident.kind == "approval" and not incident.calm:
+            raise Refused(f"incident {number} has just come back, and its value waits for approval. Review it again")
         now = clock(connection)
         if incident.kind == "drift":
             _require_no_request(connection, incident)
@@ -73,7 +75,7 @@ def close_incident(
             number,
             "expected",
             now,
-            over=incident.kind == "drift",
+            over=incident.kind == "drift" or incident.calm,
             closed_by=person.name,
             known_by=person.known_by,
             closing_reason=reason,

@@ -238,6 +238,17 @@ def test_a_metric_whose_incident_is_calm_is_ok(flow: Flow) -> None:
     assert (health(flow, "m.a").label, health(flow, "m.c").label) == ("lost", "waits for approval")
 
 
+def test_a_person_can_close_a_calm_incident_which_has_no_open_request(flow: Flow) -> None:
+    for value in (100, 50, 100, 50, 100):
+        flow.serve(a=value, c=value)
+    for incident in active(flow):
+        closed = close(flow, incident.id, incident.version)
+        assert (closed.state, closed.resolution, closed.over_at is not None) == ("closed", "expected", True)
+    assert (flow.state("m.a").baseline, flow.state("m.c").baseline) == (100, 100)
+    flow.serve(c=50)
+    assert only(flow).kind == "approval"
+
+
 def test_an_incident_that_opens_again_is_compared_with_what_was_accepted_meanwhile(flow: Flow) -> None:
     for value in (100, 60, 97, 50):
         flow.serve(a=value)
